@@ -34,7 +34,7 @@ async def of_run(world: World, slug: str = ORDERS, **arguments: Any) -> dict[str
     return await preview(world, "run_workflow", workflow_id=key(world, "workflows", slug), **arguments)
 
 
-async def test_run_names_the_environment_that_will_be_used(world: World) -> None:
+async def test_run_names_its_environment(world: World) -> None:
     """Which one Fastn chooses is not documented; a setting of this server is known."""
     said = await of_run(world)
     assert said["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
@@ -73,7 +73,7 @@ async def test_run_says_what_its_input_lacks(world: World) -> None:
     assert "Its input is empty." in (await of_run(world))["notes"]
 
 
-async def test_run_names_its_customer_or_says_that_there_is_none(world: World) -> None:
+async def test_run_names_its_customer(world: World) -> None:
     flow = world.sandbox.state.named("workflows", ORDERS)
     flow["connectors"] = [{"slug": "shopify", "scope": "MULTI_TENANT"}, {"slug": "slack", "scope": "SAAS"}]
     alone = 'No customer is named, and it uses connections of customers: "shopify".'
@@ -112,7 +112,7 @@ async def test_run_says_how_the_last_ones_ended(world: World) -> None:
     assert "Its earlier runs could not be read." in (await of_run(world))["notes"]
 
 
-async def test_new_key_names_its_defaults_its_expiry_and_where_it_goes(world: World) -> None:
+async def test_new_key_names_defaults_expiry_and_destination(world: World) -> None:
     said = await preview(world, "create_api_key", name="BI")
     assert said["defaults"] == {
         "mode": "Test",
@@ -162,7 +162,7 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
     assert "notes" not in await preview(world, "update_trigger", trigger_id=str(trigger["id"]), name="Hourly")
 
 
-async def test_switching_off_a_workflow_says_what_it_blocks(world: World) -> None:
+async def test_switching_off_a_workflow_names_what_it_blocks(world: World) -> None:
     flow = key(world, "workflows", ORDERS)
     off = await preview(world, "update_workflow", workflow_id=flow, status="inactive")
     assert off["notes"] == ["Its triggers no longer start it; it can still be run by hand."]
@@ -177,7 +177,7 @@ async def test_switching_off_a_workflow_says_what_it_blocks(world: World) -> Non
         ("delete_workflow", "workflows", ORDERS, 'Its triggers "Paid Shopify orders" and "Shop events" stop.'),
     ],
 )
-async def test_agent_reads_what_fastn_does_by_itself(
+async def test_agent_preview_names_what_fastn_does_by_itself(
     world: World, tool: str, collection: str, slug: str, then: str
 ) -> None:
     given = {f"{tool.removeprefix('delete_')}_id": key(world, collection, slug)}

@@ -46,8 +46,7 @@ def kept(path: Path) -> Generator[AuditFile]:
     kept.close()
 
 
-def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) -> None:
-    """Who, what, on which account, by what right, and when; what is not known is left out."""
+def test_entry_has_every_known_field(kept: AuditFile, path: Path) -> None:
     entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", approved_by="client_form")
     assert kept.record(replace(entry, grant="g1")) == "1"
     assert kept.record(replace(INTENT, event=AuditEvent.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
@@ -72,16 +71,15 @@ def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) 
     assert "effect" not in second
 
 
-def test_nothing_is_opened_before_the_first_entry(kept: AuditFile, path: Path) -> None:
-    """A start that changes nothing leaves no file."""
+def test_start_creates_no_log_file(kept: AuditFile, path: Path) -> None:
     assert not path.parent.exists()
     kept.record(INTENT)
     assert path.exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
-def test_only_the_owner_can_read_it(kept: AuditFile, path: Path) -> None:
-    """A file of mode 0600 in a folder of mode 0700, whatever the umask."""
+def test_log_is_readable_by_its_owner_only(kept: AuditFile, path: Path) -> None:
+    """Mode 0600 in a folder of mode 0700, whatever the umask."""
     before = os.umask(0)
     try:
         kept.record(INTENT)
@@ -91,8 +89,7 @@ def test_only_the_owner_can_read_it(kept: AuditFile, path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_the_digest_names_the_arguments_whatever_their_order() -> None:
-    """The same call has the same digest, and another value another one, also of a secret."""
+def test_digest_ignores_the_order_of_arguments() -> None:
     assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
     assert digest({"value": "one"}) != digest({"value": "two"})
     assert digest({"b": 2, "a": 1}) == hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
@@ -114,7 +111,6 @@ SECRETS: dict[str, Any] = {
 
 
 def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
-    """Neither a secret argument nor one in an object of free form stands in the file."""
     calls = [
         CreateSecret(name="db", value=CANARY, customer_id="cus_1"),
         CreateConnection(connector_id="con_1", customer_id="cus_1", credentials=SECRETS),
@@ -127,8 +123,7 @@ def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
     assert CANARY.replace("-", "") not in written
 
 
-def test_the_digest_is_of_the_secret_arguments_too() -> None:
-    """Two calls that differ only in a secret are told apart."""
+def test_digest_covers_secret_arguments() -> None:
     call = CreateSecret(name="db", value=CANARY, customer_id="cus_1")
     entry = about(AuditEvent.INTENT, call, "local", "default")
     assert entry.digest == digest({"name": "db", "value": CANARY, "customer_id": "cus_1"})
@@ -146,8 +141,7 @@ REQUEST = ApprovalRequest(
 )  # fmt: skip
 
 
-def test_a_decision_is_recorded_with_what_was_decided() -> None:
-    """By the account's name without its key, with the arguments redacted and a long name cut."""
+def test_decision_is_recorded_with_its_request() -> None:
     entry = decision_entry(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
     assert entry == LogEntry(
         AuditEvent.DECLINED,
@@ -166,25 +160,24 @@ def test_a_decision_is_recorded_with_what_was_decided() -> None:
 
 
 @pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
-def test_a_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
+def test_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
     entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
 
 
-def test_what_only_names_a_secret_is_recorded() -> None:
-    """An id or a kind says what was done, and hides nothing worth hiding."""
+def test_id_or_kind_of_a_secret_is_recorded() -> None:
     shown = showable({"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}})
     assert shown == {"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}}
 
 
-def test_long_arguments_are_cut_and_that_is_said() -> None:
-    """A line stays a line; the digest is of the whole."""
+def test_long_arguments_are_cut_and_marked() -> None:
+    """The digest covers the whole."""
     assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
     assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
 
 
-def test_nested_arguments_are_cut_and_so_many_are_left_out() -> None:
-    """Whatever holds a text; and at 32,768 characters an entry holds its arguments still."""
+def test_nested_arguments_are_cut_and_counted() -> None:
+    """At 32,768 characters an entry still holds its arguments."""
     cut = "a" * 1_000 + " [1 more character]"
     assert showable({"a": {"b": ["a" * 1_001, {"c": "a" * 1_001}], "n": 1}}) == {"a": {"b": [cut, {"c": cut}], "n": 1}}
     full: dict[str, Any] = {"many": ["a" * 1_000] * 32, "rest": "a"}
@@ -193,8 +186,8 @@ def test_nested_arguments_are_cut_and_so_many_are_left_out() -> None:
     assert showable({**full, "rest": f"{full['rest']}a"}) == {"[left out]": "32769 characters"}
 
 
-def test_what_an_entry_says_is_in_utc_redacted_and_has_its_trace(path: Path) -> None:
-    """Whatever the machine's time zone; the trace is W3C's trace-id."""
+def test_entry_is_in_utc_redacted_and_traced(path: Path) -> None:
+    """The trace is W3C's trace-id."""
     east = timezone(timedelta(hours=2))
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     log = AuditFile(path, System(now=lambda: NOW.astimezone(east), trace=lambda: trace))
@@ -206,8 +199,7 @@ def test_what_an_entry_says_is_in_utc_redacted_and_has_its_trace(path: Path) -> 
     assert CANARY not in str(entry["message"])
 
 
-def test_each_entry_is_passed_on_once_it_is_written(path: Path) -> None:
-    """To whoever exports the log, as it stands in the file but for what the chain adds."""
+def test_each_written_entry_is_passed_to_the_exporter(path: Path) -> None:
     passed: list[Mapping[str, JsonValue]] = []
     log = AuditFile(path, System(now=lambda: NOW), passed.append)
     log.record(INTENT)
@@ -216,7 +208,7 @@ def test_each_entry_is_passed_on_once_it_is_written(path: Path) -> None:
     assert passed == [{name: entry[name] for name in entry if name != "prev"} for entry in entries(path)]
 
 
-def test_line_is_written_whole_also_where_the_system_writes_less_than_was_given(
+def test_line_is_written_whole_despite_partial_writes(
     path: Path, kept: AuditFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """POSIX, write(): it can write fewer bytes."""
@@ -244,10 +236,10 @@ def test_name_of_a_new_file_is_on_disk_before_its_entry_counts(
     assert synced == [path.parent]
 
 
-def test_log_that_cannot_be_renamed_is_written_on(
+def test_log_that_cannot_be_renamed_keeps_growing(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Windows renames no open file, and the entry is more important than the file's size."""
+    """Windows does not rename an open file."""
 
     def rename(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -293,8 +285,7 @@ def go(*processes: "subprocess.Popen[str]") -> None:
         process.stdin.flush()
 
 
-def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
-    """500 entries of each process, none lost, none twice, one chain."""
+def test_two_processes_write_one_chain(path: Path) -> None:
     with writer(path, "one", 500) as one, writer(path, "two", 500) as two:
         go(one, two)
         assert (one.wait(60), two.wait(60)) == (0, 0)
@@ -306,8 +297,7 @@ def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows renames no file that is open")
-def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None:
-    """200 entries of each process, in files of 5 kB, none lost, none twice, one chain over all files."""
+def test_two_processes_rotate_one_chain(path: Path) -> None:
     with writer(path, "one", 200, 5_000) as one, writer(path, "two", 200, 5_000) as two:
         go(one, two)
         assert (one.wait(60), two.wait(60)) == (0, 0)
@@ -323,7 +313,7 @@ def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None
 @pytest.mark.parametrize(
     ("keeping", "left"), [(Keeping(files=2), 2), (Keeping(days=0), 0), (Keeping(days=3), 3), (Keeping(days=9), 5)]
 )
-def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: Keeping, left: int) -> None:
+def test_expired_rotated_files_are_reported(tmp_path: Path, keeping: Keeping, left: int) -> None:
     rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(5)]
     for age, file in enumerate(reversed(rotated)):
         file.touch()
@@ -331,8 +321,7 @@ def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: 
     assert keeping.expired(rotated, NOW.timestamp()) == rotated[: 5 - left]
 
 
-def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
-    """A log that grows slowly is deleted in time, too."""
+def test_log_with_retention_is_rotated_daily(path: Path) -> None:
     now = [NOW]
     log = AuditFile(path, System(now=lambda: now[0]), keeping=Keeping(days=30))
     for hours in (0, 23, 25, 26):
@@ -343,7 +332,7 @@ def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(path: Path, kept: AuditFile) -> None:
+def test_killed_writer_leaves_a_chain_that_continues(path: Path, kept: AuditFile) -> None:
     with writer(path, "killed", 1_000_000) as process:
         go(process)
         assert process.stdout is not None
@@ -359,10 +348,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(pa
 
 
 @pytest.mark.parametrize("kept_bytes", [1, 5, 60, -2])
-def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
-    path: Path, kept: AuditFile, kept_bytes: int
-) -> None:
-    """Whatever part of a line reached the file, the next entry accounts for it."""
+def test_torn_line_is_accounted_for_by_the_next_entry(path: Path, kept: AuditFile, kept_bytes: int) -> None:
     kept.record(INTENT)
     kept.record(INTENT)
     whole = path.read_bytes()
@@ -376,8 +362,7 @@ def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
     assert (report.broken, report.torn, report.entries) == (None, (2,), 3)
 
 
-def test_a_line_that_lacks_only_its_break_is_whole(path: Path, kept: AuditFile) -> None:
-    """An entry that is complete counts, also where the process ended before the line did."""
+def test_entry_without_its_line_break_counts(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert kept.record(INTENT) == "2"
@@ -385,8 +370,7 @@ def test_a_line_that_lacks_only_its_break_is_whole(path: Path, kept: AuditFile) 
     assert (report.broken, report.torn, report.entries) == (None, (), 2)
 
 
-def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) -> None:
-    """A full disk that left many pieces does not begin a second chain."""
+def test_chain_is_continued_after_many_torn_lines(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
     kept.record(replace(INTENT, message="a" * 200_000))
     kept.close()
@@ -398,8 +382,7 @@ def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) 
     assert (report.broken, report.torn, report.entries) == (None, (2, 3), 2)
 
 
-def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: AuditFile) -> None:
-    """Going on does not vouch for what somebody changed."""
+def test_edited_line_is_found_after_later_entries(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
     path.write_bytes(path.read_bytes().replace(b"cus_1", b"cus_2"))
     kept.record(INTENT)
@@ -408,8 +391,7 @@ def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: 
     assert (broken.line, "edited" in broken.problem) == (1, True)
 
 
-def test_a_file_that_was_moved_away_is_not_written_to_and_its_chain_goes_on(path: Path, kept: AuditFile) -> None:
-    """Whoever moves the file away keeps it as it is; the next file begins with the hash of its last entry."""
+def test_moved_file_is_left_alone_and_the_chain_continues(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
     kept.record(INTENT)
     moved = path.rename(path.with_suffix(".old"))
@@ -418,8 +400,7 @@ def test_a_file_that_was_moved_away_is_not_written_to_and_its_chain_goes_on(path
     assert (report.broken, report.entries, report.files) == (None, 3, ((moved.name, 2), (path.name, 1)))
 
 
-def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:
-    """The lock is on the file, so that it also holds between two that know nothing of each other."""
+def test_two_writers_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:
     other = AuditFile(path, System())
     names = [audit.record(INTENT) for audit in (kept, other, other, kept, other)]
     other.close()
@@ -429,7 +410,7 @@ def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None
 
 @pytest.mark.posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_raises(tmp_path: Path) -> None:
+def test_full_disk_raises(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").symlink_to("/dev/full")
     kept = AuditFile(tmp_path / "audit.jsonl", System())
     with pytest.raises(Unwritten, match="No space left on device") as raised:
@@ -439,8 +420,7 @@ def test_a_full_disk_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
-def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(path: Path, kept: AuditFile) -> None:
-    """A half-written line is neither taken for an entry nor cut off."""
+def test_chain_continues_after_a_full_disk(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
     resource: Any = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -456,7 +436,7 @@ def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(pa
     assert (report.broken, report.torn, report.entries) == (None, (2,), 2)
 
 
-def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(Unwritten) as raised:
         AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
@@ -466,20 +446,19 @@ def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
+def test_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
     path.mkdir(parents=True)
     with pytest.raises(Unwritten, match="Is a directory"):
         kept.record(INTENT)
 
 
-def test_what_is_no_json_raises(kept: AuditFile) -> None:
-    """An entry that cannot be read back is not written."""
+def test_value_that_is_not_json_raises(kept: AuditFile) -> None:
     with pytest.raises(Unwritten, match=r"^The audit log cannot be written \(ValueError\)\. Nothing was sent\."):
         kept.record(replace(INTENT, duration_ms=float("nan")))
     assert kept.record(INTENT) == "1"
 
 
-def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
+def test_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
     with pytest.raises(Unwritten) as raised:
@@ -487,8 +466,7 @@ def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(t
     assert str(raised.value).startswith("The audit log cannot be written (File exists). Until then, ")
 
 
-def test_every_line_is_json_that_other_tools_read(kept: AuditFile, path: Path) -> None:
-    """One line of JSON for one event, whatever a name holds."""
+def test_every_line_is_one_json_object(kept: AuditFile, path: Path) -> None:
     kept.record(replace(INTENT, message='\x1b[2K\n{"n":2}\u202e\U000e0041'))
     (line,) = path.read_bytes().splitlines()
     assert json.loads(line)["message"] == '\x1b[2K\n{"n":2}\u202e\U000e0041'

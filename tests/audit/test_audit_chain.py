@@ -21,15 +21,13 @@ def written(count: int) -> list[bytes]:
     return lines
 
 
-def test_what_was_written_is_intact() -> None:
-    """A chain that nobody touched is found whole, and its head is the last line's hash."""
+def test_untouched_log_is_intact() -> None:
     report = verify(written(6))
     assert (report.entries, report.broken, report.torn, report.unfinished) == (6, None, (), ())
     assert json.loads(written(6)[-1])["hash"] == report.head
 
 
-def test_the_hash_can_be_checked_with_other_tools() -> None:
-    """It is the SHA-256 of the line as it stands, without its own hash."""
+def test_hash_is_sha_256_of_the_line_without_it() -> None:
     line = written(3)[2].decode().rstrip("\n")
     before, _, own = line.rpartition(',"hash":"')
     assert hashlib.sha256((before + "}").encode()).hexdigest() == own.removesuffix('"}')
@@ -103,8 +101,7 @@ def joined(lines: list[bytes]) -> None:
         (joined, 5, "it was edited: its content does not match its hash"),
     ],
 )
-def test_whatever_is_done_to_a_line_is_found(tamper: Callable[[list[bytes]], None], line: int, problem: str) -> None:
-    """An edited, missing, moved, inserted or cut line breaks the chain at a line that is named."""
+def test_changed_line_is_found(tamper: Callable[[list[bytes]], None], line: int, problem: str) -> None:
     lines = written(9)
     tamper(lines)
     report = verify(b"".join(lines).splitlines(keepends=True))
@@ -113,14 +110,13 @@ def test_whatever_is_done_to_a_line_is_found(tamper: Callable[[list[bytes]], Non
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_any_changed_byte_is_found(at: int, change: int) -> None:
-    """There is no byte before the last line that can be changed unnoticed."""
     lines = written(5)
     data, last = bytearray(b"".join(lines)), len(lines[-1])
     data[at % (len(data) - last)] ^= change
     assert verify(bytes(data).splitlines(keepends=True)).broken is not None
 
 
-def test_a_cut_at_the_end_is_found_with_a_head_that_was_noted() -> None:
+def test_truncation_is_found_by_the_noted_head() -> None:
     lines = written(9)
     head = verify(lines).head
     assert verify(lines[:7]).broken is None
@@ -131,7 +127,6 @@ def test_a_cut_at_the_end_is_found_with_a_head_that_was_noted() -> None:
 
 
 def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:
-    """Whoever writes the whole chain anew, or cuts it off, is found by the entry that the ledger knows."""
     lines = written(4)
     anchor = End(4, verify(lines).head)
     assert verify(lines, anchor=anchor).broken is None
@@ -147,8 +142,7 @@ def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:
     assert verify(anew, anchor=anchor).broken == BrokenLine(4, rewritten)
 
 
-def test_a_torn_line_that_the_next_entry_accounts_for_breaks_nothing() -> None:
-    """A process that is killed while it writes leaves a chain that goes on, and that says so."""
+def test_accounted_torn_line_is_intact() -> None:
     lines = written(4)
     data = b"".join(lines) + b'{"n":5,"event":"int'
     end = end_of(data)
@@ -164,14 +158,12 @@ def test_a_torn_line_that_the_next_entry_accounts_for_breaks_nothing() -> None:
     assert verify(whole).broken == BrokenLine(5, "an unfinished line before it is missing")
 
 
-def test_a_torn_end_is_said_and_breaks_nothing() -> None:
-    """The last line of a killed process is no sign of tampering."""
+def test_torn_end_is_reported_as_intact() -> None:
     report = verify([*written(4), b'{"n":5,"event"'])
     assert (report.broken, report.torn, report.entries) == (None, (5,), 4)
 
 
-def test_a_call_without_an_outcome_is_named() -> None:
-    """A process that is killed while it deletes leaves the intent, without an outcome."""
+def test_intent_without_an_outcome_is_named() -> None:
     assert verify(written(5)).unfinished == (5,)
 
 
@@ -180,8 +172,7 @@ recorded = st.fixed_dictionaries({"event": texts, "arguments": st.dictionaries(t
 
 
 @given(st.lists(recorded, max_size=5))
-def test_whatever_is_recorded_it_is_one_line_of_ascii(entries: list[dict[str, JsonValue]]) -> None:
-    """No value can begin a line of its own, or reach the terminal that shows the file."""
+def test_every_entry_is_one_line_of_ascii(entries: list[dict[str, JsonValue]]) -> None:
     end, data = End(), b""
     for fields in entries:
         line, end = sealed(end, fields)

@@ -75,10 +75,9 @@ def aged(file: Path, seconds: float) -> None:
     os.utime(file, (NOW.timestamp() + seconds, NOW.timestamp() + seconds))
 
 
-async def test_ledger_knows_the_newest_entry_once_it_was_told(
+async def test_ledger_has_the_newest_entry_before_and_after_a_call(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile]
 ) -> None:
-    """Told before a call is sent, and after it where there is something new."""
     log = opened()
     await log.settle()
     assert await ledger.audit_mark("audit.jsonl") is None
@@ -95,10 +94,9 @@ async def test_ledger_knows_the_newest_entry_once_it_was_told(
     assert await ledger.audit_mark("other.jsonl") is None
 
 
-async def test_ledger_is_told_of_each_entry_once(
+async def test_ledger_gets_each_entry_once(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is written to it where nothing is new."""
     told: list[tuple[str, int, str]] = []
 
     async def mark_audit(name: str, n: int, head: str) -> None:
@@ -124,8 +122,7 @@ async def test_ledger_is_told_of_each_entry_once(
     assert told[1:] == [("audit.jsonl", 2, heads(path)[1])]
 
 
-async def test_closed_log_learns_its_end_from_the_ledger_again(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """It forgets what it knew, as a new process would."""
+async def test_closed_log_reads_its_end_from_the_ledger_again(path: Path, opened: Callable[..., AuditFile]) -> None:
     log = opened()
     await written(log, 3)
     log.close()
@@ -134,15 +131,13 @@ async def test_closed_log_learns_its_end_from_the_ledger_again(path: Path, opene
     assert log.record(INTENT) == "5"
 
 
-async def test_entry_that_the_ledger_cannot_be_told_of_is_logged_and_told_of_later(
+async def test_entry_missing_from_the_ledger_is_logged_and_sent_later(
     path: Path,
     ledger: Ledger,
     opened: Callable[..., AuditFile],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A call that was made stays made; before one is sent the ledger has to know."""
-
     async def lost(*_: object) -> None:
         raise Failed("The ledger is lost.")
 
@@ -163,7 +158,6 @@ async def test_entry_that_the_ledger_cannot_be_told_of_is_logged_and_told_of_lat
 async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
     ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a loss of power the ledger must not know of entries that the log has lost."""
     synced: list[str] = []
 
     def noted(_: int) -> None:
@@ -185,10 +179,9 @@ async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
 
 
 @pytest.mark.parametrize("left", [None, 0, 3])
-async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_missing(
+async def test_log_that_lost_entries_continues_its_numbers(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture, left: int | None
 ) -> None:
-    """Whoever can empty the log can neither stop the server nor hide it."""
     await written(opened(), 5)
     head = heads(path)[-1]
     lines = path.read_bytes().splitlines(keepends=True)
@@ -215,8 +208,7 @@ async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_mi
     assert verify(path, anchor=anchor).broken is not None
 
 
-async def test_log_that_is_copied_and_cut_in_place_says_so(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Entries written between the copy and the cut would be lost without a trace."""
+async def test_copied_and_truncated_log_is_reported(path: Path, opened: Callable[..., AuditFile]) -> None:
     log = opened()
     await written(log, 2)
     head = heads(path)[-1]
@@ -233,7 +225,6 @@ async def test_log_that_is_copied_and_cut_in_place_says_so(path: Path, opened: C
 
 
 async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Files belong together by their entries, whatever they are called."""
     await written(opened(), 3)
     path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
@@ -251,10 +242,7 @@ async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: 
     assert [file.name for file in log_files(path)] == ["audit.jsonl.2.gz", "audit.jsonl.1"]
 
 
-async def test_files_belong_together_by_their_entries_and_not_by_their_times(
-    path: Path, opened: Callable[..., AuditFile]
-) -> None:
-    """A file that was copied back later, or is of another program, changes nothing."""
+async def test_files_are_ordered_by_their_entries(path: Path, opened: Callable[..., AuditFile]) -> None:
     opened().record(INTENT)
     size = path.stat().st_size
     await written(opened(Keeping(max_bytes=size)), 2)
@@ -268,10 +256,9 @@ async def test_files_belong_together_by_their_entries_and_not_by_their_times(
     assert [file.name for file in log_files(path)] == [*names[:2], "audit.old"]
 
 
-async def test_file_with_a_forged_end_is_read_only_where_the_right_one_is_missing(
+async def test_forged_file_is_read_only_if_the_original_is_missing(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Of two files that end with the same entry the one that the next file refers to counts; else it is said."""
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
     right, forged = path.with_name("audit.000000001.jsonl"), path.with_name("audit-0.jsonl")
@@ -328,7 +315,6 @@ async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, ope
 async def test_compressed_file_is_read_up_to_a_maximum(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, longest: int, is_read: bool
 ) -> None:
-    """A file that is small only while it is compressed costs no more than a large log. Read block by block."""
     opened().record(replace(INTENT, message="a" * 500))
     opened().record(INTENT)
     data = path.read_bytes()
@@ -342,10 +328,9 @@ async def test_compressed_file_is_read_up_to_a_maximum(
     assert log_files(path) == [*([compressed] if is_read else []), path]
 
 
-async def test_end_is_read_whole_also_where_the_system_returns_less_than_was_asked_for(
+async def test_end_is_read_whole_despite_partial_reads(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """POSIX, read(): it can return fewer bytes. What is behind the given size is not of the log yet."""
     for _ in range(4):
         opened().record(INTENT)
     lines, read = path.read_bytes().splitlines(keepends=True), os.read
@@ -360,7 +345,7 @@ async def test_end_is_read_whole_also_where_the_system_returns_less_than_was_ask
     assert (end.n, end.head, end.torn) == (3, heads(path)[2], b"")
 
 
-async def test_argument_that_looks_like_an_entry_is_not_taken_for_one(
+async def test_argument_like_an_entry_is_not_an_entry(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened().record(replace(INTENT, arguments={"deep": {"n": 7, "a": "b"}}))
@@ -371,8 +356,7 @@ async def test_argument_that_looks_like_an_entry_is_not_taken_for_one(
 
 
 @pytest.mark.posix
-async def test_log_is_not_read_through_a_link_nor_twice(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """A link could lead anywhere, and a log whose lines were swapped is not what came before itself."""
+async def test_links_are_not_read(path: Path, opened: Callable[..., AuditFile]) -> None:
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
     rotated = path.with_name("audit.000000001.jsonl")
@@ -386,7 +370,6 @@ async def test_log_is_not_read_through_a_link_nor_twice(path: Path, opened: Call
 
 
 async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """`verify` names it; who lists the entries goes on."""
     opened().record(INTENT)
     with path.open("a") as file:
         file.write('{"n":2,"tool":"delete_customer"}\n["event"]\n"event"\n2\nnull\n{"event":\n')
@@ -396,7 +379,6 @@ async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, open
 async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """No file ends with what no entry accounts for."""
     await written(opened(), 2)
     os.truncate(path, path.stat().st_size - 10)
     opened(Keeping(max_bytes=1)).record(INTENT)
@@ -471,7 +453,6 @@ async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_a
 async def test_several_files_expire_at_once(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], keeping: Keeping
 ) -> None:
-    """By number or by age, when the server starts; the ledger knows the newest entry that is gone."""
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
     names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
@@ -486,7 +467,7 @@ async def test_several_files_expire_at_once(
     assert note["message"] == f"Entries up to 3 were deleted by the retention setting: {', '.join(names)}."
 
 
-async def test_file_that_cannot_be_deleted_is_not_said_to_be(
+async def test_undeletable_file_is_not_reported_as_deleted(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened().record(INTENT)
@@ -511,7 +492,6 @@ async def test_file_that_cannot_be_deleted_is_not_said_to_be(
 async def test_expired_file_that_was_edited_is_not_deleted(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Retention is no way to remove the trace of an attack."""
     opened().record(INTENT)
     size = path.stat().st_size
     opened(Keeping(max_bytes=size)).record(INTENT)
@@ -536,10 +516,7 @@ async def test_expired_file_that_was_edited_is_not_deleted(
         (Keeping(days=0, files=3), 1),
     ],
 )
-async def test_file_is_kept_for_whole_days_and_while_an_older_one_is(
-    tmp_path: Path, keeping: Keeping, left: int
-) -> None:
-    """A file that is exactly as old as allowed stays."""
+async def test_file_is_kept_for_whole_days(tmp_path: Path, keeping: Keeping, left: int) -> None:
     rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(3)]
     for file, age in zip(rotated, (86_401, 86_400, 0), strict=True):
         file.touch()

@@ -62,7 +62,6 @@ def accept(outbox: Outbox, most: int = 100) -> None:
 
 
 def test_entries_wait_in_order_until_they_are_accepted(path: Path) -> None:
-    """The position is stored: another process goes on where this one stopped."""
     outbox = Outbox(path)
     assert outbox.unsent(5) == []
     recorded(path, 5)
@@ -80,7 +79,6 @@ def test_entries_wait_in_order_until_they_are_accepted(path: Path) -> None:
 
 
 def test_log_is_read_from_its_beginning_only_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poll of a long log is cheap."""
     recorded(path, 3)
     outbox = Outbox(path)
     accept(outbox)
@@ -97,7 +95,6 @@ def test_log_is_read_from_its_beginning_only_once(path: Path, monkeypatch: pytes
 
 
 def test_entries_are_read_across_rotation_and_compression(path: Path) -> None:
-    """Whatever rotates the log, and however often between two readings."""
     recorded(path, 2)
     outbox = Outbox(path)
     accept(outbox, 1)
@@ -126,8 +123,7 @@ def test_entries_are_read_across_rotation_and_compression(path: Path) -> None:
     assert numbers(outbox) == numbers(Outbox(path)) == [9]
 
 
-def test_no_more_entries_are_read_than_asked_for(path: Path) -> None:
-    """However many a file has."""
+def test_read_is_limited_to_the_requested_number(path: Path) -> None:
     recorded(path, 2)
     recorded(path, 4, Keeping(max_bytes=path.stat().st_size))
     assert len(log_files(path)) == 3
@@ -135,8 +131,7 @@ def test_no_more_entries_are_read_than_asked_for(path: Path) -> None:
     assert numbers(Outbox(path), 4) == [1, 2, 3, 4]
 
 
-def test_line_that_is_still_being_written_is_not_read(path: Path) -> None:
-    """It is read once it is whole; what a killed process left of one is not an entry."""
+def test_incomplete_line_is_not_read(path: Path) -> None:
     recorded(path, 2)
     outbox = Outbox(path)
     first, second = path.read_bytes().splitlines(keepends=True)
@@ -152,8 +147,7 @@ def test_line_that_is_still_being_written_is_not_read(path: Path) -> None:
     assert numbers(outbox) == numbers(Outbox(path)) == [3]
 
 
-def test_position_that_is_lost_means_that_all_is_sent_again(path: Path) -> None:
-    """Rather twice than never. Deleting the file of the position sends everything again."""
+def test_lost_position_sends_all_entries_again(path: Path) -> None:
     recorded(path, 3)
     outbox = Outbox(path)
     accept(outbox)
@@ -171,10 +165,7 @@ def test_position_that_is_lost_means_that_all_is_sent_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_log_that_was_replaced_is_sent_from_its_beginning(
-    path: Path, caplog: pytest.LogCaptureFixture, count: int
-) -> None:
-    """The position is of another log: its number may be ahead of the new one, or behind."""
+def test_replaced_log_is_sent_from_its_beginning(path: Path, caplog: pytest.LogCaptureFixture, count: int) -> None:
     recorded(path, 3)
     outbox = Outbox(path)
     accept(outbox)
@@ -187,8 +178,7 @@ def test_log_that_was_replaced_is_sent_from_its_beginning(
     assert numbers(outbox) == []
 
 
-def test_log_that_was_cut_and_continued_in_place_is_sent_from_its_beginning(path: Path) -> None:
-    """Its file begins as before, and has as many bytes."""
+def test_truncated_log_is_sent_from_its_beginning(path: Path) -> None:
     recorded(path, 5)
     outbox = Outbox(path)
     accept(outbox)
@@ -198,10 +188,7 @@ def test_log_that_was_cut_and_continued_in_place_is_sent_from_its_beginning(path
     assert numbers(outbox) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_entries_that_were_deleted_before_they_were_sent_are_logged(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Rotated files can be deleted by any program. The remaining entries are sent."""
+def test_entries_deleted_before_sending_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorded(path, 6, SMALL)
     outbox = Outbox(path)
     accept(outbox, 1)
@@ -217,8 +204,7 @@ def test_entries_that_were_deleted_before_they_were_sent_are_logged(
     assert caplog.text == ""
 
 
-async def test_retention_keeps_what_was_not_sent(path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    """And deletes it once it was."""
+async def test_retention_keeps_unsent_entries(path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     outbox = Outbox(path)
     keeping = Keeping(max_bytes=1, files=1)
@@ -242,7 +228,6 @@ async def test_retention_keeps_what_was_not_sent(path: Path, ledger: Ledger, cap
 
 @pytest.mark.posix
 def test_only_one_process_exports_at_a_time(path: Path) -> None:
-    """The lock ends with its process."""
     outbox, other = Outbox(path), Outbox(path)
     with outbox.claimed() as ours, other.claimed() as theirs:
         assert (ours, theirs) == (True, False)
@@ -255,8 +240,7 @@ def test_only_one_process_exports_at_a_time(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
-def test_position_is_its_owners_alone(path: Path) -> None:
-    """As the log is, whichever of the two is first."""
+def test_position_is_readable_by_its_owner_only(path: Path) -> None:
     outbox = Outbox(path)
     with outbox.claimed():
         assert outbox.file.stat().st_mode & 0o777 == 0o600
@@ -264,7 +248,6 @@ def test_position_is_its_owners_alone(path: Path) -> None:
 
 
 def test_change_is_refused_while_an_entry_waits_for_too_long(path: Path) -> None:
-    """Only where the setting says so. The limit itself is not too long."""
     strict, lenient = Outbox(path, 60), Outbox(path)
     strict.check(NOW + timedelta(days=1))
     recorded(path, 2)
@@ -282,7 +265,6 @@ def test_change_is_refused_while_an_entry_waits_for_too_long(path: Path) -> None
 
 
 def test_change_is_refused_if_the_position_or_a_time_cannot_be_read(path: Path) -> None:
-    """Fail-closed: what is not known is too late."""
     recorded(path, 1)
     outbox = Outbox(path, 60)
     outbox.file.mkdir()
@@ -296,7 +278,6 @@ def test_change_is_refused_if_the_position_or_a_time_cannot_be_read(path: Path) 
 
 
 def test_log_is_on_disk_before_it_is_sent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a loss of power could take what the collector has."""
     synced: list[os.stat_result] = []
 
     def sync(file: int) -> None:
@@ -310,7 +291,6 @@ def test_log_is_on_disk_before_it_is_sent(path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_late_export_refuses_a_call_before_it_is_sent_and_not_after(path: Path) -> None:
-    """The outcome of a call that was made is recorded whatever the export does."""
     recorded(path, 1)
     late = System(now=lambda: NOW + timedelta(seconds=61))
     log = AuditFile(path, late, outbox=Outbox(path, 60))
@@ -322,8 +302,7 @@ async def test_late_export_refuses_a_call_before_it_is_sent_and_not_after(path: 
     log.close()
 
 
-def test_each_new_entry_is_reported(path: Path) -> None:
-    """To the thread that sends it."""
+def test_each_new_entry_wakes_the_exporter(path: Path) -> None:
     told: list[Path] = []
     log = AuditFile(path, System(), outbox=Outbox(path, on_entry=told.append))
     log.record(INTENT)

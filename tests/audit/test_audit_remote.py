@@ -42,8 +42,7 @@ def edited(line: bytes) -> bytes:
 AGREED = CopyComparison((1, 2, 3, 4, 5), (), (), (), (), (), 0, 0, ())
 
 
-def test_complete_copy_is_proven_whatever_its_order_and_repetitions(lines: list[bytes]) -> None:
-    """At least once, and in any order."""
+def test_complete_copy_is_proven_in_any_order(lines: list[bytes]) -> None:
     there = copy(lines)
     assert compare(lines, there, 5) == compare(lines, reversed(there), None) == AGREED
     twice = compare(lines, [*there, *there[1:3], there[1]], 5)
@@ -54,8 +53,7 @@ def test_complete_copy_is_proven_whatever_its_order_and_repetitions(lines: list[
     assert not compare([], [], None).is_proven
 
 
-def test_missing_entries_are_named_on_the_side_that_lacks_them(lines: list[bytes]) -> None:
-    """What was accepted has to be there; what was not waits."""
+def test_missing_entries_are_named_by_side(lines: list[bytes]) -> None:
     there = copy(lines)
     found = compare(lines, [there[0], there[3]], 3)
     assert (found.same, found.missing, found.waiting) == ((1, 4), (2, 3), (5,))
@@ -70,14 +68,12 @@ def test_missing_entries_are_named_on_the_side_that_lacks_them(lines: list[bytes
     assert (hole.extra, hole.is_proven) == ((3,), False)
 
 
-def test_log_that_begins_later_is_proven_by_its_copy_of_all(lines: list[bytes]) -> None:
-    """Retention deletes from the start; the copy has to fit the entry that follows."""
+def test_shortened_log_is_proven_by_its_full_copy(lines: list[bytes]) -> None:
     found = compare(lines[2:], copy(lines), 5)
     assert (found.same, found.deleted, found.extra, found.is_proven) == ((3, 4, 5), (1, 2), (), True)
 
 
 def test_rewritten_entries_are_found_on_either_side(lines: list[bytes], tmp_path: Path) -> None:
-    """An altered record does not match its hash; a rewritten log matches its own hashes and not those of the copy."""
     there = copy(lines)
     altered = compare(lines, [*there[:2], StoredEntry(there[2].log, edited(there[2].line)), *there[3:]], 5)
     assert (altered.altered, altered.missing, altered.is_proven) == (1, (3,), False)
@@ -91,7 +87,6 @@ def test_rewritten_entries_are_found_on_either_side(lines: list[bytes], tmp_path
 
 
 def test_copy_of_another_log_is_left_out(lines: list[bytes], tmp_path: Path) -> None:
-    """A log is found by its entries: the machine may have been renamed since."""
     other = copy(log(tmp_path / "there", 7, "another"), "other:/audit.jsonl")
     found = compare(lines, [*copy(lines[:3], "old:/a"), *copy(lines[2:], "new:/a"), *other], 5)
     assert (found.same, found.others, found.repeated, found.is_proven) == (
@@ -125,7 +120,7 @@ def otlp(lines: Iterable[bytes], scope: str = SCOPE) -> bytes:
     return json.dumps({"resourceLogs": [resource]}).encode() + b"\n"
 
 
-def test_files_of_the_collector_and_lines_of_a_log_are_read(lines: list[bytes]) -> None:
+def test_collector_files_and_log_lines_are_read(lines: list[bytes]) -> None:
     """`otlp_json` of the collector's file exporter, and what is left of it once a pipeline took the lines out."""
     assert [*stored([otlp(lines[:2]), b"\n", otlp(lines[2:])])] == copy(lines)
     assert [*stored(lines)] == copy(lines, "")
@@ -134,21 +129,18 @@ def test_files_of_the_collector_and_lines_of_a_log_are_read(lines: list[bytes]) 
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"{}", b"null", b'{"resourceLogs":{}}', b'{"resourceSpans":[]}'])
-def test_file_of_something_else_is_refused(line: bytes) -> None:
-    """Rather than read as a copy without entries."""
+def test_file_of_another_kind_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         list(stored([line]))
 
 
-def test_record_without_text_or_name_is_an_altered_one_of_no_log() -> None:
-    """What a pipeline made of it cannot be compared."""
+def test_record_without_text_or_name_is_altered() -> None:
     record: dict[str, Any] = {"body": {"kvlistValue": {}}, "attributes": [{"key": "x"}]}
     logs: dict[str, Any] = {"scope": {"name": SCOPE}, "logRecords": [record, {}]}
     assert [*stored([json.dumps({"resourceLogs": [{"scopeLogs": [logs]}]}).encode()])] == [StoredEntry("", b"")] * 2
 
 
-def test_hash_of_a_line_covers_its_content(lines: list[bytes]) -> None:
-    """Every byte of it."""
+def test_hash_covers_the_whole_line(lines: list[bytes]) -> None:
     line = lines[0].rstrip(b"\n")
     assert is_unaltered(line)
     assert not is_unaltered(edited(line))

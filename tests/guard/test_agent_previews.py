@@ -38,8 +38,7 @@ async def evaluation(world: World, batch: Batch) -> Evaluation:
 
 
 @pytest.mark.parametrize("decision", Decision)
-async def test_agent_reads_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
-    """A person who is asked does not, as they are the answer."""
+async def test_agent_preview_says_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
     call = CreateCustomer(name="Initech")
     found = replace(await evaluation(world, Batch(call, (call,))), verdict=PolicyDecision(decision, "rule 7"))
     shown = found.preview_for_agent()
@@ -47,7 +46,7 @@ async def test_agent_reads_whose_approval_a_call_needs(world: World, decision: D
     assert shown.lines() == found.preview.lines()
 
 
-async def test_agent_reads_whose_approval_a_list_needs(world: World) -> None:
+async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     change = {"tool": "create_customer", "arguments": {"name": "Initech"}}
     call = ApplyChanges.model_validate({"changes": [change]})
     found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
@@ -75,8 +74,7 @@ def rows(shown: dict[str, Any]) -> list[dict[str, Any]]:
     return shown["used_by"]
 
 
-async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> None:
-    """Sentences and lists do not contradict each other."""
+async def test_sentences_contain_further_facts(world: World) -> None:
     send = world.client.send
 
     async def less(call: Any) -> Any:
@@ -103,16 +101,16 @@ def runs(world: World, count: int) -> ApplyChanges:
     return ApplyChanges.model_validate({"changes": calls})
 
 
-async def test_further_facts_are_read_for_ten_calls_of_a_list(world: World) -> None:
+async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:
     call = runs(world, 12)
     found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
     noted = ["notes" in one.preview.data() for one in found.calls.values() if one.preview]
     assert noted == [True] * 10 + [False] * 2
 
 
-async def test_further_facts_are_not_waited_for_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preview without them is better than none."""
-
+async def test_preview_without_further_facts_is_shown_after_a_timeout(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def stuck(*_: Any) -> Any:
         await anyio.sleep_forever()
 

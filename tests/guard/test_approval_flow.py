@@ -94,7 +94,7 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("then", OUTSIDE)
-async def test_agent_hears_why_the_policy_asks_nobody_in_the_client(tmp_path: Path, then: str) -> None:
+async def test_refusal_says_why_the_policy_uses_no_form(tmp_path: Path, then: str) -> None:
     world = ruled(tmp_path, f'[[rule]]\ntool = "delete_customer"\nthen = "{then}"\n')
     world.desk.identifies_people = True
     answered = form(world)
@@ -103,8 +103,8 @@ async def test_agent_hears_why_the_policy_asks_nobody_in_the_client(tmp_path: Pa
     assert (waits.where, answered.asked) == (OUTSIDE[then], [])
 
 
-async def test_agent_hears_why_a_form_is_not_used(world: World) -> None:
-    """One that is too small for what has to be read, and one that a program answers."""
+async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
+    """The call is too long for it, or a program answers it."""
     long = await world.call(CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world))
     assert isinstance(long, PendingApproval)
     assert long.where == ("Its arguments must be shown in full and are too long for a form. It lies on the desk.")
@@ -120,9 +120,7 @@ async def test_agent_hears_why_a_form_is_not_used(world: World) -> None:
 @pytest.mark.parametrize(
     ("seconds", "seen", "counts"), [(0.99, False, False), (1.0, False, True), (0.01, True, True), (0.99, True, True)]
 )
-async def test_a_yes_counts_from_one_second_on_or_where_it_is_typed_at_a_terminal(
-    world: World, seconds: float, seen: bool, counts: bool
-) -> None:
+async def test_instant_yes_counts_only_if_it_is_typed(world: World, seconds: float, seen: bool, counts: bool) -> None:
     answered = form(world, seconds=seconds)
     answered.is_terminal = seen
     outcome = await world.call(run(world), answered)
@@ -130,7 +128,7 @@ async def test_a_yes_counts_from_one_second_on_or_where_it_is_typed_at_a_termina
     assert len(world.changes) == int(counts)
 
 
-async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour_by_its_caller(world: World) -> None:
+async def test_form_that_closes_by_itself_is_not_used_for_15_minutes(world: World) -> None:
     call, quick, slow = run(world), form(world, seconds=0.5), form(world, Decline())
     await world.call(call, quick)
     other = await world.dispatch(deletion(world), Caller("another", form(world)))
@@ -142,7 +140,7 @@ async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour
     assert isinstance(await world.call(deletion(world, "Acme Corp"), slow), Declined)
 
 
-async def test_client_leads_to_a_page_that_no_browser_shows_unless_a_form_was_left(world: World) -> None:
+async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_left(world: World) -> None:
     world.desk.url = "https://page.example/"
 
     async def needs_link(answered: FormNow | None) -> bool:
@@ -156,7 +154,7 @@ async def test_client_leads_to_a_page_that_no_browser_shows_unless_a_form_was_le
     assert await needs_link(None) is False
 
 
-async def test_a_form_without_an_answer_is_asked_again_at_once_unless_it_was_quick(world: World) -> None:
+async def test_dismissed_form_is_asked_again_unless_it_was_quick(world: World) -> None:
     nobody = form(world, NoAnswer("closed"), 30)
     for call in (run(world), deletion(world)):
         outcome = await world.call(call, nobody)
@@ -178,7 +176,7 @@ async def test_a_form_without_an_answer_is_asked_again_at_once_unless_it_was_qui
         ('[defaults]\nexternal = "typed"', False, "process-new-orders"),
     ],
 )
-async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_out_of_band(
+async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletions(
     tmp_path: Path, rules: str, destroys: bool, expected: str | None
 ) -> None:
     world = ruled(tmp_path, rules)
@@ -199,7 +197,7 @@ async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_
     assert grant.preview["call"] == call.tool_name()
 
 
-async def test_a_text_that_is_not_the_name_declines_for_good(world: World) -> None:
+async def test_wrong_name_declines_for_good(world: World) -> None:
     call = deletion(world)
     refused = await world.call(call, form(world, Approve("Globex")))
     assert isinstance(refused, Declined)
@@ -225,10 +223,8 @@ OFFERED: dict[str, tuple[Callable[[World], Any], bool]] = {
 
 
 @pytest.mark.parametrize("what", OFFERED)
-async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_what_can_be_undone(
-    world: World, what: str
-) -> None:
-    """Never for what destroys or gives access, or where there is no target that it could be bound to."""
+async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable_call(world: World, what: str) -> None:
+    """Never for a deletion or for access."""
     make, offered = OFFERED[what]
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     call: Any = make(world)
@@ -252,14 +248,14 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
         ),
     ],
 )
-def test_a_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], said: str) -> None:
+def test_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], said: str) -> None:
     assert (
         extent(RunWorkflow.model_validate({"workflow_id": "w", **given}))
         == f"runs of this workflow {said} need no approval."
     )
 
 
-async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(world: World) -> None:
+async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(world: World) -> None:
     """Two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
     workflow = run(world).workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
@@ -271,7 +267,7 @@ async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(
     assert isinstance(await world.call(declined, FormLater()), Done)
 
 
-async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside_of_the_client(tmp_path: Path) -> None:
+async def test_temporary_approval_does_not_replace_an_out_of_band_approval(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert isinstance(await world.call(run(world), form(world, Approve(is_temporary=True))), Done)
     strict = ruled(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
@@ -279,7 +275,7 @@ async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside
     assert strict.changes == []
 
 
-async def test_a_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
+async def test_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nexternal = 2\n")
     answered = form(world, Approve(is_temporary=True))
     outcomes = [await world.call(run(world), answered) for _ in range(3)]
@@ -287,7 +283,7 @@ async def test_a_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
     assert (len(answered.asked), len(world.changes)) == (1, 2)
 
 
-async def test_what_is_approved_counts_in_the_budget_of_its_own_caller(tmp_path: Path) -> None:
+async def test_approved_call_counts_in_the_budget_of_its_caller(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nexternal = 1\n")
     for principal in ("ana", "ben"):
         assert isinstance(await world.dispatch(run(world), Caller(principal, form(world))), Done)
@@ -296,8 +292,7 @@ async def test_what_is_approved_counts_in_the_budget_of_its_own_caller(tmp_path:
     assert len(world.changes) == 2
 
 
-async def test_what_came_to_be_forbidden_while_a_person_read_is_not_sent(world: World) -> None:
-    """The yes is to what was shown, and the policy is asked again."""
+async def test_call_denied_by_a_policy_change_during_the_form_is_not_sent(world: World) -> None:
     row = (await world.rows(ListApiKeys()))[0]
 
     def answer(question: ApprovalForm) -> Approve:
@@ -326,8 +321,8 @@ class Busy(FormNow):
 
 
 @pytest.mark.parametrize("tool", ["run_workflow", "apply_changes"])
-async def test_changes_rest_after_declines_that_came_while_a_person_read(world: World, tool: str) -> None:
-    """The breaker of this caller is looked at again between the yes and the request, in a batch as well."""
+async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str) -> None:
+    """Checked again between the approval and the request, in a batch as well."""
     call: Any = run(world)
     if tool == "apply_changes":
         run_it = {"tool": "run_workflow", "arguments": {"workflow_id": call.workflow_id}}
@@ -338,7 +333,7 @@ async def test_changes_rest_after_declines_that_came_while_a_person_read(world: 
     assert world.changes == []
 
 
-async def test_changes_rest_for_exactly_as_long_as_the_breaker_says(world: World) -> None:
+async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
     call = run(world)
     for _ in range(5):
         assert isinstance(await world.call(call, form(world, Decline())), Declined)
@@ -349,7 +344,7 @@ async def test_changes_rest_for_exactly_as_long_as_the_breaker_says(world: World
 
 
 @pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
-async def test_an_approval_is_of_one_caller_key_policy_tool_and_arguments(tmp_path: Path, differs: str) -> None:
+async def test_approval_is_bound_to_caller_key_policy_tool_and_arguments(tmp_path: Path, differs: str) -> None:
     world = World(tmp_path, bound="key 1")
     call = run(world)
     await approved_on_the_desk(world, call)
@@ -389,10 +384,10 @@ async def test_an_approval_is_of_one_caller_key_policy_tool_and_arguments(tmp_pa
         ({"executions": None}, {"executions": 1}, False),
     ],
 )
-def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
+def test_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
     now: dict[str, float | None], shown: dict[str, float | None], holds: bool
 ) -> None:
-    """What could not be checked when it was shown may be any number; past runs grow by themselves."""
+    """Unchecked dependents may be any number; past runs may grow."""
     approval = replace(stores.grant(), calls={1: ShownCall("binding", shown)})
     assert covers(approval, {1: evaluated(now)}) is holds
     assert not covers(approval, {1: evaluated(now, "another")})
@@ -413,14 +408,13 @@ def evaluated(
 
 @pytest.mark.parametrize("asked", Decision)
 @pytest.mark.parametrize("wanted", Decision)
-def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decision, wanted: Decision) -> None:
+def test_approval_is_void_if_the_policy_became_stricter(asked: Decision, wanted: Decision) -> None:
     approval = replace(stores.grant(), required=asked.value, calls={1: ShownCall("binding", {})})
     assert covers(approval, {1: evaluated({}, wanted=wanted)}) is (asked.rank >= wanted.rank)
 
 
 @pytest.mark.parametrize("decision", Decision)
-async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_path: Path, decision: Decision) -> None:
-    """A rule on arguments is judged before anything is read, and all it does not allow is asked or refused."""
+async def test_call_without_facts_is_sent_only_if_the_policy_allows_it(tmp_path: Path, decision: Decision) -> None:
     world = ruled(tmp_path, f'[[rule]]\ntool = "create_customer"\nthen = "{decision.value}"\n')
     world.desk.identifies_people = True
     call = CreateCustomer(name="Initech")
@@ -432,8 +426,7 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
         await world.judge().budgets.spend_allowed(confirm, "local")
 
 
-async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
-    """The consent, the grant, the rule, and the target by its name."""
+async def test_intent_records_approver_rule_and_target(world: World) -> None:
     page = await approved_on_the_desk(world, run(world))
     await world.call(run(world))
     await world.call(deletion(world), form(world))
@@ -456,7 +449,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
     assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in said]
 
 
-async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: World) -> None:
+async def test_later_round_answers_only_the_form_that_was_asked(world: World) -> None:
     call = run(world)
     assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -483,7 +476,7 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
         ("accept", {}, PendingApproval),
     ],
 )
-async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_asked(
+async def test_later_round_accepts_only_offered_values(
     world: World, action: str, content: dict[str, Any], outcome: type
 ) -> None:
     call = deletion(world)
@@ -495,7 +488,7 @@ async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_
     assert len(world.changes) == int(outcome is Done)
 
 
-async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
+async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
     assert isinstance(await world.call(run(world), replace(form(world), name="terminal")), Done)
     quick = replace(form(world, seconds=0.5), name="dialog")
     assert isinstance(await world.call(deletion(world), quick), PendingApproval)
@@ -504,8 +497,7 @@ async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) ->
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
 
 
-async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_set(tmp_path: Path) -> None:
-    """Nobody answered is told apart from no and from yes."""
+async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_path: Path) -> None:
     world = World(tmp_path, Policy(approval_lifetime=3600.0))
     asked = await world.call(run(world))
     assert isinstance(asked, PendingApproval)
@@ -520,7 +512,7 @@ async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_se
     assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
 
 
-async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_that_is_shown(tmp_path: Path) -> None:
+async def test_request_opened_by_another_process_is_shown(tmp_path: Path) -> None:
     class Late(SqliteLedger):
         """The other process opens it after this one has looked."""
 
@@ -535,7 +527,7 @@ async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_
     assert world.desk.shown == other.desk.shown == [waiting.id]
 
 
-async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_note(world: World) -> None:
+async def test_approval_resets_declines_and_a_decline_keeps_its_note(world: World) -> None:
     call = run(world)
     for note in ("not now", "", "no", "later"):
         assert isinstance(await world.call(call, form(world, Decline(note))), Declined)
@@ -545,8 +537,7 @@ async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_no
     assert (await world.ledger.declines("local"))[0] == 0
 
 
-async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(world: World) -> None:
-    """The question on the desk is closed, and says why."""
+async def test_form_closes_the_request_on_another_channel(world: World) -> None:
     call = run(world)
     assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -556,7 +547,7 @@ async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(wo
     assert (closed.state, closed.note) == (RequestState.STALE, "asked in a form instead")
 
 
-async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:
+async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None:
     def listed(*calls: Any, **more: Any) -> Any:
         changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
         return parse(TOOLS, "apply_changes", {"changes": changes} | more).call
@@ -591,7 +582,7 @@ async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_wh
     ] * 3
 
 
-async def test_the_allowance_says_what_is_left_of_the_plan_and_never_less_than_nothing(tmp_path: Path) -> None:
+async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> None:
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
@@ -619,8 +610,8 @@ async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
     assert world.guard.needs_client_prompt is needed
 
 
-async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -> None:
-    """The person or the client, without secrets; nothing where nobody gave a name."""
+async def test_request_names_its_requester(world: World) -> None:
+    """The person or the client, without secrets; empty without a name."""
     await world.dispatch(deletion(world), Caller("local", None, name="Claude Desktop fsk_live_0123456789abcdef0123"))
     await world.dispatch(run(world), Caller("local", None))
     named, nameless = await world.ledger.waiting(world.clock.at.timestamp())
@@ -630,10 +621,8 @@ async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-async def test_a_call_that_is_too_long_for_a_form_is_decided_on_the_page_or_at_a_terminal(
-    world: World, is_terminal: bool
-) -> None:
-    """A client may cut the text of a form, and with it what would be permitted."""
+async def test_call_too_long_for_a_form_is_decided_out_of_band(world: World, is_terminal: bool) -> None:
+    """A client may cut the text of a form."""
     asked = form(world)
     asked.is_terminal = is_terminal
     outcome = await world.call(CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)]), asked)

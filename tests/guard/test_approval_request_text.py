@@ -48,7 +48,7 @@ def unseen(text: str) -> list[str]:
 
 
 @given(text=texts)
-def test_a_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> None:
+def test_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> None:
     shown = quote(text)
     assert unseen(shown) == []
     assert shown.startswith('"')
@@ -60,8 +60,7 @@ def test_a_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) ->
 
 
 @given(first=texts, second=texts)
-def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) -> None:
-    """An escape that somebody typed is not the letter it stands for."""
+def test_different_texts_are_shown_differently(first: str, second: str) -> None:
     if quote(first) == quote(second):
         assert (first[:LONGEST_VALUE], len(first)) == (second[:LONGEST_VALUE], len(second))
 
@@ -71,13 +70,13 @@ def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) ->
         texts.filter(str.isprintable), st.text(st.characters(exclude_categories=["Cs"])) | st.integers(), max_size=4
     )
 )
-def test_a_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None:
+def test_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None:
     shown = quote(value, 1 << 20)
     assert unseen(shown) == []
     assert shown.startswith(("{", '"{'))  # redacted JSON is quoted as a whole
 
 
-def test_a_structure_that_is_cut_is_quoted_as_a_whole() -> None:
+def test_structure_that_is_cut_is_quoted_as_a_whole() -> None:
     assert quote({"a": "b", "c": "Approved."}, 16) == '"{\\"a\\":\\"b\\",\\"c\\":\\"Ap" [9 more characters]'
 
 
@@ -98,7 +97,7 @@ def test_a_structure_that_is_cut_is_quoted_as_a_whole() -> None:
         ("x" * 203, '"' + "x" * 200 + '" [3 more characters]'),
     ],
 )
-def test_values_are_shown_so(value: object, shown: str) -> None:
+def test_values_are_rendered(value: object, shown: str) -> None:
     assert quote(value) == shown
 
 
@@ -115,8 +114,7 @@ def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 @pytest.mark.parametrize("asks", [Decision.CONFIRM, Decision.TYPED])
-def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation, asks: Decision) -> None:
-    """Whatever the names hold, the lines are as many as ours and in our order."""
+def test_names_cannot_add_or_reorder_lines(operation: AnyOperation, asks: Decision) -> None:
     honest = _asked(lied_to(operation, "plain"), "plain", asks)
     for lie in LIES:
         text = _asked(lied_to(operation, lie), lie, asks)
@@ -141,13 +139,13 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     return form_of(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
 
 
-def test_a_secret_is_never_asked_about_by_its_value() -> None:
+def test_secret_value_is_never_shown() -> None:
     text = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
     assert "hunter2" not in text
     assert 'value="[hidden-by-fastn-mcp]"' in text
 
 
-def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
+def test_name_to_type_is_that_of_the_target() -> None:
     call = DeleteCustomer(customer_id="c1")
     named = preview(call, Effect.DESTROY, "a", FastnObject.model_validate({"name": "Acme"}), Dependence())
     nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
@@ -156,8 +154,7 @@ def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
 
 
 @pytest.mark.parametrize("effect", Effect)
-def test_only_what_gives_access_or_destroys_is_shown_whole_and_has_to_fit_the_form(effect: Effect) -> None:
-    """Such a call is never cut. One that is longer than a form shows is decided out-of-band."""
+def test_only_access_and_destroy_calls_must_fit_the_form_whole(effect: Effect) -> None:
     call = UpdateCustomer(customer_id="c1", extra={"note": "n" * 300})
     target = FastnObject.model_validate({"id": "c1", "note": "o" * 300})
     is_whole = effect in (Effect.ACCESS, Effect.DESTROY)
@@ -180,8 +177,8 @@ def test_only_what_gives_access_or_destroys_is_shown_whole_and_has_to_fit_the_fo
 CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
 
 
-def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
-    """In words and as data, the same; the fourteenth of fourteen changes is only counted."""
+def test_preview_has_the_same_content_as_text_and_as_data() -> None:
+    """Of fourteen changes the last is only counted."""
     fields: dict[str, JsonValue] = {f"note{n}": f"n{n}" for n in range(12)}
     call = UpdateCustomer.model_validate({"customer_id": "c1", "name": "New", "plan": "Free", "extra": fields})
     target = FastnObject.model_validate(
@@ -244,7 +241,7 @@ def shown_order(call: Operation[Any]) -> list[str]:
     return [*(call.request().body or {})]
 
 
-def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
+def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
@@ -263,8 +260,7 @@ def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None
     assert data["undo"] == f"{RULES['delete_customer'].restores} {RULES['delete_customer'].lost}"
 
 
-def test_a_change_that_the_first_sentence_gives_is_not_given_twice() -> None:
-    """Others are, with what the first sentence says in other words."""
+def test_change_in_the_first_sentence_is_not_listed_again() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme", "plan": "Free"})
     call = UpdateCustomer(customer_id="c1", plan="Growth")
     first, second, called = preview(call, Effect.WRITE, "test", target, Dependence()).lines()
@@ -288,19 +284,17 @@ def test_a_change_that_the_first_sentence_gives_is_not_given_twice() -> None:
         ({"name": None}, "c1"),
     ],
 )
-def test_the_name_to_be_typed_can_be_typed(fields: dict[str, Any], expected: str) -> None:
-    """Short, and of letters that a keyboard has; or else what is so of the target."""
+def test_text_to_type_is_short_and_of_keyboard_letters(fields: dict[str, Any], expected: str) -> None:
     target = FastnObject.model_validate({"id": "c1", **fields})
     assert preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
 
 
-def test_an_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
+def test_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
     call = DeleteCustomer(customer_id="a" * 90 + "0123456789ab")
     assert preview(call, Effect.DESTROY, "a", None, Dependence()).expected == "0123456789ab"
 
 
-def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
-    """It is judged, and shown, as an update of that."""
+def test_overwriting_create_is_shown_as_an_update() -> None:
     call = CreateCustomer(name="Acme", plan="Free")
     there = FastnObject.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
     taken, unknown, free = (
@@ -314,7 +308,7 @@ def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
     assert (free.because, free.target, free.changes, free.says.unchecked) == ("Why.", None, (), "")
 
 
-def test_what_is_pending_in_a_session_is_shown_whole() -> None:
+def test_pending_actions_of_a_session_are_shown_whole() -> None:
     call = AiChat(message="yes", session_id="s1")
     long = "Delete it? " * 99
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
@@ -327,8 +321,7 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
     assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).pending == ()
 
 
-def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itself() -> None:
-    """A run that ends meanwhile voids nothing, and any other change does."""
+def test_approval_is_bound_to_the_record_without_its_counters() -> None:
     fields: dict[str, Any] = {"id": "t", "status": "Active", "last": 1, "lasting": 2, "Count": 3, "statusHistories": 4}
     noise: dict[str, Any] = {
         "lastRunAt": "x",
@@ -340,7 +333,7 @@ def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itse
     assert lasting(fields | noise) == fields
 
 
-def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
+def test_batch_text_lists_each_call_and_the_sum() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     users = Dependence((CONNECTIONS,))
     shown = {
@@ -377,8 +370,8 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
     assert {**stored, "calls": [], "says": None} == {**listed.data(), "calls": [], "says": None}
 
 
-def test_the_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None:
-    """With one call that loses data its name; with several how many; with none the number of calls."""
+def test_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None:
+    """One lossy call: its name. Several: how many. None: the number of calls."""
 
     def deletion(name: str) -> Preview:
         target = FastnObject.model_validate({"id": "c1", "name": name})

@@ -137,14 +137,14 @@ WRONG: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said for _, said in WRONG])
-def test_a_mistake_in_one_call_refuses_them_all_and_is_named(changes: Any, said: str) -> None:
+def test_invalid_call_refuses_the_batch_and_is_named(changes: Any, said: str) -> None:
     """The number of the call, the field and the reason, and never a value."""
     with pytest.raises(NotSent) as refused:
         parse(TOOLS, "apply_changes", {"changes": changes})
     assert said in refused.value.what
 
 
-def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
+def test_disabled_tool_is_disabled_in_a_batch() -> None:
     offered = {"apply_changes": ApplyChanges, "create_customer": TOOLS["create_customer"]}
     changes = [
         {"tool": "create_customer", "arguments": {"name": "A"}},
@@ -163,8 +163,7 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 # One question.
 
 
-async def test_three_deletions_are_asked_about_once_and_made_in_order(world: World) -> None:
-    """ "type delete 3"; one approval, used for each before it is sent."""
+async def test_three_deletions_need_one_approval_and_run_in_order(world: World) -> None:
     call, person = deletions(world), form(world)
     outcome = await world.call(call, person)
     assert isinstance(outcome, Done)
@@ -186,14 +185,14 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     assert all(row["change_id"] for row in rows(outcome))
 
 
-async def test_nothing_else_than_the_words_approves(world: World) -> None:
+async def test_only_the_exact_phrase_approves(world: World) -> None:
     for typed in ("Delete 3", "delete 2", "delete 3 ", "Globex Exports", "", None):
         outcome = await world.call(deletions(world), form(world, lambda _, typed=typed: Approve(typed)))
         assert isinstance(outcome, (Declined, Refused))
     assert world.changes == []
 
 
-async def test_a_no_is_for_all_of_them(world: World) -> None:
+async def test_decline_is_for_the_whole_batch(world: World) -> None:
     outcome = await world.call(deletions(world), form(world, lambda _: Decline("not on a Friday")))
     assert isinstance(outcome, Declined)
     assert outcome.facts["note"] == "not on a Friday"
@@ -208,7 +207,7 @@ async def test_a_no_is_for_all_of_them(world: World) -> None:
         ('[defaults]\ndestroy = "confirm"\n', "confirm"),
     ],
 )
-async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path, rules: str, asks: str) -> None:
+async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, rules: str, asks: str) -> None:
     world = ruled(tmp_path, rules)
     update = ("update_customer", {"customer_id": key(world, "Acme Corp"), "plan": "Free"})
     delete = ("delete_customer", {"customer_id": key(world, "Katana")})
@@ -219,8 +218,7 @@ async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path
     assert world.changes == []
 
 
-async def test_one_call_that_the_policy_denies_refuses_the_whole(tmp_path: Path) -> None:
-    """Deny is the strictest; the number of the call is said."""
+async def test_denied_call_refuses_the_batch(tmp_path: Path) -> None:
     world = ruled(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
     delete = ("delete_customer", {"customer_id": key(world, "Katana")})
     person = form(world)
@@ -230,7 +228,7 @@ async def test_one_call_that_the_policy_denies_refuses_the_whole(tmp_path: Path)
     assert (person.asked, world.changes) == ([], [])
 
 
-async def test_a_target_that_is_not_there_refuses_the_whole(world: World) -> None:
+async def test_missing_target_refuses_the_batch(world: World) -> None:
     missing = ("delete_customer", {"customer_id": "00000000-0000-4000-8000-000000000000"})
     outcome = await world.call(batch(("create_customer", {"name": "Initech"}), missing), form(world))
     assert isinstance(outcome, NotFound)
@@ -238,7 +236,7 @@ async def test_a_target_that_is_not_there_refuses_the_whole(world: World) -> Non
     assert world.changes == []
 
 
-async def test_what_the_policy_allows_is_not_asked_about(world: World) -> None:
+async def test_allowed_batch_needs_no_approval(world: World) -> None:
     person = form(world)
     outcome = await world.call(creations("Initech", "Hooli"), person)
     assert outcomes(outcome) == ["done", "done"]
@@ -246,7 +244,7 @@ async def test_what_the_policy_allows_is_not_asked_about(world: World) -> None:
     assert all(row["made"] for row in rows(outcome))
 
 
-async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
+async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     call = deletions(world)
     shown = await world.dispatch.preview(call, Caller("local", None))
     data = cast("dict[str, Any]", shown.data())
@@ -259,14 +257,13 @@ async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
     assert world.changes == []
 
 
-async def test_a_preview_says_which_call_would_be_refused(tmp_path: Path) -> None:
+async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> None:
     world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
     shown = cast("dict[str, Any]", (await world.dispatch.preview(deletions(world), Caller("local", None))).data())
     assert [("refused" in row) for row in shown["calls"]] == [False, True, False]
 
 
-async def test_a_secret_is_as_hidden_as_in_a_call_of_its_own(world: World, tmp_path: Path) -> None:
-    """Not in the question, the audit, the ledger, the journal, a result or a mistake."""
+async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: Path) -> None:
     call = batch(
         ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
     )
@@ -288,7 +285,7 @@ def _kept(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("budget", ["[budget]", "[budget.run]"])
-async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
+async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
     world = ruled(tmp_path, f"{budget}\nwrite = 2\n")
     outcome = await world.call(creations("A", "B", "C"))
     assert isinstance(outcome, Refused)
@@ -299,7 +296,6 @@ async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: 
 
 
 async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: Path) -> None:
-    """One approval of a list does not make its calls free."""
     world = ruled(tmp_path, "[budget]\ndestroy = 2\n")
     assert outcomes(await world.call(deletions(world, *NAMES[:2]), form(world))) == ["done", "done"]
     person = form(world)
@@ -321,7 +317,7 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
 # What goes wrong in the middle.
 
 
-async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World) -> None:
+async def test_batch_stops_at_the_first_failure_and_lists_the_rest(world: World) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
     outcome = await world.call(deletions(world), form(world))
     assert isinstance(outcome, Stopped)
@@ -332,7 +328,7 @@ async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World
     assert len(world.changes) == 2
 
 
-async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
+async def test_batch_with_keep_going_continues_after_a_failure(world: World) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
     outcome = await world.call(deletions(world, keep_going=True), form(world))
     assert isinstance(outcome, Stopped)
@@ -340,8 +336,7 @@ async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
     assert "left" not in outcome.what
 
 
-async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> None:
-    """Each target is read again before its call."""
+async def test_target_that_changed_before_its_call_is_not_touched(world: World) -> None:
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -358,7 +353,7 @@ async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> N
     assert person.asked[0].expected == "delete 2"
 
 
-async def test_a_target_that_changed_while_the_person_read_is_asked_about_anew(world: World) -> None:
+async def test_target_that_changed_during_the_form_needs_a_new_approval(world: World) -> None:
     def slow(question: ApprovalForm) -> Approve:
         there = world.sandbox.state.rows["customers"][key(world, "Katana")]
         world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
@@ -368,7 +363,7 @@ async def test_a_target_that_changed_while_the_person_read_is_asked_about_anew(w
     assert world.changes == []
 
 
-async def test_a_call_that_came_to_need_a_question_is_not_made_without_it(world: World) -> None:
+async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:
     flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
     call = batch(("create_customer", {"name": "A"}), ("update_workflow", {"workflow_id": flow, "description": "x"}))
 
@@ -384,7 +379,7 @@ async def test_a_call_that_came_to_need_a_question_is_not_made_without_it(world:
     assert len(world.changes) == 1
 
 
-async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: World) -> None:
+async def test_approval_that_expires_during_the_batch_sends_nothing_more(world: World) -> None:
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -400,8 +395,7 @@ async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: 
     assert person.asked[0].expected == NAMES[2]
 
 
-async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: World) -> None:
-    """Unknowns are named, with the read that settles each, and not repeated unasked."""
+async def test_lost_response_is_named_and_its_call_not_repeated(world: World) -> None:
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = creations("A", "B", "C")
     outcome = await world.call(call)
@@ -421,10 +415,7 @@ async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: W
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-async def test_a_batch_whose_process_ended_between_two_calls_goes_on_without_a_question(
-    world: World, tmp_path: Path, at: int
-) -> None:
-    """Nothing twice, nothing left out; what was approved is still approved."""
+async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_path: Path, at: int) -> None:
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -443,7 +434,7 @@ async def test_a_batch_whose_process_ended_between_two_calls_goes_on_without_a_q
     other.close()
 
 
-async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: World, tmp_path: Path) -> None:
+async def test_batch_resumed_after_expiry_needs_an_approval_for_the_rest(world: World, tmp_path: Path) -> None:
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -461,7 +452,7 @@ async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: W
     other.close()
 
 
-async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: World) -> None:
+async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:
     call = creations("A", "B")
     id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
@@ -474,7 +465,7 @@ async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: W
     assert len(world.changes) == 1
 
 
-async def test_a_batch_that_is_done_is_told_and_not_made_again(world: World) -> None:
+async def test_finished_batch_is_reported_and_not_repeated(world: World) -> None:
     call = updates(world)
     first = await world.call(call)
     second = await world.call(call)
@@ -486,19 +477,19 @@ async def test_a_batch_that_is_done_is_told_and_not_made_again(world: World) -> 
     assert len(world.changes) == 4
 
 
-async def test_keep_going_does_not_make_it_another_batch(world: World) -> None:
+async def test_keep_going_is_not_part_of_the_batch_id(world: World) -> None:
     await world.call(creations("A"))
     await world.call(creations("A", keep_going=True))
     assert len(world.changes) == 1
 
 
-async def test_a_batch_is_of_one_caller(world: World) -> None:
+async def test_batch_belongs_to_one_caller(world: World) -> None:
     for principal in ("ana", "ben", "ana"):
         await world.dispatch(updates(world), Caller(principal, None))
     assert len(world.changes) == 4
 
 
-async def test_the_same_batch_at_once_makes_each_call_once(world: World) -> None:
+async def test_concurrent_copies_of_a_batch_send_each_call_once(world: World) -> None:
     call = creations(*"ABCDEF")
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -511,7 +502,7 @@ async def test_the_same_batch_at_once_makes_each_call_once(world: World) -> None
     assert outcomes(await world.call(call)) == ["done"] * 6
 
 
-async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None:
+async def test_batch_approval_does_not_cover_a_single_call(world: World) -> None:
     call = deletions(world)
 
     async def report(*_: object) -> None:
@@ -523,7 +514,7 @@ async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None
     assert world.changes == []
 
 
-async def test_each_of_them_can_be_undone(world: World) -> None:
+async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
     outcome = await world.call(creations("A", "B"))
     undo = parse(TOOLS, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
     assert isinstance(await world.call(undo, form(world)), Done)
@@ -533,7 +524,7 @@ async def test_each_of_them_can_be_undone(world: World) -> None:
 # Every channel.
 
 
-async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: World) -> None:
+async def test_later_round_form_approves_the_batch(world: World) -> None:
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
     call, first = deletions(world), FormLater()
     asked = await world.call(call, first)
@@ -546,8 +537,7 @@ async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: Wo
     assert outcomes(outcome) == ["done"] * 3
 
 
-async def test_what_lies_elsewhere_is_found_when_the_batch_is_called_again(world: World) -> None:
-    """The page and the terminal."""
+async def test_out_of_band_decision_counts_when_the_batch_is_repeated(world: World) -> None:
     call = deletions(world)
     waits = await world.call(call)
     assert isinstance(waits, PendingApproval)
@@ -579,7 +569,7 @@ async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld)
     assert [entry["approved_by"] for entry in far.audited("intent")] == ["four_eyes"] * 3
 
 
-async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
+async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
     approvers = (
         '[dana]\npublic_key = "DANA"\neffects = ["destroy"]\n[kim]\npublic_key = "KIM"\neffects = ["destroy", "write"]'
     )
@@ -592,8 +582,7 @@ async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> No
     assert outcomes(await far.call(call)) == ["done", "done"]
 
 
-async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: World) -> None:
-    """The largest batch there is can be asked about, and told of, whole."""
+async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) -> None:
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -613,7 +602,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
 # What is recorded.
 
 
-async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: Path) -> None:
+async def test_report_lists_the_calls_of_a_batch(tmp_path: Path) -> None:
     tally = Tally()
     world = World(tmp_path, watch=tally)
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
@@ -629,8 +618,7 @@ async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: P
     world.close()
 
 
-async def test_an_outcome_that_cannot_be_noted_counts_as_unknown(world: World) -> None:
-    """The call was made; what is not known of it is not guessed."""
+async def test_unrecorded_outcome_counts_as_unknown(world: World) -> None:
     call = creations("A")
     world.ledger.settle = _fails  # type: ignore[method-assign]
     assert outcomes(await world.call(call)) == ["done"]
@@ -643,7 +631,7 @@ async def _fails(*_: object) -> None:
     raise OSError("the disk is full")
 
 
-async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
+async def test_failing_ledger_sends_nothing(world: World) -> None:
     for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
         outcome = await world.call(deletions(world), form(world))
@@ -652,16 +640,14 @@ async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
     assert world.changes == []
 
 
-async def test_steps_are_told_by_number(world: World) -> None:
+async def test_progress_names_each_call_by_number(world: World) -> None:
     await world.call(creations("A", "B"))
     call = creations("A", "B")
     found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.inner_calls), "local"))
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
 
 
-async def test_a_ledger_that_is_lost_is_named_with_the_call_that_needed_it(world: World) -> None:
-    """An error keeps its kind, and its words begin with the call of the list."""
-
+async def test_lost_ledger_is_named_with_the_number_of_its_call(world: World) -> None:
     async def lost(*_: object) -> tuple[int, float]:
         raise LedgerLost("ConnectionError")
 
@@ -672,7 +658,7 @@ async def test_a_ledger_that_is_lost_is_named_with_the_call_that_needed_it(world
     assert world.changes == []
 
 
-async def test_what_procedures_read_by_sends_no_change(world: World) -> None:
+async def test_reader_of_procedures_cannot_send_a_change(world: World) -> None:
     with pytest.raises(Refused, match="create_customer is not a read"):
         await world.guard.read(CreateCustomer(name="A"), Caller("local", None))
     assert world.changes == []

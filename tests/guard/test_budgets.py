@@ -60,22 +60,22 @@ async def made(world: World, count: int, principal: str = "local") -> int:
     return done
 
 
-async def test_a_day_and_a_run_are_limited_at_the_same_time(tmp_path: Path) -> None:
+async def test_day_and_run_budgets_hold_together(tmp_path: Path) -> None:
     rules = "[budget]\nwrite = 5\n[budget.run]\nwrite = 2\n"
     assert [await made(limited(tmp_path, rules), 4) for _ in range(4)] == [2, 2, 1, 0]
 
 
-async def test_a_budget_is_of_one_caller(tmp_path: Path) -> None:
+async def test_budget_belongs_to_one_caller(tmp_path: Path) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 2\n")
     assert [await made(world, 3, principal) for principal in ("ana", "ben", "ana")] == [2, 2, 0]
 
 
-async def test_a_budget_is_of_one_account(tmp_path: Path) -> None:
+async def test_budget_belongs_to_one_account(tmp_path: Path) -> None:
     first, second = (limited(tmp_path, "[budget]\nwrite = 2\n", key) for key in ("one key", "another"))
     assert [await made(world, 3) for world in (first, second, first)] == [2, 2, 0]
 
 
-async def test_a_day_begins_anew(tmp_path: Path) -> None:
+async def test_daily_budget_resets(tmp_path: Path) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 1\n")
     assert await made(world, 2) == 1
     world.clock.pass_(86_400)
@@ -85,10 +85,7 @@ async def test_a_day_begins_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("effect", "most"), [(Effect.WRITE, 2), (Effect.EXTERNAL, 1), (Effect.ACCESS, 9), (Effect.SPEND, 9)]
 )
-async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged(
-    tmp_path: Path, effect: Effect, most: int
-) -> None:
-    """Of calls that are judged at the same time, too. Beyond its budget, spending was approved by a person."""
+async def test_concurrently_evaluated_calls_do_not_exceed_a_budget(tmp_path: Path, effect: Effect, most: int) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 2\nspend = 1\n[budget.run]\nexternal = 1\n")
     allowing, sent = world.judge(), 0
     with suppress(Refused):
@@ -108,7 +105,7 @@ async def test_two_budgets_for_one_run_count_a_call_once(tmp_path: Path) -> None
     assert sent == 3
 
 
-async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path) -> None:
+async def test_named_run_is_shared_by_processes(tmp_path: Path) -> None:
     first, second = (limited(tmp_path, "").judge() for _ in range(2))
     assert first.budgets.period("run", "local") != second.budgets.period("run", "local")
     world = limited(tmp_path, "")
@@ -118,8 +115,8 @@ async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path)
     assert periods[0] == periods[1] != periods[2]
 
 
-async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path) -> None:
-    """Counted once approved, across processes; beyond it nobody is asked, and the refusal says until when."""
+async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
+    """Across processes; beyond it nobody is asked, and the refusal says until when."""
     rules = '[budget]\ndestroy_rate = "2 per 90s"\n[[rule]]\ntool = "delete_secret"\nthen = "allow"\n'
     world, other = limited(tmp_path, rules), limited(tmp_path, rules)
     other.clock = world.clock
@@ -162,7 +159,7 @@ async def test_rate_of_destroying_is_of_one_account(tmp_path: Path, ledger: Ledg
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroying(tmp_path: Path, count: int) -> None:
+async def test_approved_batch_counts_once_in_the_rate_of_destroying(tmp_path: Path, count: int) -> None:
     world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     names = ("Katana", "Acme Corp", "Globex Exports", "Widget Inc")
     rows = [str(world.sandbox.state.named("customers", name, by="name")["id"]) for name in names]
@@ -180,14 +177,14 @@ async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroyi
     assert refused.value.facts["rule"] == "destroy_rate"
 
 
-async def test_a_refusal_says_which_budget_is_used_up(tmp_path: Path) -> None:
+async def test_refusal_says_which_budget_is_used_up(tmp_path: Path) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 9\n[budget.run]\nwrite = 1\n")
     await made(world, 1)
     error = await world.call(CreateCustomer(name="x"))
     assert "0 of 1 write calls left in this run" in str(error)
 
 
-async def test_the_overview_says_what_is_left(tmp_path: Path) -> None:
+async def test_overview_lists_remaining_budgets(tmp_path: Path) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 5\ndestroy = 3\n[budget.run]\nwrite = 2\n")
     await made(world, 1)
     done: Any = await world.call(GetOverview())
@@ -201,8 +198,7 @@ async def test_the_overview_says_what_is_left(tmp_path: Path) -> None:
     }
 
 
-async def test_the_overview_and_previews_say_what_is_left_of_the_rate_of_destroying(tmp_path: Path) -> None:
-    """Before anybody has destroyed anything, there is nothing to say of it."""
+async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_path: Path) -> None:
     world = limited(tmp_path, '[budget]\ndestroy_rate = "3 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     deletion = DeleteSecret(secret_id=second)
@@ -217,7 +213,7 @@ async def test_the_overview_and_previews_say_what_is_left_of_the_rate_of_destroy
     assert "are left" not in (await world.judged(deletion))[0].reason
 
 
-async def test_an_overview_without_a_ledger_says_what_it_could_not_read(tmp_path: Path) -> None:
+async def test_overview_without_a_ledger_names_what_is_missing(tmp_path: Path) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 5\n")
 
     async def broken(budget: str, period: str) -> int:
@@ -237,7 +233,7 @@ async def test_an_overview_without_a_ledger_says_what_it_could_not_read(tmp_path
         ("[budget]\nrun = 3", "run must be a table"),
     ],
 )
-def test_a_budget_for_a_run_is_checked_as_the_rest_is(tmp_path: Path, text: str, said: str) -> None:
+def test_run_budget_is_validated(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(FastnError) as caught:
         limited(tmp_path, text)
     assert said in str(caught.value)

@@ -56,8 +56,7 @@ def meanwhile(world: World, polls: int, act: Callable[[], Awaitable[None]]) -> N
     object.__setattr__(world.system, "sleep", sleeping)
 
 
-async def test_approved_call_goes_on_by_itself(tmp_path: Path) -> None:
-    """One call of the agent, one answer of a person, one result."""
+async def test_approved_call_continues(tmp_path: Path) -> None:
     world = waits(tmp_path)
     call = deletion(world)
     began, reported = world.clock.at.timestamp(), list[str]()
@@ -78,8 +77,7 @@ async def test_approved_call_goes_on_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("leads", [True, False])
-async def test_client_leads_to_a_page_that_is_not_in_view(tmp_path: Path, leads: bool) -> None:
-    """A client that can open a page is given the request, and waits while it is open; others just wait."""
+async def test_client_opens_a_page_that_is_not_in_view(tmp_path: Path, leads: bool) -> None:
     world, led = waits(tmp_path), list[PendingApproval]()
     world.desk.url = "https://page.example/"
     world.desk.is_in_view = not leads
@@ -105,9 +103,7 @@ async def test_declined_call_ends_at_once_with_the_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "waited"), [(45, 45), (3, 3), (0, 0)])
-async def test_call_that_nobody_decides_about_ends_in_time_and_is_found_again(
-    tmp_path: Path, seconds: float, waited: float
-) -> None:
+async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, seconds: float, waited: float) -> None:
     world = waits(tmp_path, seconds)
     began = world.clock.at.timestamp()
     call = deletion(world)
@@ -133,7 +129,6 @@ async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
 
 
 async def test_time_at_the_form_counts_as_waiting(tmp_path: Path) -> None:
-    """A client gives up a call after a time of its own, whatever the call waited for."""
     world = waits(tmp_path)
     began = world.clock.at.timestamp()
     waiting = await world.call(deletion(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
@@ -153,7 +148,6 @@ async def test_form_is_not_asked_again_after_another_channel_decided(tmp_path: P
 
 
 async def test_target_that_changed_while_the_call_waited_is_not_touched(tmp_path: Path) -> None:
-    """Every check is made again, on fresh reads."""
     world = waits(tmp_path)
     call = deletion(world)
 
@@ -205,8 +199,7 @@ async def test_cancelled_call_stops_waiting_and_leaves_its_request_open(tmp_path
     assert world.changes == []
 
 
-async def test_process_that_shuts_down_waits_no_longer(tmp_path: Path) -> None:
-    """The agent reads where the request waits, instead of losing its connection."""
+async def test_shutdown_ends_the_wait(tmp_path: Path) -> None:
     world = waits(tmp_path)
     began = world.clock.at.timestamp()
 
@@ -218,7 +211,7 @@ async def test_process_that_shuts_down_waits_no_longer(tmp_path: Path) -> None:
     assert world.clock.at.timestamp() <= began + 1.25
 
 
-async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_ledger_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = waits(tmp_path)
     still_open, failures = world.ledger.still_open, iter(range(3))
 
@@ -232,8 +225,7 @@ async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monk
     assert isinstance(await world.call(deletion(world)), Done)
 
 
-async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
-    """The first sentence, and nothing by which it could be decided; then what became of it, until it runs out."""
+async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> None:
     world = waits(tmp_path, 0)
     world.desk.url = "http://127.0.0.1:1/"
     assert await world.guard.allowance("local") == {"mode": "guarded"}
@@ -257,8 +249,7 @@ async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
     assert await world.guard.allowance("local") == {"mode": "guarded"}
 
 
-async def test_many_calls_wait_by_one_look_at_the_ledger(tmp_path: Path) -> None:
-    """Each of them goes on when its own request is decided, and the others wait on."""
+async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
     world = waits(tmp_path, 0)
     wait, looks = DecisionWait(world.ledger, world.system), [0]
     inner, began = world.ledger.wait_for_change, world.clock.at.timestamp()
@@ -318,7 +309,6 @@ async def settled() -> None:
 
 
 async def test_change_wakes_calls_that_looked_before_and_after_the_last_one() -> None:
-    """Also one that looks while the call that listens ends, and another one begins to."""
     ledger, answers = ByHand(), dict[str, bool]()
     wait = DecisionWait(ledger, System())
 
@@ -370,8 +360,7 @@ async def test_another_call_listens_once_the_one_that_did_is_cancelled() -> None
 
 
 @pytest.mark.parametrize("hangs", ["look", "listening"])
-async def test_call_answers_by_its_bound_though_the_ledger_does_not_answer(hangs: str) -> None:
-    """Also the call that waits for the one that listens."""
+async def test_call_ends_in_time_while_the_ledger_does_not_answer(hangs: str) -> None:
     ledger, answers = ByHand(), list[bool]()
     wait = DecisionWait(ledger, System())
     ledger.looks = [anyio.Event()] if hangs == "look" else []

@@ -51,7 +51,7 @@ async def asked(world: WebhookWorld, call: DeleteCustomer) -> dict[str, Any]:
     return world.receiver.questions[-1]
 
 
-async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> None:
+async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
     """The agent is told how far it is; no form is asked, whatever the client can do."""
     call = await deletion(world)
     question = await asked(world, call)
@@ -69,7 +69,7 @@ async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> No
     assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
 
 
-async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
+async def test_same_approver_counts_once(world: WebhookWorld) -> None:
     call = await deletion(world)
     question = await asked(world, call)
     assert (await world.answer(world.dana, question)).status == 200
@@ -79,7 +79,7 @@ async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
     assert world.changes == []
 
 
-async def test_one_no_declines(world: WebhookWorld) -> None:
+async def test_one_decline_is_enough(world: WebhookWorld) -> None:
     """Before the second, after the first, and by the first who thinks again."""
     call = await deletion(world)
     question = await asked(world, call)
@@ -92,8 +92,7 @@ async def test_one_no_declines(world: WebhookWorld) -> None:
     assert world.changes == []
 
 
-async def test_the_requester_is_neither_of_the_two(tmp_path: Path) -> None:
-    """Where one of two is the requester nobody is asked; where one of three is, the others decide."""
+async def test_requester_cannot_approve(tmp_path: Path) -> None:
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, POLICY, text)
     call = await deletion(world)
@@ -110,7 +109,7 @@ async def test_the_requester_is_neither_of_the_two(tmp_path: Path) -> None:
     world.close()
 
 
-async def test_each_of_the_two_types_the_name(world: WebhookWorld) -> None:
+async def test_both_approvers_type_the_name(world: WebhookWorld) -> None:
     question = await asked(world, await deletion(world))
     assert question["expected"] == "Globex Exports"
     assert (await world.answer(world.dana, question, typed=None)).status == 422
@@ -119,8 +118,7 @@ async def test_each_of_the_two_types_the_name(world: WebhookWorld) -> None:
     assert (await world.answer(world.kim, question)).status == 200
 
 
-async def test_the_second_is_asked_again_with_the_name_of_the_first(world: WebhookWorld) -> None:
-    """A lost question is asked again, also when half of the answer is there."""
+async def test_notification_of_the_second_approver_names_the_first(world: WebhookWorld) -> None:
     call = await deletion(world)
     await world.answer(world.dana, await asked(world, call))
     world.clock.pass_(61)
@@ -128,8 +126,7 @@ async def test_the_second_is_asked_again_with_the_name_of_the_first(world: Webho
     assert len(world.receiver.came) == 2
 
 
-async def test_where_nobody_can_be_told_apart_it_is_refused(tmp_path: Path) -> None:
-    """The page and the terminal know one person; the refusal says what a person has to set up."""
+async def test_channel_that_cannot_identify_people_refuses_four_eyes(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(POLICY)
     (tmp_path / "policy.toml").chmod(0o600)
     world = World(tmp_path, Policy(rules=load_rules(tmp_path / "policy.toml")))
@@ -141,8 +138,7 @@ async def test_where_nobody_can_be_told_apart_it_is_refused(tmp_path: Path) -> N
     world.close()
 
 
-async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: WebhookWorld) -> None:
-    """The votes count, whatever state the ledger was brought to."""
+async def test_state_without_two_votes_is_not_four_eyes(world: WebhookWorld) -> None:
     call = await deletion(world)
     question = await asked(world, call)
     await world.answer(world.dana, question)
@@ -158,7 +154,7 @@ async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: Webho
     assert grant.state is RequestState.STALE
 
 
-async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld) -> None:
+async def test_form_cannot_answer_an_out_of_band_request(world: WebhookWorld) -> None:
     call = await deletion(world)
     question = await asked(world, call)
     for _ in range(2):
@@ -168,8 +164,7 @@ async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld
     assert world.changes == []
 
 
-async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_anew(tmp_path: Path) -> None:
-    """One approver does for a customer without dependents; it got some meanwhile, and needs two."""
+async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path) -> None:
     rule = '[[rule]]\ntool = "delete_customer"\nwhen = { dependents = { min = 1 } }\nthen = "four_eyes"\n'
     world = WebhookWorld(tmp_path, rule)
     call = await deletion(world)
@@ -186,8 +181,7 @@ async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_ane
     world.close()
 
 
-async def test_two_who_approved_what_is_no_longer_there_approved_nothing(world: WebhookWorld) -> None:
-    """The target is read again before it is sent."""
+async def test_four_eyes_approval_of_a_missing_target_is_void(world: WebhookWorld) -> None:
     call = await deletion(world)
     question = await asked(world, call)
     for signer in (world.dana, world.kim):
@@ -225,7 +219,7 @@ YES, NO = True, False
         ),
     ],
 )
-async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
+async def test_each_vote_is_counted_and_recorded_for_the_breaker(
     asks: str,
     said: list[tuple[str, bool, str | None]],
     state: RequestState,
@@ -233,7 +227,6 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     events: list[str],
     declines: int,
 ) -> None:
-    """A no counts towards the breaker, the last yes that is needed ends its count, one of two does neither."""
     ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required=asks)
     await ledger.open(asked_for)
     await answered(ledger, "local", NOW - 1)
@@ -260,8 +253,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
 
 
 @pytest.mark.parametrize("second", ["https://login.example|dana", "https://LOGIN.example|Dana"])
-async def test_one_person_is_counted_once_on_all_channels(second: str) -> None:
-    """A vote has the person's identity, whichever channel it came by; one that differs in case is theirs."""
+async def test_one_person_counts_once_across_channels(second: str) -> None:
     ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required="four_eyes")
     await ledger.open(asked_for)
 

@@ -61,16 +61,15 @@ def now(world: World, answer: Answer, seconds: float = 5.0) -> FormNow:
     return FormNow(lambda _: answer, world.clock, seconds)
 
 
-async def test_what_is_read_or_merely_written_is_not_asked_about(world: World) -> None:
-    """Guarded allows both, and opens no ledger for a read."""
+async def test_guarded_mode_sends_reads_and_writes_without_approval(world: World) -> None:
+    """A read opens no ledger."""
     assert isinstance(await world.call(ListCustomers()), Done)
     assert not (world.audit_path.parent / "ledger.sqlite3").exists()
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     assert [heard.tool for heard in world.changes] == ["create_customer"]
 
 
-async def test_a_typed_name_deletes_once(world: World) -> None:
-    """The exact name of the target, and only that."""
+async def test_typed_name_deletes_once(world: World) -> None:
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(await deletion(world), form), Done)
     assert form.asked[0].expected == "Globex Exports"
@@ -86,7 +85,7 @@ async def test_anything_but_the_exact_name_declines(world: World, typed: str | N
     assert world.changes == []
 
 
-async def test_a_no_is_final_and_its_note_reaches_the_agent(world: World) -> None:
+async def test_decline_is_final_and_its_note_reaches_the_agent(world: World) -> None:
     refused = await world.call(await run(world), now(world, Decline("after the release")))
     assert isinstance(refused, Declined)
     assert refused.data()["note"] == "after the release"
@@ -98,10 +97,7 @@ async def test_a_no_is_final_and_its_note_reaches_the_agent(world: World) -> Non
     [(Decline(), 0.01), (NoAnswer("the form was closed without a choice"), 0.01), (NoAnswer("closed"), 30.0)],
     ids=["declined in 10 ms", "cancelled in 10 ms", "cancelled by nobody"],
 )
-async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
-    world: World, answer: Answer, seconds: float
-) -> None:
-    """In the same result; a form that closes by itself is not asked again for a while."""
+async def test_unattended_form_falls_back_to_the_next_channel(world: World, answer: Answer, seconds: float) -> None:
     form = now(world, answer, seconds)
     waiting = await world.call(await run(world), form)
     assert isinstance(waiting, PendingApproval)
@@ -113,7 +109,6 @@ async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
 
 
 async def test_unanswered_form_without_another_channel_is_refused_with_its_reason(world: World) -> None:
-    """The agent reads why, and the record of the request holds it."""
     world.desk = None
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     refused = await world.call(await run(world), now(world, NoAnswer("closed"), 30.0))
@@ -124,7 +119,7 @@ async def test_unanswered_form_without_another_channel_is_refused_with_its_reaso
     assert world.changes == []
 
 
-async def test_unanswered_form_joins_the_same_request_that_waits_elsewhere(world: World) -> None:
+async def test_unanswered_form_joins_an_open_request_of_the_same_call(world: World) -> None:
     call = await run(world)
 
     class Meanwhile(FormNow):
@@ -140,7 +135,7 @@ async def test_unanswered_form_joins_the_same_request_that_waits_elsewhere(world
     assert (ended.state, ended.note) == (RequestState.UNANSWERED, "closed")
 
 
-async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(world: World) -> None:
+async def test_out_of_band_approval_is_used_by_the_repeated_call(world: World) -> None:
     call = await run(world)
     assert isinstance(await world.call(call), PendingApproval)
     assert isinstance(await world.call(call), PendingApproval)
@@ -153,7 +148,7 @@ async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(w
     assert len(world.changes) == 1
 
 
-async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> None:
+async def test_out_of_band_decline_stays_declined(world: World) -> None:
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -170,7 +165,7 @@ async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> Non
     assert world.changes == []
 
 
-async def test_an_approval_for_other_arguments_is_none(world: World) -> None:
+async def test_approval_for_other_arguments_does_not_count(world: World) -> None:
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -182,7 +177,7 @@ async def test_an_approval_for_other_arguments_is_none(world: World) -> None:
     assert world.changes == []
 
 
-async def test_a_round_trip_is_spent_once_however_often_it_comes(world: World) -> None:
+async def test_later_round_is_used_once(world: World) -> None:
     """MCP 2026-07-28 leaves single use to the server."""
     call = await run(world)
     form = FormLater()
@@ -203,8 +198,7 @@ async def test_a_round_trip_is_spent_once_however_often_it_comes(world: World) -
     assert await world.burnt() == 1
 
 
-async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
-    """Neither one that was used, nor after a no, nor after the scope was revoked, nor one that ran out."""
+async def test_repeated_answer_creates_no_temporary_approval(world: World) -> None:
     call = await run(world)
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
@@ -231,7 +225,7 @@ async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
     assert len(world.changes) == 1
 
 
-async def test_an_approval_runs_out(world: World) -> None:
+async def test_approval_expires(world: World) -> None:
     call = await run(world)
     assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
     await world.call(call)
@@ -242,7 +236,7 @@ async def test_an_approval_runs_out(world: World) -> None:
     assert world.changes == []
 
 
-async def test_a_target_that_changed_voids_the_approval_and_shows_what_is_there(world: World) -> None:
+async def test_target_that_changed_voids_the_approval_and_shows_what_is_there(world: World) -> None:
     call = await deletion(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -254,14 +248,14 @@ async def test_a_target_that_changed_voids_the_approval_and_shows_what_is_there(
     assert [heard.method for heard in world.changes] == ["PUT"]
 
 
-async def test_a_target_that_is_gone_is_not_asked_about(world: World) -> None:
+async def test_missing_target_needs_no_approval(world: World) -> None:
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(DeleteCustomer(customer_id="nobody"), form), NotFound)
     assert form.asked == []
     assert world.changes == []
 
 
-async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(world: World) -> None:
+async def test_temporary_approval_covers_one_tool_and_target_for_15_minutes(world: World) -> None:
     call = (await run(world)).model_copy(update={"input": {"n": 1}})
     form = now(world, Approve(is_temporary=True))
     assert isinstance(await world.call(call, form), Done)
@@ -275,15 +269,14 @@ async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(wo
     assert isinstance(await world.call(call, now(world, Decline())), Declined)
 
 
-async def test_what_destroys_or_gives_access_has_no_scope(world: World) -> None:
+async def test_destroy_and_access_have_no_temporary_approval(world: World) -> None:
     form = FormNow(lambda question: Approve(question.expected, is_temporary=True), world.clock)
     await world.call(await deletion(world), form)
     assert form.asked[0].allows_temporary is False
     assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
 
 
-async def test_questions_are_capped(world: World) -> None:
-    """A loop of calls cannot bury a person in questions."""
+async def test_open_requests_are_capped(world: World) -> None:
     call = await run(world)
     for number in range(MOST_WAITING):
         assert isinstance(await world.call(call.model_copy(update={"input": {"n": number}})), PendingApproval)
@@ -291,8 +284,7 @@ async def test_questions_are_capped(world: World) -> None:
     assert len(await world.ledger.waiting(world.clock.at.timestamp())) == MOST_WAITING
 
 
-async def test_declines_in_a_row_give_everybody_a_rest(world: World) -> None:
-    """An agent that is told no again and again stops asking."""
+async def test_declines_in_a_row_trip_the_breaker(world: World) -> None:
     call = await run(world)
     form = now(world, Decline())
     for _ in range(5):
@@ -304,7 +296,7 @@ async def test_declines_in_a_row_give_everybody_a_rest(world: World) -> None:
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
 
 
-async def test_the_key_in_use_is_never_revoked(world: World) -> None:
+async def test_key_in_use_is_never_revoked(world: World) -> None:
     row, another = (await world.rows(ListApiKeys()))[:2]
     world.own = lambda record: getattr(record, "id", None) == row.id
     refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
@@ -317,7 +309,7 @@ async def test_the_key_in_use_is_never_revoked(world: World) -> None:
 
 
 @pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
-async def test_a_ledger_that_fails_is_a_refusal(world: World, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def fail(*_: object, **__: object) -> None:
         raise OSError("disk I/O error")
@@ -332,7 +324,7 @@ async def test_a_ledger_that_fails_is_a_refusal(world: World, broken: str, monke
 
 
 @pytest.mark.posix
-async def test_an_audit_that_cannot_be_written_stops_what_changes_something(tmp_path: Path) -> None:
+async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
     full = World(tmp_path)
     full.audit_path.symlink_to("/dev/full")
     try:
@@ -346,8 +338,8 @@ async def test_an_audit_that_cannot_be_written_stops_what_changes_something(tmp_
         full.close()
 
 
-async def test_every_change_is_recorded_before_and_after(world: World) -> None:
-    """Intent, outcome, question, refusal; the chain holds; a secret is nowhere."""
+async def test_change_is_recorded_before_and_after(world: World) -> None:
+    """Intent, outcome, request and refusal, without secrets, in one chain."""
     await world.call(CreateCustomer(name="Initech"))
     await world.call(await run(world), FormNow(yes, world.clock))
     await world.call(await run(world), now(world, Decline()))
@@ -356,7 +348,7 @@ async def test_every_change_is_recorded_before_and_after(world: World) -> None:
     assert verify(world.audit_path).broken is None
 
 
-async def test_a_cancelled_change_is_recorded_as_unknown(world: World) -> None:
+async def test_cancelled_change_is_recorded_as_unknown(world: World) -> None:
     started = anyio.Event()
 
     async def hang(_: object) -> None:
@@ -377,10 +369,9 @@ async def test_a_cancelled_change_is_recorded_as_unknown(world: World) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), Killed()], ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(("is_sent", "outcome"), [(True, "unknown_outcome"), (False, "cancelled")])
-async def test_an_interruption_is_recorded_by_whether_the_request_may_have_left(
+async def test_interruption_is_recorded_as_unsent_or_unknown(
     world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException, is_sent: bool, outcome: str
 ) -> None:
-    """What was certainly not sent can be repeated, and what may have been is asked about."""
     anchors, anchor = iter([True, is_sent]), world.recorder.anchor
 
     async def interrupted(*_: object) -> None:
@@ -427,14 +418,14 @@ async def _hanging(world: World, *calls: Any) -> None:
         world.client.send = send  # type: ignore[method-assign]
 
 
-async def test_identical_calls_at_the_same_time_are_not_asked_about(world: World) -> None:
+async def test_concurrent_identical_calls_need_no_approval(world: World) -> None:
     await _hanging(world, *[CreateCustomer(name="Initech")] * 2)
     assert [change.outcome for change in await world.ledger.changes("test", 10, 1e12)] == ["unknown_outcome"] * 2
     assert isinstance(await world.call(CreateCustomer(name="Initech")), PendingApproval)
 
 
-async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: Path) -> None:
-    """Whether that process was killed is not known, so that it counts as lost; for an update nothing is lost."""
+async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -> None:
+    """It may have been killed. An update is repeated without loss."""
     world, other = World(tmp_path), World(tmp_path, tokens="u")
     customer = (await world.rows(ListCustomers()))[0].id
     update = UpdateCustomer(customer_id=customer, plan="Growth")
@@ -455,8 +446,7 @@ async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: 
     other.close()
 
 
-async def test_a_temporary_approval_does_not_cover_what_may_have_happened(world: World) -> None:
-    """A person has to know that the earlier one may have happened."""
+async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World) -> None:
     call = await run(world)
     assert isinstance(await world.call(call, now(world, Approve(is_temporary=True))), Done)
     assert isinstance(await world.call(call), Done)
@@ -490,8 +480,7 @@ async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path)
     world.close()
 
 
-async def test_pausing_a_trigger_is_not_asked_about_but_letting_it_fire_is(world: World) -> None:
-    """A trigger update is a write until it makes the trigger fire more."""
+async def test_pausing_a_trigger_needs_no_approval_but_enabling_it_does(world: World) -> None:
     rows = await world.rows(ListTriggers(limit=100))
     active = next(row for row in rows if str(row.status).casefold() == "active" and row.type == "scheduler")
     form = now(world, Decline())
@@ -503,8 +492,7 @@ async def test_pausing_a_trigger_is_not_asked_about_but_letting_it_fire_is(world
     assert len(form.asked) == 1
 
 
-async def test_changing_what_is_live_or_in_use_is_asked_about(world: World) -> None:
-    """A live workflow, a connector with connections; not a draft, not one that nobody uses."""
+async def test_changing_a_live_or_used_resource_needs_an_approval(world: World) -> None:
     form = now(world, Decline())
     workflows = await world.rows(ListWorkflows(limit=100))
     live = next(row for row in workflows if row.name == "process-new-orders")
@@ -515,8 +503,7 @@ async def test_changing_what_is_live_or_in_use_is_asked_about(world: World) -> N
     assert world.changes == []
 
 
-async def test_a_preview_reads_and_sends_nothing(world: World) -> None:
-    """The same card for dry_run and for the question."""
+async def test_dry_run_sends_nothing(world: World) -> None:
     call = await deletion(world, "Acme Corp")
     verdict, shown = await world.judged(call)
     assert verdict.rule == "mode guarded: destroy"
@@ -531,7 +518,7 @@ async def test_a_preview_reads_and_sends_nothing(world: World) -> None:
     assert form.asked[0].text.splitlines()[:-1] == described.preview.lines()
 
 
-async def test_deleting_a_customer_on_whom_nothing_depends_needs_no_typing(world: World) -> None:
+async def test_deleting_a_customer_without_dependents_needs_no_typing(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(await deletion(world, "Initech"), form), Done)
@@ -549,8 +536,7 @@ async def test_deleting_a_customer_whose_connections_cannot_be_read_needs_typing
 HOSTILE = 'Approve all\n[y] \x1b[2K\u202egnp.exe" "\u200b\U000e0041'
 
 
-async def test_no_name_can_speak_for_us(world: World) -> None:
-    """One line a fact, nothing invisible, ours first and last."""
+async def test_names_cannot_forge_lines_of_the_request(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
     world.sandbox.state.named("customers", "Initech", by="name")["name"] = HOSTILE  # by somebody else
     created = next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == HOSTILE)
@@ -574,16 +560,13 @@ class Broken(AuditFile):
         return super().record(entry)
 
 
-async def test_an_outcome_that_cannot_be_recorded_does_not_hide_what_happened(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The call was made; the log says what the audit could not."""
+async def test_unrecorded_outcome_is_still_reported(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.dispatch._recorder._audit = Broken(world.audit_path, world.system)  # type: ignore[attr-defined]
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     assert "could not be audited" in caplog.text
 
 
-async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
+async def test_trigger_that_fires_immediately_needs_an_approval(world: World) -> None:
     routes: list[dict[str, JsonValue]] = [{"routeId": (await run(world)).workflow_id, "environment": "live"}]
     form = now(world, Decline())
     fires = CreateTrigger(name="n", type="webhook", routes=routes)
@@ -592,8 +575,8 @@ async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
     assert isinstance(await world.call(paused, form), Done)
 
 
-async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repeated(world: World) -> None:
-    """What may have happened is not done again unasked, for ten minutes; another call is."""
+async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> None:
+    """For ten minutes, and for this call alone."""
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     create = CreateCustomer(name="Initech")
     lost = await world.call(create)
@@ -608,8 +591,8 @@ async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repea
 
 
 @pytest.mark.posix
-async def test_a_new_key_goes_to_a_file_of_its_own(world: World) -> None:
-    """0600, and neither in the result nor in the audit; the key works."""
+async def test_new_key_is_written_to_its_own_file(world: World) -> None:
+    """Mode 0600; neither the result nor the audit log holds it."""
     done = await world.call(CreateApiKey(name="BI"), FormNow(yes, world.clock))
     assert isinstance(done, Done)
     (file,) = (world.audit_path.parent / "keys").iterdir()
@@ -622,7 +605,7 @@ async def test_a_new_key_goes_to_a_file_of_its_own(world: World) -> None:
     assert key not in world.audit_path.read_text()
 
 
-async def test_a_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> None:
+async def test_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> None:
     world = World(tmp_path)
     secrets = SecretValues({"STRIPE_KEY": "canary-1", "HOME": "canary-2"}, ["STRIPE_*", "UNSET"])
     world.dispatch = world.dispatching(secrets, None)
@@ -637,7 +620,6 @@ async def test_a_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> Non
 
 
 async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> None:
-    """A loop of repeats does not take the budget from others; at its end, changes are refused."""
     file = tmp_path / "policy.toml"
     file.write_text("[budget]\nexternal = 2\n")
     file.chmod(0o600)
@@ -657,7 +639,6 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
 
 
 async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: Path) -> None:
-    """Open requests, declines, distrusted forms, budgets, temporary approvals and the journal."""
     file = tmp_path / "policy.toml"
     file.write_text("[budget]\nexternal = 2\n")
     file.chmod(0o600)

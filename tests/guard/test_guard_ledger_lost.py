@@ -52,7 +52,7 @@ async def _customer(world: World) -> str:
     return str(rows[0].id)
 
 
-async def test_without_its_ledger_reads_pass_and_changes_are_refused(own: ValkeyServer, shared: World) -> None:
+async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeyServer, shared: World) -> None:
     customer = await _customer(shared)
     assert isinstance(await shared.call(CreateCustomer(name="Initech")), Done)
     changed = len(shared.changes)
@@ -73,8 +73,7 @@ async def test_without_its_ledger_reads_pass_and_changes_are_refused(own: Valkey
     assert isinstance(await shared.call(CreateCustomer(name="Umbrella")), Done)
 
 
-async def test_an_approval_that_the_server_forgot_is_asked_for_anew(own: ValkeyServer, shared: World) -> None:
-    """An empty ledger approves nothing, also what it had approved before."""
+async def test_forgotten_approval_is_requested_again(own: ValkeyServer, shared: World) -> None:
     call = DeleteCustomer(customer_id=await _customer(shared))
     assert isinstance(await shared.call(call), PendingApproval)
     first = shared.desk.shown[-1]
@@ -89,10 +88,7 @@ async def test_an_approval_that_the_server_forgot_is_asked_for_anew(own: ValkeyS
     assert shared.changes == []
 
 
-async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
-    valkey: ValkeyServer, tmp_path: Path
-) -> None:
-    """The approval is gone, the call was not made, and its repeat is a question again."""
+async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer, tmp_path: Path) -> None:
     async with proxied(valkey.port) as proxy:
         ticks = iter(range(0, 1_000_000, 10))
         system = System(monotonic=lambda: float(next(ticks)))
@@ -115,10 +111,7 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
         world.close()
 
 
-async def test_an_outcome_that_is_unknown_stays_so_and_is_remembered_without_the_ledger(
-    own: ValkeyServer, shared: World
-) -> None:
-    """Nothing says that nothing was sent, and once the ledger is back the repeat is asked about."""
+async def test_unknown_outcome_is_remembered_without_the_ledger(own: ValkeyServer, shared: World) -> None:
     call = CreateCustomer(name="Initech")
     assert isinstance(await shared.call(ListCustomers()), Done)
     answer = shared.sandbox.answer

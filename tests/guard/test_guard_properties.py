@@ -118,7 +118,7 @@ def recorded(world: World) -> Counter[str]:
 
 @settings(max_examples=60)
 @given(st.lists(ACTIONS, min_size=1, max_size=8))
-def test_as_many_changes_reach_fastn_as_consents_were_spent(actions: list[Action]) -> None:
+def test_every_sent_change_used_an_approval(actions: list[Action]) -> None:
     """Under declines, expiries, replays, swaps and renames, on every channel, in any order."""
 
     async def play() -> None:
@@ -205,8 +205,7 @@ def _die_before_sending(folder: str, workflow_id: str) -> None:
 
 
 @pytest.mark.posix
-def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tmp_path: Path) -> None:
-    """It may have left, so it is not sent again; the audit shows an intent without an outcome."""
+def test_killed_process_leaves_a_used_approval(tmp_path: Path) -> None:
     world = World(tmp_path)
     call = anyio.run(_approved_run, world)
     process = multiprocessing.get_context("spawn").Process(
@@ -223,8 +222,7 @@ def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tm
     world.close()
 
 
-def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
-    """The same name under another id needs a consent of its own."""
+def test_recreated_target_needs_its_own_approval(tmp_path: Path) -> None:
     world = World(tmp_path)
 
     async def play() -> None:

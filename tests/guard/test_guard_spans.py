@@ -53,7 +53,7 @@ async def globex(world: World) -> DeleteCustomer:
     return DeleteCustomer(customer_id=row.id)
 
 
-async def test_span_of_an_approved_call_tells_who_approved_it(spans: Spans, tmp_path: Path) -> None:
+async def test_span_of_an_approved_call_names_the_approver(spans: Spans, tmp_path: Path) -> None:
     world = seen(spans, tmp_path)
     assert isinstance(await world.call(await globex(world), FormNow(yes, world.clock)), Done)
     facts = spans.of("guard", "delete_customer")
@@ -72,7 +72,7 @@ async def test_span_of_an_approved_call_tells_who_approved_it(spans: Spans, tmp_
     world.close()
 
 
-async def test_span_of_a_form_that_is_answered_later_says_so(spans: Spans, tmp_path: Path) -> None:
+async def test_span_of_a_later_round_names_its_form(spans: Spans, tmp_path: Path) -> None:
     world = seen(spans, tmp_path)
     assert isinstance(await world.call(await globex(world), FormLater()), PendingForm)
     assert spans.of("guard", "delete_customer")["outcome"] == "approval_required"
@@ -95,9 +95,7 @@ async def test_span_of_a_decline_has_no_consent(spans: Spans, tmp_path: Path) ->
     world.close()
 
 
-async def test_span_of_a_list_tells_how_many_calls_it_has_and_each_its_own_decision(
-    spans: Spans, tmp_path: Path
-) -> None:
+async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, tmp_path: Path) -> None:
     world = seen(spans, tmp_path)
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
     call = parse(TOOLS, "apply_changes", {"changes": changes}).call

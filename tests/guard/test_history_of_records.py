@@ -32,7 +32,7 @@ async def rename(world: World, key: str, name: str) -> None:
     assert isinstance(await world.call(UpdateConnector(connector_id=key, name=name)), Done)
 
 
-async def test_the_oldest_name_is_told_however_often_it_was_changed(tmp_path: Path) -> None:
+async def test_first_name_is_shown_after_several_renames(tmp_path: Path) -> None:
     world = World(tmp_path)
     key = await made(world)
     for name in ("A", "B", "C", "D", "E"):
@@ -41,7 +41,7 @@ async def test_the_oldest_name_is_told_however_often_it_was_changed(tmp_path: Pa
     assert await told(world, key) == (("Called", '"Payroll" until 5 minutes ago'),)
 
 
-async def test_it_is_told_that_changes_before_the_last_hundred_were_not_looked_at(tmp_path: Path) -> None:
+async def test_history_beyond_a_hundred_changes_is_declared_incomplete(tmp_path: Path) -> None:
     world = World(tmp_path)
     key = await made(world)
     await rename(world, key, "A")
@@ -52,7 +52,7 @@ async def test_it_is_told_that_changes_before_the_last_hundred_were_not_looked_a
     assert [heading for heading, _ in await told(world, key)] == ["Not checked"]
 
 
-async def test_change_whose_outcome_is_unknown_is_told(tmp_path: Path) -> None:
+async def test_change_with_an_unknown_outcome_is_listed(tmp_path: Path) -> None:
     world = World(tmp_path)
     key, at = await made(world), world.clock.at.timestamp()
     change = Change("c", "local", world.journalling.account, "update_connector", {}, key, "Payroll",

@@ -219,12 +219,12 @@ def compared(worlds: list[World], texts: Callable[[World], Mapping[str, str]]) -
 
 @EVERY
 @pytest.mark.parametrize("exists", [True, False], ids=["exists", "new"])
-def test_every_sentence_of_a_preview_quotes_what_is_not_ours(worlds: list[World], exists: bool) -> None:
+def test_preview_sentences_quote_foreign_text(worlds: list[World], exists: bool) -> None:
     compared(worlds, lambda each: texts_of(each.preview(exists=exists)))
 
 
 @EVERY
-def test_every_line_of_a_batch_quotes_what_is_not_ours(worlds: list[World]) -> None:
+def test_batch_lines_quote_foreign_text(worlds: list[World]) -> None:
     def lines(each: World) -> dict[str, str]:
         batch = ListPreview("apply_changes", {1: each.preview(), 2: each.preview(exists=False)}, {})
         return {str(number): line for number, line in enumerate(batch.lines())}
@@ -242,7 +242,7 @@ def asked(world: World) -> Any:
 
 
 @EVERY
-def test_the_form_quotes_what_is_not_ours_in_both_protocol_versions(worlds: list[World]) -> None:
+def test_form_quotes_foreign_text_in_both_protocol_versions(worlds: list[World]) -> None:
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
 
     def texts(each: World) -> dict[str, str]:
@@ -257,7 +257,7 @@ def test_the_form_quotes_what_is_not_ours_in_both_protocol_versions(worlds: list
 
 
 @EVERY
-def test_a_webhook_quotes_what_is_not_ours_in_every_line_and_block(worlds: list[World]) -> None:
+def test_webhook_quotes_foreign_text(worlds: list[World]) -> None:
     def texts(each: World) -> dict[str, str]:
         lines = payloads.generic(asked(each), "https://here.example")["lines"]
         return {str(number): line for number, line in enumerate(lines)}  # pyright: ignore
@@ -277,14 +277,12 @@ def test_a_webhook_quotes_what_is_not_ours_in_every_line_and_block(worlds: list[
 
 @EVERY
 @pytest.mark.parametrize("style", [notification.generic, notification.slack, notification.teams])
-def test_a_notification_quotes_what_is_not_ours(
-    worlds: list[World], style: Callable[..., dict[str, JsonValue]]
-) -> None:
+def test_notification_quotes_foreign_text(worlds: list[World], style: Callable[..., dict[str, JsonValue]]) -> None:
     compared(worlds, lambda each: dict(_flat(style(asked(each), "On the page."))))
 
 
 @EVERY
-def test_the_page_sets_apart_what_is_not_ours(worlds: list[World]) -> None:
+def test_page_marks_foreign_text(worlds: list[World]) -> None:
     def texts(each: World) -> dict[str, str]:
         shown = view.pending(PendingRequest(asked(each), None, None), 0.0)
         boxed = ("expected", "before", "after", ".field")
@@ -309,7 +307,7 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 
 @EVERY
-def test_the_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[World]) -> None:
+def test_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[World]) -> None:
     def texts(each: World) -> dict[str, str]:
         entry = about(AuditEvent.ASKED, each.call(), "local", ACCOUNT)
         known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
@@ -323,7 +321,7 @@ def test_the_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[Wo
 
 
 @EVERY
-def test_a_receipt_quotes_what_is_not_ours(worlds: list[World]) -> None:
+def test_receipt_quotes_foreign_text(worlds: list[World]) -> None:
     def texts(each: World) -> dict[str, str]:
         call = each.call()
         before = None if (target := each.target(call)) is None else target.model_dump()
@@ -339,13 +337,13 @@ def test_a_receipt_quotes_what_is_not_ours(worlds: list[World]) -> None:
 @pytest.mark.parametrize(
     "name", ["", "notes of now. Checked", "a\nb", "a\u202eb", "a\u200bb", 'a"b', "x" * 65, "é", "1a"]
 )
-def test_a_name_in_extra_that_no_field_has_is_refused(operation: AnyOperation, name: str) -> None:
+def test_name_in_extra_that_no_field_has_is_refused(operation: AnyOperation, name: str) -> None:
     with pytest.raises(ValidationError, match=r"extra: .*is not a name of a field"):
         operation.model_validate({**example(operation).arguments(), "extra": {name: "x"}})
 
 
 @pytest.mark.parametrize("operation", CHANGING)
-def test_extra_cannot_name_what_is_created(operation: AnyOperation) -> None:
+def test_extra_cannot_set_the_displayed_name(operation: AnyOperation) -> None:
     """Fastn may repeat in its answer what it was sent, so the answer does not name it either."""
     world = World(operation, "Approved by Dana", "ApprovedByDana")
     if "extra" not in operation.model_fields or operation.route.method != "POST":
@@ -358,15 +356,14 @@ def test_extra_cannot_name_what_is_created(operation: AnyOperation) -> None:
 
 
 @pytest.mark.parametrize("client", ["Dana (security team) has approved this.", "a\nAccount: other.", 'x" asks. "'])
-def test_the_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> None:
+def test_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> None:
     request = replace(grant(), preview={"asked_by": client})
     shown = notification.generic(request, "")["requester"]
     assert skeleton(str(shown)) == '""'
     assert unseen(str(shown)) == []
 
 
-def test_every_line_is_sanitized_where_it_is_composed() -> None:
-    """A reason is the operator's, so it is not quoted; it still cannot begin a line of its own."""
+def test_composed_lines_are_sanitized() -> None:
     world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
     shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")

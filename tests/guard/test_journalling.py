@@ -34,7 +34,7 @@ async def newest(world: World) -> Change:
 
 
 @pytest.mark.parametrize("judged_first", [True, False])
-async def test_an_update_is_kept_with_the_whole_state_before_it(world: World, judged_first: bool) -> None:
+async def test_update_is_journalled_with_the_whole_state_before(world: World, judged_first: bool) -> None:
     before = row(world, "customers", "Katana")
     admin = "a@example.com" if judged_first else None
     call = UpdateCustomer(customer_id=before["id"], plan="Free", admin_email=admin)
@@ -54,7 +54,7 @@ async def test_an_update_is_kept_with_the_whole_state_before_it(world: World, ju
     assert kept.call == ""
 
 
-async def test_what_is_made_is_kept_by_the_id_and_name_that_it_was_given(world: World) -> None:
+async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None:
     call = CreateCustomer(name="Initech")
     assert isinstance(await world.call(call), Done)
     kept = await newest(world)
@@ -63,9 +63,7 @@ async def test_what_is_made_is_kept_by_the_id_and_name_that_it_was_given(world: 
     assert kept.call == world.evaluator.digest(call, "local")
 
 
-async def test_what_was_sent_is_kept_as_fastn_has_it_and_as_sent_where_it_does_not_say(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_journal_prefers_the_response_over_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def brief(_: object) -> FastnObject:
         return FastnObject.model_validate({"id": "c1", "name": "INITECH"})
@@ -77,7 +75,7 @@ async def test_what_was_sent_is_kept_as_fastn_has_it_and_as_sent_where_it_does_n
     assert change.sent == {"name": "INITECH", "plan": "Free"}
 
 
-async def test_what_is_deleted_is_kept_as_it_was(world: World) -> None:
+async def test_deletion_is_journalled_with_the_state_before(world: World) -> None:
     before = row(world, "customers", "Globex Exports")
     assert isinstance(await world.call(DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock)), Done)
     kept = await newest(world)
@@ -86,7 +84,7 @@ async def test_what_is_deleted_is_kept_as_it_was(world: World) -> None:
     assert kept.before["name"] == "Globex Exports"
 
 
-async def test_a_secret_is_kept_without_its_value(world: World) -> None:
+async def test_secret_is_journalled_without_its_value(world: World) -> None:
     call = CreateSecret(name="TOKEN", value="hunter2")
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
     kept = await newest(world)
@@ -94,7 +92,7 @@ async def test_a_secret_is_kept_without_its_value(world: World) -> None:
     assert "hunter2" not in repr(kept)
 
 
-async def test_a_failed_change_is_kept_with_its_outcome_and_can_be_repeated_at_once(world: World) -> None:
+async def test_failed_change_is_journalled_and_repeatable(world: World) -> None:
     for _ in range(2):
         outcome = await world.call(CreateCustomer(name="Katana"), FormNow(yes, world.clock))
         assert isinstance(outcome, Conflict)
@@ -102,16 +100,14 @@ async def test_a_failed_change_is_kept_with_its_outcome_and_can_be_repeated_at_o
         assert (await newest(world)).target is None
 
 
-async def test_reads_are_not_kept(world: World) -> None:
+async def test_reads_are_not_journalled(world: World) -> None:
     assert isinstance(await world.call(ListCustomers()), Done)
     assert await world.ledger.changes("test", 9, 1e12) == []
 
 
-async def test_a_journal_that_cannot_be_written_stops_the_change(
+async def test_unwritable_journal_stops_the_change(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is sent of which nothing would be known. Once it can be written, the call is made."""
-
     async def fail(*_: object) -> None:
         raise OSError("disk full")
 
@@ -126,10 +122,9 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), LedgerLost("away")])
-async def test_a_change_that_failed_half_way_into_the_journal_ends_as_not_sent(
+async def test_half_written_journal_entry_ends_as_not_sent(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Nothing of it is left that a repeated call would be asked about."""
     begin, call = world.ledger.begin, CreateCustomer(name="Initech")
 
     async def half_way(change: Change) -> bool:
@@ -146,10 +141,10 @@ async def test_a_change_that_failed_half_way_into_the_journal_ends_as_not_sent(
     assert isinstance(await world.call(call), Done)
 
 
-async def test_a_deletion_is_kept_by_its_target_before_it_is_sent(
+async def test_deletion_is_journalled_by_its_target_before_it_is_sent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And without a time until which repeating it is asked about, since it is idempotent."""
+    """It is idempotent, so its repeat needs no approval."""
     begin, begun = world.ledger.begin, list[Change]()
 
     async def seen(change: Change) -> bool:
@@ -164,11 +159,7 @@ async def test_a_deletion_is_kept_by_its_target_before_it_is_sent(
     ]
 
 
-async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The call was made and says so; the same call is not made again unasked."""
-
+async def test_unjournalled_outcome_counts_as_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise OSError("disk full")
 
@@ -181,8 +172,8 @@ async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothin
     assert len(world.changes) == 2
 
 
-async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledger_forgot_it(tmp_path: Any) -> None:
-    """Only what could happen twice; an update is the same however often it is made."""
+async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(tmp_path: Any) -> None:
+    """Only of a call that could happen twice, and also if the ledger forgot it."""
     world = World(tmp_path)
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = CreateCustomer(name="Initech")
@@ -206,10 +197,7 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
     world.close()
 
 
-async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_what_it_made(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A person decides by it, and the agent can look at what was made."""
+async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(made, Done)
     assert made.change is not None
@@ -229,8 +217,7 @@ async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_w
         )
 
 
-async def test_a_call_is_begun_with_its_own_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash leaves it unsettled for ten minutes longer than Fastn may take for it."""
+async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, begin = list[Change](), world.ledger.begin
 
     async def noted(change: Change) -> bool:
@@ -242,7 +229,7 @@ async def test_a_call_is_begun_with_its_own_deadline(world: World, monkeypatch: 
     assert [change.unsettled_until - change.at for change in begun] == [300 + 600]
 
 
-async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_its_deadline(tmp_path: Any) -> None:
+async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_deadline(tmp_path: Any) -> None:
     """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
     digest = world.evaluator.digest(call, "local")

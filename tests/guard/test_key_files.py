@@ -19,7 +19,7 @@ def shown(folder: Path, answer: dict[str, JsonValue], name: str = "BI") -> dict[
 
 
 @pytest.mark.posix
-def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_path: Path) -> None:
+def test_each_secret_of_a_response_is_written_and_replaced(tmp_path: Path) -> None:
     """Fastn does not document where the key is: in any field of such a name, at any depth."""
     folder = tmp_path / "keys"
     file = folder / "key_1.txt"
@@ -64,8 +64,7 @@ SECRET = "C4N4RY0f5a9b2c7d"
     ],
     ids=str,
 )
-def test_a_new_key_is_withheld_wherever_it_is_and_not_lost(issued: dict[str, JsonValue], tmp_path: Path) -> None:
-    """What is not known to be harmless is withheld; the fields that Fastn documents are shown."""
+def test_new_key_is_withheld_in_any_field(issued: dict[str, JsonValue], tmp_path: Path) -> None:
     documented: dict[str, JsonValue] = {
         "name": "BI", "mode": "Test", "permissions": "Custom", "matrix": ["executions:read"], "customers": ["c_1"],
         "keyPrefix": "fsk_test_", "last4": "2c7d", "verifyCallerIdentity": False, "resourceScope": "org",
@@ -93,22 +92,21 @@ def test_a_new_key_is_withheld_wherever_it_is_and_not_lost(issued: dict[str, Jso
         ("日本", "BI", "-"),
     ],
 )
-def test_a_file_is_named_by_the_id_or_else_the_name_and_never_leaves_its_folder(
+def test_key_file_is_named_by_id_or_name_within_its_folder(
     tmp_path: Path, id_: str | None, name: str, stem: str
 ) -> None:
     shown(tmp_path, {"id": id_, "key": "fsk_a"}, name)
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.txt"]
 
 
-def test_a_file_that_exists_is_never_written_into(tmp_path: Path) -> None:
+def test_existing_key_file_is_never_overwritten(tmp_path: Path) -> None:
     for key in ("fsk_a", "fsk_b", "fsk_c"):
         shown(tmp_path, {"id": "key_1", "key": key})
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"key_1.txt": "key=fsk_a\n", "key_1-1.txt": "key=fsk_b\n", "key_1-2.txt": "key=fsk_c\n"}
 
 
-def test_what_holds_no_new_key_is_left_as_it_is(tmp_path: Path) -> None:
-    """Other tools' results, and an answer without a secret."""
+def test_response_without_a_new_key_is_unchanged(tmp_path: Path) -> None:
     writer, customer = KeyFileWriter(tmp_path / "keys"), Customer.model_validate({"id": "c", "key": "slug"})
     assert writer(CreateCustomer(name="A"), customer) is customer
     empty = NewApiKey.model_validate({"id": "key_1", "key": ""})
@@ -126,8 +124,7 @@ def test_what_holds_no_new_key_is_left_as_it_is(tmp_path: Path) -> None:
         ("B_OWN", "holds a setting or a secret of this server itself", "Name a variable that holds another value."),
     ],
 )
-def test_a_variable_that_may_not_be_used_is_refused_with_what_to_do(variable: str, said: str, next_step: str) -> None:
-    """Whatever is allowed; an own secret is found inside a longer value, too."""
+def test_forbidden_variable_is_refused_with_the_next_step(variable: str, said: str, next_step: str) -> None:
     environment = {"fastn_x": "1", "OTHER": "2", "B_EMPTY": "", "B_OWN": "Bearer fsk_own_key_0001", "B_GOOD": "3"}
     values = SecretValues(environment, ["A_*", "B_*", "fastn_*"], ["fsk_own_key_0001"])
     with pytest.raises(NotSent) as caught:

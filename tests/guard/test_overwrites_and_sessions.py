@@ -49,16 +49,14 @@ def make(world: World, status: str) -> str:
 
 
 @pytest.mark.parametrize("status", ["draft", "active"])
-async def test_an_approval_of_a_create_is_void_once_its_slug_is_taken(world: World, status: str) -> None:
-    """A person approved something new, and it would now overwrite."""
+async def test_approval_of_a_create_is_void_once_its_slug_is_taken(world: World, status: str) -> None:
     await approved_outside(world, NEW)
     make(world, status)
     assert isinstance(await world.call(NEW), TargetChanged)
     assert world.changes == []
 
 
-async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
-    """As an update of it: the target by name and id, and the fields that would change."""
+async def test_taken_slug_is_shown_as_an_update(world: World) -> None:
     id_ = make(world, "active")
     _, shown = await world.judged(CreateWorkflow(name="Nightly import", code="new()"))
     assert isinstance(shown, Preview)
@@ -74,8 +72,7 @@ async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
         (CreateConnector(name="Initech", slug="initech"), "/api/v1/connectors"),
     ],
 )
-async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: World, call: Tool[Any], path: str) -> None:
-    """A list that cannot be read says nothing about what is free."""
+async def test_slug_counts_as_taken_if_the_list_cannot_be_read(world: World, call: Tool[Any], path: str) -> None:
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
     form = FormNow(lambda _: Decline(), world.clock)
     assert isinstance(await world.call(call, form), Declined)
@@ -83,7 +80,7 @@ async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: Worl
     assert world.changes == []
 
 
-async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> None:
+async def test_row_without_a_slug_may_have_the_same(world: World) -> None:
     call = CreateWorkflow(name="Nightly import")
     verdict, _ = await world.judged(call)
     assert verdict.decision is Decision.ALLOW
@@ -94,7 +91,7 @@ async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> Non
     assert "Its name or slug may be taken: Fastn may overwrite something." in shown.lines()[1]
 
 
-async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(world: World) -> None:
+async def test_overwritten_secret_is_shown_without_its_value(world: World) -> None:
     """One of the same name and scope is overwritten, one of another environment is not."""
     there = world.sandbox.state.named("secrets", "GOOGLE_SA", by="name")
     scope: dict[str, Any] = {"customer_id": there["customerId"], "environment": there["environment"]}
@@ -107,7 +104,7 @@ async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(wor
     assert "hunter2" not in str(same.data()) + " ".join(same.lines())
 
 
-def test_a_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say() -> None:
+def test_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say() -> None:
     """Fastn may derive a slug from a name in a way that nobody has documented."""
     call = CreateConnector(name="Google Sheets", slug="google-sheets")
     rows = {"googleSheets": True, "GOOGLE_SHEETS": True, "hubspot": False, "": None, None: None}
@@ -190,7 +187,7 @@ def change(before: dict[str, Any] | None, target: str = "wf_1") -> Change:
     return Change("chg", "local", "test", "create_workflow", {}, target, "n", before, sent, 0.0, "done")
 
 
-def test_what_a_create_overwrote_is_restored_and_never_deleted() -> None:
+def test_undo_of_an_overwrite_restores_instead_of_deleting() -> None:
     overwrote = {"id": "wf_1", "name": "n", "slug": "s", "code": "old()"}
     undo = undo_of(change(overwrote))
     assert isinstance(undo, Undo)
@@ -204,8 +201,7 @@ def test_what_a_create_overwrote_is_restored_and_never_deleted() -> None:
     assert created.call == DeleteWorkflow(workflow_id="wf_1")
 
 
-async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World) -> None:
-    """The person saw what was pending, and agreed to that."""
+async def test_approval_is_void_once_the_ai_asks_something_else(world: World) -> None:
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     session = str(asked.result.model_dump()["session_id"])
@@ -218,8 +214,7 @@ async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World)
     assert len(world.changes) == 1
 
 
-async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> None:
-    """The AI may have asked something that nobody here has heard."""
+async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
@@ -230,7 +225,7 @@ async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> Non
     assert "seen no answer" in form.asked[0].text
 
 
-async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world: World) -> None:
+async def test_pending_actions_are_shown_with_the_next_message(world: World) -> None:
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     reply = asked.result.model_dump()
@@ -239,7 +234,7 @@ async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world:
     assert seen.resolved.target.model_dump()["pending"] == reply["pending_approvals"]
 
 
-def test_a_plan_is_shown_with_what_is_asked_about_it() -> None:
+def test_ai_plan_is_shown_with_the_answer_to_it() -> None:
     """The plan of this session and of no other, and only while something is pending."""
     sessions = AiSessions()
     heard = {"sessionId": "s1", "plan": ["drop all"], "questions": ["Go on?"]}
@@ -256,7 +251,7 @@ def test_a_plan_is_shown_with_what_is_asked_about_it() -> None:
     assert settled.model_dump()["pending"] == []
 
 
-async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None:
+async def test_price_of_a_message_is_shown(world: World) -> None:
     """The last message's credits, and the balance or why it is not known."""
     _, shown = await world.judged(AiChat(message="hello"))
     assert shown.costs.startswith("Spends AI credits; Fastn tells the price only afterwards. ")
@@ -273,8 +268,7 @@ async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None
     ), shown.costs
 
 
-def test_session_that_is_gone_on_with_is_kept_longest() -> None:
-    """The one with the oldest answer is forgotten first, and its plan with it."""
+def test_least_recently_used_session_is_forgotten_first() -> None:
     sessions, heard = AiSessions(), {"questions": ["Which?"], "plan": ["p"]}
     for name in (*map(str, range(1000)), "0", "new"):
         sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": name, **heard}))
@@ -290,8 +284,7 @@ def test_session_that_is_gone_on_with_is_kept_longest() -> None:
     assert gone_on.model_dump()["pending"] == [{"plan": ["p"]}, "Go on?"]
 
 
-def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
-    """Memory is bounded, and what was forgotten is unknown."""
+def test_forgotten_session_is_unknown_and_not_empty() -> None:
     sessions = AiSessions()
     for number in range(1001):
         sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": f"s{number}", "questions": ["Which?"]}))

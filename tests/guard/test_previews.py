@@ -47,7 +47,7 @@ def test_permissions_are_shown_strongest_first_and_whole() -> None:
     assert made.line().endswith("]."), "nothing is appended"
 
 
-def test_the_last_line_is_the_exact_call() -> None:
+def test_last_line_is_the_exact_call() -> None:
     made = shown("ai_chat", {"message": "go"})
     assert made.lines()[-1] == 'ai_chat approval_mode="manual" message="go". Account: test.'
 

@@ -25,7 +25,7 @@ def update(before: dict[str, JsonValue], sent: dict[str, JsonValue]) -> Change:
     return replace(UPDATE, before=before, sent=sent)
 
 
-def test_receipt_of_an_update_has_old_and_new_values_and_all_that_stays_lost() -> None:
+def test_receipt_of_an_update_lists_values_and_losses() -> None:
     change = update({"plan": "Free", "adminEmail": "a@b.example"}, {"plan": "Growth", "adminEmail": "c@d.example"})
     assert receipt(replace(change, approved_by="client_form")) == {
         "change_id": "chg_1",
@@ -58,7 +58,7 @@ def test_receipt_of_an_invitation_says_that_it_was_sent() -> None:
     )
 
 
-def test_earlier_value_that_fastn_did_not_show_is_neither_invented_nor_restored() -> None:
+def test_hidden_earlier_value_is_neither_shown_nor_restored() -> None:
     """A field that its answers leave out is not known to be null; undo would clear it."""
     change = update({"id": "c1", "plan": "Free"}, {"plan": "Growth", "externalRef": "x"})
     assert changed_fields(change) == {"plan": {"from": "Free", "to": "Growth"}, "externalRef": {"to": "x"}}
@@ -94,12 +94,11 @@ def test_earlier_value_that_fastn_did_not_show_is_neither_invented_nor_restored(
         ("from_the_future: x", "x: from_the_future"),
     ],
 )
-def test_who_approved_is_said_in_words(recorded: str, words: str) -> None:
+def test_receipt_names_the_approver(recorded: str, words: str) -> None:
     assert approver(recorded) == words
 
 
-async def test_people_are_named_where_each_has_a_credential(world: World) -> None:
-    """The vote of a channel that knows nobody names the channel, which is said already."""
+async def test_people_are_named_only_by_a_channel_that_identifies_them(world: World) -> None:
     assert not isinstance(await world.call(admin(world, "a@b.example")), Done)
     (id_,) = world.desk.shown
     opened = await world.ledger.find(id_)

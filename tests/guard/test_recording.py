@@ -47,7 +47,7 @@ def entry(event: str, tool: str, **more: JsonValue) -> Mapping[str, JsonValue]:
     return {"event": event, "tool": tool, **more}
 
 
-async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(world: World) -> None:
+async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
     send = world.client.send
 
     async def slow(call: Any) -> Any:
@@ -94,7 +94,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
     ]
 
 
-async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
+async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
     await world.call(CreateSecret(name="TOKEN", value="hunter2"), FormNow(lambda _: Decline("not\nnow"), world.clock))
     await world.call(DeleteCustomer(customer_id="gone"), FormNow(yes, world.clock))
     secret: JsonValue = {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
@@ -130,7 +130,7 @@ async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
     ]
 
 
-async def test_a_batch_is_recorded_as_one_question_and_as_each_of_its_calls(world: World) -> None:
+async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> None:
     katana = key(world, "Katana")
     change: JsonValue = {"tool": "delete_customer", "arguments": {"customer_id": katana}}
     await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
@@ -213,7 +213,7 @@ def last(log: AuditFile) -> dict[str, JsonValue]:
     return {name: value for name, value in entry.items() if name not in ("n", "time", "prev", "hash", "digest")}
 
 
-def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
+def test_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
     recorder.decided(AuditEvent.DECLINED, grant(), "not now")
     said = last(log)
     assert (said["event"], said["approved_by"], said["message"], said["grant"]) == (
@@ -227,10 +227,10 @@ def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder:
     assert (said["event"], "approved_by" in said, "message" in said) == ("expired", False, False)
 
 
-def test_what_was_done_and_cannot_be_recorded_is_logged(
+def test_unrecorded_outcome_is_logged(
     recorder: Recorder, unwritable: Recorder, log: AuditFile, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A call that was sent, and a decision, stand; a call is not sent where its intent cannot be recorded."""
+    """A call is not sent if its intent cannot be recorded."""
     call = CreateCustomer(name="Acme")
     unwritable.outcome(recorder.intent(allowed(call)), "done")
     unwritable.decided(AuditEvent.APPROVED, grant(), None)
@@ -243,7 +243,7 @@ def test_what_was_done_and_cannot_be_recorded_is_logged(
     assert last(log)["event"] == "intent"
 
 
-def test_a_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile, observer: Observer) -> None:
+def test_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile, observer: Observer) -> None:
     recorder.read()
     assert recorder.intent(allowed(GetCustomer(customer_id="cus_1"))) is None
     recorder.outcome(None, "done")
@@ -251,10 +251,9 @@ def test_a_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile,
     assert not log.path.exists()
 
 
-def test_a_call_that_waits_is_observed_and_not_recorded_again(
+def test_waiting_call_is_observed_and_not_recorded_again(
     recorder: Recorder, unwritable: Recorder, log: AuditFile, observer: Observer
 ) -> None:
-    """Its request is in the log already, perhaps by another process."""
     shown: Any = SimpleNamespace(effect=Effect.DESTROY, name="Acme")
     call = DeleteCustomer(customer_id="cus_1")
     recorder.waits(call, LOCAL, shown)
@@ -286,7 +285,7 @@ def test_a_call_that_waits_is_observed_and_not_recorded_again(
         (DeleteCustomer(customer_id="cus_1"), {"id": "cus_2", "name": "Globex"}, "cus_1", None),
     ],
 )
-def test_an_outcome_names_what_the_call_made_or_acted_on(
+def test_outcome_names_the_target(
     recorder: Recorder,
     log: AuditFile,
     call: CreateCustomer | DeleteCustomer,
@@ -294,7 +293,7 @@ def test_an_outcome_names_what_the_call_made_or_acted_on(
     target: str | None,
     name: str | None,
 ) -> None:
-    """By the response, where it is of the same resource; the arguments are in the intent."""
+    """By the response if it is of the same resource."""
     made = None if result is None else FastnObject.model_validate(result)
     recorder.outcome(recorder.intent(allowed(call), "chg_1"), "done", "as asked", made)
     said = last(log)
@@ -303,8 +302,7 @@ def test_an_outcome_names_what_the_call_made_or_acted_on(
     assert "arguments" not in said
 
 
-def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder: Recorder, log: AuditFile) -> None:
-    """Of the facts of an error only a text is a rule. A person who signed in is named beside their subject."""
+def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: AuditFile) -> None:
     call = DeleteCustomer(customer_id="cus_1")
     common = {
         "principal": "local",
@@ -330,7 +328,7 @@ def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder
     assert last(log) == {"event": "refused", **named, "outcome": "refused", "message": "No."}
 
 
-async def test_a_request_that_expired_is_recorded_once(recorder: Recorder, log: AuditFile) -> None:
+async def test_request_that_expired_is_recorded_once(recorder: Recorder, log: AuditFile) -> None:
     ledger = SqliteLedger(":memory:")
     await ledger.open(grant())
     for _ in range(2):

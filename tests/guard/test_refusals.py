@@ -104,7 +104,7 @@ async def test_list_with_one_denied_call_names_that_call(tmp_path: Path) -> None
     assert world.changes == []
 
 
-async def test_request_on_another_channel_is_told_with_its_reason_place_and_end(tmp_path: Path) -> None:
+async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(tmp_path: Path) -> None:
     world = World(tmp_path)
     call = run(world)
     first = await world.call(call)
@@ -149,8 +149,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(tmp_p
     assert answer.preview.stored() == request.preview
 
 
-async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(tmp_path: Path) -> None:
-    """At the second of its end, too. The call gets a new request on another channel."""
+async def test_form_that_outlives_its_request_is_not_used_for_a_while(tmp_path: Path) -> None:
     world = World(tmp_path)
     answer = await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
     assert isinstance(answer, PendingApproval)
@@ -184,7 +183,7 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
     assert answer.preview.stored() == new.preview
 
 
-async def test_decline_is_told_with_its_note_if_there_is_one(tmp_path: Path) -> None:
+async def test_refusal_after_a_decline_includes_its_note(tmp_path: Path) -> None:
     world = World(tmp_path)
     for note in ("after the release", ""):
         answer = await world.call(run(world), FormNow(lambda _: Decline(note), world.clock))  # noqa: B023 - called at once
@@ -234,7 +233,7 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Pat
     assert len(world.changes) == 1
 
 
-async def test_answer_in_a_later_round_is_that_of_its_caller_and_is_not_evaluated_twice(tmp_path: Path) -> None:
+async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     call = run(world)
     asking = await world.call(call, FormLater())
@@ -321,10 +320,10 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     assert await world.ledger.rate_uses(world.evaluator.budgets.rate_budget("local"), 300, at) == []
 
 
-async def test_call_of_a_list_is_judged_again_after_those_before_it(
+async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here the window closes while the first one is being sent."""
+    """The window closes while the first call is being sent."""
     window = '[[window]]\neffects = "write"\nopen = "Mon-Sun 08:00-10:00 UTC"\nreason = "Not at night."\n'
     world = ruled(tmp_path, window)
     send = world.client.send

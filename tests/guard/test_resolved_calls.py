@@ -52,7 +52,7 @@ async def globex(world: World) -> dict[str, Call]:
 
 
 @pytest.mark.parametrize("name", ["Globex*", "globex-exports"])
-async def test_customer_protected_by_name_protects_what_is_theirs(tmp_path: Path, name: str) -> None:
+async def test_customer_protected_by_name_protects_its_resources(tmp_path: Path, name: str) -> None:
     world = ruled(tmp_path, f'[[protect]]\ncustomer = "{name}"\n')
     for tool, call in (await globex(world)).items():
         assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY, tool

@@ -146,7 +146,7 @@ def change_and_approve(world: World, kind: str, key: str, form: ApprovalForm) ->
 
 
 @pytest.mark.parametrize("tool", CHANGING)
-async def test_no_named_record_changes_between_question_and_sending(tmp_path: Path, tool: str) -> None:
+async def test_named_record_that_changes_after_the_approval_voids_it(tmp_path: Path, tool: str) -> None:
     """In the mode `manual`, which asks about every change."""
     begin = World(tmp_path)
     for kind, key in references_of(naming(begin)[tool]):
@@ -157,7 +157,7 @@ async def test_no_named_record_changes_between_question_and_sending(tmp_path: Pa
         assert world.changes == []
 
 
-def test_the_loop_names_every_kind_that_an_argument_can_name(tmp_path: Path) -> None:
+def test_every_kind_that_an_argument_can_name_is_tested(tmp_path: Path) -> None:
     world = World(tmp_path)
     kinds = {kind for call in naming(world).values() for kind, _ in references_of(call)}
     assert kinds == KINDS.keys()

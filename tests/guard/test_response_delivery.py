@@ -57,7 +57,7 @@ async def test_lost_before_it_was_written(world: World, response: ResponseDelive
     assert await unsettled(world, call) == 1
 
 
-async def test_the_event_of_the_transport_says_that_it_was_lost(world: World) -> None:
+async def test_event_of_the_transport_says_that_it_was_lost(world: World) -> None:
     lost = anyio.Event()
     response = ResponseDelivery(lost)
     call = await made(world, response)

@@ -22,8 +22,7 @@ def test_every_operation_needs_one_scope_and_no_other_will_do(operation: AnyOper
     Rights(frozenset({SCOPES[effect]})).check("a_tool", effect)
 
 
-async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World) -> None:
-    """Refused at once, nothing sent, and audited with who it was."""
+async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
     caller = Caller("iss|anna", None, Rights(frozenset({READ})))
     with pytest.raises(InsufficientScope) as refused:
         await world.dispatch(CreateCustomer(name="Initech"), caller)
@@ -39,8 +38,8 @@ async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World
     assert [heard.method for heard in world.changes] == ["POST"]
 
 
-async def test_nobody_is_asked_about_what_the_caller_may_not_do(world: World) -> None:
-    """A person's yes does not widen a sign-in; and a read needs its scope as well."""
+async def test_call_without_its_scope_requests_no_approval(world: World) -> None:
+    """Reads need their scope as well."""
     form = FormNow(yes, world.clock)
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     with pytest.raises(InsufficientScope):
@@ -50,8 +49,7 @@ async def test_nobody_is_asked_about_what_the_caller_may_not_do(world: World) ->
     assert (form.asked, world.changes) == ([], [])
 
 
-async def test_scope_is_that_of_what_a_call_does_here(world: World) -> None:
-    """A write that turns out to change access needs more than its tool does."""
+async def test_scope_follows_the_effect_of_the_call(world: World) -> None:
     writer = Caller("iss|anna", FormNow(yes, world.clock), Rights(frozenset({WRITE})))
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     call = UpdateCustomer(customer_id=row.id, extra={"admins": ["eve@evil.example"]})

@@ -13,15 +13,14 @@ def sealing(*secrets: str, clock: Clock | None = None) -> Seal:
     return Seal(secrets, (clock or Clock()).system())
 
 
-def test_what_was_sealed_opens_for_its_purpose_alone() -> None:
-    """A value of one purpose is nothing to another, and neither is one that was cut, or none."""
+def test_sealed_value_opens_only_for_its_purpose() -> None:
     sealed = sealing(ABC).close("flash", {"said": [1, "two"]})
     assert sealing(ABC).open("flash", sealed, 60) == {"said": [1, "two"]}
     for other, text in (("session", sealed), ("flash", sealed[:-1]), ("flash", ""), ("flash", None)):
         assert sealing(ABC).open(other, text, 60) is None
 
 
-def test_what_was_sealed_opens_for_its_time() -> None:
+def test_sealed_value_expires() -> None:
     clock = Clock()
     seal = sealing(ABC, clock=clock)
     sealed = seal.close("flash", 1)
@@ -31,8 +30,7 @@ def test_what_was_sealed_opens_for_its_time() -> None:
     assert seal.open("flash", sealed, 60) is None
 
 
-def test_the_first_secret_seals_and_each_of_them_opens() -> None:
-    """A secret can be changed while values that it sealed are about."""
+def test_first_secret_seals_and_every_secret_opens() -> None:
     old, new = sealing(OLD), sealing(ABC, OLD)
     assert new.open("flash", old.close("flash", 1), 60) == 1
     assert old.open("flash", new.close("flash", 1), 60) is None
@@ -40,8 +38,7 @@ def test_the_first_secret_seals_and_each_of_them_opens() -> None:
     assert old.nonce("session", "form", new.token("session", "form")) is None
 
 
-def test_a_token_is_good_for_its_own_form_and_session() -> None:
-    """Its nonce, by which it is used once, is signed with both."""
+def test_token_is_bound_to_its_form_and_session() -> None:
     seal = sealing(ABC)
     token = seal.token("session", "form")
     assert seal.nonce("session", "form", token) == token.partition(".")[0]
@@ -51,6 +48,6 @@ def test_a_token_is_good_for_its_own_form_and_session() -> None:
 
 
 @pytest.mark.parametrize("forged", ["{nonce}x.{signature}", "x.{signature}", "{nonce}.", "{nonce}", ".{signature}", ""])
-def test_a_token_with_another_nonce_or_signature_is_refused(forged: str) -> None:
+def test_token_with_another_nonce_or_signature_is_refused(forged: str) -> None:
     nonce, _, signature = sealing(ABC).token("session", "form").partition(".")
     assert sealing(ABC).nonce("session", "form", forged.format(nonce=nonce, signature=signature)) is None

@@ -57,8 +57,7 @@ def said(*args: Any, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
-def test_every_changing_tool_says_what_it_does_and_red_is_what_cannot_be_had_back(operation: Any) -> None:
-    """A sentence, a label and a line of a list; what destroys says what is lost."""
+def test_every_changing_tool_has_complete_sentences(operation: Any) -> None:
     fields: dict[str, Any] = {"slug": "acme", "type": "webhook", "routes": [], "status": "Active"}
     target = FastnObject.model_validate({"id": "one", "name": "Acme", **fields})
     there = None if operation.route.method == "POST" and "{" not in operation.route.path else target
@@ -79,8 +78,7 @@ def test_every_changing_tool_says_what_it_does_and_red_is_what_cannot_be_had_bac
 
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
-def test_a_call_of_which_only_the_target_is_known_is_described_too(operation: Any) -> None:
-    """An entry of a plan names the target and no arguments."""
+def test_call_without_arguments_is_described(operation: Any) -> None:
     given = {operation.route.parameters[-1]: "one"} if operation.route.parameters else {}
     call = operation.model_construct(None, **given)
     target = FastnObject.model_validate({"id": "one", "name": "Acme"})
@@ -687,12 +685,11 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("tool", "given", "expected"), TABLE, ids=[f"{n}-{row[0]}" for n, row in enumerate(TABLE)])
-def test_the_sentences_of_each_tool(tool: str, given: tuple[Any, ...], expected: dict[str, Any]) -> None:
-    """What happens to which thing; what is lost, can be undone or happens at once; what could not be checked."""
+def test_sentences_of_each_tool(tool: str, given: tuple[Any, ...], expected: dict[str, Any]) -> None:
     assert said(tool, *given) == expected
 
 
-def test_each_changing_tool_stands_in_the_table() -> None:
+def test_every_changing_tool_has_a_case() -> None:
     assert {row[0] for row in TABLE} == {operation.tool_name() for operation in CHANGING}
 
 
@@ -717,16 +714,14 @@ def test_each_changing_tool_stands_in_the_table() -> None:
         ({"plan": "Growth"}, {**CUSTOMER, "plan": 7}, 'Change plan of customer "Globex" from "7" to "Growth".'),
     ],
 )
-def test_an_update_says_its_one_field_with_values_or_how_many(
+def test_update_names_its_field_with_values_or_counts_fields(
     arguments: dict[str, Any], row: dict[str, Any], first: str
 ) -> None:
-    """A value that is long or has parts stands in the list of changes."""
+    """A long value or one with parts is left to the list of changes."""
     assert said("update_customer", {"customer_id": "c1", **arguments}, row)["first"] == first
 
 
-def test_the_status_of_a_trigger_or_workflow_is_a_switch() -> None:
-    """An unknown status is a field like others; a name or a schedule with it is said too."""
-
+def test_status_is_described_as_a_switch() -> None:
     def first(row: dict[str, Any] = HOURLY, **arguments: Any) -> str:
         return said("update_trigger", {"trigger_id": "t1", **arguments}, row)["first"]
 
@@ -765,9 +760,7 @@ _REQUIRED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("status", _STATUSES)
 @pytest.mark.parametrize("operation", _WITH_STATUS, ids=lambda operation: operation.tool_name())
-def test_status_that_is_not_documented_for_a_tool_is_never_called_switched_on_or_off(
-    operation: Any, status: str
-) -> None:
+def test_undocumented_status_is_never_called_switched_on_or_off(operation: Any, status: str) -> None:
     row = {"id": "x", "name": "X", "status": "Active", "publishedVersion": "v1"}
     is_create = operation.tool_name().startswith("create_")
     call = operation.model_validate({**_REQUIRED[operation.tool_name()], "status": status})
@@ -779,7 +772,7 @@ def test_status_that_is_not_documented_for_a_tool_is_never_called_switched_on_or
         assert "fires for real" in sentences or "workflow" in operation.tool_name()
 
 
-def test_only_what_may_fire_is_said_to_fire() -> None:
+def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
 
     def then(row: dict[str, Any], effect: Effect, **arguments: Any) -> str:
         return said("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
@@ -805,7 +798,7 @@ def test_only_what_may_fire_is_said_to_fire() -> None:
         ({"type": "Poll"}, 'by "poll"'),
     ],
 )
-def test_a_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> None:
+def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> None:
     arguments = {"name": "T", "routes": [{"workflowId": "w1", "environment": "qa"}], **given}
     assert said("create_trigger", arguments)["first"] == f'Create trigger "T": run workflow "w1" in "qa" {when}.'
 
@@ -822,13 +815,13 @@ def test_a_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> N
         (["*.*"], 'that may do everything ("*")'),
     ],
 )
-def test_a_role_says_how_much_it_may(permissions: list[str], can: str) -> None:
-    """The powerful ones by name, the most powerful first; an unknown one is powerful."""
+def test_role_is_described_by_its_strongest_permissions(permissions: list[str], can: str) -> None:
+    """An unknown permission counts as powerful."""
     assert said("create_role", {"name": "R", "permissions": permissions})["first"] == f'Create role "R" {can}.'
 
 
 def test_permissions_are_shown_the_most_powerful_first() -> None:
-    """Everything, then what nobody knows, then what changes something, then what only reads."""
+    """Everything, then unknown ones, then changes, then reads."""
     given: list[JsonValue] = ["workflows:read", "secrets:read", "workflows.run", "customers:own", "*", "Usage:VIEW", 7]
     ordered = ["*", "secrets:read", "customers:own", 7, "workflows.run", "workflows:read", "Usage:VIEW"]
     assert by_power("permissions", given) == ordered
@@ -853,8 +846,8 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
         (used_by(("triggers", 1, ("A",))), "Its id is lost for good."),
     ],
 )
-def test_a_deleted_customer_loses_what_belongs_to_it(users: Dependence, lost: str) -> None:
-    """By name and with correct plurals; what could not be checked counts as there."""
+def test_deleting_a_customer_names_what_is_lost(users: Dependence, lost: str) -> None:
+    """What could not be checked counts as lost."""
     assert said("delete_customer", {"customer_id": "c1"}, CUSTOMER, users)["lost"] == lost
 
 
@@ -873,17 +866,14 @@ def test_a_deleted_customer_loses_what_belongs_to_it(users: Dependence, lost: st
         (used_by(unchecked=("connections",)), ", and the credentials of all its connections"),
     ],
 )
-def test_a_deleted_connector_loses_its_credentials(users: Dependence, credentials: str) -> None:
-    """It can be created again where enough of it is known."""
+def test_deleting_a_connector_names_the_lost_credentials(users: Dependence, credentials: str) -> None:
     whole = {"id": "k1", "name": "Cin7", "slug": "cin7"}
     found = said("delete_connector", {"connector_id": "k1"}, whole, users)
     assert found["lost"] == f"Its actions and events are lost for good{credentials}."
     assert found["then"] == f"The connector {AGAIN}"
 
 
-def test_one_use_and_several_have_their_verbs() -> None:
-    """ "1 connection uses it", "2 connections use it"."""
-
+def test_verb_agrees_with_the_number_of_users() -> None:
     def then(users: Dependence) -> str:
         row = {"id": "k1", "name": "Cin7", "domain": "a"}
         return said("update_connector", {"connector_id": "k1", "domain": "b"}, row, users)["then"].split(". ")[1]
@@ -893,7 +883,7 @@ def test_one_use_and_several_have_their_verbs() -> None:
     assert then(used_by(("connections", 1, ("A",)), more=True)) == "At least 1 connection use it"
 
 
-def test_a_deleted_connection_of_nobody_known_needs_somebody() -> None:
+def test_deleting_a_connection_names_who_has_to_authorise_again() -> None:
     row = {"id": "x1", "name": "Main", "connector": {"name": "Slack"}}
     found = said("delete_connection", {"connection_id": "x1"}, row)
     assert found["lost"] == "Its credentials are lost for good. Somebody has to authorise again."
@@ -903,8 +893,7 @@ def test_a_deleted_connection_of_nobody_known_needs_somebody() -> None:
     assert by_row["lost"] == 'Its credentials are lost for good. "Nine" has to authorise again.'
 
 
-def test_what_an_update_cannot_restore_is_lost_or_unknown() -> None:
-    """A secret is never kept, so its old value is lost; a field that Fastn does not show may hold one."""
+def test_update_names_values_that_cannot_be_restored() -> None:
     row = {"id": "k1", "name": "Cin7", "authMethods": [{"type": "BEARER", "config": {"token": "hunter2"}}]}
     methods = {"auth_methods": [{"type": "BASIC"}]}
     only = said("update_connector", {"connector_id": "k1", **methods}, row)
@@ -917,7 +906,7 @@ def test_what_an_update_cannot_restore_is_lost_or_unknown() -> None:
     assert "lost" not in hidden
 
 
-def test_a_workflow_with_many_or_nameless_apps_acts_on_other_systems() -> None:
+def test_run_names_at_most_five_apps() -> None:
     for apps in ([], [{"mode": "SAAS"}], ["a"] * 6, "shopify", None):
         found = said("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
         assert found["then"] == "What it does in other systems cannot be taken back from here."
@@ -925,7 +914,7 @@ def test_a_workflow_with_many_or_nameless_apps_acts_on_other_systems() -> None:
     assert five["then"].count('"A"') == 5
 
 
-def test_a_long_name_stands_in_the_sentence_and_not_on_the_button() -> None:
+def test_long_name_is_left_out_of_the_button() -> None:
     for length, on_button in ((40, f'Delete "{"n" * 40}"'), (41, "Delete this customer")):
         found = said("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "n" * length})
         assert found["button"] == on_button
@@ -938,7 +927,7 @@ def test_a_long_name_stands_in_the_sentence_and_not_on_the_button() -> None:
     assert said("invite_user", {"email": "a@b.c", "role": "r" * 39})["button"] == "Invite this person"
 
 
-def test_an_undo_says_which_change_it_takes_back() -> None:
+def test_undo_names_the_change_that_it_reverts() -> None:
     found = said("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="what was done 2 hours ago")
     assert found == {
         "first": 'Undo what was done 2 hours ago: delete customer "Globex".',
@@ -949,7 +938,7 @@ def test_an_undo_says_which_change_it_takes_back() -> None:
     }
 
 
-def test_there_are_at_most_five_facts_and_they_are_stored_whole() -> None:
+def test_sentences_are_stored_and_loaded() -> None:
     says = shown("create_api_key", {"name": "BI"}).says
     assert read({"says": says.data()}) == says
     assert read({}) is None
@@ -958,7 +947,7 @@ def test_there_are_at_most_five_facts_and_they_are_stored_whole() -> None:
     assert Sentences("F.", "B", "F").lines() == ["F."]
 
 
-def test_a_batch_names_what_loses_data() -> None:
+def test_batch_names_the_calls_that_lose_data() -> None:
     plain = Sentences("Rename it.", "Change", "Change it", then="Back.")
     lost = Sentences("Delete it.", "Delete", "Delete it", lost="Gone.", unchecked="Not checked: x.")
     revoked = Sentences("Revoke it.", "Revoke", "Revoke it", lost="Never.")
@@ -1004,8 +993,7 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
 
 
 @pytest.mark.parametrize(("tool", "arguments", "row", "ends"), FURTHER)
-def test_sentences_by_what_is_known(tool: str, arguments: dict[str, Any], row: Any, ends: dict[str, str]) -> None:
-    """Without a customer, a single app, no more than five, defaults that Fastn will use."""
+def test_sentences_end_or_contain(tool: str, arguments: dict[str, Any], row: Any, ends: dict[str, str]) -> None:
     says = said(tool, arguments, row)
     for part, text in ends.items():
         assert text in says[part]
@@ -1019,7 +1007,7 @@ def test_permissions_are_quoted_as_names() -> None:
     assert says["first"].endswith(f'powerful: "{names[0]}" and "{names[1]}".')
 
 
-def test_what_a_create_overwrites_may_be_used() -> None:
+def test_overwriting_create_counts_the_users() -> None:
     row = {"id": "k1", "slug": "cin7", "name": "Cin7", "domain": "a.example"}
     users = used_by(("connections", 2, ("A", "B")))
     says = said("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
@@ -1038,7 +1026,6 @@ def test_what_a_create_overwrites_may_be_used() -> None:
     ],
 )
 def test_invitation_points_out_letters_that_look_like_others(email: str, spelled: str | None) -> None:
-    """A person reads the address as that of somebody they know."""
     texts = [
         said("invite_user", {"email": email, "role": "Viewer"})["first"],
         said("create_customer", {"name": "Globex", "admin_email": email})["then"],

@@ -72,7 +72,7 @@ def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
     assert f'"{"y" * 60}" [40 more characters]' in given.why
 
 
-def test_temporary_approval_is_of_its_request_and_of_nothing_more() -> None:
+def test_temporary_approval_is_bound_to_its_request() -> None:
     approved = replace(
         stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target", by="client_form"
     )

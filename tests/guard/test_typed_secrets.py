@@ -92,8 +92,7 @@ def kept_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_every_secret_argument_is_one_that_a_person_can_type() -> None:
-    """A new tool that takes a secret is a case here."""
+def test_every_secret_argument_can_be_typed() -> None:
     assert {tool.tool_name() for tool in TOOLS.values() if tool.secrets()} == {case.tool for case in CASES}
 
 
@@ -127,7 +126,6 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
 
 @each_tool
 async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case: Case) -> None:
-    """No elicitation form, so it may ask for it; the value takes the same way through the ledger."""
     world = World(tmp_path)
     call = case.call(world)
 
@@ -156,8 +154,7 @@ async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, cas
     assert world.changes == []
 
 
-async def test_value_is_of_one_request_and_ends_with_it(tmp_path: Path) -> None:
-    """Neither another request nor a later one can take it."""
+async def test_typed_value_belongs_to_one_request_and_ends_with_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     other = CreateSecret(name="OTHER")
     await world.call(CALL)
@@ -174,7 +171,7 @@ async def test_value_is_of_one_request_and_ends_with_it(tmp_path: Path) -> None:
     assert world.changes == []
 
 
-async def test_given_value_is_asked_about_as_before(tmp_path: Path) -> None:
+async def test_value_in_the_call_needs_an_approval(tmp_path: Path) -> None:
     world = World(tmp_path)
     call = CreateSecret(name="A", value="given")
     assert call.person_types is None
@@ -182,7 +179,7 @@ async def test_given_value_is_asked_about_as_before(tmp_path: Path) -> None:
 
 
 @each_tool
-async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) -> None:
+async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Case) -> None:
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", case.tool, (), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
@@ -244,10 +241,10 @@ METHODS: list[tuple[str, JsonValue, dict[str, tuple[bool, bool]] | None, bool]] 
 
 
 @pytest.mark.parametrize(("_", "method", "fields", "is_certain"), METHODS, ids=[case[0] for case in METHODS])
-async def test_auth_method_says_what_a_person_types(
+async def test_auth_method_names_the_fields_to_type(
     tmp_path: Path, _: str, method: JsonValue, fields: dict[str, tuple[bool, bool]] | None, is_certain: bool
 ) -> None:
-    """What is not documented is asked for as one object, and may be left out where it may not be needed."""
+    """An undocumented method is one optional object."""
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
     judged = await world.evaluator.evaluate_call(CreateConnection(connector_id=connector(world, "gamma")), "local")
@@ -262,8 +259,8 @@ async def test_auth_method_says_what_a_person_types(
     assert judged.preview.says.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
 
 
-async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path) -> None:
-    """Several without a default, and one that is not there, are unknown."""
+async def test_default_auth_method_is_used(tmp_path: Path) -> None:
+    """Several without a default, and one that is missing, are unknown."""
     world = World(tmp_path)
     methods: list[dict[str, JsonValue]] = [{"id": "m1", "type": "OAUTH_2"}, {"id": "m2", "type": "BEARER"}]
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = methods
@@ -320,8 +317,8 @@ def policy_of(folder: Path, then: str) -> Policy:
     return Policy(rules=load_rules(folder / "policy.toml"))
 
 
-async def test_two_approvers_have_to_type_the_same(tmp_path: Path) -> None:
-    """Neither alone decides what is sent. The second is told that they differ, and nothing of the first value."""
+async def test_two_approvers_must_type_the_same_secret(tmp_path: Path) -> None:
+    """The second hears that they differ, and nothing of the first value."""
     world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
     world.desk.identifies_people = True
     assert isinstance(await world.call(CALL), PendingApproval)
@@ -353,8 +350,7 @@ async def test_two_approvers_at_once_are_compared_with_each_other(tmp_path: Path
     assert (await waiting(world)).approvers == ["dana"]
 
 
-async def test_of_four_calls_for_one_secret_one_sends_it(tmp_path: Path) -> None:
-    """The others are told that the approval was used, and void nothing."""
+async def test_one_of_four_calls_for_one_secret_sends_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     await world.call(CALL)
     request = await waiting(world)

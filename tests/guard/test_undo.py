@@ -48,7 +48,7 @@ def change(
     ],
     ids=lambda given: given.tool if isinstance(given, Change) else "",
 )
-def test_what_cannot_be_undone_says_why(made: Change, why: str) -> None:
+def test_change_that_cannot_be_undone_says_why(made: Change, why: str) -> None:
     assert undo_of(made) == NotUndoable(why)
     assert receipt(made)["undo"] is None
     assert receipt(made)["why"] == why
@@ -61,7 +61,7 @@ def test_created_workflow_is_undone_by_deleting_it() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["done", "applied_unreadable", "unknown_outcome"])
-def test_what_was_or_may_have_been_created_is_deleted(outcome: str) -> None:
+def test_undo_deletes_what_was_or_may_have_been_created(outcome: str) -> None:
     undo = undo_of(change("create_trigger", {"name": "A"}, target="t1", outcome=outcome))
     assert undo == Undo(
         DeleteTrigger(trigger_id="t1"),
@@ -70,8 +70,7 @@ def test_what_was_or_may_have_been_created_is_deleted(outcome: str) -> None:
     )
 
 
-def test_an_undo_is_foreseen_before_the_call_is_sent() -> None:
-    """Of an update whose fields are not known yet, of a deletion, and of what cannot be undone."""
+def test_undo_is_predicted_before_the_call_is_sent() -> None:
     update = UpdateCustomer.model_construct(customer_id="c1")
     assert foreseen(update, None) == Undo(update, RULES["update_customer"].restores, RULES["update_customer"].lost)
     target = FastnObject.model_validate({"id": "w1", "name": "n", "status": "draft"})
@@ -85,7 +84,7 @@ def test_an_undo_is_foreseen_before_the_call_is_sent() -> None:
     assert run == NotUndoable(RULES["run_workflow"].lost)
 
 
-def test_a_receipt_says_what_undoing_restores_and_what_stays_lost() -> None:
+def test_receipt_says_what_undoing_restores_and_what_stays_lost() -> None:
     made = receipt(change("create_trigger", {"name": "A"}, target="t1"))
     assert (made["undo"], made["restores"]) == ("undo_change", "The trigger can be deleted again with undo_change.")
     assert made["lost"] == "Runs that it started meanwhile stay."
@@ -93,8 +92,8 @@ def test_a_receipt_says_what_undoing_restores_and_what_stays_lost() -> None:
     assert "lost" not in receipt(change("create_workflow", {"name": "A"}))
 
 
-def test_an_update_is_undone_by_the_values_before() -> None:
-    """What Fastn did not show, what is secret and what the tool does not take are said; null clears."""
+def test_update_is_undone_with_the_earlier_values() -> None:
+    """Hidden, secret and unsupported fields are named; null clears a field."""
     before: Row = {"id": "c1", "name": "Acme", "externalRef": None, "plan": 7, "slug": REDACTED}
     sent: Row = {"name": "B", "externalRef": "r", "plan": "Growth", "slug": "x", "seats": 3}
     undo = undo_of(change("update_customer", sent, before))
@@ -106,32 +105,32 @@ def test_an_update_is_undone_by_the_values_before() -> None:
     assert made["not_restored"] == ["plan", "seats", "slug"]
 
 
-def test_an_update_of_which_all_was_shown_is_undone_whole() -> None:
+def test_fully_shown_update_is_undone_whole() -> None:
     undo = undo_of(change("update_customer", {"name": "B"}, {"id": "c1", "name": "Acme"}))
     assert undo == Undo(UpdateCustomer(customer_id="c1", name="Acme"), RULES["update_customer"].restores)
 
 
-def test_an_invited_administrator_stays_invited() -> None:
+def test_invited_administrator_stays_invited() -> None:
     sent: Row = {"name": "B", "adminEmail": "a@b.c"}
     undo = undo_of(change("update_customer", sent, {"id": "c1", "name": "Acme", "adminEmail": "x@b.c"}))
     assert isinstance(undo, Undo)
     assert undo.lost == "An invitation that was sent to an administrator cannot be taken back."
 
 
-def test_a_field_without_an_argument_is_restored_by_extra() -> None:
+def test_field_without_an_argument_is_restored_by_extra() -> None:
     undo = undo_of(change("update_customer", {"owner": "b"}, {"id": "c1", "owner": "a"}))
     assert isinstance(undo, Undo)
     assert undo.call == UpdateCustomer(customer_id="c1", extra={"owner": "a"})
 
 
-def test_a_field_that_is_called_like_an_argument_of_ours_is_not_that_argument() -> None:
+def test_field_named_like_an_own_argument_is_not_that_argument() -> None:
     """`extra`, `dry_run` and the like are not Fastn's."""
     undo = undo_of(change("update_customer", {"extra": "b", "dry_run": True}, {"id": "c1", "extra": "a", "dry_run": 1}))
     assert isinstance(undo, Undo)
     assert undo.call == UpdateCustomer(customer_id="c1", extra={"extra": "a", "dry_run": 1})
 
 
-def test_what_was_deleted_is_created_again_without_what_fastn_sets() -> None:
+def test_deletion_is_undone_without_fields_that_fastn_sets() -> None:
     before: Row = {
         "id": "c1", "name": "Acme", "plan": "Free", "externalRef": None, "slug": REDACTED, "createdAt": "x",
         "seats": 3, "owner": None,
@@ -144,7 +143,7 @@ def test_what_was_deleted_is_created_again_without_what_fastn_sets() -> None:
     assert not {"owner", "createdAt", "id", "externalRef", "name"} & {*undo.not_restored}
 
 
-def test_what_a_create_overwrote_gets_its_values_back() -> None:
+def test_overwrite_is_undone_with_the_earlier_values() -> None:
     before: Row = {"id": "w1", "name": "flow", "code": "old()"}
     undo = undo_of(change("create_workflow", {"name": "flow", "code": "new()"}, before, target="w1"))
     assert isinstance(undo, Undo)
@@ -167,7 +166,7 @@ def test_fields_that_were_changed_since_are_named(now: Row, changed_since: list[
     assert already(made, now | {"seats": 2}) is restored
 
 
-def test_a_secret_cannot_tell_whether_it_was_changed_since() -> None:
+def test_secret_cannot_tell_whether_it_was_changed_since() -> None:
     made = change("update_customer", {"token": REDACTED, "name": "B"}, {"token": REDACTED, "name": "A"})
     assert drift(made, {"token": "hunter2", "name": "C"}) == ["name"]
 
@@ -184,6 +183,6 @@ def test_fields_of_a_change_without_an_earlier_state() -> None:
     ("value", "shown"),
     [("x" * 198, "x" * 198), ("x" * 199, "[201 characters]"), ([1] * 99, [1] * 99), ([1] * 100, "[201 characters]")],
 )
-def test_a_long_value_is_given_by_its_size(value: Any, shown: Any) -> None:
+def test_long_value_is_given_by_its_size(value: Any, shown: Any) -> None:
     made = change("update_customer", {"name": value, "plan": "Free"}, {"name": "A", "plan": "Free"})
     assert changed_fields(made) == {"name": {"from": "A", "to": shown}}

@@ -110,7 +110,7 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
 
 
 @pytest.mark.parametrize(("wishes", "opens"), [((True, True), True), ((True, False), False), ((), False)], ids=str)
-def test_temporary_approval_needs_the_wish_of_everybody_who_approved(wishes: tuple[bool, ...], opens: bool) -> None:
+def test_temporary_approval_needs_every_approver(wishes: tuple[bool, ...], opens: bool) -> None:
     votes = tuple(Vote(f"person {n}", True, NOW, is_temporary=wish) for n, wish in enumerate(wishes))
     asked = replace(grant(), votes=votes, allows_temporary=True, expected=None)
     assert opens_temporary(asked) is opens
@@ -119,8 +119,9 @@ def test_temporary_approval_needs_the_wish_of_everybody_who_approved(wishes: tup
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_wish_that_the_request_does_not_offer_is_not_kept(ledger: Ledger, channel: str, tmp_path: Path) -> None:
-    """By whatever a form was made to say."""
+async def test_temporary_approval_that_was_not_offered_is_not_stored(
+    ledger: Ledger, channel: str, tmp_path: Path
+) -> None:
     world = World(tmp_path, ledger=ledger)
     await ledger.open(replace(grant(), created=NOW, expires=world.clock.at.timestamp() + 600))
     await CHANNELS[channel](world)
@@ -168,8 +169,7 @@ async def test_second_vote_of_one_approver_says_that_somebody_else_has_to(ledger
     assert again == NotCounted("You have approved it already, and somebody else has to. Nothing was decided now.")
 
 
-async def test_decline_in_a_form_that_comes_after_another_answer_says_so(tmp_path: Path) -> None:
-    """A decline that was not counted is not called one."""
+async def test_late_decline_in_a_form_says_that_it_does_not_count(tmp_path: Path) -> None:
     world = World(tmp_path)
     call: Call = run(world)
     asked = await world.call(call, FormLater())

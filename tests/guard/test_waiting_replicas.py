@@ -63,7 +63,7 @@ async def waits(ledger: ValkeyLedger, replica: str) -> list[tuple[bool, float]]:
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "decisions", "a replica is killed"])
-async def test_thousand_calls_answer_by_their_bound(valkey: ValkeyServer, meanwhile: str) -> None:
+async def test_thousand_waiting_calls_end_in_time(valkey: ValkeyServer, meanwhile: str) -> None:
     """Each command takes 2 ms. Decisions end the calls that they are about, and no others."""
     url, decided, answers = valkey.url(), names("one")[::100], list[tuple[bool, float]]()
     async with ledger_at(url) as direct, proxied(valkey.port) as proxy:

@@ -205,9 +205,7 @@ async def test_first_messages_beyond_the_budget_are_approved_in_the_form(tmp_pat
     assert await ledger.spent("spend", day) == 4
 
 
-async def test_first_messages_beyond_the_budget_of_an_unattended_run_are_refused_with_what_would_allow_them(
-    tmp_path: Path, ledger: Ledger
-) -> None:
+async def test_unattended_first_messages_beyond_the_budget_are_refused(tmp_path: Path, ledger: Ledger) -> None:
     policy = rules(tmp_path, "[budget]\nspend = 2\n", "unattended")
     one = worlds(tmp_path, policy, [ledger], "/billing", Gate(12))
     answers = await at_once(one, chats(12))
@@ -240,7 +238,7 @@ async def test_writes_beyond_a_budget_are_refused_and_use_up_no_other_budget(
             assert "of 2 write calls left" in answer.what
 
 
-async def test_writes_through_two_guards_share_the_budget_of_a_day_and_have_each_their_own_of_a_run(
+async def test_two_guards_share_the_daily_budget_and_have_their_own_run_budget(
     tmp_path: Path, ledger: Ledger, other: Ledger
 ) -> None:
     policy = rules(tmp_path, "[budget]\nwrite = 5\n[budget.run]\nwrite = 3\n")
@@ -266,7 +264,6 @@ async def test_approved_write_counts_beside_those_that_the_policy_allows(tmp_pat
 
 
 async def test_approved_message_counts_beside_those_that_the_budget_allows(tmp_path: Path, ledger: Ledger) -> None:
-    """A person may go beyond the budget for spending, and what they approve counts."""
     text = _ASKED.format(tool="ai_chat", argument="message", effect="spend")
     one = worlds(tmp_path, rules(tmp_path, text), [ledger], "/billing", Gate(9))
     answers = await at_once(one, [*chats(8), AiChat(message="Ask me")])
@@ -315,7 +312,7 @@ async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path
     assert await ledger.spent("plan 1", PLANNED) == 2
 
 
-async def test_lists_at_the_same_time_share_a_budget_and_say_what_was_not_sent(tmp_path: Path, ledger: Ledger) -> None:
+async def test_concurrent_batches_share_a_budget(tmp_path: Path, ledger: Ledger) -> None:
     one = worlds(tmp_path, rules(tmp_path, "[budget]\nwrite = 3\n"), [ledger], "/workflows", Gate(2))
     lists = [
         parse(TOOLS, "apply_changes", {"changes": [
@@ -340,9 +337,7 @@ async def deletions(folder: Path, count: int) -> list[Operation[Any]]:
     return [DeleteSecret(secret_id=str(row.id)) for row in rows[:count]]
 
 
-async def test_no_more_deletions_are_sent_than_the_rate_allows_however_many_are_approved_at_once(
-    tmp_path: Path, ledger: Ledger
-) -> None:
+async def test_concurrent_approvals_do_not_exceed_the_rate_of_deletions(tmp_path: Path, ledger: Ledger) -> None:
     policy = rules(tmp_path, '[budget]\ndestroy_rate = "2 per 90s"\n')
     (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0))
     calls = await deletions(tmp_path, 4)
@@ -352,9 +347,7 @@ async def test_no_more_deletions_are_sent_than_the_rate_allows_however_many_are_
     assert sent([world], "delete_secret") == 2
 
 
-async def test_no_more_deletions_are_sent_than_the_rate_allows_where_a_rule_allows_them(
-    tmp_path: Path, ledger: Ledger, other: Ledger
-) -> None:
+async def test_allowed_deletions_do_not_exceed_the_rate(tmp_path: Path, ledger: Ledger, other: Ledger) -> None:
     allowed = '[budget]\ndestroy_rate = "2 per 90s"\n[[rule]]\ntool = "delete_secret"\nthen = "allow"\n'
     two = worlds(tmp_path, rules(tmp_path, allowed), [ledger, other], "/secrets", Gate(4))
     calls = await deletions(tmp_path, 4)

@@ -74,8 +74,7 @@ def race(where: str, what: str, count: int = 25) -> list[int]:
         return [int(process.communicate(timeout=60)[0]) for process in processes]
 
 
-async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger, other: Ledger) -> None:
-    """Any process can finish what another began."""
+async def test_opened_request_is_read_by_every_process(ledger: Ledger, other: Ledger) -> None:
     traced = replace(grant("g3"), trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     await ledger.open(grant())
     await ledger.open(traced)
@@ -84,8 +83,7 @@ async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger
     assert await other.find("g3") == traced
 
 
-async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:
-    """An approval is spent once, however often a call is repeated at the same time."""
+async def test_approval_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert sum(race(where, "burn")) == 1
@@ -95,32 +93,30 @@ async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, 
 
 
 @pytest.mark.long
-async def test_fifty_attempts_in_two_processes_spend_no_more_than_the_budget(where: str, ledger: Ledger) -> None:
+async def test_budget_holds_among_processes(where: str, ledger: Ledger) -> None:
     assert sum(race(where, "spend")) == 7
     assert await ledger.spent("destroy", "2026-11-25") == 7
 
 
 @pytest.mark.long
-async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where: str, ledger: Ledger) -> None:
-    """Two processes cannot both take the last place."""
+async def test_cap_of_open_requests_holds_among_processes(where: str, ledger: Ledger) -> None:
     assert sum(race(where, "open")) == MOST_WAITING
     assert len(await ledger.waiting(NOW)) == MOST_WAITING
 
 
 @pytest.mark.long
-async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) -> None:
-    """The breaker counts what a person declined, by whatever process."""
+async def test_declines_are_counted_among_processes(where: str, ledger: Ledger) -> None:
     # Fewer than may wait at once: all of them can be open together.
     assert race(where, "decline", 15) == [15, 15]
     assert await ledger.declines("local") == (30, NOW)
 
 
 @pytest.mark.long
-async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> None:
+async def test_store_is_created_once_among_processes(where: str) -> None:
     assert race(where, "decline", 5) == [5, 5]
 
 
-async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, other: Ledger) -> None:
+async def test_every_change_of_a_request_wakes_its_waiters(ledger: Ledger, other: Ledger) -> None:
 
     async def changed(seen: str, seconds: float = 5) -> str:
         with anyio.fail_after(30):
@@ -155,7 +151,7 @@ async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, 
     assert found.state is RequestState.APPROVED
 
 
-async def test_which_of_several_requests_are_open_is_one_read(ledger: Ledger, other: Ledger) -> None:
+async def test_still_open_returns_the_open_requests(ledger: Ledger, other: Ledger) -> None:
     for name in ("open", "decided", "not asked for"):
         await ledger.open(grant(name))
     assert await moved(other, "decided", [RequestState.OPEN], RequestState.APPROVED, NOW)
@@ -167,8 +163,7 @@ def typed(approver: str, text: str = "sealed", lifetime: float = 600) -> SealedS
     return SealedSecret(approver, text, lifetime)
 
 
-async def test_what_was_typed_is_stored_with_the_vote_that_counts(ledger: Ledger, other: Ledger) -> None:
-    """By any process, of any two votes at once; one that does not count leaves nothing."""
+async def test_typed_secret_is_stored_only_with_a_counted_vote(ledger: Ledger, other: Ledger) -> None:
     await ledger.open(grant())
     votes = [("dana", ledger), ("kim", other)]
     counted: dict[str, ApprovalRequest | None] = {}
@@ -200,10 +195,10 @@ async def test_typed_secret_counts_only_with_the_votes_that_it_was_compared_with
 
 
 @pytest.mark.parametrize("ending", ["used", "declined", "withdrawn", "void", "expired", "left unused"])
-async def test_what_was_typed_is_gone_once_its_request_is_over(
+async def test_typed_secret_is_deleted_once_its_request_is_over(
     ledger: Ledger, where: str, request: pytest.FixtureRequest, ending: str
 ) -> None:
-    """Read past the ledger: from the file and its log, and from all keys of the server."""
+    """Checked in the file and its log, and in all keys of the server."""
     canary, needs = "kAnar13nvogel", {"declined": "four_eyes", "expired": "four_eyes"}.get(ending, "typed")
     lifetime = 0.3 if ending in ("expired", "left unused") else 600
     asked = replace(grant(expires=NOW + lifetime), required=needs)
@@ -246,8 +241,7 @@ def everything(where: str, request: pytest.FixtureRequest) -> str:
     return repr(found)
 
 
-async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
-    """By one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
+async def test_expired_request_is_closed_once(ledger: Ledger, other: Ledger) -> None:
     form = replace(grant("form"), out_of_band=False)
     for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):
         await ledger.open(asked)
@@ -265,7 +259,7 @@ async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledg
     assert [one.id for one in await ledger.waiting(NOW + 600)] == ["later"]
 
 
-async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
+async def test_expired_request_is_neither_decided_nor_waiting(ledger: Ledger) -> None:
     await ledger.open(grant())
     assert not await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
     assert await ledger.waiting(NOW + 600) == []
@@ -273,7 +267,7 @@ async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> Non
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 599)
 
 
-async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
+async def test_request_changes_only_from_its_current_state(ledger: Ledger) -> None:
     await ledger.open(grant())
     assert not await moved(ledger, "g1", [RequestState.APPROVED], RequestState.USED, NOW)
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
@@ -294,14 +288,13 @@ async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
     assert (burnt.by, burnt.state) == ("terminal", RequestState.USED)
 
 
-async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
+async def test_unknown_request_cannot_change(ledger: Ledger) -> None:
     assert not await moved(ledger, "g1", list(RequestState), RequestState.APPROVED, NOW)
 
 
 @pytest.mark.parametrize("final", FINAL)
 @pytest.mark.parametrize("after", list(RequestState))
-async def test_what_is_decided_for_good_stays_so(final: RequestState, after: RequestState, ledger: Ledger) -> None:
-    """What was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
+async def test_final_state_never_changes(final: RequestState, after: RequestState, ledger: Ledger) -> None:
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], final, NOW)
     assert not await moved(ledger, "g1", list(RequestState), after, NOW)
@@ -310,15 +303,13 @@ async def test_what_is_decided_for_good_stays_so(final: RequestState, after: Req
     assert found.state is final
 
 
-async def test_nothing_is_opened_again(ledger: Ledger) -> None:
-    """An approval is not taken back into a question that can be approved again."""
+async def test_decided_request_is_never_opened_again(ledger: Ledger) -> None:
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert not await moved(ledger, "g1", list(RequestState), RequestState.OPEN, NOW)
 
 
-async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
-    """One caller cannot fill another's desk, and a decided question makes room."""
+async def test_cap_counts_waiting_requests_of_one_principal(ledger: Ledger) -> None:
     for number in range(MOST_WAITING):
         await ledger.open(grant(f"g{number}"))
     with pytest.raises(TooManyWaiting) as refused:
@@ -333,16 +324,15 @@ async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Le
     await ledger.open(grant("later", created=NOW + 601, expires=NOW + 1201))
 
 
-async def test_an_id_is_opened_once(ledger: Ledger) -> None:
-    """A second grant of the same id is refused, and the first one stands."""
+async def test_request_id_is_opened_once(ledger: Ledger) -> None:
     await ledger.open(grant())
     with pytest.raises(Exception, match=r"(?i)unique|exists"):
         await ledger.open(replace(grant(), expected="Globex"))
     assert await ledger.find("g1") == grant()
 
 
-async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
-    """A person sees first what has waited longest, and only what is asked elsewhere."""
+async def test_waiting_requests_are_listed_oldest_first(ledger: Ledger) -> None:
+    """Only those decided out-of-band."""
     await ledger.open(grant("late", created=NOW + 2))
     await ledger.open(grant("early", created=NOW + 1))
     await ledger.open(replace(grant("form"), out_of_band=False))
@@ -351,8 +341,7 @@ async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
     assert [found.id for found in await ledger.waiting(NOW + 3)] == ["late"]
 
 
-async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledger) -> None:
-    """The same call, made again, finds the newest answer that is not spent."""
+async def test_latest_returns_the_newest_unused_request_of_a_call(ledger: Ledger) -> None:
     first = replace(grant("first"), call="call")
     await ledger.open(first)
     await ledger.open(replace(grant("second", created=NOW + 1), call="call"))
@@ -369,8 +358,7 @@ async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledge
     assert await ledger.latest("another call", NOW + 3) is None
 
 
-async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> None:
-    """The history shows what became of each question."""
+async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:
     for number, state in enumerate(FINAL):
         await ledger.open(grant(state.value))
         assert await moved(ledger, state.value, [RequestState.OPEN], state, NOW + number)
@@ -378,8 +366,7 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
     assert [found.id for found in await ledger.decided(3)] == ["stale", "unanswered", "declined"]
 
 
-async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
-    """A temporary approval is for one principal, account, tool and target."""
+async def test_temporary_approval_covers_exactly_its_call_until_it_expires(ledger: Ledger, other: Ledger) -> None:
     await ledger.add_temporary(temporary_approval())
     exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
     assert await other.find_temporary(*exact, NOW) == temporary_approval()
@@ -392,14 +379,13 @@ async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: 
     assert await other.temporary_approvals(NOW + 900) == []
 
 
-async def test_temporary_approvals_are_listed_the_oldest_first(ledger: Ledger) -> None:
+async def test_temporary_approvals_are_listed_oldest_first(ledger: Ledger) -> None:
     for name, created, expires in (("b", 2, 60), ("c", 3, 10), ("a", 1, 90)):
         await ledger.add_temporary(replace(temporary_approval(name, NOW + expires), created=NOW + created))
     assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
 
 
-async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
-    """What a person revokes holds no longer, in any process, and cannot be revoked twice."""
+async def test_revoked_temporary_approval_covers_nothing(ledger: Ledger, other: Ledger) -> None:
     await ledger.add_temporary(temporary_approval())
     assert await other.revoke_temporary("s1")
     assert not await ledger.revoke_temporary("s1")
@@ -408,8 +394,7 @@ async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> 
     )
 
 
-async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:
-    """The limit of the policy holds, whatever it was when spending began."""
+async def test_budget_is_spent_per_period_up_to_the_current_limit(ledger: Ledger) -> None:
     assert await ledger.spent("destroy", "monday") == 0
     assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
     assert await ledger.spend("destroy", "tuesday", 2)
@@ -420,10 +405,7 @@ async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(l
     assert await ledger.spent("destroy", "monday") == 3
 
 
-async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_free(
-    ledger: Ledger, other: Ledger
-) -> None:
-    """A sliding window, shared by all processes; looking uses nothing."""
+async def test_rate_limits_uses_in_a_sliding_window(ledger: Ledger, other: Ledger) -> None:
     assert await ledger.rate_uses("destroy", 300, NOW) == []
     assert await ledger.spend_rate("destroy", 2, 300, NOW) == 0
     assert await other.spend_rate("destroy", 2, 300, NOW + 100) == 0
@@ -437,8 +419,7 @@ async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_fre
     assert rate_free_at([NOW + 100, NOW + 300], 3, 300) == 0
 
 
-async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
-    """The breaker is for declines in a row, of one principal."""
+async def test_approval_resets_the_declines_of_its_principal(ledger: Ledger, other: Ledger) -> None:
     assert await ledger.declines("local") == (0, 0.0)
     for name, at in (("g1", NOW), ("g2", NOW + 5)):
         await ledger.open(grant(name))
@@ -450,8 +431,8 @@ async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, oth
     assert await ledger.declines("local") == (0, 0.0)
 
 
-async def test_only_an_answer_and_the_use_of_one_change_the_count_of_declines(ledger: Ledger) -> None:
-    """An approval in a form counts only when it is used, since a client can answer its forms by itself."""
+async def test_only_decisions_and_uses_change_the_declines(ledger: Ledger) -> None:
+    """A form's approval counts only when it is used, since a client can answer by itself."""
     form = replace(grant("form"), out_of_band=False)
     for asked in (grant("declined"), form, grant("moved"), replace(grant("offered"), out_of_band=False)):
         await ledger.open(asked)
@@ -469,8 +450,7 @@ async def test_only_an_answer_and_the_use_of_one_change_the_count_of_declines(le
     assert await ledger.declines("local") == (0, 0.0)
 
 
-async def test_an_answer_to_one_call_does_not_prolong_it_and_is_found_only_out_of_band(ledger: Ledger) -> None:
-    """Only an approved batch has its whole time again; a form answers the call that waits for it."""
+async def test_decision_on_one_call_keeps_its_expiry(ledger: Ledger) -> None:
     form = replace(grant("form"), call="call", out_of_band=False)
     for asked, approves in ((form, True), (grant("page"), True), (grant("declined"), False)):
         await ledger.open(asked)
@@ -489,7 +469,7 @@ async def test_an_answer_to_one_call_does_not_prolong_it_and_is_found_only_out_o
     assert (used.by, used.note, used.decided) == ("local_page", "a note", NOW + 502)
 
 
-async def test_a_request_that_is_void_keeps_who_decided_it_unless_another_did(ledger: Ledger) -> None:
+async def test_void_request_keeps_its_approver_unless_another_is_given(ledger: Ledger) -> None:
     for name in ("kept", "changed"):
         await ledger.open(grant(name))
         await ledger.decide(grant(name), Vote("local_page", True, NOW), "local_page", "a note")
@@ -504,15 +484,13 @@ async def test_a_request_that_is_void_keeps_who_decided_it_unless_another_did(le
 
 @pytest.mark.parametrize("name", ["default at live.fastn.ai", "a key: of acme"])
 def test_account_is_bound_to_its_key_and_shown_without_it(name: str) -> None:
-    """Two keys of one account share no declines, distrusted channels and open requests."""
     bound = bound_account(name, "ab12")
     assert (account_name(bound), replace(grant(), account=bound).holder) == (name, "ab12 local")
     assert bound_account("default", "") == account_name("default") == "default"
     assert replace(grant(), account="default").holder == "local"
 
 
-def test_only_a_request_that_is_open_expires() -> None:
-    """An approval that was not used in time stays one that nobody can use."""
+def test_only_an_open_request_expires() -> None:
     assert grant().expired(NOW + 599) is None
     assert replace(grant(), state=RequestState.APPROVED).expired(NOW + 600) is None
     assert grant().expired(NOW + 700) == replace(grant(), state=RequestState.UNANSWERED, decided=NOW + 600)
@@ -523,7 +501,7 @@ def test_request_needs_one_person_or_two() -> None:
     assert replace(grant(), required="four_eyes").needed == 2
 
 
-def test_what_the_ledger_refuses_is_said_whole() -> None:
+def test_ledger_errors_have_complete_messages() -> None:
     assert str(LedgerLost("TimeoutError")) == (
         "The shared ledger cannot be used (TimeoutError). Nothing was sent. Reads go on. Call again later;"
         " an approval that was just being used may have to be given anew."
@@ -534,8 +512,7 @@ def test_what_the_ledger_refuses_is_said_whole() -> None:
     )
 
 
-async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledger) -> None:
-    """A form that reached nobody is left alone for a while, for this principal."""
+async def test_channel_is_distrusted_for_a_principal_until_a_time(ledger: Ledger, other: Ledger) -> None:
     await ledger.distrust("local", "client_form", NOW + 900)
     assert await other.distrusted("local", "client_form", NOW + 899)
     assert not await other.distrusted("local", "client_form", NOW + 900)
@@ -543,8 +520,7 @@ async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledge
     assert not await other.distrusted("another", "client_form", NOW)
 
 
-async def test_the_revision_changes_with_every_change_of_any_process(ledger: Ledger, other: Ledger) -> None:
-    """The page can tell whether it has to be drawn anew."""
+async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) -> None:
     seen = [await ledger.revision()]
     assert await ledger.revision() == seen[0]
     await ledger.open(grant())
@@ -570,26 +546,25 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
 ACCOUNT = "default at live.fastn.ai"
 
 
-async def test_a_change_is_found_as_it_was_noted_by_every_process(ledger: Ledger, other: Ledger) -> None:
+async def test_change_is_read_by_every_process(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(change())
     assert await other.change(ACCOUNT, "c1") == change()
 
 
-async def test_a_change_is_begun_once(ledger: Ledger) -> None:
-    """A second change of the same id is refused, and the first one stands."""
+async def test_change_id_is_begun_once(ledger: Ledger) -> None:
     await ledger.begin(change())
     with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):
         await ledger.begin(replace(change(), tool="delete_customer"))
     assert await ledger.change(ACCOUNT, "c1") == change()
 
 
-async def test_a_change_is_of_one_account(ledger: Ledger) -> None:
+async def test_change_belongs_to_one_account(ledger: Ledger) -> None:
     await ledger.begin(change())
     assert await ledger.change("another account", "c1") is None
     assert await ledger.changes("another account", 10, NOW + 1) == []
 
 
-async def test_changes_are_listed_the_newest_first_and_page_by_page(ledger: Ledger) -> None:
+async def test_changes_are_listed_newest_first_in_pages(ledger: Ledger) -> None:
     for number in range(5):
         await ledger.begin(change(f"c{number}", at=NOW + number))
     first = await ledger.changes(ACCOUNT, 2, NOW + 10)
@@ -597,7 +572,7 @@ async def test_changes_are_listed_the_newest_first_and_page_by_page(ledger: Ledg
     assert [found.id for found in await ledger.changes(ACCOUNT, 10, first[-1].at)] == ["c2", "c1", "c0"]
 
 
-async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger, other: Ledger) -> None:
+async def test_settled_change_keeps_outcome_and_target(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(replace(change(), target=None, name=None))
     await ledger.settle(replace(change(), outcome="done", target="cus_2", name="Acme", sent={"plan": "growth"}))
     assert await other.change(ACCOUNT, "c1") == replace(
@@ -609,8 +584,7 @@ async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger,
     assert (found.target, found.name) == ("cus_2", "Acme")
 
 
-async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, other: Ledger) -> None:
-    """What was begun counts, whoever began it, until its outcome is known and its response was received."""
+async def test_unsettled_changes_are_listed_by_call(ledger: Ledger, other: Ledger) -> None:
     for name, call, until in (("c1", "a", NOW + 1), ("c2", "a", NOW + 2.5), ("c3", "b", NOW + 1), ("c4", "", 0.0)):
         await ledger.begin(replace(change(name), call=call, unsettled_until=until))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 1, "c2": NOW + 2.5}
@@ -626,7 +600,7 @@ async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, 
 
 
 @pytest.mark.long
-async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:
+async def test_change_is_claimed_once_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.begin(change())
     assert sum(race(where, "claim")) == 1
     found = await ledger.change(ACCOUNT, "c1")
@@ -637,8 +611,7 @@ async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: s
     assert not await ledger.claim("no such change")
 
 
-async def test_a_change_is_undone_by_one_and_again_after_that_failed(ledger: Ledger, other: Ledger) -> None:
-    """Two who undo the same change at once would send it twice."""
+async def test_change_is_claimed_once_until_released(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(change())
     await ledger.begin(change("c2"))
     assert await ledger.claim("c1")
@@ -664,8 +637,7 @@ async def vote(
     return None if decided is None else decided.state
 
 
-async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
-    """Four eyes; the first vote is kept for every process."""
+async def test_four_eyes_needs_two_different_approvers(ledger: Ledger, other: Ledger) -> None:
     await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(other, "dana") is None
@@ -679,8 +651,7 @@ async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Le
     assert found.approvers == ["dana", "kim"]
 
 
-async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: Ledger) -> None:
-    """Whoever sees their mistake in time can take it back."""
+async def test_approver_may_still_decline_after_approving(ledger: Ledger) -> None:
     await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
@@ -692,8 +663,7 @@ async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: L
     assert found.votes == (Vote("dana", False, NOW + 1),)
 
 
-async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledger) -> None:
-    """Not on what has expired, is decided, is asked by another channel, or is not there."""
+async def test_vote_counts_only_on_an_open_request_of_its_channel(ledger: Ledger) -> None:
     assert await vote(ledger, "dana") is None
     await ledger.open(EYES)
     assert await vote(ledger, "dana", at=NOW + 600) is None
@@ -708,8 +678,8 @@ async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledg
         assert found.votes == ()
 
 
-async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
-    """One request has one current channel; a late answer of the form decides nothing."""
+async def test_form_request_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
+    """A late answer of the form decides nothing."""
     form = replace(grant(), out_of_band=False)
     await ledger.open(form)
     assert await other.waiting(NOW) == []
@@ -725,8 +695,8 @@ async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(l
     assert await ledger.offer("no such request", NOW + 900) is None
 
 
-async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger, other: Ledger) -> None:
-    """One answer for several calls, whatever the channel; it has its whole time from the answer on."""
+async def test_batch_approval_is_used_once_per_call(ledger: Ledger, other: Ledger) -> None:
+    """Its time begins with the decision."""
     shown = {number: ShownCall(f"binding {number}", {}) for number in (1, 2)}
     batch = replace(grant(), calls=shown, out_of_band=False)
     await ledger.open(batch)
@@ -749,7 +719,7 @@ async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger,
 
 
 @pytest.mark.long
-async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, ledger: Ledger) -> None:
+async def test_second_vote_approves_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.open(EYES)
     assert sum(race(where, "vote")) == 1
     found = await ledger.find("g1")
@@ -758,21 +728,19 @@ async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, l
 
 
 @pytest.mark.long
-async def test_of_fifty_uses_in_two_processes_one_is_of_a_new_nonce(where: str, ledger: Ledger) -> None:
-    """An answer that is sent again, to every replica at once."""
+async def test_nonce_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
     assert sum(race(where, "nonce")) == 1
     assert not await ledger.use_nonce("n1", NOW + 60, NOW)
 
 
-async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger, other: Ledger) -> None:
+async def test_nonce_is_kept_until_it_expires(ledger: Ledger, other: Ledger) -> None:
     assert await ledger.use_nonce("n1", NOW + 60, NOW)
     assert not await other.use_nonce("n1", NOW + 600, NOW + 60)
     assert await other.use_nonce("n2", NOW + 600, NOW + 61)
     assert await ledger.use_nonce("n1", NOW + 600, NOW + 61)
 
 
-async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger, other: Ledger) -> None:
-    """A process whose clock is ahead does not make the others forget."""
+async def test_later_clock_does_not_expire_marks_of_others(ledger: Ledger, other: Ledger) -> None:
     await ledger.note_limit("key", NOW + 10, NOW)
     assert await ledger.use_nonce("n1", NOW + 10, NOW)
     await other.note_limit("another key", NOW + 300, NOW + 290)
@@ -781,7 +749,7 @@ async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger
     assert not await ledger.use_nonce("n1", NOW + 10, NOW + 5)
 
 
-async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
+async def test_batch_call_is_begun_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
     first = replace(change("c1"), batch="b1", number=1)
     assert await ledger.begin(first)
     assert not await other.begin(replace(first, id="c2"))
@@ -803,13 +771,12 @@ async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(le
 
 
 @pytest.mark.long
-async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) -> None:
-    """Two who go on with the same batch at once."""
+async def test_batch_call_is_begun_once_among_processes(where: str) -> None:
     assert sum(race(where, "step")) == 1
 
 
 async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
-    """Of replicas that ask at once one opens a request. Another state of the target is another request."""
+    """Another state of the target is another request."""
     assert await ledger.open(grant("g1")) == "g1"
     again = replace(grant("g2", created=NOW + 1), call="call of g1", calls=grant("g1").calls)
     assert await other.open(again) == "g1"
@@ -830,7 +797,6 @@ def test_same_request_is_open_once_among_processes(where: str) -> None:
 
 
 async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, other: Ledger) -> None:
-    """Processes that keep how far a log has come in another order take nothing back."""
     assert await ledger.audit_mark("one") is None
     await ledger.mark_audit("one", 7, "a" * 64)
     await other.mark_audit("one", 6, "b" * 64)
@@ -840,7 +806,7 @@ async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, 
     assert [await ledger.audit_mark(log) for log in ("one", "two")] == [(10, "d" * 64), (100, "c" * 64)]
 
 
-async def test_open_requests_are_those_of_one_account_in_forms_too(ledger: Ledger, other: Ledger) -> None:
+async def test_open_requests_of_one_account_include_forms(ledger: Ledger, other: Ledger) -> None:
     form = replace(grant("form"), out_of_band=False, call="a")
     declined = replace(grant("declined"), call="b")
     for request in (form, declined, replace(grant("page"), call="c"), replace(grant("old", expires=NOW + 1), call="d")):

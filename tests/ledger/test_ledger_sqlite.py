@@ -34,8 +34,8 @@ async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
-async def test_only_the_owner_can_read_any_of_its_files(tmp_path: Path) -> None:
-    """Mode 0600 in a folder of mode 0700, whatever the umask, for the file and what SQLite puts beside it."""
+async def test_ledger_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    """Mode 0600 in a folder of mode 0700, whatever the umask."""
     before = os.umask(0)
     try:
         ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
@@ -49,8 +49,7 @@ async def test_only_the_owner_can_read_any_of_its_files(tmp_path: Path) -> None:
     ledger.close()
 
 
-async def test_it_outlives_its_process(tmp_path: Path) -> None:
-    """An approval that was given is still there when the server starts anew."""
+async def test_approval_survives_a_restart(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.sqlite")
     ledger = SqliteLedger(path)
     await ledger.open(grant())
@@ -63,7 +62,7 @@ async def test_it_outlives_its_process(tmp_path: Path) -> None:
     assert found.state is RequestState.APPROVED
 
 
-async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
+async def test_history_is_deleted_after_thirty_days(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     await ledger.open(grant())
     month = 30 * 86_400.0
@@ -74,7 +73,7 @@ async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
     ledger.close()
 
 
-async def test_calls_of_a_batch_are_kept_for_a_month() -> None:
+async def test_batch_calls_are_kept_for_thirty_days() -> None:
     ledger = SqliteLedger(":memory:")
     await ledger.begin(replace(change("c1"), batch="b1", number=1))
     await ledger.begin(change("c2", at=NOW + 29 * 86_400))
@@ -84,7 +83,7 @@ async def test_calls_of_a_batch_are_kept_for_a_month() -> None:
     ledger.close()
 
 
-async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path: Path) -> None:
+async def test_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     ledger = SqliteLedger(str(path))
@@ -124,10 +123,9 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp
 @pytest.mark.parametrize(
     ("place", "why"), [("a file/ledger.sqlite", "File exists"), ("a folder", "unable to open database file")]
 )
-async def test_ledger_that_cannot_be_opened_says_what_the_system_said(
+async def test_unknown_cause_is_quoted_from_the_system(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str, why: str
 ) -> None:
-    """A cause that we do not know is said in the words of the system or of SQLite."""
     (tmp_path / "a file").touch()
     (tmp_path / "a folder").mkdir()
     path = tmp_path / place
@@ -181,7 +179,7 @@ async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
     ledger.close()
 
 
-async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
+async def test_damaged_ledger_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(str(path))
     await ledger.open(grant())
@@ -200,7 +198,6 @@ async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
 async def test_damage_that_no_call_notices_is_found_by_the_check(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`doctor` says it before something is lost, and SQLite's finding is in the log."""
     path = tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(str(path))
     await ledger.spend("destroy", "monday", 5)
@@ -218,7 +215,7 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
-async def test_full_disk_is_said(tmp_path: Path) -> None:
+async def test_full_disk_is_reported(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     await ledger.open(grant())
     ledger._file.database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
@@ -267,7 +264,7 @@ async def test_text_stays_text(tmp_path: Path) -> None:
     ledger.close()
 
 
-async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_first(tmp_path: Path) -> None:
+async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
     """SQLite, "How to corrupt a database", 2.2: closing any descriptor of the file drops the locks on it."""
     path = tmp_path / "ledger.sqlite"
     first, second = SqliteLedger(str(path)), SqliteLedger(str(path))
@@ -342,8 +339,8 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
 
 
 @pytest.mark.long
-async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
-    """Nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
+async def test_cost_of_a_step_does_not_grow_with_the_history(tmp_path: Path) -> None:
+    """Counted in instructions of SQLite's virtual machine."""
     cost: dict[int, dict[str, int]] = {}
     for size in (40, 400):
         ledger = SqliteLedger(str(tmp_path / f"{size}.sqlite"))

@@ -113,10 +113,7 @@ KINDS = (
 
 @FEW
 @given(data=st.data())
-def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
-    valkey: ValkeyServer, data: st.DataObject
-) -> None:
-    """The file is the model. What one client did, the other sees, and answers are the same."""
+def test_server_ledger_behaves_like_the_file_for_two_clients(valkey: ValkeyServer, data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=25))
     # A mark that is over may be gone already, by the clock of the server: times only go on.
     steps = [(_step(kind, data.draw), second) for kind, second in kinds]
@@ -159,10 +156,9 @@ async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, 
     attempts=st.lists(st.tuples(st.sampled_from(["burn", "decline", "vote", "spend", "claim", "nonce"]), IDS, WHO)),
     questions=st.integers(0, 20),
 )
-def test_whatever_is_tried_at_once_happens_once(
+def test_concurrent_steps_happen_once(
     valkey: ValkeyServer, attempts: list[tuple[str, str, str]], questions: int
 ) -> None:
-    """One decision for each grant, a budget of two, one undo, one use of a nonce, and no more than the cap."""
     url = valkey.url()
 
     async def race() -> None:
@@ -195,8 +191,7 @@ def test_whatever_is_tried_at_once_happens_once(
 
 
 @pytest.mark.anyio
-async def test_of_fifty_parallel_burns_one_succeeds(valkey: ValkeyServer) -> None:
-    """50 parallel repeats of one approved call, over two clients."""
+async def test_one_of_fifty_parallel_uses_succeeds(valkey: ValkeyServer) -> None:
     url = valkey.url()
     one, two = opened(url), opened(url)
     await one.open(grant())

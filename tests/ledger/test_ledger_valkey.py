@@ -86,8 +86,8 @@ async def test_nothing_is_opened_before_the_first_use() -> None:
         await ledger.waiting(NOW)
 
 
-async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
-    """One ledger works on a cluster, and only the revision and what a plan has used stay for ever."""
+async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
+    """Except the revision, temporary approvals and budgets of plans."""
     url = valkey.url()
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
@@ -120,7 +120,7 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
     assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
 
 
-async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(valkey: ValkeyServer) -> None:
+async def test_history_expires_after_thirty_days(valkey: ValkeyServer) -> None:
     """The server does not fill up, and what was made of a plan is not forgotten while it can be used."""
     url = valkey.url()
     async with ledger_on(url) as ledger:
@@ -133,7 +133,7 @@ async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(v
         assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
 
 
-async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey: ValkeyServer) -> None:
+async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
     """A day longer where the clocks of two machines can differ."""
     url, day = valkey.url(), 86_400_000
     async with ledger_on(url) as ledger:
@@ -164,7 +164,6 @@ async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey:
 
 
 def test_unreadable_approval_is_named_by_its_id() -> None:
-    """Cut, so that no stored text fills a message."""
     assert str(UnreadableRequest({"id": "g" * 65})) == (
         f"The stored approval {'g' * 64} cannot be read. Nothing was sent."
         " A person has to update this server, or wait until the approval has expired."
@@ -185,15 +184,14 @@ async def test_text_stays_text(valkey: ValkeyServer) -> None:
         assert await ledger.spend("a b", "c", 1)
 
 
-async def test_two_ledgers_on_one_server_know_nothing_of_each_other(valkey: ValkeyServer) -> None:
+async def test_two_ledgers_on_one_server_are_separate(valkey: ValkeyServer) -> None:
     async with ledger_on(valkey.url()) as one, ledger_on(valkey.url()) as two:
         await one.open(grant())
         assert await two.find("g1") is None
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
-async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeyServer, hang_up: bool) -> None:
-    """The answer was lost after the burn. It is never tried again, and nobody can use the approval."""
+async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, hang_up: bool) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.open(grant())
         assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
@@ -210,10 +208,7 @@ async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeySe
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
-async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begun(
-    valkey: ValkeyServer, hang_up: bool
-) -> None:
-    """It is refused here, and no replica begins it again."""
+async def test_batch_call_with_an_unconfirmed_begin_counts_as_begun(valkey: ValkeyServer, hang_up: bool) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.begin(change("c0"))  # The server has the script from now on.
         first = replace(change(), batch="b1", number=1)
@@ -226,7 +221,7 @@ async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begu
             assert not await another.begin(replace(first, id="c2"))
 
 
-async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: ValkeyServer) -> None:
+async def test_cancelled_command_leaves_no_response_to_the_next(valkey: ValkeyServer) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(valkey.url(port=proxy.port)) as ledger:
         for name in ("a", "b"):
             await ledger.spend(name, "monday", 9)
@@ -237,8 +232,8 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: Val
             assert await asyncio.gather(*(ledger.spent("b", "monday") for _ in range(5))) == [2] * 5
 
 
-async def test_connections_that_do_not_close_in_time_do_not_cancel_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library gathers them, and a gathering that is cancelled may end without saying by whom."""
+async def test_slow_close_of_connections_does_not_cancel_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library gathers the closes, and a cancelled gather may hide its canceller."""
 
     class Pool:
         async def disconnect(self, *, inuse_connections: bool) -> None:  # noqa: ARG002
@@ -264,8 +259,7 @@ async def test_connections_that_do_not_close_in_time_do_not_cancel_the_call(monk
         await ledger.revision()
 
 
-async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: ValkeyServer) -> None:
-    """Timeouts are short. While it rests, nobody waits for it; then it is tried again."""
+async def test_frozen_server_times_out_and_is_tried_again(own: ValkeyServer) -> None:
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -282,8 +276,7 @@ async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: Val
         assert await ledger.find("g1") == grant()
 
 
-async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: ValkeyServer) -> None:
-    """Reconnects with backoff, up to five seconds."""
+async def test_reconnects_back_off_up_to_five_seconds(own: ValkeyServer) -> None:
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -307,8 +300,7 @@ async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: Valk
         assert await ledger.find("g1") is None
 
 
-async def test_what_a_server_without_persistence_forgot_is_refused_and_not_approved(own: ValkeyServer) -> None:
-    """An empty server knows no approval, so none can be used, burnt or guessed."""
+async def test_forgotten_approval_cannot_be_used(own: ValkeyServer) -> None:
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
         assert await moved(ledger, "g1", ASKABLE, RequestState.APPROVED, NOW)
@@ -328,8 +320,7 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
         assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
 
 
-async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
-    """With appendonly and appendfsync always, what was spent stays spent through a kill."""
+async def test_appended_file_survives_a_kill(start: Start) -> None:
     server = start("--appendonly", "yes", "--appendfsync", "always")
     url = server.url()
     async with ledger_on(url) as ledger:
@@ -343,8 +334,7 @@ async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
         assert found.state is RequestState.USED
 
 
-async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
-    """A nonce or a budget that was evicted would be as if it had never been used."""
+async def test_server_that_may_evict_keys_is_refused(start: Start) -> None:
     server = start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     async with ledger_on(server.url()) as ledger:
         with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
@@ -353,8 +343,7 @@ async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
         await ledger.open(grant())
 
 
-async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(own: ValkeyServer) -> None:
-    """Within seconds, though no connection was lost; and what was evicted meanwhile is not overlooked."""
+async def test_eviction_that_is_enabled_later_is_noticed(own: ValkeyServer) -> None:
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -382,10 +371,7 @@ async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(ow
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-async def test_rest_is_spread_so_that_replicas_do_not_come_back_at_once(
-    own: ValkeyServer, share: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    """From half of it on. Whoever asks in the meantime waits for nobody, and is not logged."""
+async def test_backoff_has_jitter(own: ValkeyServer, share: float, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     async with ledger_on(own.url(), System(monotonic=lambda: now[0], share=lambda: share)) as ledger:
         await ledger.open(grant())
@@ -439,15 +425,13 @@ FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes 
         ({"redis_version": "7.2.4", "maxmemory": 0, "maxmemory_policy": "allkeys-lru", **KEEPS}, None, []),
     ],
 )
-async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
+async def test_server_is_used_only_if_it_can_keep_a_ledger(
     facts: Mapping[str, object],
     why: str | None,
     warned: list[str],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Valkey, INFO. What is only unsafe over a restart is said once."""
-
     def client(_: Address) -> Told:
         return Told(facts)
 
@@ -477,7 +461,6 @@ async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
     ],
 )
 def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
-    """Who can write to the ledger can approve. On this machine itself nobody listens in between."""
     said = (
         f"it is used without {lacks}. Whoever reaches or reads that network can approve calls."
         " Use valkeys://USER:PASSWORD@HOST (docs/hosting.md)."
@@ -485,7 +468,7 @@ def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | No
     assert parse(url).weakness == (None if lacks is None else said)
 
 
-async def test_a_full_server_refuses(own: ValkeyServer) -> None:
+async def test_full_server_refuses(own: ValkeyServer) -> None:
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
         own.ask("CONFIG", "SET", "maxmemory", "1")
@@ -494,8 +477,7 @@ async def test_a_full_server_refuses(own: ValkeyServer) -> None:
         assert await ledger.find("g1") == grant()
 
 
-async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found(own: ValkeyServer) -> None:
-    """A failover. What the old one refuses is not sent."""
+async def test_failover_refuses_until_the_successor_serves(own: ValkeyServer) -> None:
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -507,8 +489,7 @@ async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found
         assert await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
 
 
-async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(start: Start) -> None:
-    """So that no failover brings back what was spent. Fewer are a refusal, and the approval is gone."""
+async def test_write_counts_once_enough_replicas_have_it(start: Start) -> None:
     first, second = (start("--repl-diskless-sync-delay", "0") for _ in range(2))
     url = first.url("&copies=1")
     async with ledger_on(url) as ledger:
@@ -529,8 +510,7 @@ async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(s
 
 
 @pytest.mark.long
-async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
-    """The same scripts, with the key's slot on another node than the one that is named."""
+async def test_cluster_is_used_like_one_server(start: Start) -> None:
     servers = [start("--cluster-enabled", "yes", "--cluster-node-timeout", "5000") for _ in range(2)]
     for server, (low, high) in zip(servers, ((0, 8191), (8192, 16383)), strict=True):
         server.ask("CLUSTER", "ADDSLOTSRANGE", str(low), str(high))
@@ -560,7 +540,7 @@ async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
             await ledger.release("c1")
 
 
-async def test_a_cluster_without_slots_is_lost_and_no_connection_to_it_stays_open(start: Start) -> None:
+async def test_cluster_without_slots_is_lost_and_its_connections_are_closed(start: Start) -> None:
     server = start("--cluster-enabled", "yes")
     async with ledger_on(f"valkey://127.0.0.1:{server.port}/?cluster=yes") as ledger:
         with pytest.raises(LedgerLost):
@@ -569,8 +549,7 @@ async def test_a_cluster_without_slots_is_lost_and_no_connection_to_it_stays_ope
     assert clients.count("id=") == 1, clients
 
 
-async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: Path) -> None:
-    """The setting is named, what it holds is not."""
+async def test_wrong_password_is_reported_without_its_value(start: Start, tmp_path: Path) -> None:
     (tmp_path / "users").write_text("user default on nopass ~* +ping\nuser fastn on >right%2F&1 ~* +@all\n")
     server = start("--aclfile", str(tmp_path / "users"))
     where = f"127.0.0.1:{server.port}"
@@ -584,10 +563,7 @@ async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: 
             assert "canary" not in str(caught.value)
 
 
-async def test_a_server_that_may_not_be_asked_about_itself_is_used(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A hosted server can forbid INFO. It is said once that nobody can see how it keeps its data."""
+async def test_server_that_forbids_info_is_used(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "users").write_text("user default on nopass ~* +@all -info\n")
     clock = Clock()
     async with ledger_on(start("--aclfile", str(tmp_path / "users")).url(), clock.system()) as ledger:
@@ -620,8 +596,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: ValkeyServer, certificate: Path) -> None:
-    """The certificate and the name in it are checked, always."""
+async def test_tls_verifies_certificate_and_host(valkey: ValkeyServer, certificate: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     async with proxied(valkey.port, context) as proxy:
@@ -662,14 +637,13 @@ async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: Valke
         ("valkey://user:canary\x7f@h", "holds a space, a line break or another character that no URL has"),
     ],
 )
-def test_a_wrong_url_is_told_without_what_it_holds(url: str, wrong: str) -> None:
+def test_invalid_url_is_reported_without_its_content(url: str, wrong: str) -> None:
     with pytest.raises(ValueError, match=r".+") as caught:
         parse(url)
     assert str(caught.value) == wrong
 
 
-def test_a_url_is_read_whole() -> None:
-    """User, password, database, name and trust; the password is in no repr."""
+def test_url_is_parsed() -> None:
     address = parse("rediss://user:p%40ss@[::1]:7000/3?name=team&ca=/etc/ca.pem&copies=2")
     assert (address.host, address.port, address.database, address.tls) == ("::1", 7000, 3, True)
     assert (address.username, address.password, address.name, address.copies) == ("user", "p@ss", "team", 2)
@@ -689,7 +663,6 @@ def test_a_url_is_read_whole() -> None:
 async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
     own: ValkeyServer, field: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that a newer version wrote is named, hides no other, and fails closed."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant("g1"))
         await ledger.open(grant("g2"))
@@ -703,7 +676,7 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
             await ledger.latest("call of g2", NOW)
 
 
-async def test_of_many_unreadable_approvals_ten_are_named(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_at_most_ten_unreadable_approvals_are_named(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
     names = [f"g{number:02}" for number in range(11)]
     url = own.url()
     async with ledger_on(url) as ledger:

@@ -150,7 +150,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
     ],
 )
-def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
+def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
     desk.write(text)
     with pytest.raises(SettingsError) as caught:
         desk.read()
@@ -172,7 +172,7 @@ def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> No
     assert text.endswith("}\n")
 
 
-def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
+def test_time_without_its_offset_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
     with pytest.raises(SettingsError, match="line 3: until: must name its offset"):
         desk.read()
@@ -181,7 +181,7 @@ def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
 # Whose signature it is.
 
 
-def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
+def test_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
     assert desk.write(allow("delete_customer", "a"), by=("dana", "dana")).read().signers == ("dana",)
     assert desk.write(allow("delete_customer", "a"), by=("dana", "lee", "dana")).read().signers == ("dana", "lee")
 
@@ -209,7 +209,7 @@ def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
         "one wrong of two",
     ],
 )
-def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
+def test_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
     desk.write(allow("delete_customer", "a"))
     desk.keys.write_text(line)
     if good:
@@ -219,7 +219,7 @@ def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -
         desk.read()
 
 
-def test_a_key_of_another_person_is_never_replaced() -> None:
+def test_key_of_a_known_name_is_never_replaced() -> None:
     text = with_key("", "dana", public(DANA))
     assert with_key(text, "dana", public(DANA)) == text
     assert tomllib.loads(with_key(text, "lee", public(LEE))) == {"dana": public(DANA), "lee": public(LEE)}
@@ -227,8 +227,7 @@ def test_a_key_of_another_person_is_never_replaced() -> None:
         with_key(text, "dana", public(LEE))
 
 
-def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
-    """One plan has one signature of each person, to the letter."""
+def test_altered_signature_text_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     (mark,) = parsed(signatures_of(desk.file).read_bytes())
     for value in (mark.value + " ", mark.value[:4] + "\n" + mark.value[4:], mark.value[:-4]):
@@ -238,7 +237,7 @@ def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("place", ["the plan", "its signatures"])
-def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -> None:
+def test_plan_with_one_changed_byte_is_refused(desk: Desk, place: str) -> None:
     desk.write(allow("delete_customer", "a"))
     file = desk.file if place == "the plan" else signatures_of(desk.file)
     whole = file.read_bytes()
@@ -256,7 +255,7 @@ def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -
     assert desk.read().signers == ("dana",)
 
 
-def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
+def test_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, {}, new_key())
     signatures_of(desk.file).write_bytes(written((forged,)))
@@ -264,7 +263,7 @@ def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
         desk.read()
 
 
-def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
+def test_plan_of_an_unknown_signer_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     stranger = new_key()
     signatures_of(desk.file).write_bytes(
@@ -274,7 +273,7 @@ def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
         desk.read()
 
 
-def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
+def test_one_invalid_signature_refuses_the_plan(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, desk.account, {}, DANA), sign(data, "lee", NOW, desk.account, {}, DANA))
@@ -284,7 +283,7 @@ def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
-def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> None:
+def test_unsigned_plan_is_refused(desk: Desk, content: bytes) -> None:
     desk.write(allow("delete_customer", "a"))
     signatures_of(desk.file).write_bytes(content)
     with pytest.raises(SettingsError, match="A person signs it with: fastn-mcp plan approve"):
@@ -294,7 +293,7 @@ def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> Non
         desk.read()
 
 
-def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> None:
+def test_plan_for_another_account_or_expired_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
         desk.read(replace(desk.account, name="live at live.fastn.ai"))
@@ -340,8 +339,7 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
     assert "fsk_" not in str(caught.value)
 
 
-def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(desk: Desk) -> None:
-    """Of the plan, whether its signatures matter or not, of the signatures and of the public keys."""
+def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     keys_hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
     plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
@@ -380,7 +378,7 @@ def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(de
 
 
 @pytest.mark.posix
-def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
+def test_plan_file_that_others_can_write_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     for file in (desk.file, desk.keys, signatures_of(desk.file)):
         file.chmod(0o666)
@@ -390,8 +388,7 @@ def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
     assert desk.read()
 
 
-def test_a_key_is_of_use_only_with_its_passphrase() -> None:
-    """A key that the agent's process does not hold."""
+def test_private_key_needs_its_passphrase() -> None:
     data = sealed(DANA, "correct horse")
     assert public(opened(data, "correct horse")) == public(DANA)
     with pytest.raises(BadSignature):
@@ -467,13 +464,12 @@ def flow(timeout: int) -> CreateWorkflow:
         ),
     ],
 )
-def test_an_entry_covers_exactly_what_it_says(desk: Desk, entry: str, call: Any, covered: bool) -> None:
-    """Exact calls, or bounded patterns; an argument that is not named must not be given."""
+def test_entry_covers_exact_calls_and_patterns(desk: Desk, entry: str, call: Any, covered: bool) -> None:
+    """An argument that is not named must not be given."""
     assert any(desk.write(entry).read().covering(by_arguments(call), NOW)) is covered
 
 
-def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
-    """After expiry, nothing, also in a process that is still running."""
+def test_plan_holds_from_begin_to_expiry(desk: Desk) -> None:
     head = HEAD + "begins = 2026-11-25T10:00:00Z\n"
     plan = desk.write(allow("delete_customer", "a"), head).read()
     call = DeleteCustomer(customer_id="a")
@@ -492,7 +488,7 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
         RunWorkflow(workflow_id="w", input={"ü": "字\U0001f511"}),
     ],
 )
-def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
+def test_entry_named_by_a_refusal_allows_the_call(desk: Desk, call: Any) -> None:
     resolved = by_arguments(call)
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     plan = desk.write(would_allow(call) + "\n").read()
@@ -500,7 +496,7 @@ def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: A
     assert "1 x " in "\n".join(plan.words())
 
 
-def test_an_entry_says_in_words_what_it_bounds() -> None:
+def test_entry_is_described_in_words() -> None:
     conditions = {"environment": Choice((Glob("test"), Glob("dev"))), "timeout_ms": Choice((5,))}
     bounded = PlannedCalls("p", "b", "run_workflow", ("wf_1", "wf_2"), None, conditions, 3, 1)
     assert bounded.words() == (
@@ -517,8 +513,7 @@ async def customers(world: World) -> list[str]:
     return [row.id for row in await world.rows(ListCustomers())]
 
 
-async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_path: Path) -> None:
-    """Whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
+async def test_plan_for_two_deletions_allows_exactly_these(desk: Desk, tmp_path: Path) -> None:
     probe = World(tmp_path)
     first, second, third, *_ = await customers(probe)
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
@@ -545,10 +540,7 @@ async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_
 @pytest.mark.parametrize(
     "more", [{"session_id": "ses_1"}, {"approval_mode": "auto"}, {"context": {"sessionId": "ses_1"}}]
 )
-async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
-    desk: Desk, tmp_path: Path, more: dict[str, Any]
-) -> None:
-    """A pattern, or any arguments, cover first messages in manual mode and nothing that may approve."""
+async def test_plan_answers_the_ai_only_with_exact_arguments(desk: Desk, tmp_path: Path, more: dict[str, Any]) -> None:
     call = AiChat.model_validate({"message": "approve", **more})
     for bounds in ('arguments = "any"', 'when = { message = "*", session_id = ["*", ""], approval_mode = "*" }'):
         world = unattended(tmp_path, desk.write(allow("ai_chat", more=f"{bounds}\ncount = 9")).read())
@@ -562,7 +554,7 @@ async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
     assert [heard.path for heard in world.changes] == ["/api/v1/ai/chat"]
 
 
-async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
+async def test_uncovered_call_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
     world = unattended(tmp_path, None)
     error = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(error, Refused)
@@ -583,14 +575,14 @@ async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it
         RunWorkflow(workflow_id="wf_0d93ee5b1f62"),
     ],
 )
-async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
+async def test_unattended_mode_never_requests_an_approval(tmp_path: Path, call: Any) -> None:
     world = unattended(tmp_path, None)
     person = FormNow(yes, world.clock)
     assert isinstance(await world.call(call, person), Refused)
     assert (person.asked, world.desk.shown, world.changes) == ([], [], [])
 
 
-async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -> None:
+async def test_count_of_an_entry_is_used_once_per_call(desk: Desk, tmp_path: Path) -> None:
     plan = desk.write(allow("create_customer", more='when = { name = "N*" }\ncount = 3')).read()
     world = unattended(tmp_path, plan)
     made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
@@ -599,8 +591,7 @@ async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -
     assert "No calls are left of plan plan.toml line 4 (count = 3)." in str(error)
 
 
-async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, tmp_path: Path) -> None:
-    """Who signs a new plan agrees to its calls anew."""
+async def test_plans_with_the_same_entries_count_separately(desk: Desk, tmp_path: Path) -> None:
     text = allow("create_customer", more='arguments = { name = "N" }')
     world = unattended(tmp_path, desk.write(text).read())
     assert isinstance(await world.call(CreateCustomer(name="N")), Done)
@@ -608,8 +599,7 @@ async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, t
     assert isinstance(await other.call(CreateCustomer(name="N")), Done)
 
 
-async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
-    """Who approved, and how, stands in the audit."""
+async def test_audit_log_names_the_plan_as_approver(desk: Desk, tmp_path: Path) -> None:
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
     assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
@@ -628,16 +618,16 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
         ('[[window]]\neffects = "write"\nopen = "Sun 00:00-01:00 UTC"', 1, False),
     ],
 )
-async def test_a_plan_answers_questions_and_overrules_nothing(
+async def test_plan_replaces_approvals_but_no_denial_or_budget(
     desk: Desk, tmp_path: Path, rules: str, signers: int, made: bool
 ) -> None:
-    """Budgets and what is denied hold whatever was signed; four eyes are two signatures."""
+    """Four eyes need two signatures."""
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }'), by=("dana", "lee")[:signers]).read()
     outcome = await unattended(tmp_path, plan, rules).call(CreateCustomer(name="N"))
     assert isinstance(outcome, Done) is made, outcome
 
 
-async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_path: Path) -> None:
+async def test_plan_replaces_approvals_in_guarded_mode(desk: Desk, tmp_path: Path) -> None:
     world = World(tmp_path)
     first, second, *_ = await customers(world)
     plan = desk.write(allow("delete_customer", first)).read()
@@ -649,7 +639,7 @@ async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_p
     assert len(person.asked) == 1
 
 
-async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk: Desk, tmp_path: Path) -> None:
+async def test_unknown_outcome_is_not_repeated_in_unattended_mode(desk: Desk, tmp_path: Path) -> None:
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }\ncount = 9')).read()
     world = unattended(tmp_path, plan)
     world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=FaultMoment.AFTER))
@@ -661,7 +651,7 @@ async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk
     assert world.desk.shown == []
 
 
-def test_a_plan_says_itself_in_words(desk: Desk) -> None:
+def test_plan_is_described_in_words(desk: Desk) -> None:
     text = (
         allow("delete_customer", "cus_1", "count = 2")
         + allow("run_workflow", "wf_*", 'when = { environment = ["test", ""] }')
@@ -690,7 +680,7 @@ def several(*targets: str) -> Tool[Any]:
     return parse(OFFERED, "apply_changes", {"changes": changes}).call
 
 
-async def test_a_plan_that_covers_every_call_of_a_batch_allows_it_and_counts_each(desk: Desk, tmp_path: Path) -> None:
+async def test_plan_allows_a_batch_if_it_covers_each_call(desk: Desk, tmp_path: Path) -> None:
     world = unattended(tmp_path, None)
     first, second, third, *_ = [str(row.id) for row in await world.rows(ListCustomers())]
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
@@ -705,9 +695,7 @@ async def test_a_plan_that_covers_every_call_of_a_batch_allows_it_and_counts_eac
     assert len(world.changes) == 2
 
 
-async def test_a_batch_of_more_calls_than_an_entry_counts_is_refused_before_its_first(
-    desk: Desk, tmp_path: Path
-) -> None:
+async def test_batch_beyond_the_count_of_an_entry_is_refused(desk: Desk, tmp_path: Path) -> None:
     world = unattended(tmp_path, None)
     ids = [str(row.id) for row in await world.rows(ListCustomers())]
     targets = json.dumps(ids[:3])
@@ -731,9 +719,7 @@ def connecting(world: World) -> tuple[CreateConnection, dict[str, Any]]:
 
 @pytest.mark.parametrize("field", ["domain", "name", "slug", "visibility"])
 @pytest.mark.parametrize("bounds", ["exact", "pattern"])
-async def test_plan_does_not_hold_once_a_record_that_it_names_changed(
-    tmp_path: Path, desk: Desk, field: str, bounds: str
-) -> None:
+async def test_plan_is_void_once_a_named_record_changed(tmp_path: Path, desk: Desk, field: str, bounds: str) -> None:
     world = unattended(tmp_path, None)
     call, row = connecting(world)
     resolved = (await world.evaluator.evaluate_call(call, "local")).resolved

@@ -236,18 +236,18 @@ def test_used_up_budget_is_named_with_its_line(file: Path) -> None:
     assert verdict.rule == "policy.toml line 1: budget"
 
 
-def test_of_several_mistakes_the_first_is_named(file: Path) -> None:
+def test_first_of_several_mistakes_is_named(file: Path) -> None:
     assert "line 2: there is no key 'a'" in wrong(file, "[breaker]\na = 1\nb = 2\n[[rule]]\nthen = 'x'")
 
 
 @pytest.mark.parametrize("text", ['x = """', "x = " + "[" * 5000, "x = " + "[" * 5000 + "]" * 5000])
-def test_what_is_no_toml_at_all_is_said_without_a_traceback(file: Path, text: str) -> None:
+def test_invalid_toml_is_refused(file: Path, text: str) -> None:
     assert str(file) in wrong(file, text)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o664])
-def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None:
+def test_policy_file_that_others_can_change_is_refused(file: Path, mode: int) -> None:
     file.write_text(RULE)
     file.chmod(mode)
     with pytest.raises(SettingsError, match=rf"changed by users other than.*chmod go-w {file}"):
@@ -256,13 +256,13 @@ def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
-def test_a_file_that_others_can_only_read_is_taken(file: Path, mode: int) -> None:
+def test_policy_file_that_others_can_read_is_accepted(file: Path, mode: int) -> None:
     file.write_text(RULE)
     file.chmod(mode)
     assert load_rules(file).rules
 
 
-def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
+def test_missing_or_binary_file_is_refused(file: Path) -> None:
     with pytest.raises(SettingsError, match=r"no policy file .*Correct the path; --policy"):
         load_rules(file.with_name("other.toml"))
     with pytest.raises(SettingsError, match="cannot be read"):
@@ -272,8 +272,7 @@ def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
         load_rules(file)
 
 
-def test_an_empty_file_changes_nothing(file: Path) -> None:
-    """The defaults of the mode, no budget, the breaker's own."""
+def test_empty_file_keeps_the_defaults(file: Path) -> None:
     rules = load_rules(file)
     policy = Policy("guarded", rules)
     assert policy.breaker == Policy("guarded").breaker
@@ -283,22 +282,21 @@ def test_an_empty_file_changes_nothing(file: Path) -> None:
     assert rules.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
 
 
-def test_the_digest_is_of_every_byte(file: Path) -> None:
-    """Any change of the file voids what was approved under it."""
+def test_digest_covers_every_byte(file: Path) -> None:
     file.write_text(RULE)
     first = load_rules(file).digest
     file.write_text(RULE + "#")
     assert first == hashlib.sha256(RULE.encode()).hexdigest() != load_rules(file).digest
 
 
-def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
+def test_breaker_keeps_defaults_of_missing_keys(file: Path) -> None:
     file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
     policy = Policy("guarded", load_rules(file))
     assert policy.breaker == (5, 90.0)
     assert policy.budgets(Effect.WRITE, datetime(2026, 3, 29, tzinfo=UTC)) == {"run": 0}
 
 
-def test_of_two_budgets_for_one_run_the_smaller_applies(file: Path) -> None:
+def test_smaller_of_two_run_budgets_applies(file: Path) -> None:
     now = datetime(2026, 3, 29, tzinfo=UTC)
     file.write_text('[budget]\nper = "run"\nwrite = 5\nspend = 1\n[budget.run]\nwrite = 9\nspend = 0\naccess = 3\n')
     rules = load_rules(file)
@@ -312,20 +310,19 @@ def test_of_two_budgets_for_one_run_the_smaller_applies(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "rate"), [("3 per 90s", (3, 90.0)), ("10 per 5m", (10, 300.0)), ("1 per 2 h", (1, 7200.0))]
 )
-def test_a_rate_of_destroying_is_a_number_and_a_time(file: Path, text: str, rate: tuple[int, float]) -> None:
+def test_rate_of_destroying_is_a_number_and_a_time(file: Path, text: str, rate: tuple[int, float]) -> None:
     assert Policy("guarded", load_rules(file)).destroy_rate == DESTROY_RATE
     file.write_text(f'[budget]\ndestroy_rate = "{text}"')
     assert Policy("guarded", load_rules(file)).destroy_rate == rate
     assert Policy("unattended", load_rules(file)).destroy_rate is None
 
 
-def test_a_rule_can_ask_for_no_more_than_a_yes_to_delete_a_customer(file: Path) -> None:
-    """One on which nothing depends is deleted on a yes, so that the rule can decide."""
+def test_rule_may_require_plain_confirmation_of_a_customer_deletion(file: Path) -> None:
     file.write_text('[[rule]]\ntool = "delete_customer"\nthen = "confirm"')
     assert len(load_rules(file).rules) == 1
 
 
-def test_a_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None:
+def test_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None:
     file.write_text(
         '[[rule]]\ntool = ["delete_trigger", "run_*"]\neffects = "destroy"\nthen = "deny"\n'
         '[[rule]]\neffects = ["trash", "spend"]\nthen = "deny"\n'
@@ -345,8 +342,7 @@ def test_rule_names_tools_whatever_the_case() -> None:
         named("remove_secret")
 
 
-def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
-    """A condition holds for each of the rule's tools."""
+def test_argument_of_two_types_cannot_be_compared() -> None:
     tools: list[Any] = [
         SimpleNamespace(
             model_fields=["size"],
@@ -359,7 +355,7 @@ def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
         condition(("rule", 0, "when", "size"), tools, 1, loosens=False)
 
 
-def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:
+def test_example_and_cookbook_recipes_are_valid(file: Path) -> None:
     recipes = [part.partition("```")[0] for part in DOCUMENTED.read_text(encoding="utf-8").split("```toml\n")[1:]]
     assert len(recipes) > 5
     for text in [EXAMPLE.read_text(encoding="utf-8"), *recipes]:

@@ -54,7 +54,7 @@ def at(text: str) -> datetime:
         ("Sat 22:00-06:00 Europe/Berlin", "2026-10-25T05:00:00", False),
     ],
 )
-def test_hours_are_what_the_clock_on_the_wall_shows(text: str, moment: str, is_open: bool) -> None:
+def test_hours_are_local_time(text: str, moment: str, is_open: bool) -> None:
     assert hours(text).open_at(at(moment)) is is_open
 
 
@@ -78,7 +78,7 @@ def test_hours_are_what_the_clock_on_the_wall_shows(text: str, moment: str, is_o
         ("", "form"),
     ],
 )
-def test_what_are_no_hours_is_refused_by_what_is_wrong(text: str, problem: str) -> None:
+def test_invalid_hours_are_refused_with_the_reason(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         hours(text)
 
@@ -87,7 +87,7 @@ SOME = ["Mon-Thu 08:00-17:00 Europe/Berlin", "Sat,Sun 22:30-06:00 America/New_Yo
 
 
 @given(st.sampled_from(SOME), st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31)))  # noqa: DTZ001 - UTC below
-def test_the_next_opening_lies_ahead_and_is_open(text: str, moment: datetime) -> None:
+def test_next_opening_lies_ahead_and_is_open(text: str, moment: datetime) -> None:
     some, now = hours(text), moment.replace(tzinfo=UTC)
     opens = some.next_after(now)
     assert now < opens <= now + timedelta(days=8)
@@ -99,8 +99,8 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @pytest.mark.parametrize(("first", "last"), list(product(range(7), repeat=2)))
-def test_days_reach_from_the_first_to_the_last_that_is_named(first: int, last: int) -> None:
-    """Across the end of the week too, and for the last minute of the hour."""
+def test_day_ranges_include_both_ends(first: int, last: int) -> None:
+    """Also across the end of the week and for the last minute of the hour."""
     some = hours(f"{DAYS[first]}-{DAYS[last]} 08:00-08:59 UTC")
     named = {first}
     while last not in named:
@@ -120,13 +120,12 @@ def test_days_reach_from_the_first_to_the_last_that_is_named(first: int, last: i
         ("Wed 00:15-24:00 Asia/Kathmandu", "2026-11-24T18:20", "2026-11-24T18:30"),
     ],
 )
-def test_the_next_opening_is_the_first_one(text: str, moment: str, opens: str) -> None:
+def test_next_opening_is_the_first_one(text: str, moment: str, opens: str) -> None:
     assert hours(text).next_after(at(moment)) == at(opens)
 
 
 @pytest.mark.skipif(find_spec("tzdata") is not None, reason="the package tzdata is installed")
-def test_a_machine_without_time_zones_is_told_what_to_install() -> None:
-    """The name in the file is not what is wrong."""
+def test_missing_time_zone_data_is_reported() -> None:
     reset_tzpath(to=[])
     ZoneInfo.clear_cache()
     try:

@@ -49,7 +49,7 @@ UNSET: dict[str, Any] = {"status": None, "extra": None}
 
 
 @pytest.mark.parametrize("effect", Effect)
-def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> None:
+def test_decision_of_each_effect_in_each_mode(effect: Effect) -> None:
     said = [
         Policy(mode).decide(make_situation(CALLS[effect], effect, NOW)).decision.value
         for mode in ("guarded", "manual", "auto")
@@ -59,7 +59,7 @@ def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("effect", Effect)
-def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effect) -> None:
+def test_live_key_never_requires_less_than_a_test_key(mode: Mode, effect: Effect) -> None:
     live, test = (least(mode, effect, live=live) for live in (True, False))
     assert test is MODES[mode][effect]
     assert live is (Decision.TYPED if effect is Effect.TRASH and test is Decision.CONFIRM else test)
@@ -68,8 +68,7 @@ def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effe
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
 @pytest.mark.parametrize("given", [{"session_id": "s"}, {"approval_mode": "auto"}])
 @pytest.mark.parametrize("effect", [Effect.SPEND, Effect.WRITE])
-def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
-    """Nothing that Fastn's AI asks is answered by the agent, whatever the mode allows besides."""
+def test_ai_answers_need_an_approval_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
     call = AiChat.model_validate({"message": "yes", **given})
     verdict = Policy(mode).decide(make_situation(call, effect, NOW))
     assert call.needs_person
@@ -93,22 +92,19 @@ def test_every_verdict_names_its_rule() -> None:
 
 
 @pytest.mark.parametrize(("dependents", "decision"), [(0, "confirm"), (1, "typed"), (None, "typed")])
-def test_only_a_customer_known_to_have_nothing_is_deleted_on_a_plain_confirmation(
-    dependents: int | None, decision: str
-) -> None:
-    """Friction follows blast radius, and the unknown loosens nothing."""
+def test_only_a_customer_without_dependents_needs_plain_confirmation(dependents: int | None, decision: str) -> None:
     situation = make_situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
     assert Policy().decide(situation).decision.value == decision
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_key_in_use_is_never_revoked(mode: Mode) -> None:
+def test_key_in_use_is_never_revoked(mode: Mode) -> None:
     situation = make_situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
     assert Policy(mode).decide(situation).decision is Decision.DENY
 
 
 @pytest.mark.parametrize(("declines", "denied"), [(4, False), (5, True), (6, True)])
-def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: int, denied: bool) -> None:
+def test_five_declines_in_a_row_trip_the_default_breaker(declines: int, denied: bool) -> None:
     at = NOW - timedelta(minutes=3)
     for effect, call in CALLS.items():
         verdict = Policy("auto").decide(make_situation(call, effect, NOW, declines=declines, declined_at=at))
@@ -119,7 +115,7 @@ def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: in
             assert verdict.decision is not Decision.DENY
 
 
-def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known() -> None:
+def test_breaker_without_a_decline_time_names_the_latest_end() -> None:
     verdict = Policy().decide(make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
     assert "09:10:00 UTC at the latest" in verdict.reason
 
@@ -130,12 +126,11 @@ def test_without_a_file_there_is_no_budget_and_the_breaker_has_its_defaults() ->
     assert policy.breaker == (5, 600.0)
 
 
-def test_another_mode_is_another_policy() -> None:
+def test_digest_differs_by_mode() -> None:
     assert len({Policy(mode).digest for mode in MODES}) == len(MODES)
 
 
-def test_facts_are_read_exactly_where_they_can_decide() -> None:
-    """A call that the mode allows costs no read, unless its target can raise its effect."""
+def test_facts_are_read_only_if_they_can_decide() -> None:
     for operation in CATALOG:
         if operation.effect is Effect.READ:
             continue
@@ -149,7 +144,7 @@ def test_facts_are_read_exactly_where_they_can_decide() -> None:
         assert not Policy("read-only").needs_facts(call)
 
 
-def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
+def test_update_of_a_live_resource_is_evaluated_by_its_real_effect() -> None:
     call = UpdateWorkflow(workflow_id="wf", name="n")
     target = FastnObject.model_validate({"id": "wf"})
     assert Policy().decide(make_situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
@@ -170,8 +165,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
         assert Policy(mode, live=True).needs_facts(call) or not Policy(mode).needs_facts(call)
 
 
-def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
-    """What stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
+def test_live_key_requires_the_typed_name_to_delete_a_workflow() -> None:
     for mode in MODES:
         verdict = Policy(mode, live=True).decide(make_situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
         if mode in ("guarded", "manual", "auto"):
@@ -180,5 +174,5 @@ def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
             assert verdict.decision is Decision.DENY
 
 
-def test_the_policy_of_a_live_key_is_another_than_that_of_a_test_key() -> None:
+def test_digest_differs_by_kind_of_key() -> None:
     assert Policy(live=True).digest != Policy().digest

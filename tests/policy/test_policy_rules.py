@@ -73,18 +73,18 @@ def record(**fields: object) -> FastnObject:
 
 @pytest.mark.parametrize("decision", Decision)
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
-def test_a_default_replaces_that_of_the_mode_for_good_or_bad(judge: Judge, mode: Mode, decision: Decision) -> None:
+def test_default_of_the_file_replaces_that_of_the_mode(judge: Judge, mode: Mode, decision: Decision) -> None:
     verdict = judge(f'[defaults]\ndestroy = "{decision.value}"', DeleteCustomer(customer_id="c"), mode, dependents=0)
     assert verdict.decision is decision
     assert verdict.rule == "policy.toml line 2: default destroy"
 
 
-def test_no_default_and_no_rule_loosens_read_only(judge: Judge) -> None:
+def test_read_only_mode_cannot_be_loosened(judge: Judge) -> None:
     text = '[defaults]\nwrite = "allow"\n[[rule]]\ntool = "create_customer"\nthen = "allow"'
     assert judge(text, CreateCustomer(name="A"), "read-only").decision is Decision.DENY
 
 
-def test_what_loosens_does_so_only_by_saying_allow(judge: Judge) -> None:
+def test_only_an_allow_rule_loosens(judge: Judge) -> None:
     text = '[[rule]]\ntool = "delete_*"\nthen = "confirm"'
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
     text = '[[rule]]\ntool = "delete_*"\nthen = "allow"'
@@ -92,19 +92,18 @@ def test_what_loosens_does_so_only_by_saying_allow(judge: Judge) -> None:
     assert (verdict.decision, verdict.rule) == (Decision.ALLOW, "policy.toml line 1: rule delete_*")
 
 
-def test_an_allowing_rule_lifts_a_default_of_the_file_too(judge: Judge) -> None:
+def test_allow_rule_lifts_a_default_of_the_file(judge: Judge) -> None:
     text = '[defaults]\ndestroy = "deny"\n[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.ALLOW
     assert judge(text, DeleteSecret(secret_id="s")).decision is Decision.DENY
 
 
-def test_an_allowing_rule_beside_a_stricter_one_loosens_nothing(judge: Judge) -> None:
-    """The strictest of all that match holds, and confirm does not loosen typed."""
+def test_stricter_rule_wins_over_an_allow_rule(judge: Judge) -> None:
     text = '[[rule]]\ntool = "delete_t*"\nthen = "allow"\n[[rule]]\ntool = ["delete_*"]\nwhen = {dependents={min=0}}\n'
     assert judge(text + 'then = "confirm"', DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
 
 
-def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
+def test_rule_compares_the_real_effect(judge: Judge) -> None:
     text = '[[rule]]\neffects = ["EXTERNAL"]\nthen = "deny"'
     call = CreateTrigger(name="n", type="webhook", routes=[], status="Disabled")
     assert judge(text, call).decision is Decision.ALLOW
@@ -121,7 +120,7 @@ def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
         (None, True),
     ],
 )
-def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
+def test_deny_rule_matches_id_slug_and_name_in_any_case(
     judge: Judge, target: FastnObject | None, matches: bool
 ) -> None:
     verdict = judge('[[rule]]\ntarget = "nightly*"\nthen = "deny"', DeleteWorkflow(workflow_id="wf_1"), target=target)
@@ -139,10 +138,8 @@ def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
         (None, False),
     ],
 )
-def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
-    judge: Judge, target: FastnObject | None, matches: bool
-) -> None:
-    """An agent could rename a target, and so give itself the consent."""
+def test_allow_rule_matches_only_the_id_that_was_read(judge: Judge, target: FastnObject | None, matches: bool) -> None:
+    """An agent could rename a target to give itself the approval."""
     for call in (DeleteWorkflow(workflow_id="wf_1"), DeleteWorkflow(workflow_id="test_1")):
         verdict = judge('[[rule]]\ntarget = "test_*"\nthen = "allow"', call, target=target)
         assert (verdict.decision is Decision.ALLOW) is matches
@@ -166,20 +163,20 @@ def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
         ("*", ["acme-1"], False, False),
     ],
 )
-def test_a_pattern_is_compared_letter_by_letter_or_as_it_reads(
+def test_pattern_is_compared_exactly_or_by_appearance(
     pattern: str, value: object, exact: bool, as_it_reads: bool
 ) -> None:
-    """What allows fits exactly, what refuses or asks whatever reads the same. Only texts and ids can fit."""
+    """Allow rules compare exactly, all others by appearance."""
     assert (Glob(pattern)(value, exact=True), Glob(pattern)(value, exact=False)) == (exact, as_it_reads)
 
 
 @pytest.mark.parametrize("given", [{"name": "Nightly"}, {"name": "n", "extra": {"slug": "nightly"}}])
-def test_a_name_that_the_agent_gives_is_refused_where_its_target_would_be(judge: Judge, given: dict[str, Any]) -> None:
+def test_deny_rule_matches_the_name_of_a_new_resource(judge: Judge, given: dict[str, Any]) -> None:
     call = CreateWorkflow.model_validate(given)
     assert judge('[[rule]]\ntarget = "nightly"\nthen = "deny"', call).decision is Decision.DENY
 
 
-def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
+def test_allow_rule_does_not_match_the_name_of_a_new_resource(judge: Judge) -> None:
     text = '[[rule]]\ntarget = "test_*"\nthen = "allow"'
     assert judge(text, CreateSecret(name="test_1", value="v")).decision is Decision.CONFIRM
 
@@ -199,10 +196,9 @@ def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
         ("max = 2", "deny", None, True),
     ],
 )
-def test_dependents_that_could_not_be_counted_never_loosen(
+def test_unknown_dependents_never_loosen(
     judge: Judge, bounds: str, then: str, dependents: int | None, matches: bool
 ) -> None:
-    """Unknown, what allows does not match, and all else does."""
     text = f'[[rule]]\ntool = "delete_connector"\nwhen = {{ dependents = {{ {bounds} }} }}\nthen = "{then}"'
     verdict = judge(text, DeleteConnector(connector_id="c"), dependents=dependents)
     assert (verdict.decision.value == then) is matches
@@ -224,13 +220,13 @@ def test_dependents_that_could_not_be_counted_never_loosen(
         ('customers = "acme"', CreateApiKey(name="n", customers=["globex"]), False),
     ],
 )
-def test_a_rule_compares_arguments(judge: Judge, when: str, call: Call, matches: bool) -> None:
-    """One that was not given is an empty text, and nothing else."""
+def test_rule_compares_arguments(judge: Judge, when: str, call: Call, matches: bool) -> None:
+    """A missing argument is an empty text, and nothing else."""
     verdict = judge(f'[[rule]]\nwhen = {{ {when} }}\nthen = "deny"', call)
     assert (verdict.decision is Decision.DENY) is matches
 
 
-def test_a_rule_on_effects_compares_the_arguments_of_the_tools_that_can_have_them(judge: Judge) -> None:
+def test_rule_on_effects_compares_arguments(judge: Judge) -> None:
     text = '[[rule]]\neffects = "external"\nwhen = { environment = "live" }\nthen = "deny"'
     for environment, decision in (("live", Decision.DENY), ("test", Decision.CONFIRM)):
         assert judge(text, RunWorkflow(workflow_id="w", environment=environment)).decision is decision
@@ -239,10 +235,10 @@ def test_a_rule_on_effects_compares_the_arguments_of_the_tools_that_can_have_the
 @pytest.mark.parametrize("customer", ["acme", ""])
 @pytest.mark.parametrize("then", ["allow", "deny"])
 @pytest.mark.parametrize("given", [{"customer_ref": "crm-1"}, {"installation_id": "inst_1"}])
-def test_a_customer_that_is_named_otherwise_never_loosens(
+def test_customer_named_by_reference_never_loosens(
     judge: Judge, customer: str, then: str, given: dict[str, str]
 ) -> None:
-    """Whose a reference or an installation is cannot be known; what allows does not match, and all else does."""
+    """Which customer a reference or an installation means is unknown."""
     text = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ customer_id = "{customer}" }}\nthen = "{then}"'
     verdict = judge(text, RunWorkflow.model_validate({"workflow_id": "w", **given}))
     assert verdict.decision is (Decision.CONFIRM if then == "allow" else Decision.DENY)
@@ -251,15 +247,14 @@ def test_a_customer_that_is_named_otherwise_never_loosens(
 @pytest.mark.parametrize(
     ("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), (["ACME"], False), ([], False)]
 )
-def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], allowed: bool) -> None:
-    """One harmless item does not carry the others."""
+def test_allow_rule_needs_every_item_of_a_list(judge: Judge, customers: list[str], allowed: bool) -> None:
     text = '[[rule]]\nwhen = { customers = "acme" }\nthen = "allow"'
     verdict = judge(text, CreateApiKey(name="n", customers=customers))
     assert (verdict.decision is Decision.ALLOW) is allowed
 
 
 @pytest.mark.parametrize(("environment", "allowed"), [("test", True), ("TEST", False)])
-def test_an_argument_is_allowed_only_letter_for_letter(judge: Judge, environment: str, allowed: bool) -> None:
+def test_allow_rule_compares_arguments_exactly(judge: Judge, environment: str, allowed: bool) -> None:
     text = '[[rule]]\nwhen = { environment = "test" }\nthen = "allow"'
     verdict = judge(text, RunWorkflow(workflow_id="w", environment=environment))
     assert (verdict.decision is Decision.ALLOW) is allowed
@@ -321,7 +316,7 @@ ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
         ('customer = "acme-*"', DeleteConnection(connection_id="x"), None, True),
     ],
 )
-def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
+def test_protected_resource_and_what_belongs_to_it_are_denied(
     judge: Judge, protected: str, call: Call, target: FastnObject | None, holds: bool
 ) -> None:
     verdict = judge(f"[[protect]]\n{protected}", call, target=target)
@@ -329,7 +324,7 @@ def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
     assert verdict.rule.startswith("policy.toml line 1: protected ") is holds
 
 
-def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
+def test_protection_names_its_resource_and_reason(judge: Judge) -> None:
     verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
     assert verdict.reason == 'Customer "acme-1" is protected (acme-*). Reason: our largest customer.'
     text = '[[protect]]\napi_key = ["a", "k*"]\n'
@@ -341,7 +336,7 @@ def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
     )
 
 
-def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
+def test_protection_never_loosens_the_default(judge: Judge) -> None:
     text = '[[protect]]\ntrigger = "*"\nthen = "confirm"\n'
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
     text += '[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
@@ -373,14 +368,12 @@ open = ["Sat 10:00-12:00 UTC", "Sun 22:00-02:00 UTC"]
         ("2026-11-28T13:00", CreateCustomer(name="A"), True),
     ],
 )
-def test_an_effect_happens_only_while_a_window_of_its_own_is_open(
-    judge: Judge, moment: str, call: Call, is_open: bool
-) -> None:
+def test_effect_is_allowed_only_while_its_window_is_open(judge: Judge, moment: str, call: Call, is_open: bool) -> None:
     verdict = judge(HOURS, call, now=datetime.fromisoformat(moment).replace(tzinfo=UTC))
     assert (verdict.decision is not Decision.DENY) is is_open
 
 
-def test_a_closed_window_says_when_it_opens(judge: Judge) -> None:
+def test_closed_window_says_when_it_opens(judge: Judge) -> None:
     verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
     assert verdict.rule == "policy.toml line 2: window destroy, trash"
     assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. somebody is there.")
@@ -398,7 +391,7 @@ def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
 # --- budgets and the breaker -------------------------------------------------------------------------------------
 
 
-def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(judge: Judge) -> None:
+def test_budget_names_the_remaining_calls_and_denies_once_used_up(judge: Judge) -> None:
     text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
     inside = judge(text, call, spent={TODAY: 2})
     assert inside.decision is Decision.TYPED
@@ -411,7 +404,7 @@ def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(j
 
 
 @pytest.mark.parametrize("table", ["budget", "budget.run"])
-def test_the_only_call_of_a_budget_is_not_used_up_before_it_is_made(judge: Judge, table: str) -> None:
+def test_last_call_of_a_budget_is_still_available(judge: Judge, table: str) -> None:
     verdict = judge(f"[{table}]\ndestroy = 1", DeleteTrigger(trigger_id="t"))
     assert verdict.decision is Decision.TYPED
     assert verdict.reason.startswith("1 of 1 destroy calls are left ")
@@ -422,25 +415,23 @@ def test_the_only_call_of_a_budget_is_not_used_up_before_it_is_made(judge: Judge
     [("guarded", 9, "allow"), ("guarded", 10, "confirm"), ("manual", 0, "confirm"), ("auto", 9, "allow"),
      ("auto", 10, "confirm"), ("auto", 11, "confirm")],
 )  # fmt: skip
-def test_spending_is_free_inside_its_budget_and_asked_beyond_it(
-    judge: Judge, mode: Mode, spent: int, decision: str
-) -> None:
+def test_spending_needs_an_approval_beyond_its_budget(judge: Judge, mode: Mode, spent: int, decision: str) -> None:
     verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={TODAY: spent})
     assert verdict.decision.value == decision
 
 
-def test_a_default_for_spending_holds_inside_the_budget_too(judge: Judge) -> None:
+def test_default_for_spending_holds_inside_the_budget(judge: Judge) -> None:
     text = '[budget]\nspend = 10\n[defaults]\nspend = "confirm"'
     assert judge(text, AiChat(message="m")).decision is Decision.CONFIRM
 
 
-def test_a_budget_for_one_run_says_so(judge: Judge) -> None:
+def test_budget_for_one_run_says_so(judge: Judge) -> None:
     text, call = '[budget]\nwrite = 1\nper = "run"', CreateCustomer(name="A")
     assert judge(text, call).reason == "1 of 1 write calls are left in this run."
     assert "left in this run." in judge(text, call, spent={"run": 1}).reason
 
 
-def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
+def test_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
     text = '[breaker]\ndeclined = 2\nrest = "1h"'
     assert judge(text, CreateCustomer(name="A"), declines=1).decision is Decision.ALLOW
     rests = judge(text, CreateCustomer(name="A"), declines=2, declined_at=NOW)
@@ -448,8 +439,7 @@ def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
     assert "until 10:00:00 UTC" in rests.reason
 
 
-def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named(judge: Judge) -> None:
-    """Deny, protected resources, budgets, windows."""
+def test_first_of_equally_strict_parts_is_named(judge: Judge) -> None:
     parts = [
         ('[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n', "rule"),
         ('[[protect]]\ntrigger = "*"\n', "protected"),
@@ -619,15 +609,13 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
         ),
     ],
 )
-def test_verdict_names_its_rule_and_reason(
+def test_decision_names_its_rule_and_reason(
     judge: Judge, text: str, mode: Mode, call: Call, facts: dict[str, Any], said: tuple[str, str, str]
 ) -> None:
-    """The agent reads them, a person is shown them, and the audit log keeps them."""
     assert judge(text, call, mode, **facts) == PolicyDecision(Decision(said[0]), said[1], said[2])
 
 
-def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replicas in different time zones count the same day."""
+def test_days_and_times_are_utc(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
         time.tzset()
@@ -645,10 +633,9 @@ def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, m
     ("decision", "signers", "spares"),
     [("confirm", 1, True), ("typed", 1, True), ("four_eyes", 1, False), ("four_eyes", 2, True), ("deny", 2, False)],
 )
-def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
+def test_plan_entry_counts_as_many_approvers_as_signers(
     judge: Judge, mode: Mode, decision: str, signers: int, spares: bool
 ) -> None:
-    """It spares what is asked of so many people, and loosens nothing that is denied."""
     text = f'[[rule]]\ntool = "delete_customer"\nthen = "{decision}"\nreason = "why"' if decision != "confirm" else ""
     facts: dict[str, Any] = {"dependents": 0} if decision == "confirm" else {}
     permit = PlannedCalls("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
@@ -682,17 +669,15 @@ def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
         (ACME, GetCustomer(customer_id="c"), False),
     ],
 )
-def test_the_target_is_read_where_the_file_may_depend_on_it(
+def test_target_is_read_if_the_file_may_depend_on_it(
     policy: Callable[..., Policy], text: str, call: Call, needed: bool
 ) -> None:
-    """No rule is passed over because nothing was read."""
     found = policy(text)
     assert (found.needs_facts(call) or found.needs_records(resolved(call))) is needed
 
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
-def test_no_call_has_an_effect_that_its_tool_was_not_thought_to_have(operation: AnyOperation) -> None:
-    """A rule is refused as unreachable only where it is."""
+def test_possible_effects_include_every_effect_of_a_tool(operation: AnyOperation) -> None:
     values: dict[str, st.SearchStrategy[Any]] = {name: st.sampled_from([None, "x"]) for name in operation.model_fields}
     values |= {"status": STATUSES, "extra": st.sampled_from([None, {"enabled": True}]), "schedule": SCHEDULES}
     values |= dict.fromkeys(
@@ -751,7 +736,7 @@ modes = st.sampled_from(list(MODES))
 
 
 @given(modes, any_rules, situations, st.randoms())
-def test_the_order_of_rules_decides_nothing(
+def test_order_of_rules_does_not_matter(
     mode: Mode, rules: list[PolicyRule], situation: Situation, order: random.Random
 ) -> None:
     shuffled = order.sample(rules, len(rules))
@@ -760,26 +745,21 @@ def test_the_order_of_rules_decides_nothing(
 
 
 @given(modes, any_rules, situations)
-def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
-    mode: Mode, rules: list[PolicyRule], situation: Situation
-) -> None:
+def test_rules_without_allow_never_loosen_the_mode(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
     strict = tuple(rule for rule in rules if rule.then is not Decision.ALLOW)
     default = Policy(mode).decide(situation).decision
     assert Policy(mode, replace(EMPTY, rules=strict)).decide(situation).decision.rank >= default.rank
 
 
 @given(modes, any_rules, situations)
-def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
-    mode: Mode, rules: list[PolicyRule], situation: Situation
-) -> None:
-    """Facts that could not be learnt never loosen."""
+def test_unknown_facts_never_loosen(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
     policy = Policy(mode, replace(EMPTY, rules=tuple(rules)))
     unknown = replace(situation, resolved=replace(situation.resolved, target=None, dependents=None))
     assert policy.decide(unknown).decision.rank >= policy.decide(situation).decision.rank
 
 
 @given(any_rules, situations, decisions)
-def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
+def test_no_rule_overrides_read_only_own_key_or_breaker(
     rules: list[PolicyRule], situation: Situation, default: Decision
 ) -> None:
     defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
@@ -791,7 +771,7 @@ def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
 
 
 @given(modes, any_rules, situations, st.sampled_from([d for d in Decision if d is not Decision.ALLOW]))
-def test_no_rule_escapes_a_protection_a_window_or_a_budget(
+def test_no_rule_overrides_a_protection_or_budget(
     mode: Mode, rules: list[PolicyRule], situation: Situation, then: Decision
 ) -> None:
     file = replace(EMPTY, rules=tuple(rules))
@@ -830,10 +810,9 @@ def by_key(tmp_path: Path) -> Policy:
 @pytest.mark.parametrize(
     ("live", "write", "trash", "destroy"), [(True, "typed", "typed", "deny"), (False, "confirm", "allow", "typed")]
 )
-def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
+def test_file_distinguishes_live_and_test_keys(
     by_key: Policy, live: bool, write: str, trash: str, destroy: str
 ) -> None:
-    """[defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
     policy = replace(by_key, live=live)
     calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
     calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
@@ -844,7 +823,6 @@ def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
 
 
 def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> None:
-    """A refusal or a question names the line that a person may change."""
     write = make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW)
     trash = make_situation(DeleteWorkflow(workflow_id="w"), Effect.TRASH, NOW)
     rules = [
@@ -857,7 +835,7 @@ def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> Non
     ]
 
 
-def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:
+def test_parts_for_a_kind_of_key_are_described_in_words(by_key: Policy) -> None:
     assert isinstance(by_key.rules, FileRules)
     words = "\n".join(by_key.rules.words())
     assert "By default with a live key, write: typed." in words
@@ -865,8 +843,7 @@ def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> N
     assert "rule delete_trigger with a live key: deny. in production." in words
 
 
-def test_a_policy_file_says_every_part_of_itself_in_words(policy: Callable[..., Policy]) -> None:
-    """What the operator reads in `policy check` is what the file holds, and nothing is left out."""
+def test_every_part_of_a_policy_file_is_described_in_words(policy: Callable[..., Policy]) -> None:
     rules = policy(
         """
 [defaults]
@@ -959,14 +936,14 @@ rest = "90s"
 
 
 @pytest.mark.parametrize("condition", ["name", "new_name"])
-def test_rule_matches_an_update_that_gives_no_name(judge: Judge, condition: str) -> None:
+def test_rule_matches_an_update_without_a_name(judge: Judge, condition: str) -> None:
     text = f'[[rule]]\ntool = "update_customer"\nwhen = {{ {condition} = "" }}\nthen = "deny"\n'
     target = record(id="c1", name="Acme")
     assert judge(text, UpdateCustomer(customer_id="c1", name="X"), target=target).decision is not Decision.DENY
     assert judge(text, UpdateCustomer(customer_id="c1", admin_email="a@b.c"), target=target).decision is Decision.DENY
 
 
-def test_rule_that_allows_compares_the_name_that_an_update_gives(judge: Judge) -> None:
+def test_allow_rule_compares_the_new_name(judge: Judge) -> None:
     text = '[[rule]]\ntool = "update_customer"\nwhen = { new_name = "test-*" }\nthen = "allow"\n'
     for name, decision in (("test-1", Decision.ALLOW), ("Acme", Decision.CONFIRM)):
         call = UpdateCustomer(customer_id="c1", name=name)

@@ -26,7 +26,7 @@ from fastn_mcp.records.cron import words
         ("0 6 31 * *", "on day 31 of each month at 06:00"),
     ],
 )
-def test_a_simple_schedule_is_said_in_words(schedule: str, said: str) -> None:
+def test_simple_schedule_is_described(schedule: str, said: str) -> None:
     assert words(schedule) == said
 
 
@@ -40,6 +40,5 @@ def test_a_simple_schedule_is_said_in_words(schedule: str, said: str) -> None:
         "0 9 */2 * *",
     ],
 )  # fmt: skip
-def test_another_schedule_is_not_guessed(schedule: str) -> None:
-    """A step that does not divide the hour is not "every 45 minutes"."""
+def test_complex_schedule_is_not_described(schedule: str) -> None:
     assert words(schedule) is None

@@ -82,7 +82,6 @@ def test_label_holds_no_secret() -> None:
     id_=st.text("ab:", min_size=1, max_size=200),
 )
 def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
-    """A person can type the confirmation of any resource, exactly as it is shown."""
     typed = Label(name).typed(id_)
     assert typed is not None
     assert 0 < len(typed) <= MAX_TYPED

@@ -45,7 +45,7 @@ def test_timestamp_is_parsed_in_every_form(utc: datetime, zone: timezone, digits
      "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", [], {}, {"seconds": 5}],
 )  # fmt: skip
 def test_unreadable_timestamp_is_none(unreadable: Any) -> None:
-    """0, and the year 1 of some languages, mean never."""
+    """0 and the year 1 mean never."""
     assert parse_timestamp(unreadable) is None
 
 
@@ -86,7 +86,6 @@ def test_number_is_parsed_from_text(raw: Any, amount: float | None) -> None:
 
 
 def test_list_shows_a_numeric_time_with_its_age() -> None:
-    """Models calculate badly with Unix milliseconds."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     row: dict[str, Any] = {"createdAt": (now.timestamp() - 3600) * 1000, "lastUsed": "1795597200", "count": 1795597200}
     shown = ConciseRows(("createdAt", "lastUsed", "count"), now=now)(row)
