@@ -1,7 +1,7 @@
 """The sentences that a person reads about each call: what happens, what is lost for good, and the button."""
 
 import re
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 from pydantic import JsonValue
@@ -34,7 +34,7 @@ def used_by(
     return Dependence(tuple(Dependents(kind, count, names, more) for kind, count, names in found), gaps)
 
 
-def shown(
+def preview_of(
     tool: str,
     arguments: dict[str, Any],
     row: dict[str, Any] | None = None,
@@ -49,9 +49,9 @@ def shown(
     return preview(call, effect or call.effective, "test", target, users, "", names or {}, undoes, typed)
 
 
-def said(*args: Any, **options: Any) -> dict[str, Any]:
+def sentences_of(*args: Any, **options: Any) -> dict[str, Any]:
     """Return the sentences, without what is empty."""
-    data = cast("dict[str, Any]", shown(*args, **options).says.data())
+    data = cast("dict[str, Any]", preview_of(*args, **options).says.data())
     data["facts"] = tuple((name, fact) for name, fact in data["facts"])
     return {name: value for name, value in data.items() if value}
 
@@ -101,596 +101,528 @@ TEST_KEY = "Whoever has the key can use it. A test key acts on live connections 
 AGAIN = "itself can be created again, under a new id."
 FIRES = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
 
-TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
-    (
+
+class Case(NamedTuple):
+    """The sentences of one call. `brief` is `first` without its full stop unless it is given."""
+
+    tool: str
+    arguments: dict[str, Any]
+    first: str
+    button: str
+    brief: str = ""
+    lost: str = ""
+    then: str = ""
+    unchecked: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    row: dict[str, Any] | None = None
+    users: Dependence = NOBODY
+    names: Names | None = None
+    effect: Effect | None = None
+    typed: TypedArgument | None = None
+
+    def sentences(self) -> dict[str, Any]:
+        parts = {"first": self.first, "button": self.button, "brief": self.brief or self.first.removesuffix(".")}
+        parts |= {"lost": self.lost, "then": self.then, "unchecked": self.unchecked, "facts": self.facts}
+        return {name: part for name, part in parts.items() if part}
+
+
+CASES = [
+    Case(
         "create_customer",
-        ({"name": "Globex"},),
-        {
-            "first": 'Create customer "Globex".',
-            "button": 'Create "Globex"',
-            "brief": 'Create customer "Globex"',
-            "then": "It can be deleted again.",
-        },
+        {"name": "Globex"},
+        first='Create customer "Globex".',
+        button='Create "Globex"',
+        then="It can be deleted again.",
     ),
-    (
+    Case(
         "create_customer",
-        ({"name": "Globex", "admin_email": "a@b.c"},),
-        {
-            "first": 'Create customer "Globex" and invite "a@b.c" as its administrator.',
-            "button": 'Create "Globex" and invite "a@b.c"',
-            "brief": 'Create customer "Globex"',
-            "then": 'It can be deleted again. An invitation e-mail to "a@b.c" goes out immediately and cannot be'
-            " recalled.",
-        },
+        {"name": "Globex", "admin_email": "a@b.c"},
+        first='Create customer "Globex" and invite "a@b.c" as its administrator.',
+        button='Create "Globex" and invite "a@b.c"',
+        brief='Create customer "Globex"',
+        then='It can be deleted again. An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled.',
     ),
-    (
+    Case(
         "create_customer",
-        ({"name": "Globex", "plan": "Growth", "extra": {"owner": "Ann", "seat": 1}}, {}),
-        {
-            "first": 'Create customer "Globex" and set "owner" and "seat", which are not documented.',
-            "button": 'Create "Globex"',
-            "brief": 'Create customer "Globex"',
-            "then": "It can be deleted again.",
-            "unchecked": "Its name or slug may be taken: Fastn may overwrite something.",
-        },
+        {"name": "Globex", "plan": "Growth", "extra": {"owner": "Ann", "seat": 1}},
+        first='Create customer "Globex" and set "owner" and "seat", which are not documented.',
+        button='Create "Globex"',
+        brief='Create customer "Globex"',
+        then="It can be deleted again.",
+        unchecked="Its name or slug may be taken: Fastn may overwrite something.",
+        row={},
     ),
-    (
+    Case(
         "create_customer",
-        ({"name": "Globex", "plan": "Growth"}, CUSTOMER),
-        {
-            "first": 'Overwrite customer "Globex", which exists.',
-            "button": 'Overwrite "Globex"',
-            "brief": 'Overwrite customer "Globex"',
-            "then": f'The name or slug is taken by "c1". {BACK}',
-        },
+        {"name": "Globex", "plan": "Growth"},
+        first='Overwrite customer "Globex", which exists.',
+        button='Overwrite "Globex"',
+        brief='Overwrite customer "Globex"',
+        then=f'The name or slug is taken by "c1". {BACK}',
+        row=CUSTOMER,
     ),
-    (
+    Case(
         "update_customer",
-        ({"customer_id": "c1", "name": "Globex Exports"}, CUSTOMER),
-        {
-            "first": 'Rename customer "Globex" to "Globex Exports".',
-            "button": 'Change "Globex"',
-            "brief": 'Change customer "Globex"',
-            "then": BACK,
-        },
+        {"customer_id": "c1", "name": "Globex Exports"},
+        first='Rename customer "Globex" to "Globex Exports".',
+        button='Change "Globex"',
+        brief='Change customer "Globex"',
+        then=BACK,
+        row=CUSTOMER,
     ),
-    (
+    Case(
         "update_customer",
-        ({"customer_id": "c1", "plan": "Growth"}, CUSTOMER),
-        {
-            "first": 'Change plan of customer "Globex" from "Free" to "Growth".',
-            "button": 'Change "Globex"',
-            "brief": 'Change customer "Globex"',
-            "then": BACK,
-        },
+        {"customer_id": "c1", "plan": "Growth"},
+        first='Change plan of customer "Globex" from "Free" to "Growth".',
+        button='Change "Globex"',
+        brief='Change customer "Globex"',
+        then=BACK,
+        row=CUSTOMER,
     ),
-    (
+    Case(
         "update_customer",
-        ({"customer_id": "c1", "external_ref": "r", "admin_email": "a@b.c", "extra": {"x": 1}}, CUSTOMER),
-        {
-            "first": 'Change 2 fields of customer "Globex": external ref and admin email and set "x",'
-            " which is not documented.",
-            "button": 'Change "Globex"',
-            "brief": 'Change customer "Globex"',
-            "then": 'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled.'
-            " The rest can be changed back.",
-            "unchecked": 'Not shown by Fastn, and lost: its current "x".',
-        },
+        {"customer_id": "c1", "external_ref": "r", "admin_email": "a@b.c", "extra": {"x": 1}},
+        first='Change 2 fields of customer "Globex": external ref and admin email and set "x",'
+        " which is not documented.",
+        button='Change "Globex"',
+        brief='Change customer "Globex"',
+        then=(
+            'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled. The rest can be changed back.'
+        ),
+        unchecked='Not shown by Fastn, and lost: its current "x".',
+        row=CUSTOMER,
     ),
-    (
+    Case(
         "delete_customer",
-        (
-            {"customer_id": "c1"},
-            CUSTOMER,
-            used_by(
-                ("connections", 1, ("Shopify of Globex",)), ("secrets", 1, ("TOKEN",)), ("executions", 2, ("a", "b"))
-            ),
+        {"customer_id": "c1"},
+        first='Delete customer "Globex".',
+        button='Delete "Globex"',
+        lost='Its connection "Shopify" and its secret "TOKEN" are lost for good.',
+        then=f"Its triggers stop. The customer {AGAIN}",
+        facts=(("History", "2 runs"),),
+        row=CUSTOMER,
+        users=used_by(
+            ("connections", 1, ("Shopify of Globex",)), ("secrets", 1, ("TOKEN",)), ("executions", 2, ("a", "b"))
         ),
-        {
-            "first": 'Delete customer "Globex".',
-            "button": 'Delete "Globex"',
-            "brief": 'Delete customer "Globex"',
-            "lost": 'Its connection "Shopify" and its secret "TOKEN" are lost for good.',
-            "then": f"Its triggers stop. The customer {AGAIN}",
-            "facts": (("History", "2 runs"),),
-        },
     ),
-    (
+    Case(
         "create_connector",
-        ({"name": "Cin7", "slug": "cin7"},),
-        {
-            "first": 'Create private connector "Cin7".',
-            "button": 'Create "Cin7"',
-            "brief": 'Create connector "Cin7"',
-            "then": "It can be deleted again.",
-        },
+        {"name": "Cin7", "slug": "cin7"},
+        first='Create private connector "Cin7".',
+        button='Create "Cin7"',
+        brief='Create connector "Cin7"',
+        then="It can be deleted again.",
     ),
-    (
+    Case(
         "update_connector",
-        (
-            {"connector_id": "k1", "domain": "b.example"},
-            {"id": "k1", "name": "Cin7", "domain": "a.example"},
-            used_by(("connections", 3, ("A", "B", "C"))),
-        ),
-        {
-            "first": 'Change domain of connector "Cin7" from "a.example" to "b.example".',
-            "button": 'Change "Cin7"',
-            "brief": 'Change connector "Cin7"',
-            "then": f"The change stays in test until it is published. 3 connections use it. {BACK}",
-        },
+        {"connector_id": "k1", "domain": "b.example"},
+        first='Change domain of connector "Cin7" from "a.example" to "b.example".',
+        button='Change "Cin7"',
+        brief='Change connector "Cin7"',
+        then=f"The change stays in test until it is published. 3 connections use it. {BACK}",
+        row={"id": "k1", "name": "Cin7", "domain": "a.example"},
+        users=used_by(("connections", 3, ("A", "B", "C"))),
     ),
-    (
+    Case(
         "delete_connector",
-        (
-            {"connector_id": "k1"},
-            {"id": "k1", "name": "Cin7"},
-            used_by(
-                ("connections", 3, ("A", "B", "C")),
-                ("workflows", 5, ("x", "y", "z")),
-                ("triggers", 1, ("t",)),
-                unchecked=("workflows",),
-            ),
+        {"connector_id": "k1"},
+        first='Delete connector "Cin7".',
+        button='Delete "Cin7"',
+        lost=(
+            'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
+            " their customers have to authorise again."
         ),
-        {
-            "first": 'Delete connector "Cin7".',
-            "button": 'Delete "Cin7"',
-            "brief": 'Delete connector "Cin7"',
-            "lost": 'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
-            " their customers have to authorise again.",
-            "then": '5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
-            "unchecked": "Not checked: workflows.",
-        },
+        then='5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
+        unchecked="Not checked: workflows.",
+        row={"id": "k1", "name": "Cin7"},
+        users=used_by(
+            ("connections", 3, ("A", "B", "C")),
+            ("workflows", 5, ("x", "y", "z")),
+            ("triggers", 1, ("t",)),
+            unchecked=("workflows",),
+        ),
     ),
-    (
+    Case(
         "create_connection",
-        ({"connector_id": "k1", "customer_id": "c1", "credentials": {"token": "hunter2"}}, None, NOBODY, KATANA),
-        {
-            "first": 'Connect "Shopify" for customer "Katana".',
-            "button": 'Connect "Shopify of Katana"',
-            "brief": 'Connect "Shopify of Katana"',
-            "then": "Workflows can use it at once. It can be deleted again.",
-            "facts": (("Connector", "visibility not known, sends to an address that is not known"),),
-        },
+        {"connector_id": "k1", "customer_id": "c1", "credentials": {"token": "hunter2"}},
+        first='Connect "Shopify" for customer "Katana".',
+        button='Connect "Shopify of Katana"',
+        brief='Connect "Shopify of Katana"',
+        then="Workflows can use it at once. It can be deleted again.",
+        facts=(("Connector", "visibility not known, sends to an address that is not known"),),
+        names=KATANA,
     ),
-    (
+    Case(
         "create_connection",
-        ({"connector_id": "k2"}, None, NOBODY, None, None, "", TypedArgument("credentials", (TypedField("token"),))),
-        {
-            "first": 'Connect "k2" for the account itself. You enter its credentials.',
-            "button": "Connect it",
-            "brief": 'Connect "k2"',
-            "then": "Workflows can use it at once. It can be deleted again.",
-            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
-        },
+        {"connector_id": "k2"},
+        first='Connect "k2" for the account itself. You enter its credentials.',
+        button="Connect it",
+        brief='Connect "k2"',
+        then="Workflows can use it at once. It can be deleted again.",
+        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        typed=TypedArgument("credentials", (TypedField("token"),)),
     ),
-    (
+    Case(
         "create_connection",
-        ({"connector_id": "k2"}, None, NOBODY, None, None, "", TypedArgument("credentials", (), is_certain=False)),
-        {
-            "first": 'Connect "k2" for the account itself. You enter its credentials, if it takes any.',
-            "button": "Connect it",
-            "brief": 'Connect "k2"',
-            "then": "Workflows can use it at once. It can be deleted again.",
-            "unchecked": "Not checked: which credentials it takes.",
-            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
-        },
+        {"connector_id": "k2"},
+        first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
+        button="Connect it",
+        brief='Connect "k2"',
+        then="Workflows can use it at once. It can be deleted again.",
+        unchecked="Not checked: which credentials it takes.",
+        facts=(("Connector", "could not be read, sends to an address that is not known"),),
+        typed=TypedArgument("credentials", (), is_certain=False),
     ),
-    (
+    Case(
         "create_connection",
-        ({"connector_id": "k2"},),
-        {
-            "first": 'Connect "k2" for the account itself.',
-            "button": "Connect it",
-            "brief": 'Connect "k2"',
-            "then": "It can be deleted again.",
-            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
-        },
+        {"connector_id": "k2"},
+        first='Connect "k2" for the account itself.',
+        button="Connect it",
+        brief='Connect "k2"',
+        then="It can be deleted again.",
+        facts=(("Connector", "could not be read, sends to an address that is not known"),),
     ),
-    (
+    Case(
         "delete_connection",
-        (
-            {"connection_id": "x1"},
-            SHOP,
-            used_by(("triggers", 2, ("a", "b")), unchecked=("workflows",)),
-            KATANA,
-        ),
-        {
-            "first": 'Delete connection "TikTok Shop of Katana".',
-            "button": 'Delete "TikTok Shop of Katana"',
-            "brief": 'Delete connection "TikTok Shop of Katana"',
-            "lost": 'Its credentials are lost for good. "Katana" has to authorise again.',
-            "then": 'Triggers "a" and "b" stop.',
-            "unchecked": "Not checked: workflows.",
-        },
+        {"connection_id": "x1"},
+        first='Delete connection "TikTok Shop of Katana".',
+        button='Delete "TikTok Shop of Katana"',
+        lost='Its credentials are lost for good. "Katana" has to authorise again.',
+        then='Triggers "a" and "b" stop.',
+        unchecked="Not checked: workflows.",
+        row=SHOP,
+        users=used_by(("triggers", 2, ("a", "b")), unchecked=("workflows",)),
+        names=KATANA,
     ),
-    (
+    Case(
         "create_workflow",
-        ({"name": "stock-levels"},),
-        {
-            "first": 'Create workflow "stock-levels" as a draft.',
-            "button": 'Create "stock-levels"',
-            "brief": 'Create workflow "stock-levels"',
-            "then": "It does not run until Fastn or somebody in the dashboard publishes it."
-            " It can be moved to Trash again.",
-        },
+        {"name": "stock-levels"},
+        first='Create workflow "stock-levels" as a draft.',
+        button='Create "stock-levels"',
+        brief='Create workflow "stock-levels"',
+        then="It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash again.",
     ),
-    (
+    Case(
         "create_workflow",
-        ({"name": "stock-levels", "code": "new()"}, {"id": "w1", "name": "stock-levels"}),
-        {
-            "first": 'Overwrite workflow "stock-levels", which exists.',
-            "button": 'Overwrite "stock-levels"',
-            "brief": 'Overwrite workflow "stock-levels"',
-            "then": 'The name or slug is taken by "w1".',
-            "unchecked": "Not shown by Fastn, and lost: its current code.",
-        },
+        {"name": "stock-levels", "code": "new()"},
+        first='Overwrite workflow "stock-levels", which exists.',
+        button='Overwrite "stock-levels"',
+        brief='Overwrite workflow "stock-levels"',
+        then='The name or slug is taken by "w1".',
+        unchecked="Not shown by Fastn, and lost: its current code.",
+        row={"id": "w1", "name": "stock-levels"},
     ),
-    (
+    Case(
         "update_workflow",
-        ({"workflow_id": "w1", "code": "new()"}, FLOW),
-        {
-            "first": 'Change the code of workflow "stock-levels".',
-            "button": 'Change "stock-levels"',
-            "brief": 'Change workflow "stock-levels"',
-            "then": f"Fastn may publish new code within minutes, or not at all. {BACK}",
-            "facts": (("Which one", '"active"'),),
-        },
+        {"workflow_id": "w1", "code": "new()"},
+        first='Change the code of workflow "stock-levels".',
+        button='Change "stock-levels"',
+        brief='Change workflow "stock-levels"',
+        then=f"Fastn may publish new code within minutes, or not at all. {BACK}",
+        facts=(("Which one", '"active"'),),
+        row=FLOW,
     ),
-    (
+    Case(
         "update_workflow",
-        ({"workflow_id": "w1", "status": "inactive"}, FLOW),
-        {
-            "first": 'Switch off workflow "stock-levels".',
-            "button": 'Change "stock-levels"',
-            "brief": 'Change workflow "stock-levels"',
-            "then": BACK,
-            "facts": (("Which one", '"active"'),),
-        },
+        {"workflow_id": "w1", "status": "inactive"},
+        first='Switch off workflow "stock-levels".',
+        button='Change "stock-levels"',
+        brief='Change workflow "stock-levels"',
+        then=BACK,
+        facts=(("Which one", '"active"'),),
+        row=FLOW,
     ),
-    (
+    Case(
         "delete_workflow",
-        ({"workflow_id": "w1"}, FLOW, used_by(("triggers", 1, ("Daily sync",)), unchecked=("other callers",))),
-        {
-            "first": 'Move workflow "stock-levels" to Trash.',
-            "button": 'Move "stock-levels" to Trash',
-            "brief": 'To Trash: workflow "stock-levels"',
-            "then": 'Its trigger "Daily sync" stops. Only the dashboard can restore the workflow from Trash; its slug '
-            "and history come back with it.",
-            "unchecked": "Not checked: other callers.",
-            "facts": (("Which one", '"active"'),),
-        },
+        {"workflow_id": "w1"},
+        first='Move workflow "stock-levels" to Trash.',
+        button='Move "stock-levels" to Trash',
+        brief='To Trash: workflow "stock-levels"',
+        then=(
+            'Its trigger "Daily sync" stops. Only the dashboard can restore the workflow from Trash; its slug '
+            "and history come back with it."
+        ),
+        unchecked="Not checked: other callers.",
+        facts=(("Which one", '"active"'),),
+        row=FLOW,
+        users=used_by(("triggers", 1, ("Daily sync",)), unchecked=("other callers",)),
     ),
-    (
+    Case(
         "run_workflow",
-        (
-            {"workflow_id": "w1", "customer_id": "c1", "environment": "live", "input": {"since": "x"}},
-            {**FLOW, "connectors": [{"slug": "shopify", "mode": "SAAS"}, "cin7"]},
-            NOBODY,
-            KATANA,
+        {"workflow_id": "w1", "customer_id": "c1", "environment": "live", "input": {"since": "x"}},
+        first='Run workflow "stock-levels" now in live for customer "Katana".',
+        button='Run "stock-levels" in live',
+        brief='Run in live: "stock-levels"',
+        then='What it does in "shopify" and "cin7" cannot be taken back from here.',
+        facts=(
+            ("Which one", '"active"'),
+            ("Input", '"{\\"since\\":\\"x\\"}"'),
         ),
-        {
-            "first": 'Run workflow "stock-levels" now in live for customer "Katana".',
-            "button": 'Run "stock-levels" in live',
-            "brief": 'Run in live: "stock-levels"',
-            "then": 'What it does in "shopify" and "cin7" cannot be taken back from here.',
-            "facts": (
-                ("Which one", '"active"'),
-                ("Input", '"{\\"since\\":\\"x\\"}"'),
-            ),
-        },
+        row={**FLOW, "connectors": [{"slug": "shopify", "mode": "SAAS"}, "cin7"]},
+        names=KATANA,
     ),
-    (
+    Case(
         "run_workflow",
-        ({"workflow_id": "w1", "customer_ref": "acme", "installation_id": "inst_1", "environment": "qa"}, FLOW),
-        {
-            "first": 'Run workflow "stock-levels" now in "qa" for customer "acme" as installed by "inst_1".',
-            "button": 'Run "stock-levels" in "qa"',
-            "brief": 'Run in "qa": "stock-levels"',
-            "then": "What it does in other systems cannot be taken back from here.",
-            "facts": (("Which one", '"active"'),),
-        },
+        {"workflow_id": "w1", "customer_ref": "acme", "installation_id": "inst_1", "environment": "qa"},
+        first='Run workflow "stock-levels" now in "qa" for customer "acme" as installed by "inst_1".',
+        button='Run "stock-levels" in "qa"',
+        brief='Run in "qa": "stock-levels"',
+        then="What it does in other systems cannot be taken back from here.",
+        facts=(("Which one", '"active"'),),
+        row=FLOW,
     ),
-    (
+    Case(
         "create_trigger",
-        (
-            {
-                "name": "Hourly",
-                "type": "scheduler",
-                "schedule": "0 * * * *",
-                "timezone": "Europe/Berlin",
-                "routes": [{"routeId": "w1", "environment": "live"}, {"routeId": "w2"}],
-            },
-            None,
-            NOBODY,
-            KATANA,
-        ),
         {
-            "first": 'Create trigger "Hourly": run workflows "stock-levels" in live and "w2" every hour'
-            ' ("Europe/Berlin").',
-            "button": 'Create "Hourly"',
-            "brief": 'Create trigger "Hourly"',
-            "then": FIRES,
+            "name": "Hourly",
+            "type": "scheduler",
+            "schedule": "0 * * * *",
+            "timezone": "Europe/Berlin",
+            "routes": [{"routeId": "w1", "environment": "live"}, {"routeId": "w2"}],
         },
+        first='Create trigger "Hourly": run workflows "stock-levels" in live and "w2" every hour ("Europe/Berlin").',
+        button='Create "Hourly"',
+        brief='Create trigger "Hourly"',
+        then=FIRES,
+        names=KATANA,
     ),
-    (
+    Case(
         "create_trigger",
-        ({"name": "Hook", "type": "webhook", "authentication": "NONE", "routes": [{"routeId": "w1"}]},),
-        {
-            "first": 'Create trigger "Hook": run workflow "w1" whenever anybody calls its address.',
-            "button": 'Create "Hook"',
-            "brief": 'Create trigger "Hook"',
-            "then": FIRES,
-        },
+        {"name": "Hook", "type": "webhook", "authentication": "NONE", "routes": [{"routeId": "w1"}]},
+        first='Create trigger "Hook": run workflow "w1" whenever anybody calls its address.',
+        button='Create "Hook"',
+        brief='Create trigger "Hook"',
+        then=FIRES,
     ),
-    (
+    Case(
         "create_trigger",
-        ({"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},),
-        {
-            "first": 'Create trigger "Hook", switched off: run nothing whenever its address is called.',
-            "button": 'Create "Hook"',
-            "brief": 'Create trigger "Hook"',
-            "then": "It does not fire until it is switched on. It can be deleted again.",
-        },
+        {"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},
+        first='Create trigger "Hook", switched off: run nothing whenever its address is called.',
+        button='Create "Hook"',
+        brief='Create trigger "Hook"',
+        then="It does not fire until it is switched on. It can be deleted again.",
     ),
-    (
+    Case(
         "update_trigger",
-        (
-            {"trigger_id": "t1", "status": "Active", "schedule": "*/15 * * * *"},
-            {**HOURLY, "status": "Disabled"},
-            NOBODY,
-            {},
-            Effect.EXTERNAL,
-        ),
-        {
-            "first": 'Switch on trigger "Daily sync" and run it every 15 minutes.',
-            "button": 'Change "Daily sync"',
-            "brief": 'Change trigger "Daily sync"',
-            "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC, disabled"'),),
-        },
+        {"trigger_id": "t1", "status": "Active", "schedule": "*/15 * * * *"},
+        first='Switch on trigger "Daily sync" and run it every 15 minutes.',
+        button='Change "Daily sync"',
+        brief='Change trigger "Daily sync"',
+        then="It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
+        facts=(("Which one", '"schedule 0 15 * * * UTC, disabled"'),),
+        row={**HOURLY, "status": "Disabled"},
+        effect=Effect.EXTERNAL,
     ),
-    (
+    Case(
         "update_trigger",
-        ({"trigger_id": "t1", "schedule": "*/7 * * * *"}, HOURLY, NOBODY, {}, Effect.EXTERNAL),
-        {
-            "first": 'Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
-            "button": 'Change "Daily sync"',
-            "brief": 'Change trigger "Daily sync"',
-            "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
-        },
+        {"trigger_id": "t1", "schedule": "*/7 * * * *"},
+        first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
+        button='Change "Daily sync"',
+        brief='Change trigger "Daily sync"',
+        then="It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
+        facts=(("Which one", '"schedule 0 15 * * * UTC, active"'),),
+        row=HOURLY,
+        effect=Effect.EXTERNAL,
     ),
-    (
+    Case(
         "update_trigger",
-        ({"trigger_id": "t1", "status": "Disabled", "timezone": "CET"}, HOURLY, NOBODY, {}, Effect.EXTERNAL),
-        {
-            "first": 'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".',
-            "button": 'Change "Daily sync"',
-            "brief": 'Change trigger "Daily sync"',
-            "then": BACK,
-            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
-        },
+        {"trigger_id": "t1", "status": "Disabled", "timezone": "CET"},
+        first='Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".',
+        button='Change "Daily sync"',
+        brief='Change trigger "Daily sync"',
+        then=BACK,
+        facts=(("Which one", '"schedule 0 15 * * * UTC, active"'),),
+        row=HOURLY,
+        effect=Effect.EXTERNAL,
     ),
-    (
+    Case(
         "delete_trigger",
-        ({"trigger_id": "t1"}, {**HOURLY, "routes": []}, used_by(unchecked=("whatever uses it",))),
-        {
-            "first": 'Delete trigger "Daily sync".',
-            "button": 'Delete "Daily sync"',
-            "brief": 'Delete trigger "Daily sync"',
-            "lost": "Its id is lost for good.",
-            "then": f"The trigger {AGAIN}",
-            "unchecked": "Not checked: whatever uses it.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
-        },
+        {"trigger_id": "t1"},
+        first='Delete trigger "Daily sync".',
+        button='Delete "Daily sync"',
+        lost="Its id is lost for good.",
+        then=f"The trigger {AGAIN}",
+        unchecked="Not checked: whatever uses it.",
+        facts=(("Which one", '"schedule 0 15 * * * UTC, active"'),),
+        row={**HOURLY, "routes": []},
+        users=used_by(unchecked=("whatever uses it",)),
     ),
-    (
+    Case(
         "delete_trigger",
-        ({"trigger_id": "t1"}, {"id": "t1", "name": "Hook", "type": "webhook", "routes": []}),
-        {
-            "first": 'Delete trigger "Hook".',
-            "button": 'Delete "Hook"',
-            "brief": 'Delete trigger "Hook"',
-            "lost": "Its webhook address is lost for good.",
-            "then": f"The trigger {AGAIN}",
-            "facts": (("Which one", '"webhook"'),),
-        },
+        {"trigger_id": "t1"},
+        first='Delete trigger "Hook".',
+        button='Delete "Hook"',
+        lost="Its webhook address is lost for good.",
+        then=f"The trigger {AGAIN}",
+        facts=(("Which one", '"webhook"'),),
+        row={"id": "t1", "name": "Hook", "type": "webhook", "routes": []},
     ),
-    (
+    Case(
         "invite_user",
-        ({"email": "sam.ode@partner.example", "role": "Admin"},),
-        {
-            "first": 'Invite "sam.ode@partner.example" as "Admin".',
-            "button": 'Invite as "Admin"',
-            "brief": 'Invite as "Admin": "sam.ode@partner.example"',
-            "then": "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can take the"
-            " access back.",
-        },
+        {"email": "sam.ode@partner.example", "role": "Admin"},
+        first='Invite "sam.ode@partner.example" as "Admin".',
+        button='Invite as "Admin"',
+        brief='Invite as "Admin": "sam.ode@partner.example"',
+        then=(
+            "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can take the"
+            " access back."
+        ),
     ),
-    (
+    Case(
         "create_role",
-        ({"name": "Auditor", "parent": "Viewer", "permissions": ["audit:read", "*", "users:write"]},),
-        {
-            "first": 'Create role "Auditor" that may do everything ("*").',
-            "button": 'Create role "Auditor"',
-            "brief": 'Create role "Auditor"',
-            "then": "Only the dashboard can change or delete the role.",
-            "facts": (("Narrows", '"Viewer"'),),
-        },
+        {"name": "Auditor", "parent": "Viewer", "permissions": ["audit:read", "*", "users:write"]},
+        first='Create role "Auditor" that may do everything ("*").',
+        button='Create role "Auditor"',
+        brief='Create role "Auditor"',
+        then="Only the dashboard can change or delete the role.",
+        facts=(("Narrows", '"Viewer"'),),
     ),
-    (
+    Case(
         "create_api_key",
-        ({"name": "BI", "mode": "Live", "permissions": "Full access", "expires": "never"},),
-        {
-            "first": 'Create a Live API key "BI": full access, never expires.',
-            "button": 'Create full-access key "BI"',
-            "brief": 'Create API key "BI"',
-            "then": "Whoever has the key can do everything in this account, deletions included."
-            " You can revoke it at any time.",
-            "facts": (("Customers", "all"), ("IP addresses", "any")),
-        },
+        {"name": "BI", "mode": "Live", "permissions": "Full access", "expires": "never"},
+        first='Create a Live API key "BI": full access, never expires.',
+        button='Create full-access key "BI"',
+        brief='Create API key "BI"',
+        then=(
+            "Whoever has the key can do everything in this account, deletions included. You can revoke it at any time."
+        ),
+        facts=(("Customers", "all"), ("IP addresses", "any")),
     ),
-    (
+    Case(
         "create_api_key",
-        ({"name": "BI", "customers": ["c1", "c2"], "allowed_ips": ["10.0.0.1"]}, None, NOBODY, KATANA),
-        {
-            "first": 'Create a Test API key "BI": read only, valid for 90 days.',
-            "button": 'Create key "BI"',
-            "brief": 'Create API key "BI"',
-            "then": TEST_KEY,
-            "facts": (("Customers", '"Katana" and "c2"'), ("IP addresses", '"10.0.0.1"')),
-        },
+        {"name": "BI", "customers": ["c1", "c2"], "allowed_ips": ["10.0.0.1"]},
+        first='Create a Test API key "BI": read only, valid for 90 days.',
+        button='Create key "BI"',
+        brief='Create API key "BI"',
+        then=TEST_KEY,
+        facts=(("Customers", '"Katana" and "c2"'), ("IP addresses", '"10.0.0.1"')),
+        names=KATANA,
     ),
-    (
+    Case(
         "create_api_key",
-        ({"name": "BI", "mode": "qa", "permissions": "Operator", "expires": "2027-01-01"},),
-        {
-            "first": 'Create an API key "BI" in "qa": role "Operator", valid until "2027-01-01".',
-            "button": 'Create key "BI"',
-            "brief": 'Create API key "BI"',
-            "then": TEST_KEY,
-            "facts": (("Customers", "all"), ("IP addresses", "any")),
-        },
+        {"name": "BI", "mode": "qa", "permissions": "Operator", "expires": "2027-01-01"},
+        first='Create an API key "BI" in "qa": role "Operator", valid until "2027-01-01".',
+        button='Create key "BI"',
+        brief='Create API key "BI"',
+        then=TEST_KEY,
+        facts=(("Customers", "all"), ("IP addresses", "any")),
     ),
-    (
+    Case(
         "revoke_api_key",
-        ({"api_key_id": "4"}, {"id": 4, "name": "BI", "mode": "Live", "lastUsedAt": "2026-11-24T08:30:00Z"}),
-        {
-            "first": 'Revoke API key "BI".',
-            "button": 'Revoke "BI"',
-            "brief": 'Revoke API key "BI"',
-            "lost": "It never works again.",
-            "then": "Whatever uses it stops at once; it was last used 2026-11-24 08:30 UTC.",
-            "facts": (("Which one", '"live"'),),
-        },
+        {"api_key_id": "4"},
+        first='Revoke API key "BI".',
+        button='Revoke "BI"',
+        lost="It never works again.",
+        then="Whatever uses it stops at once; it was last used 2026-11-24 08:30 UTC.",
+        facts=(("Which one", '"live"'),),
+        row={"id": 4, "name": "BI", "mode": "Live", "lastUsedAt": "2026-11-24T08:30:00Z"},
     ),
-    (
+    Case(
         "create_secret",
-        (
-            {"name": "TOKEN", "value_from_env": "SHOP_TOKEN", "customer_id": "c1", "environment": "live"},
-            None,
-            NOBODY,
-            KATANA,
-        ),
-        {
-            "first": 'Store secret "TOKEN" for customer "Katana" in live.',
-            "button": 'Store "TOKEN"',
-            "brief": 'Store secret "TOKEN"',
-            "then": "No other secret has this name, customer and environment. It can be deleted again.",
-            "facts": (("Value", 'from the server\'s variable "SHOP_TOKEN"'),),
-        },
+        {"name": "TOKEN", "value_from_env": "SHOP_TOKEN", "customer_id": "c1", "environment": "live"},
+        first='Store secret "TOKEN" for customer "Katana" in live.',
+        button='Store "TOKEN"',
+        brief='Store secret "TOKEN"',
+        then="No other secret has this name, customer and environment. It can be deleted again.",
+        facts=(("Value", 'from the server\'s variable "SHOP_TOKEN"'),),
+        names=KATANA,
     ),
-    (
+    Case(
         "create_secret",
-        ({"name": "TOKEN"}, None, NOBODY, None, None, "", VALUE),
-        {
-            "first": 'Store secret "TOKEN". You enter its value.',
-            "button": 'Store "TOKEN"',
-            "brief": 'Store secret "TOKEN"',
-            "then": "No other secret has this name, customer and environment. It can be deleted again.",
-        },
+        {"name": "TOKEN"},
+        first='Store secret "TOKEN". You enter its value.',
+        button='Store "TOKEN"',
+        brief='Store secret "TOKEN"',
+        then="No other secret has this name, customer and environment. It can be deleted again.",
+        typed=VALUE,
     ),
-    (
+    Case(
         "create_secret",
-        ({"name": "TOKEN"}, {"id": "s1", "name": "TOKEN"}, NOBODY, None, None, "", VALUE),
-        {
-            "first": 'Overwrite secret "TOKEN". You enter its value.',
-            "button": 'Overwrite "TOKEN"',
-            "brief": 'Overwrite secret "TOKEN"',
-            "lost": "The old value is lost for good.",
-        },
+        {"name": "TOKEN"},
+        first='Overwrite secret "TOKEN". You enter its value.',
+        button='Overwrite "TOKEN"',
+        brief='Overwrite secret "TOKEN"',
+        lost="The old value is lost for good.",
+        row={"id": "s1", "name": "TOKEN"},
+        typed=VALUE,
     ),
-    (
+    Case(
         "create_secret",
-        ({"name": "TOKEN", "value": "hunter2"}, {"id": "s1", "name": "TOKEN"}),
-        {
-            "first": 'Overwrite secret "TOKEN".',
-            "button": 'Overwrite "TOKEN"',
-            "brief": 'Overwrite secret "TOKEN"',
-            "lost": "The old value is lost for good.",
-        },
+        {"name": "TOKEN", "value": "hunter2"},
+        first='Overwrite secret "TOKEN".',
+        button='Overwrite "TOKEN"',
+        lost="The old value is lost for good.",
+        row={"id": "s1", "name": "TOKEN"},
     ),
-    (
+    Case(
         "create_secret",
-        ({"name": "TOKEN", "value": "hunter2"}, {}),
-        {
-            "first": 'Store secret "TOKEN".',
-            "button": 'Store "TOKEN"',
-            "brief": 'Store secret "TOKEN"',
-            "lost": "If Fastn takes another secret for this one, its value is lost for good.",
-            "unchecked": "Not checked: whether another secret has this name, customer and environment.",
-        },
+        {"name": "TOKEN", "value": "hunter2"},
+        first='Store secret "TOKEN".',
+        button='Store "TOKEN"',
+        lost="If Fastn takes another secret for this one, its value is lost for good.",
+        unchecked="Not checked: whether another secret has this name, customer and environment.",
+        row={},
     ),
-    (
+    Case(
         "delete_secret",
-        (
-            {"secret_id": "s1"},
-            {"id": "s1", "name": "TOKEN", "customerId": "c1"},
-            used_by(("workflows", 1, ("partner-sync",)), unchecked=("workflows that read it",)),
-            KATANA,
+        {"secret_id": "s1"},
+        first='Delete secret "TOKEN" of customer "Katana".',
+        button='Delete "TOKEN"',
+        brief='Delete secret "TOKEN"',
+        lost="Its value is lost for good; somebody has to enter it again.",
+        then='Workflow "partner-sync" fails.',
+        unchecked="Not checked: workflows that read it.",
+        facts=(("Which one", '"Katana"'),),
+        row={"id": "s1", "name": "TOKEN", "customerId": "c1"},
+        users=used_by(("workflows", 1, ("partner-sync",)), unchecked=("workflows that read it",)),
+        names=KATANA,
+    ),
+    Case(
+        "ai_chat",
+        {"message": "What is wrong?"},
+        first='Ask Fastn\'s AI: "What is wrong?".',
+        button="Ask Fastn's AI",
+        then="AI credits are spent for good. It asks before each change.",
+    ),
+    Case(
+        "ai_chat",
+        {"message": "approve", "session_id": "s"},
+        first='Answer Fastn\'s AI: "approve".',
+        button="Send this answer",
+        then=(
+            'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent for good.'
+            " What it changes has to be undone by hand."
         ),
-        {
-            "first": 'Delete secret "TOKEN" of customer "Katana".',
-            "button": 'Delete "TOKEN"',
-            "brief": 'Delete secret "TOKEN"',
-            "lost": "Its value is lost for good; somebody has to enter it again.",
-            "then": 'Workflow "partner-sync" fails.',
-            "unchecked": "Not checked: workflows that read it.",
-            "facts": (("Which one", '"Katana"'),),
-        },
+        row={"id": "s", "pending": ["Delete stock-levels", {"a": 1}]},
     ),
-    (
-        "ai_chat",
-        ({"message": "What is wrong?"},),
-        {
-            "first": 'Ask Fastn\'s AI: "What is wrong?".',
-            "button": "Ask Fastn's AI",
-            "brief": 'Ask Fastn\'s AI: "What is wrong?"',
-            "then": "AI credits are spent for good. It asks before each change.",
-        },
-    ),
-    (
-        "ai_chat",
-        ({"message": "approve", "session_id": "s"}, {"id": "s", "pending": ["Delete stock-levels", {"a": 1}]}),
-        {
-            "first": 'Answer Fastn\'s AI: "approve".',
-            "button": "Send this answer",
-            "brief": 'Answer Fastn\'s AI: "approve"',
-            "then": 'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent for good.'
-            " What it changes has to be undone by hand.",
-        },
-    ),
-    (
+    Case(
         "ai_build",
-        ({"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},),
-        {
-            "first": 'Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
-            "button": "Let it build",
-            "brief": 'Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero"',
-            "then": "AI credits are spent for good. What it changes has to be undone by hand."
-            " What it builds can be deleted.",
-        },
+        {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
+        first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
+        button="Let it build",
+        then=(
+            "AI credits are spent for good. What it changes has to be undone by hand. What it builds can be deleted."
+        ),
     ),
-    (
+    Case(
         "ai_build",
-        ({"type": "agent", "prompt": "x" * 203},),
-        {
-            "first": f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
-            "button": "Let it build",
-            "brief": f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters]',
-            "then": "AI credits are spent for good. It asks before each change. What it builds can be deleted.",
-        },
+        {"type": "agent", "prompt": "x" * 203},
+        first=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
+        button="Let it build",
+        brief=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters]',
+        then="AI credits are spent for good. It asks before each change. What it builds can be deleted.",
     ),
 ]
 
 
-@pytest.mark.parametrize(("tool", "given", "expected"), TABLE, ids=[f"{n}-{row[0]}" for n, row in enumerate(TABLE)])
-def test_sentences_of_each_tool(tool: str, given: tuple[Any, ...], expected: dict[str, Any]) -> None:
-    assert said(tool, *given) == expected
+@pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case.tool}" for number, case in enumerate(CASES)])
+def test_sentences_of_each_tool(case: Case) -> None:
+    sentences = sentences_of(case.tool, case.arguments, case.row, case.users, case.names, case.effect, typed=case.typed)
+    assert sentences == case.sentences()
 
 
 def test_every_changing_tool_has_a_case() -> None:
-    assert {row[0] for row in TABLE} == {operation.tool_name() for operation in CHANGING}
+    assert {case.tool for case in CASES} == {operation.tool_name() for operation in CHANGING}
 
 
 @pytest.mark.parametrize(
@@ -718,12 +650,12 @@ def test_update_names_its_field_with_values_or_counts_fields(
     arguments: dict[str, Any], row: dict[str, Any], first: str
 ) -> None:
     """A long value or one with parts is left to the list of changes."""
-    assert said("update_customer", {"customer_id": "c1", **arguments}, row)["first"] == first
+    assert sentences_of("update_customer", {"customer_id": "c1", **arguments}, row)["first"] == first
 
 
 def test_status_is_described_as_a_switch() -> None:
     def first(row: dict[str, Any] = HOURLY, **arguments: Any) -> str:
-        return said("update_trigger", {"trigger_id": "t1", **arguments}, row)["first"]
+        return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row)["first"]
 
     off = {**HOURLY, "status": "Disabled"}
     assert first(status="Disabled") == 'Switch off trigger "Daily sync".'
@@ -764,7 +696,7 @@ def test_undocumented_status_is_never_called_switched_on_or_off(operation: Any, 
     row = {"id": "x", "name": "X", "status": "Active", "publishedVersion": "v1"}
     is_create = operation.tool_name().startswith("create_")
     call = operation.model_validate({**_REQUIRED[operation.tool_name()], "status": status})
-    sentences = " ".join(shown(operation.tool_name(), call.arguments(), None if is_create else row).says.lines())
+    sentences = " ".join(preview_of(operation.tool_name(), call.arguments(), None if is_create else row).says.lines())
     is_known = status.casefold() in map(str.casefold, _known(operation, "status"))
     assert any(said in sentences.lower() for said in ("switch off", "switch on", "switched")) <= is_known
     if not is_known:
@@ -775,7 +707,7 @@ def test_undocumented_status_is_never_called_switched_on_or_off(operation: Any, 
 def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
 
     def then(row: dict[str, Any], effect: Effect, **arguments: Any) -> str:
-        return said("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
+        return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
 
     off = {**HOURLY, "status": "Disabled"}
     fires = "It fires for real from then on. The change can be undone; what it started meanwhile cannot."
@@ -800,7 +732,9 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
 )
 def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> None:
     arguments = {"name": "T", "routes": [{"workflowId": "w1", "environment": "qa"}], **given}
-    assert said("create_trigger", arguments)["first"] == f'Create trigger "T": run workflow "w1" in "qa" {when}.'
+    assert (
+        sentences_of("create_trigger", arguments)["first"] == f'Create trigger "T": run workflow "w1" in "qa" {when}.'
+    )
 
 
 @pytest.mark.parametrize(
@@ -817,7 +751,7 @@ def test_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> Non
 )
 def test_role_is_described_by_its_strongest_permissions(permissions: list[str], can: str) -> None:
     """An unknown permission counts as powerful."""
-    assert said("create_role", {"name": "R", "permissions": permissions})["first"] == f'Create role "R" {can}.'
+    assert sentences_of("create_role", {"name": "R", "permissions": permissions})["first"] == f'Create role "R" {can}.'
 
 
 def test_permissions_are_shown_the_most_powerful_first() -> None:
@@ -848,7 +782,7 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
 )
 def test_deleting_a_customer_names_what_is_lost(users: Dependence, lost: str) -> None:
     """What could not be checked counts as lost."""
-    assert said("delete_customer", {"customer_id": "c1"}, CUSTOMER, users)["lost"] == lost
+    assert sentences_of("delete_customer", {"customer_id": "c1"}, CUSTOMER, users)["lost"] == lost
 
 
 @pytest.mark.parametrize(
@@ -868,15 +802,17 @@ def test_deleting_a_customer_names_what_is_lost(users: Dependence, lost: str) ->
 )
 def test_deleting_a_connector_names_the_lost_credentials(users: Dependence, credentials: str) -> None:
     whole = {"id": "k1", "name": "Cin7", "slug": "cin7"}
-    found = said("delete_connector", {"connector_id": "k1"}, whole, users)
-    assert found["lost"] == f"Its actions and events are lost for good{credentials}."
-    assert found["then"] == f"The connector {AGAIN}"
+    sentences = sentences_of("delete_connector", {"connector_id": "k1"}, whole, users)
+    assert sentences["lost"] == f"Its actions and events are lost for good{credentials}."
+    assert sentences["then"] == f"The connector {AGAIN}"
 
 
 def test_verb_agrees_with_the_number_of_users() -> None:
     def then(users: Dependence) -> str:
         row = {"id": "k1", "name": "Cin7", "domain": "a"}
-        return said("update_connector", {"connector_id": "k1", "domain": "b"}, row, users)["then"].split(". ")[1]
+        return sentences_of("update_connector", {"connector_id": "k1", "domain": "b"}, row, users)["then"].split(". ")[
+            1
+        ]
 
     assert then(used_by(("connections", 1, ("A",)))) == "1 connection uses it"
     assert then(used_by(("connections", 2, ("A", "B")))) == "2 connections use it"
@@ -885,51 +821,53 @@ def test_verb_agrees_with_the_number_of_users() -> None:
 
 def test_deleting_a_connection_names_who_has_to_authorise_again() -> None:
     row = {"id": "x1", "name": "Main", "connector": {"name": "Slack"}}
-    found = said("delete_connection", {"connection_id": "x1"}, row)
-    assert found["lost"] == "Its credentials are lost for good. Somebody has to authorise again."
-    by_id = said("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9"})
+    sentences = sentences_of("delete_connection", {"connection_id": "x1"}, row)
+    assert sentences["lost"] == "Its credentials are lost for good. Somebody has to authorise again."
+    by_id = sentences_of("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9"})
     assert by_id["lost"] == 'Its credentials are lost for good. "c9" has to authorise again.'
-    by_row = said("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9", "endOrg": {"name": "Nine"}})
+    by_row = sentences_of(
+        "delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9", "endOrg": {"name": "Nine"}}
+    )
     assert by_row["lost"] == 'Its credentials are lost for good. "Nine" has to authorise again.'
 
 
 def test_update_names_values_that_cannot_be_restored() -> None:
     row = {"id": "k1", "name": "Cin7", "authMethods": [{"type": "BEARER", "config": {"token": "hunter2"}}]}
     methods = {"auth_methods": [{"type": "BASIC"}]}
-    only = said("update_connector", {"connector_id": "k1", **methods}, row)
+    only = sentences_of("update_connector", {"connector_id": "k1", **methods}, row)
     assert only["lost"] == "Its current auth methods will be lost."
     assert only["then"] == "The change stays in test until it is published."
-    more = said("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
+    more = sentences_of("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
     assert more["then"] == "The change stays in test until it is published. The rest can be changed back."
-    hidden = said("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
+    hidden = sentences_of("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
     assert hidden["unchecked"] == "Not shown by Fastn, and lost: its current description and domain."
     assert "lost" not in hidden
 
 
 def test_run_names_at_most_five_apps() -> None:
-    for apps in ([], [{"mode": "SAAS"}], ["a"] * 6, "shopify", None):
-        found = said("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
-        assert found["then"] == "What it does in other systems cannot be taken back from here."
-    five = said("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": [{"name": "A", "slug": "a"}] * 5})
+    for apps in ([], [{"mode": "SAAS"}], ["a", {}], ["a"] * 6, "shopify", None):
+        sentences = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
+        assert sentences["then"] == "What it does in other systems cannot be taken back from here."
+    five = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": [{"name": "A", "slug": "a"}] * 5})
     assert five["then"].count('"A"') == 5
 
 
 def test_long_name_is_left_out_of_the_button() -> None:
     for length, on_button in ((40, f'Delete "{"n" * 40}"'), (41, "Delete this customer")):
-        found = said("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "n" * length})
-        assert found["button"] == on_button
-        assert found["first"] == f'Delete customer "{"n" * length}".'
-    role = said("create_role", {"name": "n" * 41, "permissions": ["usage:view"]})
+        sentences = sentences_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "n" * length})
+        assert sentences["button"] == on_button
+        assert sentences["first"] == f'Delete customer "{"n" * length}".'
+    role = sentences_of("create_role", {"name": "n" * 41, "permissions": ["usage:view"]})
     assert role["button"] == "Create this role"
-    key = said("create_api_key", {"name": "n" * 41})
+    key = sentences_of("create_api_key", {"name": "n" * 41})
     assert key["button"] == "Create this key"
-    assert said("invite_user", {"email": "a@b.c", "role": "r" * 38})["button"] == f'Invite as "{"r" * 38}"'
-    assert said("invite_user", {"email": "a@b.c", "role": "r" * 39})["button"] == "Invite this person"
+    assert sentences_of("invite_user", {"email": "a@b.c", "role": "r" * 38})["button"] == f'Invite as "{"r" * 38}"'
+    assert sentences_of("invite_user", {"email": "a@b.c", "role": "r" * 39})["button"] == "Invite this person"
 
 
 def test_undo_names_the_change_that_it_reverts() -> None:
-    found = said("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="what was done 2 hours ago")
-    assert found == {
+    sentences = sentences_of("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="what was done 2 hours ago")
+    assert sentences == {
         "first": 'Undo what was done 2 hours ago: delete customer "Globex".',
         "button": 'Undo: Delete "Globex"',
         "brief": 'Undo: Delete customer "Globex"',
@@ -939,7 +877,7 @@ def test_undo_names_the_change_that_it_reverts() -> None:
 
 
 def test_sentences_are_stored_and_loaded() -> None:
-    says = shown("create_api_key", {"name": "BI"}).says
+    says = preview_of("create_api_key", {"name": "BI"}).says
     assert read({"says": says.data()}) == says
     assert read({}) is None
     assert says.lines() == [says.first, says.then, "Customers: all. IP addresses: any."]
@@ -973,9 +911,6 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
     ("run_workflow", {"workflow_id": "w1", "environment": "live"}, FLOW, {"first": "now in live."}),
     ("run_workflow", IN_TEST, {**FLOW, "connectors": ["cin7"]}, {"then": 'in "cin7" cannot'}),
     ("run_workflow", IN_TEST, {**FLOW, "connectors": [{"name": "X", "slug": "x"}, *"abcd"]}, {"then": '"X", "a", "b"'}),
-    ("run_workflow", IN_TEST, {**FLOW, "connectors": [*"abcdef"]}, {"then": "in other systems cannot"}),
-    ("run_workflow", IN_TEST, {**FLOW, "connectors": ["a", {}]}, {"then": "in other systems cannot"}),
-    ("create_api_key", {"name": "K"}, None, {"first": "read only, valid for 90 days."}),
     ("create_role", {"name": "R", "permissions": ["x.y:read", "api_keys.v2:write"]}, None, {"first": "keys.v2:write"}),
     ("ai_build", {"type": "connector", "prompt": "it"}, None, {"first": 'build a connector: "it".'}),
     ("ai_chat", {"message": "go", "approval_mode": "auto"}, None, {"button": "Let it act without asking"}),
@@ -993,8 +928,8 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
 
 
 @pytest.mark.parametrize(("tool", "arguments", "row", "ends"), FURTHER)
-def test_sentences_end_or_contain(tool: str, arguments: dict[str, Any], row: Any, ends: dict[str, str]) -> None:
-    says = said(tool, arguments, row)
+def test_sentences_of_special_cases(tool: str, arguments: dict[str, Any], row: Any, ends: dict[str, str]) -> None:
+    says = sentences_of(tool, arguments, row)
     for part, text in ends.items():
         assert text in says[part]
         assert says[part].endswith(text) or not text.endswith(".")
@@ -1003,14 +938,14 @@ def test_sentences_end_or_contain(tool: str, arguments: dict[str, Any], row: Any
 
 def test_permissions_are_quoted_as_names() -> None:
     names = ["api-keys:create", "x" * 2000]
-    says = said("create_role", {"name": "R", "permissions": names})
+    says = sentences_of("create_role", {"name": "R", "permissions": names})
     assert says["first"].endswith(f'powerful: "{names[0]}" and "{names[1]}".')
 
 
 def test_overwriting_create_counts_the_users() -> None:
     row = {"id": "k1", "slug": "cin7", "name": "Cin7", "domain": "a.example"}
     users = used_by(("connections", 2, ("A", "B")))
-    says = said("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
+    says = sentences_of("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
     assert says["then"] == f'The name or slug is taken by "k1". {BACK} 2 connections use it.'
 
 
@@ -1027,9 +962,11 @@ def test_overwriting_create_counts_the_users() -> None:
 )
 def test_invitation_points_out_letters_that_look_like_others(email: str, spelled: str | None) -> None:
     texts = [
-        said("invite_user", {"email": email, "role": "Viewer"})["first"],
-        said("create_customer", {"name": "Globex", "admin_email": email})["then"],
-        said("update_customer", {"customer_id": "c1", "admin_email": email}, {"id": "c1", "name": "Globex"})["then"],
+        sentences_of("invite_user", {"email": email, "role": "Viewer"})["first"],
+        sentences_of("create_customer", {"name": "Globex", "admin_email": email})["then"],
+        sentences_of("update_customer", {"customer_id": "c1", "admin_email": email}, {"id": "c1", "name": "Globex"})[
+            "then"
+        ],
     ]
     for text in texts:
         assert ("can look like them" in text) is (spelled is not None)

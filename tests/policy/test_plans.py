@@ -158,14 +158,6 @@ def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int,
     assert said in str(caught.value)
 
 
-def test_plan_names_tools_that_exist_and_change_something(desk: Desk) -> None:
-    with pytest.raises(SettingsError, match="tool: 'list_customers' only reads, which needs no plan"):
-        desk.write(allow("list_customers", "a")).read()
-    desk.write(allow("remove_customer", "X"))
-    with pytest.raises(SettingsError, match="tool: 'remove_customer' is none"):
-        desk.read()
-
-
 def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
     text = signatures_of(desk.write(allow("delete_customer", "a")).file).read_text()
     assert text.startswith('{\n  "signatures": [\n    {\n      "by": "dana",\n')
@@ -255,14 +247,6 @@ def test_plan_with_one_changed_byte_is_refused(desk: Desk, place: str) -> None:
     assert desk.read().signers == ("dana",)
 
 
-def test_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
-    forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, {}, new_key())
-    signatures_of(desk.file).write_bytes(written((forged,)))
-    with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
-        desk.read()
-
-
 def test_plan_of_an_unknown_signer_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     stranger = new_key()
@@ -278,7 +262,7 @@ def test_one_invalid_signature_refuses_the_plan(desk: Desk) -> None:
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, desk.account, {}, DANA), sign(data, "lee", NOW, desk.account, {}, DANA))
     signatures_of(desk.file).write_bytes(written(marks))
-    with pytest.raises(SettingsError, match="'lee'"):
+    with pytest.raises(SettingsError, match="the signature of 'lee' is invalid"):
         desk.read()
 
 

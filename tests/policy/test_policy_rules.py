@@ -2,11 +2,11 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -391,16 +391,10 @@ def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
 # --- budgets and the breaker -------------------------------------------------------------------------------------
 
 
-def test_budget_names_the_remaining_calls_and_denies_once_used_up(judge: Judge) -> None:
-    text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
-    inside = judge(text, call, spent={TODAY: 2})
-    assert inside.decision is Decision.TYPED
-    assert inside.reason == "1 of 3 destroy calls are left today (UTC)."
-    used_up = judge(text, call, spent={TODAY: 3, "run": 0})
-    assert used_up.decision is Decision.DENY
-    assert used_up.rule == "policy.toml line 1: budget"
-    assert used_up.reason == "The budget is used up: 0 of 3 destroy calls left until 2026-11-26 00:00 UTC."
-    assert judge(text, CreateCustomer(name="A"), spent={TODAY: 3}).decision is Decision.ALLOW
+def test_used_up_budget_denies_only_its_own_effect(judge: Judge) -> None:
+    text, spent = "[budget]\ndestroy = 3", {TODAY: 3, "run": 0}
+    assert judge(text, DeleteTrigger(trigger_id="t"), spent=spent).decision is Decision.DENY
+    assert judge(text, CreateCustomer(name="A"), spent=spent).decision is Decision.ALLOW
 
 
 @pytest.mark.parametrize("table", ["budget", "budget.run"])
@@ -423,12 +417,6 @@ def test_spending_needs_an_approval_beyond_its_budget(judge: Judge, mode: Mode, 
 def test_default_for_spending_holds_inside_the_budget(judge: Judge) -> None:
     text = '[budget]\nspend = 10\n[defaults]\nspend = "confirm"'
     assert judge(text, AiChat(message="m")).decision is Decision.CONFIRM
-
-
-def test_budget_for_one_run_says_so(judge: Judge) -> None:
-    text, call = '[budget]\nwrite = 1\nper = "run"', CreateCustomer(name="A")
-    assert judge(text, call).reason == "1 of 1 write calls are left in this run."
-    assert "left in this run." in judge(text, call, spent={"run": 1}).reason
 
 
 def test_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
@@ -459,160 +447,162 @@ OWN_KEY = (
 DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
 
 
+class DecisionCase(NamedTuple):
+    call: Call
+    decision: str
+    rule: str
+    reason: str = ""
+    text: str = ""
+    mode: Mode = "guarded"
+    facts: Mapping[str, Any] = {}
+
+
 @pytest.mark.parametrize(
-    ("text", "mode", "call", "facts", "said"),
+    "case",
     [
-        ("", "guarded", ListCustomers(), {}, ("allow", "reads", "Reads are always allowed.")),
-        (
-            "",
-            "read-only",
-            DELETION,
-            {},
-            ("deny", "mode read-only: destroy", "The mode read-only allows only reads."),
+        DecisionCase(ListCustomers(), "allow", "reads", "Reads are always allowed."),
+        DecisionCase(
+            DELETION, "deny", "mode read-only: destroy", "The mode read-only allows only reads.", mode="read-only"
         ),
-        ("", "auto", DELETION, {"own_key": True}, ("deny", "own key", OWN_KEY)),
-        (
-            "",
-            "auto",
+        DecisionCase(DELETION, "deny", "own key", OWN_KEY, mode="auto", facts={"own_key": True}),
+        DecisionCase(
             CreateCustomer(name="A"),
-            {"declines": 5, "declined_at": NOW.astimezone(timezone(timedelta(hours=2)))},
-            ("deny", "breaker", "5 declines in a row: only reads are sent until 09:10:00 UTC."),
+            "deny",
+            "breaker",
+            "5 declines in a row: only reads are sent until 09:10:00 UTC.",
+            mode="auto",
+            facts={"declines": 5, "declined_at": NOW.astimezone(timezone(timedelta(hours=2)))},
         ),
-        (
-            "",
-            "auto",
+        DecisionCase(
             CreateCustomer(name="A"),
-            {"declines": 6},
-            ("deny", "breaker", "6 declines in a row: only reads are sent until 09:10:00 UTC at the latest."),
+            "deny",
+            "breaker",
+            "6 declines in a row: only reads are sent until 09:10:00 UTC at the latest.",
+            mode="auto",
+            facts={"declines": 6},
         ),
-        ("", "guarded", DELETION, {"dependents": 1}, ("typed", "mode guarded: destroy", "")),
-        (
-            "",
-            "manual",
+        DecisionCase(DELETION, "typed", "mode guarded: destroy", "", facts={"dependents": 1}),
+        DecisionCase(
             DELETION,
-            {"dependents": 0},
-            (
-                "confirm",
-                "mode manual: destroy, nothing depends on it",
-                "The customer has no connections and no runs.",
-            ),
+            "confirm",
+            "mode manual: destroy, nothing depends on it",
+            "The customer has no connections and no runs.",
+            mode="manual",
+            facts={"dependents": 0},
         ),
-        ("", "guarded", DeleteConnector(connector_id="c"), {"dependents": 0}, ("typed", "mode guarded: destroy", "")),
-        ("", "guarded", CHAT, {}, ("confirm", "mode guarded: spend, no budget", "")),
-        ("", "manual", CHAT, {}, ("confirm", "mode manual: spend", "")),
-        (
-            "[budget]\nspend = 3",
-            "guarded",
+        DecisionCase(DeleteConnector(connector_id="c"), "typed", "mode guarded: destroy", "", facts={"dependents": 0}),
+        DecisionCase(CHAT, "confirm", "mode guarded: spend, no budget"),
+        DecisionCase(CHAT, "confirm", "mode manual: spend", mode="manual"),
+        DecisionCase(
             CHAT,
-            {"spent": {TODAY: 1}},
-            ("allow", "mode guarded: spend, inside budget", "2 of 3 spend calls are left today (UTC)."),
+            "allow",
+            "mode guarded: spend, inside budget",
+            "2 of 3 spend calls are left today (UTC).",
+            text="[budget]\nspend = 3",
+            facts={"spent": {TODAY: 1}},
         ),
-        (
-            "[budget.run]\nspend = 3",
-            "guarded",
+        DecisionCase(
             CHAT,
-            {"spent": {"run": 2}},
-            ("allow", "mode guarded: spend, inside budget", "1 of 3 spend calls are left in this run."),
+            "allow",
+            "mode guarded: spend, inside budget",
+            "1 of 3 spend calls are left in this run.",
+            text="[budget.run]\nspend = 3",
+            facts={"spent": {"run": 2}},
         ),
-        (
-            "[budget]\nspend = 9\n[budget.run]\nspend = 2",
-            "guarded",
+        DecisionCase(
             CHAT,
-            {"spent": {TODAY: 8, "run": 2}},
-            (
-                "confirm",
-                "policy.toml line 1: budget",
-                "The budget is used up: 0 of 2 spend calls left in this run.",
-            ),
+            "confirm",
+            "policy.toml line 1: budget",
+            "The budget is used up: 0 of 2 spend calls left in this run.",
+            text="[budget]\nspend = 9\n[budget.run]\nspend = 2",
+            facts={"spent": {TODAY: 8, "run": 2}},
         ),
-        (
-            "[budget]\ndestroy = 9",
-            "guarded",
+        DecisionCase(
             DELETION,
-            {"dependents": 0, "spent": {TODAY: 2}},
-            (
-                "confirm",
-                "mode guarded: destroy, nothing depends on it",
-                "The customer has no connections and no runs. 7 of 9 destroy calls are left today (UTC).",
-            ),
+            "confirm",
+            "mode guarded: destroy, nothing depends on it",
+            "The customer has no connections and no runs. 7 of 9 destroy calls are left today (UTC).",
+            text="[budget]\ndestroy = 9",
+            facts={"dependents": 0, "spent": {TODAY: 2}},
         ),
-        (
-            "[budget]\naccess = 9",
-            "unattended",
+        DecisionCase(
             CreateApiKey(name="A"),
-            {},
-            ("deny", "no plan", "Nobody can be asked (mode unattended: access), and no plan covers this call."),
+            "deny",
+            "no plan",
+            "Nobody can be asked (mode unattended: access), and no plan covers this call.",
+            text="[budget]\naccess = 9",
+            mode="unattended",
         ),
-        (
-            "[budget]\nwrite = 1",
-            "auto",
+        DecisionCase(
             CreateCustomer(name="A"),
-            {"spent": {TODAY: 2}},
-            (
-                "deny",
-                "policy.toml line 1: budget",
-                "The budget is used up: 0 of 1 write calls left until 2026-11-26 00:00 UTC.",
-            ),
+            "deny",
+            "policy.toml line 1: budget",
+            "The budget is used up: 0 of 1 write calls left until 2026-11-26 00:00 UTC.",
+            text="[budget]\nwrite = 1",
+            mode="auto",
+            facts={"spent": {TODAY: 2}},
         ),
-        (
-            "[budget]\nspend = 3",
-            "unattended",
+        DecisionCase(
             CHAT,
-            {},
-            ("allow", "mode unattended: spend, inside budget", "3 of 3 spend calls are left today (UTC)."),
+            "allow",
+            "mode unattended: spend, inside budget",
+            "3 of 3 spend calls are left today (UTC).",
+            text="[budget]\nspend = 3",
+            mode="unattended",
         ),
-        (
-            "[budget.run]\nwrite = 3",
-            "guarded",
+        DecisionCase(
             CreateCustomer(name="A"),
-            {},
-            ("allow", "mode guarded: write", "3 of 3 write calls are left in this run."),
+            "allow",
+            "mode guarded: write",
+            "3 of 3 write calls are left in this run.",
+            text="[budget.run]\nwrite = 3",
         ),
-        (
-            "[budget]\nwrite = 9\n[budget.run]\nwrite = 4",
-            "guarded",
+        DecisionCase(
             CreateCustomer(name="A"),
-            {"spent": {TODAY: 8, "run": 2}},
-            ("allow", "mode guarded: write", "1 of 9 write calls are left today (UTC)."),
+            "allow",
+            "mode guarded: write",
+            "1 of 9 write calls are left today (UTC).",
+            text="[budget]\nwrite = 9\n[budget.run]\nwrite = 4",
+            facts={"spent": {TODAY: 8, "run": 2}},
         ),
-        (
-            "",
-            "guarded",
+        DecisionCase(
             DELETION,
-            {"destroyed": 3},
-            ("typed", "mode guarded: destroy", "7 of 10 approvals that destroy are left in 5 minutes."),
+            "typed",
+            "mode guarded: destroy",
+            "7 of 10 approvals that destroy are left in 5 minutes.",
+            facts={"destroyed": 3},
         ),
-        (
-            "",
-            "auto",
+        DecisionCase(
             DELETION,
-            {"destroyed": 12},
-            ("typed", "mode auto: destroy", "0 of 10 approvals that destroy are left in 5 minutes."),
+            "typed",
+            "mode auto: destroy",
+            "0 of 10 approvals that destroy are left in 5 minutes.",
+            mode="auto",
+            facts={"destroyed": 12},
         ),
-        (
-            "",
-            "unattended",
+        DecisionCase(
             DELETION,
-            {"destroyed": 3},
-            ("deny", "no plan", "Nobody can be asked (mode unattended: destroy), and no plan covers this call."),
+            "deny",
+            "no plan",
+            "Nobody can be asked (mode unattended: destroy), and no plan covers this call.",
+            mode="unattended",
+            facts={"destroyed": 3},
         ),
-        (
-            '[budget]\nwrite = 1\nper = "run"',
-            "auto",
+        DecisionCase(
             CreateCustomer(name="A"),
-            {"spent": {"run": 1}},
-            (
-                "deny",
-                "policy.toml line 1: budget",
-                "The budget is used up: 0 of 1 write calls left in this run.",
-            ),
+            "deny",
+            "policy.toml line 1: budget",
+            "The budget is used up: 0 of 1 write calls left in this run.",
+            text='[budget]\nwrite = 1\nper = "run"',
+            mode="auto",
+            facts={"spent": {"run": 1}},
         ),
     ],
+    ids=lambda case: f"{case.mode}-{case.call.tool_name()}-{case.rule}",
 )
-def test_decision_names_its_rule_and_reason(
-    judge: Judge, text: str, mode: Mode, call: Call, facts: dict[str, Any], said: tuple[str, str, str]
-) -> None:
-    assert judge(text, call, mode, **facts) == PolicyDecision(Decision(said[0]), said[1], said[2])
+def test_decision_names_its_rule_and_reason(judge: Judge, case: DecisionCase) -> None:
+    expected = PolicyDecision(Decision(case.decision), case.rule, case.reason)
+    assert judge(case.text, case.call, case.mode, **case.facts) == expected
 
 
 def test_days_and_times_are_utc(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -833,14 +823,6 @@ def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> Non
         "policy.toml line 2: default write",
         "policy.toml line 6: default test trash",
     ]
-
-
-def test_parts_for_a_kind_of_key_are_described_in_words(by_key: Policy) -> None:
-    assert isinstance(by_key.rules, FileRules)
-    words = "\n".join(by_key.rules.words())
-    assert "By default with a live key, write: typed." in words
-    assert "By default with a test key, trash: allow." in words
-    assert "rule delete_trigger with a live key: deny. in production." in words
 
 
 def test_every_part_of_a_policy_file_is_described_in_words(policy: Callable[..., Policy]) -> None:
