@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
+from support.values import not_none
 
 from fastn_mcp.audit.chain import BEGINNING, BrokenLine, End, end_of, sealed, verify
 
@@ -33,79 +34,45 @@ def test_hash_is_sha_256_of_the_line_without_it() -> None:
     assert hashlib.sha256((before + "}").encode()).hexdigest() == own.removesuffix('"}')
 
 
-def edited(lines: list[bytes]) -> None:
-    lines[4] = lines[4].replace(b"delete_customer", b"delete_customar")
+LINES = written(9)
+BEFORE, FIFTH, AFTER = LINES[:4], LINES[4], LINES[5:]
+UNLINKED, _ = sealed(End(4, BEGINNING), {"event": "intent"})
+REWRITTEN, _ = sealed(End(4, json.loads(LINES[3])["hash"]), {"event": "intent", "tool": "get_customer"})
 
 
-def hash_edited(lines: list[bytes]) -> None:
-    lines[4] = lines[4][:-11] + b"00000000" + lines[4][-3:]
+class TamperedLog(NamedTuple):
+    name: str
+    lines: list[bytes]
+    line: int
+    problem: str
 
 
-def missing(lines: list[bytes]) -> None:
-    del lines[4]
+EDITED = "it was edited: its content does not match its hash"
+REPLACED = "it does not follow the line before it: one of the two was replaced"
+TAMPERED = [
+    TamperedLog("content", [*BEFORE, FIFTH.replace(b"delete_customer", b"delete_customar"), *AFTER], 5, EDITED),
+    TamperedLog("hash", [*BEFORE, FIFTH[:-11] + b"00000000" + FIFTH[-3:], *AFTER], 5, EDITED),
+    TamperedLog("missing", [*BEFORE, *AFTER], 5, "it is entry 6, and entry 5 should stand before it"),
+    TamperedLog("first missing", LINES[1:], 1, "it is entry 2, and entry 1 should stand before it"),
+    TamperedLog(
+        "swapped", [*BEFORE, AFTER[0], FIFTH, *AFTER[1:]], 5, "it is entry 6, and entry 5 should stand before it"
+    ),
+    TamperedLog(
+        "repeated", [*BEFORE, BEFORE[-1], FIFTH, *AFTER], 5, "it is entry 4, which does not belong after entry 4"
+    ),
+    TamperedLog("inserted", [*BEFORE, UNLINKED + b"\n", FIFTH, *AFTER], 5, REPLACED),
+    TamperedLog("rewritten", [*BEFORE, REWRITTEN + b"\n", *AFTER], 6, REPLACED),
+    TamperedLog("foreign", [*BEFORE, b"nothing of ours\n", FIFTH, *AFTER], 5, "it is not an audit entry"),
+    TamperedLog("emptied", [*BEFORE, b"\n", *AFTER], 5, "it was cut"),
+    TamperedLog("cut", [*BEFORE, FIFTH[:40] + b"\n", *AFTER], 5, "it was cut"),
+    TamperedLog("joined", [*BEFORE, FIFTH.rstrip(b"\n") + AFTER[0], *AFTER[1:]], 5, EDITED),
+]
 
 
-def first_missing(lines: list[bytes]) -> None:
-    del lines[0]
-
-
-def swapped(lines: list[bytes]) -> None:
-    lines[4], lines[5] = lines[5], lines[4]
-
-
-def repeated(lines: list[bytes]) -> None:
-    lines.insert(4, lines[3])
-
-
-def inserted(lines: list[bytes]) -> None:
-    line, _ = sealed(End(4, BEGINNING), {"event": "intent"})
-    lines.insert(4, line + b"\n")
-
-
-def written_anew(lines: list[bytes]) -> None:
-    previous = json.loads(lines[3])["hash"]
-    line, _ = sealed(End(4, previous), {"event": "intent", "tool": "get_customer"})
-    lines[4] = line + b"\n"
-
-
-def foreign(lines: list[bytes]) -> None:
-    lines.insert(4, b"nothing of ours\n")
-
-
-def emptied(lines: list[bytes]) -> None:
-    lines[4] = b"\n"
-
-
-def cut(lines: list[bytes]) -> None:
-    lines[4] = lines[4][:40] + b"\n"
-
-
-def joined(lines: list[bytes]) -> None:
-    lines[4] = lines[4].rstrip(b"\n")
-
-
-@pytest.mark.parametrize(
-    ("tamper", "line", "problem"),
-    [
-        (edited, 5, "it was edited: its content does not match its hash"),
-        (hash_edited, 5, "it was edited: its content does not match its hash"),
-        (missing, 5, "it is entry 6, and entry 5 should stand before it"),
-        (first_missing, 1, "it is entry 2, and entry 1 should stand before it"),
-        (swapped, 5, "it is entry 6, and entry 5 should stand before it"),
-        (repeated, 5, "it is entry 4, which does not belong after entry 4"),
-        (inserted, 5, "it does not follow the line before it: one of the two was replaced"),
-        (written_anew, 6, "it does not follow the line before it: one of the two was replaced"),
-        (foreign, 5, "it is not an audit entry"),
-        (emptied, 5, "it was cut"),
-        (cut, 5, "it was cut"),
-        (joined, 5, "it was edited: its content does not match its hash"),
-    ],
-)
-def test_changed_line_is_found(tamper: Callable[[list[bytes]], None], line: int, problem: str) -> None:
-    lines = written(9)
-    tamper(lines)
-    report = verify(b"".join(lines).splitlines(keepends=True))
-    assert (report.broken, report.torn) == (BrokenLine(line, problem), ())
+@pytest.mark.parametrize("log", TAMPERED, ids=lambda log: log.name)
+def test_changed_line_is_found(log: TamperedLog) -> None:
+    report = verify(log.lines)
+    assert (report.broken, report.torn) == (BrokenLine(log.line, log.problem), ())
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
@@ -145,8 +112,7 @@ def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:
 def test_accounted_torn_line_is_intact() -> None:
     lines = written(4)
     data = b"".join(lines) + b'{"n":5,"event":"int'
-    end = end_of(data)
-    assert end is not None
+    end = not_none(end_of(data))
     assert end.torn == b'{"n":5,"event":"int'
     line, _ = sealed(End(end.n, end.head, end.torn + b"\n"), {"event": "outcome", "of": "3"})
     whole = (data + b"\n" + line + b"\n").splitlines(keepends=True)

@@ -34,6 +34,9 @@ INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", 
 OUTCOME = about(AuditEvent.OUTCOME, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
 
 
+Opened = Callable[..., AuditFile]
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "audit.jsonl"
@@ -47,7 +50,7 @@ def ledger(tmp_path: Path) -> Generator[Ledger]:
 
 
 @pytest.fixture
-def opened(path: Path, ledger: Ledger) -> Generator[Callable[..., AuditFile]]:
+def opened(path: Path, ledger: Ledger) -> Generator[Opened]:
     """The log as a new process opens it."""
     logs: list[AuditFile] = []
 
@@ -75,9 +78,7 @@ def aged(file: Path, seconds: float) -> None:
     os.utime(file, (NOW.timestamp() + seconds, NOW.timestamp() + seconds))
 
 
-async def test_ledger_has_the_newest_entry_before_and_after_a_call(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile]
-) -> None:
+async def test_ledger_has_the_newest_entry_before_and_after_a_call(path: Path, ledger: Ledger, opened: Opened) -> None:
     log = opened()
     await log.settle()
     assert await ledger.audit_mark("audit.jsonl") is None
@@ -95,7 +96,7 @@ async def test_ledger_has_the_newest_entry_before_and_after_a_call(
 
 
 async def test_ledger_gets_each_entry_once(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+    path: Path, ledger: Ledger, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, int, str]] = []
 
@@ -122,7 +123,7 @@ async def test_ledger_gets_each_entry_once(
     assert told[1:] == [("audit.jsonl", 2, heads(path)[1])]
 
 
-async def test_closed_log_reads_its_end_from_the_ledger_again(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_closed_log_reads_its_end_from_the_ledger_again(path: Path, opened: Opened) -> None:
     log = opened()
     await written(log, 3)
     log.close()
@@ -134,7 +135,7 @@ async def test_closed_log_reads_its_end_from_the_ledger_again(path: Path, opened
 async def test_entry_missing_from_the_ledger_is_logged_and_sent_later(
     path: Path,
     ledger: Ledger,
-    opened: Callable[..., AuditFile],
+    opened: Opened,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -156,7 +157,7 @@ async def test_entry_missing_from_the_ledger_is_logged_and_sent_later(
 
 
 async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
-    ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
 
@@ -180,7 +181,7 @@ async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
 
 @pytest.mark.parametrize("left", [None, 0, 3])
 async def test_log_that_lost_entries_continues_its_numbers(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture, left: int | None
+    path: Path, ledger: Ledger, opened: Opened, caplog: pytest.LogCaptureFixture, left: int | None
 ) -> None:
     await written(opened(), 5)
     head = heads(path)[-1]
@@ -208,7 +209,7 @@ async def test_log_that_lost_entries_continues_its_numbers(
     assert verify(path, anchor=anchor).broken is not None
 
 
-async def test_copied_and_truncated_log_is_reported(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_copied_and_truncated_log_is_reported(path: Path, opened: Opened) -> None:
     log = opened()
     await written(log, 2)
     head = heads(path)[-1]
@@ -224,7 +225,7 @@ async def test_copied_and_truncated_log_is_reported(path: Path, opened: Callable
     assert verify(path).shortened == (3,)
 
 
-async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: Opened) -> None:
     await written(opened(), 3)
     path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
@@ -242,7 +243,7 @@ async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: 
     assert [file.name for file in log_files(path)] == ["audit.jsonl.2.gz", "audit.jsonl.1"]
 
 
-async def test_files_are_ordered_by_their_entries(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_files_are_ordered_by_their_entries(path: Path, opened: Opened) -> None:
     opened().record(INTENT)
     size = path.stat().st_size
     await written(opened(Keeping(max_bytes=size)), 2)
@@ -256,9 +257,7 @@ async def test_files_are_ordered_by_their_entries(path: Path, opened: Callable[.
     assert [file.name for file in log_files(path)] == [*names[:2], "audit.old"]
 
 
-async def test_forged_file_is_read_only_if_the_original_is_missing(
-    path: Path, opened: Callable[..., AuditFile]
-) -> None:
+async def test_forged_file_is_read_only_if_the_original_is_missing(path: Path, opened: Opened) -> None:
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
     right, forged = path.with_name("audit.000000001.jsonl"), path.with_name("audit-0.jsonl")
@@ -271,7 +270,7 @@ async def test_forged_file_is_read_only_if_the_original_is_missing(
     assert log_files(path) == [forged, path]
 
 
-async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened: Opened) -> None:
     opened().record(INTENT)
     moved = path.rename(path.with_name("audit.jsonl.1"))
     path.touch(0o600)
@@ -280,7 +279,7 @@ async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened:
 
 @pytest.mark.parametrize(("seconds", "following"), [(1, "4"), (0, "6"), (-1, "6")])
 async def test_empty_log_goes_on_after_the_newest_file(
-    path: Path, opened: Callable[..., AuditFile], seconds: float, following: str
+    path: Path, opened: Opened, seconds: float, following: str
 ) -> None:
     for name, count in (("audit-a.jsonl", 3), ("audit-b.jsonl", 5)):
         log = opened()
@@ -292,9 +291,7 @@ async def test_empty_log_goes_on_after_the_newest_file(
     assert opened().record(INTENT) == following
 
 
-async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(
-    path: Path, opened: Callable[..., AuditFile]
-) -> None:
+async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(path: Path, opened: Opened) -> None:
     """The first entry accounts for nothing that is not of the log."""
     path.with_name("audit-notes.jsonl").write_text("of somebody else\n")
     opened().record(INTENT)
@@ -303,7 +300,7 @@ async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(
     assert "torn" not in next(entries(path))
 
 
-async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, opened: Opened) -> None:
     opened().record(INTENT)
     path.with_name("audit.jsonl.1.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
@@ -313,7 +310,7 @@ async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, ope
 
 @pytest.mark.parametrize(("longest", "is_read"), [(1024, False), (1025, True)])
 async def test_compressed_file_is_read_up_to_a_maximum(
-    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, longest: int, is_read: bool
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, longest: int, is_read: bool
 ) -> None:
     opened().record(replace(INTENT, message="a" * 500))
     opened().record(INTENT)
@@ -329,7 +326,7 @@ async def test_compressed_file_is_read_up_to_a_maximum(
 
 
 async def test_end_is_read_whole_despite_partial_reads(
-    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(4):
         opened().record(INTENT)
@@ -346,7 +343,7 @@ async def test_end_is_read_whole_despite_partial_reads(
 
 
 async def test_argument_like_an_entry_is_not_an_entry(
-    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened().record(replace(INTENT, arguments={"deep": {"n": 7, "a": "b"}}))
     line = path.read_bytes()
@@ -356,7 +353,7 @@ async def test_argument_like_an_entry_is_not_an_entry(
 
 
 @pytest.mark.posix
-async def test_links_are_not_read(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_links_are_not_read(path: Path, opened: Opened) -> None:
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
     rotated = path.with_name("audit.000000001.jsonl")
@@ -369,16 +366,14 @@ async def test_links_are_not_read(path: Path, opened: Callable[..., AuditFile]) 
     assert log_files(path) == [path]
 
 
-async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, opened: Callable[..., AuditFile]) -> None:
+async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, opened: Opened) -> None:
     opened().record(INTENT)
     with path.open("a") as file:
         file.write('{"n":2,"tool":"delete_customer"}\n["event"]\n"event"\n2\nnull\n{"event":\n')
     assert [entry["n"] for entry in entries(path)] == [1]
 
 
-async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
-    path: Path, opened: Callable[..., AuditFile]
-) -> None:
+async def test_torn_line_is_accounted_for_before_the_log_is_rotated(path: Path, opened: Opened) -> None:
     await written(opened(), 2)
     os.truncate(path, path.stat().st_size - 10)
     opened(Keeping(max_bytes=1)).record(INTENT)
@@ -386,9 +381,7 @@ async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
     assert (report.broken, report.torn, report.files) == (None, (2,), (("audit.jsonl", 3),))
 
 
-async def test_torn_line_of_a_log_that_lost_entries_is_accounted_for(
-    path: Path, opened: Callable[..., AuditFile]
-) -> None:
+async def test_torn_line_of_a_log_that_lost_entries_is_accounted_for(path: Path, opened: Opened) -> None:
     await written(opened(), 2)
     os.truncate(path, 10)
     log = opened()
@@ -398,9 +391,7 @@ async def test_torn_line_of_a_log_that_lost_entries_is_accounted_for(
 
 
 @pytest.mark.parametrize(("more", "names"), [(0, ["audit.000000001.jsonl", "audit.jsonl"]), (1, ["audit.jsonl"])])
-async def test_log_is_rotated_from_its_size_on(
-    path: Path, opened: Callable[..., AuditFile], more: int, names: list[str]
-) -> None:
+async def test_log_is_rotated_from_its_size_on(path: Path, opened: Opened, more: int, names: list[str]) -> None:
     opened().record(INTENT)
     size = path.stat().st_size
     opened(Keeping(max_bytes=size + more)).record(INTENT)
@@ -409,18 +400,14 @@ async def test_log_is_rotated_from_its_size_on(
 
 
 @pytest.mark.parametrize(("seconds", "files"), [(86_399, 1), (86_400, 2)])
-async def test_log_is_rotated_when_it_is_a_day_old(
-    path: Path, opened: Callable[..., AuditFile], seconds: int, files: int
-) -> None:
+async def test_log_is_rotated_when_it_is_a_day_old(path: Path, opened: Opened, seconds: int, files: int) -> None:
     opened().record(INTENT)
     later = System(now=lambda: NOW + timedelta(seconds=seconds))
     opened(Keeping(days=3), later).record(INTENT)
     assert len(verify(path).files) == files
 
 
-async def test_expired_files_are_deleted_once_the_ledger_knows(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile]
-) -> None:
+async def test_expired_files_are_deleted_once_the_ledger_knows(path: Path, ledger: Ledger, opened: Opened) -> None:
     opened().record(INTENT)
     keeping = Keeping(max_bytes=path.stat().st_size, files=1)
     log = opened(keeping)
@@ -442,7 +429,7 @@ async def test_expired_files_are_deleted_once_the_ledger_knows(
 
 
 async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_are_verified(
-    path: Path, opened: Callable[..., AuditFile]
+    path: Path, opened: Opened
 ) -> None:
     await written(opened(), 2)
     report = verify(path, deleted=End(1, heads(path)[0]))
@@ -450,9 +437,7 @@ async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_a
 
 
 @pytest.mark.parametrize("keeping", [Keeping(files=0), Keeping(days=1)])
-async def test_several_files_expire_at_once(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], keeping: Keeping
-) -> None:
+async def test_several_files_expire_at_once(path: Path, ledger: Ledger, opened: Opened, keeping: Keeping) -> None:
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
     names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
@@ -468,7 +453,7 @@ async def test_several_files_expire_at_once(
 
 
 async def test_undeletable_file_is_not_reported_as_deleted(
-    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
@@ -490,7 +475,7 @@ async def test_undeletable_file_is_not_reported_as_deleted(
 
 
 async def test_expired_file_that_was_edited_is_not_deleted(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture
+    path: Path, ledger: Ledger, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened().record(INTENT)
     size = path.stat().st_size
@@ -512,6 +497,7 @@ async def test_expired_file_that_was_edited_is_not_deleted(
         (Keeping(files=2), 2),
         (Keeping(files=9), 3),
         (Keeping(days=1), 2),
+        (Keeping(days=9), 3),
         (Keeping(days=1, files=1), 1),
         (Keeping(days=0, files=3), 1),
     ],
@@ -526,7 +512,7 @@ async def test_file_is_kept_for_whole_days(tmp_path: Path, keeping: Keeping, lef
 
 @pytest.mark.posix
 async def test_log_that_another_process_keeps_locked_is_not_written(
-    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl: Any = pytest.importorskip("fcntl")
     monkeypatch.setattr(files, "_PATIENCE", 3)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support import stores
-from support.decisions import moved
+from support.values import not_none
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
@@ -35,7 +35,6 @@ from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateRole, ListApiKeys, RevokeApiKey
@@ -45,25 +44,6 @@ from fastn_mcp.tools.triggers import CreateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
-
-
-def ruled(folder: Path, rules: str, **more: Any) -> World:
-    path = folder / "policy.toml"
-    path.write_text(rules)
-    path.chmod(0o600)
-    return World(folder, Policy(rules=load_rules(path)), **more)
-
-
-def named(world: World, kind: str, name: str) -> str:
-    return str(world.sandbox.state.named(kind, name, by="name")["id"])
-
-
-def run(world: World) -> RunWorkflow:
-    return RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
-
-
-def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
-    return DeleteCustomer(customer_id=named(world, "customers", name))
 
 
 def form(
@@ -80,10 +60,7 @@ def temporary_approval(question: ApprovalForm) -> Approve:
 async def approved_on_the_desk(world: World, call: Any) -> str:
     """Ask for a call, and approve it there."""
     assert isinstance(await world.call(call), PendingApproval)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    assert await moved(
-        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
-    )
+    grant = await world.approve_open_request()
     return grant.id
 
 
@@ -95,10 +72,10 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("then", OUTSIDE)
 async def test_refusal_says_why_the_policy_uses_no_form(tmp_path: Path, then: str) -> None:
-    world = ruled(tmp_path, f'[[rule]]\ntool = "delete_customer"\nthen = "{then}"\n')
+    world = World.with_rules(tmp_path, f'[[rule]]\ntool = "delete_customer"\nthen = "{then}"\n')
     world.desk.identifies_people = True
     answered = form(world)
-    waits = await world.call(deletion(world), answered)
+    waits = await world.call(world.deletion(), answered)
     assert isinstance(waits, PendingApproval)
     assert (waits.where, answered.asked) == (OUTSIDE[then], [])
 
@@ -108,8 +85,8 @@ async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
     long = await world.call(CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world))
     assert isinstance(long, PendingApproval)
     assert long.where == ("Its arguments must be shown in full and are too long for a form. It lies on the desk.")
-    await world.call(run(world), form(world, seconds=0.5))
-    left = await world.call(deletion(world), form(world))
+    await world.call(world.run(), form(world, seconds=0.5))
+    left = await world.call(world.deletion(), form(world))
     assert isinstance(left, PendingApproval)
     assert left.where == (
         "This client's form was recently answered faster than a person can read, so it is not used for now. "
@@ -123,28 +100,28 @@ async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
 async def test_instant_yes_counts_only_if_it_is_typed(world: World, seconds: float, seen: bool, counts: bool) -> None:
     answered = form(world, seconds=seconds)
     answered.is_terminal = seen
-    outcome = await world.call(run(world), answered)
+    outcome = await world.call(world.run(), answered)
     assert isinstance(outcome, Done if counts else PendingApproval)
     assert len(world.changes) == int(counts)
 
 
 async def test_form_that_closes_by_itself_is_not_used_for_15_minutes(world: World) -> None:
-    call, quick, slow = run(world), form(world, seconds=0.5), form(world, Decline())
+    call, quick, slow = world.run(), form(world, seconds=0.5), form(world, Decline())
     await world.call(call, quick)
-    other = await world.dispatch(deletion(world), Caller("another", form(world)))
+    other = await world.dispatch(world.deletion(), Caller("another", form(world)))
     assert isinstance(other, Done)
     world.clock.pass_(894)  # another's form took five seconds
-    assert isinstance(await world.call(deletion(world, "Katana"), slow), PendingApproval)
+    assert isinstance(await world.call(world.deletion("Katana"), slow), PendingApproval)
     assert slow.asked == []
     world.clock.pass_(2)
-    assert isinstance(await world.call(deletion(world, "Acme Corp"), slow), Declined)
+    assert isinstance(await world.call(world.deletion("Acme Corp"), slow), Declined)
 
 
 async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_left(world: World) -> None:
     world.desk.url = "https://page.example/"
 
     async def needs_link(answered: FormNow | None) -> bool:
-        waits = await world.call(run(world), answered)
+        waits = await world.call(world.run(), answered)
         assert isinstance(waits, PendingApproval)
         return waits.needs_link
 
@@ -152,15 +129,6 @@ async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_lef
     assert await needs_link(None) is True
     world.desk.is_in_view = True
     assert await needs_link(None) is False
-
-
-async def test_dismissed_form_is_asked_again_unless_it_was_quick(world: World) -> None:
-    nobody = form(world, NoAnswer("closed"), 30)
-    for call in (run(world), deletion(world)):
-        outcome = await world.call(call, nobody)
-        assert isinstance(outcome, PendingApproval)
-        assert outcome.where == "No person answered: closed. It lies on the desk."
-    assert len(nobody.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -179,13 +147,13 @@ async def test_dismissed_form_is_asked_again_unless_it_was_quick(world: World) -
 async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletions(
     tmp_path: Path, rules: str, destroys: bool, expected: str | None
 ) -> None:
-    world = ruled(tmp_path, rules)
+    world = World.with_rules(tmp_path, rules)
     world.desk.identifies_people = True
-    call = deletion(world) if destroys else run(world)
+    call = world.deletion() if destroys else world.run()
     assert isinstance(await world.call(call), PendingApproval)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    grant = await world.open_request()
     assert grant.expected == expected
-    at = world.clock.at.timestamp()
+    at = world.timestamp
     assert (grant.principal, grant.account, grant.tool, grant.target) == (
         "local",
         "test",
@@ -198,25 +166,25 @@ async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletion
 
 
 async def test_wrong_name_declines_for_good(world: World) -> None:
-    call = deletion(world)
+    call = world.deletion()
     refused = await world.call(call, form(world, Approve("Globex")))
     assert isinstance(refused, Declined)
     assert refused.what == 'Another text was typed than "Globex Exports", which approves it. That counts as declined.'
     assert refused.next_step == "If the person wants it after all, call again: they are asked anew."
     (grant,) = await world.ledger.decided(9)
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "client_form", "another text was typed")
-    assert await world.ledger.declines("local") == (1, world.clock.at.timestamp())
+    assert await world.ledger.declines("local") == (1, world.timestamp)
 
 
 OFFERED: dict[str, tuple[Callable[[World], Any], bool]] = {
-    "run": (run, True),
-    "delete": (lambda world: deletion(world, "Initech"), False),
+    "run": (World.run, True),
+    "delete": (lambda world: world.deletion("Initech"), False),
     "administrator": (
-        lambda world: UpdateCustomer(customer_id=named(world, "customers", "Katana"), admin_email="a@example.com"),
+        lambda world: UpdateCustomer(customer_id=world.id_of("customers", "Katana"), admin_email="a@example.com"),
         False,
     ),
     "create": (
-        lambda world: CreateTrigger(name="n", type="webhook", routes=[{"routeId": run(world).workflow_id}]),
+        lambda world: CreateTrigger(name="n", type="webhook", routes=[{"routeId": world.run().workflow_id}]),
         False,
     ),
 }  # fmt: skip
@@ -233,7 +201,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
     assert isinstance(outcome, Done)
     assert (answered.asked[0].allows_temporary, answered.asked[0].typing) == (offered, "name")
     assert ("For 15 minutes, runs of this workflow with" in answered.asked[0].text) is offered
-    assert len(await world.ledger.temporary_approvals(world.clock.at.timestamp())) == int(offered)
+    assert len(await world.temporary_approvals()) == int(offered)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +225,7 @@ def test_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: 
 
 async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(world: World) -> None:
     """Two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
-    workflow = run(world).workflow_id
+    workflow = world.run().workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
     asking = await world.call(declined, FormLater())
     assert isinstance(asking, PendingForm)
@@ -267,28 +235,27 @@ async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(wor
     assert isinstance(await world.call(declined, FormLater()), Done)
 
 
-async def test_temporary_approval_does_not_replace_an_out_of_band_approval(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    assert isinstance(await world.call(run(world), form(world, Approve(is_temporary=True))), Done)
-    strict = ruled(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
-    assert isinstance(await strict.call(run(strict), form(strict)), PendingApproval)
+async def test_temporary_approval_does_not_replace_an_out_of_band_approval(world: World, tmp_path: Path) -> None:
+    assert isinstance(await world.call(world.run(), form(world, Approve(is_temporary=True))), Done)
+    strict = World.with_rules(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
+    assert isinstance(await strict.call(strict.run(), form(strict)), PendingApproval)
     assert strict.changes == []
 
 
 async def test_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
-    world = ruled(tmp_path, "[budget]\nexternal = 2\n")
+    world = World.with_rules(tmp_path, "[budget]\nexternal = 2\n")
     answered = form(world, Approve(is_temporary=True))
-    outcomes = [await world.call(run(world), answered) for _ in range(3)]
+    outcomes = [await world.call(world.run(), answered) for _ in range(3)]
     assert [isinstance(outcome, Done) for outcome in outcomes] == [True, True, False]
     assert (len(answered.asked), len(world.changes)) == (1, 2)
 
 
 async def test_approved_call_counts_in_the_budget_of_its_caller(tmp_path: Path) -> None:
-    world = ruled(tmp_path, "[budget]\nexternal = 1\n")
+    world = World.with_rules(tmp_path, "[budget]\nexternal = 1\n")
     for principal in ("ana", "ben"):
-        assert isinstance(await world.dispatch(run(world), Caller(principal, form(world))), Done)
+        assert isinstance(await world.dispatch(world.run(), Caller(principal, form(world))), Done)
         with pytest.raises(Refused):
-            await world.dispatch(run(world), Caller(principal, form(world)))
+            await world.dispatch(world.run(), Caller(principal, form(world)))
     assert len(world.changes) == 2
 
 
@@ -315,7 +282,7 @@ class Busy(FormNow):
 
     async def ask(self, form: ApprovalForm) -> Answer:
         for n in range(5):
-            other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": run(self._world).workflow_id}])
+            other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": self._world.run().workflow_id}])
             assert isinstance(await self._world.call(other, self._declining), Declined)
         return await super().ask(form)
 
@@ -323,7 +290,7 @@ class Busy(FormNow):
 @pytest.mark.parametrize("tool", ["run_workflow", "apply_changes"])
 async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str) -> None:
     """Checked again between the approval and the request, in a batch as well."""
-    call: Any = run(world)
+    call: Any = world.run()
     if tool == "apply_changes":
         run_it = {"tool": "run_workflow", "arguments": {"workflow_id": call.workflow_id}}
         call = ApplyChanges.model_validate({"changes": [run_it]})
@@ -334,9 +301,11 @@ async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str
 
 
 async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
-    call = run(world)
+    call = world.run()
     for _ in range(5):
         assert isinstance(await world.call(call, form(world, Decline())), Declined)
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
+    assert isinstance(await world.call(ListApiKeys()), Done)
     world.clock.pass_(599.5)
     assert "until 09:10:25 UTC." in str(await world.call(call, form(world)))
     world.clock.pass_(0.5)
@@ -346,14 +315,14 @@ async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
 @pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
 async def test_approval_is_bound_to_caller_key_policy_tool_and_arguments(tmp_path: Path, differs: str) -> None:
     world = World(tmp_path, bound="key 1")
-    call = run(world)
+    call = world.run()
     await approved_on_the_desk(world, call)
     mode, bound = "manual" if differs == "policy" else "guarded", "key 2" if differs == "key" else "key 1"
     other = World(tmp_path, Policy(mode), world.clock, "u", bound=bound)
     caller = Caller("another" if differs == "principal" else "local", None)
     if differs == "arguments":
         call = call.model_copy(update={"environment": "live"})
-    made: Any = deletion(other) if differs == "tool" else call
+    made: Any = other.deletion() if differs == "tool" else call
     try:
         outcome: object = await other.dispatch(made, caller)
     except FastnError as error:
@@ -415,7 +384,7 @@ def test_approval_is_void_if_the_policy_became_stricter(asked: Decision, wanted:
 
 @pytest.mark.parametrize("decision", Decision)
 async def test_call_without_facts_is_sent_only_if_the_policy_allows_it(tmp_path: Path, decision: Decision) -> None:
-    world = ruled(tmp_path, f'[[rule]]\ntool = "create_customer"\nthen = "{decision.value}"\n')
+    world = World.with_rules(tmp_path, f'[[rule]]\ntool = "create_customer"\nthen = "{decision.value}"\n')
     world.desk.identifies_people = True
     call = CreateCustomer(name="Initech")
     outcome = await world.call(call)
@@ -427,13 +396,13 @@ async def test_call_without_facts_is_sent_only_if_the_policy_allows_it(tmp_path:
 
 
 async def test_intent_records_approver_rule_and_target(world: World) -> None:
-    page = await approved_on_the_desk(world, run(world))
-    await world.call(run(world))
-    await world.call(deletion(world), form(world))
-    await world.call(run(world), form(world, Approve(is_temporary=True)))
-    await world.call(run(world))
+    page = await approved_on_the_desk(world, world.run())
+    await world.call(world.run())
+    await world.call(world.deletion(), form(world))
+    await world.call(world.run(), form(world, Approve(is_temporary=True)))
+    await world.call(world.run())
     await world.call(CreateCustomer(name="Initech"))
-    (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
+    (scope,) = await world.temporary_approvals()
     assert scope.expires - scope.created == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
@@ -450,18 +419,16 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
 
 
 async def test_later_round_answers_only_the_form_that_was_asked(world: World) -> None:
-    call = run(world)
+    call = world.run()
     assert isinstance(await world.call(call), PendingApproval)
-    (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
-    asking = await world.call(deletion(world), FormLater())
-    assert isinstance(asking, PendingForm)
-    world.clock.pass_(5)
+    desk = await world.open_request()
+    asking = await world.first_round(world.deletion())
     for grant in (desk.id, asking.form.request, "no such grant"):
         refused = await world.call(call, FormLater(submitted=(grant, Approve())))
         assert isinstance(refused, Refused)
         assert refused.what == "This call has no approval request with that id."
     submitted = FormLater(submitted=(asking.form.request, Approve("Globex Exports")))
-    assert isinstance(await world.call(deletion(world), submitted), Done)
+    assert isinstance(await world.call(world.deletion(), submitted), Done)
     assert len(world.changes) == 1
 
 
@@ -479,35 +446,33 @@ async def test_later_round_answers_only_the_form_that_was_asked(world: World) ->
 async def test_later_round_accepts_only_offered_values(
     world: World, action: str, content: dict[str, Any], outcome: type
 ) -> None:
-    call = deletion(world)
-    asking = await world.call(call, FormLater())
-    assert isinstance(asking, PendingForm)
-    world.clock.pass_(5)
+    call = world.deletion()
+    asking = await world.first_round(call)
     submitted = FormLater(submitted=(asking.form.request, Submitted(action, content)))
     assert isinstance(await world.call(call, submitted), outcome)
     assert len(world.changes) == int(outcome is Done)
 
 
 async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
-    assert isinstance(await world.call(run(world), replace(form(world), name="terminal")), Done)
+    assert isinstance(await world.call(world.run(), replace(form(world), name="terminal")), Done)
     quick = replace(form(world, seconds=0.5), name="dialog")
-    assert isinstance(await world.call(deletion(world), quick), PendingApproval)
+    assert isinstance(await world.call(world.deletion(), quick), PendingApproval)
     assert [grant.by for grant in await world.ledger.decided(9)] == ["terminal"]
-    now = world.clock.at.timestamp()
+    now = world.timestamp
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
 
 
 async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_path: Path) -> None:
     world = World(tmp_path, Policy(approval_lifetime=3600.0))
-    asked = await world.call(run(world))
+    asked = await world.call(world.run())
     assert isinstance(asked, PendingApproval)
     world.clock.pass_(3599)
-    again = await world.call(run(world))
+    again = await world.call(world.run())
     assert isinstance(again, PendingApproval)
     assert again.until == asked.until
     world.clock.pass_(1)
     for _ in range(2):
-        assert isinstance(await world.call(run(world)), PendingApproval)
+        assert isinstance(await world.call(world.run()), PendingApproval)
     events = [(entry["event"], entry["tool"], entry.get("approved_by")) for entry in entries(world.audit_path)]
     assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
 
@@ -522,13 +487,13 @@ async def test_request_opened_by_another_process_is_shown(tmp_path: Path) -> Non
     world = World(tmp_path)
     other = World(tmp_path, clock=world.clock, tokens="u", ledger=Late(str(tmp_path / "ledger.sqlite3")))
     for one in (world, other):
-        assert isinstance(await one.call(run(one)), PendingApproval)
-    (waiting,) = await world.ledger.waiting(world.clock.at.timestamp())
+        assert isinstance(await one.call(one.run()), PendingApproval)
+    waiting = await world.open_request()
     assert world.desk.shown == other.desk.shown == [waiting.id]
 
 
 async def test_approval_resets_declines_and_a_decline_keeps_its_note(world: World) -> None:
-    call = run(world)
+    call = world.run()
     for note in ("not now", "", "no", "later"):
         assert isinstance(await world.call(call, form(world, Decline(note))), Declined)
     assert sorted((grant.note or "") for grant in await world.ledger.decided(9)) == ["", "later", "no", "not now"]
@@ -538,12 +503,11 @@ async def test_approval_resets_declines_and_a_decline_keeps_its_note(world: Worl
 
 
 async def test_form_closes_the_request_on_another_channel(world: World) -> None:
-    call = run(world)
+    call = world.run()
     assert isinstance(await world.call(call), PendingApproval)
-    (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
+    desk = await world.open_request()
     assert isinstance(await world.call(call, form(world)), Done)
-    closed = await world.ledger.find(desk.id)
-    assert closed is not None
+    closed = not_none(await world.ledger.find(desk.id))
     assert (closed.state, closed.note) == (RequestState.STALE, "asked in a form instead")
 
 
@@ -552,7 +516,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
         changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
         return parse(TOOLS, "apply_changes", {"changes": changes} | more).call
 
-    calls = [CreateCustomer(name="Initech"), deletion(world), CreateCustomer(name="Umbrella")]
+    calls = [CreateCustomer(name="Initech"), world.deletion(), CreateCustomer(name="Umbrella")]
     may, may_not = (Rights(frozenset(some)) for some in ({WRITE, DESTROY}, {WRITE}))
     answered = form(world)
     for some in (calls, calls[1:2]):
@@ -612,19 +576,17 @@ async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
 
 async def test_request_names_its_requester(world: World) -> None:
     """The person or the client, without secrets; empty without a name."""
-    await world.dispatch(deletion(world), Caller("local", None, name="Claude Desktop fsk_live_0123456789abcdef0123"))
-    await world.dispatch(run(world), Caller("local", None))
-    named, nameless = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.dispatch(world.deletion(), Caller("local", None, name="Claude Desktop fsk_live_0123456789abcdef0123"))
+    await world.dispatch(world.run(), Caller("local", None))
+    named, nameless = await world.ledger.waiting(world.timestamp)
     assert str(named.preview["asked_by"]).startswith("Claude Desktop ")
     assert "0123456789" not in str(named.preview)
     assert "asked_by" not in nameless.preview
 
 
-@pytest.mark.parametrize("is_terminal", [False, True])
-async def test_call_too_long_for_a_form_is_decided_out_of_band(world: World, is_terminal: bool) -> None:
-    """A client may cut the text of a form."""
-    asked = form(world)
-    asked.is_terminal = is_terminal
-    outcome = await world.call(CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)]), asked)
-    assert isinstance(outcome, PendingApproval) is not is_terminal
-    assert len(asked.asked) == is_terminal
+async def test_call_too_long_for_a_form_is_decided_at_a_terminal(world: World) -> None:
+    terminal = form(world)
+    terminal.is_terminal = True
+    long = CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)])
+    assert not isinstance(await world.call(long, terminal), PendingApproval)
+    assert len(terminal.asked) == 1

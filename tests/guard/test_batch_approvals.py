@@ -32,7 +32,6 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
@@ -52,13 +51,9 @@ def batch(*calls: tuple[str, dict[str, Any]], **more: Any) -> ApplyChanges:
     return found
 
 
-def key(world: World, name: str) -> str:
-    return str(world.sandbox.state.named("customers", name, by="name")["id"])
-
-
 def deletions(world: World, *names: str, **more: Any) -> ApplyChanges:
     """Of customers that have connections, so that each would have to be typed."""
-    return batch(*(("delete_customer", {"customer_id": key(world, name)}) for name in names or NAMES), **more)
+    return batch(*(("delete_customer", world.deletion(name).arguments()) for name in names or NAMES), **more)
 
 
 def creations(*names: str, **more: Any) -> ApplyChanges:
@@ -68,7 +63,7 @@ def creations(*names: str, **more: Any) -> ApplyChanges:
 
 def updates(world: World, **more: Any) -> ApplyChanges:
     """The same, of what can be done again."""
-    calls = [("update_customer", {"customer_id": key(world, name), "plan": "Free"}) for name in NAMES[:2]]
+    calls = [("update_customer", {"customer_id": world.id_of("customers", name), "plan": "Free"}) for name in NAMES[:2]]
     return batch(*calls, **more)
 
 
@@ -91,18 +86,22 @@ def form(world: World, answer: Callable[[ApprovalForm], Any] = yes) -> FormNow:
     return FormNow(answer, world.clock)
 
 
-def ruled(folder: Path, rules: str, tokens: str = "t") -> World:
-    path = folder / "policy.toml"
-    path.write_text(rules)
-    path.chmod(0o600)
-    return World(folder, Policy(rules=load_rules(path)), tokens=tokens)
-
-
 def again(world: World, folder: Path) -> World:
     """A new process on the same state folder and the same account."""
     other = World(folder, world.policy, world.clock, tokens="again")
     other.sandbox.state = world.sandbox.state
     return other
+
+
+async def killed(world: World, call: ApplyChanges, before: str = "") -> None:
+    """Run a batch in a process that ends before the call whose progress begins with this text."""
+
+    async def report(message: str, *_: object) -> None:
+        if message.startswith(before):
+            raise Killed
+
+    with pytest.raises(Killed):
+        await world.dispatch(call, Caller("local", form(world)), report)
 
 
 # What is a batch.
@@ -208,9 +207,9 @@ async def test_decline_is_for_the_whole_batch(world: World) -> None:
     ],
 )
 async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, rules: str, asks: str) -> None:
-    world = ruled(tmp_path, rules)
-    update = ("update_customer", {"customer_id": key(world, "Acme Corp"), "plan": "Free"})
-    delete = ("delete_customer", {"customer_id": key(world, "Katana")})
+    world = World.with_rules(tmp_path, rules)
+    update = ("update_customer", {"customer_id": world.id_of("customers", "Acme Corp"), "plan": "Free"})
+    delete = ("delete_customer", world.deletion("Katana").arguments())
     await world.call(batch(("create_customer", {"name": "Initech"}), update, delete), FormLater())
     found = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
     assert [(grant.tool, grant.required) for grant in found] == [("apply_changes", asks)]
@@ -219,8 +218,8 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
 
 
 async def test_denied_call_refuses_the_batch(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
-    delete = ("delete_customer", {"customer_id": key(world, "Katana")})
+    world = World.with_rules(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
+    delete = ("delete_customer", world.deletion("Katana").arguments())
     person = form(world)
     outcome = await world.call(batch(("create_customer", {"name": "Initech"}), delete), person)
     assert isinstance(outcome, Refused)
@@ -258,7 +257,7 @@ async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
 
 
 async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
     shown = cast("dict[str, Any]", (await world.dispatch.preview(deletions(world), Caller("local", None))).data())
     assert [("refused" in row) for row in shown["calls"]] == [False, True, False]
 
@@ -286,7 +285,7 @@ def _kept(folder: Path) -> str:
 
 @pytest.mark.parametrize("budget", ["[budget]", "[budget.run]"])
 async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
-    world = ruled(tmp_path, f"{budget}\nwrite = 2\n")
+    world = World.with_rules(tmp_path, f"{budget}\nwrite = 2\n")
     outcome = await world.call(creations("A", "B", "C"))
     assert isinstance(outcome, Refused)
     assert outcome.what.startswith("Call 3, create_customer: ")
@@ -296,7 +295,7 @@ async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Pa
 
 
 async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: Path) -> None:
-    world = ruled(tmp_path, "[budget]\ndestroy = 2\n")
+    world = World.with_rules(tmp_path, "[budget]\ndestroy = 2\n")
     assert outcomes(await world.call(deletions(world, *NAMES[:2]), form(world))) == ["done", "done"]
     person = form(world)
     assert isinstance(await world.call(deletions(world, NAMES[2]), person), Refused)
@@ -304,7 +303,7 @@ async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: 
 
 
 async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
+    world = World.with_rules(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
     for _ in range(2):
         assert isinstance(await world.call(deletions(world), form(world, lambda _: Decline())), Declined)
     person = form(world)
@@ -317,23 +316,18 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
 # What goes wrong in the middle.
 
 
-async def test_batch_stops_at_the_first_failure_and_lists_the_rest(world: World) -> None:
-    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
-    outcome = await world.call(deletions(world), form(world))
+@pytest.mark.parametrize(("keep_going", "last"), [(False, "left"), (True, "done")])
+async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
+    world: World, keep_going: bool, last: str
+) -> None:
+    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
+    outcome = await world.call(deletions(world, keep_going=keep_going), form(world))
     assert isinstance(outcome, Stopped)
-    assert outcomes(outcome) == ["done", Conflict.outcome, "left"]
-    assert "1 of 3 calls were done. Call 2, delete_customer" in outcome.what
-    assert outcome.what.endswith("1 was left.")
+    assert outcomes(outcome) == ["done", Conflict.outcome, last]
+    assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
+    assert outcome.what.endswith("1 was left.") is not keep_going
     assert "fastn" in outcome.facts
-    assert len(world.changes) == 2
-
-
-async def test_batch_with_keep_going_continues_after_a_failure(world: World) -> None:
-    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
-    outcome = await world.call(deletions(world, keep_going=True), form(world))
-    assert isinstance(outcome, Stopped)
-    assert outcomes(outcome) == ["done", Conflict.outcome, "done"]
-    assert "left" not in outcome.what
+    assert len(world.changes) == 2 + keep_going
 
 
 async def test_target_that_changed_before_its_call_is_not_touched(world: World) -> None:
@@ -341,7 +335,7 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
 
     async def report(message: str, *_: object) -> None:
         if message == "2 of 3: delete_customer":
-            there = world.sandbox.state.rows["customers"][key(world, "Katana")]
+            there = world.sandbox.state.rows["customers"][world.id_of("customers", "Katana")]
             world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
 
     with pytest.raises(Stopped) as stopped:
@@ -355,7 +349,7 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
 
 async def test_target_that_changed_during_the_form_needs_a_new_approval(world: World) -> None:
     def slow(question: ApprovalForm) -> Approve:
-        there = world.sandbox.state.rows["customers"][key(world, "Katana")]
+        there = world.sandbox.state.rows["customers"][world.id_of("customers", "Katana")]
         world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
         return Approve(question.expected)
 
@@ -417,13 +411,7 @@ async def test_lost_response_is_named_and_its_call_not_repeated(world: World) ->
 @pytest.mark.parametrize("at", [1, 2, 3])
 async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_path: Path, at: int) -> None:
     call = deletions(world)
-
-    async def report(message: str, *_: object) -> None:
-        if message.startswith(f"{at} of"):
-            raise Killed
-
-    with pytest.raises(Killed):
-        await world.dispatch(call, Caller("local", form(world)), report)
+    await killed(world, call, f"{at} of")
     assert len(world.changes) == at - 1
     other = again(world, tmp_path)
     person = form(other)
@@ -436,13 +424,7 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
 
 async def test_batch_resumed_after_expiry_needs_an_approval_for_the_rest(world: World, tmp_path: Path) -> None:
     call = deletions(world)
-
-    async def report(message: str, *_: object) -> None:
-        if message.startswith("2 of"):
-            raise Killed
-
-    with pytest.raises(Killed):
-        await world.dispatch(call, Caller("local", form(world)), report)
+    await killed(world, call, "2 of")
     other = again(world, tmp_path)
     world.clock.pass_(Policy().approval_lifetime + 1)
     person = form(other)
@@ -504,12 +486,7 @@ async def test_concurrent_copies_of_a_batch_send_each_call_once(world: World) ->
 
 async def test_batch_approval_does_not_cover_a_single_call(world: World) -> None:
     call = deletions(world)
-
-    async def report(*_: object) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        await world.dispatch(call, Caller("local", form(world)), report)
+    await killed(world, call)
     assert isinstance(await world.call(call.inner_calls[0]), PendingApproval)
     assert world.changes == []
 
@@ -542,11 +519,9 @@ async def test_out_of_band_decision_counts_when_the_batch_is_repeated(world: Wor
     waits = await world.call(call)
     assert isinstance(waits, PendingApproval)
     assert isinstance(await world.call(call), PendingApproval)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    grant = await world.open_request()
     assert (grant.tool, grant.expected) == ("apply_changes", "delete 3")
-    await moved(
-        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
-    )
+    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")
     assert world.changes == []
     assert outcomes(await world.call(call)) == ["done"] * 3
 
@@ -574,7 +549,7 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
         '[dana]\npublic_key = "DANA"\neffects = ["destroy"]\n[kim]\npublic_key = "KIM"\neffects = ["destroy", "write"]'
     )
     far = WebhookWorld(tmp_path, "", approvers)
-    call = batch(("create_customer", {"name": "A"}), ("delete_customer", {"customer_id": key(far, "Katana")}))
+    call = batch(("create_customer", {"name": "A"}), ("delete_customer", far.deletion("Katana").arguments()))
     assert isinstance(await far.call(call), PendingApproval)
     question = far.receiver.questions[-1]
     assert (await far.answer(far.dana, question)).status == 403
@@ -585,13 +560,11 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
 async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) -> None:
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
     assert isinstance(await world.call(call), PendingApproval)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    grant = await world.open_request()
     blocks = cast("list[Any]", slack(grant, "https://here.example")["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MOST))
-    await moved(
-        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
-    )
+    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")
     outcome = await world.call(call)
     assert isinstance(outcome, Done)
     answer = render(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
@@ -605,7 +578,7 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
 async def test_report_lists_the_calls_of_a_batch(tmp_path: Path) -> None:
     tally = Tally()
     world = World(tmp_path, watch=tally)
-    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
+    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.id_of('customers', 'Katana')}", status=409))
     call = deletions(world)
     await world.call(call, form(world))
     found = [(attempt.tool, attempt.group) for attempt in tally.attempts]

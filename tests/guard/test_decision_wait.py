@@ -22,7 +22,7 @@ from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -31,16 +31,10 @@ def waits(folder: Path, seconds: float = 45, **more: Any) -> World:
     return World(folder, Policy(approval_wait=seconds), **more)
 
 
-def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
-    return DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", name, by="name")["id"]))
-
-
 async def decide(world: World, state: RequestState, **more: Any) -> None:
     """Decide about the one request that waits, as another process does."""
-    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await moved(
-        world.ledger, request.id, [RequestState.OPEN], state, world.clock.at.timestamp(), by="local_page", **more
-    )
+    request = await world.open_request()
+    await moved(world.ledger, request.id, [RequestState.OPEN], state, world.timestamp, by="local_page", **more)
 
 
 def meanwhile(world: World, polls: int, act: Callable[[], Awaitable[None]]) -> None:
@@ -58,8 +52,8 @@ def meanwhile(world: World, polls: int, act: Callable[[], Awaitable[None]]) -> N
 
 async def test_approved_call_continues(tmp_path: Path) -> None:
     world = waits(tmp_path)
-    call = deletion(world)
-    began, reported = world.clock.at.timestamp(), list[str]()
+    call = world.deletion()
+    began, reported = world.timestamp, list[str]()
 
     async def report(message: str, done: float, total: float | None) -> None:
         reported.append(message)
@@ -69,7 +63,7 @@ async def test_approved_call_continues(tmp_path: Path) -> None:
     done = await world.dispatch(call, Caller("local", None), report)
     assert isinstance(done, Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
-    assert world.clock.at.timestamp() == began + 10
+    assert world.timestamp == began + 10
     assert reported == ["Waiting for a person to decide"]
     assert done.change is not None
     assert done.change.approved_by == "local_page"
@@ -87,69 +81,69 @@ async def test_client_opens_a_page_that_is_not_in_view(tmp_path: Path, leads: bo
         return await wait()
 
     meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.dispatch(deletion(world), Caller("local", None, link=link)), Done)
+    assert isinstance(await world.dispatch(world.deletion(), Caller("local", None, link=link)), Done)
     assert [waiting.page for waiting in led] == ["https://page.example/"] * leads
 
 
 async def test_declined_call_ends_at_once_with_the_note(tmp_path: Path) -> None:
     world = waits(tmp_path)
     meanwhile(world, 4, lambda: decide(world, RequestState.DECLINED, note="not now"))
-    began = world.clock.at.timestamp()
-    declined = await world.call(deletion(world))
+    began = world.timestamp
+    declined = await world.call(world.deletion())
     assert isinstance(declined, Declined)
     assert declined.facts["note"] == "not now"
-    assert world.clock.at.timestamp() == began + 1
+    assert world.timestamp == began + 1
     assert world.changes == []
 
 
 @pytest.mark.parametrize(("seconds", "waited"), [(45, 45), (3, 3), (0, 0)])
 async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, seconds: float, waited: float) -> None:
     world = waits(tmp_path, seconds)
-    began = world.clock.at.timestamp()
-    call = deletion(world)
+    began = world.timestamp
+    call = world.deletion()
     waiting = await world.call(call)
     assert isinstance(waiting, PendingApproval)
     assert waiting.where == "This client cannot ask. It lies on the desk."
     assert waiting.until == began + 600
-    assert world.clock.at.timestamp() == began + waited
+    assert world.timestamp == began + waited
     await decide(world, RequestState.APPROVED)
     assert isinstance(await world.call(call), Done)
 
 
 async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
     world = waits(tmp_path)
-    call = deletion(world)
+    call = world.deletion()
     assert isinstance(await world.call(call), PendingApproval)
     world.clock.pass_(600 - 45 - 5)
-    began = world.clock.at.timestamp()
+    began = world.timestamp
     waiting = await world.call(call)
     assert isinstance(waiting, PendingApproval)
-    assert world.clock.at.timestamp() == began + 5 == waiting.until
+    assert world.timestamp == began + 5 == waiting.until
     assert world.changes == []
 
 
 async def test_time_at_the_form_counts_as_waiting(tmp_path: Path) -> None:
     world = waits(tmp_path)
-    began = world.clock.at.timestamp()
-    waiting = await world.call(deletion(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
+    began = world.timestamp
+    waiting = await world.call(world.deletion(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
     assert isinstance(waiting, PendingApproval)
-    assert world.clock.at.timestamp() == began + 45
-    declined = await world.call(deletion(world, "Katana"), FormNow(lambda _: Decline(), world.clock, 50))
+    assert world.timestamp == began + 45
+    declined = await world.call(world.deletion("Katana"), FormNow(lambda _: Decline(), world.clock, 50))
     assert isinstance(declined, Declined)
-    assert world.clock.at.timestamp() == began + 95
+    assert world.timestamp == began + 95
 
 
 async def test_form_is_not_asked_again_after_another_channel_decided(tmp_path: Path) -> None:
     world = waits(tmp_path)
     form = FormNow(lambda _: NoAnswer("closed"), world.clock, 30)
     meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.call(deletion(world), form), Done)
+    assert isinstance(await world.call(world.deletion(), form), Done)
     assert len(form.asked) == 1
 
 
 async def test_target_that_changed_while_the_call_waited_is_not_touched(tmp_path: Path) -> None:
     world = waits(tmp_path)
-    call = deletion(world)
+    call = world.deletion()
 
     async def rename_and_approve() -> None:
         await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
@@ -176,7 +170,7 @@ async def test_waiting_call_holds_no_slot(tmp_path: Path) -> None:
         await decide(world, RequestState.APPROVED)
 
     meanwhile(world, 4, approve)
-    assert isinstance(await world.dispatch(deletion(world), Caller("local", None, waiting=released)), Done)
+    assert isinstance(await world.dispatch(world.deletion(), Caller("local", None, waiting=released)), Done)
     assert held == [True, False, True]
 
 
@@ -185,7 +179,7 @@ async def test_cancelled_call_stops_waiting_and_leaves_its_request_open(tmp_path
     answers: list[object] = []
 
     async def call() -> None:
-        answers.append(await world.call(deletion(world)))
+        answers.append(await world.call(world.deletion()))
 
     async with anyio.create_task_group() as tasks:
 
@@ -195,20 +189,20 @@ async def test_cancelled_call_stops_waiting_and_leaves_its_request_open(tmp_path
         meanwhile(world, 4, cancel)
         tasks.start_soon(call)
     assert answers == []
-    assert len(await world.ledger.waiting(world.clock.at.timestamp())) == 1
+    assert len(await world.ledger.waiting(world.timestamp)) == 1
     assert world.changes == []
 
 
 async def test_shutdown_ends_the_wait(tmp_path: Path) -> None:
     world = waits(tmp_path)
-    began = world.clock.at.timestamp()
+    began = world.timestamp
 
     async def leave() -> None:
         world.guard.decisions.is_leaving = lambda: True
 
     meanwhile(world, 4, leave)
-    assert isinstance(await world.call(deletion(world)), PendingApproval)
-    assert world.clock.at.timestamp() <= began + 1.25
+    assert isinstance(await world.call(world.deletion()), PendingApproval)
+    assert world.timestamp <= began + 1.25
 
 
 async def test_lost_ledger_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +216,7 @@ async def test_lost_ledger_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(world.ledger, "still_open", lost)
     meanwhile(world, 8, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.call(deletion(world)), Done)
+    assert isinstance(await world.call(world.deletion()), Done)
 
 
 async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> None:
@@ -230,7 +224,7 @@ async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> 
     world.desk.url = "http://127.0.0.1:1/"
     assert await world.guard.allowance("local") == {"mode": "guarded"}
     for name in ("Globex Exports", "Katana"):
-        assert isinstance(await world.call(deletion(world, name)), PendingApproval)
+        assert isinstance(await world.call(world.deletion(name)), PendingApproval)
         world.clock.pass_(60)
     waiting = [
         {"tool": "delete_customer", "what": f'Delete customer "{name}".', "until": until}
@@ -239,8 +233,8 @@ async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> 
     page = {"page": "http://127.0.0.1:1/"}
     assert await world.guard.allowance("local") == {"mode": "guarded", "waiting": waiting} | page
     assert await world.guard.allowance("other") == {"mode": "guarded"}
-    for request in await world.ledger.waiting(world.clock.at.timestamp()):
-        await world.ledger.void(request.id, RequestState.DECLINED, world.clock.at.timestamp())
+    for request in await world.ledger.waiting(world.timestamp):
+        await world.ledger.void(request.id, RequestState.DECLINED, world.timestamp)
     found: Any = await world.guard.allowance("local")
     assert found.keys() == {"mode", "decided"}
     assert sorted(found["decided"], key=lambda row: row["until"]) == [row | {"state": "declined"} for row in waiting]
@@ -252,7 +246,7 @@ async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> 
 async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
     world = waits(tmp_path, 0)
     wait, looks = DecisionWait(world.ledger, world.system), [0]
-    inner, began = world.ledger.wait_for_change, world.clock.at.timestamp()
+    inner, began = world.ledger.wait_for_change, world.timestamp
 
     async def counted(seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
         looks[0] += 1
@@ -261,7 +255,7 @@ async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
 
     world.ledger.wait_for_change = counted
     for name in ("Globex Exports", "Katana"):
-        assert isinstance(await world.call(deletion(world, name)), PendingApproval)
+        assert isinstance(await world.call(world.deletion(name)), PendingApproval)
     first, second = [request.id for request in await world.ledger.waiting(began)]
     ended: list[tuple[str, bool]] = []
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from support.decisions import answered, moved
 from support.stores import NOW, grant
+from support.values import not_none
 from support.webhook_world import WebhookWorld
-from support.world import FormLater, FormNow, World, yes
+from support.world import FormLater, FormNow, yes
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Declined, Refused, TargetChanged
@@ -18,9 +19,7 @@ from fastn_mcp.guard.approval_form import Approve, PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -32,11 +31,6 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
     made = WebhookWorld(tmp_path, POLICY)
     yield made
     made.close()
-
-
-async def deletion(world: World) -> DeleteCustomer:
-    rows = await world.rows(ListCustomers(limit=100))
-    return DeleteCustomer(customer_id=next(str(row.id) for row in rows if row.name == "Globex Exports"))
 
 
 async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:
@@ -53,7 +47,7 @@ async def asked(world: WebhookWorld, call: DeleteCustomer) -> dict[str, Any]:
 
 async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
     """The agent is told how far it is; no form is asked, whatever the client can do."""
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     assert (question["asks"], question["approvals"]) == ("four_eyes", {"needed": 2, "by": []})
     assert "0 of 2 approved so far." in await waiting(world, call)
@@ -70,7 +64,7 @@ async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
 
 
 async def test_same_approver_counts_once(world: WebhookWorld) -> None:
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     assert (await world.answer(world.dana, question)).status == 200
     world.clock.pass_(61)
@@ -81,7 +75,7 @@ async def test_same_approver_counts_once(world: WebhookWorld) -> None:
 
 async def test_one_decline_is_enough(world: WebhookWorld) -> None:
     """Before the second, after the first, and by the first who thinks again."""
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     await world.answer(world.dana, question)
     assert (await world.answer(world.dana, question, "decline", note="wrong Globex")).body["state"] == "declined"
@@ -95,12 +89,12 @@ async def test_one_decline_is_enough(world: WebhookWorld) -> None:
 async def test_requester_cannot_approve(tmp_path: Path) -> None:
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, POLICY, text)
-    call = await deletion(world)
+    call = world.deletion()
     refused = await world.call(call)
     assert isinstance(refused, Refused)
     assert "It takes 2 approvers, and 1 of those on the list" in str(refused)
     assert world.receiver.came == []
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    grant = await world.open_request()
     question = {"grant": grant.id, "expected": grant.expected}
     assert (await world.answer(world.dana, question)).status == 403
     assert (await world.answer(world.kim, question)).status == 200
@@ -110,7 +104,7 @@ async def test_requester_cannot_approve(tmp_path: Path) -> None:
 
 
 async def test_both_approvers_type_the_name(world: WebhookWorld) -> None:
-    question = await asked(world, await deletion(world))
+    question = await asked(world, world.deletion())
     assert question["expected"] == "Globex Exports"
     assert (await world.answer(world.dana, question, typed=None)).status == 422
     assert (await world.answer(world.dana, question)).status == 200
@@ -119,43 +113,29 @@ async def test_both_approvers_type_the_name(world: WebhookWorld) -> None:
 
 
 async def test_notification_of_the_second_approver_names_the_first(world: WebhookWorld) -> None:
-    call = await deletion(world)
+    call = world.deletion()
     await world.answer(world.dana, await asked(world, call))
     world.clock.pass_(61)
     assert (await asked(world, call))["approvals"] == {"needed": 2, "by": ["dana"]}
     assert len(world.receiver.came) == 2
 
 
-async def test_channel_that_cannot_identify_people_refuses_four_eyes(tmp_path: Path) -> None:
-    (tmp_path / "policy.toml").write_text(POLICY)
-    (tmp_path / "policy.toml").chmod(0o600)
-    world = World(tmp_path, Policy(rules=load_rules(tmp_path / "policy.toml")))
-    refused = await world.call(await deletion(world), FormNow(yes, world.clock))
-    assert isinstance(refused, Refused)
-    assert "needs two people" in str(refused)
-    assert "set up a webhook with approvers" in str(refused)
-    assert world.desk.shown == []
-    world.close()
-
-
 async def test_state_without_two_votes_is_not_four_eyes(world: WebhookWorld) -> None:
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     await world.answer(world.dana, question)
-    now = world.clock.at.timestamp()
+    now = world.timestamp
     approved = await world.ledger.change_request(
         question["grant"], lambda grant: replace(grant, state=RequestState.APPROVED, by="terminal", decided=now)
     )
     assert approved is not None
     assert isinstance(await world.call(call), TargetChanged)
     assert world.changes == []
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
-    assert grant.state is RequestState.STALE
+    assert not_none(await world.ledger.find(question["grant"])).state is RequestState.STALE
 
 
 async def test_form_cannot_answer_an_out_of_band_request(world: WebhookWorld) -> None:
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     for _ in range(2):
         submitted = FormLater(submitted=(question["grant"], Approve("Globex Exports")))
@@ -167,12 +147,11 @@ async def test_form_cannot_answer_an_out_of_band_request(world: WebhookWorld) ->
 async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path) -> None:
     rule = '[[rule]]\ntool = "delete_customer"\nwhen = { dependents = { min = 1 } }\nthen = "four_eyes"\n'
     world = WebhookWorld(tmp_path, rule)
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     assert question["asks"] == "four_eyes"
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
-    now = world.clock.at.timestamp()
+    grant = not_none(await world.ledger.find(question["grant"]))
+    now = world.timestamp
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.STALE, now)
     await world.ledger.open(replace(grant, id="lesser", required="typed", created=now + 1))
     assert (await world.answer(world.dana, {**question, "grant": "lesser"})).body["state"] == "approved"
@@ -182,7 +161,7 @@ async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path)
 
 
 async def test_four_eyes_approval_of_a_missing_target_is_void(world: WebhookWorld) -> None:
-    call = await deletion(world)
+    call = world.deletion()
     question = await asked(world, call)
     for signer in (world.dana, world.kim):
         await world.answer(signer, question)
@@ -242,8 +221,7 @@ async def test_each_vote_is_counted_and_recorded_for_the_breaker(
     assert isinstance(counted, ApprovalRequest)
     assert (counted.state, len(counted.approvers)) == (state, sum(approves for _, approves, _ in said))
     assert recorded == events
-    found = await ledger.find("g1")
-    assert found is not None
+    found = not_none(await ledger.find("g1"))
     assert (found.by, found.note) == approved_by
     assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
@@ -264,6 +242,6 @@ async def test_one_person_counts_once_across_channels(second: str) -> None:
     assert await vote("https://login.example|dana") is RequestState.OPEN
     assert await vote(second) is None
     assert await vote(second, approves=False) is RequestState.DECLINED
-    found = await ledger.find(asked_for.id)
-    assert found is not None
-    assert [(one.approver, one.approves) for one in found.votes] == [(second, False)]
+    assert [(one.approver, one.approves) for one in not_none(await ledger.find(asked_for.id)).votes] == [
+        (second, False)
+    ]

@@ -12,9 +12,8 @@ from support.decisions import Killed, moved
 from support.faulty_sandbox import FaultMoment, Reset, Status
 from support.world import FormLater, FormNow, World, yes
 
-from fastn_mcp.audit.files import verify
-from fastn_mcp.audit.log import AuditFile, LogEntry, Unwritten
-from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
+from fastn_mcp.audit.log import Unwritten
+from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, UnknownOutcome
 from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
@@ -31,7 +30,6 @@ from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import MOST_WAITING
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
@@ -42,19 +40,6 @@ from fastn_mcp.tools.triggers import CreateTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
-
-
-async def customer(world: World, name: str = "Globex Exports") -> Any:
-    return next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == name)
-
-
-async def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
-    return DeleteCustomer(customer_id=str((await customer(world, name)).id))
-
-
-async def run(world: World) -> RunWorkflow:
-    rows = await world.rows(ListWorkflows(limit=100))
-    return RunWorkflow(workflow_id=next(str(row.id) for row in rows if row.name == "process-new-orders"))
 
 
 def now(world: World, answer: Answer, seconds: float = 5.0) -> FormNow:
@@ -71,7 +56,7 @@ async def test_guarded_mode_sends_reads_and_writes_without_approval(world: World
 
 async def test_typed_name_deletes_once(world: World) -> None:
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(await deletion(world), form), Done)
+    assert isinstance(await world.call(world.deletion(), form), Done)
     assert form.asked[0].expected == "Globex Exports"
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert await world.burnt() == 1
@@ -81,14 +66,7 @@ async def test_typed_name_deletes_once(world: World) -> None:
     "typed", [None, "", "globex exports", " Globex Exports", "Globex Exports\n", "approve", "true"]
 )
 async def test_anything_but_the_exact_name_declines(world: World, typed: str | None) -> None:
-    assert isinstance(await world.call(await deletion(world), now(world, Approve(typed))), Declined)
-    assert world.changes == []
-
-
-async def test_decline_is_final_and_its_note_reaches_the_agent(world: World) -> None:
-    refused = await world.call(await run(world), now(world, Decline("after the release")))
-    assert isinstance(refused, Declined)
-    assert refused.data()["note"] == "after the release"
+    assert isinstance(await world.call(world.deletion(), now(world, Approve(typed))), Declined)
     assert world.changes == []
 
 
@@ -99,10 +77,10 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: World) -> 
 )
 async def test_unattended_form_falls_back_to_the_next_channel(world: World, answer: Answer, seconds: float) -> None:
     form = now(world, answer, seconds)
-    waiting = await world.call(await run(world), form)
+    waiting = await world.call(world.run(), form)
     assert isinstance(waiting, PendingApproval)
     assert "on the desk" in waiting.where
-    other = await world.call(await deletion(world), form)
+    other = await world.call(world.deletion(), form)
     assert isinstance(other, PendingApproval)
     assert len(form.asked) == (1 if seconds < 1 else 2)
     assert world.changes == []
@@ -111,7 +89,7 @@ async def test_unattended_form_falls_back_to_the_next_channel(world: World, answ
 async def test_unanswered_form_without_another_channel_is_refused_with_its_reason(world: World) -> None:
     world.desk = None
     world.dispatch = world.dispatching(SecretValues({}, []), None)
-    refused = await world.call(await run(world), now(world, NoAnswer("closed"), 30.0))
+    refused = await world.call(world.run(), now(world, NoAnswer("closed"), 30.0))
     assert isinstance(refused, Refused)
     assert refused.what.startswith("No person answered: closed. ")
     (ended,) = await world.ledger.decided(10)
@@ -120,7 +98,7 @@ async def test_unanswered_form_without_another_channel_is_refused_with_its_reaso
 
 
 async def test_unanswered_form_joins_an_open_request_of_the_same_call(world: World) -> None:
-    call = await run(world)
+    call = world.run()
 
     class Meanwhile(FormNow):
         async def ask(self, form: ApprovalForm) -> Answer:
@@ -130,31 +108,26 @@ async def test_unanswered_form_joins_an_open_request_of_the_same_call(world: Wor
     waiting = await world.call(call, Meanwhile(lambda _: NoAnswer("closed"), world.clock))
     assert isinstance(waiting, PendingApproval)
     assert waiting.where.startswith("No person answered: closed. ")
-    assert len(await world.ledger.waiting(world.clock.at.timestamp())) == 1
+    assert len(await world.ledger.waiting(world.timestamp)) == 1
     (ended,) = await world.ledger.decided(10)
     assert (ended.state, ended.note) == (RequestState.UNANSWERED, "closed")
 
 
 async def test_out_of_band_approval_is_used_by_the_repeated_call(world: World) -> None:
-    call = await run(world)
+    call = world.run()
     assert isinstance(await world.call(call), PendingApproval)
     assert isinstance(await world.call(call), PendingApproval)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await moved(
-        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
-    )
+    await world.approve_open_request()
     assert isinstance(await world.call(call), Done)
     assert isinstance(await world.call(call), PendingApproval)
     assert len(world.changes) == 1
 
 
 async def test_out_of_band_decline_stays_declined(world: World) -> None:
-    call = await run(world)
+    call = world.run()
     await world.call(call)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await moved(
-        world.ledger, grant.id, [RequestState.OPEN], RequestState.DECLINED, world.clock.at.timestamp(), note="no"
-    )
+    grant = await world.open_request()
+    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.DECLINED, world.timestamp, note="no")
     for _ in range(3):
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, Declined)
@@ -165,21 +138,9 @@ async def test_out_of_band_decline_stays_declined(world: World) -> None:
     assert world.changes == []
 
 
-async def test_approval_for_other_arguments_does_not_count(world: World) -> None:
-    call = await run(world)
-    await world.call(call)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
-    swapped = call.model_copy(update={"input": {"all": True}})
-    assert isinstance(await world.call(swapped), PendingApproval)
-    submitted = FormLater(submitted=(grant.id, Approve()))
-    assert isinstance(await world.call(swapped, submitted), Refused)
-    assert world.changes == []
-
-
 async def test_later_round_is_used_once(world: World) -> None:
     """MCP 2026-07-28 leaves single use to the server."""
-    call = await run(world)
+    call = world.run()
     form = FormLater()
     asking = await world.call(call, form)
     assert isinstance(asking, PendingForm)
@@ -199,18 +160,14 @@ async def test_later_round_is_used_once(world: World) -> None:
 
 
 async def test_repeated_answer_creates_no_temporary_approval(world: World) -> None:
-    call = await run(world)
-    asking = await world.call(call, FormLater())
-    assert isinstance(asking, PendingForm)
-    world.clock.pass_(5)
+    call = world.run()
+    asking = await world.first_round(call)
     again = FormLater(submitted=(asking.form.request, Approve(is_temporary=True)))
     assert isinstance(await world.call(call, again), Done)
-    (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
+    (scope,) = await world.temporary_approvals()
     assert await world.ledger.revoke_temporary(scope.id)
     assert not isinstance(await world.call(call, again), Done)
-    declined = await world.call(call, FormLater())
-    assert isinstance(declined, PendingForm)
-    world.clock.pass_(5)
+    declined = await world.first_round(call)
     await world.call(call, FormLater(submitted=(declined.form.request, Decline())))
     assert not isinstance(
         await world.call(call, FormLater(submitted=(declined.form.request, Approve(is_temporary=True)))), Done
@@ -221,31 +178,18 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
     assert not isinstance(
         await world.call(call, FormLater(submitted=(late.form.request, Approve(is_temporary=True)))), Done
     )
-    assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
+    assert await world.temporary_approvals() == []
     assert len(world.changes) == 1
 
 
 async def test_approval_expires(world: World) -> None:
-    call = await run(world)
+    call = world.run()
     assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
     await world.call(call)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    await world.approve_open_request()
     world.clock.pass_(601)
     assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
-
-
-async def test_target_that_changed_voids_the_approval_and_shows_what_is_there(world: World) -> None:
-    call = await deletion(world)
-    await world.call(call)
-    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
-    await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
-    void = await world.call(call)
-    assert isinstance(void, TargetChanged)
-    assert json.loads(json.dumps(void.data()))["preview"]["target"]["name"] == "Globex Imports"
-    assert [heard.method for heard in world.changes] == ["PUT"]
 
 
 async def test_missing_target_needs_no_approval(world: World) -> None:
@@ -256,7 +200,7 @@ async def test_missing_target_needs_no_approval(world: World) -> None:
 
 
 async def test_temporary_approval_covers_one_tool_and_target_for_15_minutes(world: World) -> None:
-    call = (await run(world)).model_copy(update={"input": {"n": 1}})
+    call = world.run().model_copy(update={"input": {"n": 1}})
     form = now(world, Approve(is_temporary=True))
     assert isinstance(await world.call(call, form), Done)
     assert isinstance(await world.call(call.model_copy(update={"input": {"n": 2}}), form), Done)
@@ -264,36 +208,17 @@ async def test_temporary_approval_covers_one_tool_and_target_for_15_minutes(worl
     other = RunWorkflow(workflow_id=str((await world.rows(ListWorkflows(limit=100)))[0].id))
     if other.workflow_id != call.workflow_id:
         assert not isinstance(await world.call(other, now(world, Decline())), Done)
-    (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
+    (scope,) = await world.temporary_approvals()
     assert await world.ledger.revoke_temporary(scope.id)
     assert isinstance(await world.call(call, now(world, Decline())), Declined)
 
 
-async def test_destroy_and_access_have_no_temporary_approval(world: World) -> None:
-    form = FormNow(lambda question: Approve(question.expected, is_temporary=True), world.clock)
-    await world.call(await deletion(world), form)
-    assert form.asked[0].allows_temporary is False
-    assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
-
-
 async def test_open_requests_are_capped(world: World) -> None:
-    call = await run(world)
+    call = world.run()
     for number in range(MOST_WAITING):
         assert isinstance(await world.call(call.model_copy(update={"input": {"n": number}})), PendingApproval)
     assert isinstance(await world.call(call), Refused)
-    assert len(await world.ledger.waiting(world.clock.at.timestamp())) == MOST_WAITING
-
-
-async def test_declines_in_a_row_trip_the_breaker(world: World) -> None:
-    call = await run(world)
-    form = now(world, Decline())
-    for _ in range(5):
-        assert isinstance(await world.call(call, form), Declined)
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Refused)
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
-    assert isinstance(await world.call(ListCustomers()), Done)
-    world.clock.pass_(601)
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    assert len(await world.ledger.waiting(world.timestamp)) == MOST_WAITING
 
 
 async def test_key_in_use_is_never_revoked(world: World) -> None:
@@ -305,7 +230,7 @@ async def test_key_in_use_is_never_revoked(world: World) -> None:
     assert world.changes == []
     assert isinstance(await world.call(RevokeApiKey(api_key_id=str(another.id)), FormNow(yes, world.clock)), Done)
     world.own = lambda _: True
-    assert isinstance(await world.call(await deletion(world), FormNow(yes, world.clock)), Done)
+    assert isinstance(await world.call(world.deletion(), FormNow(yes, world.clock)), Done)
 
 
 @pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
@@ -318,7 +243,7 @@ async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkey
     form: FormNow | FormLater = FormNow(yes, world.clock)
     if broken == "find":
         form = FormLater(submitted=("t1", Approve()))
-    refused = await world.call(await run(world), form)
+    refused = await world.call(world.run(), form)
     assert isinstance(refused, Refused)
     assert world.changes == []
 
@@ -328,7 +253,7 @@ async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
     full = World(tmp_path)
     full.audit_path.symlink_to("/dev/full")
     try:
-        for call in (CreateCustomer(name="Initech"), await run(full)):
+        for call in (CreateCustomer(name="Initech"), full.run()):
             refused = await full.call(call, FormNow(yes, full.clock))
             assert isinstance(refused, Unwritten)
             assert "Nothing was sent." in str(refused)
@@ -336,35 +261,6 @@ async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
         assert isinstance(await full.call(ListCustomers()), Done)
     finally:
         full.close()
-
-
-async def test_change_is_recorded_before_and_after(world: World) -> None:
-    """Intent, outcome, request and refusal, without secrets, in one chain."""
-    await world.call(CreateCustomer(name="Initech"))
-    await world.call(await run(world), FormNow(yes, world.clock))
-    await world.call(await run(world), now(world, Decline()))
-    events = [json.loads(line)["event"] for line in world.audit_path.read_text().splitlines()]
-    assert events == ["intent", "outcome", "asked", "intent", "outcome", "asked", "declined"]
-    assert verify(world.audit_path).broken is None
-
-
-async def test_cancelled_change_is_recorded_as_unknown(world: World) -> None:
-    started = anyio.Event()
-
-    async def hang(_: object) -> None:
-        started.set()
-        await anyio.sleep_forever()
-
-    world.client.send = hang  # type: ignore[method-assign, assignment]
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(world.call, CreateCustomer(name="Initech"))
-        with anyio.fail_after(20):
-            await started.wait()
-        tasks.cancel_scope.cancel()
-    last = json.loads(world.audit_path.read_text().splitlines()[-1])
-    assert (last["event"], last["outcome"]) == ("outcome", "unknown_outcome")
-    (change,) = await world.ledger.changes("test", 10, 1e12)
-    assert change.outcome == "unknown_outcome"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), Killed()], ids=lambda error: type(error).__name__)
@@ -418,6 +314,12 @@ async def _hanging(world: World, *calls: Any) -> None:
         world.client.send = send  # type: ignore[method-assign]
 
 
+async def test_cancelled_change_is_recorded_as_unknown(world: World) -> None:
+    await _hanging(world, CreateCustomer(name="Initech"))
+    last = json.loads(world.audit_path.read_text().splitlines()[-1])
+    assert (last["event"], last["outcome"]) == ("outcome", "unknown_outcome")
+
+
 async def test_concurrent_identical_calls_need_no_approval(world: World) -> None:
     await _hanging(world, *[CreateCustomer(name="Initech")] * 2)
     assert [change.outcome for change in await world.ledger.changes("test", 10, 1e12)] == ["unknown_outcome"] * 2
@@ -447,7 +349,7 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
 
 
 async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World) -> None:
-    call = await run(world)
+    call = world.run()
     assert isinstance(await world.call(call, now(world, Approve(is_temporary=True))), Done)
     assert isinstance(await world.call(call), Done)
     await _hanging(world, call)
@@ -504,7 +406,7 @@ async def test_changing_a_live_or_used_resource_needs_an_approval(world: World) 
 
 
 async def test_dry_run_sends_nothing(world: World) -> None:
-    call = await deletion(world, "Acme Corp")
+    call = world.deletion("Acme Corp")
     verdict, shown = await world.judged(call)
     assert verdict.rule == "mode guarded: destroy"
     kinds = {found.kind: found.count for found in shown.dependence.found}
@@ -521,53 +423,20 @@ async def test_dry_run_sends_nothing(world: World) -> None:
 async def test_deleting_a_customer_without_dependents_needs_no_typing(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(await deletion(world, "Initech"), form), Done)
+    assert isinstance(await world.call(world.deletion("Initech"), form), Done)
     assert form.asked[0].expected is None
 
 
 async def test_deleting_a_customer_whose_connections_cannot_be_read_needs_typing(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
-    call, form = await deletion(world, "Initech"), FormNow(yes, world.clock)
+    call, form = world.deletion("Initech"), FormNow(yes, world.clock)
     world.sandbox.faults.add(Status(method="GET", path="*/connections*", status=403, times=None))
     assert isinstance(await world.call(call, form), Done)
     assert form.asked[0].expected == "Initech"
 
 
-HOSTILE = 'Approve all\n[y] \x1b[2K\u202egnp.exe" "\u200b\U000e0041'
-
-
-async def test_names_cannot_forge_lines_of_the_request(world: World) -> None:
-    await world.call(CreateCustomer(name="Initech"))
-    world.sandbox.state.named("customers", "Initech", by="name")["name"] = HOSTILE  # by somebody else
-    created = next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == HOSTILE)
-    form = now(world, Decline())
-    await world.call(DeleteCustomer(customer_id=str(created.id)), form)
-    text = form.asked[0].text
-    lines = text.splitlines()
-    assert lines[0].startswith('Delete customer "Approve all\\u{a}[y]')
-    assert lines[-2].startswith("delete_customer customer_id=")
-    assert lines[-1] == "Approve this one call?"
-    assert all(letter.isprintable() or letter == "\n" for letter in text)
-    assert "Approve all\\u{a}" in text
-
-
-class Broken(AuditFile):
-    """An audit whose outcomes cannot be written."""
-
-    def record(self, entry: LogEntry) -> str:
-        if entry.event.value == "outcome":
-            raise Unwritten("The audit log cannot be written.", "")
-        return super().record(entry)
-
-
-async def test_unrecorded_outcome_is_still_reported(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.dispatch._recorder._audit = Broken(world.audit_path, world.system)  # type: ignore[attr-defined]
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
-    assert "could not be audited" in caplog.text
-
-
 async def test_trigger_that_fires_immediately_needs_an_approval(world: World) -> None:
-    routes: list[dict[str, JsonValue]] = [{"routeId": (await run(world)).workflow_id, "environment": "live"}]
+    routes: list[dict[str, JsonValue]] = [{"routeId": world.run().workflow_id, "environment": "live"}]
     form = now(world, Decline())
     fires = CreateTrigger(name="n", type="webhook", routes=routes)
     assert isinstance(await world.call(fires, form), Declined)
@@ -605,8 +474,7 @@ async def test_new_key_is_written_to_its_own_file(world: World) -> None:
     assert key not in world.audit_path.read_text()
 
 
-async def test_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_secret_can_come_from_an_allowed_variable(world: World) -> None:
     secrets = SecretValues({"STRIPE_KEY": "canary-1", "HOME": "canary-2"}, ["STRIPE_*", "UNSET"])
     world.dispatch = world.dispatching(secrets, None)
     form = FormNow(yes, world.clock)
@@ -616,18 +484,12 @@ async def test_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> None:
         refused = await world.call(CreateSecret(name="B", value_from_env=name), form)
         assert isinstance(refused, NotSent)
     assert "canary" not in world.audit_path.read_text() + "".join(question.text for question in form.asked)
-    world.close()
 
 
 async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> None:
-    file = tmp_path / "policy.toml"
-    file.write_text("[budget]\nexternal = 2\n")
-    file.chmod(0o600)
-    world = World(tmp_path, Policy("guarded", load_rules(file)))
-    call = await run(world)
-    asking = await world.call(call, FormLater())
-    assert isinstance(asking, PendingForm)
-    world.clock.pass_(5)
+    world = World.with_rules(tmp_path, "[budget]\nexternal = 2\n")
+    call = world.run()
+    asking = await world.first_round(call)
     for _ in range(20):
         await world.call(call, FormLater(submitted=(asking.form.request, Approve())))
     assert len(world.changes) == 1
@@ -639,17 +501,15 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
 
 
 async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: Path) -> None:
-    file = tmp_path / "policy.toml"
-    file.write_text("[budget]\nexternal = 2\n")
-    file.chmod(0o600)
-    one = World(tmp_path, Policy("guarded", load_rules(file)), tokens="one", bound="a" * 64)
-    two = World(tmp_path, Policy("guarded", load_rules(file)), tokens="two", bound="b" * 64)
-    call = await run(one)
+    rules = "[budget]\nexternal = 2\n"
+    one = World.with_rules(tmp_path, rules, tokens="one", bound="a" * 64)
+    two = World.with_rules(tmp_path, rules, tokens="two", bound="b" * 64)
+    call = one.run()
     assert isinstance(await one.call(call, now(one, Approve(is_temporary=True))), Done)
     assert isinstance(await one.call(call), Done)
     assert isinstance(await one.call(call), Refused)
     assert isinstance(await two.call(call), PendingApproval)
-    delete = await deletion(one)
+    delete = one.deletion()
     for _ in range(5):
         assert isinstance(await one.call(delete, now(one, Decline())), Declined)
     assert isinstance(await one.call(delete, now(one, Decline())), Refused)

@@ -24,7 +24,7 @@ from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.behaviour import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio
 
@@ -47,20 +47,14 @@ async def shared(own: ValkeyServer, tmp_path: Path) -> AsyncGenerator[World]:
     world.close()
 
 
-async def _customer(world: World) -> str:
-    rows = await world.rows(ListCustomers(search="Globex Exports"))
-    return str(rows[0].id)
-
-
 async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeyServer, shared: World) -> None:
-    customer = await _customer(shared)
     assert isinstance(await shared.call(CreateCustomer(name="Initech")), Done)
     changed = len(shared.changes)
     own.stop()
     assert isinstance(await shared.call(ListCustomers()), Done)
     overview: Any = await shared.call(GetOverview())
     assert isinstance(overview, Done)
-    for call in (CreateCustomer(name="Umbrella"), DeleteCustomer(customer_id=customer)):
+    for call in (CreateCustomer(name="Umbrella"), shared.deletion()):
         for form in (None, FormNow(yes, shared.clock)):
             refused = await shared.call(call, form)
             assert isinstance(refused, LedgerLost)
@@ -74,7 +68,7 @@ async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeySe
 
 
 async def test_forgotten_approval_is_requested_again(own: ValkeyServer, shared: World) -> None:
-    call = DeleteCustomer(customer_id=await _customer(shared))
+    call = shared.deletion()
     assert isinstance(await shared.call(call), PendingApproval)
     first = shared.desk.shown[-1]
     own.stop()
@@ -94,7 +88,7 @@ async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer
         system = System(monotonic=lambda: float(next(ticks)))
         ledger = ValkeyLedger(parse(valkey.url(port=proxy.port)), system)
         world = World(tmp_path, ledger=ledger)
-        call = DeleteCustomer(customer_id=await _customer(world))
+        call = world.deletion()
         await ledger.open(grant())
         await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
         proxy.lose, proxy.hang_up = b"state\r\n$4\r\nused", True

@@ -102,7 +102,7 @@ async def act(world: World, action: Action) -> None:
 async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
     if not isinstance(await world.call(call), PendingApproval):
         return
-    now = world.clock.at.timestamp()
+    now = world.timestamp
     for grant in await world.ledger.waiting(now):
         if how != "open":
             await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState(how), now, by="local_page")
@@ -144,9 +144,7 @@ async def _approved_run(world: World) -> RunWorkflow:
     call = await subject(world, "run")
     assert isinstance(call, RunWorkflow)
     assert isinstance(await world.call(call), PendingApproval)
-    now = world.clock.at.timestamp()
-    (grant,) = await world.ledger.waiting(now)
-    assert await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
+    await world.approve_open_request()
     return call
 
 
@@ -228,9 +226,7 @@ def test_recreated_target_needs_its_own_approval(tmp_path: Path) -> None:
     async def play() -> None:
         call = await subject(world, "delete_customer")
         await world.call(call)
-        now = world.clock.at.timestamp()
-        (grant,) = await world.ledger.waiting(now)
-        await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
+        await world.approve_open_request()
         await world.client.send(call)
         await world.client.send(CreateCustomer(name="Globex Exports"))
         again = await subject(world, "delete_customer")

@@ -4,10 +4,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.world import Clock, FormLater, FormNow, World, yes
+from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline, PendingForm
@@ -15,7 +14,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+from fastn_mcp.tools.customers import CreateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -44,18 +43,15 @@ def spans() -> Spans:
     return Spans()
 
 
-def seen(spans: Spans, folder: Path, mode: Any = "guarded") -> World:
-    return World(folder, Policy(mode), Clock(), watching=spans.watching)
+@pytest.fixture
+def world(spans: Spans, tmp_path: Path) -> Generator[World]:
+    world = World(tmp_path, watching=spans.watching)
+    yield world
+    world.close()
 
 
-async def globex(world: World) -> DeleteCustomer:
-    (row, *_) = await world.rows(ListCustomers(search="Globex"))
-    return DeleteCustomer(customer_id=row.id)
-
-
-async def test_span_of_an_approved_call_names_the_approver(spans: Spans, tmp_path: Path) -> None:
-    world = seen(spans, tmp_path)
-    assert isinstance(await world.call(await globex(world), FormNow(yes, world.clock)), Done)
+async def test_span_of_an_approved_call_names_the_approver(spans: Spans, world: World) -> None:
+    assert isinstance(await world.call(world.deletion(), FormNow(yes, world.clock)), Done)
     facts = spans.of("guard", "delete_customer")
     assert facts == {
         "operation": "delete_customer",
@@ -69,34 +65,28 @@ async def test_span_of_an_approved_call_names_the_approver(spans: Spans, tmp_pat
     assert spans.of("ask", "client_form")["is_answered"] is True
     (request,) = await world.ledger.decided(1)
     assert (request.approvers, request.by) == (["client_form"], "client_form")
-    world.close()
 
 
-async def test_span_of_a_later_round_names_its_form(spans: Spans, tmp_path: Path) -> None:
-    world = seen(spans, tmp_path)
-    assert isinstance(await world.call(await globex(world), FormLater()), PendingForm)
+async def test_span_of_a_later_round_names_its_form(spans: Spans, world: World) -> None:
+    assert isinstance(await world.call(world.deletion(), FormLater()), PendingForm)
     assert spans.of("guard", "delete_customer")["outcome"] == "approval_required"
     assert spans.of("ask", "client_form")["is_answered"] is False
-    world.close()
 
 
 async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) -> None:
-    world = seen(spans, tmp_path, "read-only")
+    world = World(tmp_path, Policy("read-only"), watching=spans.watching)
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
     facts = spans.of("guard", "create_customer")
     assert (facts["decision"], "approved_by" in facts) == ("deny", False)
     world.close()
 
 
-async def test_span_of_a_decline_has_no_consent(spans: Spans, tmp_path: Path) -> None:
-    world = seen(spans, tmp_path)
-    assert isinstance(await world.call(await globex(world), FormNow(lambda _: Decline(), world.clock)), Declined)
+async def test_span_of_a_decline_has_no_consent(spans: Spans, world: World) -> None:
+    assert isinstance(await world.call(world.deletion(), FormNow(lambda _: Decline(), world.clock)), Declined)
     assert "approved_by" not in spans.of("guard", "delete_customer")
-    world.close()
 
 
-async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, tmp_path: Path) -> None:
-    world = seen(spans, tmp_path)
+async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, world: World) -> None:
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
     call = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
@@ -106,4 +96,3 @@ async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, tmp_path
         ("write", "mode guarded: write", "admitted")
     ] * 2
     assert "calls" not in inner[0]
-    world.close()

@@ -1,10 +1,7 @@
 """What a person is told of what this server did lately to the records of a call."""
 
-from pathlib import Path
-
 import pytest
 from support.world import World
-from test_approval_flow import named
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.batch import Done
@@ -22,7 +19,7 @@ async def told(world: World, connector: str) -> tuple[tuple[str, str], ...]:
 async def made(world: World) -> str:
     """Create a connector that nothing uses, so that it is renamed unasked."""
     assert isinstance(await world.call(CreateConnector(name="Payroll", slug="payroll")), Done)
-    key = named(world, "connectors", "Payroll")
+    key = world.id_of("connectors", "Payroll")
     world.clock.pass_(2 * 86_400.0)  # it was created long ago
     return key
 
@@ -32,8 +29,7 @@ async def rename(world: World, key: str, name: str) -> None:
     assert isinstance(await world.call(UpdateConnector(connector_id=key, name=name)), Done)
 
 
-async def test_first_name_is_shown_after_several_renames(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_first_name_is_shown_after_several_renames(world: World) -> None:
     key = await made(world)
     for name in ("A", "B", "C", "D", "E"):
         await rename(world, key, name)
@@ -41,8 +37,7 @@ async def test_first_name_is_shown_after_several_renames(tmp_path: Path) -> None
     assert await told(world, key) == (("Called", '"Payroll" until 5 minutes ago'),)
 
 
-async def test_history_beyond_a_hundred_changes_is_declared_incomplete(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_history_beyond_a_hundred_changes_is_declared_incomplete(world: World) -> None:
     key = await made(world)
     await rename(world, key, "A")
     for number in range(100):
@@ -52,9 +47,8 @@ async def test_history_beyond_a_hundred_changes_is_declared_incomplete(tmp_path:
     assert [heading for heading, _ in await told(world, key)] == ["Not checked"]
 
 
-async def test_change_with_an_unknown_outcome_is_listed(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    key, at = await made(world), world.clock.at.timestamp()
+async def test_change_with_an_unknown_outcome_is_listed(world: World) -> None:
+    key, at = await made(world), world.timestamp
     change = Change("c", "local", world.journalling.account, "update_connector", {}, key, "Payroll",
                     {"name": "Payroll"}, {"name": "A"}, at, outcome="unknown_outcome")  # fmt: skip
     await world.ledger.begin(change)

@@ -50,7 +50,7 @@ async def test_update_is_journalled_with_the_whole_state_before(world: World, ju
     }
     assert kept.before["plan"] == before["plan"]
     assert kept.sent["plan"] == "Free"
-    assert kept.at == world.clock.at.timestamp()
+    assert kept.at == world.timestamp
     assert kept.call == ""
 
 
@@ -172,9 +172,8 @@ async def test_unjournalled_outcome_counts_as_unknown(world: World, monkeypatch:
     assert len(world.changes) == 2
 
 
-async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(tmp_path: Any) -> None:
+async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(world: World) -> None:
     """Only of a call that could happen twice, and also if the ledger forgot it."""
-    world = World(tmp_path)
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = CreateCustomer(name="Initech")
     assert isinstance(await world.call(call), UnknownOutcome)
@@ -194,14 +193,13 @@ async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(tm
     world.sandbox.faults.add(Reset(method="PUT", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(pause), Done | UnknownOutcome)
     assert isinstance(await world.call(pause), Done)
-    world.close()
 
 
 async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(made, Done)
     assert made.change is not None
-    change = replace(made.change, unsettled_until=world.clock.at.timestamp() + 600)
+    change = replace(made.change, unsettled_until=world.timestamp + 600)
     await world.ledger.settle(change)
     for target, shown in ((change.target, f'{change.id}, "{change.target}"'), (None, change.id)):
 
@@ -211,7 +209,7 @@ async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, mon
         monkeypatch.setattr(world.ledger, "change", kept)
         world.clock.pass_(30)
         why = await world.journalling.unsettled(CreateCustomer(name="Initech"), change.call)
-        seconds = round(world.clock.at.timestamp() - change.at)
+        seconds = round(world.timestamp - change.at)
         assert why == (
             f"The same call was made {seconds} seconds ago and was done ({shown}); you may not have the response."
         )

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_sentences import shown
+from test_sentences import preview_of
 
 from fastn_mcp.account.dependence import Dependence, Dependents
 from fastn_mcp.account.outlook import Outlook
@@ -26,13 +26,13 @@ def test_words_of_a_change(change: FieldChange, limit: int, words: str) -> None:
 
 
 def test_json_of_what_would_be_made() -> None:
-    data = shown("create_customer", {"name": "Globex"}).data()
+    data = preview_of("create_customer", {"name": "Globex"}).data()
     assert (data["makes"], data["call"], data["arguments"]) == ("Globex", "create_customer", {"name": "Globex"})
     assert not {"target", "costs", "because", "approval", "changes", "pending", "more_changes"} & data.keys()
 
 
 def test_json_of_what_would_be_changed() -> None:
-    data = shown("update_customer", {"customer_id": "c1", "plan": "Growth"}, {"id": "c1", "name": "A"}).data()
+    data = preview_of("update_customer", {"customer_id": "c1", "plan": "Growth"}, {"id": "c1", "name": "A"}).data()
     assert data["target"] == {"id": "c1", "name": "A"}
     assert data["changes"] == [{"field": "plan", "to": "Growth"}]
     assert "makes" not in data
@@ -40,7 +40,7 @@ def test_json_of_what_would_be_changed() -> None:
 
 def test_permissions_are_shown_strongest_first_and_whole() -> None:
     given: dict[str, Any] = {"name": "R", "permissions": [f"x{n}:read" for n in range(60)] + ["*"]}
-    made = shown("create_role", given, effect=Effect.ACCESS)
+    made = preview_of("create_role", given, effect=Effect.ACCESS)
     first, *_ = made.arguments["permissions"]  # type: ignore[misc]
     assert first == "*"
     assert "x59:read" in made.line()
@@ -48,12 +48,12 @@ def test_permissions_are_shown_strongest_first_and_whole() -> None:
 
 
 def test_last_line_is_the_exact_call() -> None:
-    made = shown("ai_chat", {"message": "go"})
+    made = preview_of("ai_chat", {"message": "go"})
     assert made.lines()[-1] == 'ai_chat approval_mode="manual" message="go". Account: test.'
 
 
 def test_further_facts_change_the_sentences() -> None:
-    made = shown("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
+    made = preview_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
     described = Dependence((Dependents("secrets", 1, ("TOKEN",)),))
     further = made.with_facts(described, Outlook(), ())
     assert "TOKEN" not in made.says.second

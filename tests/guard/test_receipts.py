@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from support.values import not_none
 from support.world import FormNow, World, yes
 
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
@@ -101,8 +102,7 @@ def test_receipt_names_the_approver(recorded: str, words: str) -> None:
 async def test_people_are_named_only_by_a_channel_that_identifies_them(world: World) -> None:
     assert not isinstance(await world.call(admin(world, "a@b.example")), Done)
     (id_,) = world.desk.shown
-    opened = await world.ledger.find(id_)
-    assert opened is not None
+    opened = not_none(await world.ledger.find(id_))
     votes = (Vote("https://id.example|7", True, 0.0, "Dana <d@x>"), Vote("Zoe", False, 0.0), Vote("Eve", True, 0.0))
     votes = (*votes, Vote("https://id.example|kim", True, 0.0, "kim"))
     request = replace(opened, votes=votes)
@@ -128,15 +128,17 @@ async def test_approver_is_journalled(world: World) -> None:
 async def test_name_of_the_approver_is_journalled(world: World) -> None:
     call = admin(world, "a@b.example")
     await world.call(call)
-    request = await world.ledger.find(world.desk.shown[0])
-    assert request is not None
-    assert await world.ledger.decide(request, Vote("Dana", approves=True, at=world.clock.at.timestamp()), VERIFIED)
+    assert await world.ledger.decide(
+        not_none(await world.ledger.find(world.desk.shown[0])),
+        Vote("Dana", approves=True, at=world.timestamp),
+        VERIFIED,
+    )
     assert await approved_by(world, call) == "verified: Dana"
 
 
 def admin(world: World, email: str) -> UpdateCustomer:
     """A call that needs approval."""
-    key = str(world.sandbox.state.named("customers", "Katana", by="name")["id"])
+    key = world.id_of("customers", "Katana")
     return UpdateCustomer(customer_id=key, admin_email=email)
 
 

@@ -39,10 +39,6 @@ def recorded(world: World) -> list[dict[str, JsonValue]]:
     return [{name: value for name, value in entry.items() if name not in told} for entry in found]
 
 
-def key(world: World, name: str) -> str:
-    return str(world.sandbox.state.named("customers", name, by="name")["id"])
-
-
 def entry(event: str, tool: str, **more: JsonValue) -> Mapping[str, JsonValue]:
     return {"event": event, "tool": tool, **more}
 
@@ -57,7 +53,7 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
 
     world.client.send = slow  # type: ignore[method-assign, assignment]
     await world.call(CreateCustomer(name="Initech", plan="Free"))
-    globex = key(world, "Globex Exports")
+    globex = world.id_of("customers", "Globex Exports")
     await world.call(DeleteCustomer(customer_id=globex), FormNow(yes, world.clock))
     await world.call(CreateCustomer(name="Initech"))
     write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "approved_by": "policy"}
@@ -69,7 +65,7 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
         entry(
             "outcome",
             "create_customer",
-            target=key(world, "Initech"),
+            target=world.id_of("customers", "Initech"),
             name="Initech",
             effect="write",
             of="1",
@@ -131,7 +127,7 @@ async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
 
 
 async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> None:
-    katana = key(world, "Katana")
+    katana = world.id_of("customers", "Katana")
     change: JsonValue = {"tool": "delete_customer", "arguments": {"customer_id": katana}}
     await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}

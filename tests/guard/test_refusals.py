@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.decisions import moved
+from support.values import not_none
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
@@ -20,32 +21,15 @@ from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
-from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
 NO_CREATES = '[[rule]]\ntool = "create_*"\nthen = "deny"\nreason = "Not today."\n'
-
-
-def ruled(folder: Path, rules: str) -> World:
-    path = folder / "policy.toml"
-    path.write_text(rules)
-    path.chmod(0o600)
-    return World(folder, Policy(rules=load_rules(path)))
-
-
-def run(world: World) -> RunWorkflow:
-    return RunWorkflow(workflow_id=str(world.sandbox.state.named("workflows", "process-new-orders", by="name")["id"]))
-
-
-def deletion(world: World) -> DeleteCustomer:
-    return DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", "Globex Exports", by="name")["id"]))
 
 
 def several(*names: str) -> ApplyChanges:
@@ -61,13 +45,8 @@ def told(answer: object) -> tuple[str, str, dict[str, Any]]:
     return answer.what, answer.next_step, dict(answer.facts)
 
 
-async def waiting(world: World) -> Any:
-    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
-    return request
-
-
 async def test_policy_refusal_names_its_rule_and_who_can_change_it(tmp_path: Path) -> None:
-    world = ruled(tmp_path, NO_CREATES)
+    world = World.with_rules(tmp_path, NO_CREATES)
     what, next_step, facts = told(await world.call(CreateCustomer(name="A")))
     rule = facts.pop("rule")
     assert (what, next_step, facts) == (
@@ -97,19 +76,18 @@ async def test_refusal_of_an_unattended_run_holds_the_plan_entry_that_would_allo
 
 
 async def test_list_with_one_denied_call_names_that_call(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[rule]]\ntool = "create_customer"\nwhen = { name = "B" }\nthen = "deny"\n')
+    world = World.with_rules(tmp_path, '[[rule]]\ntool = "create_customer"\nwhen = { name = "B" }\nthen = "deny"\n')
     what, _, facts = told(await world.call(several("A", "B", "C")))
     assert what == f"Call 2, create_customer: Refused by {facts['rule']}."
     assert facts.keys() == {"rule"}
     assert world.changes == []
 
 
-async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call = run(world)
+async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world: World) -> None:
+    call = world.run()
     first = await world.call(call)
     assert isinstance(first, PendingApproval)
-    request = await waiting(world)
+    request = await world.open_request()
     assert (first.where, first.until) == ("This client cannot ask. It lies on the desk.", request.expires)
     assert first.preview.stored() == request.preview
     world.clock.pass_(5)
@@ -120,95 +98,89 @@ async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(tmp_pa
     assert world.desk.shown == [request.id] * 2
 
 
-async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call = deletion(world)
+async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(world: World) -> None:
+    call = world.deletion()
     await world.call(call)
-    old = await waiting(world)
+    old = await world.open_request()
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     world.clock.pass_(5)
     answer = await world.call(call)
     assert isinstance(answer, PendingApproval)
     assert answer.where == "The target has changed since it was asked. It lies on the desk."
-    new = await waiting(world)
+    new = await world.open_request()
     assert (new.principal, answer.until) == ("local", new.expires)
-    assert new.preview["target"]["name"] == "Globex Imports"
-    ended = await world.ledger.find(old.id)
-    assert ended is not None
-    assert (ended.state, ended.decided) == (RequestState.STALE, world.clock.at.timestamp())
+    target: Any = new.preview["target"]
+    assert target["name"] == "Globex Imports"
+    ended = not_none(await world.ledger.find(old.id))
+    assert (ended.state, ended.decided) == (RequestState.STALE, world.timestamp)
 
 
-async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    answer = await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
+async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world: World) -> None:
+    answer = await world.call(world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
     assert isinstance(answer, PendingApproval)
-    request = await waiting(world)
+    request = await world.open_request()
     assert answer.where == "No person answered: closed. It lies on the desk."
     assert world.desk.shown == [request.id]
-    assert answer.until == request.expires == world.clock.at.timestamp() + 600
+    assert answer.until == request.expires == world.timestamp + 600
     assert answer.preview.stored() == request.preview
 
 
-async def test_form_that_outlives_its_request_is_not_used_for_a_while(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    answer = await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
+async def test_form_that_outlives_its_request_is_not_used_for_a_while(world: World) -> None:
+    answer = await world.call(world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
     assert isinstance(answer, PendingApproval)
     assert answer.where == "No person answered: closed. It lies on the desk."
-    request = await waiting(world)
-    assert (request.principal, request.expires) == ("local", world.clock.at.timestamp() + 600)
+    request = await world.open_request()
+    assert (request.principal, request.expires) == ("local", world.timestamp + 600)
     assert answer.preview.stored() == request.preview
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(deletion(world), form), PendingApproval)
+    assert isinstance(await world.call(world.deletion(), form), PendingApproval)
     assert form.asked == []
 
 
 @pytest.mark.parametrize("seconds", [600, 601])
 async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_one(
-    tmp_path: Path, seconds: float
+    world: World, seconds: float
 ) -> None:
-    world = World(tmp_path)
 
     class Late(FormNow):
         async def ask(self, form: ApprovalForm) -> Any:
             self.clock.pass_(seconds)
-            await world.call(deletion(world))
+            await world.call(world.deletion())
             return await super().ask(form)
 
-    answer = await world.call(run(world), Late(lambda _: NoAnswer("closed"), world.clock, 0))
+    answer = await world.call(world.run(), Late(lambda _: NoAnswer("closed"), world.clock, 0))
     assert isinstance(answer, PendingApproval)
     assert answer.where == "No person answered: closed. It lies on the desk."
-    new = await world.ledger.find(answer.request)
-    assert new is not None
-    assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.clock.at.timestamp())
+    new = not_none(await world.ledger.find(answer.request))
+    assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.timestamp)
     assert answer.preview.stored() == new.preview
 
 
-async def test_refusal_after_a_decline_includes_its_note(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_refusal_after_a_decline_includes_its_note(world: World) -> None:
     for note in ("after the release", ""):
-        answer = await world.call(run(world), FormNow(lambda _: Decline(note), world.clock))  # noqa: B023 - called at once
+        answer = await world.call(world.run(), FormNow(lambda _: Decline(note), world.clock))  # noqa: B023 - called at once
         assert told(answer) == (
             "A person declined this call.",
             "Do not repeat it; ask what to do instead.",
             {"note": note} if note else {},
         )
-    await world.call(deletion(world))
-    request = await waiting(world)
-    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.DECLINED, world.clock.at.timestamp())
-    what, next_step, facts = told(await world.call(deletion(world)))
+    await world.call(world.deletion())
+    request = await world.open_request()
+    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.DECLINED, world.timestamp)
+    what, next_step, facts = told(await world.call(world.deletion()))
     ends = f"{datetime.fromtimestamp(request.expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
     assert what == "A person declined this call."
     assert next_step == f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
     assert facts == {"declined_until": ends}
+    assert world.changes == []
 
 
-async def test_form_that_ends_late_without_another_channel_is_refused(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_form_that_ends_late_without_another_channel_is_refused(world: World) -> None:
     world.desk = None
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     for seconds in (600, 30):
         what, next_step, facts = told(
-            await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, seconds))
+            await world.call(world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, seconds))
         )
         assert what == "No person answered: closed. run_workflow needs the approval of a person."
         assert next_step == "Use a client that shows forms, or a terminal: fastn-mcp call run_workflow"
@@ -216,13 +188,10 @@ async def test_form_that_ends_late_without_another_channel_is_refused(tmp_path: 
         world.clock.pass_(901)
 
 
-async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call = run(world)
+async def test_answer_to_a_request_that_is_used_or_expired_says_so(world: World) -> None:
+    call = world.run()
     used_up: Any = ("This approval was already used, or has expired.", "Call again to ask anew.", {})
-    asking = await world.call(call, FormLater())
-    assert isinstance(asking, PendingForm)
-    world.clock.pass_(5)
+    asking = await world.first_round(call)
     answer = FormLater(submitted=(asking.form.request, Approve()))
     assert isinstance(await world.call(call, answer), Done)
     assert told(await world.call(call, answer)) == used_up
@@ -233,12 +202,9 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Pat
     assert len(world.changes) == 1
 
 
-async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call = run(world)
-    asking = await world.call(call, FormLater())
-    assert isinstance(asking, PendingForm)
-    world.clock.pass_(5)
+async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(world: World) -> None:
+    call = world.run()
+    asking = await world.first_round(call)
     reads = len(world.sandbox.requests)
     assert isinstance(await world.call(call, FormLater(submitted=(asking.form.request, Approve()))), Done)
     once = len(world.sandbox.requests) - reads
@@ -248,21 +214,19 @@ async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(tmp_path:
     assert len(world.sandbox.requests) - reads == 2 * once
 
 
-async def test_answer_for_another_call_says_so(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    assert told(await world.call(run(world), FormLater(submitted=("none", Approve())))) == (
+async def test_answer_for_another_call_says_so(world: World) -> None:
+    assert told(await world.call(world.run(), FormLater(submitted=("none", Approve())))) == (
         "This call has no approval request with that id.",
         "Call again to open a new request.",
         {},
     )
 
 
-async def test_approved_target_that_changed_is_refused_with_what_is_there_now(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call = deletion(world)
+async def test_approved_target_that_changed_is_refused_with_what_is_there_now(world: World) -> None:
+    call = world.deletion()
     await world.call(call)
-    request = await waiting(world)
-    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    request = await world.open_request()
+    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp)
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     answer = await world.call(call)
     assert isinstance(answer, TargetChanged)
@@ -271,19 +235,21 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(tm
     assert next_step == "Look at the preview; call again to ask anew."
     assert facts.keys() == {"preview"}
     assert facts["preview"]["target"]["name"] == "Globex Imports"
+    assert [heard.method for heard in world.changes] == ["PUT"]
 
 
 async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n')
-    what, next_step, facts = told(await world.call(deletion(world), FormNow(yes, world.clock)))
+    world = World.with_rules(tmp_path, '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n')
+    what, next_step, facts = told(await world.call(world.deletion(), FormNow(yes, world.clock)))
     rule = "policy.toml line 1: rule delete_*"
     assert what == f"delete_customer needs two people ({rule}), and this server cannot tell people apart."
     assert next_step == "The operator can set up a webhook with approvers; or a person does it in the dashboard."
     assert facts["preview"]["target"]["name"] == "Globex Exports"
+    assert world.desk.shown == []
 
 
 async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
-    world = ruled(tmp_path, "[budget]\nwrite = 1\n")
+    world = World.with_rules(tmp_path, "[budget]\nwrite = 1\n")
     current = await world.evaluator.evaluate_call(CreateCustomer(name="A"), "local")
     check = world.evaluator
     assert await check.budgets.spend_allowed(current, "local") == "policy"
@@ -325,7 +291,7 @@ async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
 ) -> None:
     """The window closes while the first call is being sent."""
     window = '[[window]]\neffects = "write"\nopen = "Mon-Sun 08:00-10:00 UTC"\nreason = "Not at night."\n'
-    world = ruled(tmp_path, window)
+    world = World.with_rules(tmp_path, window)
     send = world.client.send
 
     async def slow(call: Any) -> Any:
@@ -343,7 +309,7 @@ async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
 
 
 async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
+    world = World.with_rules(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     assert isinstance(await world.call(DeleteSecret(secret_id=first), FormNow(yes, world.clock)), Done)
     free = world.clock.at + timedelta(seconds=90)
@@ -365,12 +331,14 @@ async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: 
 
 async def test_allowance_names_the_period_of_each_budget_and_never_less_than_nothing(tmp_path: Path) -> None:
     """Approved calls may go beyond the budget for spending, and a smaller budget may replace a larger one."""
-    world = ruled(tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n')
+    world = World.with_rules(
+        tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n'
+    )
     check = world.evaluator
     for _ in range(3):
         await check.budgets.spend_approved(Effect.SPEND, "local")
         await world.ledger.spend("write", world.evaluator.budgets.period("run", "local"), 9)
-        await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.clock.at.timestamp())
+        await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.timestamp)
     assert await world.guard.allowance("local") == {
         "mode": "guarded",
         "budgets": [

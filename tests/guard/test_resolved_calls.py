@@ -8,7 +8,6 @@ import pytest
 from support.faulty_sandbox import Status
 from support.sensible_calls import ORDERS, SLACK
 from support.world import FormLater, World
-from test_approval_flow import named, ruled
 
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotSent
@@ -37,9 +36,9 @@ pytestmark = pytest.mark.anyio
 
 async def globex(world: World) -> dict[str, Call]:
     """Calls that touch what belongs to one customer, without its name."""
-    key = named(world, "customers", "Globex Exports")
-    app = named(world, "connectors", "Gamma")
-    workflow = named(world, "workflows", "process-new-orders")
+    key = world.id_of("customers", "Globex Exports")
+    app = world.id_of("connectors", "Gamma")
+    workflow = world.id_of("workflows", "process-new-orders")
     connection = next(str(row.id) for row in await world.rows(ListConnections(customer_id=key)))
     trigger = next(str(row.id) for row in await world.rows(ListTriggers()) if getattr(row, "endOrgId", None) == key)
     return {
@@ -53,15 +52,15 @@ async def globex(world: World) -> dict[str, Call]:
 
 @pytest.mark.parametrize("name", ["Globex*", "globex-exports"])
 async def test_customer_protected_by_name_protects_its_resources(tmp_path: Path, name: str) -> None:
-    world = ruled(tmp_path, f'[[protect]]\ncustomer = "{name}"\n')
+    world = World.with_rules(tmp_path, f'[[protect]]\ncustomer = "{name}"\n')
     for tool, call in (await globex(world)).items():
-        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY, tool
+        assert await world.decision(call) is Decision.DENY, tool
 
 
 async def test_another_customer_is_not_protected(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
     for tool, call in (await globex(world)).items():
-        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is not Decision.DENY, tool
+        assert await world.decision(call) is not Decision.DENY, tool
 
 
 RUN_IN_LIVE = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -72,15 +71,13 @@ async def test_rule_sees_the_environment_that_the_server_fills_in(
     tmp_path: Path, own: str | None, denied: bool
 ) -> None:
     """Without an argument and a setting Fastn chooses, which is not known."""
-    world = ruled(tmp_path, RUN_IN_LIVE)
+    world = World.with_rules(tmp_path, RUN_IN_LIVE)
     world.evaluator._surroundings = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
-    call = RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
-    found = await world.evaluator.evaluate_call(call, "local")
-    assert (found.verdict.decision is Decision.DENY) is denied
+    call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
+    assert (await world.decision(call) is Decision.DENY) is denied
 
 
-async def test_approval_is_void_once_a_named_connector_changed(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_approval_is_void_once_a_named_connector_changed(world: World) -> None:
     row = world.sandbox.state.named("connectors", "Gamma", by="name")
     call = CreateConnection(connector_id=str(row["id"]))
     before = await world.evaluator.evaluate_call(call, "local")
@@ -96,16 +93,15 @@ def _environment(around: Surroundings) -> Callable[[World], None]:
 
 
 @pytest.mark.parametrize("around", [Surroundings("live"), Surroundings(customer="another")])
-async def test_approval_is_void_once_a_setting_fills_in_another_value(tmp_path: Path, around: Surroundings) -> None:
-    world = World(tmp_path)
-    call = RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
+async def test_approval_is_void_once_a_setting_fills_in_another_value(world: World, around: Surroundings) -> None:
+    call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
     before = await world.evaluator.evaluate_call(call, "local")
     _environment(around)(world)
     assert (await world.evaluator.evaluate_call(call, "local")).binding != before.binding
 
 
 async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     call = CreateSecret(name="A", customer_id="no-such-customer")
     found = await world.evaluator.evaluate_call(call, "local")
     assert found.verdict.decision is Decision.DENY
@@ -122,11 +118,11 @@ def a_connection(world: World) -> str:
 
 def in_live(world: World) -> dict[str, Call]:
     """Calls that act in live, though neither an argument nor a field `environment` of their record says so."""
-    hourly = named(world, "triggers", "Hourly Slack sync")
-    gamma = named(world, "connectors", "Gamma")
+    hourly = world.id_of("triggers", "Hourly Slack sync")
+    gamma = world.id_of("connectors", "Gamma")
     return {
         "connection id": DeleteConnection(connection_id=a_connection(world)),
-        "secret": DeleteSecret(secret_id=named(world, "secrets", "PARTNER_TOKEN")),
+        "secret": DeleteSecret(secret_id=world.id_of("secrets", "PARTNER_TOKEN")),
         "lost route": UpdateTrigger(trigger_id=hourly, routes=IN_TEST),
         "extra": CreateConnection(connector_id=gamma, extra={"environment": "live"}),
     }
@@ -134,20 +130,19 @@ def in_live(world: World) -> dict[str, Call]:
 
 @pytest.mark.parametrize("way", ["connection id", "secret", "lost route", "extra"])
 async def test_rule_sees_the_environment_of_what_is_touched(tmp_path: Path, way: str) -> None:
-    world = ruled(tmp_path, IN_LIVE)
-    found = await world.evaluator.evaluate_call(in_live(world)[way], "local")
-    assert found.verdict.decision is Decision.DENY
+    world = World.with_rules(tmp_path, IN_LIVE)
+    assert await world.decision(in_live(world)[way]) is Decision.DENY
 
 
 async def test_rule_on_another_environment_meets_a_secret_for_all(tmp_path: Path) -> None:
-    world = ruled(tmp_path, IN_LIVE.replace("live", "staging"))
-    for call in (CreateSecret(name="A"), DeleteSecret(secret_id=named(world, "secrets", "PARTNER_TOKEN"))):
-        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY
+    world = World.with_rules(tmp_path, IN_LIVE.replace("live", "staging"))
+    for call in (CreateSecret(name="A"), DeleteSecret(secret_id=world.id_of("secrets", "PARTNER_TOKEN"))):
+        assert await world.decision(call) is Decision.DENY
 
 
 def nested(world: World) -> dict[str, Call]:
     """New triggers that refer to what is Globex's below an argument, or through a record that an argument names."""
-    key = named(world, "customers", "Globex Exports")
+    key = world.id_of("customers", "Globex Exports")
     connection = next(row for row in world.sandbox.state.all("connections") if row["endOrgId"] == key)
     connection["id"] = "conn_17"
     named_row = world.sandbox.state.named("workflows", "process-new-orders", by="name")
@@ -170,23 +165,21 @@ NESTED = ["extra", "route", "workflow of another field", "connection without par
 
 @pytest.mark.parametrize("way", NESTED)
 async def test_protection_reaches_what_nested_values_and_named_records_refer_to(tmp_path: Path, way: str) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     calls = nested(world)
     assert calls.keys() == set(NESTED)
-    found = await world.evaluator.evaluate_call(calls[way], "local")
-    assert found.verdict.decision is Decision.DENY
+    assert await world.decision(calls[way]) is Decision.DENY
 
 
 @pytest.mark.parametrize("embedded", [{"name": "Harmless", "slug": "harmless"}, {"name": "", "slug": ""}])
 async def test_name_of_a_customer_inside_another_record_is_not_trusted(
     tmp_path: Path, embedded: dict[str, str]
 ) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     row = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
-    acme, globex_ = (named(world, "customers", name) for name in ("Acme Corp", "Globex Exports"))
+    acme, globex_ = (world.id_of("customers", name) for name in ("Acme Corp", "Globex Exports"))
     row |= {"endOrg": {"id": globex_, **embedded}, "customer": {"id": acme, "name": "Acme", "slug": "acme"}}
-    found = await world.evaluator.evaluate_call(DeleteTrigger(trigger_id=str(row["id"])), "local")
-    assert found.verdict.decision is Decision.DENY
+    assert await world.decision(DeleteTrigger(trigger_id=str(row["id"]))) is Decision.DENY
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -202,29 +195,27 @@ async def test_name_of_a_customer_inside_another_record_is_not_trusted(
 async def test_record_that_cannot_be_read_counts_as_protected(
     tmp_path: Path, protected: str, path: str, call: Call, status: int
 ) -> None:
-    world = ruled(tmp_path, f"[[protect]]\n{protected}\n")
+    world = World.with_rules(tmp_path, f"[[protect]]\n{protected}\n")
     world.sandbox.faults.add(Status(status=status, method="GET", path=path, times=None))
-    found = await world.evaluator.evaluate_call(call, "local")
-    assert found.verdict.decision is Decision.DENY
+    assert await world.decision(call) is Decision.DENY
 
 
 @pytest.mark.parametrize("kind", ["connections", "triggers"])
 async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_path: Path, kind: str) -> None:
     """Of 400 rows, 300 are read: connections that Fastn filters and counts, or triggers, none of which depends."""
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
-    gamma, state = named(world, "connectors", "Gamma"), world.sandbox.state
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
+    gamma, state = world.id_of("connectors", "Gamma"), world.sandbox.state
     row = {**state.all(kind)[0], "endOrgId": None} | ({"connectorId": gamma} if kind == "connections" else {})
     for number in range(400):
         state.put(kind, {**row, "id": f"c{number}"})
-    found = await world.evaluator.evaluate_call(DeleteConnector(connector_id=gamma), "local")
-    assert found.verdict.decision is Decision.DENY
+    assert await world.decision(DeleteConnector(connector_id=gamma)) is Decision.DENY
 
 
 @pytest.mark.parametrize("rules", ['[defaults]\nwrite = "deny"', '[[rule]]\neffects = "write"\nthen = "deny"'])
 async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tmp_path: Path, rules: str) -> None:
     """Renaming a customer in use is external; the file refuses every write."""
-    world = ruled(tmp_path, rules)
-    call = UpdateCustomer(customer_id=named(world, "customers", "Globex Exports"), name="Harmless")
+    world = World.with_rules(tmp_path, rules)
+    call = UpdateCustomer(customer_id=world.id_of("customers", "Globex Exports"), name="Harmless")
     found = await world.evaluator.evaluate_call(call, "local")
     assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.DENY)
 
@@ -233,49 +224,46 @@ async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tm
 async def test_only_a_key_that_may_read_no_customers_is_excused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, lists: int | None, denied: bool
 ) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
-    key = named(world, "customers", "Acme Corp")
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    key = world.id_of("customers", "Acme Corp")
     world.sandbox.faults.add(Status(status=403, path="/api/v1/customers/*", times=99))
     if lists is not None:
         world.sandbox.faults.add(Status(status=lists, path="/api/v1/customers", times=99))
     for _ in range(2):
-        found = await world.evaluator.evaluate_call(CreateSecret(name="A", customer_id=key), "local")
-        assert (found.verdict.decision is Decision.DENY) is denied
+        assert (await world.decision(CreateSecret(name="A", customer_id=key)) is Decision.DENY) is denied
     assert caplog.text.count("may not read customers") == (0 if denied else 1)
 
 
 async def test_new_connection_is_in_an_environment_that_fastn_chooses(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
-    call = CreateConnection(connector_id=named(world, "connectors", "Gamma"))
+    world = World.with_rules(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
+    call = CreateConnection(connector_id=world.id_of("connectors", "Gamma"))
     found = await world.evaluator.evaluate_call(call, "local")
     assert found.verdict.decision is Decision.DENY
     assert found.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
 
 
 async def test_switching_off_what_a_protected_customer_uses_is_held(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     trigger = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
     call = UpdateWorkflow(workflow_id=str(trigger["routes"][0]["routeId"]), status="inactive")
-    assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is not Decision.DENY
-    trigger["endOrgId"] = named(world, "customers", "Globex Exports")
-    assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY
+    assert await world.decision(call) is not Decision.DENY
+    trigger["endOrgId"] = world.id_of("customers", "Globex Exports")
+    assert await world.decision(call) is Decision.DENY
 
 
 async def test_connectors_of_fastns_ai_are_compared_and_not_read(tmp_path: Path) -> None:
-    world = ruled(tmp_path, '[[protect]]\nconnector = "shopify"\n')
+    world = World.with_rules(tmp_path, '[[protect]]\nconnector = "shopify"\n')
     for connectors, denied in ((["shopify"], True), (["xero"], False)):
         before = len(world.sandbox.requests)
         call = AiBuild(type="workflow", prompt="Sync", connectors=connectors)
-        found = await world.evaluator.evaluate_call(call, "local")
-        assert (found.verdict.decision is Decision.DENY) is denied
+        assert (await world.decision(call) is Decision.DENY) is denied
         assert len(world.sandbox.requests) - before == 1  # the balance of credits
 
 
 @pytest.mark.parametrize("form", [FormLater(), None], ids=["in a form", "on the page"])
 async def test_record_that_an_open_request_names_is_changed_with_an_approval_only(
-    tmp_path: Path, form: FormLater | None
+    world: World, form: FormLater | None
 ) -> None:
-    world = World(tmp_path)
     connector = await world.call(CreateConnector(name="Initech", slug="initech", domain="api.initech.example"))
     assert isinstance(connector, Done)
     key = str(connector.result.id)  # type: ignore[attr-defined]
@@ -284,14 +272,14 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
     found = await world.evaluator.evaluate_call(change, "local")
     assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
-    other = UpdateConnector(connector_id=named(world, "connectors", "Gamma"), description="d")
+    other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
     assert not (await world.evaluator.evaluate_call(other, "local")).resolved.is_awaited
 
 
 async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_read(tmp_path: Path) -> None:
     """In the mode `auto`, which sends a connection without reads."""
     world = World(tmp_path, Policy("auto"), surroundings=Surroundings(customer="another"))
-    key, gamma = named(world, "customers", "Acme Corp"), named(world, "connectors", "Gamma")
+    key, gamma = world.id_of("customers", "Acme Corp"), world.id_of("connectors", "Gamma")
     outcome = await world.call(CreateConnection(connector_id=gamma, customer_id=key, credentials={"apiKey": "k"}))
     assert isinstance(outcome, NotSent)
     assert "by its setting end_org_id" in outcome.what

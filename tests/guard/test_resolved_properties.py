@@ -9,7 +9,6 @@ import pytest
 from support.direct_sandbox import Fastn
 from support.sensible_calls import ORDERS, sensible
 from support.world import FormNow, World, yes
-from test_approval_flow import named, ruled
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import KINDS, Surroundings
@@ -64,17 +63,16 @@ def customer_ways(world: World, call: Call, customer: str) -> Iterator[tuple[str
 @pytest.mark.parametrize("tool", CHANGING)
 @pytest.mark.parametrize("by", ["id", "name", "slug", "rule"])
 async def test_customer_is_recognised_wherever_a_call_takes_it_from(tmp_path: Path, tool: str, by: str) -> None:
-    key = named(World(tmp_path), "customers", "Globex Exports")
+    key = World(tmp_path).id_of("customers", "Globex Exports")
     pattern = {"id": key, "name": "Globex Exp*", "slug": "globex-exports", "rule": "Globex*"}[by]
     rule = f'[[rule]]\nwhen = {{ customer_id = "{pattern}" }}\nthen = "deny"\n'
-    world = ruled(tmp_path, rule if by == "rule" else f'[[protect]]\ncustomer = "{pattern}"\n')
+    world = World.with_rules(tmp_path, rule if by == "rule" else f'[[protect]]\ncustomer = "{pattern}"\n')
     call = calls_of(world)[tool]
     world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
-    assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is not Decision.DENY
+    assert await world.decision(call) is not Decision.DENY
     for way, acting, surroundings in customer_ways(world, call, key):
         world.evaluator._surroundings = surroundings  # pyright: ignore[reportPrivateUsage]
-        found = await world.evaluator.evaluate_call(acting, "local")
-        assert found.verdict.decision is Decision.DENY, way
+        assert await world.decision(acting) is Decision.DENY, way
 
 
 def environment_ways(world: World, call: Call) -> Iterator[tuple[str, Call, Surroundings]]:
@@ -95,11 +93,10 @@ def environment_ways(world: World, call: Call) -> Iterator[tuple[str, Call, Surr
 
 @pytest.mark.parametrize("tool", CHANGING)
 async def test_environment_is_recognised_wherever_a_call_takes_it_from(tmp_path: Path, tool: str) -> None:
-    world = ruled(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
+    world = World.with_rules(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
     for way, acting, surroundings in environment_ways(world, calls_of(world)[tool]):
         world.evaluator._surroundings = surroundings  # pyright: ignore[reportPrivateUsage]
-        found = await world.evaluator.evaluate_call(acting, "local")
-        assert found.verdict.decision is Decision.DENY, way
+        assert await world.decision(acting) is Decision.DENY, way
 
 
 # --- an approval holds for the records that a person was shown -----------------------------------------------------
@@ -107,8 +104,8 @@ async def test_environment_is_recognised_wherever_a_call_takes_it_from(tmp_path:
 
 def naming(world: World) -> dict[str, Call]:
     """Return calls that name every kind of record that they can."""
-    calls, acme = calls_of(world), named(world, "customers", "Acme Corp")
-    gamma, connection = named(world, "connectors", "Gamma"), str(world.sandbox.state.all("connections")[0]["id"])
+    calls, acme = calls_of(world), world.id_of("customers", "Acme Corp")
+    gamma, connection = world.id_of("connectors", "Gamma"), str(world.sandbox.state.all("connections")[0]["id"])
     more: dict[str, dict[str, Any]] = {
         "create_connection": {"customer_id": acme},
         "create_trigger": {"connector_id": gamma, "connection_id": connection, "type": "app_event", "events": ["e"]},

@@ -28,7 +28,7 @@ def response() -> ResponseDelivery:
 
 
 async def unsettled(world: World, call: Call) -> int:
-    return len(await world.ledger.unsettled(world.evaluator.digest(call, "local"), world.clock.at.timestamp()))
+    return len(await world.ledger.unsettled(world.evaluator.digest(call, "local"), world.timestamp))
 
 
 async def made(world: World, response: ResponseDelivery, name: str = "Initech") -> CreateCustomer:

@@ -845,7 +845,8 @@ def test_update_names_values_that_cannot_be_restored() -> None:
 
 
 def test_run_names_at_most_five_apps() -> None:
-    for apps in ([], [{"mode": "SAAS"}], ["a", {}], ["a"] * 6, "shopify", None):
+    nameless: list[Any] = ["a", {}]
+    for apps in ([], [{"mode": "SAAS"}], nameless, ["a"] * 6, "shopify", None):
         sentences = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
         assert sentences["then"] == "What it does in other systems cannot be taken back from here."
     five = sentences_of("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": [{"name": "A", "slug": "a"}] * 5})

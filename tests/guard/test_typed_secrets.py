@@ -9,7 +9,8 @@ import anyio
 import pytest
 from pydantic import JsonValue
 from support.decisions import moved
-from support.world import Call, Clock, FormLater, FormNow, World, yes
+from support.values import not_none
+from support.world import Call, Clock, FormLater, FormNow, World, policy_from, yes
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
@@ -26,7 +27,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateSecret
@@ -65,22 +65,17 @@ def connector(world: World, slug: str) -> str:
     return str(world.sandbox.state.named("connectors", slug)["id"])
 
 
-async def waiting(world: World) -> ApprovalRequest:
-    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
-    return request
-
-
 async def approve(
     world: World, request: ApprovalRequest, value: JsonValue = CANARY, by: str = "page"
 ) -> ApprovalRequest | NotCounted:
     """Approve as the page does."""
-    vote = Vote(by, approves=True, at=world.clock.at.timestamp())
+    vote = Vote(by, approves=True, at=world.timestamp)
     return await count_vote(vote, request, world.ledger, VERIFIED, typed=TypedValue(world.typed, value))
 
 
 async def approve_untyped(world: World, request: ApprovalRequest) -> None:
     """Bring a request to approved, past what counts votes."""
-    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp)
 
 
 def sent(world: World, argument: str) -> list[JsonValue]:
@@ -109,10 +104,9 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
             asked.where == "It is still waiting for an answer. It lies on the desk."
         )
         assert form.asked == []
-    request = await waiting(world)
+    request = await world.open_request()
     assert request.text[0] == case.sentence
-    typed = typed_in(request)
-    assert typed is not None
+    typed = not_none(typed_in(request))
     assert typed.name == case.argument
     await approve(world, request, case.typed)
     assert CANARY.encode() not in kept_in(tmp_path)
@@ -141,11 +135,10 @@ async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case:
 
 
 @each_tool
-async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, case: Case) -> None:
-    world = World(tmp_path)
+async def test_approval_without_a_typed_secret_sends_nothing(world: World, case: Case) -> None:
     call = case.call(world)
     await world.call(call)
-    await approve_untyped(world, await waiting(world))
+    await approve_untyped(world, await world.open_request())
     refused = await world.call(call)
     assert isinstance(refused, Refused)
     assert refused.what == f"Nobody has typed the {case.argument}."
@@ -154,12 +147,11 @@ async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, cas
     assert world.changes == []
 
 
-async def test_typed_value_belongs_to_one_request_and_ends_with_it(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_typed_value_belongs_to_one_request_and_ends_with_it(world: World) -> None:
     other = CreateSecret(name="OTHER")
     await world.call(CALL)
-    first = await waiting(world)
-    now = world.clock.at.timestamp()
+    first = await world.open_request()
+    now = world.timestamp
     for approver in ("page", "another"):  # that of the second is sealed for the first
         sealed = world.typed.seal(first, approver, CANARY, now)
         await world.call(other)
@@ -171,8 +163,7 @@ async def test_typed_value_belongs_to_one_request_and_ends_with_it(tmp_path: Pat
     assert world.changes == []
 
 
-async def test_value_in_the_call_needs_an_approval(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_value_in_the_call_needs_an_approval(world: World) -> None:
     call = CreateSecret(name="A", value="given")
     assert call.person_types is None
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
@@ -242,10 +233,9 @@ METHODS: list[tuple[str, JsonValue, dict[str, tuple[bool, bool]] | None, bool]] 
 
 @pytest.mark.parametrize(("_", "method", "fields", "is_certain"), METHODS, ids=[case[0] for case in METHODS])
 async def test_auth_method_names_the_fields_to_type(
-    tmp_path: Path, _: str, method: JsonValue, fields: dict[str, tuple[bool, bool]] | None, is_certain: bool
+    world: World, _: str, method: JsonValue, fields: dict[str, tuple[bool, bool]] | None, is_certain: bool
 ) -> None:
     """An undocumented method is one optional object."""
-    world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
     judged = await world.evaluator.evaluate_call(CreateConnection(connector_id=connector(world, "gamma")), "local")
     typed = judged.resolved.typed
@@ -259,9 +249,8 @@ async def test_auth_method_names_the_fields_to_type(
     assert judged.preview.says.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
 
 
-async def test_default_auth_method_is_used(tmp_path: Path) -> None:
+async def test_default_auth_method_is_used(world: World) -> None:
     """Several without a default, and one that is missing, are unknown."""
-    world = World(tmp_path)
     methods: list[dict[str, JsonValue]] = [{"id": "m1", "type": "OAUTH_2"}, {"id": "m2", "type": "BEARER"}]
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = methods
     key = connector(world, "gamma")
@@ -280,11 +269,10 @@ async def test_default_auth_method_is_used(tmp_path: Path) -> None:
     assert await certain() is None
 
 
-async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_connector_that_changes_its_fields_voids_the_approval(world: World) -> None:
     call = CASES[1].call(world)
     await world.call(call)
-    await approve(world, await waiting(world), {"apiKey": CANARY})
+    await approve(world, await world.open_request(), {"apiKey": CANARY})
     world.sandbox.state.named("connectors", "gamma")["authMethods"][0]["type"] = "BASIC"
     refused = await world.call(call)
     assert isinstance(refused, FastnError)
@@ -292,17 +280,14 @@ async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Pa
     assert world.changes == []
 
 
-async def test_unknown_connector_may_take_no_credentials(tmp_path: Path) -> None:
+async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     """The person knows the app, and Fastn decides; without a person nothing is sent."""
-    world = World(tmp_path)
     call = CreateConnection(connector_id="unheard")
     asked = await world.call(call)
     assert isinstance(asked, PendingApproval)
-    request = await waiting(world)
+    request = await world.open_request()
     assert request.text[0].endswith("You enter its credentials, if it takes any.")
-    typed = typed_in(request)
-    assert typed is not None
-    assert typed.value({}) is None
+    assert not_none(typed_in(request)).value({}) is None
     await approve(world, request, None)
     assert isinstance(await world.call(call), FastnError)
     assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]
@@ -312,9 +297,7 @@ DIFFERS = "What you typed differs from what the first approver typed. Nothing wa
 
 
 def policy_of(folder: Path, then: str) -> Policy:
-    (folder / "policy.toml").write_text(f'[[rule]]\ntool = "create_secret"\nthen = "{then}"\n')
-    (folder / "policy.toml").chmod(0o600)
-    return Policy(rules=load_rules(folder / "policy.toml"))
+    return policy_from(folder, f'[[rule]]\ntool = "create_secret"\nthen = "{then}"\n')
 
 
 async def test_two_approvers_must_type_the_same_secret(tmp_path: Path) -> None:
@@ -322,10 +305,10 @@ async def test_two_approvers_must_type_the_same_secret(tmp_path: Path) -> None:
     world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
     world.desk.identifies_people = True
     assert isinstance(await world.call(CALL), PendingApproval)
-    request = await waiting(world)
+    request = await world.open_request()
     assert isinstance(await approve(world, request, CANARY, by="dana"), ApprovalRequest)
     assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
-    assert (await waiting(world)).approvers == ["dana"]
+    assert (await world.open_request()).approvers == ["dana"]
     assert isinstance(await world.call(CALL), PendingApproval)
     assert isinstance(await approve(world, request, CANARY, by="kim"), ApprovalRequest)
     assert isinstance(await world.call(CALL), Done)
@@ -336,7 +319,7 @@ async def test_two_approvers_at_once_are_compared_with_each_other(tmp_path: Path
     world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
     world.desk.identifies_people = True
     await world.call(CALL)
-    request = await waiting(world)
+    request = await world.open_request()
     decide = world.ledger.decide
 
     async def overtaken(request: ApprovalRequest, *vote: Any, **more: Any) -> ApprovalRequest | None:
@@ -347,13 +330,12 @@ async def test_two_approvers_at_once_are_compared_with_each_other(tmp_path: Path
 
     world.ledger.decide = overtaken
     assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
-    assert (await waiting(world)).approvers == ["dana"]
+    assert (await world.open_request()).approvers == ["dana"]
 
 
-async def test_one_of_four_calls_for_one_secret_sends_it(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def test_one_of_four_calls_for_one_secret_sends_it(world: World) -> None:
     await world.call(CALL)
-    request = await waiting(world)
+    request = await world.open_request()
     await approve(world, request)
     answers: list[object] = []
     sealed, begun = world.ledger.sealed, anyio.Event()
@@ -379,6 +361,4 @@ async def test_one_of_four_calls_for_one_secret_sends_it(tmp_path: Path) -> None
     refused = {str(answer) for answer in answers if not isinstance(answer, Done)}
     assert refused == {str(used_up())}
     assert sent(world, "value") == [CANARY]
-    found = await world.ledger.find(request.id)
-    assert found is not None
-    assert found.state is RequestState.USED
+    assert not_none(await world.ledger.find(request.id)).state is RequestState.USED

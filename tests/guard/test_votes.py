@@ -9,6 +9,7 @@ from support import stores
 from support.decisions import moved
 from support.stores import NOW, grant, opened
 from support.valkey_server import ValkeyServer
+from support.values import not_none
 from support.world import Call, FormLater, FormNow, World
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
@@ -19,7 +20,6 @@ from fastn_mcp.guard.approval_form import (
     Approve,
     Decline,
     PendingApproval,
-    PendingForm,
     Submitted,
     opens_temporary,
     used_up,
@@ -40,28 +40,19 @@ async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerat
     await store.aclose()
 
 
-def run(world: World) -> RunWorkflow:
-    return RunWorkflow(workflow_id=str(world.sandbox.state.named("workflows", "process-new-orders")["id"]))
-
-
 def change_target(world: World, call: RunWorkflow) -> None:
     world.sandbox.state.named("workflows", call.workflow_id, by="id")["description"] = "Changed meanwhile."
 
 
-async def waiting(world: World) -> ApprovalRequest:
-    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
-    return request
-
-
 async def by_page(world: World) -> None:
     inbox = Inbox(world.system, InboxAccount(None, world.ledger, unrecorded, world.typed))
-    (pending,) = await inbox.waiting(world.clock.at.timestamp())
-    assert isinstance(await inbox.approve(pending, world.clock.at.timestamp(), is_temporary=True), str)
+    (pending,) = await inbox.waiting(world.timestamp)
+    assert isinstance(await inbox.approve(pending, world.timestamp, is_temporary=True), str)
 
 
 async def by_terminal(world: World) -> None:
     terminal = TerminalApprovals(world.ledger, world.audit, world.system)
-    assert "Approved." in await terminal.approve(await waiting(world), is_temporary=True)
+    assert "Approved." in await terminal.approve(await world.open_request(), is_temporary=True)
 
 
 Answer = Callable[[World], Awaitable[None]]
@@ -75,7 +66,7 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
 ) -> None:
     """In every channel. If the target changes before, nothing is sent, and there is none."""
     world = World(tmp_path, ledger=ledger)
-    call, form = run(world), None
+    call, form = world.run(), None
 
     def answered(_: object) -> Approve:
         if changes:
@@ -85,19 +76,17 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
     if channel == "form now":
         form = FormNow(answered, world.clock)
     elif channel == "form later":
-        asked = await world.call(call, FormLater())
-        assert isinstance(asked, PendingForm)
-        world.clock.pass_(5)
+        asked = await world.first_round(call)
         content = {"decision": asked.form.choices[2]}
         form = FormLater(submitted=(asked.form.request, Submitted("accept", content)))
     else:
         assert isinstance(await world.call(call), PendingApproval)
         await CHANNELS[channel](world)
-    assert await ledger.temporary_approvals(world.clock.at.timestamp()) == []
+    assert await ledger.temporary_approvals(world.timestamp) == []
     if changes and channel != "form now":
         change_target(world, call)
     result = await world.call(call, form)
-    opened = await ledger.temporary_approvals(world.clock.at.timestamp())
+    opened = await ledger.temporary_approvals(world.timestamp)
     if changes:
         assert isinstance(result, TargetChanged)
         assert (opened, world.changes) == ([], [])
@@ -123,11 +112,9 @@ async def test_temporary_approval_that_was_not_offered_is_not_stored(
     ledger: Ledger, channel: str, tmp_path: Path
 ) -> None:
     world = World(tmp_path, ledger=ledger)
-    await ledger.open(replace(grant(), created=NOW, expires=world.clock.at.timestamp() + 600))
+    await ledger.open(replace(grant(), created=NOW, expires=world.timestamp + 600))
     await CHANNELS[channel](world)
-    found = await ledger.find("g1")
-    assert found is not None
-    assert [(vote.approves, vote.is_temporary) for vote in found.votes] == [(True, False)]
+    assert [(vote.approves, vote.is_temporary) for vote in not_none(await ledger.find("g1")).votes] == [(True, False)]
 
 
 CLOSED = {
@@ -169,19 +156,15 @@ async def test_second_vote_of_one_approver_says_that_somebody_else_has_to(ledger
     assert again == NotCounted("You have approved it already, and somebody else has to. Nothing was decided now.")
 
 
-async def test_late_decline_in_a_form_says_that_it_does_not_count(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call: Call = run(world)
-    asked = await world.call(call, FormLater())
-    assert isinstance(asked, PendingForm)
-    world.clock.pass_(5)
-    find, now = world.ledger.find, world.clock.at.timestamp()
+async def test_late_decline_in_a_form_says_that_it_does_not_count(world: World) -> None:
+    call: Call = world.run()
+    asked = await world.first_round(call)
+    find, now = world.ledger.find, world.timestamp
 
     async def overtaken(request: str) -> ApprovalRequest | None:
         """Approve it right after it was read."""
         world.ledger.find = find
-        found = await find(request)
-        assert found is not None
+        found = not_none(await find(request))
         assert await world.ledger.decide(found, Vote("client_form", True, now), "client_form") is not None
         return found
 

@@ -11,6 +11,7 @@ import pytest
 from support.stores import grant
 from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
+from support.values import not_none
 
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.ledger.approval_request import Vote
@@ -75,9 +76,10 @@ async def test_thousand_waiting_calls_end_in_time(valkey: ValkeyServer, meanwhil
             async def decide() -> None:
                 for name in decided:
                     await anyio.sleep(0.3)
-                    request = await direct.find(name)
-                    assert request is not None
-                    assert await direct.decide(request, Vote("page", True, time.time()), "page") is not None
+                    assert (
+                        await direct.decide(not_none(await direct.find(name)), Vote("page", True, time.time()), "page")
+                        is not None
+                    )
 
             if meanwhile == "decisions":
                 tasks.start_soon(decide)

@@ -13,9 +13,10 @@ import anyio.lowlevel
 import pytest
 from support import stores
 from support.valkey_server import ValkeyServer
-from support.world import Clock, FormNow, World, yes
+from support.world import Clock, FormNow, World, policy_from, yes
 
 from fastn_mcp.client.exchange import Answer, Exchange
+from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import Answer as Given
 from fastn_mcp.guard.approval_form import ApprovalForm, PendingApproval
@@ -25,7 +26,6 @@ from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
@@ -117,13 +117,6 @@ async def other(opened: Callable[[], Ledger]) -> AsyncGenerator[Ledger]:
     await store.aclose()
 
 
-def rules(folder: Path, text: str, mode: Any = "guarded") -> Policy:
-    path = folder / "policy.toml"
-    path.write_text(text)
-    path.chmod(0o600)
-    return Policy(mode, load_rules(path))
-
-
 def worlds(
     folder: Path, policy: Policy, ledgers: Sequence[Ledger], path: str, gate: Gate, bound: str = ""
 ) -> list[World]:
@@ -176,9 +169,9 @@ def creations(count: int) -> list[Operation[Any]]:
 @pytest.mark.parametrize("budget", ["[budget]", '[budget]\nper = "run"', "[budget.run]"])
 @pytest.mark.parametrize("mode", ["guarded", "auto"])
 async def test_first_messages_beyond_the_budget_are_asked_about(
-    tmp_path: Path, ledger: Ledger, budget: str, mode: str
+    tmp_path: Path, ledger: Ledger, budget: str, mode: Mode
 ) -> None:
-    policy = rules(tmp_path, f"{budget}\nspend = 2\n", mode)
+    policy = policy_from(tmp_path, f"{budget}\nspend = 2\n", mode)
     # In the mode auto nothing is read for a call that is allowed.
     one = worlds(tmp_path, policy, [ledger], "/billing", Gate(24 if mode == "guarded" else 1))
     answers = await at_once(one, chats(24))
@@ -191,13 +184,13 @@ async def test_first_messages_beyond_the_budget_are_asked_about(
 async def test_first_messages_through_two_guards_share_the_budget_of_a_day(
     tmp_path: Path, ledger: Ledger, other: Ledger
 ) -> None:
-    two = worlds(tmp_path, rules(tmp_path, "[budget]\nspend = 2\n"), [ledger, other], "/billing", Gate(12))
+    two = worlds(tmp_path, policy_from(tmp_path, "[budget]\nspend = 2\n"), [ledger, other], "/billing", Gate(12))
     assert kinds(await at_once(two, chats(12))) == {"Done": 2, "PendingApproval": 10}
     assert sent(two, "ai_chat") == 2
 
 
 async def test_first_messages_beyond_the_budget_are_approved_in_the_form(tmp_path: Path, ledger: Ledger) -> None:
-    one = worlds(tmp_path, rules(tmp_path, "[budget]\nspend = 2\n"), [ledger], "/billing", Gate(4))
+    one = worlds(tmp_path, policy_from(tmp_path, "[budget]\nspend = 2\n"), [ledger], "/billing", Gate(4))
     form = FormNow(yes, one[0].clock)
     assert kinds(await at_once(one, chats(4), form)) == {"Done": 4}
     assert len(form.asked) == 2
@@ -206,7 +199,7 @@ async def test_first_messages_beyond_the_budget_are_approved_in_the_form(tmp_pat
 
 
 async def test_unattended_first_messages_beyond_the_budget_are_refused(tmp_path: Path, ledger: Ledger) -> None:
-    policy = rules(tmp_path, "[budget]\nspend = 2\n", "unattended")
+    policy = policy_from(tmp_path, "[budget]\nspend = 2\n", "unattended")
     one = worlds(tmp_path, policy, [ledger], "/billing", Gate(12))
     answers = await at_once(one, chats(12))
     assert kinds(answers) == {"Done": 2, "Refused": 10}
@@ -225,7 +218,7 @@ async def test_unattended_first_messages_beyond_the_budget_are_refused(tmp_path:
 async def test_writes_beyond_a_budget_are_refused_and_use_up_no_other_budget(
     tmp_path: Path, ledger: Ledger, budget: str, day: int, run: int
 ) -> None:
-    one = worlds(tmp_path, rules(tmp_path, budget), [ledger], "/workflows", Gate(12))
+    one = worlds(tmp_path, policy_from(tmp_path, budget), [ledger], "/workflows", Gate(12))
     answers = await at_once(one, drafts(12))
     assert kinds(answers) == {"Done": 2, "Refused": 10}
     assert sent(one, "create_workflow") == 2
@@ -241,7 +234,7 @@ async def test_writes_beyond_a_budget_are_refused_and_use_up_no_other_budget(
 async def test_two_guards_share_the_daily_budget_and_have_their_own_run_budget(
     tmp_path: Path, ledger: Ledger, other: Ledger
 ) -> None:
-    policy = rules(tmp_path, "[budget]\nwrite = 5\n[budget.run]\nwrite = 3\n")
+    policy = policy_from(tmp_path, "[budget]\nwrite = 5\n[budget.run]\nwrite = 3\n")
     two = worlds(tmp_path, policy, [ledger, other], "/workflows", Gate(16))
     assert kinds(await at_once(two, drafts(16))) == {"Done": 5, "Refused": 11}
     each = [await ledger.spent("write", world.evaluator.budgets.period("run", "local")) for world in two]
@@ -254,7 +247,7 @@ _ASKED = '[[rule]]\ntool = "{tool}"\nwhen = {{ {argument} = "Ask*" }}\nthen = "c
 
 async def test_approved_write_counts_beside_those_that_the_policy_allows(tmp_path: Path, ledger: Ledger) -> None:
     text = _ASKED.format(tool="create_workflow", argument="name", effect="write")
-    one = worlds(tmp_path, rules(tmp_path, text), [ledger], "/workflows", Gate(9))
+    one = worlds(tmp_path, policy_from(tmp_path, text), [ledger], "/workflows", Gate(9))
     calls = [*drafts(8), CreateWorkflow(name="Ask me")]
     answers = await at_once(one, calls, FormNow(yes, one[0].clock))
     assert kinds(answers) == {"Done": 2, "Refused": 7}
@@ -265,7 +258,7 @@ async def test_approved_write_counts_beside_those_that_the_policy_allows(tmp_pat
 
 async def test_approved_message_counts_beside_those_that_the_budget_allows(tmp_path: Path, ledger: Ledger) -> None:
     text = _ASKED.format(tool="ai_chat", argument="message", effect="spend")
-    one = worlds(tmp_path, rules(tmp_path, text), [ledger], "/billing", Gate(9))
+    one = worlds(tmp_path, policy_from(tmp_path, text), [ledger], "/billing", Gate(9))
     answers = await at_once(one, [*chats(8), AiChat(message="Ask me")])
     assert kinds(answers) == {"Done": 2, "PendingApproval": 7}
     assert isinstance(answers[-1], PendingApproval)
@@ -305,7 +298,7 @@ async def test_parallel_calls_use_the_next_plan_entry_that_covers_them(tmp_path:
 
 
 async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path: Path, ledger: Ledger) -> None:
-    file = rules(tmp_path, "[budget]\nwrite = 2\n", "unattended").rules
+    file = policy_from(tmp_path, "[budget]\nwrite = 2\n", "unattended").rules
     policy = Policy("unattended", file, plan_of(planned("1", 6)))
     one = worlds(tmp_path, policy, [ledger], "/customers", Gate(6))
     assert kinds(await at_once(one, creations(6))) == {"Done": 2, "Refused": 4}
@@ -313,7 +306,7 @@ async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path
 
 
 async def test_concurrent_batches_share_a_budget(tmp_path: Path, ledger: Ledger) -> None:
-    one = worlds(tmp_path, rules(tmp_path, "[budget]\nwrite = 3\n"), [ledger], "/workflows", Gate(2))
+    one = worlds(tmp_path, policy_from(tmp_path, "[budget]\nwrite = 3\n"), [ledger], "/workflows", Gate(2))
     lists = [
         parse(TOOLS, "apply_changes", {"changes": [
             {"tool": "create_workflow", "arguments": {"name": f"{name}{number}"}} for number in range(2)
@@ -338,7 +331,7 @@ async def deletions(folder: Path, count: int) -> list[Operation[Any]]:
 
 
 async def test_concurrent_approvals_do_not_exceed_the_rate_of_deletions(tmp_path: Path, ledger: Ledger) -> None:
-    policy = rules(tmp_path, '[budget]\ndestroy_rate = "2 per 90s"\n')
+    policy = policy_from(tmp_path, '[budget]\ndestroy_rate = "2 per 90s"\n')
     (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0))
     calls = await deletions(tmp_path, 4)
     form = FormTogether(yes, world.clock, gate=Gate(len(calls)))
@@ -349,7 +342,7 @@ async def test_concurrent_approvals_do_not_exceed_the_rate_of_deletions(tmp_path
 
 async def test_allowed_deletions_do_not_exceed_the_rate(tmp_path: Path, ledger: Ledger, other: Ledger) -> None:
     allowed = '[budget]\ndestroy_rate = "2 per 90s"\n[[rule]]\ntool = "delete_secret"\nthen = "allow"\n'
-    two = worlds(tmp_path, rules(tmp_path, allowed), [ledger, other], "/secrets", Gate(4))
+    two = worlds(tmp_path, policy_from(tmp_path, allowed), [ledger, other], "/secrets", Gate(4))
     calls = await deletions(tmp_path, 4)
     assert kinds(await at_once(two, calls)) == {"Done": 2, "Refused": 2}
     assert sent(two, "delete_secret") == 2
@@ -357,7 +350,7 @@ async def test_allowed_deletions_do_not_exceed_the_rate(tmp_path: Path, ledger: 
 
 async def test_rate_of_deletions_is_of_one_account(tmp_path: Path, ledger: Ledger) -> None:
     """Two keys of one profile and host are two accounts."""
-    policy = rules(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
+    policy = policy_from(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     for key in ("one key", "another"):
         (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0), key)
         first, second = await deletions(tmp_path, 2)

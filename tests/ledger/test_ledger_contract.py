@@ -14,6 +14,7 @@ from support import stores
 from support.decisions import moved
 from support.stores import NOW, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
+from support.values import not_none
 from valkey import Valkey
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
@@ -83,13 +84,22 @@ async def test_opened_request_is_read_by_every_process(ledger: Ledger, other: Le
     assert await other.find("g3") == traced
 
 
+@pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])
+async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
+    """A name is never part of a statement, a script or another key."""
+    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
+    request = not_none(await ledger.find(hostile))
+    assert (request.principal, request.target, request.text, request.expected) == (hostile, hostile, (hostile,), "")
+    assert await ledger.find("g1") is None
+    assert await ledger.spend("a", "b c", 1)
+    assert await ledger.spend("a b", "c", 1)
+
+
 async def test_approval_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert sum(race(where, "burn")) == 1
-    spent = await ledger.find("g1")
-    assert spent is not None
-    assert spent.state is RequestState.USED
+    assert not_none(await ledger.find("g1")).state is RequestState.USED
 
 
 @pytest.mark.long
@@ -146,9 +156,7 @@ async def test_every_change_of_a_request_wakes_its_waiters(ledger: Ledger, other
         with anyio.fail_after(30):
             while newer == seen:
                 newer = await changed(seen)
-    found = await ledger.find("g3")
-    assert found is not None
-    assert found.state is RequestState.APPROVED
+    assert not_none(await ledger.find("g3")).state is RequestState.APPROVED
 
 
 async def test_still_open_returns_the_open_requests(ledger: Ledger, other: Ledger) -> None:
@@ -186,8 +194,7 @@ async def test_typed_secret_is_stored_only_with_a_counted_vote(ledger: Ledger, o
 async def test_typed_secret_counts_only_with_the_votes_that_it_was_compared_with(ledger: Ledger) -> None:
     asked = replace(grant(), required="four_eyes")
     await ledger.open(asked)
-    first = await ledger.decide(asked, Vote("dana", True, NOW), "four_eyes", secret=typed("dana"))
-    assert first is not None
+    first = not_none(await ledger.decide(asked, Vote("dana", True, NOW), "four_eyes", secret=typed("dana")))
     assert await ledger.decide(asked, Vote("kim", True, NOW), "four_eyes", secret=typed("kim")) is None
     assert await ledger.sealed("g1", "kim", NOW) is None
     assert await ledger.decide(first, Vote("kim", True, NOW), "four_eyes", secret=typed("kim")) is not None
@@ -203,8 +210,9 @@ async def test_typed_secret_is_deleted_once_its_request_is_over(
     lifetime = 0.3 if ending in ("expired", "left unused") else 600
     asked = replace(grant(expires=NOW + lifetime), required=needs)
     await ledger.open(asked)
-    approved = await ledger.decide(asked, Vote("dana", True, NOW), "page", secret=typed("dana", canary, lifetime))
-    assert approved is not None
+    approved = not_none(
+        await ledger.decide(asked, Vote("dana", True, NOW), "page", secret=typed("dana", canary, lifetime))
+    )
     assert canary in everything(where, request)
     match ending:
         case "used":
@@ -274,8 +282,7 @@ async def test_request_changes_only_from_its_current_state(ledger: Ledger) -> No
     assert not await moved(
         ledger, "g1", [RequestState.OPEN], RequestState.DECLINED, NOW + 2, by="local_page", note="no"
     )
-    approved = await ledger.find("g1")
-    assert approved is not None
+    approved = not_none(await ledger.find("g1"))
     assert (approved.state, approved.by, approved.note, approved.decided) == (
         RequestState.APPROVED,
         "terminal",
@@ -283,30 +290,22 @@ async def test_request_changes_only_from_its_current_state(ledger: Ledger) -> No
         NOW + 1,
     )
     assert await moved(ledger, "g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW + 3)
-    burnt = await ledger.find("g1")
-    assert burnt is not None
+    burnt = not_none(await ledger.find("g1"))
     assert (burnt.by, burnt.state) == ("terminal", RequestState.USED)
 
 
 async def test_unknown_request_cannot_change(ledger: Ledger) -> None:
-    assert not await moved(ledger, "g1", list(RequestState), RequestState.APPROVED, NOW)
+    assert await ledger.void("g1", RequestState.STALE, NOW) is None
+    assert await ledger.use("g1", 1, NOW) is None
 
 
 @pytest.mark.parametrize("final", FINAL)
-@pytest.mark.parametrize("after", list(RequestState))
+@pytest.mark.parametrize("after", [RequestState.APPROVED, *FINAL])
 async def test_final_state_never_changes(final: RequestState, after: RequestState, ledger: Ledger) -> None:
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], final, NOW)
     assert not await moved(ledger, "g1", list(RequestState), after, NOW)
-    found = await ledger.find("g1")
-    assert found is not None
-    assert found.state is final
-
-
-async def test_decided_request_is_never_opened_again(ledger: Ledger) -> None:
-    await ledger.open(grant())
-    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
-    assert not await moved(ledger, "g1", list(RequestState), RequestState.OPEN, NOW)
+    assert not_none(await ledger.find("g1")).state is final
 
 
 async def test_cap_counts_waiting_requests_of_one_principal(ledger: Ledger) -> None:
@@ -346,14 +345,11 @@ async def test_latest_returns_the_newest_unused_request_of_a_call(ledger: Ledger
     await ledger.open(first)
     await ledger.open(replace(grant("second", created=NOW + 1), call="call"))
     await ledger.open(replace(grant("form", created=NOW + 2), call="call", out_of_band=False))
-    found = await ledger.latest("call", NOW + 3)
-    assert found is not None
-    assert found.id == "second"
+    assert not_none(await ledger.latest("call", NOW + 3)).id == "second"
     assert await moved(ledger, "second", [RequestState.OPEN], RequestState.USED, NOW + 3)
     assert await ledger.latest("call", NOW + 3) == first
     assert await moved(ledger, "first", [RequestState.OPEN], RequestState.DECLINED, NOW + 3, note="not today")
-    declined = await ledger.latest("call", NOW + 3)
-    assert declined is not None
+    declined = not_none(await ledger.latest("call", NOW + 3))
     assert (declined.state, declined.note) == (RequestState.DECLINED, "not today")
     assert await ledger.latest("another call", NOW + 3) is None
 
@@ -436,8 +432,7 @@ async def test_only_decisions_and_uses_change_the_declines(ledger: Ledger) -> No
     form = replace(grant("form"), out_of_band=False)
     for asked in (grant("declined"), form, grant("moved"), replace(grant("offered"), out_of_band=False)):
         await ledger.open(asked)
-    declined = await ledger.decide(grant("declined"), Vote("local_page", False, NOW), "local_page")
-    assert declined is not None
+    assert await ledger.decide(grant("declined"), Vote("local_page", False, NOW), "local_page") is not None
     await ledger.decide(form, Vote("client_form", True, NOW + 1), "client_form")
     await ledger.offer("offered", NOW + 900)
     await ledger.void("moved", RequestState.STALE, NOW + 2)
@@ -454,18 +449,15 @@ async def test_decision_on_one_call_keeps_its_expiry(ledger: Ledger) -> None:
     form = replace(grant("form"), call="call", out_of_band=False)
     for asked, approves in ((form, True), (grant("page"), True), (grant("declined"), False)):
         await ledger.open(asked)
-        decided = await ledger.decide(asked, Vote("person", approves, NOW + 500), "local_page", "a note")
-        assert decided is not None
+        decided = not_none(await ledger.decide(asked, Vote("person", approves, NOW + 500), "local_page", "a note"))
         assert (decided.expires, decided.decided, decided.note) == (NOW + 600, NOW + 500, "a note")
     assert await ledger.latest("call", NOW + 501) is None
     assert await ledger.latest("call of page", NOW + 501) is not None
     batch = replace(grant("batch"), calls={1: ShownCall("a", {}), 2: ShownCall("b", {})})
     await ledger.open(batch)
-    declined = await ledger.decide(batch, Vote("person", False, NOW + 500), "local_page")
-    assert declined is not None
+    declined = not_none(await ledger.decide(batch, Vote("person", False, NOW + 500), "local_page"))
     assert (declined.expires, declined.note) == (NOW + 600, None)
-    used = await ledger.use("page", 1, NOW + 502)
-    assert used is not None
+    used = not_none(await ledger.use("page", 1, NOW + 502))
     assert (used.by, used.note, used.decided) == ("local_page", "a note", NOW + 502)
 
 
@@ -579,8 +571,7 @@ async def test_settled_change_keeps_outcome_and_target(ledger: Ledger, other: Le
         change(), outcome="done", target="cus_2", sent={"plan": "growth"}
     )
     await ledger.settle(replace(change(), outcome="unknown_outcome", target=None, name=None))
-    found = await other.change(ACCOUNT, "c1")
-    assert found is not None
+    found = not_none(await other.change(ACCOUNT, "c1"))
     assert (found.target, found.name) == ("cus_2", "Acme")
 
 
@@ -592,8 +583,7 @@ async def test_unsettled_changes_are_listed_by_call(ledger: Ledger, other: Ledge
     await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome", unsettled_until=NOW + 3))
     await ledger.settle(replace(change("c2"), call="a", outcome="done", unsettled_until=NOW + 4))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 3, "c2": NOW + 4}
-    found = await other.change(ACCOUNT, "c2")
-    assert found is not None
+    found = not_none(await other.change(ACCOUNT, "c2"))
     assert (found.outcome, found.unsettled_until) == ("done", NOW + 4)
     await ledger.settle(replace(change("c2"), call="a", outcome="done"))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 3}
@@ -603,9 +593,7 @@ async def test_unsettled_changes_are_listed_by_call(ledger: Ledger, other: Ledge
 async def test_change_is_claimed_once_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.begin(change())
     assert sum(race(where, "claim")) == 1
-    found = await ledger.change(ACCOUNT, "c1")
-    assert found is not None
-    assert found.undone
+    assert not_none(await ledger.change(ACCOUNT, "c1")).undone
     await ledger.release("c1")
     assert await ledger.claim("c1")
     assert not await ledger.claim("no such change")
@@ -641,12 +629,9 @@ async def test_four_eyes_needs_two_different_approvers(ledger: Ledger, other: Le
     await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(other, "dana") is None
-    open_ = await other.find("g1")
-    assert open_ is not None
-    assert open_.votes == (Vote("dana", True, NOW),)
+    assert not_none(await other.find("g1")).votes == (Vote("dana", True, NOW),)
     assert await vote(other, "kim", at=NOW + 5) is RequestState.APPROVED
-    found = await ledger.find("g1")
-    assert found is not None
+    found = not_none(await ledger.find("g1"))
     assert (found.state, found.by, found.note, found.decided) == (RequestState.APPROVED, "four_eyes", None, NOW + 5)
     assert found.approvers == ["dana", "kim"]
 
@@ -657,8 +642,7 @@ async def test_approver_may_still_decline_after_approving(ledger: Ledger) -> Non
     assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
     assert await vote(ledger, "kim") is None
     assert await vote(ledger, "dana") is None
-    found = await ledger.find("g1")
-    assert found is not None
+    found = not_none(await ledger.find("g1"))
     assert (found.state, found.note) == (RequestState.DECLINED, "not now")
     assert found.votes == (Vote("dana", False, NOW + 1),)
 
@@ -673,9 +657,7 @@ async def test_vote_counts_only_on_an_open_request_of_its_channel(ledger: Ledger
     await ledger.open(form)
     assert await vote(ledger, "dana", of=replace(form, out_of_band=True)) is None
     for name in ("g1", "g2"):
-        found = await ledger.find(name)
-        assert found is not None
-        assert found.votes == ()
+        assert not_none(await ledger.find(name)).votes == ()
 
 
 async def test_form_request_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
@@ -683,8 +665,7 @@ async def test_form_request_moves_out_of_band_once(ledger: Ledger, other: Ledger
     form = replace(grant(), out_of_band=False)
     await ledger.open(form)
     assert await other.waiting(NOW) == []
-    offered = await ledger.offer("g1", NOW + 900)
-    assert offered is not None
+    offered = not_none(await ledger.offer("g1", NOW + 900))
     assert offered == replace(form, out_of_band=True, expires=NOW + 900)
     assert await other.waiting(NOW + 800) == [offered]
     assert await other.latest(form.call, NOW + 800) == offered
@@ -701,18 +682,15 @@ async def test_batch_approval_is_used_once_per_call(ledger: Ledger, other: Ledge
     batch = replace(grant(), calls=shown, out_of_band=False)
     await ledger.open(batch)
     assert await other.use("g1", 1, NOW) is None
-    approved = await ledger.decide(batch, Vote("client_form", True, NOW + 500), "client_form")
-    assert approved is not None
+    approved = not_none(await ledger.decide(batch, Vote("client_form", True, NOW + 500), "client_form"))
     assert (approved.state, approved.expires) == (RequestState.APPROVED, NOW + 1100)
     assert await other.latest(batch.call, NOW + 600) == approved
-    once = await other.use("g1", 2, NOW + 600)
-    assert once is not None
+    once = not_none(await other.use("g1", 2, NOW + 600))
     assert (once.state, once.used) == (RequestState.APPROVED, (2,))
     assert await ledger.use("g1", 2, NOW + 600) is None
     assert await ledger.use("g1", 3, NOW + 600) is None
     assert await ledger.use("g1", 1, NOW + 1100) is None
-    over = await ledger.use("g1", 1, NOW + 601)
-    assert over is not None
+    over = not_none(await ledger.use("g1", 1, NOW + 601))
     assert (over.state, over.used, over.decided) == (RequestState.USED, (2, 1), NOW + 601)
     assert await other.latest(batch.call, NOW + 602) is None
     assert await other.decided(5) == [over]
@@ -722,9 +700,7 @@ async def test_batch_approval_is_used_once_per_call(ledger: Ledger, other: Ledge
 async def test_second_vote_approves_among_processes(where: str, ledger: Ledger) -> None:
     await ledger.open(EYES)
     assert sum(race(where, "vote")) == 1
-    found = await ledger.find("g1")
-    assert found is not None
-    assert len(found.votes) == 2
+    assert len(not_none(await ledger.find("g1")).votes) == 2
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ from support.decisions import moved
 from support.stores import NOW, change, grant, temporary_approval
 from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
+from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import RequestState
@@ -120,19 +121,6 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
 
 
-async def test_history_expires_after_thirty_days(valkey: ValkeyServer) -> None:
-    """The server does not fill up, and what was made of a plan is not forgotten while it can be used."""
-    url = valkey.url()
-    async with ledger_on(url) as ledger:
-        await ledger.open(grant())
-        await ledger.spend("entry", PLANNED, 5)
-        await ledger.begin(replace(change(), batch="b1", number=1))
-    name = parse(url).name
-    for key in ("request:g1", "batch:b1"):
-        left = int(valkey.ask("PTTL", f"{{{name}}}:{key}")[1:])
-        assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
-
-
 async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
     """A day longer where the clocks of two machines can differ."""
     url, day = valkey.url(), 86_400_000
@@ -146,6 +134,8 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         await ledger.mark_audit("audit.jsonl", 1, "head")
         await ledger.add_temporary(temporary_approval(expires=NOW + 900))
         await ledger.begin(replace(change(), call="call"))
+        await ledger.open(grant())
+        await ledger.begin(replace(change("c2"), batch="b1", number=1))
     kept = {
         "budget:*": 90 * day,
         "rate:*": 30 * day,
@@ -155,7 +145,9 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         "distrust:*": day,
         "audit:*": 732 * day,
         "temporary_approval:*": 900_000,
-        "change:*": 30 * day,
+        "change:c1": 30 * day,
+        "request:*": 30 * day,
+        "batch:*": 30 * day,
     }
     for pattern, milliseconds in kept.items():
         (key,) = (line for line in valkey.ask("KEYS", f"{{{parse(url).name}}}:{pattern}").split("\r\n") if ":" in line)
@@ -169,19 +161,6 @@ def test_unreadable_approval_is_named_by_its_id() -> None:
         " A person has to update this server, or wait until the approval has expired."
     )
     assert UnreadableRequest({}).what == "The stored approval ? cannot be read."
-
-
-async def test_text_stays_text(valkey: ValkeyServer) -> None:
-    """Whatever a name holds, it is one key or one value, and never part of a script or of another key."""
-    hostile = "}:request:g1\r\n*1\r\n\x00\u202e{x}"
-    async with ledger_on(valkey.url()) as ledger:
-        await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
-        found = await ledger.find(hostile)
-        assert found is not None
-        assert (found.principal, found.target, found.text, found.expected) == (hostile, hostile, (hostile,), "")
-        assert await ledger.find("g1") is None
-        assert await ledger.spend("a", "b c", 1)
-        assert await ledger.spend("a b", "c", 1)
 
 
 async def test_two_ledgers_on_one_server_are_separate(valkey: ValkeyServer) -> None:
@@ -201,9 +180,7 @@ async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, ha
         assert caught.value.known == NOTHING_SENT
         assert proxy.lost == 1
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
-            found = await another.find("g1")
-            assert found is not None
-            assert found.state is RequestState.USED
+            assert not_none(await another.find("g1")).state is RequestState.USED
             assert not await moved(another, "g1", ASKABLE, RequestState.USED, NOW)
 
 
@@ -329,15 +306,13 @@ async def test_appended_file_survives_a_kill(start: Start) -> None:
     server.stop()
     server.start()
     async with ledger_on(url) as ledger:
-        found = await ledger.find("g1")
-        assert found is not None
-        assert found.state is RequestState.USED
+        assert not_none(await ledger.find("g1")).state is RequestState.USED
 
 
 async def test_server_that_may_evict_keys_is_refused(start: Start) -> None:
     server = start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     async with ledger_on(server.url()) as ledger:
-        with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
+        with pytest.raises(LedgerLost, match=r"\(it may forget what it keeps: set maxmemory-policy noeviction\)"):
             await ledger.open(grant())
         server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         await ledger.open(grant())
@@ -416,11 +391,6 @@ FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes 
         ({"redis_version": "7.0.0", **KEEPS}, None, []),
         ({"redis_version": "10.1", **KEEPS, "evicted_keys": 3}, None, []),
         ({"redis_version": "7.2.4", "aof_enabled": 0}, None, [FORGETS]),
-        (
-            {"redis_version": "7.2.4", "maxmemory": 1, "maxmemory_policy": "allkeys-lru"},
-            "it may forget what it keeps: set maxmemory-policy noeviction",
-            [],
-        ),
         ({"redis_version": "7.2.4", "maxmemory": 1, "maxmemory_policy": "noeviction", **KEEPS}, None, []),
         ({"redis_version": "7.2.4", "maxmemory": 0, "maxmemory_policy": "allkeys-lru", **KEEPS}, None, []),
     ],

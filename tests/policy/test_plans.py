@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from support.faulty_sandbox import FaultMoment, Reset
-from support.world import FormNow, World, yes
+from support.world import FormNow, World, policy_from, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.build.composition import plan_account_of, policy_of
@@ -39,7 +39,6 @@ from fastn_mcp.policy.plan_file import (
     written,
 )
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.catalog import TOOLS as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret
@@ -80,6 +79,11 @@ class Desk:
     def read(self, account: PlanAccount | None = None, now: datetime = NOW) -> Plan:
         return signed(self.file, self.keys, account or self.account, now)
 
+    def refused(self, account: PlanAccount | None = None) -> SettingsError:
+        with pytest.raises(SettingsError) as caught:
+            self.read(account)
+        return caught.value
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
@@ -87,13 +91,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def unattended(folder: Path, plan: Plan | None, rules: str = "") -> World:
-    loaded = None
-    if rules:
-        path = folder / "policy.toml"
-        path.write_text(rules)
-        path.chmod(0o600)
-        loaded = load_rules(path)
-    return World(folder, Policy("unattended", loaded, plan), tokens=f"run{next(_RUNS)}-")
+    return World(folder, policy_from(folder, rules, "unattended", plan), tokens=f"run{next(_RUNS)}-")
 
 
 def allow(tool: str, target: str | None = None, more: str = "") -> str:
@@ -152,10 +150,9 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
 )
 def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
     desk.write(text)
-    with pytest.raises(SettingsError) as caught:
-        desk.read()
-    assert f"plan.toml, line {line}: " in str(caught.value)
-    assert said in str(caught.value)
+    refused = desk.refused()
+    assert f"plan.toml, line {line}: " in str(refused)
+    assert said in str(refused)
 
 
 def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
@@ -291,12 +288,9 @@ def test_plan_for_another_account_or_expired_is_refused(desk: Desk) -> None:
 def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), by=("dana", "lee"))
     other = PlanAccount("test", "77aa0e4b" + "0" * 56)
-    with pytest.raises(SettingsError) as caught:
-        desk.read(other)
-    assert caught.value.what == (
-        f"{desk.file}: 'dana' signed it for test (key 3f9a1c22), and this is test (key 77aa0e4b)."
-    )
-    assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    refused = desk.refused(other)
+    assert refused.what == (f"{desk.file}: 'dana' signed it for test (key 3f9a1c22), and this is test (key 77aa0e4b).")
+    assert refused.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, other, {}, DANA), sign(data, "lee", NOW, desk.account, {}, LEE))
     signatures_of(desk.file).write_bytes(written(marks))
@@ -328,22 +322,19 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
     keys_hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
     plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
     desk.keys.write_text("x =")
-    with pytest.raises(SettingsError) as caught:
-        desk.read()
-    assert str(caught.value).startswith(f"{desk.keys}, at its end: not TOML")
-    assert caught.value.next_step == keys_hint
+    refused = desk.refused()
+    assert str(refused).startswith(f"{desk.keys}, at its end: not TOML")
+    assert refused.next_step == keys_hint
     desk.keys.write_text("x = " + "[" * 9_999)
     with pytest.raises(SettingsError, match=r"plan-keys\.toml: not a file of public keys: it is nested too deeply"):
         desk.read()
     desk.keys.unlink()
-    with pytest.raises(SettingsError) as caught:
-        desk.read()
-    assert (caught.value.what, caught.value.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
+    refused = desk.refused()
+    assert (refused.what, caught.value.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
     (desk.file.parent / "plan.toml.sig").unlink()
-    with pytest.raises(SettingsError) as caught:
-        desk.read()
-    assert caught.value.what == f"There is no file of signatures {desk.file}.sig."
-    assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    refused = desk.refused()
+    assert refused.what == f"There is no file of signatures {desk.file}.sig."
+    assert refused.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
     for content, said in (("x =", "at its end: not TOML"), ("x = 1", "line 1: ")):
         desk.file.write_text(content)
         with pytest.raises(SettingsError) as caught:

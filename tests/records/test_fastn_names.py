@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.values import not_none
 
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import MAX_TYPED, Label, distinction, label_of, references, typed_id
@@ -82,8 +83,7 @@ def test_label_holds_no_secret() -> None:
     id_=st.text("ab:", min_size=1, max_size=200),
 )
 def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
-    typed = Label(name).typed(id_)
-    assert typed is not None
+    typed = not_none(Label(name).typed(id_))
     assert 0 < len(typed) <= MAX_TYPED
     assert typed.isprintable()
     assert not set(typed) & set('"\\`')
@@ -117,6 +117,4 @@ DISTINCTIONS: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("kind", "row", "expected"), DISTINCTIONS)
 def test_rows_of_one_name_are_told_apart(kind: str, row: dict[str, Any], expected: str) -> None:
-    label = label_of(kind, row, NAMES)
-    assert label is not None
-    assert distinction(kind, row, label) == expected
+    assert distinction(kind, row, not_none(label_of(kind, row, NAMES))) == expected

@@ -13,6 +13,7 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, headers
 from fastn_mcp.client.exchange import Exchange
+from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import Answer as Said
@@ -28,20 +29,25 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.policy.decision import PolicyDecision
+from fastn_mcp.policy.decision import Decision, PolicyDecision
+from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System, no_progress
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
+from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation, Send
 from fastn_mcp.tools.tool import Tool
+from fastn_mcp.tools.workflows import RunWorkflow
+from support.decisions import moved
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 
 Call = Operation[Any]
@@ -121,6 +127,14 @@ class FormLater:
         return PendingForm(form)
 
 
+def policy_from(folder: Path, text: str, mode: Mode = "guarded", plan: Plan | None = None) -> Policy:
+    """Return the policy of a file with this text."""
+    file = folder / "policy.toml"
+    file.write_text(text)
+    file.chmod(0o600)
+    return Policy(mode, load_rules(file), plan)
+
+
 def yes(form: ApprovalForm) -> Approve:
     """A person who reads, and types what is asked."""
     return Approve(form.expected)
@@ -176,6 +190,11 @@ class World:
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
+    @classmethod
+    def with_rules(cls, folder: Path, text: str, **options: Any) -> "World":
+        """Return a world under a policy file with this text."""
+        return cls(folder, policy_from(folder, text), **options)
+
     async def call(
         self, call: Tool[Any], form: FormNow | FormLater | None = None, delivery: Delivery | None = None
     ) -> Done | PendingForm | PendingApproval | FastnError:
@@ -184,6 +203,44 @@ class World:
             return await self.dispatch(call, Caller("local", form, delivery=delivery))
         except FastnError as error:
             return error
+
+    async def first_round(self, call: Tool[Any]) -> PendingForm:
+        """Make a call that ends with a form, and read the form for five seconds."""
+        pending = await self.call(call, FormLater())
+        assert isinstance(pending, PendingForm)
+        self.clock.pass_(5)
+        return pending
+
+    @property
+    def timestamp(self) -> float:
+        return self.clock.at.timestamp()
+
+    async def open_request(self) -> ApprovalRequest:
+        """Return the only request that waits for a person."""
+        (request,) = await self.ledger.waiting(self.timestamp)
+        return request
+
+    async def approve_open_request(self) -> ApprovalRequest:
+        """Approve the only request that waits, on the local page."""
+        request = await self.open_request()
+        assert await moved(
+            self.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, self.timestamp, by="local_page"
+        )
+        return request
+
+    async def temporary_approvals(self) -> list[TemporaryApproval]:
+        return await self.ledger.temporary_approvals(self.timestamp)
+
+    def id_of(self, collection: str, name: str) -> str:
+        return str(self.sandbox.state.named(collection, name, by="name")["id"])
+
+    def run(self) -> RunWorkflow:
+        """Return a call that the policy asks about: a run of a live workflow."""
+        return RunWorkflow(workflow_id=self.id_of("workflows", "process-new-orders"))
+
+    def deletion(self, name: str = "Globex Exports") -> DeleteCustomer:
+        """Return a call that needs the typed name: the deletion of a customer with connections."""
+        return DeleteCustomer(customer_id=self.id_of("customers", name))
 
     def judge(self) -> Evaluator:
         account = GuardedAccount("test", lambda record: self.own(record), self.bound, self.surroundings)
@@ -211,6 +268,9 @@ class World:
         """What the policy says of a call, and its preview."""
         seen = await self.guard.evaluator.evaluate_call(call, "local")
         return seen.verdict, seen.preview
+
+    async def decision(self, call: Call) -> Decision:
+        return (await self.judged(call))[0].decision
 
     async def rows(self, listing: Call) -> list[Any]:
         page: Any = await self.client.send(listing)
