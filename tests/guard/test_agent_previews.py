@@ -124,17 +124,14 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
 async def test_person_reads_the_further_facts_on_every_channel(world: World) -> None:
     flow = str(world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")["id"])
     call, note = RunWorkflow(workflow_id=flow), "It was never published: Fastn refuses to run it."
-    asking = await world.call(call, FormLater())
-    assert isinstance(asking, PendingForm)
+    asking = await world.expect(PendingForm, call, FormLater())
     assert note in asking.form.text
     for _ in range(2):  # asked out of band, and still waiting
-        waiting = await world.call(call)
-        assert isinstance(waiting, PendingApproval)
+        waiting = await world.expect(PendingApproval, call)
         assert note in waiting.preview.data()["notes"]  # pyright: ignore[reportOperatorIssue]
     world.desk = None
     world.dispatch = world.dispatching(world.dispatch._secrets, None)  # pyright: ignore[reportPrivateUsage]
-    refused = await world.call(RunWorkflow(workflow_id=flow, environment="live"))
-    assert isinstance(refused, Refused)
+    refused = await world.expect(Refused, RunWorkflow(workflow_id=flow, environment="live"))
     assert note in refused.data()["preview"]["notes"]  # pyright: ignore
 
 

@@ -75,19 +75,18 @@ async def test_refusal_says_why_the_policy_uses_no_form(tmp_path: Path, then: st
     world = World.with_rules(tmp_path, f'[[rule]]\ntool = "delete_customer"\nthen = "{then}"\n')
     world.desk.identifies_people = True
     answered = form(world)
-    waits = await world.call(world.deletion(), answered)
-    assert isinstance(waits, PendingApproval)
+    waits = await world.expect(PendingApproval, world.deletion(), answered)
     assert (waits.where, answered.asked) == (OUTSIDE[then], [])
 
 
 async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
     """The call is too long for it, or a program answers it."""
-    long = await world.call(CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world))
-    assert isinstance(long, PendingApproval)
+    long = await world.expect(
+        PendingApproval, CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world)
+    )
     assert long.where == ("Its arguments must be shown in full and are too long for a form. It lies on the desk.")
     await world.call(world.run(), form(world, seconds=0.5))
-    left = await world.call(world.deletion(), form(world))
-    assert isinstance(left, PendingApproval)
+    left = await world.expect(PendingApproval, world.deletion(), form(world))
     assert left.where == (
         "This client's form was recently answered faster than a person can read, so it is not used for now. "
         "It lies on the desk."
@@ -121,8 +120,7 @@ async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_lef
     world.desk.url = "https://page.example/"
 
     async def needs_link(answered: FormNow | None) -> bool:
-        waits = await world.call(world.run(), answered)
-        assert isinstance(waits, PendingApproval)
+        waits = await world.expect(PendingApproval, world.run(), answered)
         return waits.needs_link
 
     assert await needs_link(form(world, NoAnswer("closed"), 30)) is False
@@ -167,8 +165,7 @@ async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletion
 
 async def test_wrong_name_declines_for_good(world: World) -> None:
     call = world.deletion()
-    refused = await world.call(call, form(world, Approve("Globex")))
-    assert isinstance(refused, Declined)
+    refused = await world.expect(Declined, call, form(world, Approve("Globex")))
     assert refused.what == 'Another text was typed than "Globex Exports", which approves it. That counts as declined.'
     assert refused.next_step == "If the person wants it after all, call again: they are asked anew."
     (grant,) = await world.ledger.decided(9)
@@ -197,8 +194,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     call: Any = make(world)
     answered = form(world, does=temporary_approval)
-    outcome = await world.call(call, answered)
-    assert isinstance(outcome, Done)
+    await world.expect(Done, call, answered)
     assert (answered.asked[0].allows_temporary, answered.asked[0].typing) == (offered, "name")
     assert ("For 15 minutes, runs of this workflow with" in answered.asked[0].text) is offered
     assert len(await world.temporary_approvals()) == int(offered)
@@ -227,8 +223,7 @@ async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(wor
     """Two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
     workflow = world.run().workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
-    asking = await world.call(declined, FormLater())
-    assert isinstance(asking, PendingForm)
+    asking = await world.expect(PendingForm, declined, FormLater())
     assert isinstance(await world.call(other, form(world, Approve(is_temporary=True))), Done)
     assert isinstance(await world.call(declined, FormLater(submitted=(asking.form.request, Decline()))), Declined)
     assert len(world.changes) == 1
@@ -266,8 +261,7 @@ async def test_call_denied_by_a_policy_change_during_the_form_is_not_sent(world:
         world.own = lambda record: getattr(record, "id", None) == row.id
         return Approve(question.expected)
 
-    refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), form(world, does=answer))
-    assert isinstance(refused, Refused)
+    refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), form(world, does=answer))
     assert refused.facts["rule"] == "own key"
     assert world.changes == []
 
@@ -294,8 +288,7 @@ async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str
     if tool == "apply_changes":
         run_it = {"tool": "run_workflow", "arguments": {"workflow_id": call.workflow_id}}
         call = ApplyChanges.model_validate({"changes": [run_it]})
-    outcome = await world.call(call, Busy(world))
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, call, Busy(world))
     assert outcome.facts["rule"] == "breaker"
     assert world.changes == []
 
@@ -424,8 +417,7 @@ async def test_later_round_answers_only_the_form_that_was_asked(world: World) ->
     desk = await world.open_request()
     asking = await world.first_round(world.deletion())
     for grant in (desk.id, asking.form.request, "no such grant"):
-        refused = await world.call(call, FormLater(submitted=(grant, Approve())))
-        assert isinstance(refused, Refused)
+        refused = await world.expect(Refused, call, FormLater(submitted=(grant, Approve())))
         assert refused.what == "This call has no approval request with that id."
     submitted = FormLater(submitted=(asking.form.request, Approve("Globex Exports")))
     assert isinstance(await world.call(world.deletion(), submitted), Done)
@@ -464,11 +456,9 @@ async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> No
 
 async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_path: Path) -> None:
     world = World(tmp_path, Policy(approval_lifetime=3600.0))
-    asked = await world.call(world.run())
-    assert isinstance(asked, PendingApproval)
+    asked = await world.expect(PendingApproval, world.run())
     world.clock.pass_(3599)
-    again = await world.call(world.run())
-    assert isinstance(again, PendingApproval)
+    again = await world.expect(PendingApproval, world.run())
     assert again.until == asked.until
     world.clock.pass_(1)
     for _ in range(2):

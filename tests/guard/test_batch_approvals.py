@@ -164,8 +164,7 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 
 async def test_three_deletions_need_one_approval_and_run_in_order(world: World) -> None:
     call, person = deletions(world), form(world)
-    outcome = await world.call(call, person)
-    assert isinstance(outcome, Done)
+    outcome = await world.expect(Done, call, person)
     assert outcome.change is None
     assert outcomes(outcome) == ["done"] * 3
     (question,) = person.asked
@@ -192,8 +191,7 @@ async def test_only_the_exact_phrase_approves(world: World) -> None:
 
 
 async def test_decline_is_for_the_whole_batch(world: World) -> None:
-    outcome = await world.call(deletions(world), form(world, lambda _: Decline("not on a Friday")))
-    assert isinstance(outcome, Declined)
+    outcome = await world.expect(Declined, deletions(world), form(world, lambda _: Decline("not on a Friday")))
     assert outcome.facts["note"] == "not on a Friday"
     assert world.changes == []
 
@@ -221,16 +219,14 @@ async def test_denied_call_refuses_the_batch(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
     delete = ("delete_customer", world.deletion("Katana").arguments())
     person = form(world)
-    outcome = await world.call(batch(("create_customer", {"name": "Initech"}), delete), person)
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, batch(("create_customer", {"name": "Initech"}), delete), person)
     assert outcome.what.startswith("Call 2, delete_customer: Refused by ")
     assert (person.asked, world.changes) == ([], [])
 
 
 async def test_missing_target_refuses_the_batch(world: World) -> None:
     missing = ("delete_customer", {"customer_id": "00000000-0000-4000-8000-000000000000"})
-    outcome = await world.call(batch(("create_customer", {"name": "Initech"}), missing), form(world))
-    assert isinstance(outcome, NotFound)
+    outcome = await world.expect(NotFound, batch(("create_customer", {"name": "Initech"}), missing), form(world))
     assert outcome.what.startswith("Call 2, delete_customer: ")
     assert world.changes == []
 
@@ -286,8 +282,7 @@ def _kept(folder: Path) -> str:
 @pytest.mark.parametrize("budget", ["[budget]", "[budget.run]"])
 async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
     world = World.with_rules(tmp_path, f"{budget}\nwrite = 2\n")
-    outcome = await world.call(creations("A", "B", "C"))
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, creations("A", "B", "C"))
     assert outcome.what.startswith("Call 3, create_customer: ")
     assert world.changes == []
     assert outcomes(await world.call(creations("A", "B"))) == ["done", "done"]
@@ -307,8 +302,7 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
     for _ in range(2):
         assert isinstance(await world.call(deletions(world), form(world, lambda _: Decline())), Declined)
     person = form(world)
-    outcome = await world.call(deletions(world), person)
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, deletions(world), person)
     assert outcome.facts["rule"] == "breaker"
     assert person.asked == []
 
@@ -321,8 +315,7 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     world: World, keep_going: bool, last: str
 ) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
-    outcome = await world.call(deletions(world, keep_going=keep_going), form(world))
-    assert isinstance(outcome, Stopped)
+    outcome = await world.expect(Stopped, deletions(world, keep_going=keep_going), form(world))
     assert outcomes(outcome) == ["done", Conflict.outcome, last]
     assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
     assert outcome.what.endswith("1 was left.") is not keep_going
@@ -392,12 +385,10 @@ async def test_approval_that_expires_during_the_batch_sends_nothing_more(world: 
 async def test_lost_response_is_named_and_its_call_not_repeated(world: World) -> None:
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = creations("A", "B", "C")
-    outcome = await world.call(call)
-    assert isinstance(outcome, UnknownOutcome)
+    outcome = await world.expect(UnknownOutcome, call)
     assert outcomes(outcome) == ["unknown_outcome", "left", "left"]
     assert rows(outcome)[0]["settle"]["tool"] == "list_customers"
-    outcome = await world.call(call)
-    assert isinstance(outcome, UnknownOutcome)
+    outcome = await world.expect(UnknownOutcome, call)
     assert outcomes(outcome) == ["unknown_outcome", "done", "done"]
     assert rows(outcome)[0]["settle"]["tool"] == "list_customers"
     outcome = await world.call(call)
@@ -440,8 +431,7 @@ async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: Worl
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
     account = world.journalling.account
     await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))
-    outcome = await world.call(call)
-    assert isinstance(outcome, UnknownOutcome)
+    outcome = await world.expect(UnknownOutcome, call)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
     assert "no answer recorded" in rows(outcome)[0]["message"]
     assert len(world.changes) == 1
@@ -450,8 +440,7 @@ async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: Worl
 async def test_finished_batch_is_reported_and_not_repeated(world: World) -> None:
     call = updates(world)
     first = await world.call(call)
-    second = await world.call(call)
-    assert isinstance(second, Done)
+    second = await world.expect(Done, call)
     assert "nothing was sent now" in second.result.model_dump()["note"]
     assert [row["change_id"] for row in rows(second)] == [row["change_id"] for row in rows(first)]
     assert len(world.changes) == 2
@@ -504,8 +493,7 @@ async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
 async def test_later_round_form_approves_the_batch(world: World) -> None:
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
     call, first = deletions(world), FormLater()
-    asked = await world.call(call, first)
-    assert isinstance(asked, PendingForm)
+    asked = await world.expect(PendingForm, call, first)
     world.clock.pass_(5)
     other = FormLater(submitted=(asked.form.request, Approve("delete 3")))
     assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
@@ -516,8 +504,7 @@ async def test_later_round_form_approves_the_batch(world: World) -> None:
 
 async def test_out_of_band_decision_counts_when_the_batch_is_repeated(world: World) -> None:
     call = deletions(world)
-    waits = await world.call(call)
-    assert isinstance(waits, PendingApproval)
+    await world.expect(PendingApproval, call)
     assert isinstance(await world.call(call), PendingApproval)
     grant = await world.open_request()
     assert (grant.tool, grant.expected) == ("apply_changes", "delete 3")
@@ -565,8 +552,7 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MOST))
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")
-    outcome = await world.call(call)
-    assert isinstance(outcome, Done)
+    outcome = await world.expect(Done, call)
     answer = render(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
     assert len(json.dumps(answer)) <= BUDGET * 1.1
     assert len(cast("dict[str, Any]", answer["data"])["calls"]) == MOST
@@ -625,8 +611,7 @@ async def test_lost_ledger_is_named_with_the_number_of_its_call(world: World) ->
         raise LedgerLost("ConnectionError")
 
     world.ledger.declines = lost  # type: ignore[method-assign]
-    outcome = await world.call(deletions(world), form(world))
-    assert isinstance(outcome, LedgerLost)
+    outcome = await world.expect(LedgerLost, deletions(world), form(world))
     assert str(outcome).startswith("Call 1, delete_customer: The shared ledger cannot be used (ConnectionError).")
     assert world.changes == []
 

@@ -113,8 +113,7 @@ async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
     assert isinstance(await world.call(DeleteSecret(secret_id=secrets[0])), Done)
     assert isinstance(await world.call(deletion, approves), Done)
     for call in (DeleteSecret(secret_id=secrets[1]), world.deletion()):
-        refused = await world.call(call, approves)
-        assert isinstance(refused, Refused)
+        refused = await world.expect(Refused, call, approves)
         assert refused.facts["rule"] == "destroy_rate"
         free = begun + timedelta(seconds=90)
         assert refused.facts["free_at"] == f"{free:%Y-%m-%dT%H:%M:%SZ}"

@@ -89,8 +89,7 @@ async def test_declined_call_ends_at_once_with_the_note(tmp_path: Path) -> None:
     world = waits(tmp_path)
     meanwhile(world, 4, lambda: decide(world, RequestState.DECLINED, note="not now"))
     began = world.timestamp
-    declined = await world.call(world.deletion())
-    assert isinstance(declined, Declined)
+    declined = await world.expect(Declined, world.deletion())
     assert declined.facts["note"] == "not now"
     assert world.timestamp == began + 1
     assert world.changes == []
@@ -101,8 +100,7 @@ async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, s
     world = waits(tmp_path, seconds)
     began = world.timestamp
     call = world.deletion()
-    waiting = await world.call(call)
-    assert isinstance(waiting, PendingApproval)
+    waiting = await world.expect(PendingApproval, call)
     assert waiting.where == "This client cannot ask. It lies on the desk."
     assert waiting.until == began + 600
     assert world.timestamp == began + waited
@@ -116,8 +114,7 @@ async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
     assert isinstance(await world.call(call), PendingApproval)
     world.clock.pass_(600 - 45 - 5)
     began = world.timestamp
-    waiting = await world.call(call)
-    assert isinstance(waiting, PendingApproval)
+    waiting = await world.expect(PendingApproval, call)
     assert world.timestamp == began + 5 == waiting.until
     assert world.changes == []
 
@@ -125,11 +122,9 @@ async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
 async def test_time_at_the_form_counts_as_waiting(tmp_path: Path) -> None:
     world = waits(tmp_path)
     began = world.timestamp
-    waiting = await world.call(world.deletion(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
-    assert isinstance(waiting, PendingApproval)
+    await world.expect(PendingApproval, world.deletion(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
     assert world.timestamp == began + 45
-    declined = await world.call(world.deletion("Katana"), FormNow(lambda _: Decline(), world.clock, 50))
-    assert isinstance(declined, Declined)
+    await world.expect(Declined, world.deletion("Katana"), FormNow(lambda _: Decline(), world.clock, 50))
     assert world.timestamp == began + 95
 
 
@@ -150,8 +145,7 @@ async def test_target_that_changed_while_the_call_waited_is_not_touched(tmp_path
         await decide(world, RequestState.APPROVED)
 
     meanwhile(world, 4, rename_and_approve)
-    changed = await world.call(call)
-    assert isinstance(changed, TargetChanged)
+    await world.expect(TargetChanged, call)
     assert [heard.method for heard in world.changes] == ["PUT"]
 
 

@@ -35,8 +35,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:
     """Where it waits, as the agent reads it."""
-    outcome = await world.call(call, FormNow(yes, world.clock))
-    assert isinstance(outcome, PendingApproval)
+    outcome = await world.expect(PendingApproval, call, FormNow(yes, world.clock))
     return outcome.where
 
 
@@ -80,8 +79,7 @@ async def test_one_decline_is_enough(world: WebhookWorld) -> None:
     await world.answer(world.dana, question)
     assert (await world.answer(world.dana, question, "decline", note="wrong Globex")).body["state"] == "declined"
     assert (await world.answer(world.kim, question)).status == 409
-    refused = await world.call(call)
-    assert isinstance(refused, Declined)
+    refused = await world.expect(Declined, call)
     assert refused.data()["note"] == "wrong Globex"
     assert world.changes == []
 
@@ -90,8 +88,7 @@ async def test_requester_cannot_approve(tmp_path: Path) -> None:
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, POLICY, text)
     call = world.deletion()
-    refused = await world.call(call)
-    assert isinstance(refused, Refused)
+    refused = await world.expect(Refused, call)
     assert "It takes 2 approvers, and 1 of those on the list" in str(refused)
     assert world.receiver.came == []
     grant = await world.open_request()

@@ -77,11 +77,9 @@ async def test_anything_but_the_exact_name_declines(world: World, typed: str | N
 )
 async def test_unattended_form_falls_back_to_the_next_channel(world: World, answer: Answer, seconds: float) -> None:
     form = now(world, answer, seconds)
-    waiting = await world.call(world.run(), form)
-    assert isinstance(waiting, PendingApproval)
+    waiting = await world.expect(PendingApproval, world.run(), form)
     assert "on the desk" in waiting.where
-    other = await world.call(world.deletion(), form)
-    assert isinstance(other, PendingApproval)
+    await world.expect(PendingApproval, world.deletion(), form)
     assert len(form.asked) == (1 if seconds < 1 else 2)
     assert world.changes == []
 
@@ -89,8 +87,7 @@ async def test_unattended_form_falls_back_to_the_next_channel(world: World, answ
 async def test_unanswered_form_without_another_channel_is_refused_with_its_reason(world: World) -> None:
     world.desk = None
     world.dispatch = world.dispatching(SecretValues({}, []), None)
-    refused = await world.call(world.run(), now(world, NoAnswer("closed"), 30.0))
-    assert isinstance(refused, Refused)
+    refused = await world.expect(Refused, world.run(), now(world, NoAnswer("closed"), 30.0))
     assert refused.what.startswith("No person answered: closed. ")
     (ended,) = await world.ledger.decided(10)
     assert (ended.state, ended.by, ended.note) == (RequestState.UNANSWERED, "client_form", "closed")
@@ -105,8 +102,7 @@ async def test_unanswered_form_joins_an_open_request_of_the_same_call(world: Wor
             await world.call(call)
             return await super().ask(form)
 
-    waiting = await world.call(call, Meanwhile(lambda _: NoAnswer("closed"), world.clock))
-    assert isinstance(waiting, PendingApproval)
+    waiting = await world.expect(PendingApproval, call, Meanwhile(lambda _: NoAnswer("closed"), world.clock))
     assert waiting.where.startswith("No person answered: closed. ")
     assert len(await world.ledger.waiting(world.timestamp)) == 1
     (ended,) = await world.ledger.decided(10)
@@ -129,8 +125,7 @@ async def test_out_of_band_decline_stays_declined(world: World) -> None:
     grant = await world.open_request()
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.DECLINED, world.timestamp, note="no")
     for _ in range(3):
-        refused = await world.call(call, FormNow(yes, world.clock))
-        assert isinstance(refused, Declined)
+        refused = await world.expect(Declined, call, FormNow(yes, world.clock))
         ends = datetime.fromtimestamp(grant.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         assert f"stays declined until {ends}." in refused.next_step
     world.clock.pass_(600)
@@ -142,8 +137,7 @@ async def test_later_round_is_used_once(world: World) -> None:
     """MCP 2026-07-28 leaves single use to the server."""
     call = world.run()
     form = FormLater()
-    asking = await world.call(call, form)
-    assert isinstance(asking, PendingForm)
+    asking = await world.expect(PendingForm, call, form)
     world.clock.pass_(5)
     answers: list[object] = []
     again = FormLater(submitted=(asking.form.request, Approve()))
@@ -172,8 +166,7 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
     assert not isinstance(
         await world.call(call, FormLater(submitted=(declined.form.request, Approve(is_temporary=True)))), Done
     )
-    late = await world.call(call, FormLater())
-    assert isinstance(late, PendingForm)
+    late = await world.expect(PendingForm, call, FormLater())
     world.clock.pass_(601)
     assert not isinstance(
         await world.call(call, FormLater(submitted=(late.form.request, Approve(is_temporary=True)))), Done
@@ -224,8 +217,7 @@ async def test_open_requests_are_capped(world: World) -> None:
 async def test_key_in_use_is_never_revoked(world: World) -> None:
     row, another = (await world.rows(ListApiKeys()))[:2]
     world.own = lambda record: getattr(record, "id", None) == row.id
-    refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
-    assert isinstance(refused, Refused)
+    refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
     assert "this server itself" in str(refused)
     assert world.changes == []
     assert isinstance(await world.call(RevokeApiKey(api_key_id=str(another.id)), FormNow(yes, world.clock)), Done)
@@ -243,8 +235,7 @@ async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkey
     form: FormNow | FormLater = FormNow(yes, world.clock)
     if broken == "find":
         form = FormLater(submitted=("t1", Approve()))
-    refused = await world.call(world.run(), form)
-    assert isinstance(refused, Refused)
+    await world.expect(Refused, world.run(), form)
     assert world.changes == []
 
 
@@ -254,8 +245,7 @@ async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
     full.audit_path.symlink_to("/dev/full")
     try:
         for call in (CreateCustomer(name="Initech"), full.run()):
-            refused = await full.call(call, FormNow(yes, full.clock))
-            assert isinstance(refused, Unwritten)
+            refused = await full.expect(Unwritten, call, FormNow(yes, full.clock))
             assert "Nothing was sent." in str(refused)
         assert full.changes == []
         assert isinstance(await full.call(ListCustomers()), Done)
@@ -374,8 +364,7 @@ async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path)
     )
     values |= {"plan": "x"} if "plan" in operation.model_fields else {}
     values |= {"value": "x"} if "value" in operation.model_fields else {}
-    refused = await world.call(operation.model_validate(values), strict)
-    assert isinstance(refused, FastnError)
+    refused = await world.expect(FastnError, operation.model_validate(values), strict)
     assert refused.outcome in ("refused", "not_found", "not_sent")
     assert strict.asked == []
     assert world.changes == []
@@ -448,8 +437,7 @@ async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> N
     """For ten minutes, and for this call alone."""
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     create = CreateCustomer(name="Initech")
-    lost = await world.call(create)
-    assert isinstance(lost, UnknownOutcome)
+    await world.expect(UnknownOutcome, create)
     form = now(world, Decline())
     assert isinstance(await world.call(create, form), Declined)
     assert "its outcome is not known" in form.asked[0].text
@@ -462,8 +450,7 @@ async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> N
 @pytest.mark.posix
 async def test_new_key_is_written_to_its_own_file(world: World) -> None:
     """Mode 0600; neither the result nor the audit log holds it."""
-    done = await world.call(CreateApiKey(name="BI"), FormNow(yes, world.clock))
-    assert isinstance(done, Done)
+    done = await world.expect(Done, CreateApiKey(name="BI"), FormNow(yes, world.clock))
     (file,) = (world.audit_path.parent / "keys").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     key = next(line.partition("=")[2] for line in file.read_text().splitlines() if "fsk_" in line)
@@ -481,8 +468,7 @@ async def test_secret_can_come_from_an_allowed_variable(world: World) -> None:
     assert isinstance(await world.call(CreateSecret(name="A", value_from_env="STRIPE_KEY"), form), Done)
     assert [heard.body for heard in world.changes] == [{"name": "A", "value": "canary-1"}]
     for name in ("HOME", "UNSET"):
-        refused = await world.call(CreateSecret(name="B", value_from_env=name), form)
-        assert isinstance(refused, NotSent)
+        await world.expect(NotSent, CreateSecret(name="B", value_from_env=name), form)
     assert "canary" not in world.audit_path.read_text() + "".join(question.text for question in form.asked)
 
 
@@ -494,8 +480,7 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
         await world.call(call, FormLater(submitted=(asking.form.request, Approve())))
     assert len(world.changes) == 1
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
-    refused = await world.call(call, FormNow(yes, world.clock))
-    assert isinstance(refused, Refused)
+    await world.expect(Refused, call, FormNow(yes, world.clock))
     assert len(world.changes) == 2
     world.close()
 

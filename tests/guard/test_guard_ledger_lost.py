@@ -52,12 +52,10 @@ async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeySe
     changed = len(shared.changes)
     own.stop()
     assert isinstance(await shared.call(ListCustomers()), Done)
-    overview: Any = await shared.call(GetOverview())
-    assert isinstance(overview, Done)
+    await shared.expect(Done, GetOverview())
     for call in (CreateCustomer(name="Umbrella"), shared.deletion()):
         for form in (None, FormNow(yes, shared.clock)):
-            refused = await shared.call(call, form)
-            assert isinstance(refused, LedgerLost)
+            refused = await shared.expect(LedgerLost, call, form)
             assert refused.data()["outcome"] == "refused"
             assert "Nothing was sent." in str(refused)
             assert "Reads go on." in str(refused)
@@ -92,8 +90,7 @@ async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer
         await ledger.open(grant())
         await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
         proxy.lose, proxy.hang_up = b"state\r\n$4\r\nused", True
-        refused = await world.call(call, FormNow(yes, world.clock))
-        assert isinstance(refused, LedgerLost)
+        await world.expect(LedgerLost, call, FormNow(yes, world.clock))
         assert proxy.lost == 1
         proxy.lose = None
         assert await world.burnt() == 1
@@ -116,8 +113,7 @@ async def test_unknown_outcome_is_remembered_without_the_ledger(own: ValkeyServe
         raise ResponseLost("ReadError")
 
     shared.sandbox.answer = unlucky
-    outcome = await shared.call(call)
-    assert isinstance(outcome, UnknownOutcome)
+    await shared.expect(UnknownOutcome, call)
     shared.sandbox.answer = answer
     own.start()
     asked: Any = FastnError("not asked")

@@ -69,8 +69,7 @@ async def test_journal_prefers_the_response_over_the_request(world: World, monke
         return FastnObject.model_validate({"id": "c1", "name": "INITECH"})
 
     monkeypatch.setattr(world.client, "send", brief)
-    made = await world.call(CreateCustomer(name="Initech", plan="Free"))
-    assert isinstance(made, Done)
+    await world.expect(Done, CreateCustomer(name="Initech", plan="Free"))
     (change,) = await world.ledger.changes("test", 1, 1e12)
     assert change.sent == {"name": "INITECH", "plan": "Free"}
 
@@ -94,8 +93,7 @@ async def test_secret_is_journalled_without_its_value(world: World) -> None:
 
 async def test_failed_change_is_journalled_and_repeatable(world: World) -> None:
     for _ in range(2):
-        outcome = await world.call(CreateCustomer(name="Katana"), FormNow(yes, world.clock))
-        assert isinstance(outcome, Conflict)
+        outcome = await world.expect(Conflict, CreateCustomer(name="Katana"), FormNow(yes, world.clock))
         assert (await newest(world)).outcome == "conflict"
         assert (await newest(world)).target is None
 
@@ -196,8 +194,7 @@ async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(wo
 
 
 async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = await world.call(CreateCustomer(name="Initech"))
-    assert isinstance(made, Done)
+    made = await world.expect(Done, CreateCustomer(name="Initech"))
     assert made.change is not None
     change = replace(made.change, unsettled_until=world.timestamp + 600)
     await world.ledger.settle(change)

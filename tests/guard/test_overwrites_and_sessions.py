@@ -199,8 +199,7 @@ def test_undo_of_an_overwrite_restores_instead_of_deleting() -> None:
 
 
 async def test_approval_is_void_once_the_ai_asks_something_else(world: World) -> None:
-    asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
-    assert isinstance(asked, Done)
+    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     session = str(asked.result.model_dump()["session_id"])
     answer = AiChat(message="approve", session_id=session)
     await approved_outside(world, answer)
@@ -212,8 +211,7 @@ async def test_approval_is_void_once_the_ai_asks_something_else(world: World) ->
 
 
 async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
-    asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
-    assert isinstance(asked, Done)
+    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(answer, FormNow(yes, world.clock)), UnknownOutcome)
@@ -223,8 +221,7 @@ async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
 
 
 async def test_pending_actions_are_shown_with_the_next_message(world: World) -> None:
-    asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
-    assert isinstance(asked, Done)
+    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     reply = asked.result.model_dump()
     seen = await world.evaluator.evaluate_call(AiChat(message="approve", session_id=str(reply["session_id"])), "local")
     assert seen.resolved.target is not None

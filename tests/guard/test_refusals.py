@@ -85,14 +85,12 @@ async def test_list_with_one_denied_call_names_that_call(tmp_path: Path) -> None
 
 async def test_refusal_names_the_channel_reason_and_expiry_of_its_request(world: World) -> None:
     call = world.run()
-    first = await world.call(call)
-    assert isinstance(first, PendingApproval)
+    first = await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert (first.where, first.until) == ("This client cannot ask. It lies on the desk.", request.expires)
     assert first.preview.stored() == request.preview
     world.clock.pass_(5)
-    again = await world.call(call)
-    assert isinstance(again, PendingApproval)
+    again = await world.expect(PendingApproval, call)
     assert again.where == "It is still waiting for an answer. It lies on the desk."
     assert (again.until, again.preview.stored()) == (request.expires, request.preview)
     assert world.desk.shown == [request.id] * 2
@@ -104,8 +102,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
     old = await world.open_request()
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     world.clock.pass_(5)
-    answer = await world.call(call)
-    assert isinstance(answer, PendingApproval)
+    answer = await world.expect(PendingApproval, call)
     assert answer.where == "The target has changed since it was asked. It lies on the desk."
     new = await world.open_request()
     assert (new.principal, answer.until) == ("local", new.expires)
@@ -116,8 +113,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
 
 
 async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world: World) -> None:
-    answer = await world.call(world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
-    assert isinstance(answer, PendingApproval)
+    answer = await world.expect(PendingApproval, world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
     request = await world.open_request()
     assert answer.where == "No person answered: closed. It lies on the desk."
     assert world.desk.shown == [request.id]
@@ -126,8 +122,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world
 
 
 async def test_form_that_outlives_its_request_is_not_used_for_a_while(world: World) -> None:
-    answer = await world.call(world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
-    assert isinstance(answer, PendingApproval)
+    answer = await world.expect(PendingApproval, world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
     assert answer.where == "No person answered: closed. It lies on the desk."
     request = await world.open_request()
     assert (request.principal, request.expires) == ("local", world.timestamp + 600)
@@ -148,8 +143,7 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
             await world.call(world.deletion())
             return await super().ask(form)
 
-    answer = await world.call(world.run(), Late(lambda _: NoAnswer("closed"), world.clock, 0))
-    assert isinstance(answer, PendingApproval)
+    answer = await world.expect(PendingApproval, world.run(), Late(lambda _: NoAnswer("closed"), world.clock, 0))
     assert answer.where == "No person answered: closed. It lies on the desk."
     new = not_none(await world.ledger.find(answer.request))
     assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.timestamp)
@@ -195,8 +189,7 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(world: World)
     answer = FormLater(submitted=(asking.form.request, Approve()))
     assert isinstance(await world.call(call, answer), Done)
     assert told(await world.call(call, answer)) == used_up
-    late = await world.call(call, FormLater())
-    assert isinstance(late, PendingForm)
+    late = await world.expect(PendingForm, call, FormLater())
     world.clock.pass_(600)
     assert told(await world.call(call, FormLater(submitted=(late.form.request, Approve())))) == used_up
     assert len(world.changes) == 1
@@ -228,8 +221,7 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(wo
     request = await world.open_request()
     await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp)
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
-    answer = await world.call(call)
-    assert isinstance(answer, TargetChanged)
+    answer = await world.expect(TargetChanged, call)
     what, next_step, facts = told(answer)
     assert what == "The target is no longer in the state that was approved."
     assert next_step == "Look at the preview; call again to ask anew."

@@ -264,8 +264,7 @@ async def test_connectors_of_fastns_ai_are_compared_and_not_read(tmp_path: Path)
 async def test_record_that_an_open_request_names_is_changed_with_an_approval_only(
     world: World, form: FormLater | None
 ) -> None:
-    connector = await world.call(CreateConnector(name="Initech", slug="initech", domain="api.initech.example"))
-    assert isinstance(connector, Done)
+    connector = await world.expect(Done, CreateConnector(name="Initech", slug="initech", domain="api.initech.example"))
     key = str(connector.result.id)  # type: ignore[attr-defined]
     change = UpdateConnector(connector_id=key, domain="evil.example")
     assert (await world.evaluator.evaluate_call(change, "local")).effect is Effect.WRITE
@@ -280,7 +279,8 @@ async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_
     """In the mode `auto`, which sends a connection without reads."""
     world = World(tmp_path, Policy("auto"), surroundings=Surroundings(customer="another"))
     key, gamma = world.id_of("customers", "Acme Corp"), world.id_of("connectors", "Gamma")
-    outcome = await world.call(CreateConnection(connector_id=gamma, customer_id=key, credentials={"apiKey": "k"}))
-    assert isinstance(outcome, NotSent)
+    outcome = await world.expect(
+        NotSent, CreateConnection(connector_id=gamma, customer_id=key, credentials={"apiKey": "k"})
+    )
     assert "by its setting end_org_id" in outcome.what
     assert world.changes == []

@@ -98,8 +98,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
     call = case.call(world)
     forms = FormNow(yes, world.clock), FormLater()
     for form in forms:
-        asked = await world.call(call, form)
-        assert isinstance(asked, PendingApproval)
+        asked = await world.expect(PendingApproval, call, form)
         assert f"A person types the {case.argument} outside of the client. It lies on the desk." in asked.where or (
             asked.where == "It is still waiting for an answer. It lies on the desk."
         )
@@ -110,8 +109,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
     assert typed.name == case.argument
     await approve(world, request, case.typed)
     assert CANARY.encode() not in kept_in(tmp_path)
-    done = await world.call(call, forms[0])
-    assert isinstance(done, Done)
+    done = await world.expect(Done, call, forms[0])
     assert sent(world, case.argument) == [case.typed]
     world.close()
     assert CANARY.encode() not in kept_in(tmp_path)
@@ -127,8 +125,7 @@ async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case:
         assert question.secret is not None
         return Approve(secret=question.secret.value(dict.fromkeys(["value", "apiKey"], CANARY)))
 
-    done = await world.call(call, FormNow(types, world.clock, is_terminal=True))
-    assert isinstance(done, Done)
+    await world.expect(Done, call, FormNow(types, world.clock, is_terminal=True))
     assert sent(world, case.argument) == [case.typed]
     world.close()
     assert CANARY.encode() not in kept_in(tmp_path)
@@ -139,8 +136,7 @@ async def test_approval_without_a_typed_secret_sends_nothing(world: World, case:
     call = case.call(world)
     await world.call(call)
     await approve_untyped(world, await world.open_request())
-    refused = await world.call(call)
-    assert isinstance(refused, Refused)
+    refused = await world.expect(Refused, call)
     assert refused.what == f"Nobody has typed the {case.argument}."
     assert refused.next_step == "Call again to ask anew."
     assert isinstance(await world.call(call), PendingApproval)
@@ -175,13 +171,11 @@ async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Ca
     entry = PlannedCalls("plan p line 1", "b", case.tool, (), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     unattended = World(tmp_path, Policy("unattended", None, plan), clock)
-    refused = await unattended.call(case.call(unattended))
-    assert isinstance(refused, Refused)
+    refused = await unattended.expect(Refused, case.call(unattended))
     assert f"Nobody is there to type the {case.argument}." in refused.what
     attended = World(tmp_path)
     attended.desk.takes_secrets = False
-    refused = await attended.call(case.call(attended))
-    assert isinstance(refused, Refused)
+    refused = await attended.expect(Refused, case.call(attended))
     assert refused.what == f"Nobody can type the {case.argument} where this server asks."
     by_whom = "Name a variable that holds it, or a person" if case.tool == "create_secret" else "A person"
     assert refused.next_step == f"{by_whom} makes the call at a terminal: fastn-mcp call {case.tool}"
@@ -189,8 +183,7 @@ async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Ca
     changes = [{"tool": case.tool, "arguments": call.arguments() | {"name": name}} for name in "AB"]
     batch = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(batch, ApplyChanges)
-    refused = await attended.call(batch)
-    assert isinstance(refused, NotSent)
+    refused = await attended.expect(NotSent, batch)
     assert refused.what == f"Call 1, {case.tool}: a person can type the {case.argument} of a single call only."
     assert attended.changes == []
 
@@ -274,8 +267,7 @@ async def test_connector_that_changes_its_fields_voids_the_approval(world: World
     await world.call(call)
     await approve(world, await world.open_request(), {"apiKey": CANARY})
     world.sandbox.state.named("connectors", "gamma")["authMethods"][0]["type"] = "BASIC"
-    refused = await world.call(call)
-    assert isinstance(refused, FastnError)
+    refused = await world.expect(FastnError, call)
     assert refused.outcome == "target_changed"
     assert world.changes == []
 
@@ -283,8 +275,7 @@ async def test_connector_that_changes_its_fields_voids_the_approval(world: World
 async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     """The person knows the app, and Fastn decides; without a person nothing is sent."""
     call = CreateConnection(connector_id="unheard")
-    asked = await world.call(call)
-    assert isinstance(asked, PendingApproval)
+    await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert request.text[0].endswith("You enter its credentials, if it takes any.")
     assert not_none(typed_in(request)).value({}) is None

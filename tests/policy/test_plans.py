@@ -330,7 +330,7 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
         desk.read()
     desk.keys.unlink()
     refused = desk.refused()
-    assert (refused.what, caught.value.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
+    assert (refused.what, refused.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
     (desk.file.parent / "plan.toml.sig").unlink()
     refused = desk.refused()
     assert refused.what == f"There is no file of signatures {desk.file}.sig."
@@ -531,8 +531,7 @@ async def test_plan_answers_the_ai_only_with_exact_arguments(desk: Desk, tmp_pat
 
 async def test_uncovered_call_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
     world = unattended(tmp_path, None)
-    error = await world.call(CreateCustomer(name="Initech"))
-    assert isinstance(error, Refused)
+    error = await world.expect(Refused, CreateCustomer(name="Initech"))
     assert error.facts["would_allow"] == would_allow(CreateCustomer(name="Initech"))
     assert "Nobody can be asked" in error.what
     assert "Nothing was sent." in str(error)
@@ -660,8 +659,7 @@ async def test_plan_allows_a_batch_if_it_covers_each_call(desk: Desk, tmp_path: 
     first, second, third, *_ = [str(row.id) for row in await world.rows(ListCustomers())]
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
     world = unattended(tmp_path, plan)
-    outcome = await world.call(several(first, third, second))
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, several(first, third, second))
     assert outcome.what.startswith("Call 2, delete_customer: ")
     assert f'target = "{third}"' in str(outcome.facts["would_allow"])
     assert world.changes == []
@@ -676,8 +674,7 @@ async def test_batch_beyond_the_count_of_an_entry_is_refused(desk: Desk, tmp_pat
     targets = json.dumps(ids[:3])
     plan = desk.write(f'[[allow]]\ntool = "delete_customer"\ntarget = {targets}\ncount = 2\n').read()
     world = unattended(tmp_path, plan)
-    outcome = await world.call(several(*ids[:3]))
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, several(*ids[:3]))
     assert outcome.what.startswith("Call 3, delete_customer: ")
     assert world.changes == []
     assert isinstance(await world.call(several(*ids[:2])), Done)
@@ -721,8 +718,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
-    outcome = await world.call(call)
-    assert isinstance(outcome, Refused)
+    outcome = await world.expect(Refused, call)
     assert 'The customer "Globex" is not what it was when the plan was signed. Sign the plan again.' in outcome.what
     assert world.changes == []
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastn_mcp.account.directory import Directory
 from fastn_mcp.account.resolved_call import Surroundings
@@ -51,6 +51,7 @@ from support.decisions import moved
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 
 Call = Operation[Any]
+T = TypeVar("T")
 
 
 class Clock:
@@ -204,10 +205,15 @@ class World:
         except FastnError as error:
             return error
 
+    async def expect(self, outcome: type[T], call: Tool[Any], form: FormNow | FormLater | None = None) -> T:
+        """Make a call that ends with this kind of result or error."""
+        actual = await self.call(call, form)
+        assert isinstance(actual, outcome), actual
+        return actual
+
     async def first_round(self, call: Tool[Any]) -> PendingForm:
         """Make a call that ends with a form, and read the form for five seconds."""
-        pending = await self.call(call, FormLater())
-        assert isinstance(pending, PendingForm)
+        pending = await self.expect(PendingForm, call, FormLater())
         self.clock.pass_(5)
         return pending
 
