@@ -36,9 +36,9 @@ async def of_run(world: World, slug: str = ORDERS, **arguments: Any) -> dict[str
 
 async def test_run_names_its_environment(world: World) -> None:
     """Which one Fastn chooses is not documented; a setting of this server is known."""
-    said = await of_run(world)
-    assert said["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
-    assert said["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
+    data = await of_run(world)
+    assert data["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
+    assert data["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
     assert "defaults" not in await of_run(world, environment="live")
     world.evaluator._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
     assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
@@ -102,25 +102,27 @@ async def test_run_says_how_the_last_ones_ended(world: World) -> None:
         error = {"headline": "No \u202estock"} if status == "failed" else None
         run = {"id": f"exec_{hours}", "workflowId": flow["id"], "status": status, "endOrgId": customer, "error": error}
         state.put("executions", row | run | {"createdAt": at, "startedAt": at})
-    (said,) = [note for note in (await of_run(world))["notes"] if note.startswith("Last run")]
-    assert said.startswith("Last run: failed 2026-11-25T06:00:00Z (3 hours ago): ")
-    assert r"\u{202e}stock" in said
-    assert said.endswith(" 2 of the last 3 failed.")
-    (said,) = [note for note in (await of_run(world, customer_id=acme))["notes"] if note.startswith("Last run")]
-    assert said == "Last run for this customer: completed 2026-11-25T05:00:00Z (4 hours ago). 1 of the last 2 failed."
+    (last_run,) = [note for note in (await of_run(world))["notes"] if note.startswith("Last run")]
+    assert last_run.startswith("Last run: failed 2026-11-25T06:00:00Z (3 hours ago): ")
+    assert r"\u{202e}stock" in last_run
+    assert last_run.endswith(" 2 of the last 3 failed.")
+    (last_run,) = [note for note in (await of_run(world, customer_id=acme))["notes"] if note.startswith("Last run")]
+    assert (
+        last_run == "Last run for this customer: completed 2026-11-25T05:00:00Z (4 hours ago). 1 of the last 2 failed."
+    )
     world.sandbox.faults.add(Status(status=403, path="/api/v1/executions", times=None))
     assert "Its earlier runs could not be read." in (await of_run(world))["notes"]
 
 
 async def test_new_key_names_defaults_expiry_and_destination(world: World) -> None:
-    said = await preview(world, "create_api_key", name="BI")
-    assert said["defaults"] == {
+    data = await preview(world, "create_api_key", name="BI")
+    assert data["defaults"] == {
         "mode": "Test",
         "permissions": "Viewer (read-only)",
         "expires": "90d",
         "customers": "all",
     }
-    assert said["notes"] == [
+    assert data["notes"] == [
         "A Test key is refused unless X-fastn-Test-Mode is sent with it.",
         "It expires on 2027-02-23 (in 2 months).",
         'The key is written to a file in "keys" on this server\'s machine and is not returned.',
@@ -128,9 +130,9 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     acme = key(world, "customers", "acme-corp")
     given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
     world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
-    said = await preview(world, "create_api_key", name="BI", **given)
-    assert "defaults" not in said
-    assert said["notes"] == [
+    data = await preview(world, "create_api_key", name="BI", **given)
+    assert "defaults" not in data
+    assert data["notes"] == [
         "It expires on 2027-11-25 (in 11 months).",
         "The key is returned once, in the result, and stays in the conversation.",
     ]

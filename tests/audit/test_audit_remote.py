@@ -55,9 +55,9 @@ def test_complete_copy_is_proven_in_any_order(lines: list[bytes]) -> None:
 
 def test_missing_entries_are_named_by_side(lines: list[bytes]) -> None:
     there = copy(lines)
-    found = compare(lines, [there[0], there[3]], 3)
-    assert (found.same, found.missing, found.waiting) == ((1, 4), (2, 3), (5,))
-    assert not found.is_proven
+    comparison = compare(lines, [there[0], there[3]], 3)
+    assert (comparison.same, comparison.missing, comparison.waiting) == ((1, 4), (2, 3), (5,))
+    assert not comparison.is_proven
     tail = compare(lines, there[:3], 3)
     assert (tail.missing, tail.waiting, tail.is_proven) == ((), (4, 5), True)
     assert compare(lines, there[:3], 4).missing == (4,)
@@ -69,8 +69,13 @@ def test_missing_entries_are_named_by_side(lines: list[bytes]) -> None:
 
 
 def test_shortened_log_is_proven_by_its_full_copy(lines: list[bytes]) -> None:
-    found = compare(lines[2:], copy(lines), 5)
-    assert (found.same, found.deleted, found.extra, found.is_proven) == ((3, 4, 5), (1, 2), (), True)
+    comparison = compare(lines[2:], copy(lines), 5)
+    assert (comparison.same, comparison.deleted, comparison.extra, comparison.is_proven) == (
+        (3, 4, 5),
+        (1, 2),
+        (),
+        True,
+    )
 
 
 def test_rewritten_entries_are_found_on_either_side(lines: list[bytes], tmp_path: Path) -> None:
@@ -88,8 +93,8 @@ def test_rewritten_entries_are_found_on_either_side(lines: list[bytes], tmp_path
 
 def test_copy_of_another_log_is_left_out(lines: list[bytes], tmp_path: Path) -> None:
     other = copy(log(tmp_path / "there", 7, "another"), "other:/audit.jsonl")
-    found = compare(lines, [*copy(lines[:3], "old:/a"), *copy(lines[2:], "new:/a"), *other], 5)
-    assert (found.same, found.others, found.repeated, found.is_proven) == (
+    comparison = compare(lines, [*copy(lines[:3], "old:/a"), *copy(lines[2:], "new:/a"), *other], 5)
+    assert (comparison.same, comparison.others, comparison.repeated, comparison.is_proven) == (
         AGREED.same,
         ("other:/audit.jsonl",),
         1,

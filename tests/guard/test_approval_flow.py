@@ -81,10 +81,9 @@ async def test_refusal_says_why_the_policy_uses_no_form(tmp_path: Path, then: st
 
 async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
     """The call is too long for it, or a program answers it."""
-    long = await world.expect(
-        PendingApproval, CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world)
-    )
-    assert long.where == ("Its arguments must be shown in full and are too long for a form. It lies on the desk.")
+    wide = CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)])
+    long = await world.expect(PendingApproval, wide, form(world))
+    assert long.where == "Its arguments must be shown in full and are too long for a form. It lies on the desk."
     await world.call(world.run(), form(world, seconds=0.5))
     left = await world.expect(PendingApproval, world.deletion(), form(world))
     assert left.where == (
@@ -201,7 +200,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "words"),
     [
         ({}, "without further arguments"),
         ({"environment": "test"}, "with the same environment"),
@@ -212,10 +211,10 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
         ),
     ],
 )
-def test_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], said: str) -> None:
+def test_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], words: str) -> None:
     assert (
         extent(RunWorkflow.model_validate({"workflow_id": "w", **given}))
-        == f"runs of this workflow {said} need no approval."
+        == f"runs of this workflow {words} need no approval."
     )
 
 
@@ -399,16 +398,16 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
     assert scope.expires - scope.created == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
-    said = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
+    intents = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
     flow, rule = "process-new-orders", "mode guarded: "
-    assert said == [
+    assert intents == [
         ("local_page", page, "confirm", "external", flow),
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
         ("temporary_approval", scope.id, "confirm", "external", flow),
         ("policy", None, "allow", "write", None),
     ]
-    assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in said]
+    assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in intents]
 
 
 async def test_later_round_answers_only_the_form_that_was_asked(world: World) -> None:
@@ -545,8 +544,8 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
     for name in ("A", "B"):
         assert isinstance(await world.call(CreateCustomer(name=name)), Done)
         left.append(await world.guard.allowance("local"))
-    said = "2 x create_customer with any arguments"
-    assert left == [{"mode": "manual", "plan": [{"entry": said, "left": count}]} for count in (2, 1, 0)]
+    entry_words = "2 x create_customer with any arguments"
+    assert left == [{"mode": "manual", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
     asked = form(world)
     assert isinstance(await world.call(CreateCustomer(name="C"), asked), Done)
     assert len(asked.asked) == 1

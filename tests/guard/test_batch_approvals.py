@@ -135,12 +135,12 @@ WRONG: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said for _, said in WRONG])
-def test_invalid_call_refuses_the_batch_and_is_named(changes: Any, said: str) -> None:
+@pytest.mark.parametrize(("changes", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_invalid_call_refuses_the_batch_and_is_named(changes: Any, words: str) -> None:
     """The number of the call, the field and the reason, and never a value."""
     with pytest.raises(NotSent) as refused:
         parse(TOOLS, "apply_changes", {"changes": changes})
-    assert said in refused.value.what
+    assert words in refused.value.what
 
 
 def test_disabled_tool_is_disabled_in_a_batch() -> None:
@@ -209,9 +209,9 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
     update = ("update_customer", {"customer_id": world.id_of("customers", "Acme Corp"), "plan": "Free"})
     delete = ("delete_customer", world.deletion("Katana").arguments())
     await world.call(batch(("create_customer", {"name": "Initech"}), update, delete), FormLater())
-    found = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
-    assert [(grant.tool, grant.required) for grant in found] == [("apply_changes", asks)]
-    assert found[0].expected == (None if asks == "confirm" else "Katana")
+    requests = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
+    assert [(grant.tool, grant.required) for grant in requests] == [("apply_changes", asks)]
+    assert requests[0].expected == (None if asks == "confirm" else "Katana")
     assert world.changes == []
 
 

@@ -171,7 +171,7 @@ YES, NO = True, False
 
 
 @pytest.mark.parametrize(
-    ("asks", "said", "state", "approved_by", "events", "declines"),
+    ("asks", "votes", "state", "approved_by", "events", "declines"),
     [
         ("typed", [("dana", YES, "fine")], RequestState.APPROVED, ("verified", None), ["approved: fine"], 0),
         ("typed", [("dana", NO, "no")], RequestState.DECLINED, ("verified", "no"), ["declined: no"], 2),
@@ -197,7 +197,7 @@ YES, NO = True, False
 )
 async def test_each_vote_is_counted_and_recorded_for_the_breaker(
     asks: str,
-    said: list[tuple[str, bool, str | None]],
+    votes: list[tuple[str, bool, str | None]],
     state: RequestState,
     approved_by: tuple[str | None, str | None],
     events: list[str],
@@ -212,11 +212,11 @@ async def test_each_vote_is_counted_and_recorded_for_the_breaker(
         recorded.append(f"{event.value}: {note}")
 
     counted: ApprovalRequest | NotCounted = asked_for
-    for approver, approves, note in said:
+    for approver, approves, note in votes:
         vote = Vote(approver, approves, NOW + 1)
         counted = await count_vote(vote, asked_for, ledger, "verified", note, record)
     assert isinstance(counted, ApprovalRequest)
-    assert (counted.state, len(counted.approvers)) == (state, sum(approves for _, approves, _ in said))
+    assert (counted.state, len(counted.approvers)) == (state, sum(approves for _, approves, _ in votes))
     assert recorded == events
     found = not_none(await ledger.find("g1"))
     assert (found.by, found.note) == approved_by
@@ -233,8 +233,8 @@ async def test_one_person_counts_once_across_channels(second: str) -> None:
     await ledger.open(asked_for)
 
     async def vote(approver: str, *, approves: bool = True) -> RequestState | None:
-        found = await ledger.decide(asked_for, Vote(approver, approves, NOW + 1), "four_eyes")
-        return None if found is None else found.state
+        request = await ledger.decide(asked_for, Vote(approver, approves, NOW + 1), "four_eyes")
+        return None if request is None else request.state
 
     assert await vote("https://login.example|dana") is RequestState.OPEN
     assert await vote(second) is None

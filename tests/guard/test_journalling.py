@@ -93,7 +93,7 @@ async def test_secret_is_journalled_without_its_value(world: World) -> None:
 
 async def test_failed_change_is_journalled_and_repeatable(world: World) -> None:
     for _ in range(2):
-        outcome = await world.expect(Conflict, CreateCustomer(name="Katana"), FormNow(yes, world.clock))
+        await world.expect(Conflict, CreateCustomer(name="Katana"), FormNow(yes, world.clock))
         assert (await newest(world)).outcome == "conflict"
         assert (await newest(world)).target is None
 

@@ -115,7 +115,7 @@ def test_response_without_a_new_key_is_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "said", "next_step"),
+    ("variable", "reason", "next_step"),
     [
         ("fastn_x", "holds a setting or a secret of this server itself", "Name a variable that holds the value"),
         ("OTHER", "does not give out a variable of this name", "FASTN_SECRET_ENV=NAME,NAME"),
@@ -124,13 +124,13 @@ def test_response_without_a_new_key_is_unchanged(tmp_path: Path) -> None:
         ("B_OWN", "holds a setting or a secret of this server itself", "Name a variable that holds another value."),
     ],
 )
-def test_forbidden_variable_is_refused_with_the_next_step(variable: str, said: str, next_step: str) -> None:
+def test_forbidden_variable_is_refused_with_the_next_step(variable: str, reason: str, next_step: str) -> None:
     environment = {"fastn_x": "1", "OTHER": "2", "B_EMPTY": "", "B_OWN": "Bearer fsk_own_key_0001", "B_GOOD": "3"}
     values = SecretValues(environment, ["A_*", "B_*", "fastn_*"], ["fsk_own_key_0001"])
     with pytest.raises(NotSent) as caught:
         values.fill(CreateSecret(name="A", value_from_env=variable))
     assert caught.value.what.startswith("value_from_env: this ")
-    assert said in caught.value.what
+    assert reason in caught.value.what
     assert next_step in caught.value.next_step
     filled = values.fill(CreateSecret(name="A", value_from_env="B_GOOD"))
     assert (filled.value, filled.value_from_env) == ("3", None)

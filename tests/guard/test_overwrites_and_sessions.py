@@ -142,15 +142,15 @@ def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
     "process & new orders",
 ])  # fmt: skip
 async def test_look_alike_of_a_live_workflow_is_judged_as_an_update_or_as_unknown(world: World, name: str) -> None:
-    seen = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
-    assert seen.effect is Effect.EXTERNAL
-    assert seen.resolved.target is not None
+    evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
+    assert evaluation.effect is Effect.EXTERNAL
+    assert evaluation.resolved.target is not None
 
 
 async def test_name_that_no_slug_resembles_is_judged_as_new(world: World) -> None:
     for name in ("Invoices of 2027", "Rückfragen", "R&D sync"):
-        seen = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
-        assert (seen.effect, seen.resolved.target) == (Effect.WRITE, None)
+        evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
+        assert (evaluation.effect, evaluation.resolved.target) == (Effect.WRITE, None)
 
 
 def _reduced(name: str) -> str:
@@ -223,9 +223,11 @@ async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
 async def test_pending_actions_are_shown_with_the_next_message(world: World) -> None:
     asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     reply = asked.result.model_dump()
-    seen = await world.evaluator.evaluate_call(AiChat(message="approve", session_id=str(reply["session_id"])), "local")
-    assert seen.resolved.target is not None
-    assert seen.resolved.target.model_dump()["pending"] == reply["pending_approvals"]
+    evaluation = await world.evaluator.evaluate_call(
+        AiChat(message="approve", session_id=str(reply["session_id"])), "local"
+    )
+    assert evaluation.resolved.target is not None
+    assert evaluation.resolved.target.model_dump()["pending"] == reply["pending_approvals"]
 
 
 def test_ai_plan_is_shown_with_the_answer_to_it() -> None:

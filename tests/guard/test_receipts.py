@@ -46,14 +46,14 @@ def test_receipt_of_an_update_lists_values_and_losses() -> None:
 
 def test_receipt_of_a_deletion_names_the_fields_that_undo_does_not_restore() -> None:
     before: dict[str, JsonValue] = {"id": "c1", "name": "Acme", "region": "EU", "quotaOverrides": {"events.day": 1}}
-    found = receipt(replace(UPDATE, tool="delete_customer", before=before))
-    assert found["not_restored"] == ["quotaOverrides", "region"]
-    assert found["lost"] == "Its connections, credentials and secrets are lost. Its triggers stay off."
+    card = receipt(replace(UPDATE, tool="delete_customer", before=before))
+    assert card["not_restored"] == ["quotaOverrides", "region"]
+    assert card["lost"] == "Its connections, credentials and secrets are lost. Its triggers stay off."
 
 
 def test_receipt_of_an_invitation_says_that_it_was_sent() -> None:
-    found = receipt(replace(UPDATE, tool="invite_user", before=None))
-    assert (found["undo"], found["why"]) == (
+    card = receipt(replace(UPDATE, tool="invite_user", before=None))
+    assert (card["undo"], card["why"]) == (
         None,
         "The invitation is sent; only the dashboard can take the access back.",
     )

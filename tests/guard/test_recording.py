@@ -32,11 +32,11 @@ pytestmark = pytest.mark.anyio
 
 def recorded(world: World) -> list[dict[str, JsonValue]]:
     """Its entries, without what the chain adds, and without the account and the caller, which are those of all."""
-    found = list(entries(world.audit_path))
-    assert [entry["n"] for entry in found] == list(range(1, len(found) + 1))
-    assert {(entry["principal"], entry["account"]) for entry in found} == {("local", "test")}
+    lines = list(entries(world.audit_path))
+    assert [entry["n"] for entry in lines] == list(range(1, len(lines) + 1))
+    assert {(entry["principal"], entry["account"]) for entry in lines} == {("local", "test")}
     told = ("n", "time", "prev", "hash", "principal", "account", "digest")
-    return [{name: value for name, value in entry.items() if name not in told} for entry in found]
+    return [{name: value for name, value in entry.items() if name not in told} for entry in lines]
 
 
 def entry(event: str, tool: str, **more: JsonValue) -> Mapping[str, JsonValue]:
@@ -211,16 +211,16 @@ def last(log: AuditFile) -> dict[str, JsonValue]:
 
 def test_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
     recorder.decided(AuditEvent.DECLINED, grant(), "not now")
-    said = last(log)
-    assert (said["event"], said["approved_by"], said["message"], said["grant"]) == (
+    logged = last(log)
+    assert (logged["event"], logged["approved_by"], logged["message"], logged["grant"]) == (
         "declined",
         "local_page",
         "not now",
         "g1",
     )
     recorder.decided(AuditEvent.EXPIRED, grant(), None)
-    said = last(log)
-    assert (said["event"], "approved_by" in said, "message" in said) == ("expired", False, False)
+    logged = last(log)
+    assert (logged["event"], "approved_by" in logged, "message" in logged) == ("expired", False, False)
 
 
 def test_unrecorded_outcome_is_logged(
@@ -292,10 +292,10 @@ def test_outcome_names_the_target(
     """By the response if it is of the same resource."""
     made = None if result is None else FastnObject.model_validate(result)
     recorder.outcome(recorder.intent(allowed(call), "chg_1"), "done", "as asked", made)
-    said = last(log)
-    assert (said["of"], said["outcome"], said["message"], said["duration_ms"]) == ("1", "done", "as asked", 0.0)
-    assert (said.get("target"), said.get("name")) == (target, name)
-    assert "arguments" not in said
+    logged = last(log)
+    assert (logged["of"], logged["outcome"], logged["message"], logged["duration_ms"]) == ("1", "done", "as asked", 0.0)
+    assert (logged.get("target"), logged.get("name")) == (target, name)
+    assert "arguments" not in logged
 
 
 def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: AuditFile) -> None:

@@ -103,9 +103,9 @@ async def test_approval_is_void_once_a_setting_fills_in_another_value(world: Wor
 async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     call = CreateSecret(name="A", customer_id="no-such-customer")
-    found = await world.evaluator.evaluate_call(call, "local")
-    assert found.verdict.decision is Decision.DENY
-    assert "could not be read" in found.verdict.reason
+    evaluation = await world.evaluator.evaluate_call(call, "local")
+    assert evaluation.verdict.decision is Decision.DENY
+    assert "could not be read" in evaluation.verdict.reason
 
 
 IN_LIVE = '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -216,8 +216,8 @@ async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tm
     """Renaming a customer in use is external; the file refuses every write."""
     world = World.with_rules(tmp_path, rules)
     call = UpdateCustomer(customer_id=world.id_of("customers", "Globex Exports"), name="Harmless")
-    found = await world.evaluator.evaluate_call(call, "local")
-    assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.DENY)
+    evaluation = await world.evaluator.evaluate_call(call, "local")
+    assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.DENY)
 
 
 @pytest.mark.parametrize(("lists", "denied"), [(403, False), (None, True)])
@@ -237,9 +237,9 @@ async def test_only_a_key_that_may_read_no_customers_is_excused(
 async def test_new_connection_is_in_an_environment_that_fastn_chooses(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
     call = CreateConnection(connector_id=world.id_of("connectors", "Gamma"))
-    found = await world.evaluator.evaluate_call(call, "local")
-    assert found.verdict.decision is Decision.DENY
-    assert found.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
+    evaluation = await world.evaluator.evaluate_call(call, "local")
+    assert evaluation.verdict.decision is Decision.DENY
+    assert evaluation.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
 
 
 async def test_switching_off_what_a_protected_customer_uses_is_held(tmp_path: Path) -> None:
@@ -269,8 +269,8 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     change = UpdateConnector(connector_id=key, domain="evil.example")
     assert (await world.evaluator.evaluate_call(change, "local")).effect is Effect.WRITE
     await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
-    found = await world.evaluator.evaluate_call(change, "local")
-    assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
+    evaluation = await world.evaluator.evaluate_call(change, "local")
+    assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
     assert not (await world.evaluator.evaluate_call(other, "local")).resolved.is_awaited
 

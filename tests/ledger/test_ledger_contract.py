@@ -258,8 +258,8 @@ async def test_expired_request_is_closed_once(ledger: Ledger, other: Ledger) -> 
     assert await ledger.expire(form.account, NOW + 599) == []
     closed = [*await ledger.expire(form.account, NOW + 600), *await other.expire(form.account, NOW + 600)]
     assert sorted(one.id for one in closed) == ["form", "page"]
-    found = [await other.find(one.id) for one in closed]
-    assert [one and (one.state, one.by, one.decided) for one in found] == [
+    request = [await other.find(one.id) for one in closed]
+    assert [one and (one.state, one.by, one.decided) for one in request] == [
         (RequestState.UNANSWERED, None, NOW + 600)
     ] * 2
     assert {one.id for one in await other.decided(9)} == {"form", "page", "answered"}
@@ -631,9 +631,14 @@ async def test_four_eyes_needs_two_different_approvers(ledger: Ledger, other: Le
     assert await vote(other, "dana") is None
     assert not_none(await other.find("g1")).votes == (Vote("dana", True, NOW),)
     assert await vote(other, "kim", at=NOW + 5) is RequestState.APPROVED
-    found = not_none(await ledger.find("g1"))
-    assert (found.state, found.by, found.note, found.decided) == (RequestState.APPROVED, "four_eyes", None, NOW + 5)
-    assert found.approvers == ["dana", "kim"]
+    request = not_none(await ledger.find("g1"))
+    assert (request.state, request.by, request.note, request.decided) == (
+        RequestState.APPROVED,
+        "four_eyes",
+        None,
+        NOW + 5,
+    )
+    assert request.approvers == ["dana", "kim"]
 
 
 async def test_approver_may_still_decline_after_approving(ledger: Ledger) -> None:
@@ -642,9 +647,9 @@ async def test_approver_may_still_decline_after_approving(ledger: Ledger) -> Non
     assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
     assert await vote(ledger, "kim") is None
     assert await vote(ledger, "dana") is None
-    found = not_none(await ledger.find("g1"))
-    assert (found.state, found.note) == (RequestState.DECLINED, "not now")
-    assert found.votes == (Vote("dana", False, NOW + 1),)
+    request = not_none(await ledger.find("g1"))
+    assert (request.state, request.note) == (RequestState.DECLINED, "not now")
+    assert request.votes == (Vote("dana", False, NOW + 1),)
 
 
 async def test_vote_counts_only_on_an_open_request_of_its_channel(ledger: Ledger) -> None:
@@ -789,5 +794,5 @@ async def test_open_requests_of_one_account_include_forms(ledger: Ledger, other:
         await ledger.open(request)
     await ledger.open(replace(grant("others"), account="acme at live.fastn.ai", call="e"))
     await moved(ledger, "declined", [RequestState.OPEN], RequestState.DECLINED, NOW, by="local_page")
-    found = await other.open_requests(form.account, NOW + 2)
-    assert sorted(request.id for request in found) == ["form", "page"]
+    requests = await other.open_requests(form.account, NOW + 2)
+    assert sorted(request.id for request in requests) == ["form", "page"]

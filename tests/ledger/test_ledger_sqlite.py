@@ -68,10 +68,10 @@ async def test_approval_survives_a_restart(tmp_path: Path) -> None:
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     ledger.close()
     again = SqliteLedger(path)
-    found = await again.find("g1")
+    request = await again.find("g1")
     again.close()
-    assert found is not None
-    assert found.state is RequestState.APPROVED
+    assert request is not None
+    assert request.state is RequestState.APPROVED
 
 
 async def test_history_is_deleted_after_thirty_days(ledger: SqliteLedger) -> None:

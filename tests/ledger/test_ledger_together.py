@@ -58,8 +58,8 @@ async def _looked(ledger: Ledger, now: float) -> Any:
 
 
 async def _voted(ledger: Ledger, id_: str, vote: Vote) -> RequestState | None:
-    found = await ledger.find(id_)
-    decided = None if found is None else await ledger.decide(found, vote, "verified", "no")
+    request = await ledger.find(id_)
+    decided = None if request is None else await ledger.decide(request, vote, "verified", "no")
     return None if decided is None else decided.state
 
 

@@ -102,7 +102,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "words"),
     [
         ('[[alow]]\ntool = "x"', 4, "there is no key 'alow' in the file (did you mean 'allow'?)"),
         ("", 1, "the file needs the key 'allow'"),
@@ -148,11 +148,11 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
     ],
 )
-def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
+def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int, words: str) -> None:
     desk.write(text)
     refused = desk.refused()
     assert f"plan.toml, line {line}: " in str(refused)
-    assert said in str(refused)
+    assert words in str(refused)
 
 
 def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
@@ -335,11 +335,11 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
     refused = desk.refused()
     assert refused.what == f"There is no file of signatures {desk.file}.sig."
     assert refused.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
-    for content, said in (("x =", "at its end: not TOML"), ("x = 1", "line 1: ")):
+    for content, words in (("x =", "at its end: not TOML"), ("x = 1", "line 1: ")):
         desk.file.write_text(content)
         with pytest.raises(SettingsError) as caught:
             unsigned(desk.file)
-        assert str(caught.value).startswith(f"{desk.file}, {said}")
+        assert str(caught.value).startswith(f"{desk.file}, {words}")
         assert caught.value.next_step == plan_hint
     desk.file.write_text("x = " + "[" * 9_999)
     with pytest.raises(SettingsError, match=r"plan\.toml: not a plan: it is nested too deeply"):

@@ -44,7 +44,7 @@ RULE = rule("delete_trigger")
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "words"),
     [
         # Names.
         ("\n[default]\n", 2, "there is no table 'default' (did you mean 'defaults'?)"),
@@ -216,10 +216,10 @@ RULE = rule("delete_trigger")
         (RULE + 'then = "deny"\n', 4, "not TOML: Cannot overwrite a value"),
     ],
 )
-def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, said: str) -> None:
+def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, words: str) -> None:
     message = wrong(file, text)
     assert message.startswith(f"{file}, line {line}: ")
-    assert said in message
+    assert words in message
 
 
 def test_mistake_says_how_to_check_its_correction(file: Path) -> None:

@@ -50,11 +50,11 @@ UNSET: dict[str, Any] = {"status": None, "extra": None}
 
 @pytest.mark.parametrize("effect", Effect)
 def test_decision_of_each_effect_in_each_mode(effect: Effect) -> None:
-    said = [
+    decisions = [
         Policy(mode).decide(make_situation(CALLS[effect], effect, NOW)).decision.value
         for mode in ("guarded", "manual", "auto")
     ]
-    assert said == ROWS[effect.value]
+    assert decisions == ROWS[effect.value]
 
 
 @pytest.mark.parametrize("mode", MODES)

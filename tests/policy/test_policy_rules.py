@@ -806,8 +806,10 @@ def test_file_distinguishes_live_and_test_keys(
     policy = replace(by_key, live=live)
     calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
     calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
-    said = {effect: policy.decide(make_situation(call, effect, NOW)).decision.value for effect, call in calls.items()}
-    assert said == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
+    decisions = {
+        effect: policy.decide(make_situation(call, effect, NOW)).decision.value for effect, call in calls.items()
+    }
+    assert decisions == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
     update = make_situation(UpdateCustomer(customer_id="c", plan="Free"), Effect.WRITE, NOW)
     assert (policy.decide(update).decision is Decision.DENY) is not live
 
@@ -929,5 +931,5 @@ def test_allow_rule_compares_the_new_name(judge: Judge) -> None:
     text = '[[rule]]\ntool = "update_customer"\nwhen = { new_name = "test-*" }\nthen = "allow"\n'
     for name, decision in (("test-1", Decision.ALLOW), ("Acme", Decision.CONFIRM)):
         call = UpdateCustomer(customer_id="c1", name=name)
-        found = judge(text, call, target=record(id="c1", name="test-0"), effect=Effect.EXTERNAL)
-        assert found.decision is decision, name
+        verdict = judge(text, call, target=record(id="c1", name="test-0"), effect=Effect.EXTERNAL)
+        assert verdict.decision is decision, name
