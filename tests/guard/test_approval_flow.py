@@ -59,7 +59,7 @@ def temporary_approval(question: ApprovalForm) -> Approve:
 
 async def approved_on_the_desk(world: World, call: Any) -> str:
     """Ask for a call, and approve it there."""
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     grant = await world.approve_open_request()
     return grant.id
 
@@ -109,10 +109,10 @@ async def test_form_that_closes_by_itself_is_not_used_for_15_minutes(world: Worl
     other = await world.dispatch(world.deletion(), Caller("another", form(world)))
     assert isinstance(other, Done)
     world.clock.pass_(894)  # another's form took five seconds
-    assert isinstance(await world.call(world.deletion("Katana"), slow), PendingApproval)
+    await world.expect(PendingApproval, world.deletion("Katana"), slow)
     assert slow.asked == []
     world.clock.pass_(2)
-    assert isinstance(await world.call(world.deletion("Acme Corp"), slow), Declined)
+    await world.expect(Declined, world.deletion("Acme Corp"), slow)
 
 
 async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_left(world: World) -> None:
@@ -147,7 +147,7 @@ async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletion
     world = World.with_rules(tmp_path, rules)
     world.desk.identifies_people = True
     call = world.deletion() if destroys else world.run()
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     grant = await world.open_request()
     assert grant.expected == expected
     at = world.timestamp
@@ -190,7 +190,7 @@ OFFERED: dict[str, tuple[Callable[[World], Any], bool]] = {
 async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable_call(world: World, what: str) -> None:
     """Never for a deletion or for access."""
     make, offered = OFFERED[what]
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    await world.expect(Done, CreateCustomer(name="Initech"))
     call: Any = make(world)
     answered = form(world, does=temporary_approval)
     await world.expect(Done, call, answered)
@@ -223,16 +223,16 @@ async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(wor
     workflow = world.run().workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
     asking = await world.expect(PendingForm, declined, FormLater())
-    assert isinstance(await world.call(other, form(world, Approve(is_temporary=True))), Done)
-    assert isinstance(await world.call(declined, FormLater(submitted=(asking.form.request, Decline()))), Declined)
+    await world.expect(Done, other, form(world, Approve(is_temporary=True)))
+    await world.expect(Declined, declined, FormLater(submitted=(asking.form.request, Decline())))
     assert len(world.changes) == 1
-    assert isinstance(await world.call(declined, FormLater()), Done)
+    await world.expect(Done, declined, FormLater())
 
 
 async def test_temporary_approval_does_not_replace_an_out_of_band_approval(world: World, tmp_path: Path) -> None:
-    assert isinstance(await world.call(world.run(), form(world, Approve(is_temporary=True))), Done)
+    await world.expect(Done, world.run(), form(world, Approve(is_temporary=True)))
     strict = World.with_rules(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
-    assert isinstance(await strict.call(strict.run(), form(strict)), PendingApproval)
+    await strict.expect(PendingApproval, strict.run(), form(strict))
     assert strict.changes == []
 
 
@@ -276,7 +276,7 @@ class Busy(FormNow):
     async def ask(self, form: ApprovalForm) -> Answer:
         for n in range(5):
             other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": self._world.run().workflow_id}])
-            assert isinstance(await self._world.call(other, self._declining), Declined)
+            await self._world.expect(Declined, other, self._declining)
         return await super().ask(form)
 
 
@@ -295,13 +295,13 @@ async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str
 async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
     call = world.run()
     for _ in range(5):
-        assert isinstance(await world.call(call, form(world, Decline())), Declined)
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
-    assert isinstance(await world.call(ListApiKeys()), Done)
+        await world.expect(Declined, call, form(world, Decline()))
+    await world.expect(Refused, CreateCustomer(name="Initech"))
+    await world.expect(Done, ListApiKeys())
     world.clock.pass_(599.5)
     assert "until 09:10:25 UTC." in str(await world.call(call, form(world)))
     world.clock.pass_(0.5)
-    assert isinstance(await world.call(call, form(world)), Done)
+    await world.expect(Done, call, form(world))
 
 
 @pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
@@ -412,14 +412,14 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
 
 async def test_later_round_answers_only_the_form_that_was_asked(world: World) -> None:
     call = world.run()
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     desk = await world.open_request()
     asking = await world.first_round(world.deletion())
     for grant in (desk.id, asking.form.request, "no such grant"):
         refused = await world.expect(Refused, call, FormLater(submitted=(grant, Approve())))
         assert refused.what == "This call has no approval request with that id."
     submitted = FormLater(submitted=(asking.form.request, Approve("Globex Exports")))
-    assert isinstance(await world.call(world.deletion(), submitted), Done)
+    await world.expect(Done, world.deletion(), submitted)
     assert len(world.changes) == 1
 
 
@@ -445,9 +445,9 @@ async def test_later_round_accepts_only_offered_values(
 
 
 async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
-    assert isinstance(await world.call(world.run(), replace(form(world), name="terminal")), Done)
+    await world.expect(Done, world.run(), replace(form(world), name="terminal"))
     quick = replace(form(world, seconds=0.5), name="dialog")
-    assert isinstance(await world.call(world.deletion(), quick), PendingApproval)
+    await world.expect(PendingApproval, world.deletion(), quick)
     assert [grant.by for grant in await world.ledger.decided(9)] == ["terminal"]
     now = world.timestamp
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
@@ -461,7 +461,7 @@ async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_pa
     assert again.until == asked.until
     world.clock.pass_(1)
     for _ in range(2):
-        assert isinstance(await world.call(world.run()), PendingApproval)
+        await world.expect(PendingApproval, world.run())
     events = [(entry["event"], entry["tool"], entry.get("approved_by")) for entry in entries(world.audit_path)]
     assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
 
@@ -476,7 +476,7 @@ async def test_request_opened_by_another_process_is_shown(tmp_path: Path) -> Non
     world = World(tmp_path)
     other = World(tmp_path, clock=world.clock, tokens="u", ledger=Late(str(tmp_path / "ledger.sqlite3")))
     for one in (world, other):
-        assert isinstance(await one.call(one.run()), PendingApproval)
+        await one.expect(PendingApproval, one.run())
     waiting = await world.open_request()
     assert world.desk.shown == other.desk.shown == [waiting.id]
 
@@ -484,18 +484,18 @@ async def test_request_opened_by_another_process_is_shown(tmp_path: Path) -> Non
 async def test_approval_resets_declines_and_a_decline_keeps_its_note(world: World) -> None:
     call = world.run()
     for note in ("not now", "", "no", "later"):
-        assert isinstance(await world.call(call, form(world, Decline(note))), Declined)
+        await world.expect(Declined, call, form(world, Decline(note)))
     assert sorted((grant.note or "") for grant in await world.ledger.decided(9)) == ["", "later", "no", "not now"]
     assert (await world.ledger.declines("local"))[0] == 4
-    assert isinstance(await world.call(call, form(world)), Done)
+    await world.expect(Done, call, form(world))
     assert (await world.ledger.declines("local"))[0] == 0
 
 
 async def test_form_closes_the_request_on_another_channel(world: World) -> None:
     call = world.run()
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     desk = await world.open_request()
-    assert isinstance(await world.call(call, form(world)), Done)
+    await world.expect(Done, call, form(world))
     closed = not_none(await world.ledger.find(desk.id))
     assert (closed.state, closed.note) == (RequestState.STALE, "asked in a form instead")
 
@@ -542,12 +542,12 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
     world = World(tmp_path, Policy("manual", None, plan), clock)
     left: list[object] = [await world.guard.allowance("local")]
     for name in ("A", "B"):
-        assert isinstance(await world.call(CreateCustomer(name=name)), Done)
+        await world.expect(Done, CreateCustomer(name=name))
         left.append(await world.guard.allowance("local"))
     entry_words = "2 x create_customer with any arguments"
     assert left == [{"mode": "manual", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
     asked = form(world)
-    assert isinstance(await world.call(CreateCustomer(name="C"), asked), Done)
+    await world.expect(Done, CreateCustomer(name="C"), asked)
     assert len(asked.asked) == 1
 
 

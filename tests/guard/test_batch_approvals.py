@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,6 +103,25 @@ async def killed(world: World, call: ApplyChanges, before: str = "") -> None:
 
     with pytest.raises(Killed):
         await world.dispatch(call, Caller("local", form(world)), report)
+
+
+async def stopped(
+    world: World, call: ApplyChanges, before: str, act: Callable[[], object], person: FormNow | None = None
+) -> Stopped:
+    """Run a batch that stops because of something before the call whose progress begins with this text."""
+
+    async def report(message: str, *_: object) -> None:
+        if message.startswith(before):
+            act()
+
+    with pytest.raises(Stopped) as caught:
+        await world.dispatch(call, Caller("local", person or form(world)), report)
+    return caught.value
+
+
+def upgrade_katana(world: World) -> None:
+    row = world.sandbox.state.rows["customers"][str(world.deletion("Katana").target)]
+    world.sandbox.state.put("customers", {**row, "plan": "Enterprise"})
 
 
 # What is a batch.
@@ -286,21 +306,21 @@ async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Pa
     assert outcome.what.startswith("Call 3, create_customer: ")
     assert world.changes == []
     assert outcomes(await world.call(creations("A", "B"))) == ["done", "done"]
-    assert isinstance(await world.call(creations("C")), Refused)
+    await world.expect(Refused, creations("C"))
 
 
 async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\ndestroy = 2\n")
     assert outcomes(await world.call(deletions(world, *NAMES[:2]), form(world))) == ["done", "done"]
     person = form(world)
-    assert isinstance(await world.call(deletions(world, NAMES[2]), person), Refused)
+    await world.expect(Refused, deletions(world, NAMES[2]), person)
     assert (person.asked, len(world.changes)) == ([], 2)
 
 
 async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
     for _ in range(2):
-        assert isinstance(await world.call(deletions(world), form(world, lambda _: Decline())), Declined)
+        await world.expect(Declined, deletions(world), form(world, lambda _: Decline()))
     person = form(world)
     outcome = await world.expect(Refused, deletions(world), person)
     assert outcome.facts["rule"] == "breaker"
@@ -325,15 +345,8 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
 
 async def test_target_that_changed_before_its_call_is_not_touched(world: World) -> None:
     call = deletions(world)
-
-    async def report(message: str, *_: object) -> None:
-        if message == "2 of 3: delete_customer":
-            there = world.sandbox.state.rows["customers"][world.id_of("customers", "Katana")]
-            world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
-
-    with pytest.raises(Stopped) as stopped:
-        await world.dispatch(call, Caller("local", form(world)), report)
-    assert outcomes(stopped.value) == ["done", TargetChanged.outcome, "left"]
+    error = await stopped(world, call, "2 of 3: delete_customer", lambda: upgrade_katana(world))
+    assert outcomes(error) == ["done", TargetChanged.outcome, "left"]
     assert len(world.changes) == 1
     person = form(world)
     assert outcomes(await world.call(call, person)) == ["done"] * 3
@@ -342,40 +355,26 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
 
 async def test_target_that_changed_during_the_form_needs_a_new_approval(world: World) -> None:
     def slow(question: ApprovalForm) -> Approve:
-        there = world.sandbox.state.rows["customers"][world.id_of("customers", "Katana")]
-        world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
+        upgrade_katana(world)
         return Approve(question.expected)
 
-    assert isinstance(await world.call(deletions(world), form(world, slow)), TargetChanged)
+    await world.expect(TargetChanged, deletions(world), form(world, slow))
     assert world.changes == []
 
 
 async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:
     flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
     call = batch(("create_customer", {"name": "A"}), ("update_workflow", {"workflow_id": flow, "description": "x"}))
-
-    async def report(*_: object) -> None:
-        there = world.sandbox.state.rows["workflows"][flow]
-        world.sandbox.state.put("workflows", {**there, "status": "live"})
-
-    person = form(world)
-    with pytest.raises(Stopped) as stopped:
-        await world.dispatch(call, Caller("local", person), report)
-    assert outcomes(stopped.value) == ["done", TargetChanged.outcome]
+    row, person = world.sandbox.state.rows["workflows"][flow], form(world)
+    publish = partial(world.sandbox.state.put, "workflows", {**row, "status": "live"})
+    assert outcomes(await stopped(world, call, "", publish, person)) == ["done", TargetChanged.outcome]
     assert person.asked == []
     assert len(world.changes) == 1
 
 
 async def test_approval_that_expires_during_the_batch_sends_nothing_more(world: World) -> None:
-    call = deletions(world)
-
-    async def report(message: str, *_: object) -> None:
-        if message.startswith("3 of 3"):
-            world.clock.pass_(Policy().approval_lifetime + 1)
-
-    with pytest.raises(Stopped) as stopped:
-        await world.dispatch(call, Caller("local", form(world)), report)
-    assert outcomes(stopped.value) == ["done", "done", Refused.outcome]
+    call, expire = deletions(world), partial(world.clock.pass_, Policy().approval_lifetime + 1)
+    assert outcomes(await stopped(world, call, "3 of 3", expire)) == ["done", "done", Refused.outcome]
     assert len(world.changes) == 2
     person = form(world)
     assert outcomes(await world.call(call, person)) == ["done"] * 3
@@ -476,14 +475,14 @@ async def test_concurrent_copies_of_a_batch_send_each_call_once(world: World) ->
 async def test_batch_approval_does_not_cover_a_single_call(world: World) -> None:
     call = deletions(world)
     await killed(world, call)
-    assert isinstance(await world.call(call.inner_calls[0]), PendingApproval)
+    await world.expect(PendingApproval, call.inner_calls[0])
     assert world.changes == []
 
 
 async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
     outcome = await world.call(creations("A", "B"))
     undo = parse(TOOLS, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
-    assert isinstance(await world.call(undo, form(world)), Done)
+    await world.expect(Done, undo, form(world))
     assert there(world, "AB") == ["B"]
 
 
@@ -496,7 +495,7 @@ async def test_later_round_form_approves_the_batch(world: World) -> None:
     asked = await world.expect(PendingForm, call, first)
     world.clock.pass_(5)
     other = FormLater(submitted=(asked.form.request, Approve("delete 3")))
-    assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
+    await world.expect(Refused, deletions(world, "Katana", "Acme Corp"), other)
     assert world.changes == []
     outcome = await world.call(call, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
     assert outcomes(outcome) == ["done"] * 3
@@ -505,7 +504,7 @@ async def test_later_round_form_approves_the_batch(world: World) -> None:
 async def test_out_of_band_decision_counts_when_the_batch_is_repeated(world: World) -> None:
     call = deletions(world)
     await world.expect(PendingApproval, call)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     grant = await world.open_request()
     assert (grant.tool, grant.expected) == ("apply_changes", "delete 3")
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")
@@ -520,12 +519,12 @@ def far(tmp_path: Path) -> WebhookWorld:
 
 async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld) -> None:
     call = deletions(far)
-    assert isinstance(await far.call(call), PendingApproval)
+    await far.expect(PendingApproval, call)
     question = far.receiver.questions[-1]
     assert question["expected"] == "delete 3"
     assert len(question["preview"]["calls"]) == 3
     await far.answer(far.dana, question)
-    assert isinstance(await far.call(call), PendingApproval)
+    await far.expect(PendingApproval, call)
     assert (await far.answer(far.kim, question)).body["state"] == "approved"
     assert outcomes(await far.call(call)) == ["done"] * 3
     assert [entry["approved_by"] for entry in far.audited("intent")] == ["four_eyes"] * 3
@@ -537,7 +536,7 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
     )
     far = WebhookWorld(tmp_path, "", approvers)
     call = batch(("create_customer", {"name": "A"}), ("delete_customer", far.deletion("Katana").arguments()))
-    assert isinstance(await far.call(call), PendingApproval)
+    await far.expect(PendingApproval, call)
     question = far.receiver.questions[-1]
     assert (await far.answer(far.dana, question)).status == 403
     assert (await far.answer(far.kim, question)).status == 200
@@ -546,7 +545,7 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
 
 async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) -> None:
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     grant = await world.open_request()
     blocks = cast("list[Any]", slack(grant, "https://here.example")["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])

@@ -103,15 +103,15 @@ async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
     world, other = limited(tmp_path, rules), limited(tmp_path, rules)
     other.clock = world.clock
     for name in ("A", "B", "C"):
-        assert isinstance(await world.call(CreateSecret(name=name, value="v"), FormNow(yes, world.clock)), Done)
+        await world.expect(Done, CreateSecret(name=name, value="v"), FormNow(yes, world.clock))
     secrets = [str(row.id) for row in await world.rows(ListSecrets())][-3:]
     no, approves = FormNow(lambda _: Decline(), world.clock), FormNow(yes, world.clock)
     deletion = world.deletion("Katana")
     for _ in range(3):
-        assert isinstance(await world.call(deletion, no), Declined)
+        await world.expect(Declined, deletion, no)
     begun = world.clock.at
-    assert isinstance(await world.call(DeleteSecret(secret_id=secrets[0])), Done)
-    assert isinstance(await world.call(deletion, approves), Done)
+    await world.expect(Done, DeleteSecret(secret_id=secrets[0]))
+    await world.expect(Done, deletion, approves)
     for call in (DeleteSecret(secret_id=secrets[1]), world.deletion()):
         refused = await world.expect(Refused, call, approves)
         assert refused.facts["rule"] == "destroy_rate"
@@ -119,11 +119,11 @@ async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
         assert refused.facts["free_at"] == f"{free:%Y-%m-%dT%H:%M:%SZ}"
         assert f"2 approvals in 1.5 minutes. The next is free at {free:%H:%M:%S} UTC." in refused.what
     assert len(approves.asked) == 1
-    assert isinstance(await other.call(deletion, FormNow(yes, other.clock)), Refused)
+    await other.expect(Refused, deletion, FormNow(yes, other.clock))
     assert isinstance(await world.dispatch(DeleteSecret(secret_id=secrets[1]), Caller("ben", None)), Done)
-    assert isinstance(await world.call(CreateCustomer(name="N")), Done)
+    await world.expect(Done, CreateCustomer(name="N"))
     world.clock.pass_(90 - (world.clock.at - begun).total_seconds())
-    assert isinstance(await world.call(DeleteSecret(secret_id=secrets[2])), Done)
+    await world.expect(Done, DeleteSecret(secret_id=secrets[2]))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -164,7 +164,7 @@ async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_p
     deletion = DeleteSecret(secret_id=second)
     assert "are left" not in (await world.judged(deletion))[0].reason
     assert await world.guard.allowance("local") == {"mode": "guarded"}
-    assert isinstance(await world.call(DeleteSecret(secret_id=first), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, DeleteSecret(secret_id=first), FormNow(yes, world.clock))
     assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.judged(deletion))[0].reason
     assert "are left" not in (await world.judged(CreateCustomer(name="N")))[0].reason
     allowance: Any = await world.guard.allowance("local")

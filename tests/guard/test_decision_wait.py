@@ -105,13 +105,13 @@ async def test_undecided_call_ends_in_time_and_can_be_repeated(tmp_path: Path, s
     assert waiting.until == began + 600
     assert world.timestamp == began + waited
     await decide(world, RequestState.APPROVED)
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call)
 
 
 async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
     world = waits(tmp_path)
     call = world.deletion()
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     world.clock.pass_(600 - 45 - 5)
     began = world.timestamp
     waiting = await world.expect(PendingApproval, call)
@@ -132,7 +132,7 @@ async def test_form_is_not_asked_again_after_another_channel_decided(tmp_path: P
     world = waits(tmp_path)
     form = FormNow(lambda _: NoAnswer("closed"), world.clock, 30)
     meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.call(world.deletion(), form), Done)
+    await world.expect(Done, world.deletion(), form)
     assert len(form.asked) == 1
 
 
@@ -195,7 +195,7 @@ async def test_shutdown_ends_the_wait(tmp_path: Path) -> None:
         world.guard.decisions.is_leaving = lambda: True
 
     meanwhile(world, 4, leave)
-    assert isinstance(await world.call(world.deletion()), PendingApproval)
+    await world.expect(PendingApproval, world.deletion())
     assert world.timestamp <= began + 1.25
 
 
@@ -210,7 +210,7 @@ async def test_lost_ledger_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(world.ledger, "still_open", lost)
     meanwhile(world, 8, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.call(world.deletion()), Done)
+    await world.expect(Done, world.deletion())
 
 
 async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> 
     world.desk.url = "http://127.0.0.1:1/"
     assert await world.guard.allowance("local") == {"mode": "guarded"}
     for name in ("Globex Exports", "Katana"):
-        assert isinstance(await world.call(world.deletion(name)), PendingApproval)
+        await world.expect(PendingApproval, world.deletion(name))
         world.clock.pass_(60)
     waiting = [
         {"tool": "delete_customer", "what": f'Delete customer "{name}".', "until": until}
@@ -249,7 +249,7 @@ async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
 
     world.ledger.wait_for_change = counted
     for name in ("Globex Exports", "Katana"):
-        assert isinstance(await world.call(world.deletion(name)), PendingApproval)
+        await world.expect(PendingApproval, world.deletion(name))
     first, second = [request.id for request in await world.ledger.waiting(began)]
     ended: list[tuple[str, bool]] = []
 

@@ -56,7 +56,7 @@ async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
         assert "1 of 2 approved so far (dana)." in await waiting(world, call)
     assert world.changes == []
     assert (await world.answer(world.kim, question)).body["state"] == "approved"
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call)
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert [entry["approver"] for entry in world.audited("approved")] == ["dana", "kim"]
     assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
@@ -95,7 +95,7 @@ async def test_requester_cannot_approve(tmp_path: Path) -> None:
     question = {"grant": grant.id, "expected": grant.expected}
     assert (await world.answer(world.dana, question)).status == 403
     assert (await world.answer(world.kim, question)).status == 200
-    assert isinstance(await world.call(call), Refused)
+    await world.expect(Refused, call)
     assert world.changes == []
     world.close()
 
@@ -126,7 +126,7 @@ async def test_state_without_two_votes_is_not_four_eyes(world: WebhookWorld) -> 
         question["grant"], lambda grant: replace(grant, state=RequestState.APPROVED, by="terminal", decided=now)
     )
     assert approved is not None
-    assert isinstance(await world.call(call), TargetChanged)
+    await world.expect(TargetChanged, call)
     assert world.changes == []
     assert not_none(await world.ledger.find(question["grant"])).state is RequestState.STALE
 
@@ -136,7 +136,7 @@ async def test_form_cannot_answer_an_out_of_band_request(world: WebhookWorld) ->
     question = await asked(world, call)
     for _ in range(2):
         submitted = FormLater(submitted=(question["grant"], Approve("Globex Exports")))
-        assert isinstance(await world.call(call, submitted), Refused)
+        await world.expect(Refused, call, submitted)
         await world.answer(world.dana, question)
     assert world.changes == []
 
@@ -152,7 +152,7 @@ async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path)
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.STALE, now)
     await world.ledger.open(replace(grant, id="lesser", required="typed", created=now + 1))
     assert (await world.answer(world.dana, {**question, "grant": "lesser"})).body["state"] == "approved"
-    assert isinstance(await world.call(call), TargetChanged)
+    await world.expect(TargetChanged, call)
     assert world.changes == []
     world.close()
 
@@ -163,7 +163,7 @@ async def test_four_eyes_approval_of_a_missing_target_is_void(world: WebhookWorl
     for signer in (world.dana, world.kim):
         await world.answer(signer, question)
     await world.client.send(UpdateCustomer.model_validate({"customer_id": call.customer_id, "name": "Other"}))
-    assert isinstance(await world.call(call), TargetChanged)
+    await world.expect(TargetChanged, call)
     assert [heard.method for heard in world.changes] == ["PUT"]
 
 

@@ -48,15 +48,15 @@ def now(world: World, answer: Answer, seconds: float = 5.0) -> FormNow:
 
 async def test_guarded_mode_sends_reads_and_writes_without_approval(world: World) -> None:
     """A read opens no ledger."""
-    assert isinstance(await world.call(ListCustomers()), Done)
+    await world.expect(Done, ListCustomers())
     assert not (world.audit_path.parent / "ledger.sqlite3").exists()
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    await world.expect(Done, CreateCustomer(name="Initech"))
     assert [heard.tool for heard in world.changes] == ["create_customer"]
 
 
 async def test_typed_name_deletes_once(world: World) -> None:
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(world.deletion(), form), Done)
+    await world.expect(Done, world.deletion(), form)
     assert form.asked[0].expected == "Globex Exports"
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert await world.burnt() == 1
@@ -66,7 +66,7 @@ async def test_typed_name_deletes_once(world: World) -> None:
     "typed", [None, "", "globex exports", " Globex Exports", "Globex Exports\n", "approve", "true"]
 )
 async def test_anything_but_the_exact_name_declines(world: World, typed: str | None) -> None:
-    assert isinstance(await world.call(world.deletion(), now(world, Approve(typed))), Declined)
+    await world.expect(Declined, world.deletion(), now(world, Approve(typed)))
     assert world.changes == []
 
 
@@ -111,11 +111,11 @@ async def test_unanswered_form_joins_an_open_request_of_the_same_call(world: Wor
 
 async def test_out_of_band_approval_is_used_by_the_repeated_call(world: World) -> None:
     call = world.run()
-    assert isinstance(await world.call(call), PendingApproval)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
+    await world.expect(PendingApproval, call)
     await world.approve_open_request()
-    assert isinstance(await world.call(call), Done)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(Done, call)
+    await world.expect(PendingApproval, call)
     assert len(world.changes) == 1
 
 
@@ -129,7 +129,7 @@ async def test_out_of_band_decline_stays_declined(world: World) -> None:
         ends = datetime.fromtimestamp(grant.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         assert f"stays declined until {ends}." in refused.next_step
     world.clock.pass_(600)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     assert world.changes == []
 
 
@@ -157,7 +157,7 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
     call = world.run()
     asking = await world.first_round(call)
     again = FormLater(submitted=(asking.form.request, Approve(is_temporary=True)))
-    assert isinstance(await world.call(call, again), Done)
+    await world.expect(Done, call, again)
     (scope,) = await world.temporary_approvals()
     assert await world.ledger.revoke_temporary(scope.id)
     assert not isinstance(await world.call(call, again), Done)
@@ -177,17 +177,17 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
 
 async def test_approval_expires(world: World) -> None:
     call = world.run()
-    assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
+    await world.expect(Refused, call, FormNow(yes, world.clock, 601))
     await world.call(call)
     await world.approve_open_request()
     world.clock.pass_(601)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     assert world.changes == []
 
 
 async def test_missing_target_needs_no_approval(world: World) -> None:
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(DeleteCustomer(customer_id="nobody"), form), NotFound)
+    await world.expect(NotFound, DeleteCustomer(customer_id="nobody"), form)
     assert form.asked == []
     assert world.changes == []
 
@@ -195,22 +195,22 @@ async def test_missing_target_needs_no_approval(world: World) -> None:
 async def test_temporary_approval_covers_one_tool_and_target_for_15_minutes(world: World) -> None:
     call = world.run().model_copy(update={"input": {"n": 1}})
     form = now(world, Approve(is_temporary=True))
-    assert isinstance(await world.call(call, form), Done)
-    assert isinstance(await world.call(call.model_copy(update={"input": {"n": 2}}), form), Done)
+    await world.expect(Done, call, form)
+    await world.expect(Done, call.model_copy(update={"input": {"n": 2}}), form)
     assert len(form.asked) == 1
     other = RunWorkflow(workflow_id=str((await world.rows(ListWorkflows(limit=100)))[0].id))
     if other.workflow_id != call.workflow_id:
         assert not isinstance(await world.call(other, now(world, Decline())), Done)
     (scope,) = await world.temporary_approvals()
     assert await world.ledger.revoke_temporary(scope.id)
-    assert isinstance(await world.call(call, now(world, Decline())), Declined)
+    await world.expect(Declined, call, now(world, Decline()))
 
 
 async def test_open_requests_are_capped(world: World) -> None:
     call = world.run()
     for number in range(MOST_WAITING):
-        assert isinstance(await world.call(call.model_copy(update={"input": {"n": number}})), PendingApproval)
-    assert isinstance(await world.call(call), Refused)
+        await world.expect(PendingApproval, call.model_copy(update={"input": {"n": number}}))
+    await world.expect(Refused, call)
     assert len(await world.ledger.waiting(world.timestamp)) == MOST_WAITING
 
 
@@ -220,9 +220,9 @@ async def test_key_in_use_is_never_revoked(world: World) -> None:
     refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
     assert "this server itself" in str(refused)
     assert world.changes == []
-    assert isinstance(await world.call(RevokeApiKey(api_key_id=str(another.id)), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, RevokeApiKey(api_key_id=str(another.id)), FormNow(yes, world.clock))
     world.own = lambda _: True
-    assert isinstance(await world.call(world.deletion(), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, world.deletion(), FormNow(yes, world.clock))
 
 
 @pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
@@ -248,7 +248,7 @@ async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
             refused = await full.expect(Unwritten, call, FormNow(yes, full.clock))
             assert "Nothing was sent." in str(refused)
         assert full.changes == []
-        assert isinstance(await full.call(ListCustomers()), Done)
+        await full.expect(Done, ListCustomers())
     finally:
         full.close()
 
@@ -313,7 +313,7 @@ async def test_cancelled_change_is_recorded_as_unknown(world: World) -> None:
 async def test_concurrent_identical_calls_need_no_approval(world: World) -> None:
     await _hanging(world, *[CreateCustomer(name="Initech")] * 2)
     assert [change.outcome for change in await world.ledger.changes("test", 10, 1e12)] == ["unknown_outcome"] * 2
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), PendingApproval)
+    await world.expect(PendingApproval, CreateCustomer(name="Initech"))
 
 
 async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -> None:
@@ -329,8 +329,8 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
         return await send(call)
 
     world.client.send = ask  # type: ignore[method-assign, assignment]
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
-    assert isinstance(await world.call(update), Done)
+    await world.expect(Done, CreateCustomer(name="Initech"))
+    await world.expect(Done, update)
     first, second = seen
     assert isinstance(first, PendingApproval)
     assert isinstance(second, Done)
@@ -340,11 +340,11 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
 
 async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World) -> None:
     call = world.run()
-    assert isinstance(await world.call(call, now(world, Approve(is_temporary=True))), Done)
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call, now(world, Approve(is_temporary=True)))
+    await world.expect(Done, call)
     await _hanging(world, call)
     form = now(world, Decline())
-    assert isinstance(await world.call(call, form), Declined)
+    await world.expect(Declined, call, form)
     assert "it may have happened" in form.asked[0].text
     assert len(world.changes) == 2
 
@@ -376,10 +376,10 @@ async def test_pausing_a_trigger_needs_no_approval_but_enabling_it_does(world: W
     active = next(row for row in rows if str(row.status).casefold() == "active" and row.type == "scheduler")
     form = now(world, Decline())
     pause = UpdateTrigger(trigger_id=str(active.id), status="Disabled")
-    assert isinstance(await world.call(pause, form), Done)
+    await world.expect(Done, pause, form)
     assert form.asked == []
     resume = UpdateTrigger(trigger_id=str(active.id), status="Active")
-    assert isinstance(await world.call(resume, form), Declined)
+    await world.expect(Declined, resume, form)
     assert len(form.asked) == 1
 
 
@@ -387,10 +387,10 @@ async def test_changing_a_live_or_used_resource_needs_an_approval(world: World) 
     form = now(world, Decline())
     workflows = await world.rows(ListWorkflows(limit=100))
     live = next(row for row in workflows if row.name == "process-new-orders")
-    assert isinstance(await world.call(UpdateWorkflow(workflow_id=str(live.id), description="x"), form), Declined)
+    await world.expect(Declined, UpdateWorkflow(workflow_id=str(live.id), description="x"), form)
     connectors = await world.rows(ListConnectors(limit=100))
     gamma = next(row for row in connectors if row.slug == "gamma")
-    assert isinstance(await world.call(UpdateConnector(connector_id=str(gamma.id), description="x"), form), Declined)
+    await world.expect(Declined, UpdateConnector(connector_id=str(gamma.id), description="x"), form)
     assert world.changes == []
 
 
@@ -412,7 +412,7 @@ async def test_dry_run_sends_nothing(world: World) -> None:
 async def test_deleting_a_customer_without_dependents_needs_no_typing(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(world.deletion("Initech"), form), Done)
+    await world.expect(Done, world.deletion("Initech"), form)
     assert form.asked[0].expected is None
 
 
@@ -420,7 +420,7 @@ async def test_deleting_a_customer_whose_connections_cannot_be_read_needs_typing
     await world.call(CreateCustomer(name="Initech"))
     call, form = world.deletion("Initech"), FormNow(yes, world.clock)
     world.sandbox.faults.add(Status(method="GET", path="*/connections*", status=403, times=None))
-    assert isinstance(await world.call(call, form), Done)
+    await world.expect(Done, call, form)
     assert form.asked[0].expected == "Initech"
 
 
@@ -428,9 +428,9 @@ async def test_trigger_that_fires_immediately_needs_an_approval(world: World) ->
     routes: list[dict[str, JsonValue]] = [{"routeId": world.run().workflow_id, "environment": "live"}]
     form = now(world, Decline())
     fires = CreateTrigger(name="n", type="webhook", routes=routes)
-    assert isinstance(await world.call(fires, form), Declined)
+    await world.expect(Declined, fires, form)
     paused = fires.model_copy(update={"status": "Disabled"})
-    assert isinstance(await world.call(paused, form), Done)
+    await world.expect(Done, paused, form)
 
 
 async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> None:
@@ -439,12 +439,12 @@ async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> N
     create = CreateCustomer(name="Initech")
     await world.expect(UnknownOutcome, create)
     form = now(world, Decline())
-    assert isinstance(await world.call(create, form), Declined)
+    await world.expect(Declined, create, form)
     assert "its outcome is not known" in form.asked[0].text
-    assert isinstance(await world.call(CreateCustomer(name="Umbrella"), form), Done)
+    await world.expect(Done, CreateCustomer(name="Umbrella"), form)
     assert len(world.changes) == 2
     world.clock.pass_(601)
-    assert isinstance(await world.call(create, form), Conflict)
+    await world.expect(Conflict, create, form)
 
 
 @pytest.mark.posix
@@ -465,7 +465,7 @@ async def test_secret_can_come_from_an_allowed_variable(world: World) -> None:
     secrets = SecretValues({"STRIPE_KEY": "canary-1", "HOME": "canary-2"}, ["STRIPE_*", "UNSET"])
     world.dispatch = world.dispatching(secrets, None)
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(CreateSecret(name="A", value_from_env="STRIPE_KEY"), form), Done)
+    await world.expect(Done, CreateSecret(name="A", value_from_env="STRIPE_KEY"), form)
     assert [heard.body for heard in world.changes] == [{"name": "A", "value": "canary-1"}]
     for name in ("HOME", "UNSET"):
         await world.expect(NotSent, CreateSecret(name="B", value_from_env=name), form)
@@ -479,7 +479,7 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     for _ in range(20):
         await world.call(call, FormLater(submitted=(asking.form.request, Approve())))
     assert len(world.changes) == 1
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    await world.expect(Done, call, FormNow(yes, world.clock))
     await world.expect(Refused, call, FormNow(yes, world.clock))
     assert len(world.changes) == 2
     world.close()
@@ -490,21 +490,21 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     one = World.with_rules(tmp_path, rules, tokens="one", bound="a" * 64)
     two = World.with_rules(tmp_path, rules, tokens="two", bound="b" * 64)
     call = one.run()
-    assert isinstance(await one.call(call, now(one, Approve(is_temporary=True))), Done)
-    assert isinstance(await one.call(call), Done)
-    assert isinstance(await one.call(call), Refused)
-    assert isinstance(await two.call(call), PendingApproval)
+    await one.expect(Done, call, now(one, Approve(is_temporary=True)))
+    await one.expect(Done, call)
+    await one.expect(Refused, call)
+    await two.expect(PendingApproval, call)
     delete = one.deletion()
     for _ in range(5):
-        assert isinstance(await one.call(delete, now(one, Decline())), Declined)
-    assert isinstance(await one.call(delete, now(one, Decline())), Refused)
-    assert isinstance(await two.call(delete, now(two, Decline())), Declined)
+        await one.expect(Declined, delete, now(one, Decline()))
+    await one.expect(Refused, delete, now(one, Decline()))
+    await two.expect(Declined, delete, now(two, Decline()))
     one.clock.pass_(601)
     two.clock.pass_(601)
     for number in range(MOST_WAITING):
-        assert isinstance(await one.call(CreateApiKey(name=f"key {number}")), PendingApproval)
-    assert isinstance(await one.call(CreateApiKey(name="one more")), Refused)
-    assert isinstance(await two.call(CreateApiKey(name="one more")), PendingApproval)
+        await one.expect(PendingApproval, CreateApiKey(name=f"key {number}"))
+    await one.expect(Refused, CreateApiKey(name="one more"))
+    await two.expect(PendingApproval, CreateApiKey(name="one more"))
     listed: Any = await two.call(ListChanges())
     assert listed.result.model_dump()["changes"] == []
     both: Any = await one.call(ListChanges())

@@ -48,10 +48,10 @@ async def shared(own: ValkeyServer, tmp_path: Path) -> AsyncGenerator[World]:
 
 
 async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeyServer, shared: World) -> None:
-    assert isinstance(await shared.call(CreateCustomer(name="Initech")), Done)
+    await shared.expect(Done, CreateCustomer(name="Initech"))
     changed = len(shared.changes)
     own.stop()
-    assert isinstance(await shared.call(ListCustomers()), Done)
+    await shared.expect(Done, ListCustomers())
     await shared.expect(Done, GetOverview())
     for call in (CreateCustomer(name="Umbrella"), shared.deletion()):
         for form in (None, FormNow(yes, shared.clock)):
@@ -59,15 +59,15 @@ async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeySe
             assert refused.data()["outcome"] == "refused"
             assert "Nothing was sent." in str(refused)
             assert "Reads go on." in str(refused)
-    assert isinstance(await shared.call(ListChanges()), LedgerLost)
+    await shared.expect(LedgerLost, ListChanges())
     assert len(shared.changes) == changed
     own.start()
-    assert isinstance(await shared.call(CreateCustomer(name="Umbrella")), Done)
+    await shared.expect(Done, CreateCustomer(name="Umbrella"))
 
 
 async def test_forgotten_approval_is_requested_again(own: ValkeyServer, shared: World) -> None:
     call = shared.deletion()
-    assert isinstance(await shared.call(call), PendingApproval)
+    await shared.expect(PendingApproval, call)
     first = shared.desk.shown[-1]
     own.stop()
     own.start()
@@ -95,8 +95,8 @@ async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer
         proxy.lose = None
         assert await world.burnt() == 1
         assert world.changes == []
-        assert isinstance(await world.call(call), PendingApproval)
-        assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+        await world.expect(PendingApproval, call)
+        await world.expect(Done, call, FormNow(yes, world.clock))
         assert len(world.changes) == 1
         await ledger.aclose()
         world.close()
@@ -104,7 +104,7 @@ async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer
 
 async def test_unknown_outcome_is_remembered_without_the_ledger(own: ValkeyServer, shared: World) -> None:
     call = CreateCustomer(name="Initech")
-    assert isinstance(await shared.call(ListCustomers()), Done)
+    await shared.expect(Done, ListCustomers())
     answer = shared.sandbox.answer
 
     def unlucky(request: SandboxRequest) -> SandboxReply:

@@ -143,7 +143,7 @@ def test_every_sent_change_used_an_approval(actions: list[Action]) -> None:
 async def _approved_run(world: World) -> RunWorkflow:
     call = await subject(world, "run")
     assert isinstance(call, RunWorkflow)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     await world.approve_open_request()
     return call
 
@@ -230,7 +230,7 @@ def test_recreated_target_needs_its_own_approval(tmp_path: Path) -> None:
         await world.client.send(call)
         await world.client.send(CreateCustomer(name="Globex Exports"))
         again = await subject(world, "delete_customer")
-        assert isinstance(await world.call(again), PendingApproval)
+        await world.expect(PendingApproval, again)
         assert not isinstance(await world.call(call), Done)
 
     anyio.run(play)

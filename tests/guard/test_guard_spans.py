@@ -51,7 +51,7 @@ def world(spans: Spans, tmp_path: Path) -> Generator[World]:
 
 
 async def test_span_of_an_approved_call_names_the_approver(spans: Spans, world: World) -> None:
-    assert isinstance(await world.call(world.deletion(), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, world.deletion(), FormNow(yes, world.clock))
     facts = spans.of("guard", "delete_customer")
     assert facts == {
         "operation": "delete_customer",
@@ -68,28 +68,28 @@ async def test_span_of_an_approved_call_names_the_approver(spans: Spans, world: 
 
 
 async def test_span_of_a_later_round_names_its_form(spans: Spans, world: World) -> None:
-    assert isinstance(await world.call(world.deletion(), FormLater()), PendingForm)
+    await world.expect(PendingForm, world.deletion(), FormLater())
     assert spans.of("guard", "delete_customer")["outcome"] == "approval_required"
     assert spans.of("ask", "client_form")["is_answered"] is False
 
 
 async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) -> None:
     world = World(tmp_path, Policy("read-only"), watching=spans.watching)
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
+    await world.expect(Refused, CreateCustomer(name="Initech"))
     facts = spans.of("guard", "create_customer")
     assert (facts["decision"], "approved_by" in facts) == ("deny", False)
     world.close()
 
 
 async def test_span_of_a_decline_has_no_consent(spans: Spans, world: World) -> None:
-    assert isinstance(await world.call(world.deletion(), FormNow(lambda _: Decline(), world.clock)), Declined)
+    await world.expect(Declined, world.deletion(), FormNow(lambda _: Decline(), world.clock))
     assert "approved_by" not in spans.of("guard", "delete_customer")
 
 
 async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, world: World) -> None:
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
     call = parse(TOOLS, "apply_changes", {"changes": changes}).call
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    await world.expect(Done, call, FormNow(yes, world.clock))
     assert spans.of("guard", "apply_changes")["calls"] == 2
     inner = [facts for kind, about, facts in spans.ended if (kind, about) == ("guard", "create_customer")]
     assert [(facts["effect"], facts["rule"], facts["outcome"]) for facts in inner] == [

@@ -18,7 +18,7 @@ async def told(world: World, connector: str) -> tuple[tuple[str, str], ...]:
 
 async def made(world: World) -> str:
     """Create a connector that nothing uses, so that it is renamed unasked."""
-    assert isinstance(await world.call(CreateConnector(name="Payroll", slug="payroll")), Done)
+    await world.expect(Done, CreateConnector(name="Payroll", slug="payroll"))
     key = world.id_of("connectors", "Payroll")
     world.clock.pass_(2 * 86_400.0)  # it was created long ago
     return key
@@ -26,7 +26,7 @@ async def made(world: World) -> str:
 
 async def rename(world: World, key: str, name: str) -> None:
     world.clock.pass_(60.0)
-    assert isinstance(await world.call(UpdateConnector(connector_id=key, name=name)), Done)
+    await world.expect(Done, UpdateConnector(connector_id=key, name=name))
 
 
 async def test_first_name_is_shown_after_several_renames(world: World) -> None:
@@ -42,7 +42,7 @@ async def test_history_beyond_a_hundred_changes_is_declared_incomplete(world: Wo
     await rename(world, key, "A")
     for number in range(100):
         world.clock.pass_(1.0)
-        assert isinstance(await world.call(CreateCustomer(name=f"Customer {number}")), Done)
+        await world.expect(Done, CreateCustomer(name=f"Customer {number}"))
     world.clock.pass_(1.0)
     assert [heading for heading, _ in await told(world, key)] == ["Not checked"]
 

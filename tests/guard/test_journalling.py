@@ -56,7 +56,7 @@ async def test_update_is_journalled_with_the_whole_state_before(world: World, ju
 
 async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None:
     call = CreateCustomer(name="Initech")
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call)
     kept = await newest(world)
     assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
     assert (kept.before, kept.sent) == (None, {"name": "Initech"})
@@ -76,7 +76,7 @@ async def test_journal_prefers_the_response_over_the_request(world: World, monke
 
 async def test_deletion_is_journalled_with_the_state_before(world: World) -> None:
     before = row(world, "customers", "Globex Exports")
-    assert isinstance(await world.call(DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock))
     kept = await newest(world)
     assert (kept.target, kept.name, kept.sent, kept.outcome) == (before["id"], "Globex Exports", {}, "done")
     assert kept.before is not None
@@ -85,7 +85,7 @@ async def test_deletion_is_journalled_with_the_state_before(world: World) -> Non
 
 async def test_secret_is_journalled_without_its_value(world: World) -> None:
     call = CreateSecret(name="TOKEN", value="hunter2")
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    await world.expect(Done, call, FormNow(yes, world.clock))
     kept = await newest(world)
     assert (kept.tool, kept.name, kept.sent["name"]) == ("create_secret", "TOKEN", "TOKEN")
     assert "hunter2" not in repr(kept)
@@ -99,7 +99,7 @@ async def test_failed_change_is_journalled_and_repeatable(world: World) -> None:
 
 
 async def test_reads_are_not_journalled(world: World) -> None:
-    assert isinstance(await world.call(ListCustomers()), Done)
+    await world.expect(Done, ListCustomers())
     assert await world.ledger.changes("test", 9, 1e12) == []
 
 
@@ -116,7 +116,7 @@ async def test_unwritable_journal_stops_the_change(
     assert "The journal could not be written (OSError)." in refused.what
     assert "create_customer could not be journalled" in caplog.text
     assert world.changes == []
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    await world.expect(Done, CreateCustomer(name="Initech"))
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), LedgerLost("away")])
@@ -136,7 +136,7 @@ async def test_half_written_journal_entry_ends_as_not_sent(
     kept = await newest(world)
     assert (kept.outcome, kept.unsettled_until, kept.target, kept.number) == ("not_sent", 0.0, None, 0)
     assert world.changes == []
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call)
 
 
 async def test_deletion_is_journalled_by_its_target_before_it_is_sent(
@@ -151,7 +151,7 @@ async def test_deletion_is_journalled_by_its_target_before_it_is_sent(
 
     monkeypatch.setattr(world.ledger, "begin", seen)
     before = row(world, "customers", "Globex Exports")
-    assert isinstance(await world.call(DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock))
     assert [(change.target, change.call, change.unsettled_until, change.outcome) for change in begun] == [
         (before["id"], "", 0.0, BEGUN)
     ]
@@ -164,9 +164,9 @@ async def test_unjournalled_outcome_counts_as_unknown(world: World, monkeypatch:
     call = CreateCustomer(name="Initech")
     with monkeypatch.context() as patched:
         patched.setattr(world.ledger, "settle", fail)
-        assert isinstance(await world.call(call), Done)
-    assert isinstance(await world.call(call), PendingApproval)
-    assert isinstance(await world.call(CreateCustomer(name="Umbrella")), Done)
+        await world.expect(Done, call)
+    await world.expect(PendingApproval, call)
+    await world.expect(Done, CreateCustomer(name="Umbrella"))
     assert len(world.changes) == 2
 
 
@@ -174,23 +174,23 @@ async def test_repeat_after_a_lost_response_needs_an_approval_for_ten_minutes(wo
     """Only of a call that could happen twice, and also if the ledger forgot it."""
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = CreateCustomer(name="Initech")
-    assert isinstance(await world.call(call), UnknownOutcome)
+    await world.expect(UnknownOutcome, call)
 
     async def forgotten(*_: object) -> dict[str, float]:
         return {}
 
     world.ledger.unsettled = forgotten  # type: ignore[method-assign, assignment]
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     world.clock.pass_(599)
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     assert (await world.judged(call))[0].rule == "outcome unknown"
     world.clock.pass_(1)
-    assert isinstance(await world.call(call), Conflict)
+    await world.expect(Conflict, call)
     trigger = next(one for one in world.sandbox.state.all("triggers") if str(one["status"]).casefold() == "active")
     pause = UpdateTrigger(trigger_id=str(trigger["id"]), status="Disabled")
     world.sandbox.faults.add(Reset(method="PUT", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(pause), Done | UnknownOutcome)
-    assert isinstance(await world.call(pause), Done)
+    await world.expect(Done, pause)
 
 
 async def test_repeat_of_a_done_call_names_its_time_and_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: py
         return await begin(change)
 
     monkeypatch.setattr(world.ledger, "begin", noted)
-    assert isinstance(await world.call(AiChat(message="Hello"), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, AiChat(message="Hello"), FormNow(yes, world.clock))
     assert [change.unsettled_until - change.at for change in begun] == [300 + 600]
 
 
@@ -234,9 +234,9 @@ async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_
     assert world.client.deadline(call) == 300
     later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
     later.clock.pass_(899)
-    assert isinstance(await later.call(call), PendingApproval)
+    await later.expect(PendingApproval, call)
     assert later.changes == []
     later.clock.pass_(1)
-    assert isinstance(await later.call(call), Done)
+    await later.expect(Done, call)
     world.close()
     later.close()

@@ -35,7 +35,7 @@ NEW = CreateWorkflow(name="Nightly import", slug="nightly-import", extra={"timez
 
 async def approved_outside(world: World, call: Tool[Any]) -> None:
     """Ask about a call where no form is, and approve it there."""
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     await world.approve_open_request()
 
 
@@ -49,7 +49,7 @@ def make(world: World, status: str) -> str:
 async def test_approval_of_a_create_is_void_once_its_slug_is_taken(world: World, status: str) -> None:
     await approved_outside(world, NEW)
     make(world, status)
-    assert isinstance(await world.call(NEW), TargetChanged)
+    await world.expect(TargetChanged, NEW)
     assert world.changes == []
 
 
@@ -72,7 +72,7 @@ async def test_taken_slug_is_shown_as_an_update(world: World) -> None:
 async def test_slug_counts_as_taken_if_the_list_cannot_be_read(world: World, call: Tool[Any], path: str) -> None:
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
     form = FormNow(lambda _: Decline(), world.clock)
-    assert isinstance(await world.call(call, form), Declined)
+    await world.expect(Declined, call, form)
     assert "Its name or slug may be taken: Fastn may overwrite something." in form.asked[0].text
     assert world.changes == []
 
@@ -206,7 +206,7 @@ async def test_approval_is_void_once_the_ai_asks_something_else(world: World) ->
     world.evaluator.ai_sessions.note(
         answer, AiReply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]})
     )
-    assert isinstance(await world.call(answer), TargetChanged)
+    await world.expect(TargetChanged, answer)
     assert len(world.changes) == 1
 
 
@@ -214,9 +214,9 @@ async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
     asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
-    assert isinstance(await world.call(answer, FormNow(yes, world.clock)), UnknownOutcome)
+    await world.expect(UnknownOutcome, answer, FormNow(yes, world.clock))
     form = FormNow(lambda _: Decline(), world.clock)
-    assert isinstance(await world.call(answer.model_copy(update={"message": "approve"}), form), Declined)
+    await world.expect(Declined, answer.model_copy(update={"message": "approve"}), form)
     assert "seen no answer" in form.asked[0].text
 
 

@@ -128,7 +128,7 @@ async def test_form_that_outlives_its_request_is_not_used_for_a_while(world: Wor
     assert (request.principal, request.expires) == ("local", world.timestamp + 600)
     assert answer.preview.stored() == request.preview
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(world.deletion(), form), PendingApproval)
+    await world.expect(PendingApproval, world.deletion(), form)
     assert form.asked == []
 
 
@@ -187,7 +187,7 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(world: World)
     used_up: Any = ("This approval was already used, or has expired.", "Call again to ask anew.", {})
     asking = await world.first_round(call)
     answer = FormLater(submitted=(asking.form.request, Approve()))
-    assert isinstance(await world.call(call, answer), Done)
+    await world.expect(Done, call, answer)
     assert told(await world.call(call, answer)) == used_up
     late = await world.expect(PendingForm, call, FormLater())
     world.clock.pass_(600)
@@ -199,10 +199,10 @@ async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(world: Wo
     call = world.run()
     asking = await world.first_round(call)
     reads = len(world.sandbox.requests)
-    assert isinstance(await world.call(call, FormLater(submitted=(asking.form.request, Approve()))), Done)
+    await world.expect(Done, call, FormLater(submitted=(asking.form.request, Approve())))
     once = len(world.sandbox.requests) - reads
     reads = len(world.sandbox.requests)
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    await world.expect(Done, call, FormNow(yes, world.clock))
     # A form within the call: the last runs are read for it, and the time that passed makes its evaluation stale.
     assert len(world.sandbox.requests) - reads == 2 * once
 
@@ -303,7 +303,7 @@ async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
 async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
-    assert isinstance(await world.call(DeleteSecret(secret_id=first), FormNow(yes, world.clock)), Done)
+    await world.expect(Done, DeleteSecret(secret_id=first), FormNow(yes, world.clock))
     free = world.clock.at + timedelta(seconds=90)
     world.clock.pass_(80)
     form = FormNow(yes, world.clock)

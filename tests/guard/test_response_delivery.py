@@ -46,7 +46,7 @@ async def test_received(world: World, response: ResponseDelivery) -> None:
 
 async def test_without_a_transport_that_can_tell(world: World) -> None:
     call = CreateCustomer(name="Initech")
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call)
     assert await unsettled(world, call) == 0
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import anyio
 import pytest
 from pydantic import JsonValue
-from support.decisions import moved
 from support.values import not_none
-from support.world import Call, Clock, FormLater, FormNow, World, policy_from, yes
+from support.world import Call, Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
@@ -73,11 +72,6 @@ async def approve(
     return await count_vote(vote, request, world.ledger, VERIFIED, typed=TypedValue(world.typed, value))
 
 
-async def approve_untyped(world: World, request: ApprovalRequest) -> None:
-    """Bring a request to approved, past what counts votes."""
-    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp)
-
-
 def sent(world: World, argument: str) -> list[JsonValue]:
     bodies: list[Any] = [heard.body for heard in world.changes]
     return [body[argument] for body in bodies]
@@ -135,11 +129,11 @@ async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case:
 async def test_approval_without_a_typed_secret_sends_nothing(world: World, case: Case) -> None:
     call = case.call(world)
     await world.call(call)
-    await approve_untyped(world, await world.open_request())
+    await world.approve_open_request()
     refused = await world.expect(Refused, call)
     assert refused.what == f"Nobody has typed the {case.argument}."
     assert refused.next_step == "Call again to ask anew."
-    assert isinstance(await world.call(call), PendingApproval)
+    await world.expect(PendingApproval, call)
     assert world.changes == []
 
 
@@ -155,14 +149,14 @@ async def test_typed_value_belongs_to_one_request_and_ends_with_it(world: World)
         moved_there = replace(sealed, approver="page")
         request = first if approver == "another" else second
         assert await world.ledger.decide(request, Vote("page", True, now), "page", secret=moved_there) is not None
-        assert isinstance(await world.call(CALL if request is first else other), Refused)
+        await world.expect(Refused, CALL if request is first else other)
     assert world.changes == []
 
 
 async def test_value_in_the_call_needs_an_approval(world: World) -> None:
     call = CreateSecret(name="A", value="given")
     assert call.person_types is None
-    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    await world.expect(Done, call, FormNow(yes, world.clock))
 
 
 @each_tool
@@ -280,35 +274,36 @@ async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     assert request.text[0].endswith("You enter its credentials, if it takes any.")
     assert not_none(typed_in(request)).value({}) is None
     await approve(world, request, None)
-    assert isinstance(await world.call(call), FastnError)
+    await world.expect(FastnError, call)
     assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]
 
 
 DIFFERS = "What you typed differs from what the first approver typed. Nothing was decided."
 
 
-def policy_of(folder: Path, then: str) -> Policy:
-    return policy_from(folder, f'[[rule]]\ntool = "create_secret"\nthen = "{then}"\n')
-
-
-async def test_two_approvers_must_type_the_same_secret(tmp_path: Path) -> None:
-    """The second hears that they differ, and nothing of the first value."""
-    world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
+@pytest.fixture
+def four_eyes(tmp_path: Path) -> World:
+    world = World.with_rules(tmp_path, '[[rule]]\ntool = "create_secret"\nthen = "four_eyes"\n')
     world.desk.identifies_people = True
-    assert isinstance(await world.call(CALL), PendingApproval)
+    return world
+
+
+async def test_two_approvers_must_type_the_same_secret(four_eyes: World) -> None:
+    """The second hears that they differ, and nothing of the first value."""
+    world = four_eyes
+    await world.expect(PendingApproval, CALL)
     request = await world.open_request()
     assert isinstance(await approve(world, request, CANARY, by="dana"), ApprovalRequest)
     assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
     assert (await world.open_request()).approvers == ["dana"]
-    assert isinstance(await world.call(CALL), PendingApproval)
+    await world.expect(PendingApproval, CALL)
     assert isinstance(await approve(world, request, CANARY, by="kim"), ApprovalRequest)
-    assert isinstance(await world.call(CALL), Done)
+    await world.expect(Done, CALL)
     assert sent(world, "value") == [CANARY]
 
 
-async def test_two_approvers_at_once_are_compared_with_each_other(tmp_path: Path) -> None:
-    world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
-    world.desk.identifies_people = True
+async def test_two_approvers_at_once_are_compared_with_each_other(four_eyes: World) -> None:
+    world = four_eyes
     await world.call(CALL)
     request = await world.open_request()
     decide = world.ledger.decide

@@ -80,7 +80,7 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
         content = {"decision": asked.form.choices[2]}
         form = FormLater(submitted=(asked.form.request, Submitted("accept", content)))
     else:
-        assert isinstance(await world.call(call), PendingApproval)
+        await world.expect(PendingApproval, call)
         await CHANNELS[channel](world)
     assert await ledger.temporary_approvals(world.timestamp) == []
     if changes and channel != "form now":
@@ -94,7 +94,7 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
     assert isinstance(result, Done)
     by = channel if channel == "terminal" else "local_page" if channel == "page" else "client_form"
     assert [(each.by, each.expires - each.created) for each in opened] == [(by, 900)]
-    assert isinstance(await world.call(call), Done)
+    await world.expect(Done, call)
     assert len(world.changes) == 2
 
 

@@ -263,10 +263,10 @@ async def test_approved_message_counts_beside_those_that_the_budget_allows(tmp_p
     assert kinds(answers) == {"Done": 2, "PendingApproval": 7}
     assert isinstance(answers[-1], PendingApproval)
     form = FormNow(yes, one[0].clock)
-    assert isinstance(await one[0].call(AiChat(message="Ask me too"), form), Done)
+    await one[0].expect(Done, AiChat(message="Ask me too"), form)
     day = one[0].evaluator.budgets.period("2026-11-25", "local")
     assert await ledger.spent("spend", day) == 3
-    assert isinstance(await one[0].call(AiChat(message="Another")), PendingApproval)
+    await one[0].expect(PendingApproval, AiChat(message="Another"))
 
 
 def planned(name: str, count: int, tool: str = "create_customer") -> PlannedCalls:
@@ -355,7 +355,7 @@ async def test_rate_of_deletions_is_of_one_account(tmp_path: Path, ledger: Ledge
         (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0), key)
         first, second = await deletions(tmp_path, 2)
         form = FormNow(yes, world.clock)
-        assert isinstance(await world.call(first, form), Done)
+        await world.expect(Done, first, form)
         refused = await world.call(second, form)
         assert isinstance(refused, Refused)
         assert refused.facts["rule"] == "destroy_rate"

@@ -381,6 +381,13 @@ def test_private_key_needs_its_passphrase() -> None:
 # What it covers.
 
 
+TIMEOUT_4_OR_5 = allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }')
+RUN_IN_TEST = allow("run_workflow", "wf_1", 'when = { environment = "test" }')
+SWITCH_OFF = allow("update_trigger", "t1", 'arguments = { status = "Disabled" }')
+NAMED_A = allow("create_customer", more='when = { name = "A*" }')
+EXACT = allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }')
+
+
 def flow(timeout: int) -> CreateWorkflow:
     return CreateWorkflow(name="A", timeout_ms=timeout)
 
@@ -393,50 +400,26 @@ def flow(timeout: int) -> CreateWorkflow:
         (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="cus_12"), False),
         (allow("delete_customer", "cus_?"), DeleteCustomer(customer_id="cus_7"), True),
         (allow("delete_customer", "cus_1"), DeleteTrigger(trigger_id="cus_1"), False),
-        (
-            allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }'),
-            CreateCustomer(name="A", extra={"n": 1}),
-            True,
-        ),
-        (
-            allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }'),
-            CreateCustomer(name="A", extra={"n": True}),
-            False,
-        ),
+        (EXACT, CreateCustomer(name="A", extra={"n": 1}), True),
+        (EXACT, CreateCustomer(name="A", extra={"n": True}), False),
         (allow("create_customer", more='arguments = { name = "A" }'), CreateCustomer(name="A", plan="Free"), False),
         (allow("create_customer", more='arguments = { name = "A" }'), CreateCustomer(name="a"), False),
         (allow("create_customer", more='arguments = "any"'), CreateCustomer(name="A", plan="Free"), True),
-        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Acme"), True),
-        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Beta"), False),
-        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="acme"), False),
-        (allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }'), flow(5), True),
-        (allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }'), flow(6), False),
+        (NAMED_A, CreateCustomer(name="Acme"), True),
+        (NAMED_A, CreateCustomer(name="Beta"), False),
+        (NAMED_A, CreateCustomer(name="acme"), False),
+        (TIMEOUT_4_OR_5, flow(5), True),
+        (TIMEOUT_4_OR_5, flow(6), False),
         (
             allow("create_customer", more='arguments = { name = "A", extra = { n = 1, m = 2 } }'),
             CreateCustomer(name="A", extra={"m": 2, "n": 1}),
             True,
         ),
-        (
-            allow("create_customer", more='when = { name = "A*" }'),
-            CreateCustomer(name="Acme", extra={"region": "US"}),
-            False,
-        ),
-        (
-            allow("run_workflow", "wf_1", 'when = { environment = "test" }'),
-            RunWorkflow(workflow_id="wf_1", environment="test", wait_seconds=9),
-            True,
-        ),
-        (allow("run_workflow", "wf_1", 'when = { environment = "test" }'), RunWorkflow(workflow_id="wf_1"), False),
-        (
-            allow("update_trigger", "t1", 'arguments = { status = "Disabled" }'),
-            UpdateTrigger(trigger_id="t1", status="Disabled"),
-            True,
-        ),
-        (
-            allow("update_trigger", "t1", 'arguments = { status = "Disabled" }'),
-            UpdateTrigger(trigger_id="t1", status="Active"),
-            False,
-        ),
+        (NAMED_A, CreateCustomer(name="Acme", extra={"region": "US"}), False),
+        (RUN_IN_TEST, RunWorkflow(workflow_id="wf_1", environment="test", wait_seconds=9), True),
+        (RUN_IN_TEST, RunWorkflow(workflow_id="wf_1"), False),
+        (SWITCH_OFF, UpdateTrigger(trigger_id="t1", status="Disabled"), True),
+        (SWITCH_OFF, UpdateTrigger(trigger_id="t1", status="Active"), False),
     ],
 )
 def test_entry_covers_exact_calls_and_patterns(desk: Desk, entry: str, call: Any, covered: bool) -> None:
@@ -507,7 +490,7 @@ async def test_plan_for_two_deletions_allows_exactly_these(desk: Desk, tmp_path:
     assert len(world.changes) == 2
     again = unattended(tmp_path, plan)  # another process, on a fresh account in which all of them are there
     for key in (first, second, third):
-        assert isinstance(await again.call(DeleteCustomer(customer_id=key), person), Refused)
+        await again.expect(Refused, DeleteCustomer(customer_id=key), person)
     assert again.changes == []
     assert person.asked == []
 
@@ -519,9 +502,9 @@ async def test_plan_answers_the_ai_only_with_exact_arguments(desk: Desk, tmp_pat
     call = AiChat.model_validate({"message": "approve", **more})
     for bounds in ('arguments = "any"', 'when = { message = "*", session_id = ["*", ""], approval_mode = "*" }'):
         world = unattended(tmp_path, desk.write(allow("ai_chat", more=f"{bounds}\ncount = 9")).read())
-        assert isinstance(await world.call(call), Refused)
+        await world.expect(Refused, call)
         assert world.changes == []
-        assert isinstance(await world.call(AiChat(message="How are my workflows?")), Done)
+        await world.expect(Done, AiChat(message="How are my workflows?"))
     refused = await unattended(tmp_path, None).call(call)
     assert isinstance(refused, Refused)
     world = unattended(tmp_path, desk.write(str(refused.facts["would_allow"])).read())
@@ -536,7 +519,7 @@ async def test_uncovered_call_is_refused_with_the_entry_that_would_allow_it(tmp_
     assert "Nobody can be asked" in error.what
     assert "Nothing was sent." in str(error)
     assert world.changes == []
-    assert isinstance(await world.call(ListCustomers()), Done)
+    await world.expect(Done, ListCustomers())
 
 
 @pytest.mark.parametrize(
@@ -552,7 +535,7 @@ async def test_uncovered_call_is_refused_with_the_entry_that_would_allow_it(tmp_
 async def test_unattended_mode_never_requests_an_approval(tmp_path: Path, call: Any) -> None:
     world = unattended(tmp_path, None)
     person = FormNow(yes, world.clock)
-    assert isinstance(await world.call(call, person), Refused)
+    await world.expect(Refused, call, person)
     assert (person.asked, world.desk.shown, world.changes) == ([], [], [])
 
 
@@ -568,9 +551,9 @@ async def test_count_of_an_entry_is_used_once_per_call(desk: Desk, tmp_path: Pat
 async def test_plans_with_the_same_entries_count_separately(desk: Desk, tmp_path: Path) -> None:
     text = allow("create_customer", more='arguments = { name = "N" }')
     world = unattended(tmp_path, desk.write(text).read())
-    assert isinstance(await world.call(CreateCustomer(name="N")), Done)
+    await world.expect(Done, CreateCustomer(name="N"))
     other = unattended(tmp_path, desk.write("# another\n" + text).read())
-    assert isinstance(await other.call(CreateCustomer(name="N")), Done)
+    await other.expect(Done, CreateCustomer(name="N"))
 
 
 async def test_audit_log_names_the_plan_as_approver(desk: Desk, tmp_path: Path) -> None:
@@ -607,9 +590,9 @@ async def test_plan_replaces_approvals_in_guarded_mode(desk: Desk, tmp_path: Pat
     plan = desk.write(allow("delete_customer", first)).read()
     guarded = World(tmp_path, Policy("guarded", None, plan))
     person = FormNow(yes, guarded.clock)
-    assert isinstance(await guarded.call(DeleteCustomer(customer_id=first), person), Done)
+    await guarded.expect(Done, DeleteCustomer(customer_id=first), person)
     assert person.asked == []
-    assert isinstance(await guarded.call(DeleteCustomer(customer_id=second), person), Done)
+    await guarded.expect(Done, DeleteCustomer(customer_id=second), person)
     assert len(person.asked) == 1
 
 
@@ -663,8 +646,8 @@ async def test_plan_allows_a_batch_if_it_covers_each_call(desk: Desk, tmp_path: 
     assert outcome.what.startswith("Call 2, delete_customer: ")
     assert f'target = "{third}"' in str(outcome.facts["would_allow"])
     assert world.changes == []
-    assert isinstance(await world.call(several(first, second)), Done)
-    assert isinstance(await world.call(DeleteCustomer(customer_id=third)), Refused)
+    await world.expect(Done, several(first, second))
+    await world.expect(Refused, DeleteCustomer(customer_id=third))
     assert len(world.changes) == 2
 
 
@@ -677,10 +660,10 @@ async def test_batch_beyond_the_count_of_an_entry_is_refused(desk: Desk, tmp_pat
     outcome = await world.expect(Refused, several(*ids[:3]))
     assert outcome.what.startswith("Call 3, delete_customer: ")
     assert world.changes == []
-    assert isinstance(await world.call(several(*ids[:2])), Done)
+    await world.expect(Done, several(*ids[:2]))
     again = unattended(tmp_path, plan)
-    assert isinstance(await again.call(several(ids[2])), Refused)
-    assert isinstance(await again.call(several(*ids[:2])), Done)  # told again, and not made again
+    await again.expect(Refused, several(ids[2]))
+    await again.expect(Done, several(*ids[:2]))
     assert again.changes == []
 
 
