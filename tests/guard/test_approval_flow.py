@@ -46,13 +46,6 @@ from fastn_mcp.tools.workflows import RunWorkflow
 pytestmark = pytest.mark.anyio
 
 
-def form(
-    world: World, answer: Answer | None = None, seconds: float = 5.0, does: Callable[[ApprovalForm], Answer] = yes
-) -> FormNow:
-    """A form that brings this answer, or what `does` makes of the question."""
-    return FormNow(does if answer is None else lambda _: answer, world.clock, seconds)
-
-
 def temporary_approval(question: ApprovalForm) -> Approve:
     return Approve(question.expected, is_temporary=True)
 
@@ -74,7 +67,7 @@ OUTSIDE = {
 async def test_refusal_says_why_the_policy_uses_no_form(tmp_path: Path, then: str) -> None:
     world = World.with_rules(tmp_path, f'[[rule]]\ntool = "delete_customer"\nthen = "{then}"\n')
     world.desk.identifies_people = True
-    answered = form(world)
+    answered = world.form()
     waits = await world.expect(PendingApproval, world.deletion(), answered)
     assert (waits.where, answered.asked) == (OUTSIDE[then], [])
 
@@ -82,10 +75,10 @@ async def test_refusal_says_why_the_policy_uses_no_form(tmp_path: Path, then: st
 async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
     """The call is too long for it, or a program answers it."""
     wide = CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)])
-    long = await world.expect(PendingApproval, wide, form(world))
+    long = await world.expect(PendingApproval, wide, world.form())
     assert long.where == "Its arguments must be shown in full and are too long for a form. It lies on the desk."
-    await world.call(world.run(), form(world, seconds=0.5))
-    left = await world.expect(PendingApproval, world.deletion(), form(world))
+    await world.call(world.run(), world.form(seconds=0.5))
+    left = await world.expect(PendingApproval, world.deletion(), world.form())
     assert left.where == (
         "This client's form was recently answered faster than a person can read, so it is not used for now. "
         "It lies on the desk."
@@ -96,7 +89,7 @@ async def test_refusal_says_why_a_form_is_not_used(world: World) -> None:
     ("seconds", "seen", "counts"), [(0.99, False, False), (1.0, False, True), (0.01, True, True), (0.99, True, True)]
 )
 async def test_instant_yes_counts_only_if_it_is_typed(world: World, seconds: float, seen: bool, counts: bool) -> None:
-    answered = form(world, seconds=seconds)
+    answered = world.form(seconds=seconds)
     answered.is_terminal = seen
     outcome = await world.call(world.run(), answered)
     assert isinstance(outcome, Done if counts else PendingApproval)
@@ -104,9 +97,9 @@ async def test_instant_yes_counts_only_if_it_is_typed(world: World, seconds: flo
 
 
 async def test_form_that_closes_by_itself_is_not_used_for_15_minutes(world: World) -> None:
-    call, quick, slow = world.run(), form(world, seconds=0.5), form(world, Decline())
+    call, quick, slow = world.run(), world.form(seconds=0.5), world.form(Decline())
     await world.call(call, quick)
-    other = await world.dispatch(world.deletion(), Caller("another", form(world)))
+    other = await world.dispatch(world.deletion(), Caller("another", world.form()))
     assert isinstance(other, Done)
     world.clock.pass_(894)  # another's form took five seconds
     await world.expect(PendingApproval, world.deletion("Katana"), slow)
@@ -122,7 +115,7 @@ async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_lef
         waits = await world.expect(PendingApproval, world.run(), answered)
         return waits.needs_link
 
-    assert await needs_link(form(world, NoAnswer("closed"), 30)) is False
+    assert await needs_link(world.form(NoAnswer("closed"), 30)) is False
     assert await needs_link(None) is True
     world.desk.is_in_view = True
     assert await needs_link(None) is False
@@ -164,7 +157,7 @@ async def test_typed_name_is_required_by_the_policy_and_for_out_of_band_deletion
 
 async def test_wrong_name_declines_for_good(world: World) -> None:
     call = world.deletion()
-    refused = await world.expect(Declined, call, form(world, Approve("Globex")))
+    refused = await world.expect(Declined, call, world.form(Approve("Globex")))
     assert refused.what == 'Another text was typed than "Globex Exports", which approves it. That counts as declined.'
     assert refused.next_step == "If the person wants it after all, call again: they are asked anew."
     (grant,) = await world.ledger.decided(9)
@@ -192,7 +185,7 @@ async def test_temporary_approval_is_offered_only_for_one_target_and_an_undoable
     make, offered = OFFERED[what]
     await world.expect(Done, CreateCustomer(name="Initech"))
     call: Any = make(world)
-    answered = form(world, does=temporary_approval)
+    answered = world.form(temporary_approval)
     await world.expect(Done, call, answered)
     assert (answered.asked[0].allows_temporary, answered.asked[0].typing) == (offered, "name")
     assert ("For 15 minutes, runs of this workflow with" in answered.asked[0].text) is offered
@@ -223,22 +216,22 @@ async def test_decline_holds_despite_a_temporary_approval_of_the_same_target(wor
     workflow = world.run().workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
     asking = await world.expect(PendingForm, declined, FormLater())
-    await world.expect(Done, other, form(world, Approve(is_temporary=True)))
+    await world.expect(Done, other, world.form(Approve(is_temporary=True)))
     await world.expect(Declined, declined, FormLater(submitted=(asking.form.request, Decline())))
     assert len(world.changes) == 1
     await world.expect(Done, declined, FormLater())
 
 
 async def test_temporary_approval_does_not_replace_an_out_of_band_approval(world: World, tmp_path: Path) -> None:
-    await world.expect(Done, world.run(), form(world, Approve(is_temporary=True)))
+    await world.expect(Done, world.run(), world.form(Approve(is_temporary=True)))
     strict = World.with_rules(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
-    await strict.expect(PendingApproval, strict.run(), form(strict))
+    await strict.expect(PendingApproval, strict.run(), strict.form())
     assert strict.changes == []
 
 
 async def test_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nexternal = 2\n")
-    answered = form(world, Approve(is_temporary=True))
+    answered = world.form(Approve(is_temporary=True))
     outcomes = [await world.call(world.run(), answered) for _ in range(3)]
     assert [isinstance(outcome, Done) for outcome in outcomes] == [True, True, False]
     assert (len(answered.asked), len(world.changes)) == (1, 2)
@@ -247,9 +240,9 @@ async def test_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
 async def test_approved_call_counts_in_the_budget_of_its_caller(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nexternal = 1\n")
     for principal in ("ana", "ben"):
-        assert isinstance(await world.dispatch(world.run(), Caller(principal, form(world))), Done)
+        assert isinstance(await world.dispatch(world.run(), Caller(principal, world.form())), Done)
         with pytest.raises(Refused):
-            await world.dispatch(world.run(), Caller(principal, form(world)))
+            await world.dispatch(world.run(), Caller(principal, world.form()))
     assert len(world.changes) == 2
 
 
@@ -260,7 +253,7 @@ async def test_call_denied_by_a_policy_change_during_the_form_is_not_sent(world:
         world.own = lambda record: getattr(record, "id", None) == row.id
         return Approve(question.expected)
 
-    refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), form(world, does=answer))
+    refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), world.form(answer))
     assert refused.facts["rule"] == "own key"
     assert world.changes == []
 
@@ -271,7 +264,7 @@ class Busy(FormNow):
     def __init__(self, world: World) -> None:
         super().__init__(yes, world.clock)
         self._world = world
-        self._declining = form(world, Decline())
+        self._declining = world.form(Decline())
 
     async def ask(self, form: ApprovalForm) -> Answer:
         for n in range(5):
@@ -295,13 +288,13 @@ async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str
 async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
     call = world.run()
     for _ in range(5):
-        await world.expect(Declined, call, form(world, Decline()))
+        await world.expect(Declined, call, world.form(Decline()))
     await world.expect(Refused, CreateCustomer(name="Initech"))
     await world.expect(Done, ListApiKeys())
     world.clock.pass_(599.5)
-    assert "until 09:10:25 UTC." in str(await world.call(call, form(world)))
+    assert "until 09:10:25 UTC." in str(await world.call(call, world.form()))
     world.clock.pass_(0.5)
-    await world.expect(Done, call, form(world))
+    await world.expect(Done, call, world.form())
 
 
 @pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
@@ -390,8 +383,8 @@ async def test_call_without_facts_is_sent_only_if_the_policy_allows_it(tmp_path:
 async def test_intent_records_approver_rule_and_target(world: World) -> None:
     page = await approved_on_the_desk(world, world.run())
     await world.call(world.run())
-    await world.call(world.deletion(), form(world))
-    await world.call(world.run(), form(world, Approve(is_temporary=True)))
+    await world.call(world.deletion(), world.form())
+    await world.call(world.run(), world.form(Approve(is_temporary=True)))
     await world.call(world.run())
     await world.call(CreateCustomer(name="Initech"))
     (scope,) = await world.temporary_approvals()
@@ -445,8 +438,8 @@ async def test_later_round_accepts_only_offered_values(
 
 
 async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
-    await world.expect(Done, world.run(), replace(form(world), name="terminal"))
-    quick = replace(form(world, seconds=0.5), name="dialog")
+    await world.expect(Done, world.run(), replace(world.form(), name="terminal"))
+    quick = replace(world.form(seconds=0.5), name="dialog")
     await world.expect(PendingApproval, world.deletion(), quick)
     assert [grant.by for grant in await world.ledger.decided(9)] == ["terminal"]
     now = world.timestamp
@@ -484,10 +477,10 @@ async def test_request_opened_by_another_process_is_shown(tmp_path: Path) -> Non
 async def test_approval_resets_declines_and_a_decline_keeps_its_note(world: World) -> None:
     call = world.run()
     for note in ("not now", "", "no", "later"):
-        await world.expect(Declined, call, form(world, Decline(note)))
+        await world.expect(Declined, call, world.form(Decline(note)))
     assert sorted((grant.note or "") for grant in await world.ledger.decided(9)) == ["", "later", "no", "not now"]
     assert (await world.ledger.declines("local"))[0] == 4
-    await world.expect(Done, call, form(world))
+    await world.expect(Done, call, world.form())
     assert (await world.ledger.declines("local"))[0] == 0
 
 
@@ -495,7 +488,7 @@ async def test_form_closes_the_request_on_another_channel(world: World) -> None:
     call = world.run()
     await world.expect(PendingApproval, call)
     desk = await world.open_request()
-    await world.expect(Done, call, form(world))
+    await world.expect(Done, call, world.form())
     closed = not_none(await world.ledger.find(desk.id))
     assert (closed.state, closed.note) == (RequestState.STALE, "asked in a form instead")
 
@@ -507,7 +500,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
 
     calls = [CreateCustomer(name="Initech"), world.deletion(), CreateCustomer(name="Umbrella")]
     may, may_not = (Rights(frozenset(some)) for some in ({WRITE, DESTROY}, {WRITE}))
-    answered = form(world)
+    answered = world.form()
     for some in (calls, calls[1:2]):
         with pytest.raises(InsufficientScope):
             await world.dispatch(listed(*some), Caller("local", answered, may_not))
@@ -546,7 +539,7 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
         left.append(await world.guard.allowance("local"))
     entry_words = "2 x create_customer with any arguments"
     assert left == [{"mode": "manual", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
-    asked = form(world)
+    asked = world.form()
     await world.expect(Done, CreateCustomer(name="C"), asked)
     assert len(asked.asked) == 1
 
@@ -574,7 +567,7 @@ async def test_request_names_its_requester(world: World) -> None:
 
 
 async def test_call_too_long_for_a_form_is_decided_at_a_terminal(world: World) -> None:
-    terminal = form(world)
+    terminal = world.form()
     terminal.is_terminal = True
     long = CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)])
     assert not isinstance(await world.call(long, terminal), PendingApproval)

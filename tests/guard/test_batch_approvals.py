@@ -12,7 +12,7 @@ import pytest
 from support.decisions import Killed, allowed, moved
 from support.faulty_sandbox import FaultMoment, Reset, Status
 from support.webhook_world import WebhookWorld
-from support.world import FormLater, FormNow, World, yes
+from support.world import FormLater, FormNow, World
 
 from fastn_mcp.channels.webhook.payloads import slack
 from fastn_mcp.errors import (
@@ -83,10 +83,6 @@ def outcomes(outcome: object) -> list[str]:
     return [row["outcome"] for row in rows(outcome)]
 
 
-def form(world: World, answer: Callable[[ApprovalForm], Any] = yes) -> FormNow:
-    return FormNow(answer, world.clock)
-
-
 def again(world: World, folder: Path) -> World:
     """A new process on the same state folder and the same account."""
     other = World(folder, world.policy, world.clock, tokens="again")
@@ -102,7 +98,7 @@ async def killed(world: World, call: ApplyChanges, before: str = "") -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        await world.dispatch(call, Caller("local", form(world)), report)
+        await world.dispatch(call, Caller("local", world.form()), report)
 
 
 async def stopped(
@@ -115,7 +111,7 @@ async def stopped(
             act()
 
     with pytest.raises(Stopped) as caught:
-        await world.dispatch(call, Caller("local", person or form(world)), report)
+        await world.dispatch(call, Caller("local", person or world.form()), report)
     return caught.value
 
 
@@ -183,7 +179,7 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 
 
 async def test_three_deletions_need_one_approval_and_run_in_order(world: World) -> None:
-    call, person = deletions(world), form(world)
+    call, person = deletions(world), world.form()
     outcome = await world.expect(Done, call, person)
     assert outcome.change is None
     assert outcomes(outcome) == ["done"] * 3
@@ -205,13 +201,13 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
 
 async def test_only_the_exact_phrase_approves(world: World) -> None:
     for typed in ("Delete 3", "delete 2", "delete 3 ", "Globex Exports", "", None):
-        outcome = await world.call(deletions(world), form(world, lambda _, typed=typed: Approve(typed)))
+        outcome = await world.call(deletions(world), world.form(lambda _, typed=typed: Approve(typed)))
         assert isinstance(outcome, (Declined, Refused))
     assert world.changes == []
 
 
 async def test_decline_is_for_the_whole_batch(world: World) -> None:
-    outcome = await world.expect(Declined, deletions(world), form(world, lambda _: Decline("not on a Friday")))
+    outcome = await world.expect(Declined, deletions(world), world.form(lambda _: Decline("not on a Friday")))
     assert outcome.facts["note"] == "not on a Friday"
     assert world.changes == []
 
@@ -238,7 +234,7 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
 async def test_denied_call_refuses_the_batch(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
     delete = ("delete_customer", world.deletion("Katana").arguments())
-    person = form(world)
+    person = world.form()
     outcome = await world.expect(Refused, batch(("create_customer", {"name": "Initech"}), delete), person)
     assert outcome.what.startswith("Call 2, delete_customer: Refused by ")
     assert (person.asked, world.changes) == ([], [])
@@ -246,13 +242,13 @@ async def test_denied_call_refuses_the_batch(tmp_path: Path) -> None:
 
 async def test_missing_target_refuses_the_batch(world: World) -> None:
     missing = ("delete_customer", {"customer_id": "00000000-0000-4000-8000-000000000000"})
-    outcome = await world.expect(NotFound, batch(("create_customer", {"name": "Initech"}), missing), form(world))
+    outcome = await world.expect(NotFound, batch(("create_customer", {"name": "Initech"}), missing), world.form())
     assert outcome.what.startswith("Call 2, delete_customer: ")
     assert world.changes == []
 
 
 async def test_allowed_batch_needs_no_approval(world: World) -> None:
-    person = form(world)
+    person = world.form()
     outcome = await world.call(creations("Initech", "Hooli"), person)
     assert outcomes(outcome) == ["done", "done"]
     assert person.asked == []
@@ -266,7 +262,7 @@ async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     assert [(row["number"], row["target"]["id"]) for row in data["calls"]] == [
         (number, part.target) for number, part in enumerate(call.inner_calls, 1)
     ]
-    person = form(world, lambda _: NoAnswer("away"))
+    person = world.form(lambda _: NoAnswer("away"))
     await world.call(call, person)
     assert person.asked[0].text.startswith("\n".join(shown.lines()))
     assert world.changes == []
@@ -282,7 +278,7 @@ async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: 
     call = batch(
         ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
     )
-    person = form(world)
+    person = world.form()
     shown = await world.dispatch.preview(call, Caller("local", None))
     outcome = await world.call(call, person)
     assert outcomes(outcome) == ["done", "done"]
@@ -311,8 +307,8 @@ async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Pa
 
 async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\ndestroy = 2\n")
-    assert outcomes(await world.call(deletions(world, *NAMES[:2]), form(world))) == ["done", "done"]
-    person = form(world)
+    assert outcomes(await world.call(deletions(world, *NAMES[:2]), world.form())) == ["done", "done"]
+    person = world.form()
     await world.expect(Refused, deletions(world, NAMES[2]), person)
     assert (person.asked, len(world.changes)) == ([], 2)
 
@@ -320,8 +316,8 @@ async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: 
 async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
     for _ in range(2):
-        await world.expect(Declined, deletions(world), form(world, lambda _: Decline()))
-    person = form(world)
+        await world.expect(Declined, deletions(world), world.form(lambda _: Decline()))
+    person = world.form()
     outcome = await world.expect(Refused, deletions(world), person)
     assert outcome.facts["rule"] == "breaker"
     assert person.asked == []
@@ -335,7 +331,7 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     world: World, keep_going: bool, last: str
 ) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
-    outcome = await world.expect(Stopped, deletions(world, keep_going=keep_going), form(world))
+    outcome = await world.expect(Stopped, deletions(world, keep_going=keep_going), world.form())
     assert outcomes(outcome) == ["done", Conflict.outcome, last]
     assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
     assert outcome.what.endswith("1 was left.") is not keep_going
@@ -348,7 +344,7 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
     error = await stopped(world, call, "2 of 3: delete_customer", lambda: upgrade_katana(world))
     assert outcomes(error) == ["done", TargetChanged.outcome, "left"]
     assert len(world.changes) == 1
-    person = form(world)
+    person = world.form()
     assert outcomes(await world.call(call, person)) == ["done"] * 3
     assert person.asked[0].expected == "delete 2"
 
@@ -358,14 +354,14 @@ async def test_target_that_changed_during_the_form_needs_a_new_approval(world: W
         upgrade_katana(world)
         return Approve(question.expected)
 
-    await world.expect(TargetChanged, deletions(world), form(world, slow))
+    await world.expect(TargetChanged, deletions(world), world.form(slow))
     assert world.changes == []
 
 
 async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:
     flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
     call = batch(("create_customer", {"name": "A"}), ("update_workflow", {"workflow_id": flow, "description": "x"}))
-    row, person = world.sandbox.state.rows["workflows"][flow], form(world)
+    row, person = world.sandbox.state.rows["workflows"][flow], world.form()
     publish = partial(world.sandbox.state.put, "workflows", {**row, "status": "live"})
     assert outcomes(await stopped(world, call, "", publish, person)) == ["done", TargetChanged.outcome]
     assert person.asked == []
@@ -376,7 +372,7 @@ async def test_approval_that_expires_during_the_batch_sends_nothing_more(world: 
     call, expire = deletions(world), partial(world.clock.pass_, Policy().approval_lifetime + 1)
     assert outcomes(await stopped(world, call, "3 of 3", expire)) == ["done", "done", Refused.outcome]
     assert len(world.changes) == 2
-    person = form(world)
+    person = world.form()
     assert outcomes(await world.call(call, person)) == ["done"] * 3
     assert person.asked[0].expected == NAMES[2]
 
@@ -404,7 +400,7 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
     await killed(world, call, f"{at} of")
     assert len(world.changes) == at - 1
     other = again(world, tmp_path)
-    person = form(other)
+    person = other.form()
     assert outcomes(await other.call(call, person)) == ["done"] * 3
     assert person.asked == []
     made = [heard.path.rpartition("/")[2] for heard in (*world.changes, *other.changes)]
@@ -417,7 +413,7 @@ async def test_batch_resumed_after_expiry_needs_an_approval_for_the_rest(world: 
     await killed(world, call, "2 of")
     other = again(world, tmp_path)
     world.clock.pass_(Policy().approval_lifetime + 1)
-    person = form(other)
+    person = other.form()
     assert outcomes(await other.call(call, person)) == ["done"] * 3
     assert [question.expected for question in person.asked] == ["delete 2"]
     assert [len(world.changes), len(other.changes)] == [1, 2]
@@ -482,7 +478,7 @@ async def test_batch_approval_does_not_cover_a_single_call(world: World) -> None
 async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
     outcome = await world.call(creations("A", "B"))
     undo = parse(TOOLS, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
-    await world.expect(Done, undo, form(world))
+    await world.expect(Done, undo, world.form())
     assert there(world, "AB") == ["B"]
 
 
@@ -565,11 +561,11 @@ async def test_report_lists_the_calls_of_a_batch(tmp_path: Path) -> None:
     world = World(tmp_path, watch=tally)
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.id_of('customers', 'Katana')}", status=409))
     call = deletions(world)
-    await world.call(call, form(world))
+    await world.call(call, world.form())
     found = [(attempt.tool, attempt.group) for attempt in tally.attempts]
     assert found == [("delete_customer", OutcomeGroup.DONE), ("delete_customer", OutcomeGroup.FAILED)]
     assert [link.event for link in tally.attempts[0].audit] == ["asked", "agreed", "intent", "outcome"]
-    await world.call(call, form(world, lambda _: Decline()))
+    await world.call(call, world.form(lambda _: Decline()))
     assert [(attempt.tool, attempt.group) for attempt in tally.attempts[2:]] == [
         ("apply_changes", OutcomeGroup.DECLINED)
     ]
@@ -592,7 +588,7 @@ async def _fails(*_: object) -> None:
 async def test_failing_ledger_sends_nothing(world: World) -> None:
     for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
-        outcome = await world.call(deletions(world), form(world))
+        outcome = await world.call(deletions(world), world.form())
         assert isinstance(outcome, (Refused, Stopped))
         delattr(world.ledger, name)
     assert world.changes == []
@@ -610,7 +606,7 @@ async def test_lost_ledger_is_named_with_the_number_of_its_call(world: World) ->
         raise LedgerLost("ConnectionError")
 
     world.ledger.declines = lost  # type: ignore[method-assign]
-    outcome = await world.expect(LedgerLost, deletions(world), form(world))
+    outcome = await world.expect(LedgerLost, deletions(world), world.form())
     assert str(outcome).startswith("Call 1, delete_customer: The shared ledger cannot be used (ConnectionError).")
     assert world.changes == []
 

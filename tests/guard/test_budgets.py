@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, Refused
@@ -103,9 +103,9 @@ async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
     world, other = limited(tmp_path, rules), limited(tmp_path, rules)
     other.clock = world.clock
     for name in ("A", "B", "C"):
-        await world.expect(Done, CreateSecret(name=name, value="v"), FormNow(yes, world.clock))
+        await world.expect(Done, CreateSecret(name=name, value="v"), world.form())
     secrets = [str(row.id) for row in await world.rows(ListSecrets())][-3:]
-    no, approves = FormNow(lambda _: Decline(), world.clock), FormNow(yes, world.clock)
+    no, approves = world.form(Decline()), world.form()
     deletion = world.deletion("Katana")
     for _ in range(3):
         await world.expect(Declined, deletion, no)
@@ -119,7 +119,7 @@ async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
         assert refused.facts["free_at"] == f"{free:%Y-%m-%dT%H:%M:%SZ}"
         assert f"2 approvals in 1.5 minutes. The next is free at {free:%H:%M:%S} UTC." in refused.what
     assert len(approves.asked) == 1
-    await other.expect(Refused, deletion, FormNow(yes, other.clock))
+    await other.expect(Refused, deletion, other.form())
     assert isinstance(await world.dispatch(DeleteSecret(secret_id=secrets[1]), Caller("ben", None)), Done)
     await world.expect(Done, CreateCustomer(name="N"))
     world.clock.pass_(90 - (world.clock.at - begun).total_seconds())
@@ -132,7 +132,7 @@ async def test_approved_batch_counts_once_in_the_rate_of_destroying(tmp_path: Pa
     names = ("Katana", "Acme Corp", "Globex Exports", "Widget Inc")
     calls = [world.deletion(name) for name in names]
     changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls[:count]]
-    caller = replace(ANA, form=FormNow(yes, world.clock))
+    caller = replace(ANA, form=world.form())
     listed = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.dispatch(listed, caller), Done)
     intents = [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"]
@@ -164,7 +164,7 @@ async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_p
     deletion = DeleteSecret(secret_id=second)
     assert "are left" not in (await world.judged(deletion))[0].reason
     assert await world.guard.allowance("local") == {"mode": "guarded"}
-    await world.expect(Done, DeleteSecret(secret_id=first), FormNow(yes, world.clock))
+    await world.expect(Done, DeleteSecret(secret_id=first), world.form())
     assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.judged(deletion))[0].reason
     assert "are left" not in (await world.judged(CreateCustomer(name="N")))[0].reason
     allowance: Any = await world.guard.allowance("local")

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from support.decisions import moved
-from support.world import FormNow, World
+from support.world import World
 from typing_extensions import override
 
 from fastn_mcp.errors import Declined, TargetChanged
@@ -122,15 +122,15 @@ async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
 async def test_time_at_the_form_counts_as_waiting(tmp_path: Path) -> None:
     world = waits(tmp_path)
     began = world.timestamp
-    await world.expect(PendingApproval, world.deletion(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
+    await world.expect(PendingApproval, world.deletion(), world.form(NoAnswer("closed"), 30))
     assert world.timestamp == began + 45
-    await world.expect(Declined, world.deletion("Katana"), FormNow(lambda _: Decline(), world.clock, 50))
+    await world.expect(Declined, world.deletion("Katana"), world.form(Decline(), 50))
     assert world.timestamp == began + 95
 
 
 async def test_form_is_not_asked_again_after_another_channel_decided(tmp_path: Path) -> None:
     world = waits(tmp_path)
-    form = FormNow(lambda _: NoAnswer("closed"), world.clock, 30)
+    form = world.form(NoAnswer("closed"), 30)
     meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
     await world.expect(Done, world.deletion(), form)
     assert len(form.asked) == 1

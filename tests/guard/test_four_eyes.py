@@ -10,7 +10,7 @@ from support.decisions import answered, moved
 from support.stores import NOW, grant
 from support.values import not_none
 from support.webhook_world import WebhookWorld
-from support.world import FormLater, FormNow, yes
+from support.world import FormLater
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Declined, Refused, TargetChanged
@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:
     """Where it waits, as the agent reads it."""
-    outcome = await world.expect(PendingApproval, call, FormNow(yes, world.clock))
+    outcome = await world.expect(PendingApproval, call, world.form())
     return outcome.where
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import JsonValue
 from support.decisions import Killed, moved
 from support.faulty_sandbox import FaultMoment, Reset, Status
-from support.world import FormLater, FormNow, World, yes
+from support.world import FormLater, FormNow, World
 
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, UnknownOutcome
@@ -42,10 +42,6 @@ from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
 pytestmark = pytest.mark.anyio
 
 
-def now(world: World, answer: Answer, seconds: float = 5.0) -> FormNow:
-    return FormNow(lambda _: answer, world.clock, seconds)
-
-
 async def test_guarded_mode_sends_reads_and_writes_without_approval(world: World) -> None:
     """A read opens no ledger."""
     await world.expect(Done, ListCustomers())
@@ -55,7 +51,7 @@ async def test_guarded_mode_sends_reads_and_writes_without_approval(world: World
 
 
 async def test_typed_name_deletes_once(world: World) -> None:
-    form = FormNow(yes, world.clock)
+    form = world.form()
     await world.expect(Done, world.deletion(), form)
     assert form.asked[0].expected == "Globex Exports"
     assert [heard.method for heard in world.changes] == ["DELETE"]
@@ -66,7 +62,7 @@ async def test_typed_name_deletes_once(world: World) -> None:
     "typed", [None, "", "globex exports", " Globex Exports", "Globex Exports\n", "approve", "true"]
 )
 async def test_anything_but_the_exact_name_declines(world: World, typed: str | None) -> None:
-    await world.expect(Declined, world.deletion(), now(world, Approve(typed)))
+    await world.expect(Declined, world.deletion(), world.form(Approve(typed)))
     assert world.changes == []
 
 
@@ -76,7 +72,7 @@ async def test_anything_but_the_exact_name_declines(world: World, typed: str | N
     ids=["declined in 10 ms", "cancelled in 10 ms", "cancelled by nobody"],
 )
 async def test_unattended_form_falls_back_to_the_next_channel(world: World, answer: Answer, seconds: float) -> None:
-    form = now(world, answer, seconds)
+    form = world.form(answer, seconds)
     waiting = await world.expect(PendingApproval, world.run(), form)
     assert "on the desk" in waiting.where
     await world.expect(PendingApproval, world.deletion(), form)
@@ -87,7 +83,7 @@ async def test_unattended_form_falls_back_to_the_next_channel(world: World, answ
 async def test_unanswered_form_without_another_channel_is_refused_with_its_reason(world: World) -> None:
     world.desk = None
     world.dispatch = world.dispatching(SecretValues({}, []), None)
-    refused = await world.expect(Refused, world.run(), now(world, NoAnswer("closed"), 30.0))
+    refused = await world.expect(Refused, world.run(), world.form(NoAnswer("closed"), 30.0))
     assert refused.what.startswith("No person answered: closed. ")
     (ended,) = await world.ledger.decided(10)
     assert (ended.state, ended.by, ended.note) == (RequestState.UNANSWERED, "client_form", "closed")
@@ -125,7 +121,7 @@ async def test_out_of_band_decline_stays_declined(world: World) -> None:
     grant = await world.open_request()
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.DECLINED, world.timestamp, note="no")
     for _ in range(3):
-        refused = await world.expect(Declined, call, FormNow(yes, world.clock))
+        refused = await world.expect(Declined, call, world.form())
         ends = datetime.fromtimestamp(grant.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         assert f"stays declined until {ends}." in refused.next_step
     world.clock.pass_(600)
@@ -177,7 +173,7 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
 
 async def test_approval_expires(world: World) -> None:
     call = world.run()
-    await world.expect(Refused, call, FormNow(yes, world.clock, 601))
+    await world.expect(Refused, call, world.form(seconds=601))
     await world.call(call)
     await world.approve_open_request()
     world.clock.pass_(601)
@@ -186,7 +182,7 @@ async def test_approval_expires(world: World) -> None:
 
 
 async def test_missing_target_needs_no_approval(world: World) -> None:
-    form = FormNow(yes, world.clock)
+    form = world.form()
     await world.expect(NotFound, DeleteCustomer(customer_id="nobody"), form)
     assert form.asked == []
     assert world.changes == []
@@ -194,16 +190,16 @@ async def test_missing_target_needs_no_approval(world: World) -> None:
 
 async def test_temporary_approval_covers_one_tool_and_target_for_15_minutes(world: World) -> None:
     call = world.run().model_copy(update={"input": {"n": 1}})
-    form = now(world, Approve(is_temporary=True))
+    form = world.form(Approve(is_temporary=True))
     await world.expect(Done, call, form)
     await world.expect(Done, call.model_copy(update={"input": {"n": 2}}), form)
     assert len(form.asked) == 1
     other = RunWorkflow(workflow_id=str((await world.rows(ListWorkflows(limit=100)))[0].id))
     if other.workflow_id != call.workflow_id:
-        assert not isinstance(await world.call(other, now(world, Decline())), Done)
+        assert not isinstance(await world.call(other, world.form(Decline())), Done)
     (scope,) = await world.temporary_approvals()
     assert await world.ledger.revoke_temporary(scope.id)
-    await world.expect(Declined, call, now(world, Decline()))
+    await world.expect(Declined, call, world.form(Decline()))
 
 
 async def test_open_requests_are_capped(world: World) -> None:
@@ -217,12 +213,12 @@ async def test_open_requests_are_capped(world: World) -> None:
 async def test_key_in_use_is_never_revoked(world: World) -> None:
     row, another = (await world.rows(ListApiKeys()))[:2]
     world.own = lambda record: getattr(record, "id", None) == row.id
-    refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
+    refused = await world.expect(Refused, RevokeApiKey(api_key_id=str(row.id)), world.form())
     assert "this server itself" in str(refused)
     assert world.changes == []
-    await world.expect(Done, RevokeApiKey(api_key_id=str(another.id)), FormNow(yes, world.clock))
+    await world.expect(Done, RevokeApiKey(api_key_id=str(another.id)), world.form())
     world.own = lambda _: True
-    await world.expect(Done, world.deletion(), FormNow(yes, world.clock))
+    await world.expect(Done, world.deletion(), world.form())
 
 
 @pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
@@ -232,7 +228,7 @@ async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkey
         raise OSError("disk I/O error")
 
     monkeypatch.setattr(world.ledger, broken, fail)
-    form: FormNow | FormLater = FormNow(yes, world.clock)
+    form: FormNow | FormLater = world.form()
     if broken == "find":
         form = FormLater(submitted=("t1", Approve()))
     await world.expect(Refused, world.run(), form)
@@ -245,7 +241,7 @@ async def test_unwritable_audit_log_stops_changes(tmp_path: Path) -> None:
     full.audit_path.symlink_to("/dev/full")
     try:
         for call in (CreateCustomer(name="Initech"), full.run()):
-            refused = await full.expect(Unwritten, call, FormNow(yes, full.clock))
+            refused = await full.expect(Unwritten, call, full.form())
             assert "Nothing was sent." in str(refused)
         assert full.changes == []
         await full.expect(Done, ListCustomers())
@@ -340,10 +336,10 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
 
 async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World) -> None:
     call = world.run()
-    await world.expect(Done, call, now(world, Approve(is_temporary=True)))
+    await world.expect(Done, call, world.form(Approve(is_temporary=True)))
     await world.expect(Done, call)
     await _hanging(world, call)
-    form = now(world, Decline())
+    form = world.form(Decline())
     await world.expect(Declined, call, form)
     assert "it may have happened" in form.asked[0].text
     assert len(world.changes) == 2
@@ -352,7 +348,7 @@ async def test_temporary_approval_does_not_cover_an_unknown_outcome(world: World
 @pytest.mark.parametrize("operation", [o for o in CATALOG if o.effect is not Effect.READ], ids=lambda o: o.tool_name())
 async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path) -> None:
     world = World(tmp_path, Policy("read-only"))
-    strict = FormNow(yes, world.clock)
+    strict = world.form()
     values: dict[str, Any] = {
         name: {"array": list[str](), "object": dict[str, str](), "integer": 1}.get(facts["type"], "x")
         for name, facts in operation.input_schema()["properties"].items()
@@ -374,7 +370,7 @@ async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path)
 async def test_pausing_a_trigger_needs_no_approval_but_enabling_it_does(world: World) -> None:
     rows = await world.rows(ListTriggers(limit=100))
     active = next(row for row in rows if str(row.status).casefold() == "active" and row.type == "scheduler")
-    form = now(world, Decline())
+    form = world.form(Decline())
     pause = UpdateTrigger(trigger_id=str(active.id), status="Disabled")
     await world.expect(Done, pause, form)
     assert form.asked == []
@@ -384,7 +380,7 @@ async def test_pausing_a_trigger_needs_no_approval_but_enabling_it_does(world: W
 
 
 async def test_changing_a_live_or_used_resource_needs_an_approval(world: World) -> None:
-    form = now(world, Decline())
+    form = world.form(Decline())
     workflows = await world.rows(ListWorkflows(limit=100))
     live = next(row for row in workflows if row.name == "process-new-orders")
     await world.expect(Declined, UpdateWorkflow(workflow_id=str(live.id), description="x"), form)
@@ -404,21 +400,21 @@ async def test_dry_run_sends_nothing(world: World) -> None:
     assert world.changes == []
     described = await world.guard.preview(Batch(call, (call,)), Caller("local", None))
     assert isinstance(described, Evaluation)
-    form = now(world, Decline())
+    form = world.form(Decline())
     await world.call(call, form)
     assert form.asked[0].text.splitlines()[:-1] == described.preview.lines()
 
 
 async def test_deleting_a_customer_without_dependents_needs_no_typing(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
-    form = FormNow(yes, world.clock)
+    form = world.form()
     await world.expect(Done, world.deletion("Initech"), form)
     assert form.asked[0].expected is None
 
 
 async def test_deleting_a_customer_whose_connections_cannot_be_read_needs_typing(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
-    call, form = world.deletion("Initech"), FormNow(yes, world.clock)
+    call, form = world.deletion("Initech"), world.form()
     world.sandbox.faults.add(Status(method="GET", path="*/connections*", status=403, times=None))
     await world.expect(Done, call, form)
     assert form.asked[0].expected == "Initech"
@@ -426,7 +422,7 @@ async def test_deleting_a_customer_whose_connections_cannot_be_read_needs_typing
 
 async def test_trigger_that_fires_immediately_needs_an_approval(world: World) -> None:
     routes: list[dict[str, JsonValue]] = [{"routeId": world.run().workflow_id, "environment": "live"}]
-    form = now(world, Decline())
+    form = world.form(Decline())
     fires = CreateTrigger(name="n", type="webhook", routes=routes)
     await world.expect(Declined, fires, form)
     paused = fires.model_copy(update={"status": "Disabled"})
@@ -438,7 +434,7 @@ async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> N
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     create = CreateCustomer(name="Initech")
     await world.expect(UnknownOutcome, create)
-    form = now(world, Decline())
+    form = world.form(Decline())
     await world.expect(Declined, create, form)
     assert "its outcome is not known" in form.asked[0].text
     await world.expect(Done, CreateCustomer(name="Umbrella"), form)
@@ -450,7 +446,7 @@ async def test_repeat_of_an_unknown_outcome_needs_an_approval(world: World) -> N
 @pytest.mark.posix
 async def test_new_key_is_written_to_its_own_file(world: World) -> None:
     """Mode 0600; neither the result nor the audit log holds it."""
-    done = await world.expect(Done, CreateApiKey(name="BI"), FormNow(yes, world.clock))
+    done = await world.expect(Done, CreateApiKey(name="BI"), world.form())
     (file,) = (world.audit_path.parent / "keys").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     key = next(line.partition("=")[2] for line in file.read_text().splitlines() if "fsk_" in line)
@@ -464,7 +460,7 @@ async def test_new_key_is_written_to_its_own_file(world: World) -> None:
 async def test_secret_can_come_from_an_allowed_variable(world: World) -> None:
     secrets = SecretValues({"STRIPE_KEY": "canary-1", "HOME": "canary-2"}, ["STRIPE_*", "UNSET"])
     world.dispatch = world.dispatching(secrets, None)
-    form = FormNow(yes, world.clock)
+    form = world.form()
     await world.expect(Done, CreateSecret(name="A", value_from_env="STRIPE_KEY"), form)
     assert [heard.body for heard in world.changes] == [{"name": "A", "value": "canary-1"}]
     for name in ("HOME", "UNSET"):
@@ -479,8 +475,8 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     for _ in range(20):
         await world.call(call, FormLater(submitted=(asking.form.request, Approve())))
     assert len(world.changes) == 1
-    await world.expect(Done, call, FormNow(yes, world.clock))
-    await world.expect(Refused, call, FormNow(yes, world.clock))
+    await world.expect(Done, call, world.form())
+    await world.expect(Refused, call, world.form())
     assert len(world.changes) == 2
     world.close()
 
@@ -490,15 +486,15 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     one = World.with_rules(tmp_path, rules, tokens="one", bound="a" * 64)
     two = World.with_rules(tmp_path, rules, tokens="two", bound="b" * 64)
     call = one.run()
-    await one.expect(Done, call, now(one, Approve(is_temporary=True)))
+    await one.expect(Done, call, one.form(Approve(is_temporary=True)))
     await one.expect(Done, call)
     await one.expect(Refused, call)
     await two.expect(PendingApproval, call)
     delete = one.deletion()
     for _ in range(5):
-        await one.expect(Declined, delete, now(one, Decline()))
-    await one.expect(Refused, delete, now(one, Decline()))
-    await two.expect(Declined, delete, now(two, Decline()))
+        await one.expect(Declined, delete, one.form(Decline()))
+    await one.expect(Refused, delete, one.form(Decline()))
+    await two.expect(Declined, delete, two.form(Decline()))
     one.clock.pass_(601)
     two.clock.pass_(601)
     for number in range(MOST_WAITING):

@@ -9,7 +9,7 @@ from support.decisions import moved
 from support.stores import NOW, grant
 from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
@@ -54,7 +54,7 @@ async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeySe
     await shared.expect(Done, ListCustomers())
     await shared.expect(Done, GetOverview())
     for call in (CreateCustomer(name="Umbrella"), shared.deletion()):
-        for form in (None, FormNow(yes, shared.clock)):
+        for form in (None, shared.form()):
             refused = await shared.expect(LedgerLost, call, form)
             assert refused.data()["outcome"] == "refused"
             assert "Nothing was sent." in str(refused)
@@ -90,13 +90,13 @@ async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer
         await ledger.open(grant())
         await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
         proxy.lose, proxy.hang_up = b"state\r\n$4\r\nused", True
-        await world.expect(LedgerLost, call, FormNow(yes, world.clock))
+        await world.expect(LedgerLost, call, world.form())
         assert proxy.lost == 1
         proxy.lose = None
         assert await world.burnt() == 1
         assert world.changes == []
         await world.expect(PendingApproval, call)
-        await world.expect(Done, call, FormNow(yes, world.clock))
+        await world.expect(Done, call, world.form())
         assert len(world.changes) == 1
         await ledger.aclose()
         world.close()

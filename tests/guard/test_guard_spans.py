@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.world import FormLater, FormNow, World, yes
+from support.world import FormLater, World
 
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline, PendingForm
@@ -51,7 +51,7 @@ def world(spans: Spans, tmp_path: Path) -> Generator[World]:
 
 
 async def test_span_of_an_approved_call_names_the_approver(spans: Spans, world: World) -> None:
-    await world.expect(Done, world.deletion(), FormNow(yes, world.clock))
+    await world.expect(Done, world.deletion(), world.form())
     facts = spans.of("guard", "delete_customer")
     assert facts == {
         "operation": "delete_customer",
@@ -82,14 +82,14 @@ async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) ->
 
 
 async def test_span_of_a_decline_has_no_consent(spans: Spans, world: World) -> None:
-    await world.expect(Declined, world.deletion(), FormNow(lambda _: Decline(), world.clock))
+    await world.expect(Declined, world.deletion(), world.form(Decline()))
     assert "approved_by" not in spans.of("guard", "delete_customer")
 
 
 async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, world: World) -> None:
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
     call = parse(TOOLS, "apply_changes", {"changes": changes}).call
-    await world.expect(Done, call, FormNow(yes, world.clock))
+    await world.expect(Done, call, world.form())
     assert spans.of("guard", "apply_changes")["calls"] == 2
     inner = [facts for kind, about, facts in spans.ended if (kind, about) == ("guard", "create_customer")]
     assert [(facts["effect"], facts["rule"], facts["outcome"]) for facts in inner] == [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.decisions import allowed
 from support.faulty_sandbox import FaultMoment, Reset
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -38,7 +38,7 @@ async def test_update_is_journalled_with_the_whole_state_before(world: World, ju
     before = row(world, "customers", "Katana")
     admin = "a@example.com" if judged_first else None
     call = UpdateCustomer(customer_id=before["id"], plan="Free", admin_email=admin)
-    assert isinstance(await world.dispatch(call, Caller("ana", FormNow(yes, world.clock))), Done)
+    assert isinstance(await world.dispatch(call, Caller("ana", world.form())), Done)
     kept = await newest(world)
     assert kept.id.startswith("chg_")
     assert (kept.principal, kept.account, kept.tool) == ("ana", "test", "update_customer")
@@ -76,7 +76,7 @@ async def test_journal_prefers_the_response_over_the_request(world: World, monke
 
 async def test_deletion_is_journalled_with_the_state_before(world: World) -> None:
     before = row(world, "customers", "Globex Exports")
-    await world.expect(Done, DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock))
+    await world.expect(Done, DeleteCustomer(customer_id=before["id"]), world.form())
     kept = await newest(world)
     assert (kept.target, kept.name, kept.sent, kept.outcome) == (before["id"], "Globex Exports", {}, "done")
     assert kept.before is not None
@@ -85,7 +85,7 @@ async def test_deletion_is_journalled_with_the_state_before(world: World) -> Non
 
 async def test_secret_is_journalled_without_its_value(world: World) -> None:
     call = CreateSecret(name="TOKEN", value="hunter2")
-    await world.expect(Done, call, FormNow(yes, world.clock))
+    await world.expect(Done, call, world.form())
     kept = await newest(world)
     assert (kept.tool, kept.name, kept.sent["name"]) == ("create_secret", "TOKEN", "TOKEN")
     assert "hunter2" not in repr(kept)
@@ -93,7 +93,7 @@ async def test_secret_is_journalled_without_its_value(world: World) -> None:
 
 async def test_failed_change_is_journalled_and_repeatable(world: World) -> None:
     for _ in range(2):
-        await world.expect(Conflict, CreateCustomer(name="Katana"), FormNow(yes, world.clock))
+        await world.expect(Conflict, CreateCustomer(name="Katana"), world.form())
         assert (await newest(world)).outcome == "conflict"
         assert (await newest(world)).target is None
 
@@ -151,7 +151,7 @@ async def test_deletion_is_journalled_by_its_target_before_it_is_sent(
 
     monkeypatch.setattr(world.ledger, "begin", seen)
     before = row(world, "customers", "Globex Exports")
-    await world.expect(Done, DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock))
+    await world.expect(Done, DeleteCustomer(customer_id=before["id"]), world.form())
     assert [(change.target, change.call, change.unsettled_until, change.outcome) for change in begun] == [
         (before["id"], "", 0.0, BEGUN)
     ]
@@ -220,7 +220,7 @@ async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: py
         return await begin(change)
 
     monkeypatch.setattr(world.ledger, "begin", noted)
-    await world.expect(Done, AiChat(message="Hello"), FormNow(yes, world.clock))
+    await world.expect(Done, AiChat(message="Hello"), world.form())
     assert [change.unsettled_until - change.at for change in begun] == [300 + 600]
 
 

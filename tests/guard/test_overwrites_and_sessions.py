@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.faulty_sandbox import FaultMoment, Reset, Status
 from support.values import not_none
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
@@ -71,7 +71,7 @@ async def test_taken_slug_is_shown_as_an_update(world: World) -> None:
 )
 async def test_slug_counts_as_taken_if_the_list_cannot_be_read(world: World, call: Tool[Any], path: str) -> None:
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
-    form = FormNow(lambda _: Decline(), world.clock)
+    form = world.form(Decline())
     await world.expect(Declined, call, form)
     assert "Its name or slug may be taken: Fastn may overwrite something." in form.asked[0].text
     assert world.changes == []
@@ -199,7 +199,7 @@ def test_undo_of_an_overwrite_restores_instead_of_deleting() -> None:
 
 
 async def test_approval_is_void_once_the_ai_asks_something_else(world: World) -> None:
-    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
+    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), world.form())
     session = str(asked.result.model_dump()["session_id"])
     answer = AiChat(message="approve", session_id=session)
     await approved_outside(world, answer)
@@ -211,17 +211,17 @@ async def test_approval_is_void_once_the_ai_asks_something_else(world: World) ->
 
 
 async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
-    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
+    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), world.form())
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
-    await world.expect(UnknownOutcome, answer, FormNow(yes, world.clock))
-    form = FormNow(lambda _: Decline(), world.clock)
+    await world.expect(UnknownOutcome, answer, world.form())
+    form = world.form(Decline())
     await world.expect(Declined, answer.model_copy(update={"message": "approve"}), form)
     assert "seen no answer" in form.asked[0].text
 
 
 async def test_pending_actions_are_shown_with_the_next_message(world: World) -> None:
-    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
+    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), world.form())
     reply = asked.result.model_dump()
     evaluation = await world.evaluator.evaluate_call(
         AiChat(message="approve", session_id=str(reply["session_id"])), "local"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support.values import not_none
-from support.world import FormNow, World, yes
+from support.world import FormNow, World
 
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
 from fastn_mcp.guard.approved_call import Approval
@@ -143,7 +143,7 @@ def admin(world: World, email: str) -> UpdateCustomer:
 
 
 async def approved_by(world: World, call: Any, form: FormNow | None = None) -> str:
-    outcome = await world.call(call, form or FormNow(yes, world.clock))
+    outcome = await world.call(call, form or world.form())
     assert isinstance(outcome, Done), outcome
     assert outcome.change is not None
     (kept,) = await world.ledger.changes("test", 1, 1e12)

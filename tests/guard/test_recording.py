@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from support import stores
 from support.decisions import allowed
 from support.stores import grant
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
@@ -54,7 +54,7 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
     world.client.send = slow  # type: ignore[method-assign, assignment]
     await world.call(CreateCustomer(name="Initech", plan="Free"))
     globex = world.id_of("customers", "Globex Exports")
-    await world.call(DeleteCustomer(customer_id=globex), FormNow(yes, world.clock))
+    await world.call(DeleteCustomer(customer_id=globex), world.form())
     await world.call(CreateCustomer(name="Initech"))
     write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "approved_by": "policy"}
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
@@ -91,8 +91,8 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
 
 
 async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
-    await world.call(CreateSecret(name="TOKEN", value="hunter2"), FormNow(lambda _: Decline("not\nnow"), world.clock))
-    await world.call(DeleteCustomer(customer_id="gone"), FormNow(yes, world.clock))
+    await world.call(CreateSecret(name="TOKEN", value="hunter2"), world.form(Decline("not\nnow")))
+    await world.call(DeleteCustomer(customer_id="gone"), world.form())
     secret: JsonValue = {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
     assert recorded(world) == [
         entry(
@@ -129,7 +129,7 @@ async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
 async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> None:
     katana = world.id_of("customers", "Katana")
     change: JsonValue = {"tool": "delete_customer", "arguments": {"customer_id": katana}}
-    await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
+    await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, world.form())
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     assert recorded(world) == [
         entry("asked", "apply_changes", arguments={"changes": [change]}, grant="t2", **typed),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.decisions import moved
 from support.values import not_none
-from support.world import Clock, FormLater, FormNow, World, yes
+from support.world import Clock, FormLater, FormNow, World
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
@@ -113,7 +113,7 @@ async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(wor
 
 
 async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world: World) -> None:
-    answer = await world.expect(PendingApproval, world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
+    answer = await world.expect(PendingApproval, world.run(), world.form(NoAnswer("closed"), 30))
     request = await world.open_request()
     assert answer.where == "No person answered: closed. It lies on the desk."
     assert world.desk.shown == [request.id]
@@ -122,12 +122,12 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(world
 
 
 async def test_form_that_outlives_its_request_is_not_used_for_a_while(world: World) -> None:
-    answer = await world.expect(PendingApproval, world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
+    answer = await world.expect(PendingApproval, world.run(), world.form(NoAnswer("closed"), 600))
     assert answer.where == "No person answered: closed. It lies on the desk."
     request = await world.open_request()
     assert (request.principal, request.expires) == ("local", world.timestamp + 600)
     assert answer.preview.stored() == request.preview
-    form = FormNow(yes, world.clock)
+    form = world.form()
     await world.expect(PendingApproval, world.deletion(), form)
     assert form.asked == []
 
@@ -152,7 +152,7 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
 
 async def test_refusal_after_a_decline_includes_its_note(world: World) -> None:
     for note in ("after the release", ""):
-        answer = await world.call(world.run(), FormNow(lambda _: Decline(note), world.clock))  # noqa: B023 - called at once
+        answer = await world.call(world.run(), world.form(Decline(note)))
         assert told(answer) == (
             "A person declined this call.",
             "Do not repeat it; ask what to do instead.",
@@ -173,9 +173,7 @@ async def test_form_that_ends_late_without_another_channel_is_refused(world: Wor
     world.desk = None
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     for seconds in (600, 30):
-        what, next_step, facts = told(
-            await world.call(world.run(), FormNow(lambda _: NoAnswer("closed"), world.clock, seconds))
-        )
+        what, next_step, facts = told(await world.call(world.run(), world.form(NoAnswer("closed"), seconds)))
         assert what == "No person answered: closed. run_workflow needs the approval of a person."
         assert next_step == "Use a client that shows forms, or a terminal: fastn-mcp call run_workflow"
         assert facts["preview"]["target"]["name"] == "process-new-orders"
@@ -202,7 +200,7 @@ async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(world: Wo
     await world.expect(Done, call, FormLater(submitted=(asking.form.request, Approve())))
     once = len(world.sandbox.requests) - reads
     reads = len(world.sandbox.requests)
-    await world.expect(Done, call, FormNow(yes, world.clock))
+    await world.expect(Done, call, world.form())
     # A form within the call: the last runs are read for it, and the time that passed makes its evaluation stale.
     assert len(world.sandbox.requests) - reads == 2 * once
 
@@ -232,7 +230,7 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(wo
 
 async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n')
-    what, next_step, facts = told(await world.call(world.deletion(), FormNow(yes, world.clock)))
+    what, next_step, facts = told(await world.call(world.deletion(), world.form()))
     rule = "policy.toml line 1: rule delete_*"
     assert what == f"delete_customer needs two people ({rule}), and this server cannot tell people apart."
     assert next_step == "The operator can set up a webhook with approvers; or a person does it in the dashboard."
@@ -303,10 +301,10 @@ async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
 async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
-    await world.expect(Done, DeleteSecret(secret_id=first), FormNow(yes, world.clock))
+    await world.expect(Done, DeleteSecret(secret_id=first), world.form())
     free = world.clock.at + timedelta(seconds=90)
     world.clock.pass_(80)
-    form = FormNow(yes, world.clock)
+    form = world.form()
     what, next_step, facts = told(await world.call(DeleteSecret(secret_id=second), form))
     assert form.asked == []
     assert (what, next_step, facts) == (

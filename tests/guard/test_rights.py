@@ -1,7 +1,7 @@
 """A sign-in bounds what its caller may do, call by call, whatever the policy allows."""
 
 import pytest
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import FastnError
@@ -40,7 +40,7 @@ async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
 
 async def test_call_without_its_scope_requests_no_approval(world: World) -> None:
     """Reads need their scope as well."""
-    form = FormNow(yes, world.clock)
+    form = world.form()
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     with pytest.raises(InsufficientScope):
         await world.dispatch(DeleteCustomer(customer_id=row.id), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
@@ -50,7 +50,7 @@ async def test_call_without_its_scope_requests_no_approval(world: World) -> None
 
 
 async def test_scope_follows_the_effect_of_the_call(world: World) -> None:
-    writer = Caller("iss|anna", FormNow(yes, world.clock), Rights(frozenset({WRITE})))
+    writer = Caller("iss|anna", world.form(), Rights(frozenset({WRITE})))
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     call = UpdateCustomer(customer_id=row.id, extra={"admins": ["eve@evil.example"]})
     with pytest.raises(InsufficientScope, match=f"update_customer needs the scope {ADMIN}"):

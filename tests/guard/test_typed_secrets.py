@@ -9,7 +9,7 @@ import anyio
 import pytest
 from pydantic import JsonValue
 from support.values import not_none
-from support.world import Call, Clock, FormLater, FormNow, World, yes
+from support.world import Call, Clock, FormLater, FormNow, World
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
@@ -90,7 +90,7 @@ def test_every_secret_argument_can_be_typed() -> None:
 async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_path: Path, mode: Any, case: Case) -> None:
     world = World(tmp_path, Policy(mode))
     call = case.call(world)
-    forms = FormNow(yes, world.clock), FormLater()
+    forms = world.form(), FormLater()
     for form in forms:
         asked = await world.expect(PendingApproval, call, form)
         assert f"A person types the {case.argument} outside of the client. It lies on the desk." in asked.where or (
@@ -156,7 +156,7 @@ async def test_typed_value_belongs_to_one_request_and_ends_with_it(world: World)
 async def test_value_in_the_call_needs_an_approval(world: World) -> None:
     call = CreateSecret(name="A", value="given")
     assert call.person_types is None
-    await world.expect(Done, call, FormNow(yes, world.clock))
+    await world.expect(Done, call, world.form())
 
 
 @each_tool

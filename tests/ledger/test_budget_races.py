@@ -354,7 +354,7 @@ async def test_rate_of_deletions_is_of_one_account(tmp_path: Path, ledger: Ledge
     for key in ("one key", "another"):
         (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0), key)
         first, second = await deletions(tmp_path, 2)
-        form = FormNow(yes, world.clock)
+        form = world.form()
         await world.expect(Done, first, form)
         refused = await world.call(second, form)
         assert isinstance(refused, Refused)

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from support.faulty_sandbox import FaultMoment, Reset
-from support.world import FormNow, World, policy_from, yes
+from support.world import World, policy_from
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.build.composition import plan_account_of, policy_of
@@ -476,7 +476,7 @@ async def test_plan_for_two_deletions_allows_exactly_these(desk: Desk, tmp_path:
     first, second, third, *_ = await customers(probe)
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
     world = unattended(tmp_path, plan)
-    person = FormNow(yes, world.clock)
+    person = world.form()
     outcomes: list[Any] = []
 
     async def attempt(key: str) -> None:
@@ -534,7 +534,7 @@ async def test_uncovered_call_is_refused_with_the_entry_that_would_allow_it(tmp_
 )
 async def test_unattended_mode_never_requests_an_approval(tmp_path: Path, call: Any) -> None:
     world = unattended(tmp_path, None)
-    person = FormNow(yes, world.clock)
+    person = world.form()
     await world.expect(Refused, call, person)
     assert (person.asked, world.desk.shown, world.changes) == ([], [], [])
 
@@ -589,7 +589,7 @@ async def test_plan_replaces_approvals_in_guarded_mode(desk: Desk, tmp_path: Pat
     first, second, *_ = await customers(world)
     plan = desk.write(allow("delete_customer", first)).read()
     guarded = World(tmp_path, Policy("guarded", None, plan))
-    person = FormNow(yes, guarded.clock)
+    person = guarded.form()
     await guarded.expect(Done, DeleteCustomer(customer_id=first), person)
     assert person.asked == []
     await guarded.expect(Done, DeleteCustomer(customer_id=second), person)

@@ -205,6 +205,10 @@ class World:
         except FastnError as error:
             return error
 
+    def form(self, answer: Said | Callable[[ApprovalForm], Said] = yes, seconds: float = 5.0) -> FormNow:
+        """Return a form that a person answers after so many seconds."""
+        return FormNow(answer if callable(answer) else lambda _: answer, self.clock, seconds)
+
     async def expect(self, outcome: type[T], call: Tool[Any], form: FormNow | FormLater | None = None) -> T:
         """Make a call that ends with this kind of result or error."""
         actual = await self.call(call, form)
