@@ -117,7 +117,7 @@ async def test_further_facts_are_not_waited_for_for_long(world: World, monkeypat
         await anyio.sleep_forever()
 
     monkeypatch.setattr(module, "outlook_of", stuck)
-    monkeypatch.setattr(module, "_DESCRIBING", 0.0)
+    monkeypatch.setattr(module, "_MAX_DESCRIPTION_SECONDS", 0.0)
     (call,) = runs(world, 1).inner_calls
     found = await evaluation(world, Batch(call, (call,)))  # pyright: ignore[reportArgumentType]
     assert "notes" not in found.preview.data()
