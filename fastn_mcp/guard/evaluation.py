@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 _MAX_DESCRIBED = 10
 """Maximum number of calls of a list for which further facts are read."""
 
-_MAX_DESCRIBING = 10.0
+_MAX_DESCRIPTION_SECONDS = 10.0
 """Maximum time for reading them in seconds."""
 
 
@@ -175,7 +175,7 @@ class Evaluator:
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
         calls, now = dict(evaluation.calls), self._system.now()
-        with anyio.move_on_after(_MAX_DESCRIBING):
+        with anyio.move_on_after(_MAX_DESCRIPTION_SECONDS):
             for number, one in list(calls.items())[:_MAX_DESCRIBED]:
                 if one.preview is not None and one.reads is not None:
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)

@@ -220,11 +220,6 @@ class Guard:
         channel = self._approvals.channel
         return self.evaluator.policy.asks and not (channel is not None and channel.capabilities.notifies)
 
-    @property
-    def approval_lifetime(self) -> float:
-        """Seconds until an approval request expires; the approved call has to be made in that time."""
-        return self.evaluator.policy.approval_lifetime
-
     async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
         """Return the calls that an earlier request made for the same list. They are not sent again."""
         if not batch.is_list:

@@ -53,7 +53,7 @@ def connector(
     events: Iterable[str],
     when: datetime,
 ) -> Row:
-    """Return the row of a managed REST connector."""
+    """Return the row of a managed REST connector. A parameter for each column of the tables of examples."""
     row = new_connector(state, name, slug, f"{name} for workflows.", auth)
     (method,) = row["authMethods"]
     method["config"] = None

@@ -135,7 +135,7 @@ def _run(
     error: Row | None = None,
     payload: Row | None = None,
 ) -> Row:
-    """Return a past run for the customer with this id."""
+    """Return a past run for the customer with this id. A parameter for each column of the tables of examples."""
     return ended_run(
         state.short_id("exec"), workflow, begun, duration, by, error, endOrgId=customer, input=payload or {}
     )

@@ -172,7 +172,7 @@ def build(
 ) -> Server[Any]:
     """Build the server of one account, which serves every request from it."""
     resolve = single_account(AccountContext(dispatch, tools, account))
-    return build_for(resolve, dispatch.guard.approval_lifetime, state_secrets)
+    return build_for(resolve, dispatch.guard.evaluator.policy.approval_lifetime, state_secrets)
 
 
 def build_for(

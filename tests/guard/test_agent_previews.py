@@ -115,7 +115,7 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
         await anyio.sleep_forever()
 
     monkeypatch.setattr(module, "outlook_of", stuck)
-    monkeypatch.setattr(module, "_DESCRIBING", 0.0)
+    monkeypatch.setattr(module, "_MAX_DESCRIPTION_SECONDS", 0.0)
     (call,) = runs(world, 1).inner_calls
     found = await evaluation(world, Batch(call, (call,)))  # pyright: ignore[reportArgumentType]
     assert "notes" not in found.preview.data()

@@ -170,7 +170,7 @@ class Approvals:
             await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
         elif self.channel is not None and covers(earlier, evaluation.calls):
             evaluation = await self._evaluator.describe(evaluation)
-            return await self._announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+            return await _announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
         else:
             await self._ledger.void(earlier.id, RequestState.STALE, now)
             why_no_form = "The target has changed since it was asked. "
@@ -207,15 +207,7 @@ class Approvals:
                 f"{by_variable} person makes the call at a terminal: fastn-mcp call {tool}",
             )
         request = await self._open(evaluation, caller, out_of_band=True)
-        return await self._announce(channel, request, evaluation, why)
-
-    async def _announce(
-        self, channel: ApprovalChannel, request: ApprovalRequest, evaluation: Evaluation, why: str
-    ) -> PendingApproval:
-        announced = await channel.announce(request)
-        needs_link = announced.url is not None and not announced.is_in_view
-        where = why + announced.where
-        return PendingApproval(request.id, evaluation.preview, where, request.expires, announced.url, needs_link)
+        return await _announce(channel, request, evaluation, why)
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
@@ -304,10 +296,19 @@ class Approvals:
         else:
             moved = await self._ledger.offer(request.id, now + self._evaluator.policy.approval_lifetime)
             if moved is not None:
-                return await self._announce(self.channel, moved, evaluation, why)
+                return await _announce(self.channel, moved, evaluation, why)
         if moved is None and now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
+
+
+async def _announce(
+    channel: ApprovalChannel, request: ApprovalRequest, evaluation: Evaluation, why: str
+) -> PendingApproval:
+    announced = await channel.announce(request)
+    needs_link = announced.url is not None and not announced.is_in_view
+    where = why + announced.where
+    return PendingApproval(request.id, evaluation.preview, where, request.expires, announced.url, needs_link)
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:

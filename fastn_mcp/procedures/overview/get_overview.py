@@ -50,7 +50,7 @@ READS: Mapping[Subject, tuple[str, ...]] = {
 FEW = 3
 """Number of rows of each finding in the overview of the whole account, and at least on one subject."""
 
-_MOST, _MOST_WORKFLOWS = 30, 12
+_MAX_ROWS, _MAX_WORKFLOWS = 30, 12
 """Maximum number of rows of a finding in an answer, and of failing workflows, whose runs are counted one by one."""
 
 _ROOM = 7_000
@@ -116,7 +116,7 @@ def _page(
     parts = list(zip(findings, rows, starts, strict=False))
     entries = [finding.data(of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
     room = 0 if about is None else _ROOM - len(to_json(entries))
-    most = _MOST_WORKFLOWS if about == "runs" else _MOST
+    most = _MAX_WORKFLOWS if about == "runs" else _MAX_ROWS
     for number, (_, of, start) in enumerate(parts):
         while ends[number] < min(len(of), start + most):
             room -= len(to_json(of[ends[number]]))
