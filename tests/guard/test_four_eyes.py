@@ -157,7 +157,7 @@ async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path)
     world.close()
 
 
-async def test_four_eyes_approval_of_a_missing_target_is_void(world: WebhookWorld) -> None:
+async def test_four_eyes_approval_of_a_changed_target_is_void(world: WebhookWorld) -> None:
     call = world.deletion()
     question = await asked(world, call)
     for signer in (world.dana, world.kim):

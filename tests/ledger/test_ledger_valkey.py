@@ -181,7 +181,7 @@ async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, ha
         assert proxy.lost == 1
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             assert not_none(await another.find("g1")).state is RequestState.USED
-            assert not await moved(another, "g1", ASKABLE, RequestState.USED, NOW)
+            assert await another.use("g1", 1, NOW) is None
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
@@ -291,7 +291,7 @@ async def test_forgotten_approval_cannot_be_used(own: ValkeyServer) -> None:
             except LedgerLost:
                 await anyio.sleep(0.02)
         assert found is None
-        assert not await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
+        assert await ledger.use("g1", 1, NOW) is None
         assert await ledger.latest("call of g1", NOW) is None
         await ledger.open(grant("g2"))
         assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
