@@ -54,7 +54,7 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
     operation = tools.get(name)
     if operation is None:
         if name in TOOLS:
-            raise _switched_off(name)
+            raise _disabled(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, tools)}.", "See tools/list.")
     fields = dict(arguments)
     dry_run = DRY_RUN in fields and operation.previews() and fields.pop(DRY_RUN)
@@ -74,7 +74,7 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
         raise NotSent(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
     for number, part in enumerate(call.inner_calls, 1):
         if part.tool_name() not in tools:
-            raise _switched_off(f"Call {number}: {part.tool_name()}")
+            raise _disabled(f"Call {number}: {part.tool_name()}")
     return _previewed(tools, call) if isinstance(call, PreviewChange) else ParsedCall(call, dry_run)
 
 
@@ -91,7 +91,7 @@ def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
         raise NotSent(error.what, "Name a tool that changes something.") from None
 
 
-def _switched_off(tool: str) -> NotSent:
+def _disabled(tool: str) -> NotSent:
     by = "by read-only mode, toolsets, tools or exclude_tools"
     return NotSent(f"{tool} is disabled here, {by}.", "Only a person can change that.")
 

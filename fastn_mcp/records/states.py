@@ -12,7 +12,7 @@ from fastn_mcp.records.rows import Row, number, objects, short, text, timestamp,
 
 
 class State(Enum):
-    """State of a resource, as far as its row tells."""
+    """State of a resource, as far as its row tells. The value is the word that users read, the same for every kind."""
 
     LIVE = "live"
     """A workflow that runs, a connection that works, a trigger that fires."""

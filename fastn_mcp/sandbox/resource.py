@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
+from fastn_mcp.errors import nearest
+from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
 from fastn_mcp.sandbox.behaviour import conflict, invalid, not_found
 from fastn_mcp.sandbox.paging import Rows, select
 from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, record, slug_of, stamp
@@ -71,7 +73,9 @@ ENDPOINTS: dict[AnyOperation, SandboxEndpoint] = {}
 
 
 def endpoint(operation: AnyOperation, permission: str | None) -> Callable[[_H], _H]:
-    """Register the handler of an operation."""
+    """Register the handler of an operation. Raises `ValueError` for a permission that Fastn does not have."""
+    if permission is not None and permission not in ALL | {OWNERS_ONLY}:
+        raise ValueError(f"{operation.tool_name()}: unknown permission {permission!r}{nearest(permission, ALL)}")
 
     def register(handler: _H) -> _H:
         ENDPOINTS[operation] = SandboxEndpoint(handler, permission)

@@ -211,12 +211,12 @@ def build_for(
     server.extensions[APPS] = {}
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
+    # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
     sealing = (
         RequestStateSecurity(keys=list(state_secrets), ttl=lifetime)
         if state_secrets
         else RequestStateSecurity.ephemeral(ttl=lifetime)
     )
-    # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
     # In place of the SDK's only default, whose spans hold text of clients and of errors. `telemetry` adds its own.
     server.middleware[:] = [RequestStateBoundary(sealing, default_audience=NAME)]
     return server

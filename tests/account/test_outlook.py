@@ -10,6 +10,7 @@ from support.world import World
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.records.states import State
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT
@@ -48,7 +49,7 @@ async def test_run_names_its_environment(world: World) -> None:
     ("slug", "note"),
     [
         ("sync_tiktok_settlements_cin7", "It was never published: Fastn refuses to run it."),
-        ("orders-backfill", "It is switched off: its triggers do not start it, but this call may."),
+        ("orders-backfill", f"It is {State.OFF.value}: its triggers do not start it, but this call may."),
     ],
 )
 async def test_run_of_a_draft_or_an_inactive_workflow_says_so(world: World, slug: str, note: str) -> None:

@@ -237,7 +237,7 @@ async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
         assert shown["problem"]
     for row in (await account.rows(ListWorkflows(status="inactive")))[:2]:
         diagnosis = await account.call(Diagnose(workflow_id=str(row["id"]), hours=HOURS))
-        assert "the workflow is switched off: no trigger starts it, and run_workflow still does" in diagnosis[
+        assert f"the workflow is {State.OFF.value}: no trigger starts it, and run_workflow still does" in diagnosis[
             "verdict"
         ].replace("The w", "the w")
     broken = [row for row in account.world.sandbox.state.all("connections") if connection_state(row) is State.BROKEN]

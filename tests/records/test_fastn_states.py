@@ -179,7 +179,7 @@ class Account:
         found = await self.call(Diagnose(workflow_id="wf_0"))
         state = self.expected["workflows"][0][1]
         assert ("never published" in found["verdict"]) == (state is DRAFT)
-        assert ("the workflow is switched off" in found["verdict"]) == (state is OFF)
+        assert (f"the workflow is {OFF.value}" in found["verdict"]) == (state is OFF)
         tools = Counter(trigger.get("next", {}).get("tool") for trigger in found["triggers"])
         assert tools["update_trigger"] == self.count("triggers", OFF)
         assert tools["get_trigger"] == self.count("triggers", BROKEN)

@@ -10,9 +10,9 @@ from support.direct_sandbox import Clock, Fastn
 from support.faulty_sandbox import FaultySandbox
 from support.sensible_calls import SLACK, sensible
 
-from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
-from fastn_mcp.sandbox.resource import ENDPOINTS
+from fastn_mcp.sandbox.resource import ENDPOINTS, endpoint
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
+from fastn_mcp.tools.triggers import ListTriggers
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -28,10 +28,14 @@ def test_every_operation_is_parsed_and_answered(fastn: Fastn, name: str) -> None
         call.result(answer.data)
 
 
-def test_every_operation_has_a_route_and_a_permission() -> None:
+def test_every_operation_has_an_endpoint() -> None:
     """An operation added to the catalogue cannot be forgotten here."""
     assert set(ENDPOINTS) == set(CATALOG)
-    assert {endpoint.permission for endpoint in ENDPOINTS.values() if endpoint.permission} <= ALL | {OWNERS_ONLY}
+
+
+def test_endpoint_with_an_unknown_permission_is_rejected() -> None:
+    with pytest.raises(ValueError, match="list_triggers: unknown permission 'event:read'"):
+        endpoint(ListTriggers, "event:read")
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -200,7 +200,7 @@ def create_workflow(facts: Facts) -> Sentences:
 def create_trigger(facts: Facts) -> Sentences:
     given = facts.given
     is_off = _state(facts, given) is State.OFF
-    first = f"Create trigger {facts.name}{', switched off' if is_off else ''}: {_starts(facts)} {_when(given)}."
+    first = f"Create trigger {facts.name}{f', {State.OFF.value}' if is_off else ''}: {_starts(facts)} {_when(given)}."
     then = (
         "It does not fire until it is switched on. It can be deleted again." if is_off
         else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."

@@ -101,7 +101,7 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     for key in workflows:
         if blocked := evidence.setup(key).blocked:
             name = "the workflow" if len(workflows) == 1 else f'"{_workflow(evidence, key)}"'
-            reasons.append(f"{name} is {blocked}" if blocked.startswith(State.OFF.value) else f"{name} was {blocked}")
+            reasons.append(f"{name} {blocked}")
     if subject.trigger is not None and not workflows:
         reasons.append("the trigger starts no workflow")
     if not evidence.counts.failures and subject.customer:

@@ -21,7 +21,7 @@ class WorkflowSetup:
     apps: tuple[str, ...]
     """Slugs or ids of the connectors in its manifest."""
     blocked: str
-    """What its state prevents; empty if nothing."""
+    """Predicate that says what its state prevents, for example `is …`; empty if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,11 @@ class PartState:
 
 
 _BLOCKED = {
-    State.DRAFT: f"{State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes "
-    "it in the dashboard",
-    State.OFF: f"{State.OFF.value}: no trigger starts it, and run_workflow still does",
+    State.DRAFT: (
+        f"was {State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes "
+        "it in the dashboard"
+    ),
+    State.OFF: f"is {State.OFF.value}: no trigger starts it, and run_workflow still does",
 }
 
 
@@ -72,7 +74,7 @@ def _app(entry: JsonValue) -> str:
 _PROBLEMS = {
     "FAILED": "authorisation revoked, or no longer fits",
     "EXPIRED": "credentials could not be renewed",
-    "INACTIVE": "switched off",
+    "INACTIVE": State.OFF.value,
 }
 
 
