@@ -54,7 +54,6 @@ def test_facts_are_copied() -> None:
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) -> None:
-    """Whether anything was sent or changed. Only the base and the start of the program need not."""
     assert kind.__doc__ or kind.__mro__[1].__doc__
     assert kind.outcome.islower()
     if kind in (FastnError, SettingsError, NoKey):

@@ -217,7 +217,6 @@ SINKS: dict[str, Callable[[JsonValue], object]] = {
 @pytest.mark.parametrize("sink", SINKS)
 @given(value=_structures)
 def test_what_one_place_hides_every_place_hides(sink: str, value: JsonValue) -> None:
-    """A secret in any shape, at any depth, comes out nowhere; that something was hidden is said."""
     said = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
     assert CANARY not in said
     assert BASIC not in said
@@ -245,7 +244,6 @@ def test_redaction_leaves_what_it_has_done(value: JsonValue) -> None:
     ],
 )
 def test_redaction_keeps_what_is_no_secret(value: JsonValue) -> None:
-    """Counts, descriptions of fields, addresses and prose stay readable."""
     assert redact(value) == value
     assert safe(value) == value
 
@@ -288,7 +286,6 @@ def _spellings() -> dict[str, str]:
 
 @pytest.mark.parametrize("spelling", _spellings())
 def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
-    """The configured key is hidden however it is written."""
     text = _spellings()[spelling]
     redactor = Redactor([KEY])
     assert redactor.may_stand_in(json.dumps(text).encode())
@@ -425,7 +422,6 @@ def test_text_that_is_not_looked_into_holds_no_secret(text: str) -> None:
 @settings(max_examples=500, deadline=None)
 @given(st.lists(_ROWS, min_size=2, max_size=4), st.integers(1, 3))
 def test_rows_are_redacted_together_as_alone(rows: list[dict[str, JsonValue]], times: int) -> None:
-    """A column that is looked at as a whole hides the same as each of its cells."""
     assert safe(cast(JsonValue, rows * times)) == list(map(safe, rows)) * times
 
 

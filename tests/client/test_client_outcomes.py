@@ -107,7 +107,6 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", TABLE)
 async def test_persistent_fault_has_the_outcome_of_the_table(fault: str, method: str) -> None:
-    """A call is retried only if that is safe, and its error states the exact outcome."""
     step, expected = TABLE[fault]
     requests, outcome, known = expected[method]
     fastn = Fastn(step)
@@ -140,7 +139,6 @@ PASSING = {
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", PASSING)
 async def test_transient_fault_is_retried_if_safe(fault: str, method: str) -> None:
-    """A POST only if nothing was applied, any other method in any case."""
     fastn = Fastn(PASSING[fault], PASSING[fault], reply(200, {"id": "acme", "name": "Acme"}))
     if method == "POST" and fault not in ("connection refused", "429"):
         with pytest.raises(FastnError, match="may or may not"):
@@ -182,7 +180,6 @@ async def test_retried_write_stays_unknown_after_a_rejection(method: str, then: 
 
 
 async def test_retried_read_has_the_error_of_its_last_attempt() -> None:
-    """A read changes nothing, so its last response is the answer."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(503), reply(403, {"message": "no"}))).send(CALLS["GET"])
     assert (caught.value.outcome, caught.value.facts) == ("forbidden", {"fastn": {"status": 403, "message": "no"}})

@@ -16,7 +16,6 @@ READ = GetCustomer(customer_id="a")
 
 @pytest.mark.anyio
 async def test_retries_during_an_outage_are_bounded() -> None:
-    """The retries of one key are bounded; every first attempt is sent."""
     fastn = Fastn(reply(503))
     calling = client(fastn)
     for _ in range(50):

@@ -44,7 +44,6 @@ async def test_resource_is_unwrapped(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("body", [{"id": 1, "data": {"a": 1}}, {"data": [1]}, {"name": "x"}, [{"data": {}}], "x", 7])
 def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
-    """A resource with an id may have a field called data."""
     assert unwrap(body) == body
 
 
@@ -62,7 +61,6 @@ def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
     ],
 )
 async def test_rows_are_read_from_every_shape_of_a_list(body: Any) -> None:
-    """{data}, {items}, {results}, their nesting and bare arrays."""
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert [row.id for row in page.items] == ["a", "b"]
 
@@ -115,7 +113,6 @@ async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes)
 
 
 async def test_fields_of_another_type_are_accepted() -> None:
-    """Nothing breaks where Fastn's responses differ; one odd row does not spoil a page."""
     fastn = Fastn(reply(200, b'{"id": ["no", "id"], "name": 5}'))
     assert (await client(fastn).send(READ)).model_dump(exclude_unset=True) == {"id": ["no", "id"], "name": 5}
 
@@ -151,7 +148,6 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("body", "facts"), SHAPES.values(), ids=SHAPES)
 async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> None:
-    """Fastn's text is in the facts, whatever their shape, and never in our sentences."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(422, body))).send(CreateCustomer(name="Acme"))
     assert caught.value.facts == {"fastn": {"status": 422, **facts}}
@@ -167,7 +163,6 @@ async def test_request_id_is_read_from_its_header() -> None:
 
 
 async def test_rejected_key_names_the_settings_to_check() -> None:
-    """The setting, the host, and the other style of sending the key."""
     for auth, other in (("header", "bearer"), ("bearer", "header")):
         with pytest.raises(FastnError) as caught:
             await client(Fastn(reply(401)), auth=auth).send(READ)
@@ -177,7 +172,6 @@ async def test_rejected_key_names_the_settings_to_check() -> None:
 
 
 async def test_401_of_a_connection_is_not_about_the_key() -> None:
-    """The API key is not blamed for the credentials of a connection."""
     with pytest.raises(FastnError, match="the API key is fine") as caught:
         await client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
     assert "list_connections" in caught.value.next_step
@@ -249,7 +243,6 @@ ECHOES: dict[str, Any] = {
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503, 302, 418])
 @pytest.mark.parametrize("body", ECHOES.values(), ids=ECHOES)
 async def test_echoed_key_is_redacted_in_errors_and_results(status: int, body: Any) -> None:
-    """Neither the text nor the data holds the key."""
     answer = reply(status, body, {"X-Request-Id": KEY, "Retry-After": "60"})
     update_of_it = UpdateCustomer(customer_id="acme", name="A")
     calls: list[Operation[Any]] = [READ, CreateCustomer(name="Acme"), update_of_it, ListCustomers()]
@@ -378,7 +371,6 @@ async def test_ordinary_text_is_not_taken_for_a_mask(text: str) -> None:
 
 
 async def test_merged_update_keeps_big_numbers_exact() -> None:
-    """Nothing changes that was not named, not even in the last digit."""
     stored = b'{"id": "t", "quota": 123456789012345678901, "ratio": 0.1}'
     fastn = Fastn(reply(200, stored), reply(200, {"id": "t"}))
     await client(fastn, update="merge").send(UpdateTrigger(trigger_id="t", name="New"))
@@ -386,7 +378,6 @@ async def test_merged_update_keeps_big_numbers_exact() -> None:
 
 
 async def test_update_of_a_missing_resource_changes_nothing() -> None:
-    """A first 404 is not_found, and nothing is written."""
     fastn = Fastn(reply(404))
     with pytest.raises(FastnError, match="No customer with this id") as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="nobody", name="New"))
@@ -416,7 +407,6 @@ async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -
 
 
 async def test_hostile_id_is_not_sent() -> None:
-    """Refused by the name of the argument, before a request exists."""
     fastn = Fastn(reply(200, ACME))
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(DeleteCustomer(customer_id="../api-keys/k1"))
@@ -426,7 +416,6 @@ async def test_hostile_id_is_not_sent() -> None:
 
 
 async def test_account_route_applies_to_its_tool_only() -> None:
-    """Paths are unverified, so they are settings."""
     routes = {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
     fastn = Fastn(reply(200, {"id": "x"}))
     sender = client(fastn, routes=routes)

@@ -58,7 +58,6 @@ async def test_retry_after_date_is_read_by_the_servers_clock() -> None:
 
 @pytest.mark.parametrize("wait", ["16", "900", format_datetime(NOW + timedelta(minutes=5), usegmt=True)])
 async def test_retry_after_over_the_cap_returns_at_once(wait: str) -> None:
-    """Over 15 seconds the call returns with the wait."""
     clock = Clock()
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(429, headers={"Retry-After": wait})), clock).send(READ)
@@ -129,7 +128,6 @@ async def test_reset_is_read_by_the_servers_clock() -> None:
 
 
 async def test_distant_reset_returns_the_next_call_at_once() -> None:
-    """Over the cap the error states the wait, and that nothing was sent."""
     clock = Clock()
     fastn = Fastn(_used_up(RESET + 40))
     sender = client(fastn, clock)
@@ -145,7 +143,6 @@ async def test_distant_reset_returns_the_next_call_at_once() -> None:
     "reset", [RESET - 1, RESET, RESET + 86_401, RESET * 1000, "soon", "", "-5", "1e9", "9" * 13, RESET + 0.5]
 )
 async def test_implausible_reset_is_ignored(reset: object) -> None:
-    """Milliseconds, the past and nonsense are ignored."""
     clock = Clock()
     sender = client(Fastn(_used_up(reset)), clock)
     await sender.send(READ)
@@ -154,7 +151,6 @@ async def test_implausible_reset_is_ignored(reset: object) -> None:
 
 
 async def test_open_limit_delays_no_call() -> None:
-    """Fastn's reference: Remaining."""
     clock = Clock()
     answer = reply(200, {"id": "acme"}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(RESET + 9)})
     sender = client(Fastn(answer), clock)
@@ -208,14 +204,12 @@ async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
 
 
 async def test_ai_calls_have_their_own_deadline() -> None:
-    """300 seconds rather than 60, as they may take minutes."""
     with pytest.raises(FastnError, match="did not answer in time") as caught:
         await client(Silent(), deadline=60.0, ai_deadline=0.02).send(AiChat(message="hi"))
     assert caught.value.outcome == "unknown_outcome"
 
 
 async def test_call_queued_until_the_deadline_was_not_sent() -> None:
-    """Concurrency is limited, and a queued write was certainly not applied."""
     fastn = Silent()
     sender = client(fastn, concurrency=1, deadline=0.05, ai_deadline=5.0)
     async with anyio.create_task_group() as tasks:

@@ -75,7 +75,6 @@ def closed_port() -> int:
 
 
 async def test_refused_connection_names_host_and_port(failure: Failure) -> None:
-    """Nothing listens there."""
     error = await failure(f"http://127.0.0.1:{closed_port()}")
     assert str(error) == "it refuses the connection"
     assert "FASTN_BASE_URL" in error.next_step

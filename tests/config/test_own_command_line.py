@@ -22,7 +22,6 @@ def test_a_line_is_read_by_a_shell_as_it_was_given() -> None:
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
 def test_a_line_shows_no_password_of_a_ledger(platform: str) -> None:
-    """The shell fills it in, and refuses where it has none."""
     url = "valkeys://admin:C4N4RY@ledger.example"
     program = this_program(
         {"FASTN_LEDGER": url, "FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_STATE_SECRET": "C4N4RY" * 6}

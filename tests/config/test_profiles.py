@@ -80,7 +80,6 @@ def refused(
 
 
 def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
-    """Any setting of an account, over what is said for all."""
     settings = load({"profile": "acme"}, ACME, file(BOTH))
     assert (settings.profile, settings.api_key, settings.env) == ("acme", "fsk_live_acme", "live")
     assert (settings.mode, settings.host, settings.tenant_id) == ("guarded", "eu.fastn.example", "t-0")
@@ -89,7 +88,6 @@ def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
 
 
 def test_a_flag_chooses_over_the_environment_and_that_over_the_file(file: Write) -> None:
-    """--profile, FASTN_PROFILE, profile = "..."."""
     three = "".join(f'[profiles.{name}]\napi_key_env = "K"\n' for name in ("a", "b", "c"))
     path = file(f'profile = "c"\n{three}')
     environment = {"K": "k", "FASTN_PROFILE": "b"}
@@ -132,7 +130,6 @@ def test_without_any_profile_the_name_is_a_label(file: Write) -> None:
 
 
 def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
-    """Neither the default profile nor its key reaches it."""
     path = file('profile = "acme"\n' + BOTH)
     flags = {"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}
     settings = resolve(flags, ACME, path, sandbox=True).settings
@@ -171,7 +168,6 @@ def test_the_key_of_the_top_level_is_looked_for_in_the_same_places_after_the_env
 
 
 def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
-    """Whoever changes the address of a profile does not get its key."""
     ring = Kept({"globex at us.fastn.example": "canary"})
     assert load({"profile": "globex"}, {}, file(BOTH), keyring=ring).api_key == "canary"
     with pytest.raises(SettingsError) as caught:
@@ -180,7 +176,6 @@ def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
 
 
 def test_a_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
-    """A profile that was chosen is never used with another account's key."""
     path = file('api_key = "canary"\n[profiles.acme]\n')
     assert "The profile 'acme' has no key for live.fastn.ai." in refused(path, profile="acme")
 

@@ -36,7 +36,6 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path)
 
 
 def test_without_anything_but_a_key_the_defaults_hold() -> None:
-    """The documented host, the documented header, the guarded mode."""
     settings = load({}, KEY, None)
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
     assert settings.host == "live.fastn.ai"
@@ -71,7 +70,6 @@ def test_variables_that_may_be_another_programs_are_left_alone(tmp_path: Path) -
 
 
 def test_every_setting_of_the_environment_is_read() -> None:
-    """The names of the variables are the fields' own."""
     given_values = {
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
@@ -90,7 +88,6 @@ def test_the_key_has_no_flag() -> None:
 
 
 def test_a_missing_key_says_how_to_set_it() -> None:
-    """A missing setting ends with one line that names it and says how."""
     with pytest.raises(SettingsError) as caught:
         load({}, {}, None)
     assert str(caught.value) == (
@@ -324,7 +321,6 @@ def test_https_and_this_machine_are_accepted(url: str) -> None:
      "//h", "h", "file:///etc/passwd", "javascript:1", "https://", "https:///path", "https://[::1", ""],
 )  # fmt: skip
 def test_other_addresses_are_refused(url: str) -> None:
-    """No plain http elsewhere, no credentials, no query, no fragment."""
     with pytest.raises(SettingsError, match="The setting base_url"):
         load({"base_url": url}, KEY, None)
 
@@ -373,7 +369,6 @@ def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_o
 
 
 def test_what_must_stand_in_no_log_is_known() -> None:
-    """The password of the ledger too, as it stands in the URL and as it is meant."""
     settings = load({}, {**KEY, "FASTN_LEDGER": LEDGER, "FASTN_STATE_SECRET": f"{SECRET}, {SECRET[::-1]}"}, None)
     assert {"p%40ssword", "p@ssword", SECRET, SECRET[::-1], "fsk_live_1"} <= set(settings.secrets)
     assert settings.state_secrets == [SECRET, SECRET[::-1]]

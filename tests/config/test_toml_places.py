@@ -104,7 +104,6 @@ documents = st.tuples(pairs, st.lists(pairs, max_size=3)).map(
 
 @given(documents)
 def test_whatever_tomllib_reads_has_its_places(text: str) -> None:
-    """Exactly its keys, each on a line of the text."""
     try:
         read = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -49,7 +49,6 @@ def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str) -> None:
-    """`extra` is what a body may hold besides; `dry_run`, `value_from_env` and what is ours are never sent."""
     operation = OPERATIONS[name]
     route = operation.route
     assert tuple(parameters(name, "path")) == route.parameters

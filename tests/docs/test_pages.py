@@ -19,7 +19,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def kinds() -> Iterator[type[FastnError]]:
-    """All that can go wrong."""
     for found in vars(errors).values():
         if isinstance(found, type) and issubclass(found, FastnError) and "outcome" in vars(found):
             yield found
@@ -41,7 +40,6 @@ def test_every_outcome_has_its_place_in_troubleshooting_and_none_is_made_up() ->
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcome: str) -> None:
-    """The three things of every error, and as the error itself says them."""
     found = re.fullmatch(r"\n(.+?)\n\n\*Sent:\* (.+?)\n\n\*Next:\* .+\n*", SECTIONS[outcome], re.DOTALL)
     assert found is not None
     meaning, sent = found.groups()

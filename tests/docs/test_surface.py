@@ -16,7 +16,6 @@ FILES = surface.wanted(ROOT)
 
 
 def test_each_generated_file_outside_of_the_docs_is_what_the_code_says() -> None:
-    """A file for each tool and no other, the handshake, the manifests and the README."""
     own = {path.relative_to(ROOT).as_posix() for path in FILES if path.parent != ROOT / "tools"}
     assert own == {"README.md", "fastn_mcp/introduction.json", "packaging/bundle/manifest.json", "server.json"}
     names = {path.name for path in FILES if path.parent == ROOT / "tools"}
@@ -32,7 +31,6 @@ def test_a_tools_file_is_the_tool_as_it_goes_over_the_wire() -> None:
 
 
 def test_differing_files_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
-    """An edited file, a missing one and one too many; what is right is left alone."""
     edited, missing, gone, right = (tmp_path / "tools" / f"{name}.json" for name in ("a", "b", "c", "d"))
     files = {edited: "a", missing: "b", right: "d"}
     write.bring_up_to_date(write.differing(tmp_path, files), files)

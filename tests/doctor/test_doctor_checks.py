@@ -67,7 +67,6 @@ def test_every_operation_is_a_read_or_a_write() -> None:
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "get", "TRACE", "CONNECT", ""]), st.booleans())
 async def test_probe_refuses_what_could_change_something(method: str, has_body: bool) -> None:
-    """The only way to Fastn accepts GET and OPTIONS without a body."""
     sent: list[Request] = []
     probe = Probe(_Answering(sent), Clock().system())
     with pytest.raises(NotSent, match="doctor sends no"):
@@ -237,7 +236,6 @@ def test_kind_of_key_is_its_prefix() -> None:
 @pytest.mark.parametrize("envelope", Envelope)
 @pytest.mark.parametrize("paging", [Paging.SILENT, Paging.TOTAL_AND_CURSOR])
 async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, paging: Paging, clock: Clock) -> None:
-    """Other envelopes that are read as well need no action."""
     found = await examine_sandbox(
         FaultySandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock
     )
@@ -273,7 +271,6 @@ def test_renamed_field_can_only_be_the_same_one() -> None:
 
 
 async def test_empty_account_is_fine(clock: Clock) -> None:
-    """No rows are no difference, and checks that need an id are skipped."""
     sandbox = FaultySandbox(clock.now)
     for collection in ("customers", "workflows", "triggers", "executions", "_runs", "secrets"):
         sandbox.state.rows[collection] = {}
@@ -285,7 +282,6 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
 
 
 async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> None:
-    """--toolsets and --read-only hold for doctor too."""
     sandbox = FaultySandbox(clock.now)
     found = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
     assert {heard.tool for heard in sandbox.requests} == {"list_workflows", "get_workflow"}
@@ -302,7 +298,6 @@ MUTE = {
 
 @pytest.mark.parametrize("what", MUTE)
 async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Clock) -> None:
-    """Compared by OPTIONS or skipped, never made."""
     fault, verdict = MUTE[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault)
@@ -313,7 +308,6 @@ async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Cloc
 
 
 async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
-    """Noted as not verified, since no change is made to find out."""
     sandbox = sandbox_in("paths", clock)
     sandbox.faults.add(Status(status=204, method="OPTIONS", times=None))
     found = await examine_sandbox(sandbox, clock)
@@ -326,7 +320,6 @@ async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
 
 
 async def test_method_that_options_does_not_allow_is_reported(clock: Clock) -> None:
-    """A path that exists, and does not accept what we would send."""
     sandbox = FaultySandbox(clock.now, routes={"delete_secret": _moved_route("delete_secret")})
     found = await examine_sandbox(sandbox, clock)
     assert problems_of(found) == {"delete_secret": CheckResult.DIFFERS}

@@ -115,7 +115,6 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
 
 @pytest.mark.parametrize("guise", _EXPECTED)
 def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_path: Path) -> None:
-    """Five guises; with the proposal every check passes, and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
     file = tmp_path / "config.toml"
@@ -139,7 +138,6 @@ def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_pat
 
 
 def test_account_as_declared_is_fine(tmp_path: Path) -> None:
-    """Exit code 0, nothing proposed, and nothing to do."""
     sandbox = sandbox_in("usual")
     with serve_sandbox(sandbox) as port:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))

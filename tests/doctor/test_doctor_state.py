@@ -43,7 +43,6 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
-    """The ledger of a sandbox is one folder deeper. The folders created for it are private too."""
     ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
     assert await ledger.spend("calls", "2026-11-26", 1)
     ledger.close()

@@ -78,7 +78,6 @@ def wrong(checks: Mapping[str, Check]) -> set[str]:
 
 
 def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
-    """Every tenant is checked, not only the first wrong one, and a path stays at the terminal."""
     text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "none.key"')
     found = {check.name: check for check in check_settings(target_of(world_in(tmp_path, text)))}
     assert wrong(found) == {"tenant globex"}
@@ -163,7 +162,6 @@ async def test_settings_of_the_ledger_are_those_of_the_page(
 
 
 async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
-    """Discovery, keys, registration, PKCE, and the client of the page with its secret."""
     found = await by_name(check_provider(target_of(world_in(tmp_path))))
     assert wrong(found) == set()
     assert list(found) == ["issuer", "signing keys", "client registration", "PKCE", "approval client"]
@@ -248,7 +246,6 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
 
 
 async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path) -> None:
-    """The first tenant in the file that matches."""
     world = world_in(tmp_path)
     found = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
     assert wrong(found) == set()
@@ -276,7 +273,6 @@ async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path)
 async def test_wrong_claim_is_named_with_what_is_needed(
     claims: dict[str, Any], names: set[str], words: str, tmp_path: Path
 ) -> None:
-    """What the server would refuse, claim by claim, where it names only the first."""
     world = world_in(tmp_path)
     found = await checked_token(world, world.provider.token(**claims))
     assert wrong(found) == names

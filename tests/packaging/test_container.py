@@ -15,14 +15,12 @@ Instruction = tuple[str, str]
 
 
 def instructions() -> list[Instruction]:
-    """The instructions of the Dockerfile, each on one line."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines()
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line)]
 
 
 def last(name: str) -> str:
-    """What an instruction says in the stage that is shipped."""
     final = max(index for index, (found, _) in enumerate(instructions()) if found == "FROM")
     return next(rest for found, rest in reversed(instructions()[final:]) if found == name)
 
@@ -41,7 +39,6 @@ def test_it_does_not_run_as_root_and_starts_without_a_shell() -> None:
 
 
 def test_it_says_whether_it_is_well() -> None:
-    """By the program itself: the image needs nothing else."""
     options, _, command = last("HEALTHCHECK").partition("CMD ")
     assert "--timeout" in options
     assert json.loads(command) == ["fastn-mcp", "health"]

@@ -145,7 +145,6 @@ def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
     ],
 )
 def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
-    """Eras are not mixed, and nothing is listed before the handshake is over."""
     introduction = Introduction(None, reads_only=False)
     for known in before:
         assert introduction.reply(known) is not None
@@ -153,7 +152,6 @@ def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], aft
 
 
 def test_no_more_is_said_at_once_where_something_may_still_stop_the_start(tmp_path: Path) -> None:
-    """A policy that cannot be read is told before anything else."""
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is not None
     assert introduction_of(resolved_of({"log_file": "x"}, {}, None, sandboxed=True).settings, environment) is None

@@ -25,7 +25,6 @@ SCHEMA_SHA256 = "3fba09590c99f61735d234822279f4223fab9e300c0a81e81c91ab62a4114de
 
 
 def problems(document: dict[str, Any]) -> list[str]:
-    """What the registry's schema says of it."""
     resource = importlib.resources.files("skillsaw") / "schemas/mcp_registry/v2025_12_11/server.schema.json"
     schema = resource.read_bytes()
     assert hashlib.sha256(schema).hexdigest() == SCHEMA_SHA256
@@ -56,7 +55,6 @@ def test_everything_in_it_has_the_version_of_the_package() -> None:
 
 
 def test_it_is_as_the_code_says_now() -> None:
-    """`make surface` writes it."""
     assert FILE.read_text(encoding="utf-8") == fill_manifest("server.json", FILE.read_text(encoding="utf-8"))
     for package in SERVER["packages"]:
         assert [told["name"] for told in package["environmentVariables"]] == [source.variable for source in SOURCES]

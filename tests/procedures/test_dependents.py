@@ -77,7 +77,6 @@ async def test_workflow_dependents_are_triggers(world: World) -> None:
 
 
 async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
-    """Only the id of a route counts, in find_dependents as in diagnose."""
     flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
@@ -88,7 +87,6 @@ async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: 
 
 
 async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> None:
-    """Routes in an unknown shape are no all-clear."""
     rows = world.sandbox.state.all("triggers")
     for row in rows:
         row["routes"] = [{"target": {"ref": "flows/1"}}]
@@ -136,7 +134,6 @@ KINDS: list[tuple[Kind, str]] = [
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
 async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, kind: Kind, collection: str) -> None:
-    """No answer contradicts another. A look-up suggests no deletion."""
     for row in world.sandbox.state.all(collection):
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
@@ -158,7 +155,6 @@ async def test_workflows_have_their_state_last_run_and_triggers(world: World) ->
 
 
 async def test_unreadable_runs_and_triggers_of_workflows_are_left_out(world: World) -> None:
-    """An empty list would say that nothing starts them."""
     for path in ("/api/v1/executions", "/api/v1/triggers"):
         world.sandbox.faults.add(Status(status=403, path=path, times=None))
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
@@ -227,7 +223,6 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World
 
 
 async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(world: World) -> None:
-    """A list that shows less than the workflow is no all-clear."""
     send = world.client.send
 
     async def less(call: Any) -> Any:
@@ -247,7 +242,6 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
 
 
 async def test_preview_reports_workflows_without_connectors_as_not_checked(world: World) -> None:
-    """The guard counts the dependents as unknown."""
     for flow in world.sandbox.state.all("workflows"):
         flow["connectors"] = None
     call = DeleteConnector(connector_id=key(world, "connectors", "gamma"))

@@ -105,7 +105,6 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
 
 @pytest.mark.parametrize("hours", [1, 24, 72])
 async def test_since_is_searched_back_to_the_last_success(world: World, hours: int) -> None:
-    """A failure before the period is found, so that "since when" does not depend on the period."""
     if hours == 1:
         add_run(world, TIKTOK, 0.5, endOrgId=customer(world, "katana-customer"), error={"message": "odd"})
     found = await diagnosed(world, TIKTOK, hours=hours)
@@ -115,7 +114,6 @@ async def test_since_is_searched_back_to_the_last_success(world: World, hours: i
 
 
 async def test_since_of_many_failures_is_found_in_the_oldest_page(world: World) -> None:
-    """The runs since the last success are not read one by one."""
     katana = customer(world, "katana-customer")
     for number in range(250):
         add_run(world, ORDERS, 100 + number, endOrgId=katana, error={"message": "odd"})
@@ -173,7 +171,6 @@ async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> Non
 
 
 async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> None:
-    """A cause is a code, a failing step and a message, without the parts that differ between runs."""
     for number in range(4):
         raw = f"Order 'SO-{number}' of end-org 9375e42d-9510-4c95-a6a6-d9d89cf7{number:04x} took {number} ms"
         add_run(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
@@ -316,7 +313,6 @@ async def test_trigger_with_failed_subscription_never_fires(world: World) -> Non
 
 
 async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> None:
-    """ "no trigger starts it" needs a complete list."""
     state = world.sandbox.state
     trigger = state.all("triggers")[0]
     for number in range(1100):
@@ -337,7 +333,6 @@ async def test_unread_connection_is_not_reported_as_missing(world: World) -> Non
 
 
 async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> None:
-    """`next` is a valid call, for the caller to make."""
     found = await diagnosed(world, CONTACTS)
     disabled = next(trigger for trigger in found["triggers"] if trigger["status"] == "Disabled")
     assert disabled["next"]["tool"] == "update_trigger"
@@ -417,7 +412,6 @@ async def test_verdict_does_not_depend_on_envelope_paging_or_filtering(world: Wo
 
 
 async def test_unexpected_rows_are_tolerated(world: World) -> None:
-    """Every field may be missing or of another type."""
     state = world.sandbox.state
     oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
     for number, odd in enumerate(oddities):
@@ -458,7 +452,6 @@ async def test_longest_answer_fits(world: World) -> None:
 
 
 async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world: World) -> None:
-    """All workflows, connections and triggers of the customer, by its name."""
     found = await diagnosed_by(large_world, customer_id="Acme Corp")
     assert found["customer"]["id"] == customer(large_world, "acme-corp")
     assert found["verdict"].startswith(
@@ -530,7 +523,6 @@ async def test_trigger_without_workflows_starts_nothing(world: World) -> None:
 
 
 async def test_account_is_diagnosed_without_an_argument(large_world: World) -> None:
-    """Exact counts by cause, and the names of those affected."""
     found = await diagnosed_by(large_world)
     runs = found["runs"]
     assert found["verdict"].startswith(
@@ -548,7 +540,6 @@ async def test_account_is_diagnosed_without_an_argument(large_world: World) -> N
     [("katana", "Katana"), ("katana-customer", "Katana"), ("Katanaa", NotFound), ("ambiguous", NotSent)],
 )
 async def test_names_and_slugs_are_resolved(world: World, typed: str, answer: Any) -> None:
-    """Exactly one resource has to have this id, slug or name."""
     for slug in ("widget-inc", "globex-exports"):
         world.sandbox.state.named("customers", slug)["name"] = "Ambiguous"
     if isinstance(answer, str):
@@ -594,7 +585,6 @@ async def test_changes_since_the_first_failure_are_reported(world: World) -> Non
 
 
 def test_cause_omits_parts_that_differ_between_runs() -> None:
-    """Digits, ids and quoted values are replaced; an apostrophe within a word is not a quote."""
     assert normalised("Order 12 of 'Acme' failed at 10:04:05Z") == "Order … of … failed at …"
     assert normalised("it can't be, it doesn't work") == "it can't be, it doesn't work"
     assert normalised("user dana@fastn.example deadbeef") == "user … …"

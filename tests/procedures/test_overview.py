@@ -81,7 +81,6 @@ async def test_every_seeded_problem_is_found_with_its_id(
 
 
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
-    """The names of the connections are all "default"."""
     answer = await overview(world)
     statuses = [f"connection with status {status}" for status in ("FAILED", "EXPIRED")]
     (failed,), (expired,) = (rows(finding_about(answer, words)) for words in statuses)
@@ -194,7 +193,6 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
 
 @pytest.mark.parametrize("hours", [1, 24, 720])
 async def test_answer_is_small(world: World, hours: int) -> None:
-    """Under 4,000 characters, with fifteen requests, and no change."""
     call = GetOverview(hours=hours)
     done = await world.call(call)
     assert isinstance(done, Done)
@@ -357,7 +355,6 @@ async def many(world: World) -> None:
 
 @pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR, Paging.SILENT])
 async def test_large_account_costs_bounded_requests(world: World, paging: Paging) -> None:
-    """Counts are lower bounds where the reads ended at theirs."""
     await many(world)
     world.sandbox.behaviour = Behaviour(paging=paging)
     answer = await overview(world)
@@ -373,7 +370,6 @@ async def test_large_account_costs_bounded_requests(world: World, paging: Paging
 
 
 async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
-    """The failed connections were read, the expired ones were not."""
     await many(world)
     send, seen = world.client.send, 0
 

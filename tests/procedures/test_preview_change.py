@@ -91,7 +91,6 @@ APPROVAL: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("tool", APPROVAL)
 async def test_preview_says_who_approves(world: World, tool: str) -> None:
-    """An agent knows whether it will wait for a person."""
     words, arguments = APPROVAL[tool]
     async with client(world) as agent:
         given = {"tool": tool, "arguments": arguments(world)}
@@ -139,7 +138,6 @@ async def test_lists_and_undo_are_previewed(world: World) -> None:
 async def test_what_cannot_be_previewed_is_refused_with_the_reason(
     world: World, given: dict[str, Any], message: str
 ) -> None:
-    """A disabled toolset stays closed, also to the reads of a preview."""
     tools = [tool for tool in ALL_TOOLS if tool.toolset() != "secrets"]
     async with client(world, tools) as agent:
         refused = await agent.call_tool("preview_change", given)

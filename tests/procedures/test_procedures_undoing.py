@@ -144,7 +144,6 @@ async def test_change_is_undone_only_once(world: World) -> None:
 
 
 async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
-    """The undo of a deletion creates, so that is what has to be enabled."""
     update = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free"))
     deletion = await changed(world, DeleteCustomer(customer_id=named(world, "customers", "globex-exports")))
     world.disabled |= {"update_customer": "exclude_tools", "delete_customer": "exclude_tools"}
@@ -172,7 +171,6 @@ async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
 
 
 async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
-    """The id is new; credentials are lost, and so are fields without an argument."""
     key = named(world, "customers", "globex-exports")
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
@@ -234,7 +232,6 @@ async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
 
 
 async def test_undo_preview_sends_nothing(world: World) -> None:
-    """Every tool that changes something has `dry_run`."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     sent = len(world.changes)
@@ -343,7 +340,6 @@ async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
 
 
 async def test_result_has_a_receipt(world: World) -> None:
-    """The changed fields, the change_id, and who approved."""
     call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
     outcome = await done(world, call)
     answer = render(call, outcome.result, {}, outcome.change)
@@ -370,7 +366,6 @@ async def test_receipt_is_sanitized(world: World) -> None:
 
 
 async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
-    """The shared part of the receipts once, with the numbers of the calls."""
     acme, katana = (named(world, "customers", slug) for slug in ("acme-corp", "katana-customer"))
     flow = named(world, "workflows", "update-inventory")
     calls = [

@@ -55,7 +55,6 @@ async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any
 
 
 async def test_ended_run_is_returned(world: World) -> None:
-    """The fields of get_execution, and how long we waited."""
     key = await start_run(world)
     found = await ran_until(world, key)
     assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
@@ -70,7 +69,6 @@ async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]
 
 
 async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
-    """A LONG run takes longer than a client waits."""
     key = await start_run(world, BACKFILL)
     found = await ran_until(world, key, seconds=1)
     assert found["status"] in ("queued", "running")
@@ -86,7 +84,6 @@ async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
 
 
 async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:
-    """The MCP specification: progress increases with each notification."""
     key = await start_run(world, BACKFILL)
     heard = Heard()
     await hearing(world, WaitForExecution(execution_id=key, seconds=5), heard)
@@ -96,7 +93,6 @@ async def test_progress_is_reported_at_each_read_and_increases(world: World) -> 
 
 
 async def test_polling_slows_down(world: World) -> None:
-    """Half a second at first, three seconds at most, so that requests are few."""
     row = _stuck(world, "running")
     before = len(world.sandbox.requests)
     found = await ran_until(world, str(row["id"]), seconds=45)

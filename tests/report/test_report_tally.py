@@ -18,8 +18,6 @@ pytestmark = pytest.mark.anyio
 
 
 class Watched(World):
-    """A world whose tally is told of everything."""
-
     def __init__(
         self, folder: Path, policy: Policy | None = None, clock: Clock | None = None, tokens: str = "t"
     ) -> None:
@@ -45,7 +43,6 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(watched: Watched) -> None:
-    """Target, effect, rule, approval, outcome, duration, hashes, change."""
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")
@@ -71,7 +68,6 @@ async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> Non
 
 
 async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched) -> None:
-    """Asked, intent, outcome; the consent is the form's."""
     target = await watched.globex()
     await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
     attempt = watched.only()
@@ -142,7 +138,6 @@ def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
 
 
 def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
-    """Asked, approved by a person, then made or never."""
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
     tally.entry(line("approved", 2, grant="g", approved_by="local_page"))

@@ -35,7 +35,6 @@ def html_of(text: str) -> str:
 
 
 def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
-    """Done, refused, declined, waiting, failed, unknown, left."""
     outcomes = ["done", "refused", "declined", "approval_required", "not_found", "unknown_outcome", "left", "previewed"]
     report = made(*map(attempt, outcomes))
     assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
@@ -46,7 +45,6 @@ def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
 
 
 def test_a_hostile_name_is_text_and_nothing_else() -> None:
-    """Names from Fastn are data: no markup, no other cell, no other line, no mention."""
     fields = ("target", "name", "message", "rule", "principal", "principal_name")
     plain = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, "plain")))))
     html = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, HOSTILE)))))
@@ -87,7 +85,6 @@ def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
 
 
 def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
-    """0600, written atomically, over the one of before; nothing else is left in the folder."""
     path = tmp_path / "run.json"
     path.write_text("old")
     path.chmod(0o644)

@@ -27,7 +27,6 @@ TIKTOK = "wf_96d1b3072c5a"
 
 
 def test_account_is_reproducible() -> None:
-    """The same time and seed give the same account, another seed gives other ids."""
     first, second = (dataset(MORNING, random.Random("1")).dump() for _ in range(2))  # noqa: S311
 
     assert first == second
@@ -54,7 +53,6 @@ def test_tiktok_sync_has_failed_for_nine_days(fastn: Fastn) -> None:
 
 
 def test_one_output_has_a_prompt_injection(fastn: Fastn) -> None:
-    """Text from Fastn is data, and tests of that need an injection."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (row,) = [row for row in rows if row["output"] and row["output"].get("note") == INJECTION]
 
@@ -74,13 +72,11 @@ def test_ids_have_the_documented_formats(fastn: Fastn) -> None:
 
 
 def test_unknown_name_is_an_error(fastn: Fastn) -> None:
-    """A test that names a missing row should not continue."""
     with pytest.raises(KeyError, match="nothing"):
         fastn.id_of("customers", "nothing")
 
 
 def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
-    """With a file the account outlives the process, with its keys, and ids are not repeated."""
     file = tmp_path / "there" / "sandbox.json"
     first = Fastn(FaultySandbox(clock, file=file))
     created = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
@@ -95,7 +91,6 @@ def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
 
 @pytest.mark.posix
 def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
-    """Keys are stored as digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
     created = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
 

@@ -111,7 +111,6 @@ async def test_late_and_dripping_answers_sleep(sandbox: FaultySandbox) -> None:
 
 
 async def test_hanging_request_ends_with_a_disconnect(sandbox: FaultySandbox) -> None:
-    """It waits for the client to disconnect, and no longer."""
     sandbox.faults.add(Hang())
     async with client(sandbox) as http:
         with anyio.move_on_after(0.01) as scope:
@@ -201,7 +200,6 @@ async def test_control_paths_work_if_enabled(sandbox: FaultySandbox) -> None:
 
 
 async def test_invalid_control_request_names_the_field(sandbox: FaultySandbox) -> None:
-    """Otherwise the fault would not occur, and a test would pass wrongly."""
     async with client(sandbox) as http:
         unknown = await http.post("/__sandbox/faults", json={"kind": "status", "status": 503, "tims": 2})
         broken = await http.post("/__sandbox/behaviour", content=b"{")
@@ -265,7 +263,6 @@ def is_created(sandbox: FaultySandbox) -> bool:
 
 
 async def test_served_app_answers(sandbox: FaultySandbox) -> None:
-    """HTTP/1.1."""
     async with served(sandbox) as ask:
         got, error = await ask(creating())
 
@@ -318,7 +315,6 @@ async def test_served_truncated_body_ends_too_early(sandbox: FaultySandbox, capl
 
 
 async def test_served_dripping_answer_is_complete(sandbox: FaultySandbox) -> None:
-    """HTTP/1.1: the client receives all of it in the end."""
     sandbox.faults.add(Drip(seconds=0))
     async with served(sandbox) as ask:
         got, _ = await ask(creating())

@@ -37,7 +37,6 @@ def at(row: Row, name: str) -> datetime:
 
 
 def test_run_times_are_ordered_and_within_the_limit(account: Fastn) -> None:
-    """No run exceeds its timeout, ends before it began, or is in the future."""
     workflows: dict[str, Any] = account.sandbox.state.rows["workflows"]
     for row in runs_of(account):
         assert at(row, "createdAt") <= EVENING
@@ -74,7 +73,6 @@ def test_run_output_matches_its_code(account: Fastn) -> None:
 
 
 def test_usage_and_quotas_match_the_rows(account: Fastn) -> None:
-    """Counts agree everywhere, and no limit is exceeded."""
     first = MORNING.replace(day=1, hour=0, minute=0)
     usage, quotas = account(GetUsage()).data, account(GetQuotas()).data
     history = account.sandbox.history
@@ -97,7 +95,6 @@ def test_usage_and_quotas_match_the_rows(account: Fastn) -> None:
 
 
 def test_audit_log_matches_the_rows(account: Fastn) -> None:
-    """Each event names an existing resource, at the time of the event."""
     state = account.sandbox.state
     log: list[Any] = state.all("audit")
     collections = {"workflow": "workflows", "connection": "connections", "customer": "customers", "api_key": "apiKeys"}

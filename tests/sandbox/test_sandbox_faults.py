@@ -49,7 +49,6 @@ def answer_with(fastn: Fastn, fault: Fault) -> Answer:
 
 
 def test_fault_occurs_as_often_as_given(fastn: Fastn) -> None:
-    """Once by default, always if `times` is None."""
     fastn.sandbox.faults.add(Status(status=503, times=2))
     assert [fastn(GetBilling()).status for _ in range(3)] == [503, 503, 200]
 
@@ -156,7 +155,6 @@ def test_error_can_contain_the_key(fastn: Fastn) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_delivery_of_an_answer_is_described(fastn: Fastn, fault: Fault, delivery: object) -> None:
-    """The sandbox itself neither sleeps nor uses a socket."""
     assert answer_with(fastn, fault).reply.delivery == delivery
     assert is_created(fastn)
 
@@ -172,7 +170,6 @@ def test_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
 
 @pytest.mark.parametrize("fault", [Garbage(), NotANumber(), LoneSurrogate(), DeepNesting()], ids=lambda f: f.kind)
 def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
-    """The change was made, the status says so, and the body is not usable JSON."""
     fastn.sandbox.faults.add(fault)
     request = SandboxRequest("POST", "/api/v1/customers", {}, fastn.headers, b'{"name":"Initech"}')
     reply = fastn.sandbox.answer(request)
@@ -185,7 +182,6 @@ def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", [NotANumber(times=None), LoneSurrogate(times=None)], ids=lambda f: f.kind)
 def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> None:
-    """The rest is correct, so that a lenient parser would accept it."""
     fastn.sandbox.faults.add(fault)
 
     assert fastn(GetWorkflow(workflow_id=SLACK)).data["id"] == SLACK
@@ -195,7 +191,6 @@ def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> No
 
 
 def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
-    """The limit applies while the body streams, and to its decoded size."""
     huge = answer_with(fastn, Huge(size=2_000_000))
     packed = answer_with(fastn, GzipBomb(unpacked=4 * 2**20)).reply
 
@@ -206,7 +201,6 @@ def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
 
 
 def test_rate_limit_is_checked_before_faults(fastn: Fastn) -> None:
-    """A rejected request does not use up a fault."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=1)
     fastn(GetBilling())
 

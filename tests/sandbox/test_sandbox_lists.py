@@ -26,7 +26,6 @@ def stored_count(fastn: Fastn) -> int:
 
 
 def test_lists_are_newest_first(fastn: Fastn) -> None:
-    """The newest execution is the one of interest."""
     times = [row["createdAt"] for row in fastn(ListExecutions(limit=100)).data]
 
     assert times == sorted(times, reverse=True)
@@ -118,7 +117,6 @@ def test_filters_select_matching_rows(fastn: Fastn) -> None:
 
 
 def test_since_and_until_are_times(fastn: Fastn) -> None:
-    """Since is inclusive, until exclusive; UTC without a zone."""
     rows = fastn(ListExecutions(since="2026-10-05T15:00:00+00:00", until="2026-10-05T17:00:00+02:00")).data
     assert rows == []
 
@@ -129,7 +127,6 @@ def test_since_and_until_are_times(fastn: Fastn) -> None:
 
 
 def test_list_rows_omit_long_fields(fastn: Fastn) -> None:
-    """Code and output are only in the single row."""
     assert "code" not in fastn(ListWorkflows()).data[0]
     assert "output" not in fastn(ListExecutions()).data[0]
     assert "code" in fastn(GetWorkflow(workflow_id=SLACK)).data
@@ -212,7 +209,6 @@ def test_routes_are_configurable(clock: Clock) -> None:
 
 
 def test_log_contains_requests_without_the_key(fastn: Fastn) -> None:
-    """Tests check with it what was sent; a key is in no log."""
     fastn(ListWorkflows(limit=3, search="slack"))
     fastn.ask("POST", "/api/v1/nothing", body={"a": 1}, headers={"authorization": "Bearer fsk_live_sandbox"})
 
@@ -225,7 +221,6 @@ def test_log_contains_requests_without_the_key(fastn: Fastn) -> None:
 
 
 def test_log_is_bounded(fastn: Fastn) -> None:
-    """A sandbox may run for a long time; the latest requests are kept."""
     for number in range(10_001):
         fastn.ask("GET", f"/{number}")
 

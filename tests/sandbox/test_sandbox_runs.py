@@ -194,7 +194,6 @@ def test_environment_is_a_header(fastn: Fastn) -> None:
 
 
 def test_run_outlives_its_workflow(fastn: Fastn) -> None:
-    """A started run ends, also if its workflow is deleted."""
     execution = run(fastn, SLACK).data["executionId"]
     fastn(DeleteWorkflow(workflow_id=SLACK))
     fastn(DeleteCustomer(customer_id=fastn.id_of("customers", "acme-corp")))
@@ -203,7 +202,6 @@ def test_run_outlives_its_workflow(fastn: Fastn) -> None:
 
 
 def test_initially_running_run_ends(fastn: Fastn) -> None:
-    """The account has one queued and one running execution at first."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (running,) = [row["id"] for row in rows if row["status"] == "running"]
 

@@ -48,7 +48,6 @@ def test_put_clears_omitted_fields(fastn: Fastn, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_put_accepts_the_fields_of_a_get(fastn: Fastn, kind: str) -> None:
-    """The client sends the whole resource with its changes, and nothing else changes."""
     path = resources(fastn)[kind]
     before = fastn.ask("GET", path).data
 
@@ -117,7 +116,6 @@ def test_duplicate_name_is_a_conflict(fastn: Fastn, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["customer", "connector", "connection", "workflow", "trigger", "role", "user", "key"])
 def test_unknown_field_of_a_creation_is_refused(fastn: Fastn, kind: str) -> None:
-    """A silently dropped field would be a lost wish."""
     call = creations(fastn)[kind].model_copy(update={"extra": {"colour": "red"}})
 
     assert fastn(call).field == "colour"
@@ -299,7 +297,6 @@ def test_pausing_and_resuming_a_schedule(fastn: Fastn) -> None:
 
 
 def test_partial_put_stops_a_trigger(fastn: Fastn) -> None:
-    """A PUT clears omitted fields, also schedule and subscription."""
     schedule = fastn.id_of("triggers", "Daily TikTok sync", by="name")
     listening = fastn.id_of("triggers", "New HubSpot contact", by="name")
 

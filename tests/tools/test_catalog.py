@@ -105,7 +105,6 @@ def test_effects_are_those_of_the_table() -> None:
 
 @every
 def test_tool_name_and_description_are_bounded(offer: AnyTool) -> None:
-    """Verb_noun, short; a title for people; a description that starts with the most important fact."""
     shown = tool(offer)
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
     assert len(shown.name) <= 30
@@ -147,7 +146,6 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @every
 def test_schemas_use_the_portable_subset(offer: AnyTool) -> None:
-    """No references, no unions, every array with its items, no titles."""
     whole = offer.input_schema()
     assert whole["type"] == "object"
     assert whole["additionalProperties"] is False
@@ -176,7 +174,6 @@ def test_argument_descriptions_state_limits_and_defaults(offer: AnyTool) -> None
 
 @every
 def test_no_argument_lets_a_model_approve_itself(offer: AnyTool) -> None:
-    """Confirm, force, account, host and key are never arguments."""
     names = offer.input_schema()["properties"].keys()
     assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
     assert names.isdisjoint({"api_key", "base_url", "tenant", "tenant_id", "profile", "headers", "url"})

@@ -213,7 +213,6 @@ def test_every_field_of_every_writing_tool_has_a_row() -> None:
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 def test_effect_of_a_field_is_that_of_its_row(operation: AnyOperation) -> None:
-    """In each state of the target. Arguments alone give no more than the effect in some state."""
     table = TABLES[operation.tool_name()]
     for field, value, effects, why in table.rows:
         arguments = {**table.needed, field: value}

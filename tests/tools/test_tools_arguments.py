@@ -70,7 +70,6 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
     name: str, arguments: dict[str, Any], message: str
 ) -> None:
-    """The field, the reason, the nearest known name."""
     assert refusal(name, arguments).startswith(message)
 
 

@@ -69,7 +69,6 @@ def walk(store: Store, limit: int) -> list[object]:
 )
 @given(count=st.integers(0, 60), limit=st.integers(1, 25))
 def test_pages_hold_every_row_once_and_in_order(kind: dict[str, bool], count: int, limit: int) -> None:
-    """Bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
     assert walk(Store(count, **kind), limit) == [f"r{number}" for number in range(count)]
 
 
@@ -119,7 +118,6 @@ FORGED = [
 
 @pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
 def test_foreign_cursor_is_refused(cursor: str) -> None:
-    """The error is the same for any content, and nothing crashes."""
     with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
         ListCustomers(cursor=cursor)
 
