@@ -68,19 +68,6 @@ def test_renamed_body_keeps_other_fields(body: dict[str, Any], names: dict[str, 
     assert {n: v for n, v in body.items() if n not in names and n not in names.values()}.items() <= renamed.items()
 
 
-@pytest.mark.parametrize(
-    ("key", "mode", "sent"),
-    [
-        *(("fsk_test_1", "auto", True), ("fsk_live_1", "auto", False), ("other", "auto", False)),
-        *(("fsk_test_1", "off", False), ("fsk_live_1", "on", True)),
-    ],
-)
-def test_test_mode_is_sent_with_test_keys_unless_set(key: str, mode: Any, sent: bool) -> None:
-    """Fastn's documentation, and ours where an account differs."""
-    found = headers(Endpoint("https://fastn.example", key, test_mode=mode))
-    assert (found.get("X-fastn-Test-Mode") == "true") == sent
-
-
 async def test_unreadable_certificates_send_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport_factory: TransportFactory
 ) -> None:

@@ -1,7 +1,5 @@
 """A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing."""
 
-from typing import Any
-
 import anyio
 import pytest
 from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
@@ -144,11 +142,3 @@ async def test_implausible_shared_time_is_ignored() -> None:
     second, other = process(store, clock, OK)
     await second.send(READ)
     assert (clock.waits, len(other.requests)) == ([], 1)
-
-
-def test_client_without_a_store_shares_nothing() -> None:
-    clock = Clock()
-    fastn = Fastn(OK)
-    sender: Any = FastnClient(Endpoint("https://fastn.example", KEY), fastn, clock.system())
-    anyio.run(sender.send, READ)
-    assert len(fastn.requests) == 1

@@ -377,13 +377,6 @@ async def test_merged_update_keeps_big_numbers_exact() -> None:
     assert to_json(fastn.requests[1].body) == b'{"quota":123456789012345678901,"ratio":0.1,"name":"New"}'
 
 
-async def test_update_of_a_missing_resource_changes_nothing() -> None:
-    fastn = Fastn(reply(404))
-    with pytest.raises(FastnError, match="No customer with this id") as caught:
-        await client(fastn, update="merge").send(UpdateCustomer(customer_id="nobody", name="New"))
-    assert (caught.value.outcome, len(fastn.requests)) == ("not_found", 1)
-
-
 @pytest.mark.parametrize("body", [None, {}, "fine", [1], 7, {"data": {}}])
 async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) -> None:
     """A resource made of the change alone would empty every other field."""
@@ -393,7 +386,7 @@ async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) ->
     assert (caught.value.outcome, len(fastn.requests)) == ("not_sent", 1)
 
 
-@pytest.mark.parametrize("status", [401, 403, 500, 429])
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 429])
 async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -> None:
     """The write was never sent, so its outcome is not unknown."""
     fastn = Fastn(reply(status))
