@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from support.world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
@@ -414,18 +413,3 @@ async def test_inventory_works_without_filters_and_paging(
     workshop.works = [lambda: make(built, "Greeter")]
     found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
     assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]
-
-
-async def test_build_preview_sends_nothing(world: World) -> None:
-    shown = await world.dispatch.preview(AiBuild(type="workflow", prompt="greet"), Caller("local", None))
-    assert isinstance(shown, Preview)
-    assert posted_paths(world) == []
-
-
-def test_wait_seconds_is_bounded_and_not_sent() -> None:
-    """`OURS` arguments concern the answer: Fastn never receives them, and approvals do not depend on them."""
-    call = AiBuild(type="workflow", prompt="greet", wait_seconds=45)
-    assert "wait_seconds" not in call.arguments()
-    assert call.request() == AiBuild(type="workflow", prompt="greet").request()
-    with pytest.raises(ValidationError):
-        AiBuild(type="workflow", prompt="greet", wait_seconds=46)

@@ -15,7 +15,7 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
+from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
@@ -239,14 +239,6 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
     world.sandbox.faults.add(Status(status=404, path="/api/v1/workflows/*", times=None))
     answer = await dependents(world, "connector", connector)
     assert [gap["what"] for gap in answer["not_checked"]] == ["9 workflows"]
-
-
-async def test_preview_reports_workflows_without_connectors_as_not_checked(world: World) -> None:
-    for flow in world.sandbox.state.all("workflows"):
-        flow["connectors"] = None
-    call = DeleteConnector(connector_id=key(world, "connectors", "gamma"))
-    shown = (await world.dispatch.preview(call, Caller("local", None))).data()
-    assert [gap["what"] for gap in shown["not_checked"]] == ["9 workflows"]  # pyright: ignore
 
 
 async def test_many_runs_are_grouped_by_workflow_and_have_a_lower_bound(world: World) -> None:

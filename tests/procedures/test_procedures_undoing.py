@@ -129,7 +129,7 @@ async def test_undo_keeps_later_changes_of_other_fields(world: World) -> None:
 
 
 async def test_change_is_undone_only_once(world: World) -> None:
-    key, change = await acme_on_free(world)
+    _, change = await acme_on_free(world)
     await undone(world, change)
     sent = len(world.changes)
     error = await world.call(UndoChange(change_id=change.id))
@@ -386,7 +386,7 @@ async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
 
 
 async def test_list_changes_shows_fields_and_undo(world: World) -> None:
-    key, change = await acme_on_free(world)
+    _, change = await acme_on_free(world)
     world.clock.pass_(7_200)
     await undone(world, change)
     (second, first) = (await done(world, ListChanges())).result.model_dump()["changes"]

@@ -16,6 +16,7 @@ from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.records.states import run_state
 from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow
 
@@ -179,6 +180,8 @@ def test_seconds_is_bounded() -> None:
     for seconds in (-1, 46):
         with pytest.raises(ValidationError):
             RunWorkflow(workflow_id="wf_1", wait_seconds=seconds)
+        with pytest.raises(ValidationError):
+            AiBuild(type="workflow", prompt="greet", wait_seconds=seconds)
 
 
 async def test_run_workflow_can_wait(world: World) -> None:
