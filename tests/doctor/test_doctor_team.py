@@ -111,7 +111,7 @@ def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("secret", "verdict"), [(SECRET, OK), ("", FAILED), ("a" * 40, DIFFERS), (f"{SECRET[::-1]},{SECRET}", OK)]
 )
-def test_state_secret_is_judged_and_never_shown(secret: str, verdict: CheckResult, tmp_path: Path) -> None:
+def test_state_secret_is_checked_and_not_shown(secret: str, verdict: CheckResult, tmp_path: Path) -> None:
     world = world_in(tmp_path, secret=secret) if secret else world_in(tmp_path, HEAD + TENANTS)
     world.team = replace_approvals(world) if not secret else world.team
     found = {check.name: check for check in check_settings(target_of(world))}["state secret"]
@@ -139,7 +139,7 @@ def replace_approvals(world: TeamWorld) -> Any:
     ],
     ids=["as asked for", "everysec", "nothing kept", "may forget"],
 )
-async def test_settings_of_the_ledger_are_those_of_the_page(
+async def test_durability_settings_of_the_ledger_are_checked(
     options: tuple[str, ...], found: set[str], tmp_path: Path
 ) -> None:
     """docs/hosting.md, what the ledger needs."""
@@ -300,7 +300,7 @@ async def test_opaque_token_is_explained(token: str, tmp_path: Path) -> None:
     assert "opaque" in found["token"].next
 
 
-async def test_forged_token_is_never_called_good(tmp_path: Path) -> None:
+async def test_forged_token_fails(tmp_path: Path) -> None:
     world = world_in(tmp_path)
     found = await checked_token(world, Provider().token(sub="anna"))
     assert "token" in wrong(found)
@@ -454,7 +454,7 @@ async def test_replica_with_another_state_secret_is_found(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("quick")
-async def test_without_the_secret_nothing_is_said_about_it(tmp_path: Path) -> None:
+async def test_sealing_is_not_checked_without_the_state_secret(tmp_path: Path) -> None:
     found = await outside(world_in(tmp_path), secret="")
     assert found["approval page address"].verdict is SKIPPED
 
@@ -505,7 +505,7 @@ def test_options_that_do_not_belong_together_are_refused(arguments: list[str], i
         (HEAD + TENANTS, {"FASTN_LEDGER": "valkey://127.0.0.1:1"}, "state_secret is not set"),
     ],
 )
-def test_what_stops_the_start_is_a_finding(
+def test_problem_that_stops_the_start_is_a_finding(
     text: str, variables: dict[str, str], words: str, isolated: dict[str, str], tmp_path: Path
 ) -> None:
     file = written(tmp_path, text)
@@ -516,7 +516,7 @@ def test_what_stops_the_start_is_a_finding(
     assert str(tmp_path) not in done.stdout
 
 
-def test_everything_unreachable_is_said_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
+def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
     """Each part is looked at, whatever the others say. The token is read from stdin and never shown."""
     token = Provider().token()
     text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, "http://127.0.0.1:9/mcp")

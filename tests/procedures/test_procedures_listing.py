@@ -338,7 +338,7 @@ FILTERED = [
 ]
 
 
-def test_the_lists_by_status_are_among_those() -> None:
+def test_lists_by_status_know_their_values() -> None:
     assert {operation for operation in LISTS if "status" in operation.model_fields} <= {o for o, _ in FILTERED}
 
 

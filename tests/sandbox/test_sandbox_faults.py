@@ -46,7 +46,7 @@ def answer_with(fastn: Fastn, fault: Fault) -> Answer:
     return fastn(CREATE)
 
 
-def test_fault_occurs_as_often_as_given(fastn: Fastn) -> None:
+def test_fault_occurs_as_often_as_given_and_in_order(fastn: Fastn) -> None:
     fastn.sandbox.faults.add(Status(status=503, times=2), Status(status=500))
     assert [fastn(GetBilling()).status for _ in range(4)] == [503, 503, 500, 200]
 
