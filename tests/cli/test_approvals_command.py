@@ -225,7 +225,6 @@ def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:
 
 
 def test_n_declines_with_a_note(state: Folder) -> None:
-    """The note reaches the agent by the ledger, and the circuit breaker counts the decline."""
     state.add_request()
     state.answer(("n", "A note for the agent, or Enter > "), ("wait for the backup", "Declined."))
     declined = state.grant()
@@ -254,7 +253,6 @@ def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
     "changed", [TYPED, TYPED | {"allows_temporary": True}, {"allows_temporary": False}, {"target": None}]
 )
 def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object], state: Folder) -> None:
-    """Never for what destroys or gives access, and never without a target."""
     state.add_request(**changed)
     shown = state.answer(("15", CHOICES), ("", "Left waiting."))
     assert "15 = " not in shown
@@ -348,7 +346,6 @@ def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
 
 
 def test_four_eyes_request_is_not_approved_at_a_terminal(state: Folder) -> None:
-    """Four eyes are two different people, which a terminal cannot tell apart."""
     state.add_request(required="four_eyes")
     state.answer(("y", "two people have to approve"))
     assert state.grant().state is RequestState.OPEN
@@ -398,7 +395,6 @@ def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
 
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
-    """Whatever a preview holds, it stays on its line and shows what it is."""
     state.add_request(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
     for text in (state.answer(("", "Left waiting.")), state.run().stdout):
         assert "Target: \\u{1b}[2J\\u{202e}Approve all\\u{7}." in text
@@ -421,7 +417,6 @@ def add_temporary_approvals(state: Folder, *names: str) -> None:
 
 
 def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
-    """Revoking only tightens, so it needs no terminal; the beginning of the id is enough."""
     add_temporary_approvals(state, "first", "second")
     assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("temporary").stdout
     assert [row["id"] for row in json.loads(state.run("temporary", "--json").stdout)] == ["first", "second"]
@@ -524,7 +519,6 @@ def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[dict[
 
 
 def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_path: Path) -> None:
-    """The sandbox, the default folder, a profile's ledger, a tenant; each command lists its requests."""
     config = tmp_path / "config.toml"
     config.write_text(f'[profiles.acme]\nledger = "{tmp_path}/acme/ledger.sqlite"\n')
     config.chmod(0o600)

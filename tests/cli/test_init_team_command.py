@@ -68,7 +68,6 @@ def test_address_that_cannot_be_served_leaves_no_team_file(tmp_path: Path) -> No
 
 @pytest.mark.posix
 def test_modes_are_those_that_compose_needs(tmp_path: Path) -> None:
-    """The folder is closed; in it user 10001 reads what is mounted, and nobody else the variables."""
     team = tmp_path / "team"
     init(team)
     (team / "secrets" / "another").touch(mode=0o600)

@@ -30,7 +30,6 @@ def test_table_wraps_its_last_column_within_the_width(columns: int) -> None:
 
 
 def test_table_stacks_cells_if_columns_are_too_narrow() -> None:
-    """Each with the name of its column, so the header is left out."""
     wide = [("profile", "host", "key"), ("acme", "a-rather-long-host-name.fastn.example", "the system's own keyring")]
     assert table(wide, 60) == [
         "", "acme\n  host: a-rather-long-host-name.fastn.example\n  key: the system's own keyring",

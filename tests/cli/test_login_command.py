@@ -200,7 +200,6 @@ def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: R
 
 
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
-    """The configuration names another place of the key."""
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     message = error_line(login(KEY, "acme", "--stdin"))
     assert message.startswith(f"{config}, line 7: api_key_env already says where the key is")

@@ -101,7 +101,6 @@ def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, l
 
 
 def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:
-    """A signature by a key that the agent's process does not hold."""
     file = new_plan(fastn, calls)
     unsigned = fastn("--sandbox", "plan", "verify", str(file))
     assert unsigned.returncode == 1

@@ -283,7 +283,6 @@ def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
 
 
 def test_policy_of_a_profile_needs_no_key(run: Run, tmp_path: Path) -> None:
-    """The profile's mode counts; the sandbox is not used."""
     config = tmp_path / "config" / "config.toml"
     config.parent.mkdir()
     config.write_text('[profiles.acme]\nmode = "manual"\n')

@@ -211,7 +211,6 @@ def test_script_with_mistakes_exits_2_and_sends_nothing(
 def test_unwritable_report_is_found_before_the_first_call(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Exit code 2; the script is never overwritten; other commands take no --report."""
     path = script(CREATE)
     for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path):
         done = fastn("--sandbox", "run", path, "--report", report)

@@ -33,7 +33,6 @@ Expected = tuple[int, str, str]
 
 
 def same(requests: int, outcome: str, known: str) -> dict[str, Expected]:
-    """Return the same expectation for every method."""
     return dict.fromkeys(CALLS, (requests, outcome, known))
 
 

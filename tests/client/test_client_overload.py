@@ -43,7 +43,6 @@ async def test_answers_refill_the_retry_budget() -> None:
 
 @pytest.mark.anyio
 async def test_calls_beyond_the_queue_are_not_sent() -> None:
-    """64 concurrent requests, a bounded queue behind them, and an exact outcome for the rest."""
     release = anyio.Event()
     under_way = 0
     most = 0

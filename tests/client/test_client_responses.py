@@ -344,7 +344,6 @@ async def test_update_sends_no_mask_in_place_of_a_value(mask: str) -> None:
 
 @pytest.mark.parametrize("update", ["merge", "partial"])
 async def test_update_with_a_mask_among_its_arguments_is_not_sent(update: Literal["merge", "partial"]) -> None:
-    """An agent gives back the masked record that it has read."""
     fastn = Fastn(reply(200, {"id": "c", "config": {"clientSecret": "••••"}}))
     call = UpdateConnector(connector_id="c", extra={"config": {"clientSecret": "••••", "region": "eu"}})
     with pytest.raises(NotSent, match=r"config\.clientSecret: Fastn shows a mask"):
@@ -418,7 +417,6 @@ async def test_account_route_applies_to_its_tool_only() -> None:
 
 
 async def test_delete_routed_as_post_is_not_retried() -> None:
-    """Retries depend on the method that is sent."""
     fastn = Fastn(reply(500))
     with pytest.raises(FastnError, match="may or may not"):
         await client(fastn, routes={"delete_customer": POST("/c/{customer_id}/delete")}).send(

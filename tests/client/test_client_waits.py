@@ -177,7 +177,6 @@ class Silent(Fastn):
 async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
     call: Operation[Any], outcome: str, known: str
 ) -> None:
-    """One deadline per call. The request is cancelled, and a sent write is reported as unknown."""
     fastn = Silent()
     with pytest.raises(FastnError) as caught:
         await client(fastn, deadline=0.02).send(call)
@@ -227,7 +226,6 @@ class Stuck(Clock):
     ],
 )
 async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, outcome: str) -> None:
-    """A pause counts towards the deadline, and the error reports what is known by then."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(first), Stuck(), deadline=0.02).send(DeleteCustomer(customer_id="acme"))
     assert caught.value.outcome == outcome

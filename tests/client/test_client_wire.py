@@ -310,7 +310,6 @@ PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"
     ids=["trailer", "trailers", "chunk extension", "after gzip"],
 )
 async def test_endless_response_is_given_up(begin: bytes, more: bytes, talking: Talking) -> None:
-    """What has no declared length is limited, in memory and time."""
     sent = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

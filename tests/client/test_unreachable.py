@@ -117,7 +117,6 @@ async def test_certificate_errors_are_distinguished(
 
 
 async def test_plain_server_behind_https_is_a_tls_error(failure: Failure) -> None:
-    """An http port used with https."""
     async with listening(reply=b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         error = await failure(f"https://127.0.0.1:{port}")
     assert str(error).startswith("TLS failed (")
@@ -133,7 +132,6 @@ async def test_plain_server_behind_https_is_a_tls_error(failure: Failure) -> Non
 async def test_refusing_proxy_is_named_without_its_password(
     status: str, reason: str, cure: str, failure: Failure
 ) -> None:
-    """The proxy's status is shown, its text is not."""
     async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) {reason}"
@@ -167,7 +165,6 @@ async def test_encoded_host_name_is_sent_unchanged(failure: Failure) -> None:
 
 
 async def test_unreachable_proxy_is_named_instead_of_fastn(failure: Failure) -> None:
-    """FASTN_BASE_URL is right, and the proxy has to be corrected."""
     port = closed_port()
     error = await failure("https://fastn.invalid", TransportOptions(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (HTTPS_PROXY) refuses the connection"

@@ -12,7 +12,6 @@ HERE = CommandLine("/opt/venv/bin/fastn-mcp")
 
 
 def test_shell_reads_a_command_line_as_it_was_built() -> None:
-    """A folder may have any name, and a folder of the state goes before the program."""
     program = CommandLine("/my tools/fastn-mcp", ("--sandbox-file", "it's $HOME"), (("FASTN_STATE_DIR", "/a b"),))
     words = ["FASTN_STATE_DIR=/a b", "/my tools/fastn-mcp", "--sandbox-file", "it's $HOME", "approvals"]
     assert shlex.split(program.with_(["approvals"]).line("linux")) == words
@@ -34,7 +33,6 @@ def test_command_line_shows_no_password(platform: str) -> None:
 def test_command_line_carries_the_variables_of_account_and_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person pastes the line at a shell that has none of them, in another folder."""
     monkeypatch.chdir(tmp_path)
     given = {"FASTN_STATE_DIR": "state", "FASTN_PROFILE": "acme", "FASTN_LEDGER": "sqlite:a.db", "FASTN_MODE": "auto"}
     program = this_program(given)
@@ -47,7 +45,6 @@ def test_command_line_carries_the_variables_of_account_and_folders(
 
 @pytest.mark.posix
 def test_program_is_named_without_a_path_only_if_any_shell_finds_it(tmp_path: Path) -> None:
-    """Not where it is another program, or found only while an environment is activated."""
     program = tmp_path / "venv" / "bin" / "fastn-mcp"
     program.parent.mkdir(parents=True)
     program.touch()

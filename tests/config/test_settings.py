@@ -63,7 +63,6 @@ def test_misspelt_variable_is_refused(variable: str) -> None:
 
 
 def test_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
-    """Keys of other accounts, and what is named otherwise."""
     file = written(tmp_path, '[profiles.acme]\napi_key_env = "FASTN_AUTHS"\n')
     others = {"FASTN_API_KEY_ACME": "x", "FASTN_API_KEY2": "x", "FASTN_WORKSPACE": "x", "FASTN_AUTHS": "x"}
     assert load({}, {**KEY, **others}, file).auth == "header"
@@ -280,7 +279,6 @@ def test_invalid_file_is_named_and_not_quoted(tmp_path: Path, content: bytes, sa
 
 
 def test_missing_file_or_folder_is_reported(tmp_path: Path) -> None:
-    """A path that was given and is wrong is no reason to start without it."""
     with pytest.raises(SettingsError, match="There is no file"):
         load({}, KEY, tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="cannot be read: "):
@@ -380,7 +378,6 @@ def test_ledger_settings_need_no_key() -> None:
 
 
 def test_proxy_setting_overrides_the_environment() -> None:
-    """FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
     other = {**KEY, "HTTPS_PROXY": "http://other.example:3128/"}
     assert load({}, KEY, None).proxy is None
     assert load({}, other, None).proxy == "http://other.example:3128"
@@ -391,7 +388,6 @@ def test_proxy_setting_overrides_the_environment() -> None:
 
 
 def test_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
-    """Whoever reads it knows where to look, and how to go without."""
     with pytest.raises(SettingsError) as caught:
         load({}, {**KEY, "https_proxy": "socks5://canary:1"}, None)
     assert "environment https_proxy" in str(caught.value)

@@ -139,7 +139,6 @@ CREATED = {"count_connections", "get_user", "notification_file", "NAME"}
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
 def test_contributing_page_names_files_that_exist(page: Path) -> None:
-    """A page that describes a change names where it is made."""
     named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (DOCS.parent / name).is_file()]
     assert [name for name in missing if Path(name).stem.removeprefix("test_") not in CREATED] == []

@@ -31,7 +31,6 @@ def test_recipe_has_one_policy_and_one_console_block() -> None:
 def test_recipe_is_valid_and_explains_calls_as_written(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Worked policies, each by `policy check` and `policy explain`."""
     monkeypatch.chdir(tmp_path)
     (policy,), (console,) = (blocks(RECIPES[recipe], language) for language in ("toml", "console"))
     file = tmp_path / "policy.toml"

@@ -1,7 +1,6 @@
 """Files of doctor: reports without data, evidence, and proposed settings that keep the rest of the file."""
 
 import json
-import os
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -103,7 +102,6 @@ async def test_field_names_that_could_be_data_are_counted(capsys: pytest.Capture
 
 @given(st.text(min_size=1))
 def test_field_name_that_is_a_value_is_not_reported(text: str) -> None:
-    """Whatever it looks like, unless it is a word of this project."""
     names = FieldNames()
     names.learn([{"x": [text, 1, None]}])
     assert not names.is_reportable(text) or text in DECLARED_NAMES
@@ -296,4 +294,3 @@ def test_proposal_notes_a_variable_that_overrides_it(tmp_path: Path, fastn: Run)
         done = fastn("doctor", env=env)
     assert "# FASTN_AUTH overrides this: remove it" in done.stdout
     assert tomllib.loads(done.stdout[done.stdout.index("auth =") :])["auth"] == "bearer"
-    assert os.linesep == "\n"

@@ -151,7 +151,6 @@ def test_account_as_declared_is_fine(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """A company's own certificate authority."""
     return trustme.CA()
 
 
@@ -241,7 +240,6 @@ def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA,
 
 
 def test_routes_moved_by_guises_are_in_the_catalog() -> None:
-    """They are a read, a write and a run of this API."""
     moved = VARIANTS["paths"].routes
     assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
     assert moved.keys() < {o.tool_name() for o in CATALOG}

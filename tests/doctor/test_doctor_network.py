@@ -125,7 +125,6 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
 
 
 async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """A proxy and a company's certificates behind it, both set for other programs."""
     proposal = Proposal()
     nonsense = {
         "SSL_CERT_DIR": "",
@@ -147,7 +146,6 @@ async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, c
 
 
 async def test_certificates_without_a_variable_are_not_searched(tmp_path: Path) -> None:
-    """A certificate is not trusted because it exists."""
     stranger = trustme.CA()
     stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
     with serve_sandbox(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:

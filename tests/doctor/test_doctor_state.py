@@ -76,7 +76,6 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:
-    """Late ones differ, and what may be shared holds no path."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     paths = [tmp_path / "audit.jsonl", tmp_path / "tenants" / "acme" / "audit.jsonl"]
     for path in paths:

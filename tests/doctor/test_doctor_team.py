@@ -88,7 +88,6 @@ def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless a folder above it is closed to them."""
     text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "globex.key"')
     world = world_in(tmp_path / "team", text)
     file = tmp_path / "team" / "globex.key"
@@ -517,7 +516,6 @@ def test_problem_that_stops_the_start_is_a_finding(
 
 
 def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Each part is looked at, whatever the others say. The token is read from stdin and never shown."""
     token = Provider().token()
     text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, "http://127.0.0.1:9/mcp")
     variables = {"FASTN_LEDGER": "valkey://127.0.0.1:9", "FASTN_STATE_SECRET": SECRET}

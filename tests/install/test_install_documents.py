@@ -73,7 +73,6 @@ def test_toml_is_restored(text: str, mark: bytes) -> None:
 @QUICK
 @given(json_texts(comments=True), st.sampled_from(["front", "back"]))
 def test_members_added_meanwhile_stay(text: str, place: str) -> None:
-    """Exactly our entry goes, and no member before or after it."""
     content = text.encode()
     before = load(Format.JSONC, content)
     assume(before != {} and all(find(before, one) is None for one in (SERVER, INPUT)))
@@ -125,7 +124,6 @@ def test_extended_toml_table_is_removed_whole(text: str) -> None:
 
 
 def test_line_added_to_our_toml_table_does_not_join_another() -> None:
-    """Lines after ours that open no table are part of our table."""
     then, traces = insert(Format.TOML, b"# a comment without an end", [TABLE])
     left = remove(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
     assert left == b"# a comment without an end\n\n[later]\nx = 1\n"

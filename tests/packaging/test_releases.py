@@ -50,7 +50,6 @@ def test_registry_entry_has_the_address_and_digest_of_the_bundle() -> None:
 
 
 def test_every_make_target_of_the_workflows_exists() -> None:
-    """They have nothing of their own, so that whatever they do can be done anywhere."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
         for line in re.findall(r"run: make (.*)", workflow.read_text(encoding="utf-8")):

@@ -17,8 +17,6 @@ from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
-OWN_READ = {"customer", "connector", "workflow", "trigger"}
-
 
 class Reads:
     """Sender that answers reads from a script, and records them."""

@@ -96,7 +96,6 @@ async def test_declined_call_is_one_call_however_often_it_is_repeated(watched: W
 
 
 async def test_call_requested_by_another_process_is_waiting(watched: Watched, tmp_path: Path) -> None:
-    """The audit has no new entry for it, and the report has the call all the same."""
     call = DeleteCustomer(customer_id=await watched.globex())
     assert isinstance(await watched.call(call), PendingApproval)
     asked = watched.only()
@@ -158,7 +157,6 @@ def test_decline_on_the_page_and_its_repeat_are_one_call() -> None:
 
 
 def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
-    """The second is what it became, whatever the first had been."""
     tally = Tally()
     tally.begin_step(1)
     tally.entry(line("asked", 1, grant="g"))

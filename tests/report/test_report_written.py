@@ -75,7 +75,6 @@ def test_text_never_leaves_its_code_span(text: str) -> None:
 
 
 def test_newest_entry_and_its_check_are_named() -> None:
-    """The report can be checked against the audit."""
     link = Link(7, "outcome", "ab" * 32)
     report = document(About("a", None, None, "/s/x y.jsonl"), [attempt(audit=(link,))], None, link, None, NOW)
     text = markdown(report)

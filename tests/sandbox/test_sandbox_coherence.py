@@ -49,7 +49,6 @@ def test_run_times_are_ordered_and_within_the_limit(account: Fastn) -> None:
 
 
 def test_run_output_matches_its_code(account: Fastn) -> None:
-    """The output has the fields of the code's last line, and the code calls the workflow's connectors."""
     state = account.sandbox.state
     workflows: dict[str, Any] = state.rows["workflows"]
     for workflow in workflows.values():
@@ -117,7 +116,6 @@ def test_audit_log_matches_the_rows(account: Fastn) -> None:
 
 
 def test_connections_and_triggers_match_the_runs(account: Fastn) -> None:
-    """Broken connections have expired, others have not, and the counters of schedules match their runs."""
     state = account.sandbox.state
     for row in state.all("connections"):
         assert all((at(row, "expiresAt") > now) is (row["status"] == "ACTIVE") for now in (MORNING, EVENING)), row

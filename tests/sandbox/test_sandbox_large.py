@@ -47,7 +47,6 @@ def past_of(fastn: Fastn) -> RunSeries:
 
 
 def of_days(fastn: Fastn, days: float) -> Fastn:
-    """Shorten the history of an account."""
     since = milliseconds(MORNING - timedelta(days=days))
     short = past_of(fastn).model_copy(update={"since": since, "count": 8_000})
     fastn.sandbox.history = History(short)
@@ -63,7 +62,6 @@ def all_runs(fastn: Fastn) -> list[Row]:
 
 
 def pages(fastn: Fastn, query: dict[str, str], by: str) -> list[Row]:
-    """Read a whole list page by page."""
     rows: list[Row] = []
     position: dict[str, str] = {}
     while True:
@@ -84,7 +82,6 @@ def total(fastn: Fastn, call: Any) -> int:
 
 
 def test_large_account_has_large_numbers(large: Fastn) -> None:
-    """Large enough for search, paging and summaries to matter."""
     counts = {
         type(call): total(large, call)
         for call in (
@@ -305,7 +302,6 @@ def test_every_paging_works_on_the_large_account(fresh: Fastn, paging: Paging) -
 
 
 def test_large_account_needs_little_memory() -> None:
-    """200,000 runs are stored in columns, not as rows."""
     tracemalloc.start()
     sandbox = FaultySandbox(Clock(), begin=large_account)
     fastn = Fastn(sandbox)

@@ -87,7 +87,6 @@ def test_paging_and_filters_can_be_ignored(fastn: Fastn) -> None:
 
 
 def test_filters_select_matching_rows(fastn: Fastn) -> None:
-    """Lists apply the filters of the operations by their names on the wire, case-insensitively."""
     katana, shopify = fastn.id_of("customers", "katana-customer"), fastn.id_of("connectors", "shopify")
 
     def found(call: Any, field: str) -> set[str]:

@@ -42,7 +42,6 @@ def test_operation_without_a_required_attribute_cannot_be_defined(missing: str) 
 
 
 def test_path_parameter_must_be_an_argument() -> None:
-    """A mistake in a template fails at import, not in a call."""
     with pytest.raises(TypeError, match=r"^Misnamed: its path names \['nobody'\], which are not fields$"):
 
         class Misnamed(Operation[FastnObject]):  # pyright: ignore[reportUnusedClass]
@@ -148,7 +147,6 @@ def test_validation_error_omits_the_value(operation: type[Operation[Any]], argum
 
 
 def test_account_route_replaces_the_operations_own() -> None:
-    """Paths are unverified, so they are settings."""
     other = Route("POST", "/api/v1/workflows/{workflow_id}/execute")
     call = RunWorkflow(workflow_id="wf:1", input={"a": 1})
     request = call.request(other)
@@ -158,7 +156,6 @@ def test_account_route_replaces_the_operations_own() -> None:
 
 
 def test_account_route_can_move_arguments_to_the_query() -> None:
-    """The method decides whether arguments are a query or a body."""
     call = UpdateCustomer(customer_id="c", name="Acme")
     assert call.request(GET("/c/{customer_id}")) == Request("GET", "/c/c", query={"name": "Acme"})
     assert call.request(POST("/c")) == Request("POST", "/c", body={"customerId": "c", "name": "Acme"})

@@ -171,7 +171,6 @@ def test_filters_are_sent_and_applied_to_the_response() -> None:
 
 
 def test_filter_that_rows_cannot_confirm_is_reported() -> None:
-    """A row without the field is kept, and the model is informed."""
     page = ListConnections(customer_id="acme", connector_id="hubspot", status="FAILED").result(
         [{"id": "1", "endOrgId": "acme", "status": "failed"}, {"id": "2", "connectorId": "x"}]
     )
@@ -199,7 +198,6 @@ def test_number_matches_its_text() -> None:
     ],
 )
 def test_times_are_compared_in_utc(since: str | None, until: str | None, found: list[str]) -> None:
-    """A zone does not move a row across a bound, and a naive time is UTC."""
     page = QueryAuditLog(since=since, until=until).result(
         [
             {"id": "early", "timestamp": "2026-06-30T23:59:59.999Z"},

@@ -28,7 +28,6 @@ HOSTILE = [
 @settings(few, max_examples=40)
 @given(text=st.text(max_size=40) | st.sampled_from([*HOSTILE, "acme:hubspot:42", "A" * 256]) | ids)
 def test_id_is_one_encoded_segment(operation: AnyOperation, text: str) -> None:
-    """With any id, the path names one resource of the template, or the call is refused."""
     (name,) = operation.route.parameters
     before, _, after = operation.route.path.partition(f"{{{name}}}")
     call = example(operation).model_copy(update={name: text})
@@ -74,7 +73,6 @@ def test_empty_id_is_refused(operation: AnyOperation) -> None:
 @few
 @given(data=st.data())
 def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.DataObject) -> None:
-    """The sandbox receives the call that the client sent."""
     call = data.draw(calls(operation))
     received = operation.received(as_heard(call.request()))
     assert received is not None
@@ -111,7 +109,6 @@ def test_unknown_argument_is_refused(operation: AnyOperation, name: str) -> None
 
 @each
 def test_every_argument_is_strict(operation: AnyOperation) -> None:
-    """ "7" is not a number, true is not a number and 7 is not text."""
     wrong: dict[str, list[object]] = {
         "string": [7, True, ["a"], {"a": 1}, b"a"],
         "integer": ["7", True, 7.0, "seven"],
@@ -162,7 +159,6 @@ def test_deeply_nested_text_is_refused(operation: AnyOperation) -> None:
 
 @each
 def test_reads_are_exactly_the_get_operations(operation: AnyOperation) -> None:
-    """A call that passes the guard without approval cannot change anything."""
     assert (operation.effect is Effect.READ) == (operation.route.method == "GET")
 
 
