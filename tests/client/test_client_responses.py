@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 from pydantic_core import to_json
-from support.fake_fastn import KEY, Fastn, client, reply
+from support.fake_fastn import KEY, Fastn, client, error_of, reply
 
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.exchange import Answer
@@ -102,13 +102,11 @@ BAD_JSON = {
 async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes) -> None:
     """Strict JSON. A write that was applied must not be repeated because its response is unreadable."""
     fastn = Fastn(reply(200, body))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(READ)
-    assert (caught.value.outcome, caught.value.known) == ("failed", "Nothing was changed.")
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(CreateCustomer(name="Acme"))
-    assert (caught.value.outcome, caught.value.known) == ("applied_unreadable", "It was done. Do not repeat it.")
-    assert caught.value.facts == {"settle": {"tool": "list_customers", "arguments": {}}}
+    error = await error_of(client(fastn), READ)
+    assert (error.outcome, error.known) == ("failed", "Nothing was changed.")
+    error = await error_of(client(fastn), CreateCustomer(name="Acme"))
+    assert (error.outcome, error.known) == ("applied_unreadable", "It was done. Do not repeat it.")
+    assert error.facts == {"settle": {"tool": "list_customers", "arguments": {}}}
     assert len(fastn.requests) == 2
 
 
@@ -148,27 +146,26 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("body", "facts"), SHAPES.values(), ids=SHAPES)
 async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(422, body))).send(CreateCustomer(name="Acme"))
-    assert caught.value.facts == {"fastn": {"status": 422, **facts}}
-    assert str(caught.value) == (
+    error = await error_of(client(Fastn(reply(422, body))), CreateCustomer(name="Acme"))
+    assert error.facts == {"fastn": {"status": 422, **facts}}
+    assert str(error) == (
         "Fastn does not accept the values (422). Nothing was changed. See fastn.details, correct, and call again."
     )
 
 
 async def test_request_id_is_read_from_its_header() -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(500, headers={"X-Request-Id": "req_9" * 100}))).send(CreateCustomer(name="Acme"))
-    assert caught.value.facts["fastn"] == {"status": 500, "request_id": ("req_9" * 100)[:100]}
+    error = await error_of(
+        client(Fastn(reply(500, headers={"X-Request-Id": "req_9" * 100}))), CreateCustomer(name="Acme")
+    )
+    assert error.facts["fastn"] == {"status": 500, "request_id": ("req_9" * 100)[:100]}
 
 
 async def test_rejected_key_names_the_settings_to_check() -> None:
     for auth, other in (("header", "bearer"), ("bearer", "header")):
-        with pytest.raises(FastnError) as caught:
-            await client(Fastn(reply(401)), auth=auth).send(READ)
-        assert "FASTN_API_KEY" in caught.value.next_step
-        assert "fastn.example" in caught.value.next_step
-        assert f"FASTN_AUTH={other}" in caught.value.next_step
+        error = await error_of(client(Fastn(reply(401)), auth=auth), READ)
+        assert "FASTN_API_KEY" in error.next_step
+        assert "fastn.example" in error.next_step
+        assert f"FASTN_AUTH={other}" in error.next_step
 
 
 async def test_401_of_a_connection_is_not_about_the_key() -> None:
@@ -389,9 +386,8 @@ async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) ->
 async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -> None:
     """The write was never sent, so its outcome is not unknown."""
     fastn = Fastn(reply(status))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
-    assert caught.value.known == "Nothing was changed."
+    error = await error_of(client(fastn, update="merge"), UpdateCustomer(customer_id="acme", name="New"))
+    assert error.known == "Nothing was changed."
     assert {request.method for request in fastn.requests} == {"GET"}
 
 
@@ -400,11 +396,10 @@ async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -
 
 async def test_hostile_id_is_not_sent() -> None:
     fastn = Fastn(reply(200, ACME))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(DeleteCustomer(customer_id="../api-keys/k1"))
-    assert (caught.value.outcome, caught.value.known, fastn.requests) == ("not_sent", "Nothing was sent.", [])
-    assert "customer_id" in str(caught.value)
-    assert "api-keys" not in str(caught.value.data())
+    error = await error_of(client(fastn), DeleteCustomer(customer_id="../api-keys/k1"))
+    assert (error.outcome, error.known, fastn.requests) == ("not_sent", "Nothing was sent.", [])
+    assert "customer_id" in str(error)
+    assert "api-keys" not in str(error.data())
 
 
 async def test_account_route_applies_to_its_tool_only() -> None:
@@ -435,8 +430,7 @@ async def test_delete_routed_as_post_is_not_retried() -> None:
     ],
 )
 async def test_404_names_the_id_or_else_the_path(call: Operation[Any], message: str, next_step: str) -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(404))).send(call)
-    assert message in caught.value.what
-    assert next_step in caught.value.next_step
-    assert caught.value.outcome == "not_found"
+    error = await error_of(client(Fastn(reply(404))), call)
+    assert message in error.what
+    assert next_step in error.next_step
+    assert error.outcome == "not_found"

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_fastn import NOW, Clock, Fastn, Step, client, reply
+from support.fake_fastn import NOW, Clock, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
@@ -59,19 +59,17 @@ async def test_retry_after_is_waited_for_by_the_servers_clock(
 @pytest.mark.parametrize("wait", ["16", "900", format_datetime(NOW + timedelta(minutes=5), usegmt=True)])
 async def test_retry_after_over_the_cap_returns_at_once(wait: str) -> None:
     clock = Clock()
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(429, headers={"Retry-After": wait})), clock).send(READ)
+    error = await error_of(client(Fastn(reply(429, headers={"Retry-After": wait})), clock), READ)
     assert clock.waits == []
     seconds = 300.0 if "," in wait else float(wait)
-    assert caught.value.facts["retry_after_seconds"] == seconds
-    assert caught.value.next_step == f"Call again in {seconds:.0f} seconds."
+    assert error.facts["retry_after_seconds"] == seconds
+    assert error.next_step == f"Call again in {seconds:.0f} seconds."
 
 
 async def test_throttling_without_retry_after_gives_vague_advice() -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(429))).send(READ)
-    assert caught.value.next_step == "Call again in some minutes."
-    assert "retry_after_seconds" not in caught.value.facts
+    error = await error_of(client(Fastn(reply(429))), READ)
+    assert error.next_step == "Call again in some minutes."
+    assert "retry_after_seconds" not in error.facts
 
 
 @pytest.mark.parametrize(
@@ -135,10 +133,9 @@ async def test_distant_reset_returns_the_next_call_at_once() -> None:
     fastn = Fastn(_used_up(RESET + 40))
     sender = client(fastn, clock)
     await sender.send(READ)
-    with pytest.raises(FastnError) as caught:
-        await sender.send(CreateCustomer(name="Acme"))
-    assert (caught.value.outcome, caught.value.known) == ("rate_limited", "Nothing was sent.")
-    assert caught.value.facts == {"retry_after_seconds": 40.0}
+    error = await error_of(sender, CreateCustomer(name="Acme"))
+    assert (error.outcome, error.known) == ("rate_limited", "Nothing was sent.")
+    assert error.facts == {"retry_after_seconds": 40.0}
     assert (len(fastn.requests), clock.waits) == (1, [])
 
 
@@ -178,10 +175,9 @@ async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
     call: Operation[Any], outcome: str, known: str
 ) -> None:
     fastn = Silent()
-    with pytest.raises(FastnError) as caught:
-        await client(fastn, deadline=0.02).send(call)
-    assert caught.value.outcome == outcome
-    assert caught.value.known.startswith(known)
+    error = await error_of(client(fastn, deadline=0.02), call)
+    assert error.outcome == outcome
+    assert error.known.startswith(known)
     assert (len(fastn.requests), fastn.cancelled) == (1, True)
 
 
@@ -197,9 +193,8 @@ async def test_call_queued_until_the_deadline_was_not_sent() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_swallow, sender.send(AiChat(message="the first")))
         await fastn.reached.wait()
-        with pytest.raises(FastnError) as caught:
-            await sender.send(CreateCustomer(name="A"))
-        assert (caught.value.outcome, caught.value.known) == ("not_sent", "Nothing was sent.")
+        error = await error_of(sender, CreateCustomer(name="A"))
+        assert (error.outcome, error.known) == ("not_sent", "Nothing was sent.")
         tasks.cancel_scope.cancel()
     assert len(fastn.requests) == 1
 
@@ -226,10 +221,9 @@ class Stuck(Clock):
     ],
 )
 async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, outcome: str) -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(first), Stuck(), deadline=0.02).send(DeleteCustomer(customer_id="acme"))
-    assert caught.value.outcome == outcome
-    assert len(caught.value.next_step) > 5
+    error = await error_of(client(Fastn(first), Stuck(), deadline=0.02), DeleteCustomer(customer_id="acme"))
+    assert error.outcome == outcome
+    assert len(error.next_step) > 5
 
 
 async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:

@@ -1,6 +1,6 @@
 """The tests' sandbox over HTTP, with control paths.
 
-Usage: `python -m support.served_sandbox --port PORT [--large] [--file F]`.
+Usage: `python -m support.served_sandbox --port PORT`.
 
     GET    /__sandbox/requests     what it was asked: {"requests": [{method, path, query, headers, body, tool}]}
     DELETE /__sandbox/requests     forget it
@@ -18,18 +18,16 @@ import socket
 import struct
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 import anyio
 import uvicorn
-from large_account import large_account
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.sandbox.app import answer_lifespan, read_request
-from fastn_mcp.sandbox.server import SandboxRequest, dataset
+from fastn_mcp.sandbox.server import SandboxRequest
 from support.faulty_sandbox import FAULT, FaultyReply, FaultySandbox
 
 CONTROL = "/__sandbox/"
@@ -116,16 +114,10 @@ async def _deliver(reply: FaultyReply, receive: Receive, send: Send) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--large", action="store_true", help="the large account")
-    parser.add_argument("--file", type=Path)
-    options = parser.parse_args()
-    served = FaultySandbox(
-        lambda: datetime.now(UTC), begin=large_account if options.large else dataset, file=options.file
-    )
     uvicorn.run(
-        create_faulty_app(served),
+        create_faulty_app(FaultySandbox(lambda: datetime.now(UTC))),
         host="127.0.0.1",
-        port=options.port,
+        port=parser.parse_args().port,
         log_level="warning",
         access_log=False,
         server_header=False,
