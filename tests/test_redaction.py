@@ -217,10 +217,10 @@ SINKS: dict[str, Callable[[JsonValue], object]] = {
 @pytest.mark.parametrize("sink", SINKS)
 @given(value=_structures)
 def test_secret_is_redacted_in_every_output(sink: str, value: JsonValue) -> None:
-    said = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
-    assert CANARY not in said
-    assert BASIC not in said
-    assert KEY not in said
+    output = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
+    assert CANARY not in output
+    assert BASIC not in output
+    assert KEY not in output
 
 
 @given(value=_structures)

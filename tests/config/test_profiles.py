@@ -68,7 +68,7 @@ def file(tmp_path: Path) -> Write:
 def refused(
     path: Path, environment: Mapping[str, str] | None = None, keyring: Kept | None = None, profile: str | None = None
 ) -> str:
-    """What is said where this cannot start. It never holds a key."""
+    """Return the error of a start that fails. It never holds a key."""
     with pytest.raises(SettingsError) as caught:
         load({"profile": profile}, environment or {}, path, keyring=keyring or Kept())
     assert "canary" not in str(caught.value)
@@ -112,8 +112,8 @@ def test_top_level_is_the_account_if_no_profile_is_chosen(file: Write) -> None:
 def test_unknown_profile_is_refused_with_the_known_ones(
     file: Write, flags: dict[str, str], environment: dict[str, str]
 ) -> None:
-    said = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
-    assert said == (
+    message = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
+    assert message == (
         "There is no profile 'acem' (did you mean 'acme'?); there are acme, globex. "
         "Correct the name, or add it first: fastn-mcp profiles add NAME"
     )
@@ -183,9 +183,9 @@ def test_key_in_the_environment_beside_a_profile_is_refused(file: Write, by: str
     """Neither is that key sent as the profile, nor is it passed over in silence."""
     path = file(('profile = "acme"\n' if by == "file" else "") + BOTH)
     environment = {**ACME, "FASTN_API_KEY": "canary"} | ({"FASTN_PROFILE": "acme"} if by == "environment" else {})
-    said = refused(path, environment, profile="acme" if by == "flag" else None)
-    assert said.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
-    assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in said
+    message = refused(path, environment, profile="acme" if by == "flag" else None)
+    assert message.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
+    assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in message
 
 
 def test_profile_can_name_the_key_of_the_environment_as_its_own(file: Write) -> None:
@@ -198,8 +198,8 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
     """A key never goes to another origin. A flag is believed for headers, and moves no stored key."""
     value = "https://elsewhere.example"
     variable = next(source.variable for source in SOURCES if source.field == name)
-    said = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
-    assert said.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
+    message = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
+    assert message.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
     flags, variables = {"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}
     if name == "base_url":
         with pytest.raises(SettingsError, match=r"and is not sent to elsewhere\.example"):
@@ -223,17 +223,17 @@ def test_missing_key_names_the_next_command(file: Write) -> None:
         "Keep one: fastn-mcp login globex --file"
     )
     path = file(BOTH)
-    said = refused(path, profile="acme")
-    assert said == f"{path}, line 6: the key comes from ACME_KEY, which is not set. Set ACME_KEY."
+    message = refused(path, profile="acme")
+    assert message == f"{path}, line 6: the key comes from ACME_KEY, which is not set. Set ACME_KEY."
 
 
 @pytest.mark.parametrize("key", ["canary key", "canary\nX: y", "canary\xe4"])
 def test_malformed_key_is_reported_with_its_place_and_not_shown(file: Write, key: str) -> None:
     assert "(environment ACME_KEY) is wrong" in refused(file(BOTH), {"ACME_KEY": key}, profile="acme")
     kept = Kept({"globex at us.fastn.example": key})
-    said = refused(file(BOTH), keyring=kept, profile="globex")
-    assert said.startswith("The setting api_key (keyring) is wrong")
-    assert said.endswith("Copy the whole key again, and nothing else.")
+    message = refused(file(BOTH), keyring=kept, profile="globex")
+    assert message.startswith("The setting api_key (keyring) is wrong")
+    assert message.endswith("Copy the whole key again, and nothing else.")
 
 
 @posix
@@ -258,7 +258,7 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         ("[profiles.acme]\nevn = 1", 2, "there is no setting 'evn' in [profiles.acme] (did you mean 'env'?)"),
         ("[profiles.acme]\nprofile = 'x'", 2, "there is no setting 'profile' in [profiles.acme]"),
@@ -278,11 +278,11 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
         ("profile = 'a'\ndeadline = 'canary'\n[profiles.a]", 2, "the setting deadline is wrong"),
     ],
 )
-def test_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line: int, said: str) -> None:
+def test_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line: int, message: str) -> None:
     path = file(text)
     told = refused(path)
     assert told.startswith(f"{path}, line {line}: ")
-    assert said in told
+    assert message in told
 
 
 @posix

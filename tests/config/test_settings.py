@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said when one is wrong."""
+"""Where settings come from, and what is message when one is wrong."""
 
 import contextlib
 from pathlib import Path
@@ -199,12 +199,12 @@ def test_tools_are_selected_by_name_or_pattern() -> None:
 
 @pytest.mark.parametrize("name", ["tools", "exclude_tools"])
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [("find,delete_custmer", r"no tool 'delete_custmer' \(did you mean 'delete_customer'\?\)"), ("x*", "fits 'x\\*'")],
 )
-def test_unknown_tool_is_refused(name: str, names: str, said: str) -> None:
+def test_unknown_tool_is_refused(name: str, names: str, message: str) -> None:
     """A tool that is misspelt must not stay in the list of an agent."""
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         enabled_tools(load({name: names}, KEY, None))
 
 
@@ -261,7 +261,7 @@ def test_settings_that_leave_no_tool_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"api_key = ", ", at its end: not TOML"),
         (b'api_key = "canary\n"', ", line 1: not TOML"),
@@ -269,12 +269,12 @@ def test_settings_that_leave_no_tool_are_refused() -> None:
         (b'a = 1\na = "canary"', ", at its end: not TOML"),
     ],
 )
-def test_invalid_file_is_named_and_not_quoted(tmp_path: Path, content: bytes, said: str) -> None:
+def test_invalid_file_is_named_and_not_quoted(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "fastn.toml"
     file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
-    assert str(caught.value).startswith(f"{file}{said}")
+    assert str(caught.value).startswith(f"{file}{message}")
     assert "canary" not in str(caught.value)
 
 

@@ -105,7 +105,7 @@ def test_link_out_of_the_docs_leads_to_the_repository() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ('<a href="b.html">x</a>', "b.html leads nowhere"),
         ('<a href="#no">x</a>', "#no: the page has no such anchor"),
@@ -116,7 +116,7 @@ def test_link_out_of_the_docs_leads_to_the_repository() -> None:
         ('<img src="a.png">', "has no words"),
     ],
 )
-def test_check_of_a_built_site_finds_mistakes(body: str, said: str, tmp_path: Path) -> None:
+def test_check_of_a_built_site_finds_mistakes(body: str, message: str, tmp_path: Path) -> None:
     """Links are checked; ours: nothing comes from another host."""
     for name in ("llms.txt", "llms-full.txt"):
         (tmp_path / name).touch()
@@ -125,7 +125,7 @@ def test_check_of_a_built_site_finds_mistakes(body: str, said: str, tmp_path: Pa
     assert troubles(tmp_path) == []
     page.write_text(body)
     (found,) = troubles(tmp_path)
-    assert said in found
+    assert message in found
 
 
 def test_readme_has_at_most_700_words() -> None:

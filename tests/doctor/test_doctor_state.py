@@ -102,6 +102,6 @@ def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path:
     assert seen("fail-closed", 61) == [(CheckResult.OK, "No entry waits (fail-closed).")]
     Outbox(paths[0]).file.unlink()
     Outbox(paths[0]).file.mkdir()
-    ((verdict, said),) = seen("fail-closed", 61)
+    ((verdict, message),) = seen("fail-closed", 61)
     assert verdict is CheckResult.FAILED
-    assert str(tmp_path) not in said
+    assert str(tmp_path) not in message

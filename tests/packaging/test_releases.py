@@ -22,7 +22,7 @@ def test_release_notes_are_the_section_of_the_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changelog", "version", "said"),
+    ("changelog", "version", "message"),
     [
         (HEAD + NEWER, "1.2.0", "it has no sections [1.2.0]"),
         (HEAD + "- x\n", "Unreleased", "it has no sections [Unreleased]"),
@@ -34,8 +34,8 @@ def test_release_notes_are_the_section_of_the_version() -> None:
         (HEAD + "## [1.1.0] - 2026-12-01\n\n### Added\n\n" + OLDER, "1.1.0", "[1.1.0] says nothing"),
     ],
 )
-def test_unready_changelog_is_refused_with_the_reason(changelog: str, version: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_unready_changelog_is_refused_with_the_reason(changelog: str, version: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         notes(changelog, version)
 
 

@@ -59,6 +59,11 @@ async def test_connector_dependents_are_connections_workflows_and_triggers(world
     assert counts(answer["used_by"]) == {"connections": 1, "workflows": 2, "triggers": 1}
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
     assert answer["not_checked"] == []
+    (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
+    assert [example["state"] for example in workflows["examples"]] == ["live", "live"]
+    assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["examples"])
+    (contacts,) = [e["triggers"] for e in workflows["examples"] if e["name"].startswith("Sync HubSpot")]
+    assert "New HubSpot contact (on contact.creation)" in contacts
 
 
 async def test_connection_dependents_are_triggers_and_possibly_workflows(world: World) -> None:
@@ -143,15 +148,6 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         assert answer.get("may_be_used_by") == shown.get("may_be_used_by")
         assert answer["not_checked"] == shown.get("not_checked", [])
     assert world.changes == []
-
-
-async def test_workflows_have_their_state_last_run_and_triggers(world: World) -> None:
-    answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
-    (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
-    assert [example["state"] for example in workflows["examples"]] == ["live", "live"]
-    assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["examples"])
-    (contacts,) = [e["triggers"] for e in workflows["examples"] if e["name"].startswith("Sync HubSpot")]
-    assert "New HubSpot contact (on contact.creation)" in contacts
 
 
 async def test_unreadable_runs_and_triggers_of_workflows_are_left_out(world: World) -> None:

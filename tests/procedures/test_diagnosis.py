@@ -239,30 +239,33 @@ async def test_connection_not_found_suggests_the_installation(world: World) -> N
     assert cause["fastn_suggests"] == "Let the customer connect shopify in the widget."
 
 
-async def test_verdict_without_failures_names_the_last_success(world: World) -> None:
-    found = await diagnosed(world, ORDERS)
-    assert found["verdict"] == "No failures in 72 hours: 15 of 15 runs completed, last success 3 hours ago."
-    assert found["causes"] == []
-
-
-async def test_verdict_names_the_customer_if_others_succeed(world: World) -> None:
-    add_run(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
-    found = await diagnosed(world, ORDERS)
-    assert found["verdict"].startswith(
-        "Failing each time for Globex Exports for 5 hours, since 2026-11-25, and not for others (1 of 16 runs in "
-    )
-
-
-async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
-    acme = customer(world, "acme-corp")
-    add_run(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
-    again = await diagnosed(world, ORDERS)
-    assert again["verdict"].startswith(
-        "It worked the last time (last success 3 hours ago), but 1 of 16 runs failed in 72"
-    )
-    add_run(world, ORDERS, 0.1, endOrgId=acme, error={"message": "odd"})
-    anew = await diagnosed(world, ORDERS)
-    assert anew["verdict"].startswith("Failing for 6 minutes (1 run since the last success; 2 of 17 runs in 72 hours)")
+@pytest.mark.parametrize(
+    ("failures", "verdict"),
+    [
+        ([], "No failures in 72 hours: 15 of 15 runs completed, last success 3 hours ago."),
+        (
+            [(5, "globex-exports")],
+            "Failing each time for Globex Exports for 5 hours, since 2026-11-25, and not for others (1 of 16 runs in ",
+        ),
+        (
+            [(5, "acme-corp")],
+            "It worked the last time (last success 3 hours ago), but 1 of 16 runs failed in 72",
+        ),
+        (
+            [(5, "acme-corp"), (0.1, "acme-corp")],
+            "Failing for 6 minutes (1 run since the last success; 2 of 17 runs in 72 hours)",
+        ),
+    ],
+    ids=["no failures", "one customer", "works again", "fails again"],
+)
+async def test_verdict_says_since_when_and_for_whom(
+    world: World, failures: list[tuple[float, str]], verdict: str
+) -> None:
+    for hours_ago, slug in failures:
+        add_run(world, ORDERS, hours_ago, endOrgId=customer(world, slug), error={"message": "odd"})
+    diagnosis = await diagnosed(world, ORDERS)
+    assert diagnosis["verdict"].startswith(verdict)
+    assert bool(diagnosis["causes"]) == bool(failures)
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_hostile_name_is_plain_text() -> None:
 def test_people_are_named_if_several_sign_in() -> None:
     """Beside their subject. A local server has one user, who is not named."""
     anna = attempt(principal="https://id.example|anna", principal_name="Anna <anna@example.com>")
-    said = markdown(made(anna, attempt(principal="https://id.example|bob"), attempt(principal="local")))
-    assert "| `Anna <anna@example.com> (https://id.example\\u{7c}anna)` |\n" in said
-    assert "| `https://id.example\\u{7c}bob` |\n" in said
-    assert "|  |\n" in said
+    message = markdown(made(anna, attempt(principal="https://id.example|bob"), attempt(principal="local")))
+    assert "| `Anna <anna@example.com> (https://id.example\\u{7c}anna)` |\n" in message
+    assert "| `https://id.example\\u{7c}bob` |\n" in message
+    assert "|  |\n" in message
     assert "who |" not in markdown(made(attempt(principal="local"), attempt()))
 
 
@@ -106,6 +106,10 @@ def test_link_in_place_of_the_report_is_replaced(tmp_path: Path) -> None:
 def test_unwritable_path_is_found_before_anything_is_sent(tmp_path: Path) -> None:
     check(tmp_path / "run.json")
     (tmp_path / "folder.md").mkdir()
-    for wrong, said in (("nowhere/run.json", "no folder"), ("run.md", "ends in .md"), ("folder.json", "is a folder")):
-        with pytest.raises(SettingsError, match=said):
+    for wrong, message in (
+        ("nowhere/run.json", "no folder"),
+        ("run.md", "ends in .md"),
+        ("folder.json", "is a folder"),
+    ):
+        with pytest.raises(SettingsError, match=message):
             check(tmp_path / wrong)
