@@ -1,4 +1,4 @@
-"""Where settings come from, and what is message when one is wrong."""
+"""Sources of settings, and the errors of wrong ones."""
 
 import contextlib
 from pathlib import Path
