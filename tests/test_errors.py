@@ -26,7 +26,7 @@ def _below(kind: type[FastnError]) -> Iterator[type[FastnError]]:
 EVERY = [FastnError, *_below(FastnError)]
 
 
-def test_an_error_is_the_same_in_words_and_as_data() -> None:
+def test_error_has_the_same_text_in_words_and_data() -> None:
     error = NotSent("It rained.", "Wait.", facts={"status": 7})
     assert str(error) == "It rained. Nothing was sent. Wait."
     assert error.data() == {
@@ -34,12 +34,12 @@ def test_an_error_is_the_same_in_words_and_as_data() -> None:
     }  # fmt: skip
 
 
-def test_what_is_not_said_leaves_no_gap() -> None:
+def test_missing_parts_leave_no_gap() -> None:
     assert str(FastnError("It rained.")) == "It rained."
     assert FastnError("It rained.").data() == {"outcome": "failed", "message": "It rained."}
 
 
-def test_what_is_known_can_be_said_more_exactly() -> None:
+def test_error_can_state_its_certainty_more_exactly() -> None:
     """One class of error may know more, or less, in a single case."""
     assert str(UnknownOutcome("It rained.", certainty="It was wet.")) == "It rained. It was wet."
     assert str(UnknownOutcome("It rained.", certainty="")) == "It rained."
@@ -53,8 +53,7 @@ def test_facts_are_copied() -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) -> None:
-    """Whether anything was sent or changed. Only the base and the start of the program need not."""
+def test_every_error_states_what_is_known_of_the_effect(kind: type[FastnError]) -> None:
     assert kind.__doc__ or kind.__mro__[1].__doc__
     assert kind.outcome.islower()
     if kind in (FastnError, SettingsError, NoKey):

@@ -216,16 +216,15 @@ SINKS: dict[str, Callable[[JsonValue], object]] = {
 
 @pytest.mark.parametrize("sink", SINKS)
 @given(value=_structures)
-def test_what_one_place_hides_every_place_hides(sink: str, value: JsonValue) -> None:
-    """A secret in any shape, at any depth, comes out nowhere; that something was hidden is said."""
-    said = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
-    assert CANARY not in said
-    assert BASIC not in said
-    assert KEY not in said
+def test_secret_is_redacted_in_every_output(sink: str, value: JsonValue) -> None:
+    output = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
+    assert CANARY not in output
+    assert BASIC not in output
+    assert KEY not in output
 
 
 @given(value=_structures)
-def test_redaction_leaves_what_it_has_done(value: JsonValue) -> None:
+def test_redaction_is_idempotent(value: JsonValue) -> None:
     once = safe(value)
     assert redact(once) == once
     assert REDACTED in json.dumps(once)
@@ -244,18 +243,17 @@ def test_redaction_leaves_what_it_has_done(value: JsonValue) -> None:
         {"hasSecret": True, "token": None, "cron": "0 0 * * *", "nextCursor": "eyJvIjoyMH0"},
     ],
 )
-def test_redaction_keeps_what_is_no_secret(value: JsonValue) -> None:
-    """Counts, descriptions of fields, addresses and prose stay readable."""
+def test_redaction_keeps_harmless_values(value: JsonValue) -> None:
     assert redact(value) == value
     assert safe(value) == value
 
 
-def test_default_of_a_secret_field_is_hidden_and_its_description_is_not() -> None:
+def test_default_of_a_secret_field_is_redacted_and_its_description_is_not() -> None:
     schema: JsonValue = {"apiKey": {"type": "string", "description": "From the dashboard", "default": CANARY}}
     assert redact(schema) == {"apiKey": {"type": "string", "description": "From the dashboard", "default": REDACTED}}
 
 
-def test_row_of_a_secret_shows_only_what_such_rows_are_known_to_show() -> None:
+def test_row_of_a_secret_shows_only_known_fields() -> None:
     """The names under which a value could come are not known, so those of harmless fields are listed."""
     row: dict[str, JsonValue] = {
         "id": "s", "name": "DB", "value": CANARY, "plaintext": CANARY, "current": {"val": CANARY}, "versions": [CANARY],
@@ -288,7 +286,6 @@ def _spellings() -> dict[str, str]:
 
 @pytest.mark.parametrize("spelling", _spellings())
 def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
-    """The configured key is hidden however it is written."""
     text = _spellings()[spelling]
     redactor = Redactor([KEY])
     assert redactor.may_stand_in(json.dumps(text).encode())
@@ -319,7 +316,7 @@ def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
         ({"id": "8", "name": "CI"}, None),
     ],
 )
-def test_own_key_is_told_by_the_parts_that_a_row_shows(row: dict[str, object], own: bool | None) -> None:
+def test_own_key_is_recognized_by_the_parts_in_a_row(row: dict[str, object], own: bool | None) -> None:
     """Which fields Fastn shows is not known; where they do not tell, it could be ours."""
     assert is_own_key(KEY, row) is own
 
@@ -331,7 +328,7 @@ _UNSEEN = (
 
 
 @pytest.mark.parametrize("blank", [chr(int(code, 16)) for code in _UNSEEN.split()])
-def test_every_blank_but_the_plain_space_is_made_visible(blank: str) -> None:
+def test_invisible_blanks_are_made_visible(blank: str) -> None:
     """No two names look alike because of what cannot be seen in one."""
     assert sanitize(f"PAY{blank}KEY") == f"PAY\\u{{{ord(blank):x}}}KEY"
     assert safe({f"a{blank}": f"b{blank}"}) == {f"a\\u{{{ord(blank):x}}}": f"b\\u{{{ord(blank):x}}}"}
@@ -340,7 +337,7 @@ def test_every_blank_but_the_plain_space_is_made_visible(blank: str) -> None:
 @pytest.mark.parametrize(
     "name", [" PAY_KEY", "PAY_KEY\u00a0", "PAY\u200b_KEY", "\uff30AY_KEY", "pay_key\t", "PAY_KEY\ufeff"]
 )
-def test_name_is_compared_as_a_person_reads_it(name: str) -> None:
+def test_names_are_compared_as_a_person_reads_them(name: str) -> None:
     assert name_as_read(name) == "pay_key"
 
 
@@ -403,19 +400,10 @@ _ROWS = st.dictionaries(
 
 
 @settings(max_examples=500, deadline=None)
-@given(_ROWS)
-def test_row_is_redacted_alone_as_in_a_list(row: dict[str, JsonValue]) -> None:
-    assert safe(row) == cast("list[JsonValue]", safe([row, "\u00e9"]))[0]
-    shown, raw = safe_json(row)
-    assert raw is not None
-    assert from_json(raw) == shown
-
-
-@settings(max_examples=500, deadline=None)
 @given(_TEXTS)
 @example("2026-01-01T00:00:00Z (fsk_live_abcdefgh)")
 @example("2026-01-01T00:00:00Z (Bearer abcdefgh)")
-def test_text_that_is_not_looked_into_holds_no_secret(text: str) -> None:
+def test_skipped_text_holds_no_secret(text: str) -> None:
     shown = redact_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redaction, "_is_ordinary", "".__eq__)
@@ -424,9 +412,13 @@ def test_text_that_is_not_looked_into_holds_no_secret(text: str) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(_ROWS, min_size=2, max_size=4), st.integers(1, 3))
-def test_rows_are_redacted_together_as_alone(rows: list[dict[str, JsonValue]], times: int) -> None:
-    """A column that is looked at as a whole hides the same as each of its cells."""
-    assert safe(cast(JsonValue, rows * times)) == list(map(safe, rows)) * times
+def test_row_is_redacted_in_a_list_as_alone(rows: list[dict[str, JsonValue]], times: int) -> None:
+    alone = list(map(safe, rows))
+    assert safe(cast(JsonValue, rows * times)) == alone * times
+    assert safe(cast(JsonValue, [*rows, "\u00e9"])) == [*alone, "\u00e9"]
+    shown, raw = safe_json(rows[0])
+    assert raw is not None
+    assert from_json(raw) == shown == alone[0]
 
 
 # --- one place ---------------------------------------------------------------------------------------------------
@@ -470,7 +462,7 @@ _ALLOWED = {
 """Modules with such a list that is no rule for what is hidden, and what it is."""
 
 
-def test_no_other_module_has_a_rule_for_what_is_secret() -> None:
+def test_no_other_module_has_a_redaction_rule() -> None:
     """A second list of secret names, a second pattern or a second mark would differ from the first one day."""
     found = {
         f"{place}:{line}": text
@@ -481,7 +473,7 @@ def test_no_other_module_has_a_rule_for_what_is_secret() -> None:
     assert found == {}
 
 
-def test_rule_elsewhere_would_be_found() -> None:
+def test_rule_in_another_module_would_be_found() -> None:
     """The test above is no test if it cannot fail."""
     assert _rules_in('X = re.compile(r"passw|token")')
     assert _rules_in('X = ("password", "token")')
@@ -497,7 +489,7 @@ def test_names_of_secrets_are_told_from_names_about_them() -> None:
 
 
 @pytest.mark.parametrize("permission", ["api-keys:create", "api-keys:*", "api-keys:revoke", "users:write"])
-def test_permission_is_read_whole_by_who_approves_it(permission: str) -> None:
+def test_permission_is_shown_whole(permission: str) -> None:
     """Only what is not known to be an action is a secret after the name of one."""
     assert redact_text(permission) == permission
     assert redact_text("my-password:hunter2") == "my-password:[hidden-by-fastn-mcp]"

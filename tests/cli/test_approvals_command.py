@@ -85,6 +85,16 @@ class Folder:
         with sitting(["-m", "fastn_mcp", "approvals"], self.env) as person:
             yield person
 
+    def answer(self, *turns: tuple[str, str]) -> str:
+        """Answer the first request in turns of what is typed and the text awaited then. Return all that was shown."""
+        with self.at_a_terminal() as person:
+            person.sees(CHOICES)
+            for typed, reply in turns:
+                person.types(f"{typed}\r")
+                person.sees(reply)
+            assert person.leaves()[0] == 0
+        return person.shown
+
 
 GRANT = ApprovalRequest(
     id="g1",
@@ -135,7 +145,6 @@ def state(tmp_path: Path) -> Folder:
 
 @pytest.mark.parametrize("piped", ["", "y\n", "y\ny\ny\n", "Acme\n"])
 def test_approvals_without_a_terminal_lists_and_decides_nothing(piped: str, state: Folder) -> None:
-    """No pipe and no environment variable stands in for a person."""
     state.add_request()
     state.add_request(id="g2", **TYPED)
     ran = state.run(piped=piped, FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
@@ -147,7 +156,6 @@ def test_approvals_without_a_terminal_lists_and_decides_nothing(piped: str, stat
 
 
 def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) -> None:
-    """A person who pages through the list is not asked behind it."""
     state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
@@ -156,7 +164,6 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
 def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> None:
-    """An agent with a shell finds no option that approves."""
     state.add_request()
     assert state.run(option).returncode == 2
     assert state.grant().state is RequestState.OPEN
@@ -168,7 +175,6 @@ def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -
 
 
 def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
-    """An expired request was neither approved nor declined."""
     state.add_request(expires=time.time() - 1)
     for _ in range(2):
         first, second = state.run().stdout.splitlines()
@@ -178,7 +184,6 @@ def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
 
 
 def test_json_lists_requests_without_their_ids(state: Folder) -> None:
-    """The list for other programs does not hold the id of a request."""
     state.add_request()
     (row,) = json.loads(state.run("--json").stdout)
     assert row["preview"]["call"] == "run_workflow"
@@ -186,16 +191,11 @@ def test_json_lists_requests_without_their_ids(state: Folder) -> None:
 
 
 def test_y_approves_one_call(state: Folder) -> None:
-    """The preview is shown, y approves, and the ledger and the audit log name the approver."""
     state.add_request()
-    with state.at_a_terminal() as person:
-        shown = person.sees(CHOICES)
-        assert all(f"\n{line}\n" in shown for line in GRANT.text)
-        assert "local asked at" in shown
-        assert shown.index("Approve this one call?") > shown.index("Nightly sync")
-        person.types("y\r")
-        person.sees("Approved. It is sent when the agent makes the same call again.")
-        assert person.leaves()[0] == 0
+    shown = state.answer(("y", "Approved. It is sent when the agent makes the same call again."))
+    assert all(f"\n{line}\n" in shown for line in GRANT.text)
+    assert "local asked at" in shown
+    assert shown.index("Approve this one call?") > shown.index("Nightly sync")
     decided = state.grant()
     assert (decided.state, decided.by) == (RequestState.APPROVED, "terminal")
     assert state.temporary_approvals() == []
@@ -203,14 +203,9 @@ def test_y_approves_one_call(state: Folder) -> None:
     assert KEY not in (state.folder / "audit.jsonl").read_text()
 
 
-def test_the_sentence_comes_before_who_asked(state: Folder) -> None:
-    """What would happen is the first line, who asks and until when the last but one."""
+def test_sentence_of_a_request_comes_before_who_asked(state: Folder) -> None:
     state.add_request(preview={**GRANT.preview, "asked_by": "Claude Code"})
-    with state.at_a_terminal() as person:
-        lines = [line.strip() for line in person.sees(CHOICES).splitlines() if line.strip()]
-        person.types("\r")
-        person.sees("Left waiting.")
-        person.leaves()
+    lines = [line.strip() for line in state.answer(("", "Left waiting.")).splitlines() if line.strip()]
     assert lines[0] == GRANT.text[0]
     assert sum('"Claude Code" asked at' in line for line in lines) == 1
     assert lines.index(GRANT.text[-1]) < next(
@@ -230,15 +225,8 @@ def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:
 
 
 def test_n_declines_with_a_note(state: Folder) -> None:
-    """The note reaches the agent by the ledger, and the circuit breaker counts the decline."""
     state.add_request()
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("n\r")
-        person.sees("A note for the agent, or Enter > ")
-        person.types("wait for the backup\r")
-        person.sees("Declined.")
-        person.leaves()
+    state.answer(("n", "A note for the agent, or Enter > "), ("wait for the backup", "Declined."))
     declined = state.grant()
     assert (declined.state, declined.by, declined.note) == (RequestState.DECLINED, "terminal", "wait for the backup")
     assert state.do(lambda ledger: ledger.declines("local"))[0] == 1
@@ -246,25 +234,15 @@ def test_n_declines_with_a_note(state: Folder) -> None:
 
 
 def test_approval_resets_the_declines_in_a_row(state: Folder) -> None:
-    """The circuit breaker counts declines in a row."""
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("y\r")
-        person.leaves()
+    state.answer(("y", "Approved."))
     assert state.do(lambda ledger: ledger.declines("local")) == (0, 0.0)
 
 
-def test_15_also_wishes_a_temporary_approval(state: Folder) -> None:
-    """It is kept with the vote, and opens when the call is made."""
+def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
     state.add_request()
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("15\r")
-        person.sees("Approved.")
-        person.sees("no approval for 15 minutes from then on.")
-        person.leaves()
+    assert "Approved." in state.answer(("15", "no approval for 15 minutes from then on."))
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.APPROVED
     assert opens_temporary(state.grant())
@@ -275,42 +253,24 @@ def test_15_also_wishes_a_temporary_approval(state: Folder) -> None:
     "changed", [TYPED, TYPED | {"allows_temporary": True}, {"allows_temporary": False}, {"target": None}]
 )
 def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object], state: Folder) -> None:
-    """Never for what destroys or gives access, and never without a target."""
     state.add_request(**changed)
-    with state.at_a_terminal() as person:
-        assert "15 = " not in person.sees(CHOICES)
-        person.types("15\r")
-        person.sees("That is")
-        person.sees(CHOICES)
-        person.types("\r")
-        person.leaves()
+    shown = state.answer(("15", CHOICES), ("", "Left waiting."))
+    assert "15 = " not in shown
+    assert "That is" in shown
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.OPEN
 
 
 def test_enter_leaves_the_request_pending(state: Folder) -> None:
     state.add_request()
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("\r")
-        person.sees("Left waiting.")
-        person.sees("Nothing else waits.")
-        person.leaves()
+    assert "Left waiting." in state.answer(("", "Nothing else waits."))
     assert state.grant().state is RequestState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
 
 
 def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
-    """Sealed for the one use of the approval; neither the screen nor a file shows it."""
     state.add_request(**SECRET)
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("y\r")
-        person.sees(HIDDEN)
-        person.types(f" {KEY} \r")
-        person.sees("Approved.")
-        person.leaves()
-        assert KEY not in person.shown
+    assert KEY not in state.answer(("y", HIDDEN), (f" {KEY} ", "Approved."))
     assert state.grant().state is RequestState.APPROVED
     assert KEY.encode() not in b"".join(path.read_bytes() for path in state.folder.iterdir())
 
@@ -324,20 +284,12 @@ def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
 
 
 def test_approval_without_its_secret_leaves_the_request_waiting(state: Folder) -> None:
-    """Enter alone types nothing, and so approves nothing."""
     state.add_request(**SECRET)
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("y\r")
-        person.sees(HIDDEN)
-        person.types("\r")
-        person.sees("Nothing is approved yet: type the value.")
-        person.sees("Left waiting.")
-        person.leaves()
+    assert "Nothing is approved yet: type the value." in state.answer(("y", HIDDEN), ("", "Left waiting."))
     assert state.grant().state is RequestState.OPEN
 
 
-def test_line_that_the_terminal_cut_is_typed_anew(state: Folder) -> None:
+def test_line_that_the_terminal_cut_has_to_be_typed_again(state: Folder) -> None:
     state.add_request(**SECRET)
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -379,7 +331,6 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
 
 
 def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
-    """Y is not a name, and a slip decides nothing."""
     state.add_request(**TYPED)
     with state.at_a_terminal() as person:
         assert 'To approve this one call, type the name between the quotes: "Acme"' in person.sees(CHOICES)
@@ -395,13 +346,8 @@ def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
 
 
 def test_four_eyes_request_is_not_approved_at_a_terminal(state: Folder) -> None:
-    """Four eyes are two different people, which a terminal cannot tell apart."""
     state.add_request(required="four_eyes")
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("y\r")
-        person.sees("two people have to approve")
-        person.leaves()
+    state.answer(("y", "two people have to approve"))
     assert state.grant().state is RequestState.OPEN
 
 
@@ -430,7 +376,6 @@ def test_requests_that_arrive_meanwhile_are_asked_about_too(state: Folder) -> No
 @pytest.mark.parametrize("became", [RequestState.USED, RequestState.APPROVED, RequestState.DECLINED])
 @pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
 def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestState, state: Folder) -> None:
-    """The second decision has no effect, and says so."""
     state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -450,14 +395,8 @@ def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
 
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
-    """Whatever a preview holds, it stays on its line and shows what it is."""
     state.add_request(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
-    with state.at_a_terminal() as person:
-        shown = person.sees(CHOICES)
-        person.types("\r")
-        person.leaves()
-    listed = state.run().stdout
-    for text in (shown, listed):
+    for text in (state.answer(("", "Left waiting.")), state.run().stdout):
         assert "Target: \\u{1b}[2J\\u{202e}Approve all\\u{7}." in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
 
@@ -466,14 +405,8 @@ def test_decline_holds_if_the_audit_log_cannot_be_written(state: Folder) -> None
     """A decline is never held up; an approved call is refused when it is to be sent."""
     state.add_request()
     (state.folder / "audit.jsonl").mkdir()
-    with state.at_a_terminal() as person:
-        person.sees(CHOICES)
-        person.types("n\r")
-        person.sees("or Enter > ")
-        person.types("\r")
-        person.sees("Declined. The same call stays declined until ")
-        person.sees("(Is a directory).")
-        person.leaves()
+    shown = state.answer(("n", "or Enter > "), ("", "(Is a directory)."))
+    assert "Declined. The same call stays declined until " in shown
     assert state.grant().state is RequestState.DECLINED
 
 
@@ -484,7 +417,6 @@ def add_temporary_approvals(state: Folder, *names: str) -> None:
 
 
 def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
-    """Revoking only tightens, so it needs no terminal; the beginning of the id is enough."""
     add_temporary_approvals(state, "first", "second")
     assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("temporary").stdout
     assert [row["id"] for row in json.loads(state.run("temporary", "--json").stdout)] == ["first", "second"]
@@ -496,7 +428,6 @@ def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["third", "s"])
 def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
-    """An unknown beginning, and one of two ids, revoke nothing."""
     add_temporary_approvals(state, "s1", "s2")
     ran = state.run("revoke", name)
     assert ran.returncode == 1
@@ -512,7 +443,7 @@ def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
     assert "The audit log cannot be written" in ran.stderr
 
 
-def test_scopes_says_that_there_are_none(state: Folder) -> None:
+def test_temporary_says_that_there_are_none(state: Folder) -> None:
     assert state.run("temporary").stdout == "There are no temporary approvals.\n"
 
 
@@ -532,7 +463,6 @@ def browser(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 
 def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """The key goes to the browser, and into nothing that a program can read."""
     with socket.create_server(("127.0.0.1", 0)) as page:
         url = f"http://127.0.0.1:{page.getsockname()[1]}"
         write_page_file(state, url)
@@ -553,7 +483,6 @@ def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[di
 def test_page_file_with_another_host_is_not_opened(
     url: str, state: Folder, browser: tuple[dict[str, str], Path]
 ) -> None:
-    """The page is on this machine, whatever its file says."""
     write_page_file(state, url)
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
@@ -568,7 +497,6 @@ def test_page_file_that_others_can_read_is_not_opened(state: Folder, browser: tu
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])
 def test_invalid_page_file_is_reported(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """No traceback for a file that another program wrote."""
     write_page_file(state)
     (state.folder / "page.json").write_bytes(text.encode("latin-1"))
     ran = state.run("--open", **browser[0])
@@ -591,7 +519,6 @@ def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[dict[
 
 
 def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_path: Path) -> None:
-    """The sandbox, the default folder, a profile's ledger, a tenant; each command lists its requests."""
     config = tmp_path / "config.toml"
     config.write_text(f'[profiles.acme]\nledger = "{tmp_path}/acme/ledger.sqlite"\n')
     config.chmod(0o600)

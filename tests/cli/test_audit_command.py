@@ -63,7 +63,6 @@ def lines(result: Result) -> list[list[str]]:
 
 @pytest.mark.usefixtures("log")
 def test_tail_in_a_pipe_prints_tab_separated_lines(path: Path) -> None:
-    """Every line has every column, in the order that the help gives, and nothing is cut."""
     time = "2026-11-25T01:40:35.532Z"
     call = ["local", "delete_customer", "cus_1", ""]
     assert lines(run(path, "tail", "-n", "3")) == [
@@ -101,7 +100,6 @@ LONG_NAME = replace(
     (60, "11-25 01:40", 2), (80, "11-25 01:40", 1), (120, "2026-11-25 01:40:35Z", 1),
 ])  # fmt: skip
 def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time: str, lines_each: int) -> None:
-    """At any width. Other text that does not fit is cut, and ends in an ellipsis."""
     entry: Entry = {"n": 12, "event": "declined", "time": "2026-11-25T01:40:35.532Z"}
     entry |= {"tool": LONG_NAME.tool, "target": LONG_NAME.target, "message": LONG_NAME.message}
     shown = row(entry, "TikTok Shop 客户 of Katana", columns)
@@ -114,7 +112,6 @@ def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time:
 
 @pytest.mark.usefixtures("log")
 def test_tail_on_a_terminal_takes_target_names_from_earlier_entries(path: Path, log: AuditFile) -> None:
-    """People know names, and only the entry of the request has it."""
     log.record(replace(DELETE, event=AuditEvent.ASKED, name="Acme"))
     log.record(LONG_NAME)
     log.record(replace(DELETE, event=AuditEvent.DECLINED))
@@ -137,7 +134,6 @@ def test_tail_as_json_prints_one_entry_per_line(path: Path) -> None:
 
 
 def test_control_characters_in_an_entry_are_escaped(path: Path, log: AuditFile) -> None:
-    """One line per entry, whatever a name or a note holds, and no markup in it is interpreted."""
     log.record(replace(DELETE, target="\x1b[2K\r\u202ecus", message="a\nb [bold red]c[/] [link=x]d"))
     for command in (["tail", "-n", "1"], ["show", "5"]):
         shown = run(path, *command).stdout
@@ -148,7 +144,6 @@ def test_control_characters_in_an_entry_are_escaped(path: Path, log: AuditFile) 
 
 
 def test_following_yields_only_complete_lines(path: Path, log: AuditFile) -> None:
-    """A line is not shown while it is being written."""
     later = iter([b'{"n":1,', b'"event":', b'"intent"}\n', b"x\n"])
 
     class Enough(Exception):
@@ -172,7 +167,6 @@ def test_following_yields_only_complete_lines(path: Path, log: AuditFile) -> Non
 
 @pytest.mark.usefixtures("log")
 def test_tail_and_show_read_rotated_files(path: Path) -> None:
-    """Entries are found in whatever file they are."""
     path.rename(path.with_name("audit.000000004.jsonl"))
     assert [line[0] for line in lines(run(path, "tail"))] == ["1", "2", "3", "4"]
     log = AuditFile(path, System(now=lambda: NOW))
@@ -213,7 +207,6 @@ def test_tail_follows_another_process_until_ctrl_c(path: Path, log: AuditFile) -
 
 @pytest.mark.usefixtures("log")
 def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
-    """The intent, its request and its outcome, and no other call."""
     shown = run(path, "show", "2").stdout
     assert '  arguments  {"customer_id": "cus_1"}\n' in shown
     mine, others = shown.split("Of the same call:")
@@ -232,7 +225,6 @@ def test_show_of_an_unknown_entry_is_an_error(path: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
-    """The head is printed to be noted, and what verification cannot find is said."""
     result = run(path, "verify")
     assert result.exit_code == 0
     assert f"Intact: 4 entries. Head: {verify(path).head}\n" in result.stdout
@@ -245,7 +237,6 @@ def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
 )
 @pytest.mark.usefixtures("log")
 def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after: bytes, line: int) -> None:
-    """An edited line is found and named; the exit code is 1."""
     path.write_bytes(path.read_bytes().replace(before, after, 1))
     result = run(path, "verify")
     assert result.exit_code == 1
@@ -254,7 +245,6 @@ def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after
 
 
 def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFile) -> None:
-    """A noted hash shows what the file alone cannot."""
     head = verify(path).head
     whole = path.read_bytes()
     assert "that of entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
@@ -297,7 +287,6 @@ def test_audit_reads_the_log_of_the_state_folder_by_default(tmp_path: Path) -> N
 
 
 def test_audit_without_a_log_says_so(tmp_path: Path) -> None:
-    """The error says what to do, and no file is created."""
     ran = with_environment("tail", state=tmp_path / "none")
     assert ran.returncode == 2
     assert "There is no audit log at" in ran.stderr

@@ -2,22 +2,20 @@
 
 import json
 import os
-import select
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from support.command_line import Run
+from support.terminal import sitting
 
 from fastn_mcp.cli.call import Calls
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.tool import Effect
-
-pty = pytest.importorskip("pty")
 
 
 def body_of(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, Any]:
@@ -35,7 +33,6 @@ def options(operation: AnyOperation) -> dict[str, click.Option]:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> None:
-    """Named like the argument, required if it is, with its description."""
     found = options(operation)
     schema = operation.input_schema()
     dry_run = {"--dry-run"} if operation.effect is not Effect.READ else set[str]()
@@ -51,7 +48,6 @@ def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> N
 
 
 def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> None:
-    """Hyphens as in the documentation; underscores, as agents write them, are accepted too."""
     listed = fastn("call", "--help").stdout
     for operation in CATALOG:
         assert f"\n  {operation.tool_name().replace('_', '-')} " in listed
@@ -130,7 +126,6 @@ def test_invalid_command_exits_2(arguments: tuple[str, ...], named: str, fastn: 
 
 
 def test_disabled_tool_is_not_called(fastn: Run) -> None:
-    """Read-only and toolsets hold on the command line too."""
     for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
         error = body_of(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
         assert (error["outcome"], "is disabled here" in error["message"]) == ("not_sent", True)
@@ -150,52 +145,30 @@ def test_call_without_a_terminal_asks_nobody_and_sends_nothing(fastn: Run, tmp_p
     assert body_of(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"
 
 
-_TAKE = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
-
-
 _READING = 1.1
 """Seconds. The guard takes a no within one second for a program's."""
 
 
-def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> tuple[int, str, str]:
-    """Type the answer when asked. Return the exit code, stdout, and what the terminal showed."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", _TAKE, sys.executable, "-m", "fastn_mcp", *arguments]
-    env = {name: value for name, value in environment.items() if name != "CI"}
-    shown = b""
-    with subprocess.Popen(
-        command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=env, start_new_session=True
-    ) as process:
-        try:
-            os.close(theirs)
-            deadline = time.monotonic() + 20
-            answers = answer.split("\n")[::-1]
-            prompted = 0
-            while process.poll() is None:
-                assert time.monotonic() < deadline, shown
-                if select.select([ours], [], [], 0.1)[0]:
-                    try:
-                        shown += os.read(ours, 65536)
-                    except OSError:  # closed by the other side
-                        break
-                if shown.endswith(b"> ") and len(shown) > prompted:
-                    if prompted == 0:
-                        time.sleep(_READING)
-                    # Leave empty what is asked after the decision, such as a note.
-                    os.write(ours, f"{answers.pop() if answers else ''}\n".encode())
-                    prompted = len(shown)
-            assert process.stdout is not None
-            output = process.stdout.read().decode()
-            return process.wait(10), output, shown.decode()
-        finally:
-            process.kill()
-            os.close(ours)
+@pytest.fixture
+def at_a_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Type an answer at each prompt of a call. Return the exit code, stdout, and what the terminal showed."""
+
+    def call(answers: list[str], *arguments: str) -> tuple[int, str, str]:
+        output = tmp_path / "stdout"
+        with output.open("wb") as stdout, sitting(["-m", "fastn_mcp", *arguments], environment, stdout) as person:
+            for answer in answers:
+                person.sees("> ")
+                time.sleep(_READING)
+                person.types(f"{answer}\r")
+            code, _ = person.leaves()
+        return code, output.read_text(), person.shown
+
+    return call
 
 
-def test_secret_is_typed_unseen_at_the_terminal(environment: dict[str, str], tmp_path: Path) -> None:
-    """With the approval, and it is in no output and no file but the sandbox's request."""
-    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
-    code, output, shown = at_a_terminal(environment, "y\ncanary-4711", *start, "create-secret", "--name", "STRIPE_KEY")
+def test_secret_is_typed_unseen_at_the_terminal(at_a_terminal: Callable[..., tuple[int, str, str]]) -> None:
+    command = ("--sandbox", "call", "create-secret", "--name", "STRIPE_KEY")
+    code, output, shown = at_a_terminal(["y", "canary-4711"], *command)
     assert code == 0, shown
     assert 'Store secret "STRIPE_KEY". You enter its value.' in shown
     assert "the value (not shown as you type) > " in shown
@@ -203,13 +176,12 @@ def test_secret_is_typed_unseen_at_the_terminal(environment: dict[str, str], tmp
     assert "canary" not in output + shown
 
 
-def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """The preview and the question are on the terminal; stdout holds the result alone."""
+def test_typed_name_at_a_terminal_deletes(
+    fastn: Run, at_a_terminal: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
-    code, output, shown = at_a_terminal(
-        environment, "Globex Exports", *start, "delete-customer", "--customer-id", target
-    )
+    code, output, shown = at_a_terminal(["Globex Exports"], *start, "delete-customer", "--customer-id", target)
     assert code == 0, shown
     assert 'Delete customer "Globex Exports"' in shown
     assert 'type the name between the quotes: "Globex Exports"' in shown
@@ -217,13 +189,13 @@ def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str
     assert body_of(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"
 
 
-@pytest.mark.parametrize("answer", ["n", "Globex"])
+@pytest.mark.parametrize("answers", [["n", ""], ["Globex", "n", ""]])
 def test_other_answers_at_a_terminal_decline(
-    answer: str, fastn: Run, environment: dict[str, str], tmp_path: Path
+    answers: list[str], fastn: Run, at_a_terminal: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
-    code, output, shown = at_a_terminal(environment, answer, *start, "delete-customer", "--customer-id", target)
+    code, output, shown = at_a_terminal(answers, *start, "delete-customer", "--customer-id", target)
     assert code == 5, shown
     error = json.loads(output)
     assert error["outcome"] == "declined"

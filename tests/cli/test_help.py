@@ -63,6 +63,7 @@ def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
     """Every command's help says what to do next. A new command gets a line in `cli/help.py`."""
     text = help_of(words.split()[1:])
     assert max(map(len, text.partition("Examples:")[0].splitlines())) <= 80, "a terminal breaks it in mid-word"
+    assert all(option.help for option in BELOW[words].params if isinstance(option, click.Option))
     lines = examples(text)
     assert lines, f"{words} has no example"
     for line in lines:
@@ -91,7 +92,6 @@ def test_descriptions_in_command_lists_are_not_cut(words: str) -> None:
 
 
 def test_program_help_lists_every_command_in_a_group_before_the_options() -> None:
-    """In the order in which a user needs them; the command for containers is left out."""
     groups = help_of([]).partition("Options:")[0].split("\n\n")[-5:]
     listed = {part.split(":")[0]: re.findall(r"^  ([a-z-]+)  ", part, re.MULTILINE) for part in groups if ":\n" in part}
     assert list(listed) == ["Start", "Use", "Approvals and record", "Serve"]

@@ -30,10 +30,10 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
     assert "Next: put the Fastn API key" in init(team, "--url", "https://mcp.example.com/mcp", "--issuer", "https://id")
     (team / "secrets" / "fastn-key").write_text("fsk_live_1")
     before = contents(team)
-    said = init(team, "--url", "https://other.example.com/mcp")
+    message = init(team, "--url", "https://other.example.com/mcp")
     assert contents(team) == before
-    assert "Everything was there already" in said
-    assert "fastn-key" not in said
+    assert "Everything was there already" in message
+    assert "fastn-key" not in message
     assert load_team(team / "team.toml").url == "https://mcp.example.com/mcp"
 
 
@@ -68,7 +68,6 @@ def test_address_that_cannot_be_served_leaves_no_team_file(tmp_path: Path) -> No
 
 @pytest.mark.posix
 def test_modes_are_those_that_compose_needs(tmp_path: Path) -> None:
-    """The folder is closed; in it user 10001 reads what is mounted, and nobody else the variables."""
     team = tmp_path / "team"
     init(team)
     (team / "secrets" / "another").touch(mode=0o600)

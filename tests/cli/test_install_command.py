@@ -221,7 +221,6 @@ def test_http_token_is_printed_if_there_is_one(fastn: Run, environment: dict[str
 
 
 def test_links_hold_the_same_entry() -> None:
-    """As VS Code and Cursor document them."""
     found = links(BY_NAME["vscode"], "fastn", (), "prompt")
     for label, scheme, host in (
         ("VS Code", "vscode:", "vscode.dev"),

@@ -18,7 +18,6 @@ ROWS = [
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_table_wraps_its_last_column_within_the_width(columns: int) -> None:
-    """The other columns are not cut, and a continued line is below its own cell."""
     header, settings, customers = table(ROWS, columns)
     assert header == "check      verdict  seen"
     assert customers.startswith("客户 list  differs  200 in {items}")
@@ -31,7 +30,6 @@ def test_table_wraps_its_last_column_within_the_width(columns: int) -> None:
 
 
 def test_table_stacks_cells_if_columns_are_too_narrow() -> None:
-    """Each with the name of its column, so the header is left out."""
     wide = [("profile", "host", "key"), ("acme", "a-rather-long-host-name.fastn.example", "the system's own keyring")]
     assert table(wide, 60) == [
         "", "acme\n  host: a-rather-long-host-name.fastn.example\n  key: the system's own keyring",
@@ -39,7 +37,6 @@ def test_table_stacks_cells_if_columns_are_too_narrow() -> None:
 
 
 def test_table_in_a_pipe_escapes_line_breaks_and_tabs() -> None:
-    """Whatever a value holds, each row is one line with each column."""
     assert table([("name", "value"), ("a\tb", "x" * 300 + "\n\x1b[2J")], None) == [
         "name\tvalue", "a\\u{9}b\t" + "x" * 300 + "\\u{a}\\u{1b}[2J",
     ]  # fmt: skip

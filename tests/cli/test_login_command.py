@@ -39,7 +39,6 @@ def address() -> Generator[str]:
 
 @pytest.fixture
 def config(environment: dict[str, str], tmp_path: Path, address: str) -> Path:
-    """Configuration file with a profile at the sandbox, and a keyring."""
     environment |= {
         "PYTHON_KEYRING_BACKEND": "support.quiet_keyring.Keyring",
         "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -107,7 +106,6 @@ def test_login_without_profiles_stores_the_default_key(
 
 
 def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
-    """One read, and its result is printed; --no-check stores the key anyway."""
     message = error_line(login(CANARY, "acme", "--stdin"), 1)
     assert message.startswith("The key does not work. ")
     assert message.endswith("Nothing was stored. To store it without a check: --no-check")
@@ -174,7 +172,6 @@ def test_login_without_a_keyring_suggests_a_file(
 def test_login_stores_a_key_in_a_private_file(
     login: Run, config: Path, environment: dict[str, str], fastn: Run
 ) -> None:
-    """--file; the comments stay, and another login replaces it."""
     environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
     before = config.read_text()
     for key in (KEY, LIVE_KEY):
@@ -203,14 +200,12 @@ def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: R
 
 
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
-    """The configuration names another place of the key."""
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     message = error_line(login(KEY, "acme", "--stdin"))
     assert message.startswith(f"{config}, line 7: api_key_env already says where the key is")
 
 
 def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
-    """It is neither checked nor stored in place of the given one."""
     done = login(KEY, "acme", "--stdin", env={"FASTN_API_KEY": CANARY})
     assert done.returncode == 0
     assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or the stored key is not used.\n"
@@ -323,7 +318,6 @@ def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: R
 
 
 def test_serving_with_a_key_of_the_environment_skips_the_keyring(environment: dict[str, str]) -> None:
-    """A start is not slowed by what it does not need."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fastn_mcp"],
         capture_output=True,

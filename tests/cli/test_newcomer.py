@@ -63,7 +63,6 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_mistake_is_answered_with_one_line_and_the_next_step(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Every error that a newcomer can meet in the first ten minutes says what to do next."""
     arguments, given, happened, following = WRONG[what]
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": str(tmp_path)}
     done = fastn(*arguments, env=home | given, cwd=tmp_path)
@@ -214,7 +213,6 @@ def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[s
 
 @posix
 def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]) -> None:
-    """A wrong name is asked for again, and nothing is sent before the right one."""
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
@@ -230,7 +228,6 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
 
 @posix
 def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
-    """The person who declined is told neither to ask a person, nor anything twice."""
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
         person.sees("Enter = decline > ")
@@ -262,7 +259,6 @@ class _Hanging(BaseHTTPRequestHandler):
 
 @posix
 def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -> None:
-    """Nothing is called unsent unless that is known."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hanging)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()

@@ -62,7 +62,6 @@ def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path
 
 
 def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path) -> None:
-    """A plan covers every call of a batch; a mistake in one is reported with its line."""
     file = tmp_path / "calls.jsonl"
     targets = [{"tool": "delete_trigger", "arguments": {"trigger_id": key}} for key in ("t1", "t2")]
     file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": targets}}) + "\n")
@@ -102,7 +101,6 @@ def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, l
 
 
 def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:
-    """A signature by a key that the agent's process does not hold."""
     file = new_plan(fastn, calls)
     unsigned = fastn("--sandbox", "plan", "verify", str(file))
     assert unsigned.returncode == 1

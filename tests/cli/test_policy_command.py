@@ -78,7 +78,6 @@ def test_check_exits_2_with_the_line_of_an_error(run: Run, file: Callable[[str],
 
 
 def test_control_characters_in_a_policy_are_escaped(run: Run, file: Callable[[str], str]) -> None:
-    """Whatever a policy file holds, it cannot control the terminal."""
     result = run("policy", "check", file('[[protect]]\ntrigger = "a"\nreason = "\\u001b[2K\\u202e"'))
     assert "\\u{1b}[2K\\u{202e}" in result.stdout
 
@@ -149,7 +148,6 @@ def test_explain_without_a_target_shows_no_secrets(run: Run) -> None:
 
 
 def test_explain_of_a_read_says_allowed(run: Run) -> None:
-    """Reads are always allowed. Numbers are given as JSON."""
     result = run("policy", "explain", "list_customers", "limit=5", "--mode", "read-only")
     assert "list_customers limit=5" in result.stdout
     assert "Decision: allow. Nobody is asked." in result.stdout
@@ -189,7 +187,6 @@ DELETED = entry("intent", "delete_trigger", {"trigger_id": "t1"}, "destroy", dec
 
 
 def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
-    """Each call once, by its last event; secrets are not needed."""
     secret = {"connector_id": "h", "credentials": "[hidden-by-fastn-mcp]"}
     audit = audit_of(
         tmp_path,
@@ -243,7 +240,6 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callab
 def test_simulate_reports_lines_that_cannot_be_evaluated(
     run: Run, tmp_path: Path, line: dict[str, Any] | str, problem: str
 ) -> None:
-    """None is skipped silently; the others are evaluated."""
     result = run("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.returncode == 1
     assert "2 calls, 0 with another decision." in result.stdout
@@ -278,7 +274,6 @@ def test_simulate_reads_what_this_server_records(run: Run, sandbox_file: Path, t
 def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
     run: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """The audit log has an entry for each call of a batch."""
     asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
     result = run("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
@@ -288,7 +283,6 @@ def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
 
 
 def test_policy_of_a_profile_needs_no_key(run: Run, tmp_path: Path) -> None:
-    """The profile's mode counts; the sandbox is not used."""
     config = tmp_path / "config" / "config.toml"
     config.parent.mkdir()
     config.write_text('[profiles.acme]\nmode = "manual"\n')

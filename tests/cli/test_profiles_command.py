@@ -31,7 +31,6 @@ run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"
 
 @pytest.fixture
 def config(environment: dict[str, str]) -> Path:
-    """Path of the configuration file."""
     path = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
     path.parent.mkdir()
     return path
@@ -39,14 +38,12 @@ def config(environment: dict[str, str]) -> Path:
 
 @pytest.fixture
 def file(config: Path) -> Path:
-    """The configuration file above."""
     config.touch(mode=0o600)
     config.write_text(FILE)
     return config
 
 
 def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
-    """The default, the host, and where the key comes from."""
     assert file.exists()
     done = fastn("profiles", env={"ACME_KEY": "fsk_live_C4N4RY"})
     assert done.returncode == 0
@@ -99,7 +96,6 @@ def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None
 
 
 def test_remove_keeps_comments_of_the_next_table(file: Path, fastn: Run) -> None:
-    """Comments stay, and so does everything that is not of the profile."""
     assert fastn("profiles", "remove", "globex").returncode == 0
     begin, end = FILE.index("[profiles.globex]"), FILE.index("# For all of them")
     assert file.read_text() == FILE[:begin] + FILE[end:]

@@ -103,7 +103,6 @@ def test_mistake_in_a_batch_is_found_before_the_first_call(fastn: Run, script: C
 
 
 def test_batch_that_stops_lists_the_calls_left(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """One that needs approval in a pipe exits 3, and none of it is made."""
     calls = script(LIST, batch(LAST, DELETE))
     done = fastn("--sandbox", "run", calls, "--report", str(tmp_path / "r.json"))
     assert done.returncode == 3, done.stderr
@@ -114,7 +113,6 @@ def test_batch_that_stops_lists_the_calls_left(fastn: Run, script: Callable[...,
 
 
 def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., str]) -> None:
-    """Number, tool, target, outcome; stdout stays empty."""
     done = fastn("--sandbox", "run", script(CREATE, RENAME))
     assert done.stdout == ""
     first, second, message = done.stderr.splitlines()
@@ -124,7 +122,6 @@ def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., 
 
 
 def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Exit code 3; nobody is asked through a pipe, and nothing is sent."""
     done = fastn("--sandbox", "run", script(LIST, DELETE, LAST), "--report", str(tmp_path / "r.json"))
     assert done.returncode == 3, done.stderr
     report = report_in(tmp_path)
@@ -134,7 +131,6 @@ def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..
 
 
 def test_keep_going_makes_all_calls(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """The exit code is that of the most important outcome."""
     report = str(tmp_path / "r.json")
     done = fastn("--sandbox", "run", script(NOBODY, LIST, DELETE, LAST), "--keep-going", "--report", report)
     assert done.returncode == 1, done.stderr
@@ -167,7 +163,6 @@ def test_call_refused_by_the_policy_exits_1(fastn: Run, script: Callable[..., st
 
 
 def test_dry_run_of_a_script_changes_nothing(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """It shows what would be deleted, and creates no audit log."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"))
     done = fastn(*start, "run", script(LIST, DELETE, CREATE, RENAME), "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
@@ -216,7 +211,6 @@ def test_script_with_mistakes_exits_2_and_sends_nothing(
 def test_unwritable_report_is_found_before_the_first_call(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Exit code 2; the script is never overwritten; other commands take no --report."""
     path = script(CREATE)
     for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path):
         done = fastn("--sandbox", "run", path, "--report", report)
@@ -270,7 +264,6 @@ def test_run_at_a_terminal_asks_for_approval(
 def test_report_holds_no_secret(
     fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Neither given nor created ones, nor what looks like one in a name."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[defaults]\naccess = "allow"\n')
     path = script(

@@ -23,7 +23,6 @@ NAMES = {"customers": {"id": "orgId", "name": "title"}}
 
 
 async def test_rows_have_our_field_names_beside_the_accounts() -> None:
-    """Every reader finds the id; the account's fields are kept."""
     row = {"orgId": "c1", "title": "Acme", "name": None, "plan": "Free"}
     fastn = Fastn(reply(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
     page = await client(fastn, fields=NAMES).send(ListCustomers())
@@ -36,7 +35,6 @@ async def test_rows_have_our_field_names_beside_the_accounts() -> None:
 
 
 async def test_filters_apply_to_our_field_names() -> None:
-    """A filter that could be checked is not reported as unchecked."""
     rows = [{"id": 1, "state": "ACTIVE"}, {"id": 2, "state": "FAILED"}]
     fastn = Fastn(reply(200, {"data": rows}))
     page = await client(fastn, fields={"connections": {"status": "state"}}).send(ListConnections(status="FAILED"))
@@ -44,7 +42,6 @@ async def test_filters_apply_to_our_field_names() -> None:
 
 
 async def test_bodies_have_the_accounts_field_names_only() -> None:
-    """Creates and changes arrive under the names that the account uses."""
     fastn = Fastn(reply(201, {"data": {"orgId": "c1"}}))
     created: Any = await client(fastn, fields=NAMES).send(CreateCustomer(name="Acme", plan="Free"))
     assert (created.id, fastn.requests[0].body) == ("c1", {"title": "Acme", "plan": "Free"})
@@ -55,7 +52,6 @@ async def test_bodies_have_the_accounts_field_names_only() -> None:
 
 
 async def test_other_requests_are_not_renamed() -> None:
-    """Neither a request without a body nor one for another resource changes."""
     fastn = Fastn(reply(200, {"data": {"title": "x"}}))
     usage = await client(fastn, fields=NAMES).send(GetUsage())
     assert usage.model_dump(exclude_unset=True) == {"title": "x"}
@@ -70,19 +66,6 @@ def test_renamed_body_keeps_other_fields(body: dict[str, Any], names: dict[str, 
     renamed = to_wire(Request("PUT", "/", body=body), names).body
     assert renamed is not None
     assert {n: v for n, v in body.items() if n not in names and n not in names.values()}.items() <= renamed.items()
-
-
-@pytest.mark.parametrize(
-    ("key", "mode", "sent"),
-    [
-        *(("fsk_test_1", "auto", True), ("fsk_live_1", "auto", False), ("other", "auto", False)),
-        *(("fsk_test_1", "off", False), ("fsk_live_1", "on", True)),
-    ],
-)
-def test_test_mode_is_sent_with_test_keys_unless_set(key: str, mode: Any, sent: bool) -> None:
-    """Fastn's documentation, and ours where an account differs."""
-    found = headers(Endpoint("https://fastn.example", key, test_mode=mode))
-    assert (found.get("X-fastn-Test-Mode") == "true") == sent
 
 
 async def test_unreadable_certificates_send_nothing(

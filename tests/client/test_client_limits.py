@@ -1,7 +1,5 @@
 """A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing."""
 
-from typing import Any
-
 import anyio
 import pytest
 from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
@@ -70,7 +68,6 @@ async def test_used_up_limit_makes_other_processes_wait() -> None:
 
 
 async def test_retry_after_of_one_process_is_shared() -> None:
-    """Above the cap the call returns with the wait, and nothing is sent."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, throttled(60))
     second, other = process(store, clock, OK)
@@ -86,7 +83,6 @@ async def test_retry_after_of_one_process_is_shared() -> None:
 
 
 async def test_open_limit_is_read_once_a_second_and_never_written() -> None:
-    """The hot path has no round trip per request."""
     store, clock = FakeLimitStore(), Clock()
     first, fastn = process(store, clock, OK)
     for _ in range(100):
@@ -113,7 +109,6 @@ async def test_concurrent_refusals_are_shared_once() -> None:
 
 
 async def test_limits_are_per_key_and_host_and_store_no_key() -> None:
-    """Throttling one key leaves the others alone. The store holds no key."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, used_up(60))
     second, _ = process(store, clock, OK, key="fsk_live_another")
@@ -139,7 +134,6 @@ async def test_failing_store_is_not_used_for_a_while(how: str) -> None:
 
 
 async def test_implausible_shared_time_is_ignored() -> None:
-    """A day is the maximum, as for a response of Fastn."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, used_up(9), OK)
     await first.send(READ)
@@ -148,11 +142,3 @@ async def test_implausible_shared_time_is_ignored() -> None:
     second, other = process(store, clock, OK)
     await second.send(READ)
     assert (clock.waits, len(other.requests)) == ([], 1)
-
-
-def test_client_without_a_store_shares_nothing() -> None:
-    clock = Clock()
-    fastn = Fastn(OK)
-    sender: Any = FastnClient(Endpoint("https://fastn.example", KEY), fastn, clock.system())
-    anyio.run(sender.send, READ)
-    assert len(fastn.requests) == 1

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from support.fake_fastn import Clock, Fastn, Step, client, reply
+from support.fake_fastn import Clock, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.exchange import NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.retry import AttemptOutcome, may_retry
@@ -33,7 +33,6 @@ Expected = tuple[int, str, str]
 
 
 def same(requests: int, outcome: str, known: str) -> dict[str, Expected]:
-    """Return the same expectation for every method."""
     return dict.fromkeys(CALLS, (requests, outcome, known))
 
 
@@ -107,16 +106,14 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", TABLE)
 async def test_persistent_fault_has_the_outcome_of_the_table(fault: str, method: str) -> None:
-    """A call is retried only if that is safe, and its error states the exact outcome."""
     step, expected = TABLE[fault]
     requests, outcome, known = expected[method]
     fastn = Fastn(step)
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(CALLS[method])
-    assert (len(fastn.requests), caught.value.outcome, caught.value.known) == (requests, outcome, known)
+    error = await error_of(client(fastn), CALLS[method])
+    assert (len(fastn.requests), error.outcome, error.known) == (requests, outcome, known)
     assert fastn.requests == [CALLS[method].request()] * requests
-    assert caught.value.next_step
-    data = caught.value.data()
+    assert error.next_step
+    data = error.data()
     assert known in str(data["message"])
     settled = outcome in ("unknown_outcome", "applied_unreadable")
     assert ("settle" in data) == settled
@@ -124,8 +121,8 @@ async def test_persistent_fault_has_the_outcome_of_the_table(fault: str, method:
         arguments: dict[str, str] = {} if method == "POST" else {"customer_id": "acme"}
         tool = "list_customers" if method == "POST" else "get_customer"
         assert data["settle"] == {"tool": tool, "arguments": arguments}
-        assert tool in caught.value.next_step
-        assert "failed" not in str(caught.value)
+        assert tool in error.next_step
+        assert "failed" not in str(error)
 
 
 PASSING = {
@@ -140,7 +137,6 @@ PASSING = {
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", PASSING)
 async def test_transient_fault_is_retried_if_safe(fault: str, method: str) -> None:
-    """A POST only if nothing was applied, any other method in any case."""
     fastn = Fastn(PASSING[fault], PASSING[fault], reply(200, {"id": "acme", "name": "Acme"}))
     if method == "POST" and fault not in ("connection refused", "429"):
         with pytest.raises(FastnError, match="may or may not"):
@@ -175,28 +171,24 @@ async def test_delete_with_404_after_an_unsent_attempt_is_not_found(first: Step)
 async def test_retried_write_stays_unknown_after_a_rejection(method: str, then: Step) -> None:
     """The lost first attempt may have been applied, so the outcome stays unknown."""
     fastn = Fastn(reply(503), then)
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(CALLS[method])
-    assert (caught.value.outcome, caught.value.known) == ("unknown_outcome", UNKNOWN)
-    assert caught.value.facts["settle"] == {"tool": "get_customer", "arguments": {"customer_id": "acme"}}
+    error = await error_of(client(fastn), CALLS[method])
+    assert (error.outcome, error.known) == ("unknown_outcome", UNKNOWN)
+    assert error.facts["settle"] == {"tool": "get_customer", "arguments": {"customer_id": "acme"}}
 
 
 async def test_retried_read_has_the_error_of_its_last_attempt() -> None:
-    """A read changes nothing, so its last response is the answer."""
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(503), reply(403, {"message": "no"}))).send(CALLS["GET"])
-    assert (caught.value.outcome, caught.value.facts) == ("forbidden", {"fastn": {"status": 403, "message": "no"}})
+    error = await error_of(client(Fastn(reply(503), reply(403, {"message": "no"}))), CALLS["GET"])
+    assert (error.outcome, error.facts) == ("forbidden", {"fastn": {"status": 403, "message": "no"}})
 
 
 @pytest.mark.parametrize("method", CALLS)
 async def test_rate_limit_after_a_lost_attempt_does_not_claim_nothing_was_sent(method: str) -> None:
     limit = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(Clock().now().timestamp()) + 60)}
     fastn = Fastn(reply(500, headers=limit))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(CALLS[method])
+    error = await error_of(client(fastn), CALLS[method])
     assert len(fastn.requests) == 1
     expected = ("rate_limited", UNCHANGED) if method == "GET" else ("unknown_outcome", UNKNOWN)
-    assert (caught.value.outcome, caught.value.known) == expected
+    assert (error.outcome, error.known) == expected
 
 
 @pytest.mark.parametrize(
@@ -209,11 +201,10 @@ async def test_rate_limit_after_a_lost_attempt_does_not_claim_nothing_was_sent(m
     ],
 )
 async def test_lost_response_names_the_read_that_settles_it(call: Operation[Any], settle: object) -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(ResponseLost("ReadError"))).send(call)
-    assert caught.value.facts.get("settle") == settle
+    error = await error_of(client(Fastn(ResponseLost("ReadError"))), call)
+    assert error.facts.get("settle") == settle
     if settle is None:
-        assert caught.value.next_step == "Look in the Fastn dashboard."
+        assert error.next_step == "Look in the Fastn dashboard."
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH", "HEAD"])

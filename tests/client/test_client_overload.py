@@ -16,7 +16,6 @@ READ = GetCustomer(customer_id="a")
 
 @pytest.mark.anyio
 async def test_retries_during_an_outage_are_bounded() -> None:
-    """The retries of one key are bounded; every first attempt is sent."""
     fastn = Fastn(reply(503))
     calling = client(fastn)
     for _ in range(50):
@@ -44,7 +43,6 @@ async def test_answers_refill_the_retry_budget() -> None:
 
 @pytest.mark.anyio
 async def test_calls_beyond_the_queue_are_not_sent() -> None:
-    """64 concurrent requests, a bounded queue behind them, and an exact outcome for the rest."""
     release = anyio.Event()
     under_way = 0
     most = 0

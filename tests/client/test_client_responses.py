@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 from pydantic_core import to_json
-from support.fake_fastn import KEY, Fastn, client, reply
+from support.fake_fastn import KEY, Fastn, client, error_of, reply
 
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.exchange import Answer
@@ -44,7 +44,6 @@ async def test_resource_is_unwrapped(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("body", [{"id": 1, "data": {"a": 1}}, {"data": [1]}, {"name": "x"}, [{"data": {}}], "x", 7])
 def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
-    """A resource with an id may have a field called data."""
     assert unwrap(body) == body
 
 
@@ -62,7 +61,6 @@ def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
     ],
 )
 async def test_rows_are_read_from_every_shape_of_a_list(body: Any) -> None:
-    """{data}, {items}, {results}, their nesting and bare arrays."""
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert [row.id for row in page.items] == ["a", "b"]
 
@@ -104,18 +102,15 @@ BAD_JSON = {
 async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes) -> None:
     """Strict JSON. A write that was applied must not be repeated because its response is unreadable."""
     fastn = Fastn(reply(200, body))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(READ)
-    assert (caught.value.outcome, caught.value.known) == ("failed", "Nothing was changed.")
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(CreateCustomer(name="Acme"))
-    assert (caught.value.outcome, caught.value.known) == ("applied_unreadable", "It was done. Do not repeat it.")
-    assert caught.value.facts == {"settle": {"tool": "list_customers", "arguments": {}}}
+    error = await error_of(client(fastn), READ)
+    assert (error.outcome, error.known) == ("failed", "Nothing was changed.")
+    error = await error_of(client(fastn), CreateCustomer(name="Acme"))
+    assert (error.outcome, error.known) == ("applied_unreadable", "It was done. Do not repeat it.")
+    assert error.facts == {"settle": {"tool": "list_customers", "arguments": {}}}
     assert len(fastn.requests) == 2
 
 
 async def test_fields_of_another_type_are_accepted() -> None:
-    """Nothing breaks where Fastn's responses differ; one odd row does not spoil a page."""
     fastn = Fastn(reply(200, b'{"id": ["no", "id"], "name": 5}'))
     assert (await client(fastn).send(READ)).model_dump(exclude_unset=True) == {"id": ["no", "id"], "name": 5}
 
@@ -151,33 +146,29 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("body", "facts"), SHAPES.values(), ids=SHAPES)
 async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> None:
-    """Fastn's text is in the facts, whatever their shape, and never in our sentences."""
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(422, body))).send(CreateCustomer(name="Acme"))
-    assert caught.value.facts == {"fastn": {"status": 422, **facts}}
-    assert str(caught.value) == (
+    error = await error_of(client(Fastn(reply(422, body))), CreateCustomer(name="Acme"))
+    assert error.facts == {"fastn": {"status": 422, **facts}}
+    assert str(error) == (
         "Fastn does not accept the values (422). Nothing was changed. See fastn.details, correct, and call again."
     )
 
 
 async def test_request_id_is_read_from_its_header() -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(500, headers={"X-Request-Id": "req_9" * 100}))).send(CreateCustomer(name="Acme"))
-    assert caught.value.facts["fastn"] == {"status": 500, "request_id": ("req_9" * 100)[:100]}
+    error = await error_of(
+        client(Fastn(reply(500, headers={"X-Request-Id": "req_9" * 100}))), CreateCustomer(name="Acme")
+    )
+    assert error.facts["fastn"] == {"status": 500, "request_id": ("req_9" * 100)[:100]}
 
 
 async def test_rejected_key_names_the_settings_to_check() -> None:
-    """The setting, the host, and the other style of sending the key."""
     for auth, other in (("header", "bearer"), ("bearer", "header")):
-        with pytest.raises(FastnError) as caught:
-            await client(Fastn(reply(401)), auth=auth).send(READ)
-        assert "FASTN_API_KEY" in caught.value.next_step
-        assert "fastn.example" in caught.value.next_step
-        assert f"FASTN_AUTH={other}" in caught.value.next_step
+        error = await error_of(client(Fastn(reply(401)), auth=auth), READ)
+        assert "FASTN_API_KEY" in error.next_step
+        assert "fastn.example" in error.next_step
+        assert f"FASTN_AUTH={other}" in error.next_step
 
 
 async def test_401_of_a_connection_is_not_about_the_key() -> None:
-    """The API key is not blamed for the credentials of a connection."""
     with pytest.raises(FastnError, match="the API key is fine") as caught:
         await client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
     assert "list_connections" in caught.value.next_step
@@ -249,7 +240,6 @@ ECHOES: dict[str, Any] = {
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503, 302, 418])
 @pytest.mark.parametrize("body", ECHOES.values(), ids=ECHOES)
 async def test_echoed_key_is_redacted_in_errors_and_results(status: int, body: Any) -> None:
-    """Neither the text nor the data holds the key."""
     answer = reply(status, body, {"X-Request-Id": KEY, "Retry-After": "60"})
     update_of_it = UpdateCustomer(customer_id="acme", name="A")
     calls: list[Operation[Any]] = [READ, CreateCustomer(name="Acme"), update_of_it, ListCustomers()]
@@ -351,7 +341,6 @@ async def test_update_sends_no_mask_in_place_of_a_value(mask: str) -> None:
 
 @pytest.mark.parametrize("update", ["merge", "partial"])
 async def test_update_with_a_mask_among_its_arguments_is_not_sent(update: Literal["merge", "partial"]) -> None:
-    """An agent gives back the masked record that it has read."""
     fastn = Fastn(reply(200, {"id": "c", "config": {"clientSecret": "••••"}}))
     call = UpdateConnector(connector_id="c", extra={"config": {"clientSecret": "••••", "region": "eu"}})
     with pytest.raises(NotSent, match=r"config\.clientSecret: Fastn shows a mask"):
@@ -378,19 +367,10 @@ async def test_ordinary_text_is_not_taken_for_a_mask(text: str) -> None:
 
 
 async def test_merged_update_keeps_big_numbers_exact() -> None:
-    """Nothing changes that was not named, not even in the last digit."""
     stored = b'{"id": "t", "quota": 123456789012345678901, "ratio": 0.1}'
     fastn = Fastn(reply(200, stored), reply(200, {"id": "t"}))
     await client(fastn, update="merge").send(UpdateTrigger(trigger_id="t", name="New"))
     assert to_json(fastn.requests[1].body) == b'{"quota":123456789012345678901,"ratio":0.1,"name":"New"}'
-
-
-async def test_update_of_a_missing_resource_changes_nothing() -> None:
-    """A first 404 is not_found, and nothing is written."""
-    fastn = Fastn(reply(404))
-    with pytest.raises(FastnError, match="No customer with this id") as caught:
-        await client(fastn, update="merge").send(UpdateCustomer(customer_id="nobody", name="New"))
-    assert (caught.value.outcome, len(fastn.requests)) == ("not_found", 1)
 
 
 @pytest.mark.parametrize("body", [None, {}, "fine", [1], 7, {"data": {}}])
@@ -402,13 +382,12 @@ async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) ->
     assert (caught.value.outcome, len(fastn.requests)) == ("not_sent", 1)
 
 
-@pytest.mark.parametrize("status", [401, 403, 500, 429])
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 429])
 async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -> None:
     """The write was never sent, so its outcome is not unknown."""
     fastn = Fastn(reply(status))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
-    assert caught.value.known == "Nothing was changed."
+    error = await error_of(client(fastn, update="merge"), UpdateCustomer(customer_id="acme", name="New"))
+    assert error.known == "Nothing was changed."
     assert {request.method for request in fastn.requests} == {"GET"}
 
 
@@ -416,17 +395,14 @@ async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -
 
 
 async def test_hostile_id_is_not_sent() -> None:
-    """Refused by the name of the argument, before a request exists."""
     fastn = Fastn(reply(200, ACME))
-    with pytest.raises(FastnError) as caught:
-        await client(fastn).send(DeleteCustomer(customer_id="../api-keys/k1"))
-    assert (caught.value.outcome, caught.value.known, fastn.requests) == ("not_sent", "Nothing was sent.", [])
-    assert "customer_id" in str(caught.value)
-    assert "api-keys" not in str(caught.value.data())
+    error = await error_of(client(fastn), DeleteCustomer(customer_id="../api-keys/k1"))
+    assert (error.outcome, error.known, fastn.requests) == ("not_sent", "Nothing was sent.", [])
+    assert "customer_id" in str(error)
+    assert "api-keys" not in str(error.data())
 
 
 async def test_account_route_applies_to_its_tool_only() -> None:
-    """Paths are unverified, so they are settings."""
     routes = {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
     fastn = Fastn(reply(200, {"id": "x"}))
     sender = client(fastn, routes=routes)
@@ -436,7 +412,6 @@ async def test_account_route_applies_to_its_tool_only() -> None:
 
 
 async def test_delete_routed_as_post_is_not_retried() -> None:
-    """Retries depend on the method that is sent."""
     fastn = Fastn(reply(500))
     with pytest.raises(FastnError, match="may or may not"):
         await client(fastn, routes={"delete_customer": POST("/c/{customer_id}/delete")}).send(
@@ -455,8 +430,7 @@ async def test_delete_routed_as_post_is_not_retried() -> None:
     ],
 )
 async def test_404_names_the_id_or_else_the_path(call: Operation[Any], message: str, next_step: str) -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(404))).send(call)
-    assert message in caught.value.what
-    assert next_step in caught.value.next_step
-    assert caught.value.outcome == "not_found"
+    error = await error_of(client(Fastn(reply(404))), call)
+    assert message in error.what
+    assert next_step in error.next_step
+    assert error.outcome == "not_found"

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_fastn import NOW, Clock, Fastn, Step, client, reply
+from support.fake_fastn import NOW, Clock, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
@@ -36,43 +36,40 @@ async def test_pause_grows_with_jitter(share: float, waits: list[float]) -> None
     assert clock.waits == pytest.approx(waits)
 
 
-@pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_is_honoured(status: int) -> None:
-    """Fastn's reference: check Retry-After. A retry is never sooner."""
-    clock = Clock()
-    await client(Fastn(reply(status, headers={"Retry-After": "7"}), OK), clock).send(READ)
-    assert clock.waits == [7.0]
+THEIRS = NOW + timedelta(hours=3)
+DATED = {
+    "Retry-After": format_datetime(THEIRS + timedelta(seconds=9), usegmt=True),
+    "Date": format_datetime(THEIRS, usegmt=True),
+}
 
 
-async def test_retry_after_date_is_read_by_the_servers_clock() -> None:
-    """RFC 9110: an HTTP date. Clocks differ, so it is compared with the response's own Date."""
+@pytest.mark.parametrize(
+    ("status", "headers", "wait"),
+    [(429, {"Retry-After": "7"}, 7.0), (503, {"Retry-After": "7"}, 7.0), (429, DATED, 9.0)],
+)
+async def test_retry_after_is_waited_for_by_the_servers_clock(
+    status: int, headers: dict[str, str], wait: float
+) -> None:
+    """RFC 9110: seconds or an HTTP date. Clocks differ, so a date is compared with the response's own Date."""
     clock = Clock()
-    theirs = NOW + timedelta(hours=3)
-    headers = {
-        "Retry-After": format_datetime(theirs + timedelta(seconds=9), usegmt=True),
-        "Date": format_datetime(theirs, usegmt=True),
-    }
-    await client(Fastn(reply(429, headers=headers), OK), clock).send(READ)
-    assert clock.waits == [9.0]
+    await client(Fastn(reply(status, headers=headers), OK), clock).send(READ)
+    assert clock.waits == [wait]
 
 
 @pytest.mark.parametrize("wait", ["16", "900", format_datetime(NOW + timedelta(minutes=5), usegmt=True)])
 async def test_retry_after_over_the_cap_returns_at_once(wait: str) -> None:
-    """Over 15 seconds the call returns with the wait."""
     clock = Clock()
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(429, headers={"Retry-After": wait})), clock).send(READ)
+    error = await error_of(client(Fastn(reply(429, headers={"Retry-After": wait})), clock), READ)
     assert clock.waits == []
     seconds = 300.0 if "," in wait else float(wait)
-    assert caught.value.facts["retry_after_seconds"] == seconds
-    assert caught.value.next_step == f"Call again in {seconds:.0f} seconds."
+    assert error.facts["retry_after_seconds"] == seconds
+    assert error.next_step == f"Call again in {seconds:.0f} seconds."
 
 
 async def test_throttling_without_retry_after_gives_vague_advice() -> None:
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(429))).send(READ)
-    assert caught.value.next_step == "Call again in some minutes."
-    assert "retry_after_seconds" not in caught.value.facts
+    error = await error_of(client(Fastn(reply(429))), READ)
+    assert error.next_step == "Call again in some minutes."
+    assert "retry_after_seconds" not in error.facts
 
 
 @pytest.mark.parametrize(
@@ -104,63 +101,42 @@ def _used_up(reset: object, **more: str) -> Answer:
     return reply(200, {"id": "acme"}, headers)
 
 
-async def test_used_up_limit_delays_the_next_call_until_its_reset() -> None:
-    """Fastn's reference: X-RateLimit-Reset is a Unix timestamp. The next call waits instead of being refused."""
+LATER = {"Date": format_datetime(NOW + timedelta(hours=1), usegmt=True)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "waits"),
+    [
+        (_used_up(RESET + 8), [8.0]),
+        (_used_up(RESET + 3_605, **LATER), [5.0]),
+        (reply(200, {"id": "acme"}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(RESET + 9)}), []),
+        *(
+            (_used_up(implausible), [])
+            for implausible in (RESET - 1, RESET, RESET + 86_401, RESET * 1000, "soon", "", "-5", "1e9", "9" * 13)
+        ),
+        (_used_up(RESET + 0.5), []),
+    ],
+)
+async def test_used_up_limit_delays_the_next_call_until_its_reset(answer: Answer, waits: list[float]) -> None:
+    """Fastn's reference: X-RateLimit-Reset is a Unix timestamp. It is read by the server's clock."""
     clock = Clock()
-    fastn = Fastn(_used_up(RESET + 8), OK)
-    sender = client(fastn, clock)
+    sender = client(Fastn(answer, OK), clock)
     await sender.send(READ)
     assert clock.waits == []
     await sender.send(ListCustomers())
-    assert clock.waits == [8.0]
     await sender.send(READ)
-    assert clock.waits == [8.0]
-    assert len(fastn.requests) == 3
-
-
-async def test_reset_is_read_by_the_servers_clock() -> None:
-    clock = Clock()
-    sender = client(
-        Fastn(_used_up(RESET + 3_605, Date=format_datetime(NOW + timedelta(hours=1), usegmt=True)), OK), clock
-    )
-    await sender.send(READ)
-    await sender.send(READ)
-    assert clock.waits == [5.0]
+    assert clock.waits == waits
 
 
 async def test_distant_reset_returns_the_next_call_at_once() -> None:
-    """Over the cap the error states the wait, and that nothing was sent."""
     clock = Clock()
     fastn = Fastn(_used_up(RESET + 40))
     sender = client(fastn, clock)
     await sender.send(READ)
-    with pytest.raises(FastnError) as caught:
-        await sender.send(CreateCustomer(name="Acme"))
-    assert (caught.value.outcome, caught.value.known) == ("rate_limited", "Nothing was sent.")
-    assert caught.value.facts == {"retry_after_seconds": 40.0}
+    error = await error_of(sender, CreateCustomer(name="Acme"))
+    assert (error.outcome, error.known) == ("rate_limited", "Nothing was sent.")
+    assert error.facts == {"retry_after_seconds": 40.0}
     assert (len(fastn.requests), clock.waits) == (1, [])
-
-
-@pytest.mark.parametrize(
-    "reset", [RESET - 1, RESET, RESET + 86_401, RESET * 1000, "soon", "", "-5", "1e9", "9" * 13, RESET + 0.5]
-)
-async def test_implausible_reset_is_ignored(reset: object) -> None:
-    """Milliseconds, the past and nonsense are ignored."""
-    clock = Clock()
-    sender = client(Fastn(_used_up(reset)), clock)
-    await sender.send(READ)
-    await sender.send(READ)
-    assert clock.waits == []
-
-
-async def test_open_limit_delays_no_call() -> None:
-    """Fastn's reference: Remaining."""
-    clock = Clock()
-    answer = reply(200, {"id": "acme"}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(RESET + 9)})
-    sender = client(Fastn(answer), clock)
-    await sender.send(READ)
-    await sender.send(READ)
-    assert clock.waits == []
 
 
 class Silent(Fastn):
@@ -198,32 +174,27 @@ class Silent(Fastn):
 async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
     call: Operation[Any], outcome: str, known: str
 ) -> None:
-    """One deadline per call. The request is cancelled, and a sent write is reported as unknown."""
     fastn = Silent()
-    with pytest.raises(FastnError) as caught:
-        await client(fastn, deadline=0.02).send(call)
-    assert caught.value.outcome == outcome
-    assert caught.value.known.startswith(known)
+    error = await error_of(client(fastn, deadline=0.02), call)
+    assert error.outcome == outcome
+    assert error.known.startswith(known)
     assert (len(fastn.requests), fastn.cancelled) == (1, True)
 
 
 async def test_ai_calls_have_their_own_deadline() -> None:
-    """300 seconds rather than 60, as they may take minutes."""
     with pytest.raises(FastnError, match="did not answer in time") as caught:
         await client(Silent(), deadline=60.0, ai_deadline=0.02).send(AiChat(message="hi"))
     assert caught.value.outcome == "unknown_outcome"
 
 
 async def test_call_queued_until_the_deadline_was_not_sent() -> None:
-    """Concurrency is limited, and a queued write was certainly not applied."""
     fastn = Silent()
     sender = client(fastn, concurrency=1, deadline=0.05, ai_deadline=5.0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_swallow, sender.send(AiChat(message="the first")))
         await fastn.reached.wait()
-        with pytest.raises(FastnError) as caught:
-            await sender.send(CreateCustomer(name="A"))
-        assert (caught.value.outcome, caught.value.known) == ("not_sent", "Nothing was sent.")
+        error = await error_of(sender, CreateCustomer(name="A"))
+        assert (error.outcome, error.known) == ("not_sent", "Nothing was sent.")
         tasks.cancel_scope.cancel()
     assert len(fastn.requests) == 1
 
@@ -250,11 +221,9 @@ class Stuck(Clock):
     ],
 )
 async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, outcome: str) -> None:
-    """A pause counts towards the deadline, and the error reports what is known by then."""
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(first), Stuck(), deadline=0.02).send(DeleteCustomer(customer_id="acme"))
-    assert caught.value.outcome == outcome
-    assert len(caught.value.next_step) > 5
+    error = await error_of(client(Fastn(first), Stuck(), deadline=0.02), DeleteCustomer(customer_id="acme"))
+    assert error.outcome == outcome
+    assert len(error.next_step) > 5
 
 
 async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:

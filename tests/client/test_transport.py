@@ -68,7 +68,6 @@ async def test_connection_of_a_call_that_is_cancelled_at_its_end_is_closed(monke
 
 
 async def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a burst are not kept while single calls use the newest one."""
     monkeypatch.setattr(transport, "KEEP_ALIVE", 0.05)
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         async with anyio.create_task_group() as tasks:

@@ -11,8 +11,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine, kept_in, this_pr
 HERE = CommandLine("/opt/venv/bin/fastn-mcp")
 
 
-def test_a_line_is_read_by_a_shell_as_it_was_given() -> None:
-    """A folder may have any name, and a folder of the state goes before the program."""
+def test_shell_reads_a_command_line_as_it_was_built() -> None:
     program = CommandLine("/my tools/fastn-mcp", ("--sandbox-file", "it's $HOME"), (("FASTN_STATE_DIR", "/a b"),))
     words = ["FASTN_STATE_DIR=/a b", "/my tools/fastn-mcp", "--sandbox-file", "it's $HOME", "approvals"]
     assert shlex.split(program.with_(["approvals"]).line("linux")) == words
@@ -21,8 +20,7 @@ def test_a_line_is_read_by_a_shell_as_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
-def test_a_line_shows_no_password_of_a_ledger(platform: str) -> None:
-    """The shell fills it in, and refuses where it has none."""
+def test_command_line_shows_no_password(platform: str) -> None:
     url = "valkeys://admin:C4N4RY@ledger.example"
     program = this_program(
         {"FASTN_LEDGER": url, "FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_STATE_SECRET": "C4N4RY" * 6}
@@ -32,10 +30,9 @@ def test_a_line_shows_no_password_of_a_ledger(platform: str) -> None:
     assert shown.startswith('FASTN_LEDGER="${FASTN_LEDGER:?}" ') is (platform == "linux")
 
 
-def test_variables_that_choose_the_account_and_its_folders_are_carried(
+def test_command_line_carries_the_variables_of_account_and_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person pastes the line at a shell that has none of them, in another folder."""
     monkeypatch.chdir(tmp_path)
     given = {"FASTN_STATE_DIR": "state", "FASTN_PROFILE": "acme", "FASTN_LEDGER": "sqlite:a.db", "FASTN_MODE": "auto"}
     program = this_program(given)
@@ -47,8 +44,7 @@ def test_variables_that_choose_the_account_and_its_folders_are_carried(
 
 
 @pytest.mark.posix
-def test_the_name_is_typed_where_any_shell_finds_this_program_by_it(tmp_path: Path) -> None:
-    """Not where it is another program, or found only while an environment is activated."""
+def test_program_is_named_without_a_path_only_if_any_shell_finds_it(tmp_path: Path) -> None:
     program = tmp_path / "venv" / "bin" / "fastn-mcp"
     program.parent.mkdir(parents=True)
     program.touch()

@@ -68,7 +68,7 @@ def file(tmp_path: Path) -> Write:
 def refused(
     path: Path, environment: Mapping[str, str] | None = None, keyring: Kept | None = None, profile: str | None = None
 ) -> str:
-    """What is said where this cannot start. It never holds a key."""
+    """Return the error of a start that fails. It never holds a key."""
     with pytest.raises(SettingsError) as caught:
         load({"profile": profile}, environment or {}, path, keyring=keyring or Kept())
     assert "canary" not in str(caught.value)
@@ -79,8 +79,7 @@ def refused(
 # --- which account -----------------------------------------------------------------------------------------------
 
 
-def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
-    """Any setting of an account, over what is said for all."""
+def test_profile_overrides_the_top_level_of_the_file(file: Write) -> None:
     settings = load({"profile": "acme"}, ACME, file(BOTH))
     assert (settings.profile, settings.api_key, settings.env) == ("acme", "fsk_live_acme", "live")
     assert (settings.mode, settings.host, settings.tenant_id) == ("guarded", "eu.fastn.example", "t-0")
@@ -88,8 +87,7 @@ def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
     assert (other.profile, other.mode, other.host, other.env) == ("globex", "manual", "us.fastn.example", None)
 
 
-def test_a_flag_chooses_over_the_environment_and_that_over_the_file(file: Write) -> None:
-    """--profile, FASTN_PROFILE, profile = "..."."""
+def test_flag_overrides_the_environment_which_overrides_the_file(file: Write) -> None:
     three = "".join(f'[profiles.{name}]\napi_key_env = "K"\n' for name in ("a", "b", "c"))
     path = file(f'profile = "c"\n{three}')
     environment = {"K": "k", "FASTN_PROFILE": "b"}
@@ -98,11 +96,11 @@ def test_a_flag_chooses_over_the_environment_and_that_over_the_file(file: Write)
     assert load({}, {"K": "k"}, path).profile == "c"
 
 
-def test_a_profile_called_default_is_the_default_one(file: Write) -> None:
+def test_profile_called_default_is_the_default_profile(file: Write) -> None:
     assert load({}, {}, file('env = "x"\n[profiles.default]\napi_key = "k"\nenv = "y"\n')).env == "y"
 
 
-def test_where_none_is_chosen_the_top_level_is_the_account(file: Write) -> None:
+def test_top_level_is_the_account_if_no_profile_is_chosen(file: Write) -> None:
     """Adding a profile changes nothing for whoever sets FASTN_API_KEY."""
     settings = load({}, {"FASTN_API_KEY": "k"}, file(BOTH))
     assert (settings.profile, settings.api_key, settings.host) == ("default", "k", "eu.fastn.example")
@@ -111,28 +109,27 @@ def test_where_none_is_chosen_the_top_level_is_the_account(file: Write) -> None:
 @pytest.mark.parametrize(
     ("flags", "environment"), [({"profile": "acem"}, {}), ({}, {"FASTN_PROFILE": "acem"}), ({"profile": "acem"}, ACME)]
 )
-def test_a_profile_that_is_not_there_names_those_that_are(
+def test_unknown_profile_is_refused_with_the_known_ones(
     file: Write, flags: dict[str, str], environment: dict[str, str]
 ) -> None:
-    said = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
-    assert said == (
+    message = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
+    assert message == (
         "There is no profile 'acem' (did you mean 'acme'?); there are acme, globex. "
         "Correct the name, or add it first: fastn-mcp profiles add NAME"
     )
 
 
-def test_a_default_that_is_not_there_is_named_with_its_line(file: Write) -> None:
+def test_unknown_default_profile_is_named_with_its_line(file: Write) -> None:
     path = file(f'# mine\nprofile = "acne"\n{BOTH}')
     assert refused(path).startswith(f"{path}, line 2: There is no profile 'acne' (did you mean 'acme'?)")
 
 
-def test_without_any_profile_the_name_is_a_label(file: Write) -> None:
+def test_name_is_a_label_if_there_are_no_profiles(file: Write) -> None:
     assert load({"profile": "anything at all"}, {"FASTN_API_KEY": "k"}, file('env = "x"')).profile == "anything at all"
     assert load({"profile": "anything"}, {"FASTN_API_KEY": "k"}, None).profile == "anything"
 
 
-def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
-    """Neither the default profile nor its key reaches it."""
+def test_sandbox_uses_no_profile_and_no_key_of_the_file(file: Write) -> None:
     path = file('profile = "acme"\n' + BOTH)
     flags = {"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}
     settings = resolve(flags, ACME, path, sandbox=True).settings
@@ -142,9 +139,7 @@ def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
 # --- which key ---------------------------------------------------------------------------------------------------
 
 
-def test_the_key_of_a_profile_comes_from_itself_from_a_variable_from_a_file_or_from_the_keyring(
-    file: Write, tmp_path: Path
-) -> None:
+def test_key_of_a_profile_is_inline_or_in_a_variable_a_file_or_the_keyring(file: Write, tmp_path: Path) -> None:
     (tmp_path / "k").touch(mode=0o600)
     (tmp_path / "k").write_text("in-file\n")
     path = file(
@@ -162,7 +157,7 @@ def test_the_key_of_a_profile_comes_from_itself_from_a_variable_from_a_file_or_f
     assert ring.asked == ["d at live.fastn.ai"]  # and of nothing else
 
 
-def test_the_key_of_the_top_level_is_looked_for_in_the_same_places_after_the_environment(file: Write) -> None:
+def test_key_of_the_top_level_is_searched_after_the_environment(file: Write) -> None:
     path = file('api_key_env = "K"\n')
     assert load({}, {"FASTN_API_KEY": "first", "K": "second"}, path).api_key == "first"
     assert load({}, {"K": "second"}, path).api_key == "second"
@@ -170,8 +165,7 @@ def test_the_key_of_the_top_level_is_looked_for_in_the_same_places_after_the_env
     assert load({"profile": "mine"}, {}, None, keyring=Kept({"mine at live.fastn.ai": "kept"})).api_key == "kept"
 
 
-def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
-    """Whoever changes the address of a profile does not get its key."""
+def test_stored_key_is_used_for_no_other_host(file: Write) -> None:
     ring = Kept({"globex at us.fastn.example": "canary"})
     assert load({"profile": "globex"}, {}, file(BOTH), keyring=ring).api_key == "canary"
     with pytest.raises(SettingsError) as caught:
@@ -179,34 +173,33 @@ def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
     assert str(caught.value) == "The profile 'globex' has no key for evil.example. Keep one: fastn-mcp login globex"
 
 
-def test_a_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
-    """A profile that was chosen is never used with another account's key."""
+def test_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
     path = file('api_key = "canary"\n[profiles.acme]\n')
     assert "The profile 'acme' has no key for live.fastn.ai." in refused(path, profile="acme")
 
 
 @pytest.mark.parametrize("by", ["flag", "environment", "file"])
-def test_a_key_in_the_environment_beside_a_profile_is_refused_and_not_guessed(file: Write, by: str) -> None:
+def test_key_in_the_environment_beside_a_profile_is_refused(file: Write, by: str) -> None:
     """Neither is that key sent as the profile, nor is it passed over in silence."""
     path = file(('profile = "acme"\n' if by == "file" else "") + BOTH)
     environment = {**ACME, "FASTN_API_KEY": "canary"} | ({"FASTN_PROFILE": "acme"} if by == "environment" else {})
-    said = refused(path, environment, profile="acme" if by == "flag" else None)
-    assert said.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
-    assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in said
+    message = refused(path, environment, profile="acme" if by == "flag" else None)
+    assert message.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
+    assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in message
 
 
-def test_a_profile_may_say_that_the_key_of_the_environment_is_its_own(file: Write) -> None:
+def test_profile_can_name_the_key_of_the_environment_as_its_own(file: Write) -> None:
     path = file('[profiles.acme]\napi_key_env = "FASTN_API_KEY"\n')
     assert load({"profile": "acme"}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
 
 
 @pytest.mark.parametrize("name", settings_with(Trait.ACCOUNT))
-def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Write, name: str) -> None:
+def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Write, name: str) -> None:
     """A key never goes to another origin. A flag is believed for headers, and moves no stored key."""
     value = "https://elsewhere.example"
     variable = next(source.variable for source in SOURCES if source.field == name)
-    said = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
-    assert said.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
+    message = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
+    assert message.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
     flags, variables = {"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}
     if name == "base_url":
         with pytest.raises(SettingsError, match=r"and is not sent to elsewhere\.example"):
@@ -218,7 +211,7 @@ def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: W
         assert load({"profile": "acme"}, {**ACME, variable: same[name]}, file(BOTH)).profile == "acme"
 
 
-def test_where_no_key_is_what_to_do_next_is_said(file: Write) -> None:
+def test_missing_key_names_the_next_command(file: Write) -> None:
     assert refused(file("")).endswith("or keep one: fastn-mcp login. Without an account: fastn-mcp --sandbox")
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
@@ -230,28 +223,28 @@ def test_where_no_key_is_what_to_do_next_is_said(file: Write) -> None:
         "Keep one: fastn-mcp login globex --file"
     )
     path = file(BOTH)
-    said = refused(path, profile="acme")
-    assert said == f"{path}, line 6: the key comes from ACME_KEY, which is not set. Set ACME_KEY."
+    message = refused(path, profile="acme")
+    assert message == f"{path}, line 6: the key comes from ACME_KEY, which is not set. Set ACME_KEY."
 
 
 @pytest.mark.parametrize("key", ["canary key", "canary\nX: y", "canary\xe4"])
-def test_a_key_that_was_pasted_wrongly_says_where_it_stands_and_is_not_shown(file: Write, key: str) -> None:
+def test_malformed_key_is_reported_with_its_place_and_not_shown(file: Write, key: str) -> None:
     assert "(environment ACME_KEY) is wrong" in refused(file(BOTH), {"ACME_KEY": key}, profile="acme")
     kept = Kept({"globex at us.fastn.example": key})
-    said = refused(file(BOTH), keyring=kept, profile="globex")
-    assert said.startswith("The setting api_key (keyring) is wrong")
-    assert said.endswith("Copy the whole key again, and nothing else.")
+    message = refused(file(BOTH), keyring=kept, profile="globex")
+    assert message.startswith("The setting api_key (keyring) is wrong")
+    assert message.endswith("Copy the whole key again, and nothing else.")
 
 
 @posix
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_file_with_a_key_that_others_can_read_is_refused(file: Write, tmp_path: Path, mode: int) -> None:
+def test_key_file_that_others_can_read_is_refused(file: Write, tmp_path: Path, mode: int) -> None:
     (tmp_path / "k").write_text("canary")
     (tmp_path / "k").chmod(mode)
     assert f"Run: chmod 600 {tmp_path / 'k'}" in refused(file('api_key_file = "k"'))
 
 
-def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_path: Path) -> None:
+def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None:
     path = file('[profiles.a]\napi_key_file = "k"')
     assert refused(path, profile="a").startswith(f"{path}, line 2: there is no file {tmp_path / 'k'}.")
     (tmp_path / "k").touch(mode=0o600)
@@ -265,7 +258,7 @@ def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         ("[profiles.acme]\nevn = 1", 2, "there is no setting 'evn' in [profiles.acme] (did you mean 'env'?)"),
         ("[profiles.acme]\nprofile = 'x'", 2, "there is no setting 'profile' in [profiles.acme]"),
@@ -285,17 +278,17 @@ def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_
         ("profile = 'a'\ndeadline = 'canary'\n[profiles.a]", 2, "the setting deadline is wrong"),
     ],
 )
-def test_each_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line: int, said: str) -> None:
+def test_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line: int, message: str) -> None:
     path = file(text)
     told = refused(path)
     assert told.startswith(f"{path}, line {line}: ")
-    assert said in told
+    assert message in told
 
 
 @posix
 @pytest.mark.parametrize("where", ["", "[profiles.acme]\n"])
 @pytest.mark.parametrize("secret", sorted({*SECRETS} - {"ledger"}))  # a ledger is one where its URL has a password
-def test_a_file_that_holds_a_secret_is_its_owners_alone(file: Write, secret: str, where: str) -> None:
+def test_file_with_a_secret_has_to_be_private(file: Write, secret: str, where: str) -> None:
     path = file(f'{where}{secret} = "canary"')
     path.chmod(0o644)
     assert refused(path) == f"{path} holds {secret}, and users other than its owner can read it. Run: chmod 600 {path}"
@@ -305,7 +298,7 @@ def test_a_file_that_holds_a_secret_is_its_owners_alone(file: Write, secret: str
 
 @posix
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> None:
+def test_file_that_others_can_change_is_refused(file: Write, mode: int) -> None:
     path = file(BOTH)
     path.chmod(mode)
     assert refused(path) == f"{path} can be changed by users other than its owner. Run: chmod go-w {path}"
@@ -313,13 +306,15 @@ def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> Non
 
 @pytest.mark.posix
 @posix
-def test_the_null_device_is_a_configuration_that_says_nothing() -> None:
+def test_null_device_is_an_empty_configuration() -> None:
     """FASTN_CONFIG=/dev/null is how one starts without the user's own."""
     assert stat.S_IMODE(Path(os.devnull).stat().st_mode) & 0o022
     assert load({}, {"FASTN_API_KEY": "k"}, Path(os.devnull)).base_url == DEFAULT_BASE_URL
 
 
-def test_a_path_in_the_file_begins_at_its_folder(file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_in_the_file_is_relative_to_its_folder(
+    file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never in the working directory, which may be a cloned repository."""
     away = tmp_path / "cloned"
     away.mkdir()
@@ -332,7 +327,7 @@ def test_a_path_in_the_file_begins_at_its_folder(file: Write, tmp_path: Path, mo
     assert load({"profile": "acme", "policy": "x.toml"}, {"K": "k"}, path).policy == Path("x.toml")
 
 
-def test_each_profile_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
+def test_cost_of_loading_grows_linearly_with_the_profiles(tmp_path: Path) -> None:
     """Nothing grows faster than its work. Counted in calls of functions, not in time."""
 
     def calls(profiles: int) -> int:

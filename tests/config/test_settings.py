@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said when one is wrong."""
+"""Sources of settings, and the errors of wrong ones."""
 
 import contextlib
 from pathlib import Path
@@ -29,14 +29,13 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+def test_flag_overrides_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, 'api_key = "file"\nenv = "file"\nprofile = "file"\nauth = "bearer"\n')
     settings = load({"env": "flag"}, {"FASTN_ENV": "variable", "FASTN_PROFILE": "variable"}, file)
     assert (settings.env, settings.profile, settings.api_key, settings.auth) == ("flag", "variable", "file", "bearer")
 
 
-def test_without_anything_but_a_key_the_defaults_hold() -> None:
-    """The documented host, the documented header, the guarded mode."""
+def test_defaults_apply_if_only_a_key_is_set() -> None:
     settings = load({}, KEY, None)
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
     assert settings.host == "live.fastn.ai"
@@ -44,7 +43,7 @@ def test_without_anything_but_a_key_the_defaults_hold() -> None:
     assert (settings.deadline, settings.ai_deadline, settings.toolsets, settings.routes) == (60.0, 300.0, None, {})
 
 
-def test_what_is_empty_or_not_given_is_not_set() -> None:
+def test_empty_value_counts_as_not_set() -> None:
     """An empty variable is how many clients leave a setting out."""
     settings = load({"env": None}, {**KEY, "FASTN_ENV": "", "FASTN_MODE": "", "FASTN_SPACE_ID": ""}, None)
     assert (settings.env, settings.mode, settings.space_id) == (None, "guarded", None)
@@ -55,7 +54,7 @@ LOOSE = sorted(source.variable for source in SOURCES if not source.variable.star
 
 
 @pytest.mark.parametrize("variable", [*LOOSE, "FASTN_CONFIG"])
-def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str) -> None:
+def test_misspelt_variable_is_refused(variable: str) -> None:
     """FASTN_READ_ONY=1 would leave everything allowed, and nobody would know."""
     for wrong in (variable[:-2] + variable[-1], variable + "S"):
         with pytest.raises(SettingsError) as caught:
@@ -63,15 +62,13 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str) -> None:
         assert f"Unknown variable {wrong}. Did you mean FASTN_" in str(caught.value)
 
 
-def test_variables_that_may_be_another_programs_are_left_alone(tmp_path: Path) -> None:
-    """Keys of other accounts, and what is named otherwise."""
+def test_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
     file = written(tmp_path, '[profiles.acme]\napi_key_env = "FASTN_AUTHS"\n')
     others = {"FASTN_API_KEY_ACME": "x", "FASTN_API_KEY2": "x", "FASTN_WORKSPACE": "x", "FASTN_AUTHS": "x"}
     assert load({}, {**KEY, **others}, file).auth == "header"
 
 
-def test_every_setting_of_the_environment_is_read() -> None:
-    """The names of the variables are the fields' own."""
+def test_every_variable_is_read() -> None:
     given_values = {
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
@@ -85,12 +82,11 @@ def test_every_setting_of_the_environment_is_read() -> None:
     assert {source.variable for source in SOURCES} >= given_values.keys() | KEY.keys()
 
 
-def test_the_key_has_no_flag() -> None:
+def test_key_has_no_flag() -> None:
     assert {source.field: source.flag for source in SOURCES}["api_key"] is None
 
 
-def test_a_missing_key_says_how_to_set_it() -> None:
-    """A missing setting ends with one line that names it and says how."""
+def test_missing_key_says_how_to_set_it() -> None:
     with pytest.raises(SettingsError) as caught:
         load({}, {}, None)
     assert str(caught.value) == (
@@ -140,7 +136,7 @@ WRONG: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_a_wrong_value_names_its_setting_and_is_never_shown(name: str, value: object) -> None:
+def test_wrong_value_names_its_setting_and_is_not_shown(name: str, value: object) -> None:
     with pytest.raises(SettingsError) as caught:
         load({name: value}, {} if name == "api_key" else KEY, None)
     told = f"{caught.value}"
@@ -154,23 +150,25 @@ def test_a_wrong_value_names_its_setting_and_is_never_shown(name: str, value: ob
 
 
 @pytest.mark.parametrize("name", [s.field for s in SOURCES if s.field in WRONG])
-def test_a_wrong_variable_is_named_too(name: str) -> None:
+def test_wrong_variable_is_named(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({}, {**KEY, f"FASTN_{name.upper()}": CANARY}, None)
     assert f"environment FASTN_{name.upper()}" in str(caught.value)
     assert "canary" not in str(caught.value)
 
 
-def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+def test_unknown_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
     file = written(tmp_path, 'api_kye = "canary"\n')
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
     assert str(caught.value).startswith(f"{file}, line 1: there is no setting 'api_kye'")
     assert "'api_key'" in str(caught.value)
     assert "canary" not in str(caught.value)
+    with pytest.raises(SettingsError, match="there is no setting 'zzz'"):
+        load({}, KEY, written(tmp_path, "zzz = 1\n"))
 
 
-def test_a_wrong_value_at_the_top_of_the_file_is_named_with_its_line(tmp_path: Path) -> None:
+def test_wrong_value_in_the_file_is_named_with_its_line(tmp_path: Path) -> None:
     for more in ("", "[profiles.acme]\n"):
         file = written(tmp_path, f'# Ours.\n\nmode = "nope"\n{more}')
         with pytest.raises(SettingsError) as caught:
@@ -178,19 +176,14 @@ def test_a_wrong_value_at_the_top_of_the_file_is_named_with_its_line(tmp_path: P
         assert str(caught.value).startswith(f"{file}, line 3: the setting mode is wrong")
 
 
-def test_an_unknown_setting_near_to_nothing_is_refused_all_the_same(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no setting 'zzz'"):
-        load({}, KEY, written(tmp_path, "zzz = 1\n"))
-
-
-def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
+def test_unknown_toolset_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
 
 
 @pytest.mark.parametrize("minutes", ["0", "1441", "10.5"])
-def test_an_approval_lasts_a_minute_to_a_day(minutes: str) -> None:
+def test_approval_minutes_are_a_minute_to_a_day(minutes: str) -> None:
     assert (load({}, KEY, None).approval_minutes, load({"approval_minutes": 1440}, KEY, None).approval_minutes) == (
         10,
         1440,
@@ -199,19 +192,19 @@ def test_an_approval_lasts_a_minute_to_a_day(minutes: str) -> None:
         load({}, KEY | {"FASTN_APPROVAL_MINUTES": minutes}, None)
 
 
-def test_tools_are_named_one_by_one_or_by_patterns() -> None:
+def test_tools_are_selected_by_name_or_pattern() -> None:
     settings = load({"tools": "run-workflow,get_cust*,find"}, KEY, None)
     assert [tool.tool_name() for tool in enabled_tools(settings)] == ["find", "get_customer", "run_workflow"]
 
 
 @pytest.mark.parametrize("name", ["tools", "exclude_tools"])
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [("find,delete_custmer", r"no tool 'delete_custmer' \(did you mean 'delete_customer'\?\)"), ("x*", "fits 'x\\*'")],
 )
-def test_a_tool_that_is_not_known_is_refused(name: str, names: str, said: str) -> None:
+def test_unknown_tool_is_refused(name: str, names: str, message: str) -> None:
     """A tool that is misspelt must not stay in the list of an agent."""
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         enabled_tools(load({name: names}, KEY, None))
 
 
@@ -268,7 +261,7 @@ def test_settings_that_leave_no_tool_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"api_key = ", ", at its end: not TOML"),
         (b'api_key = "canary\n"', ", line 1: not TOML"),
@@ -276,17 +269,16 @@ def test_settings_that_leave_no_tool_are_refused() -> None:
         (b'a = 1\na = "canary"', ", at its end: not TOML"),
     ],
 )
-def test_a_file_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: bytes, said: str) -> None:
+def test_invalid_file_is_named_and_not_quoted(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "fastn.toml"
     file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
-    assert str(caught.value).startswith(f"{file}{said}")
+    assert str(caught.value).startswith(f"{file}{message}")
     assert "canary" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:
-    """A path that was given and is wrong is no reason to start without it."""
+def test_missing_file_or_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="There is no file"):
         load({}, KEY, tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="cannot be read: "):
@@ -311,7 +303,7 @@ def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
     ["https://live.fastn.ai", "https://h:8443/base", "http://127.0.0.1:8080", "http://localhost", "http://[::1]:9",
      "http://127.8.9.1", "HTTPS://H", "http://LOCALHOST:1"],
 )  # fmt: skip
-def test_https_and_this_machine_are_accepted(url: str) -> None:
+def test_https_and_loopback_addresses_are_accepted(url: str) -> None:
     assert load({"base_url": url}, KEY, None).base_url == url
     assert load({"base_url": url + "/"}, KEY, None).base_url == url
 
@@ -324,13 +316,12 @@ def test_https_and_this_machine_are_accepted(url: str) -> None:
      "//h", "h", "file:///etc/passwd", "javascript:1", "https://", "https:///path", "https://[::1", ""],
 )  # fmt: skip
 def test_other_addresses_are_refused(url: str) -> None:
-    """No plain http elsewhere, no credentials, no query, no fragment."""
     with pytest.raises(SettingsError, match="The setting base_url"):
         load({"base_url": url}, KEY, None)
 
 
 @given(host=st.text("0123456789.:localhost", max_size=15))
-def test_only_a_name_of_this_machine_is_this_machine(host: str) -> None:
+def test_loopback_is_recognized_by_name_and_address_only(host: str) -> None:
     if is_loopback(host):
         assert host == "localhost" or host.startswith("127.") or set(host) <= {"0", ":", "1"}
 
@@ -352,7 +343,7 @@ SECRET = "a-secret-of-thirty-two-characters"
 LEDGER = "valkey://fastn:p%40ssword@ledger:6379"
 
 
-def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_owners_alone(tmp_path: Path) -> None:
+def test_file_with_a_password_or_state_secret_has_to_be_private(tmp_path: Path) -> None:
     """Environment or owner-only file, and never a flag or a repr."""
     for text in (f'ledger = "{LEDGER}"\n', f'state_secret = "{SECRET}"\n'):
         file = written(tmp_path, text)
@@ -372,23 +363,21 @@ def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_o
     }
 
 
-def test_what_must_stand_in_no_log_is_known() -> None:
-    """The password of the ledger too, as it stands in the URL and as it is meant."""
+def test_values_to_be_redacted_in_logs_are_known() -> None:
     settings = load({}, {**KEY, "FASTN_LEDGER": LEDGER, "FASTN_STATE_SECRET": f"{SECRET}, {SECRET[::-1]}"}, None)
     assert {"p%40ssword", "p@ssword", SECRET, SECRET[::-1], "fsk_live_1"} <= set(settings.secrets)
     assert settings.state_secrets == [SECRET, SECRET[::-1]]
     assert settings.shares
 
 
-def test_the_ledger_is_found_without_a_key() -> None:
+def test_ledger_settings_need_no_key() -> None:
     assert ledger_settings({}, {}, None).ledger is None
     assert ledger_settings({}, {"FASTN_LEDGER": "sqlite:/tmp/l"}, None).ledger == "sqlite:/tmp/l"
     with pytest.raises(SettingsError, match="ledger"):
         ledger_settings({}, {"FASTN_LEDGER": "ftp://l"}, None)
 
 
-def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:
-    """FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
+def test_proxy_setting_overrides_the_environment() -> None:
     other = {**KEY, "HTTPS_PROXY": "http://other.example:3128/"}
     assert load({}, KEY, None).proxy is None
     assert load({}, other, None).proxy == "http://other.example:3128"
@@ -398,8 +387,7 @@ def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:
     assert load({}, {**other, "FASTN_BASE_URL": "http://127.0.0.1:9"}, None).proxy is None
 
 
-def test_a_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
-    """Whoever reads it knows where to look, and how to go without."""
+def test_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
     with pytest.raises(SettingsError) as caught:
         load({}, {**KEY, "https_proxy": "socks5://canary:1"}, None)
     assert "environment https_proxy" in str(caught.value)
@@ -407,7 +395,7 @@ def test_a_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_certificates_and_names_of_fields_are_read(tmp_path: Path) -> None:
+def test_certificates_and_field_names_are_read(tmp_path: Path) -> None:
     certificates = written(tmp_path, "-----BEGIN CERTIFICATE-----\n")
     settings = load({}, {**KEY, "FASTN_CA_FILE": str(certificates)}, None)
     assert settings.ca_file == certificates

@@ -55,7 +55,7 @@ name = "three"
 '''.replace("\\'", "'")
 
 
-def test_every_key_of_a_hard_text_is_found() -> None:
+def test_every_key_of_difficult_toml_has_a_line() -> None:
     assert set(places(HARD)) == keys(tomllib.loads(HARD))
 
 
@@ -76,7 +76,7 @@ def test_every_key_of_a_hard_text_is_found() -> None:
         (("fruit", 1, "variety", 0, "name"), 'name = "three"'),
     ],
 )
-def test_a_key_is_found_on_its_own_line(key: Key, begin: str) -> None:
+def test_key_has_its_own_line(key: Key, begin: str) -> None:
     assert HARD.split("\n")[places(HARD)[key] - 1].startswith(begin)
 
 
@@ -103,8 +103,7 @@ documents = st.tuples(pairs, st.lists(pairs, max_size=3)).map(
 
 
 @given(documents)
-def test_whatever_tomllib_reads_has_its_places(text: str) -> None:
-    """Exactly its keys, each on a line of the text."""
+def test_places_has_exactly_the_keys_of_tomllib(text: str) -> None:
     try:
         read = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -25,7 +25,7 @@ def parameters(name: str, place: str) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in described(name).get("parameters", []) if one["in"] == place}
 
 
-def test_it_has_every_operation_and_no_other() -> None:
+def test_document_has_exactly_the_operations_of_the_catalog() -> None:
     there = {
         (method.upper(), path, one["operationId"])
         for path, methods in DOCUMENT["paths"].items()
@@ -37,7 +37,7 @@ def test_it_has_every_operation_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None:
+def test_operation_has_its_description_effect_and_evidence(name: str) -> None:
     """An inferred shape is not passed off as a documented one."""
     operation, one = OPERATIONS[name], described(name)
     assert one["description"] == operation.__doc__
@@ -48,8 +48,7 @@ def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str) -> None:
-    """`extra` is what a body may hold besides; `dry_run`, `value_from_env` and what is ours are never sent."""
+def test_arguments_have_fastns_names_without_those_that_stay_here(name: str) -> None:
     operation = OPERATIONS[name]
     route = operation.route
     assert tuple(parameters(name, "path")) == route.parameters
@@ -64,7 +63,7 @@ def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str)
     assert sent == {operation.wire(field) for field in fields}
 
 
-def test_what_must_be_given_is_required_and_the_rest_may_be_null() -> None:
+def test_required_fields_are_required_and_others_may_be_null() -> None:
     check: Any = Draft202012Validator(body("create_trigger"))
     hook: dict[str, Any] = {"name": "Hook", "type": "webhook", "routes": []}
     assert check.is_valid(hook)
@@ -75,21 +74,21 @@ def test_what_must_be_given_is_required_and_the_rest_may_be_null() -> None:
     assert described("update_trigger")["requestBody"]["required"] is False
 
 
-def test_a_run_says_for_whom_and_where_in_headers() -> None:
+def test_run_names_customer_and_environment_in_headers() -> None:
     """Fastn's documentation: X-End-Org-Id, X-Fastn-Env and Idempotency-Key."""
     assert set(parameters("run_workflow", "header")) == set(RUN_HEADERS.values())
     assert set(body("run_workflow")["properties"]) == {"input"}
     assert parameters("run_workflow", "header")["Idempotency-Key"]["description"] == "The same key runs once."
 
 
-def test_a_list_is_read_on_by_fastns_own_cursor() -> None:
+def test_list_continues_by_fastns_own_cursor() -> None:
     """The tools' cursor wraps it, and would be refused."""
     query = parameters("list_executions", "query")
     assert {"limit", "offset", "cursor", "endOrgId", "workflowId"} <= set(query)
     assert "nextCursor" in query["cursor"]["description"]
 
 
-def test_the_key_goes_in_either_header() -> None:
+def test_key_is_sent_in_either_header() -> None:
     """Fastn's reference: x-fastn-api-key, or Authorization: Bearer."""
     schemes = DOCUMENT["components"]["securitySchemes"]
     assert [*schemes] == [name for one in DOCUMENT["security"] for name in one]

@@ -19,7 +19,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def kinds() -> Iterator[type[FastnError]]:
-    """All that can go wrong."""
     for found in vars(errors).values():
         if isinstance(found, type) and issubclass(found, FastnError) and "outcome" in vars(found):
             yield found
@@ -35,13 +34,12 @@ SECTIONS = {
 }
 
 
-def test_every_outcome_has_its_place_in_troubleshooting_and_none_is_made_up() -> None:
+def test_troubleshooting_has_exactly_the_outcomes_of_the_errors() -> None:
     assert SECTIONS.keys() == OUTCOMES.keys()
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcome: str) -> None:
-    """The three things of every error, and as the error itself says them."""
+def test_outcome_section_has_meaning_sent_and_next(outcome: str) -> None:
     found = re.fullmatch(r"\n(.+?)\n\n\*Sent:\* (.+?)\n\n\*Next:\* .+\n*", SECTIONS[outcome], re.DOTALL)
     assert found is not None
     meaning, sent = found.groups()
@@ -68,7 +66,7 @@ def test_every_tool_has_a_page_and_every_setting_a_row() -> None:
         assert f"`{source.variable}`" in settings
 
 
-def test_the_index_names_every_page_once() -> None:
+def test_index_names_every_page_once() -> None:
     listed = [page.file for group in site_pages.pages(DOCS).values() for page in group]
     assert listed[0] == "start.md"
     assert len(listed) == len(set(listed))
@@ -76,7 +74,7 @@ def test_the_index_names_every_page_once() -> None:
         assert (DOCS / name).is_file()
 
 
-def test_a_page_that_the_index_does_not_name_is_taken_up_all_the_same(tmp_path: Path) -> None:
+def test_page_missing_from_the_index_is_listed_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "index.md").write_text("# x\n\nWhat it is.\n\n## One\n\n- [First](a.md): about a\n")
     (tmp_path / "a.md").write_text("# A\n")
     (tmp_path / "b.md").write_text("# The second\n")
@@ -85,7 +83,7 @@ def test_a_page_that_the_index_does_not_name_is_taken_up_all_the_same(tmp_path: 
     assert ":caption: One\n\nFirst <a>\n" in site_pages.toctrees(tmp_path)
 
 
-def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path) -> None:
+def test_llms_txt_lists_the_pages(tmp_path: Path) -> None:
     """An `llms.txt`, as llmstxt.org has it: a title, a summary, headings with links that lead somewhere."""
     site_pages.for_models(DOCS, tmp_path)
     text = (tmp_path / "llms.txt").read_text()
@@ -99,7 +97,7 @@ def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path)
     assert all(f"\n## {tool.tool_name()}\n" in full for tool in ALL_TOOLS)
 
 
-def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
+def test_link_out_of_the_docs_leads_to_the_repository() -> None:
     text = "[a](../examples/policy.toml) [b](policy.md) [c](../nowhere) ![d](../LICENSE)\n```\n[e](../tools)\n```"
     assert site_pages.inside(text, "start", DOCS) == text.replace(
         "[a](../examples", f"[a]({site_pages.REPOSITORY}/examples"
@@ -107,7 +105,7 @@ def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ('<a href="b.html">x</a>', "b.html leads nowhere"),
         ('<a href="#no">x</a>', "#no: the page has no such anchor"),
@@ -118,7 +116,7 @@ def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
         ('<img src="a.png">', "has no words"),
     ],
 )
-def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp_path: Path) -> None:
+def test_check_of_a_built_site_finds_mistakes(body: str, message: str, tmp_path: Path) -> None:
     """Links are checked; ours: nothing comes from another host."""
     for name in ("llms.txt", "llms-full.txt"):
         (tmp_path / name).touch()
@@ -127,7 +125,7 @@ def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp
     assert troubles(tmp_path) == []
     page.write_text(body)
     (found,) = troubles(tmp_path)
-    assert said in found
+    assert message in found
 
 
 def test_readme_has_at_most_700_words() -> None:
@@ -141,7 +139,6 @@ CREATED = {"count_connections", "get_user", "notification_file", "NAME"}
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
 def test_contributing_page_names_files_that_exist(page: Path) -> None:
-    """A page that describes a change names where it is made."""
     named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (DOCS.parent / name).is_file()]
     assert [name for name in missing if Path(name).stem.removeprefix("test_") not in CREATED] == []

@@ -21,17 +21,16 @@ def blocks(section: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 
 
-def test_each_recipe_is_one_policy_with_what_it_says_of_calls() -> None:
+def test_recipe_has_one_policy_and_one_console_block() -> None:
     assert len(RECIPES) >= 8
     for section in RECIPES.values():
         assert (len(blocks(section, "toml")), len(blocks(section, "console"))) == (1, 1)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_is_right_and_explains_calls_as_it_is_written(
+def test_recipe_is_valid_and_explains_calls_as_written(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Worked policies, each by `policy check` and `policy explain`."""
     monkeypatch.chdir(tmp_path)
     (policy,), (console,) = (blocks(RECIPES[recipe], language) for language in ("toml", "console"))
     file = tmp_path / "policy.toml"

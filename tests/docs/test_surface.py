@@ -15,8 +15,7 @@ ROOT = Path(__file__).parents[2]
 FILES = surface.wanted(ROOT)
 
 
-def test_each_generated_file_outside_of_the_docs_is_what_the_code_says() -> None:
-    """A file for each tool and no other, the handshake, the manifests and the README."""
+def test_generated_files_are_up_to_date() -> None:
     own = {path.relative_to(ROOT).as_posix() for path in FILES if path.parent != ROOT / "tools"}
     assert own == {"README.md", "fastn_mcp/introduction.json", "packaging/bundle/manifest.json", "server.json"}
     names = {path.name for path in FILES if path.parent == ROOT / "tools"}
@@ -24,15 +23,14 @@ def test_each_generated_file_outside_of_the_docs_is_what_the_code_says() -> None
     assert [path for path in write.differing(ROOT, FILES) if path.parent != ROOT / "docs" / "tools"] == []
 
 
-def test_a_tools_file_is_the_tool_as_it_goes_over_the_wire() -> None:
+def test_tool_file_is_the_tool_as_listed_over_mcp() -> None:
     for operation in CATALOG:
         written = json.loads(FILES[ROOT / "tools" / f"{operation.tool_name()}.json"])
         assert (written["effect"], written["route"]) == (operation.effect.value, str(operation.route))
         assert written["tool"] == tool(operation).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def test_differing_files_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
-    """An edited file, a missing one and one too many; what is right is left alone."""
+def test_differing_files_are_named_and_updated(tmp_path: Path) -> None:
     edited, missing, gone, right = (tmp_path / "tools" / f"{name}.json" for name in ("a", "b", "c", "d"))
     files = {edited: "a", missing: "b", right: "d"}
     write.bring_up_to_date(write.differing(tmp_path, files), files)

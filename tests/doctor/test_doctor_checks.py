@@ -17,7 +17,7 @@ from fastn_mcp.doctor.probe import MOST, Probe, check_form
 from fastn_mcp.doctor.reads import READS, compare, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
-from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.errors import NotSent
 from fastn_mcp.sandbox.app import VARIANTS
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter
 from fastn_mcp.tools.catalog import CATALOG
@@ -27,8 +27,6 @@ from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListWorkflows
 
 pytestmark = pytest.mark.anyio
-
-WELL = {CheckResult.OK, CheckResult.SKIPPED}
 
 
 @pytest.fixture
@@ -43,7 +41,6 @@ def check_only_safe_requests(sandbox: FaultySandbox) -> None:
 
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock: Clock) -> None:
-    """A write is never made, whatever the account is like; and the number of requests is bounded."""
     sandbox = sandbox_in(guise, clock)
     resources = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "secrets")
     before = copy.deepcopy({name: sandbox.state.rows[name] for name in resources})
@@ -67,7 +64,6 @@ def test_every_operation_is_a_read_or_a_write() -> None:
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "get", "TRACE", "CONNECT", ""]), st.booleans())
 async def test_probe_refuses_what_could_change_something(method: str, has_body: bool) -> None:
-    """The only way to Fastn accepts GET and OPTIONS without a body."""
     sent: list[Request] = []
     probe = Probe(_Answering(sent), Clock().system())
     with pytest.raises(NotSent, match="doctor sends no"):
@@ -102,7 +98,6 @@ class _Answering:
 
 @pytest.mark.parametrize("style", RetryAfter)
 async def test_doctor_waits_for_the_rate_limit(style: RetryAfter, clock: Clock) -> None:
-    """It waits for the next minute, and has the same results."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15, retry_after=style))
     began = clock.at
     found = await examine_sandbox(sandbox, clock)
@@ -136,7 +131,6 @@ BROKEN: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 async def test_failing_operation_is_reported_with_the_next_step(what: str, clock: Clock) -> None:
-    """Each check says what was seen and what to do; Fastn's error text is not repeated."""
     fault, seen, then = BROKEN[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault.model_copy(update={"path": ListCustomers.route.path, "method": "GET"}))
@@ -183,7 +177,6 @@ async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: 
 
 
 async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
-    """The one that is set, then the other header, then the other test mode."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(accepts=Accepts.HEADER))
     found = await examine_sandbox(sandbox, clock, auth="bearer", test_mode="off", api_key="fsk_test_sandbox")
     assert found.proposal.settings == {"auth": "header", "test_mode": "on"}
@@ -191,7 +184,6 @@ async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
 
 
 async def test_foreign_host_is_reported(clock: Clock) -> None:
-    """Nothing at Fastn's paths; a redirect, which is never followed; an error of the host's."""
     for fault, seen in (
         (Status(status=404, times=None), "Nothing is at the paths of Fastn's API (404)."),
         (Redirect(to="https://new.example/C4N4RY", times=None), "Every request is redirected (302)"),
@@ -237,7 +229,6 @@ def test_kind_of_key_is_its_prefix() -> None:
 @pytest.mark.parametrize("envelope", Envelope)
 @pytest.mark.parametrize("paging", [Paging.SILENT, Paging.TOTAL_AND_CURSOR])
 async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, paging: Paging, clock: Clock) -> None:
-    """Other envelopes that are read as well need no action."""
     found = await examine_sandbox(
         FaultySandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock
     )
@@ -248,7 +239,6 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:
-    """Fields that the server uses, and those that lists show."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
     found = await examine_sandbox(sandbox, clock)
     assert "Missing: status." in check_of(found, "list_workflows").seen
@@ -273,7 +263,6 @@ def test_renamed_field_can_only_be_the_same_one() -> None:
 
 
 async def test_empty_account_is_fine(clock: Clock) -> None:
-    """No rows are no difference, and checks that need an id are skipped."""
     sandbox = FaultySandbox(clock.now)
     for collection in ("customers", "workflows", "triggers", "executions", "_runs", "secrets"):
         sandbox.state.rows[collection] = {}
@@ -285,7 +274,6 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
 
 
 async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> None:
-    """--toolsets and --read-only hold for doctor too."""
     sandbox = FaultySandbox(clock.now)
     found = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
     assert {heard.tool for heard in sandbox.requests} == {"list_workflows", "get_workflow"}
@@ -302,7 +290,6 @@ MUTE = {
 
 @pytest.mark.parametrize("what", MUTE)
 async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Clock) -> None:
-    """Compared by OPTIONS or skipped, never made."""
     fault, verdict = MUTE[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault)
@@ -313,7 +300,6 @@ async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Cloc
 
 
 async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
-    """Noted as not verified, since no change is made to find out."""
     sandbox = sandbox_in("paths", clock)
     sandbox.faults.add(Status(status=204, method="OPTIONS", times=None))
     found = await examine_sandbox(sandbox, clock)
@@ -326,7 +312,6 @@ async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
 
 
 async def test_method_that_options_does_not_allow_is_reported(clock: Clock) -> None:
-    """A path that exists, and does not accept what we would send."""
     sandbox = FaultySandbox(clock.now, routes={"delete_secret": _moved_route("delete_secret")})
     found = await examine_sandbox(sandbox, clock)
     assert problems_of(found) == {"delete_secret": CheckResult.DIFFERS}
@@ -345,7 +330,6 @@ def _moved_route(tool: str) -> Any:
 
 
 async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Clock) -> None:
-    """An account whose paths are those of the specification again."""
     routes = {"list_customers": "GET /v0/customers", "delete_customer": "DELETE /v0/customers/{customer_id}"}
     found = await examine_sandbox(FaultySandbox(clock.now), clock, routes=routes)
     assert found.proposal.routes == {
@@ -368,6 +352,7 @@ async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -
 
 
 def test_exit_code_says_whether_it_can_work() -> None:
+    assert DoctorReport().exit is DoctorExit.FINE
 
     def exit_with(*lines: tuple[CheckGroup, CheckResult]) -> DoctorExit:
         return exit_of(Check(group, "x", verdict, "") for group, verdict in lines)
@@ -388,8 +373,3 @@ def test_exit_code_says_whether_it_can_work() -> None:
     )
     for gate in (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY):
         assert exit_with((gate, CheckResult.FAILED)) is DoctorExit.CANNOT_WORK
-
-
-def test_exit_code_without_checks_is_fine() -> None:
-    assert DoctorReport().exit is DoctorExit.FINE
-    assert issubclass(NotSent, FastnError)

@@ -1,7 +1,6 @@
 """Files of doctor: reports without data, evidence, and proposed settings that keep the rest of the file."""
 
 import json
-import os
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -51,7 +50,6 @@ def texts_of(sandbox: FaultySandbox) -> set[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
-    """Field names, types and statuses only. Checked with canaries and every text of the account."""
     clock = Clock()
     sandbox = sandbox_in(guise, clock)
     for collection in ("customers", "workflows", "users"):
@@ -76,7 +74,6 @@ async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
 
 @pytest.mark.anyio
 async def test_evidence_holds_what_a_maintainer_needs() -> None:
-    """Day, host, operation, status, envelope, fields with types; successful reads only."""
     clock = Clock()
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
@@ -105,14 +102,12 @@ async def test_field_names_that_could_be_data_are_counted(capsys: pytest.Capture
 
 @given(st.text(min_size=1))
 def test_field_name_that_is_a_value_is_not_reported(text: str) -> None:
-    """Whatever it looks like, unless it is a word of this project."""
     names = FieldNames()
     names.learn([{"x": [text, 1, None]}])
     assert not names.is_reportable(text) or text in DECLARED_NAMES
 
 
 def test_shapes_hold_no_values() -> None:
-    """Types of the top-level fields, and the known wrappers."""
     rows: list[dict[str, Any]] = [{"a": 1, "b": None, "c": [1]}, {"a": 1.5, "b": "x", "d": {"y": 1}, "e": True}]
     assert fields_of(rows) == {
         "a": ("integer", "number"),
@@ -157,7 +152,6 @@ def test_proposal_is_valid_settings(tmp_path: Path) -> None:
 
 
 def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
-    """Comments, order, other settings, other routes, inline tables."""
     before = (
         '# mine\nmode = "manual" # careful\nauth = "header"\nroutes = { run_workflow = "POST /x/{workflow_id}" }\n'
         '\n[fields.users]\nid = "uid" # theirs\n'
@@ -193,7 +187,6 @@ def test_file_that_cannot_take_a_proposal_is_unchanged(text: str) -> None:
 
 
 def test_origins_name_each_source_and_no_value() -> None:
-    """Flag, variable, file; never a secret's value."""
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     resolved = resolve({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
@@ -239,7 +232,6 @@ def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Ru
 
 @pytest.mark.posix
 def test_write_asks_first(tmp_path: Path) -> None:
-    """It shows the change and asks on a terminal; without one it refuses."""
     file = tmp_path / "config.toml"
     file.write_text("# mine\n")
     file.chmod(0o640)
@@ -302,4 +294,3 @@ def test_proposal_notes_a_variable_that_overrides_it(tmp_path: Path, fastn: Run)
         done = fastn("doctor", env=env)
     assert "# FASTN_AUTH overrides this: remove it" in done.stdout
     assert tomllib.loads(done.stdout[done.stdout.index("auth =") :])["auth"] == "bearer"
-    assert os.linesep == "\n"

@@ -115,7 +115,6 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
 
 @pytest.mark.parametrize("guise", _EXPECTED)
 def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_path: Path) -> None:
-    """Five guises; with the proposal every check passes, and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
     file = tmp_path / "config.toml"
@@ -139,7 +138,6 @@ def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_pat
 
 
 def test_account_as_declared_is_fine(tmp_path: Path) -> None:
-    """Exit code 0, nothing proposed, and nothing to do."""
     sandbox = sandbox_in("usual")
     with serve_sandbox(sandbox) as port:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))
@@ -153,7 +151,6 @@ def test_account_as_declared_is_fine(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """A company's own certificate authority."""
     return trustme.CA()
 
 
@@ -243,7 +240,6 @@ def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA,
 
 
 def test_routes_moved_by_guises_are_in_the_catalog() -> None:
-    """They are a read, a write and a run of this API."""
     moved = VARIANTS["paths"].routes
     assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
     assert moved.keys() < {o.tool_name() for o in CATALOG}

@@ -42,7 +42,6 @@ NAMED: list[tuple[dict[str, str], str, bool]] = [
 
 @pytest.mark.parametrize(("environment", "url", "goes_through"), NAMED)
 def test_proxy_variables_respect_no_proxy(environment: dict[str, str], url: str, goes_through: bool) -> None:
-    """HTTPS_PROXY without NO_PROXY, and never for this machine."""
     found = named_by(environment, url)
     assert (found is not None) == goes_through
     assert found is None or found[1] == PROXY
@@ -91,7 +90,6 @@ async def failing(
 
 
 async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """DNS, reachability, proxy and TLS, each in its own words."""
     assert (await failing("https://no-such-host.invalid")).name == "DNS"
     refused = await failing(f"https://127.0.0.1:{free_port()}")
     assert (refused.name, refused.seen) == ("reach", "The connection is refused.")
@@ -127,7 +125,6 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
 
 
 async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """A proxy and a company's certificates behind it, both set for other programs."""
     proposal = Proposal()
     nonsense = {
         "SSL_CERT_DIR": "",
@@ -149,7 +146,6 @@ async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, c
 
 
 async def test_certificates_without_a_variable_are_not_searched(tmp_path: Path) -> None:
-    """A certificate is not trusted because it exists."""
     stranger = trustme.CA()
     stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
     with serve_sandbox(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:

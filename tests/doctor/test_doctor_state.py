@@ -43,7 +43,6 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
-    """The ledger of a sandbox is one folder deeper. The folders created for it are private too."""
     ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
     assert await ledger.spend("calls", "2026-11-26", 1)
     ledger.close()
@@ -77,7 +76,6 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:
-    """Late ones differ, and what may be shared holds no path."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     paths = [tmp_path / "audit.jsonl", tmp_path / "tenants" / "acme" / "audit.jsonl"]
     for path in paths:
@@ -104,6 +102,6 @@ def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path:
     assert seen("fail-closed", 61) == [(CheckResult.OK, "No entry waits (fail-closed).")]
     Outbox(paths[0]).file.unlink()
     Outbox(paths[0]).file.mkdir()
-    ((verdict, said),) = seen("fail-closed", 61)
+    ((verdict, message),) = seen("fail-closed", 61)
     assert verdict is CheckResult.FAILED
-    assert str(tmp_path) not in said
+    assert str(tmp_path) not in message

@@ -131,7 +131,6 @@ def test_second_install_changes_nothing(client: ClientFile) -> None:
 
 
 def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
-    """The backup is of the file before the first entry."""
     client.install()
     change = client.install(OTHER)
     assert change is not None
@@ -177,7 +176,6 @@ def test_backup_of_a_replaced_entry_is_kept_if_the_file_changed(client: ClientFi
 
 
 def test_own_entry_that_was_changed_counts_as_foreign(client: ClientFile) -> None:
-    """It is replaced only with overwrite, and can be uninstalled."""
     client.install()
     client.path.write_bytes(client.path.read_bytes().replace(b"--sandbox", b"--read-only"))
     with pytest.raises(NotInstalled, match="installed by fastn-mcp, and changed since"):
@@ -231,7 +229,6 @@ def test_folder_in_place_of_the_file_is_reported(client: ClientFile) -> None:
 
 
 def test_failed_write_leaves_no_trace(client: ClientFile) -> None:
-    """Neither that of a first entry nor of a second."""
     client.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
     change = apply.FileChange(client.target, Snapshot(None), b"{}", None, None)
     with pytest.raises(NotInstalled):

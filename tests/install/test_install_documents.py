@@ -22,7 +22,6 @@ QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, H
 
 
 def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> bytes:
-    """Put the additions in and take them out, checking every promise on the way."""
     before = load(format_, content)
     assume(not any(find(before, addition) is not None for addition in additions))
     try:
@@ -46,7 +45,6 @@ def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> by
 @example('{"mcpServers":{"x":1}}', b"")
 @example('{"a": 1, "a": 2}', b"")
 def test_json_is_restored(text: str, mark: bytes) -> None:
-    """Order, indentation, line ends, byte order mark, newline at the end."""
     content = mark + text.encode()
     assert round_trip(Format.JSON, content, [SERVER]) == content
 
@@ -58,7 +56,6 @@ def test_json_is_restored(text: str, mark: bytes) -> None:
 @example('{"inputs": [/* none */], "mcpServers": { /* nor here */ }}', b"")
 @example('{"inputs": [{"id": "other"},],}', b"")
 def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
-    """Comments and trailing commas too, and with two additions."""
     content = mark + text.encode()
     assert round_trip(Format.JSONC, content, [SERVER, INPUT]) == content
 
@@ -76,7 +73,6 @@ def test_toml_is_restored(text: str, mark: bytes) -> None:
 @QUICK
 @given(json_texts(comments=True), st.sampled_from(["front", "back"]))
 def test_members_added_meanwhile_stay(text: str, place: str) -> None:
-    """Exactly our entry goes, and no member before or after it."""
     content = text.encode()
     before = load(Format.JSONC, content)
     assume(before != {} and all(find(before, one) is None for one in (SERVER, INPUT)))
@@ -100,7 +96,6 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
 @QUICK
 @given(json_texts(comments=True))
 def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
-    """By its value, since its text is gone; objects created for it that are empty go too."""
     before = load(Format.JSONC, text.encode())
     servers = before.get("mcpServers")
     assume(not isinstance(servers, dict) or "fastn" not in servers)  # null, which is no entry, does not come back
@@ -116,7 +111,6 @@ def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
 @QUICK
 @given(toml_texts())
 def test_extended_toml_table_is_removed_whole(text: str) -> None:
-    """Codex stores the approvals of tools below the entry."""
     try:
         then, traces = insert(Format.TOML, text.encode(), [TABLE])
     except NoPlace:
@@ -130,7 +124,6 @@ def test_extended_toml_table_is_removed_whole(text: str) -> None:
 
 
 def test_line_added_to_our_toml_table_does_not_join_another() -> None:
-    """Lines after ours that open no table are part of our table."""
     then, traces = insert(Format.TOML, b"# a comment without an end", [TABLE])
     left = remove(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
     assert left == b"# a comment without an end\n\n[later]\nx = 1\n"
@@ -152,7 +145,6 @@ def test_line_added_to_our_toml_table_does_not_join_another() -> None:
     ],
 )
 def test_entry_has_the_layout_of_its_surroundings(before: str, after: str) -> None:
-    """Indentation, line ends, and a comma that is not inside a comment."""
     addition = Addition(("mcpServers",), "fastn", {"command": "x"})
     then, _ = insert(Format.JSONC, before.encode(), [addition])
     assert then.decode() == after

@@ -22,7 +22,7 @@ MANIFEST: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 ENVIRONMENT: dict[str, str] = MANIFEST["server"]["mcp_config"]["env"]
 
 
-def test_the_manifest_is_as_the_code_says_now() -> None:
+def test_manifest_is_up_to_date() -> None:
     assert FILE.read_text(encoding="utf-8") == fill_manifest("packaging/bundle/manifest.json", FILE.read_text())
     assert MANIFEST["version"] == __version__
     assert [(tool["name"], tool["description"]) for tool in MANIFEST["tools"]] == [
@@ -30,7 +30,7 @@ def test_the_manifest_is_as_the_code_says_now() -> None:
     ]
 
 
-def test_the_key_is_required_kept_as_a_secret_and_goes_by_the_environment_alone() -> None:
+def test_key_is_required_and_passed_as_a_secret_variable() -> None:
     """Arguments are seen by every process of the machine."""
     key = MANIFEST["user_config"]["api_key"]
     assert (key["required"], key["sensitive"]) == (True, True)
@@ -38,7 +38,7 @@ def test_the_key_is_required_kept_as_a_secret_and_goes_by_the_environment_alone(
     assert "user_config" not in json.dumps(MANIFEST["server"]["mcp_config"]["args"])
 
 
-def test_each_answer_of_the_user_reaches_a_setting_and_none_is_left_unsubstituted() -> None:
+def test_each_form_field_reaches_a_setting() -> None:
     variables = {source.variable for source in SOURCES}
     for variable, value in ENVIRONMENT.items():
         if variable == "UV_COMPILE_BYTECODE":
@@ -48,7 +48,7 @@ def test_each_answer_of_the_user_reaches_a_setting_and_none_is_left_unsubstitute
         assert asked.get("required") or "default" in asked
 
 
-def test_the_defaults_of_the_form_are_settings_that_load() -> None:
+def test_defaults_of_the_form_load() -> None:
     """A client writes true and false in lower case, and an empty text where there is nothing."""
     answers = {name: asked.get("default", "fsk_test_x") for name, asked in MANIFEST["user_config"].items()}
     written = {name: json.dumps(value).strip('"') for name, value in answers.items()}
@@ -61,13 +61,13 @@ def test_the_defaults_of_the_form_are_settings_that_load() -> None:
     assert load({}, environment, None).model_dump() == unset.model_dump()
 
 
-def test_a_setting_that_is_none_cannot_be_asked_for() -> None:
+def test_unknown_setting_in_the_form_is_an_error() -> None:
     wrong = MANIFEST | {"user_config": {"api_kye": {"type": "string", "title": "x", "description": "x"}}}
     with pytest.raises(KeyError, match="api_kye"):
         manifest(wrong)
 
 
-def test_the_project_of_the_bundle_pins_everything_with_its_marker() -> None:
+def test_project_of_the_bundle_pins_everything_with_its_marker() -> None:
     requirements = (
         "click==8.5.1 \\\n    --hash=sha256:aa\npywin32==312 ; sys_platform == 'win32' \\\n    --hash=sha256:bb\n"
     )
@@ -77,7 +77,7 @@ def test_the_project_of_the_bundle_pins_everything_with_its_marker() -> None:
     assert "\"pywin32==312 ; sys_platform == 'win32'\"" in project
 
 
-def test_a_file_whose_digest_nobody_reviewed_is_found() -> None:
+def test_file_with_an_unreviewed_digest_is_found() -> None:
     """An index that serves something else under a version that is pinned."""
     known, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
     lock = """
@@ -95,7 +95,7 @@ source = {{ virtual = "." }}
     assert bundle.unreviewed(lock.format("click", other, known), f"--hash={known}") == ["click"]
 
 
-def test_the_icon_is_drawn_from_the_pages_own() -> None:
+def test_icon_is_drawn_from_the_svg_of_the_pages() -> None:
     svg = icon.SVG.read_text(encoding="utf-8")
     small = icon.png(svg, 16)
     assert hashlib.sha256(small).hexdigest() == hashlib.sha256(icon.png(svg, 16)).hexdigest()

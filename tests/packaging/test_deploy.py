@@ -10,12 +10,12 @@ from fastn_mcp import __version__
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 
 
-def test_the_chart_is_of_this_version() -> None:
+def test_chart_has_the_version_of_the_package() -> None:
     chart = (DEPLOY / "chart/Chart.yaml").read_text(encoding="utf-8")
     assert re.findall(r"^(?:version|appVersion): \"?([^\s\"]+)", chart, re.MULTILINE) == [__version__] * 2
 
 
-def test_the_ledger_of_the_compose_file_keeps_what_was_spent(tmp_path: Path) -> None:
+def test_ledger_of_the_compose_file_is_durable(tmp_path: Path) -> None:
     """Its configuration, on a real server, is what docs/hosting.md#what-the-ledger-needs asks for."""
     assert "./valkey.conf:/etc/valkey/valkey.conf:ro" in (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
     settings = re.findall(r"^(\S+) (.+)$", (DEPLOY / "valkey.conf").read_text(encoding="utf-8"), re.MULTILINE)

@@ -51,7 +51,7 @@ def result(introduction: Introduction, method: str, params: object) -> Any:
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
-async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, object], tmp_path: Path) -> None:
+async def test_introduction_equals_the_sdks_answers_in_each_version(flags: dict[str, object], tmp_path: Path) -> None:
     settings = resolved_of(flags, {}, None, sandboxed=True).settings
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
@@ -73,7 +73,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
     assert result(introduction, "tools/list", META) == listed
 
 
-def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
+def test_toolsets_of_the_settings_are_those_of_the_catalog() -> None:
     """Settings name them without loading the catalogue."""
     assert tuple(dict.fromkeys(tool.toolset() for tool in ALL_TOOLS)) == TOOLSETS
 
@@ -88,7 +88,7 @@ def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
     ],
     ids=str,
 )
-def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> None:
+def test_capabilities_of_real_clients_are_known(capabilities: dict[str, object]) -> None:
     introduction = Introduction(None, reads_only=False)
     assert introduction.reply(line("initialize", hello(capabilities=capabilities))) is not None
 
@@ -125,7 +125,7 @@ def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> 
     ],
     ids=lambda odd: odd[:60].decode("utf-8", "replace"),
 )
-def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
+def test_unknown_request_is_left_to_the_sdk(odd: bytes) -> None:
     assert Introduction(None, reads_only=False).reply(odd) is None
 
 
@@ -144,16 +144,14 @@ def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
         ([line(*HELLO)], READY[:-1] + b',"params":{"x":1}}'),
     ],
 )
-def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
-    """Eras are not mixed, and nothing is listed before the handshake is over."""
+def test_request_out_of_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
     introduction = Introduction(None, reads_only=False)
     for known in before:
         assert introduction.reply(known) is not None
     assert introduction.reply(after) is None
 
 
-def test_no_more_is_said_at_once_where_something_may_still_stop_the_start(tmp_path: Path) -> None:
-    """A policy that cannot be read is told before anything else."""
+def test_introduction_waits_for_what_can_stop_the_start(tmp_path: Path) -> None:
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is not None
     assert introduction_of(resolved_of({"log_file": "x"}, {}, None, sandboxed=True).settings, environment) is None

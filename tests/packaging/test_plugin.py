@@ -23,7 +23,7 @@ FRONT = dict(re.findall(r"^(\w+): (.+)$", SKILL.split("---\n")[1], re.MULTILINE)
 OUTCOMES = {kind.outcome for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FastnError)}
 
 
-def test_the_marketplace_leads_to_the_plugin() -> None:
+def test_marketplace_names_the_plugin() -> None:
     """Claude Code: a name, an owner, and a path from the root for each plugin."""
     assert (MARKETPLACE["name"], MARKETPLACE["owner"]["name"]) == ("fastn-mcp", "fastn-mcp")
     (listed,) = MARKETPLACE["plugins"]
@@ -31,12 +31,12 @@ def test_the_marketplace_leads_to_the_plugin() -> None:
     assert (listed["name"], listed["description"]) == (MANIFEST["name"], MANIFEST["description"])
 
 
-def test_the_plugin_has_the_version_of_the_package() -> None:
+def test_plugin_has_the_version_of_the_package() -> None:
     """Claude Code updates a plugin by its version."""
     assert MANIFEST["version"] == __version__
 
 
-def test_the_plugin_starts_the_server_and_holds_no_key() -> None:
+def test_plugin_starts_the_server_and_holds_no_key() -> None:
     server = SERVERS["fastn"]
     assert (server["command"], server["args"]) == ("fastn-mcp", [])
     variables = {source.variable for source in SOURCES}
@@ -48,7 +48,7 @@ def test_the_plugin_starts_the_server_and_holds_no_key() -> None:
     assert not re.search(r"fsk_|API_KEY", (PLUGIN / ".mcp.json").read_text())
 
 
-def test_the_skill_says_when_it_is_for() -> None:
+def test_skill_says_when_to_use_it() -> None:
     """Claude Code: a name that is the folder's, and a description of at most 1,024 characters."""
     assert FRONT["name"] == "fastn"
     assert "Use when" in FRONT["description"]
@@ -56,7 +56,7 @@ def test_the_skill_says_when_it_is_for() -> None:
     assert len(SKILL) < 4000  # it is read whole, each time
 
 
-def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
+def test_skill_names_existing_tools_arguments_and_outcomes() -> None:
     tools = {tool.tool_name() for tool in ALL_TOOLS}
     arguments = {name for tool in ALL_TOOLS for name in tool.model_fields}
     fields = {"dry_run", "message", "next"} | arguments
@@ -69,7 +69,7 @@ def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("file", [*sorted(PLUGIN.rglob("*.json")), ROOT / ".claude-plugin" / "marketplace.json"])
-def test_each_file_is_laid_out_as_json_dumps_does(file: Path) -> None:
+def test_files_are_formatted_as_by_json_dumps(file: Path) -> None:
     assert file.read_text() == json.dumps(json.loads(file.read_text()), indent=2) + "\n"
 
 

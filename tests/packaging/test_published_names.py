@@ -29,41 +29,32 @@ def fetching_lines(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "is_fetch"),
     [
-        "uvx fastn-mcp demo",
-        "uvx --from fastn-mcp fastn-mcp",
-        "uvx --python 3.12 --from 'fastn-mcp[otel]' fastn-mcp",
-        '"args": ["--from", "fastn-mcp", "fastn-mcp"]',
-        "pip install -U fastn-mcp",
-        "pip install 'fastn-mcp[otel]'",
-        "pipx install fastn-mcp",
-        "uv tool install fastn-mcp",
-        "npx -y fastn-mcp",
-        "npx -y @fastn/fastn-mcp",
-        "fastn-mcp==0.1.0",
+        ("uvx fastn-mcp demo", True),
+        ("uvx --from fastn-mcp fastn-mcp", True),
+        ("uvx --python 3.12 --from 'fastn-mcp[otel]' fastn-mcp", True),
+        ('"args": ["--from", "fastn-mcp", "fastn-mcp"]', True),
+        ("pip install -U fastn-mcp", True),
+        ("pip install 'fastn-mcp[otel]'", True),
+        ("pipx install fastn-mcp", True),
+        ("uv tool install fastn-mcp", True),
+        ("npx -y fastn-mcp", True),
+        ("npx -y @fastn/fastn-mcp", True),
+        ("fastn-mcp==0.1.0", True),
+        ("uvx --from . fastn-mcp demo", False),
+        ("uvx --from git+https://example.com/fastn-mcp@v1 fastn-mcp", False),
+        ("pip install '.[otel]'", False),
+        ("npx -y @modelcontextprotocol/inspector --cli fastn-mcp --sandbox", False),
+        ('"command": "fastn-mcp"', False),
     ],
 )
-def test_a_fetch_by_name_is_recognized(line: str) -> None:
-    assert fetching_lines(line)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "uvx --from . fastn-mcp demo",
-        "uvx --from git+https://example.com/fastn-mcp@v1 fastn-mcp",
-        "pip install '.[otel]'",
-        "npx -y @modelcontextprotocol/inspector --cli fastn-mcp --sandbox",
-        '"command": "fastn-mcp"',
-    ],
-)
-def test_another_source_is_not_taken_for_a_fetch_by_name(line: str) -> None:
-    assert not fetching_lines(line)
+def test_fetch_by_name_is_told_from_other_sources(line: str, is_fetch: bool) -> None:
+    assert bool(fetching_lines(line)) is is_fetch
 
 
 @pytest.mark.skipif(IS_PUBLISHED, reason="the package has an owner")
-def test_no_file_tells_to_fetch_the_package_by_name_before_it_is_published() -> None:
+def test_no_file_fetches_the_package_by_name_before_it_is_published() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = {
         name: lines

@@ -16,13 +16,13 @@ NEWER = "## [1.1.0] - 2026-12-01\n\n### Added\n\n- A thing.\n- Another,\n  longe
 OLDER = "## [1.0.0] - 2026-11-25\n\n### Fixed\n\n- A defect.\n"
 
 
-def test_the_notes_are_the_section_of_the_version_and_nothing_else() -> None:
+def test_release_notes_are_the_section_of_the_version() -> None:
     assert notes(HEAD + NEWER + OLDER, "1.1.0") == "### Added\n\n- A thing.\n- Another,\n  longer.\n"
     assert notes(HEAD + OLDER, "1.0.0") == "### Fixed\n\n- A defect.\n"
 
 
 @pytest.mark.parametrize(
-    ("changelog", "version", "said"),
+    ("changelog", "version", "message"),
     [
         (HEAD + NEWER, "1.2.0", "it has no sections [1.2.0]"),
         (HEAD + "- x\n", "Unreleased", "it has no sections [Unreleased]"),
@@ -34,12 +34,12 @@ def test_the_notes_are_the_section_of_the_version_and_nothing_else() -> None:
         (HEAD + "## [1.1.0] - 2026-12-01\n\n### Added\n\n" + OLDER, "1.1.0", "[1.1.0] says nothing"),
     ],
 )
-def test_a_changelog_that_is_not_ready_is_refused_with_what_to_do(changelog: str, version: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_unready_changelog_is_refused_with_the_reason(changelog: str, version: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         notes(changelog, version)
 
 
-def test_the_registry_is_told_where_the_bundle_is_and_what_it_must_be() -> None:
+def test_registry_entry_has_the_address_and_digest_of_the_bundle() -> None:
     server: dict[str, Any] = json.loads(SERVER.read_text(encoding="utf-8"))
     repository = json.loads(MANIFEST.read_text(encoding="utf-8"))["repository"]["url"]
     told = with_bundle(server, repository, "fastn-mcp.mcpb", b"data")
@@ -50,7 +50,6 @@ def test_the_registry_is_told_where_the_bundle_is_and_what_it_must_be() -> None:
 
 
 def test_every_make_target_of_the_workflows_exists() -> None:
-    """They have nothing of their own, so that whatever they do can be done anywhere."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
         for line in re.findall(r"run: make (.*)", workflow.read_text(encoding="utf-8")):
@@ -59,7 +58,7 @@ def test_every_make_target_of_the_workflows_exists() -> None:
             assert set(named) <= targets
 
 
-def test_every_action_is_pinned_by_the_commit_of_a_tag_that_is_named() -> None:
+def test_every_action_is_pinned_to_a_commit() -> None:
     for workflow in (ROOT / ".github/workflows").glob("*.yml"):
         for used in re.findall(r"uses: (.*)", workflow.read_text(encoding="utf-8")):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used)

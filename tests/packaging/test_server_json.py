@@ -25,7 +25,6 @@ SCHEMA_SHA256 = "3fba09590c99f61735d234822279f4223fab9e300c0a81e81c91ab62a4114de
 
 
 def problems(document: dict[str, Any]) -> list[str]:
-    """What the registry's schema says of it."""
     resource = importlib.resources.files("skillsaw") / "schemas/mcp_registry/v2025_12_11/server.schema.json"
     schema = resource.read_bytes()
     assert hashlib.sha256(schema).hexdigest() == SCHEMA_SHA256
@@ -33,36 +32,35 @@ def problems(document: dict[str, Any]) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in errors]
 
 
-def test_the_registrys_schema_accepts_server_json() -> None:
+def test_server_json_matches_the_registrys_schema() -> None:
     assert problems(SERVER) == problems(PUBLISHED) == []
     assert len(SERVER["description"]) <= 100
     assert {package["registryType"] for package in PUBLISHED["packages"]} == {"pypi", "oci"}
     assert [remote["type"] for remote in SERVER["remotes"]] == ["streamable-http"]
 
 
-def test_the_registrys_schema_accepts_it_with_the_bundle_of_a_release() -> None:
+def test_server_json_with_a_bundle_matches_the_registrys_schema() -> None:
     assert problems(with_bundle(SERVER, "https://github.com/fastn-ai/fastn-mcp", "fastn-mcp.mcpb", b"data")) == []
 
 
-def test_the_package_is_left_out_until_somebody_owns_its_name() -> None:
+def test_package_is_left_out_until_its_name_is_owned() -> None:
     names = {package["identifier"].partition(":")[0] for package in server_json(PUBLISHED, False)["packages"]}
     assert names == {"ghcr.io/fastn-ai/fastn-mcp"}
     assert ("fastn-mcp" in {package["identifier"] for package in SERVER["packages"]}) is IS_PUBLISHED
 
 
-def test_everything_in_it_has_the_version_of_the_package() -> None:
+def test_versions_are_that_of_the_package() -> None:
     pypi, oci = PUBLISHED["packages"]
     assert (SERVER["version"], pypi["version"], oci["identifier"].rpartition(":")[2]) == (__version__,) * 3
 
 
-def test_it_is_as_the_code_says_now() -> None:
-    """`make surface` writes it."""
+def test_server_json_is_up_to_date() -> None:
     assert FILE.read_text(encoding="utf-8") == fill_manifest("server.json", FILE.read_text(encoding="utf-8"))
     for package in SERVER["packages"]:
         assert [told["name"] for told in package["environmentVariables"]] == [source.variable for source in SOURCES]
 
 
-def test_what_is_secret_is_marked_so_and_the_key_is_the_only_thing_required() -> None:
+def test_secrets_are_marked_and_only_the_key_is_required() -> None:
     told = {variable["name"]: variable for variable in SERVER["packages"][0]["environmentVariables"]}
     secret = {name for name, variable in told.items() if variable.get("isSecret")}
     of_webhooks = {f"FASTN_{kind}_{what}" for kind in ("WEBHOOK", "NOTIFY") for what in ("URL", "SECRET")}
@@ -76,6 +74,6 @@ def test_what_is_secret_is_marked_so_and_the_key_is_the_only_thing_required() ->
     assert told["FASTN_AUTH"]["choices"] == ["header", "bearer"]
 
 
-def test_the_readme_proves_to_the_registry_that_the_package_is_ours() -> None:
+def test_readme_proves_ownership_to_the_registry() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"<!-- mcp-name: (\S+) -->", readme) == [SERVER["name"]]

@@ -98,7 +98,6 @@ class Account:
         return done.result.model_dump()
 
     async def rows(self, call: Any) -> list[Row]:
-        """Return all rows of a list."""
         found: list[Row] = []
         cursor: str | None = None
         while True:
@@ -111,7 +110,6 @@ class Account:
                 return found
 
     async def overview(self, about: Any) -> dict[str, list[Answer]]:
-        """Return the rows of all pages by finding."""
         found: dict[str, list[Answer]] = {}
         cursor: str | None = None
         while True:
@@ -123,7 +121,6 @@ class Account:
                 return found
 
     async def failed(self, **filters: Any) -> tuple[int, int]:
-        """Return the number of failed runs and of all runs, as the lists give them."""
         counts = [
             (await self.call(ListExecutions(since=self.since, status=status, limit=1, **filters)))["total"]
             for status in ("failed", "timeout", None)

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from support.world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
@@ -85,7 +84,6 @@ def add_connectors(world: World, count: int) -> None:
 
 
 async def test_chat_continues_by_session_id(world: World) -> None:
-    """Replies have session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
     asked = await reply_to(world, AiChat(message="hm"))
     assert asked["questions"][0]["id"] == "which"
     assert asked["next"]["ai_chat"] == {"session_id": asked["session_id"]}
@@ -114,7 +112,6 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
 
 
 async def test_build_is_completed_by_following_next(world: World) -> None:
-    """`next` of each answer leads to the result; only the approval is a person's."""
     started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero", connectors=["xero"]))
     assert "no free way" in started["next"]["what"]
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
@@ -129,7 +126,6 @@ async def test_build_is_completed_by_following_next(world: World) -> None:
 
 
 async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
-    """What is approved is shown in full, with the credits that are left, whatever Fastn tells in which answer."""
     started = await reply_to(
         world, AiBuild(type="workflow", prompt="Sync orders to Xero", connectors=["shopify", "xero"])
     )
@@ -170,7 +166,6 @@ async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
     ],
 )
 def test_next_step_by_reply(reply: dict[str, JsonValue], tool: str | None) -> None:
-    """Read what was created, poll a running build, nothing if all is done."""
     found: Any = next_step(reply)
     assert (found and found["tool"]) == tool
 
@@ -206,7 +201,6 @@ def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
 
 
 async def test_build_polls_lists_until_the_resource_exists(built: World, workshop: Workshop) -> None:
-    """Reads are free, so the AI is not asked again."""
     workshop.works = [lambda: None, lambda: make(built, "Greeter")]
     found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=45))
     (created,) = found["changed"]["created"]
@@ -223,7 +217,6 @@ async def test_build_polls_lists_until_the_resource_exists(built: World, worksho
 
 
 async def test_build_reports_all_changes(built: World, workshop: Workshop) -> None:
-    """Created, updated and deleted rows, by id and name."""
     state = built.sandbox.state
 
     def work() -> None:
@@ -295,7 +288,6 @@ async def test_build_that_needs_a_person_or_ended_is_not_polled(tmp_path: Path, 
 
 @pytest.mark.parametrize("answer", [[], "text", 5, {}, {"questions": 3}, {"sessionId": {"id": 1}}, {"status": ["x"]}])
 async def test_build_tolerates_unexpected_answers(tmp_path: Path, answer: JsonValue) -> None:
-    """Nothing is known about the answer's fields."""
     world = Answering(tmp_path, answer)
     assert (await reply_to(world, AiBuild(type="thing", prompt="greet", wait_seconds=3)))["changed"]["created"] == []
     await reply_to(world, AiChat(message="greet"))
@@ -421,18 +413,3 @@ async def test_inventory_works_without_filters_and_paging(
     workshop.works = [lambda: make(built, "Greeter")]
     found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
     assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]
-
-
-async def test_build_preview_sends_nothing(world: World) -> None:
-    shown = await world.dispatch.preview(AiBuild(type="workflow", prompt="greet"), Caller("local", None))
-    assert isinstance(shown, Preview)
-    assert posted_paths(world) == []
-
-
-def test_wait_seconds_is_bounded_and_not_sent() -> None:
-    """`OURS` arguments concern the answer: Fastn never receives them, and approvals do not depend on them."""
-    call = AiBuild(type="workflow", prompt="greet", wait_seconds=45)
-    assert "wait_seconds" not in call.arguments()
-    assert call.request() == AiBuild(type="workflow", prompt="greet").request()
-    with pytest.raises(ValidationError):
-        AiBuild(type="workflow", prompt="greet", wait_seconds=46)

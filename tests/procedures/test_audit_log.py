@@ -50,7 +50,6 @@ async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World
 
 
 async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) -> None:
-    """No more requests than needed, nor on a later page."""
     found = await answer(world, actor="apikey:1", limit=3, detail="full")
     assert "log_begins" not in found
     assert len(world.sandbox.requests) == 1
@@ -68,7 +67,6 @@ async def test_oldest_entry_does_not_depend_on_paging_and_filtering(
 
 
 async def test_long_log_begins_earlier_than_what_was_reached(large_world: World) -> None:
-    """Reads are bounded, and the answer says so."""
     state = large_world.sandbox.state
     newest = max(state.all("audit"), key=lambda row: str(row["timestamp"]))
     for number in range(1_100):

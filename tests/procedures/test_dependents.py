@@ -15,7 +15,7 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
+from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
@@ -59,6 +59,11 @@ async def test_connector_dependents_are_connections_workflows_and_triggers(world
     assert counts(answer["used_by"]) == {"connections": 1, "workflows": 2, "triggers": 1}
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
     assert answer["not_checked"] == []
+    (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
+    assert [example["state"] for example in workflows["examples"]] == ["live", "live"]
+    assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["examples"])
+    (contacts,) = [e["triggers"] for e in workflows["examples"] if e["name"].startswith("Sync HubSpot")]
+    assert "New HubSpot contact (on contact.creation)" in contacts
 
 
 async def test_connection_dependents_are_triggers_and_possibly_workflows(world: World) -> None:
@@ -77,7 +82,6 @@ async def test_workflow_dependents_are_triggers(world: World) -> None:
 
 
 async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
-    """Only the id of a route counts, in find_dependents as in diagnose."""
     flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
@@ -88,7 +92,6 @@ async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: 
 
 
 async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> None:
-    """Routes in an unknown shape are no all-clear."""
     rows = world.sandbox.state.all("triggers")
     for row in rows:
         row["routes"] = [{"target": {"ref": "flows/1"}}]
@@ -136,7 +139,6 @@ KINDS: list[tuple[Kind, str]] = [
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
 async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, kind: Kind, collection: str) -> None:
-    """No answer contradicts another. A look-up suggests no deletion."""
     for row in world.sandbox.state.all(collection):
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
@@ -148,17 +150,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
     assert world.changes == []
 
 
-async def test_workflows_have_their_state_last_run_and_triggers(world: World) -> None:
-    answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
-    (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
-    assert [example["state"] for example in workflows["examples"]] == ["live", "live"]
-    assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["examples"])
-    (contacts,) = [e["triggers"] for e in workflows["examples"] if e["name"].startswith("Sync HubSpot")]
-    assert "New HubSpot contact (on contact.creation)" in contacts
-
-
 async def test_unreadable_runs_and_triggers_of_workflows_are_left_out(world: World) -> None:
-    """An empty list would say that nothing starts them."""
     for path in ("/api/v1/executions", "/api/v1/triggers"):
         world.sandbox.faults.add(Status(status=403, path=path, times=None))
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
@@ -227,7 +219,6 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World
 
 
 async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(world: World) -> None:
-    """A list that shows less than the workflow is no all-clear."""
     send = world.client.send
 
     async def less(call: Any) -> Any:
@@ -244,15 +235,6 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
     world.sandbox.faults.add(Status(status=404, path="/api/v1/workflows/*", times=None))
     answer = await dependents(world, "connector", connector)
     assert [gap["what"] for gap in answer["not_checked"]] == ["9 workflows"]
-
-
-async def test_preview_reports_workflows_without_connectors_as_not_checked(world: World) -> None:
-    """The guard counts the dependents as unknown."""
-    for flow in world.sandbox.state.all("workflows"):
-        flow["connectors"] = None
-    call = DeleteConnector(connector_id=key(world, "connectors", "gamma"))
-    shown = (await world.dispatch.preview(call, Caller("local", None))).data()
-    assert [gap["what"] for gap in shown["not_checked"]] == ["9 workflows"]  # pyright: ignore
 
 
 async def test_many_runs_are_grouped_by_workflow_and_have_a_lower_bound(world: World) -> None:

@@ -105,7 +105,6 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
 
 @pytest.mark.parametrize("hours", [1, 24, 72])
 async def test_since_is_searched_back_to_the_last_success(world: World, hours: int) -> None:
-    """A failure before the period is found, so that "since when" does not depend on the period."""
     if hours == 1:
         add_run(world, TIKTOK, 0.5, endOrgId=customer(world, "katana-customer"), error={"message": "odd"})
     found = await diagnosed(world, TIKTOK, hours=hours)
@@ -114,28 +113,22 @@ async def test_since_is_searched_back_to_the_last_success(world: World, hours: i
     assert found["runs"]["last_success"].startswith("2026-11-15T15:00:00Z")
 
 
-async def test_since_of_many_failures_is_found_in_the_oldest_page(world: World) -> None:
-    """The runs since the last success are not read one by one."""
+@pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR])
+async def test_since_of_many_failures_is_exact_if_fastn_pages_by_offset(world: World, paging: Paging) -> None:
+    """Otherwise the oldest page cannot be read directly, and the time is a bound."""
     katana = customer(world, "katana-customer")
-    for number in range(250):
-        add_run(world, ORDERS, 100 + number, endOrgId=katana, error={"message": "odd"})
-    add_run(world, ORDERS, 1, endOrgId=katana, error={"message": "odd"})
-    found = await diagnosed(world, ORDERS, customer_id=katana)
-    since = (world.clock.at - timedelta(hours=349)).isoformat(timespec="seconds").replace("+00:00", "Z")
-    assert found["causes"][0]["affected"][0]["since"].startswith(since)
-    assert found["causes"][0]["affected"][0]["last_success"] == "none found"
-
-
-async def test_since_is_a_bound_if_earlier_runs_cannot_be_read(world: World) -> None:
-    """Fastn may neither count rows nor page by offset."""
-    katana = customer(world, "katana-customer")
-    for number in range(250):
-        add_run(world, ORDERS, 100 + number, endOrgId=katana, error={"message": "odd"})
-    add_run(world, ORDERS, 1, endOrgId=katana, error={"message": "odd"})
-    world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
-    found = await diagnosed(world, ORDERS, customer_id=katana)
-    assert found["causes"][0]["affected"][0]["since"].startswith("at least since 2026-11-1")
-    assert "for at least" in found["verdict"]
+    for hours_ago in (1, *range(100, 350)):
+        add_run(world, ORDERS, hours_ago, endOrgId=katana, error={"message": "odd"})
+    world.sandbox.behaviour = Behaviour(paging=paging)
+    diagnosis = await diagnosed(world, ORDERS, customer_id=katana)
+    (affected,) = diagnosis["causes"][0]["affected"]
+    if paging is Paging.CURSOR:
+        assert affected["since"].startswith("at least since 2026-11-1")
+        assert "for at least" in diagnosis["verdict"]
+    else:
+        oldest = (world.clock.at - timedelta(hours=349)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        assert affected["since"].startswith(oldest)
+        assert affected["last_success"] == "none found"
 
 
 async def test_failures_are_counted_exactly_and_requests_are_only_reads(world: World) -> None:
@@ -173,7 +166,6 @@ async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> Non
 
 
 async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> None:
-    """A cause is a code, a failing step and a message, without the parts that differ between runs."""
     for number in range(4):
         raw = f"Order 'SO-{number}' of end-org 9375e42d-9510-4c95-a6a6-d9d89cf7{number:04x} took {number} ms"
         add_run(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
@@ -247,30 +239,33 @@ async def test_connection_not_found_suggests_the_installation(world: World) -> N
     assert cause["fastn_suggests"] == "Let the customer connect shopify in the widget."
 
 
-async def test_verdict_without_failures_names_the_last_success(world: World) -> None:
-    found = await diagnosed(world, ORDERS)
-    assert found["verdict"] == "No failures in 72 hours: 15 of 15 runs completed, last success 3 hours ago."
-    assert found["causes"] == []
-
-
-async def test_verdict_names_the_customer_if_others_succeed(world: World) -> None:
-    add_run(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
-    found = await diagnosed(world, ORDERS)
-    assert found["verdict"].startswith(
-        "Failing each time for Globex Exports for 5 hours, since 2026-11-25, and not for others (1 of 16 runs in "
-    )
-
-
-async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
-    acme = customer(world, "acme-corp")
-    add_run(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
-    again = await diagnosed(world, ORDERS)
-    assert again["verdict"].startswith(
-        "It worked the last time (last success 3 hours ago), but 1 of 16 runs failed in 72"
-    )
-    add_run(world, ORDERS, 0.1, endOrgId=acme, error={"message": "odd"})
-    anew = await diagnosed(world, ORDERS)
-    assert anew["verdict"].startswith("Failing for 6 minutes (1 run since the last success; 2 of 17 runs in 72 hours)")
+@pytest.mark.parametrize(
+    ("failures", "verdict"),
+    [
+        ([], "No failures in 72 hours: 15 of 15 runs completed, last success 3 hours ago."),
+        (
+            [(5, "globex-exports")],
+            "Failing each time for Globex Exports for 5 hours, since 2026-11-25, and not for others (1 of 16 runs in ",
+        ),
+        (
+            [(5, "acme-corp")],
+            "It worked the last time (last success 3 hours ago), but 1 of 16 runs failed in 72",
+        ),
+        (
+            [(5, "acme-corp"), (0.1, "acme-corp")],
+            "Failing for 6 minutes (1 run since the last success; 2 of 17 runs in 72 hours)",
+        ),
+    ],
+    ids=["no failures", "one customer", "works again", "fails again"],
+)
+async def test_verdict_says_since_when_and_for_whom(
+    world: World, failures: list[tuple[float, str]], verdict: str
+) -> None:
+    for hours_ago, slug in failures:
+        add_run(world, ORDERS, hours_ago, endOrgId=customer(world, slug), error={"message": "odd"})
+    diagnosis = await diagnosed(world, ORDERS)
+    assert diagnosis["verdict"].startswith(verdict)
+    assert bool(diagnosis["causes"]) == bool(failures)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +311,6 @@ async def test_trigger_with_failed_subscription_never_fires(world: World) -> Non
 
 
 async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> None:
-    """ "no trigger starts it" needs a complete list."""
     state = world.sandbox.state
     trigger = state.all("triggers")[0]
     for number in range(1100):
@@ -337,7 +331,6 @@ async def test_unread_connection_is_not_reported_as_missing(world: World) -> Non
 
 
 async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> None:
-    """`next` is a valid call, for the caller to make."""
     found = await diagnosed(world, CONTACTS)
     disabled = next(trigger for trigger in found["triggers"] if trigger["status"] == "Disabled")
     assert disabled["next"]["tool"] == "update_trigger"
@@ -417,7 +410,6 @@ async def test_verdict_does_not_depend_on_envelope_paging_or_filtering(world: Wo
 
 
 async def test_unexpected_rows_are_tolerated(world: World) -> None:
-    """Every field may be missing or of another type."""
     state = world.sandbox.state
     oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
     for number, odd in enumerate(oddities):
@@ -458,7 +450,6 @@ async def test_longest_answer_fits(world: World) -> None:
 
 
 async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world: World) -> None:
-    """All workflows, connections and triggers of the customer, by its name."""
     found = await diagnosed_by(large_world, customer_id="Acme Corp")
     assert found["customer"]["id"] == customer(large_world, "acme-corp")
     assert found["verdict"].startswith(
@@ -530,7 +521,6 @@ async def test_trigger_without_workflows_starts_nothing(world: World) -> None:
 
 
 async def test_account_is_diagnosed_without_an_argument(large_world: World) -> None:
-    """Exact counts by cause, and the names of those affected."""
     found = await diagnosed_by(large_world)
     runs = found["runs"]
     assert found["verdict"].startswith(
@@ -548,7 +538,6 @@ async def test_account_is_diagnosed_without_an_argument(large_world: World) -> N
     [("katana", "Katana"), ("katana-customer", "Katana"), ("Katanaa", NotFound), ("ambiguous", NotSent)],
 )
 async def test_names_and_slugs_are_resolved(world: World, typed: str, answer: Any) -> None:
-    """Exactly one resource has to have this id, slug or name."""
     for slug in ("widget-inc", "globex-exports"):
         world.sandbox.state.named("customers", slug)["name"] = "Ambiguous"
     if isinstance(answer, str):
@@ -594,7 +583,6 @@ async def test_changes_since_the_first_failure_are_reported(world: World) -> Non
 
 
 def test_cause_omits_parts_that_differ_between_runs() -> None:
-    """Digits, ids and quoted values are replaced; an apostrophe within a word is not a quote."""
     assert normalised("Order 12 of 'Acme' failed at 10:04:05Z") == "Order … of … failed at …"
     assert normalised("it can't be, it doesn't work") == "it can't be, it doesn't work"
     assert normalised("user dana@fastn.example deadbeef") == "user … …"

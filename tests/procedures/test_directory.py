@@ -44,7 +44,6 @@ def directory(clock: Clock) -> Directory:
 
 
 async def test_kind_is_read_completely_once_a_minute(clock: Clock, directory: Directory) -> None:
-    """2,000 customers are 20 requests, then none for a minute."""
     listing = Listing(large())
     contents = await directory.contents("customer", listing)
     assert (len(contents.entries), contents.complete, len(listing.calls)) == (2_000, True, 20)
@@ -56,7 +55,6 @@ async def test_kind_is_read_completely_once_a_minute(clock: Clock, directory: Di
 
 
 async def test_kind_beyond_the_bound_is_incomplete(directory: Directory) -> None:
-    """Reads are bounded, and the result says that there is more."""
     listing = Listing(large(customers=2_000, connections=3_001))
     contents = await directory.contents("connection", listing)
     assert (len(contents.entries), contents.complete, len(listing.calls)) == (100 * MAX_PAGES, False, MAX_PAGES)
@@ -127,7 +125,6 @@ async def test_names_are_taken_from_the_cache(directory: Directory) -> None:
 
 
 async def test_few_missing_names_are_looked_up_and_cached(clock: Clock, directory: Directory) -> None:
-    """Names are optional: few reads, and none for ids that do not exist."""
     gets = Gets(gone={"b"})
     assert await directory.names("customer", ["a", "b", "a", "c"], gets) == {"a": "A", "c": "C"}
     assert sorted(gets.calls) == ["a", "b", "c"]

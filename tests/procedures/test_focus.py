@@ -57,7 +57,6 @@ async def test_broken_connections_have_customer_and_failing_workflows(world: Wor
 
 
 async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connection(world: World) -> None:
-    """It belongs to no customer, so no customer can."""
     state = world.sandbox.state
     row = next(row for row in state.all("connections") if row["status"] == "FAILED")
     state.put("connections", row | {"endOrgId": None})
@@ -134,7 +133,6 @@ async def test_worst_workflows_have_totals_of_the_whole_period(large_world: Worl
 
 
 async def test_all_failures_of_a_small_account_are_read(world: World) -> None:
-    """The numbers of the workflows add up to that of the account."""
     answer = await focus(world, "runs", 168)
     found = rows(answer, "failed: ")
     assert "Sync TikTok Orders to Cin7 Core" in [row["name"] for row in found]

@@ -47,7 +47,6 @@ async def test_actions_are_listed_with_their_inputs(world: World) -> None:
     ],
 )  # fmt: skip
 async def test_unexpected_schemas_are_tolerated(world: World, action: JsonValue, shown: JsonValue) -> None:
-    """Nothing is documented of an action's fields."""
     row = world.sandbox.state.named("connectors", "gamma")
     world.sandbox.state.put("connectors", {**row, "actions": [action]})
     assert (await actions_of(world, row["id"]))["actions"] == [shown]

@@ -82,7 +82,6 @@ async def test_page_is_one_request_of_its_size(busy: tuple[World, Runs]) -> None
 
 
 async def test_further_pages_need_one_request_and_no_more_memory(busy: tuple[World, Runs]) -> None:
-    """The hundredth page costs as much as the first, and earlier pages are not kept."""
     world, runs = busy
     cursor: str | None = None
     peaks: list[int] = []

@@ -51,7 +51,7 @@ async def test_every_change_is_previewed_and_nothing_is_sent(world: World, opera
     assert world.changes == []
 
 
-async def test_it_is_a_read_and_no_schema_lists_dry_run(world: World) -> None:
+async def test_preview_change_is_a_read_and_no_schema_lists_dry_run(world: World) -> None:
     """Clients run it in plan modes, and dry_run costs tokens in no conversation."""
     async with client(world, READING) as agent:
         listed = {tool.name: tool for tool in (await agent.list_tools()).tools}
@@ -91,7 +91,6 @@ APPROVAL: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("tool", APPROVAL)
 async def test_preview_says_who_approves(world: World, tool: str) -> None:
-    """An agent knows whether it will wait for a person."""
     words, arguments = APPROVAL[tool]
     async with client(world) as agent:
         given = {"tool": tool, "arguments": arguments(world)}
@@ -136,10 +135,9 @@ async def test_lists_and_undo_are_previewed(world: World) -> None:
         ),
     ],
 )
-async def test_what_cannot_be_previewed_is_refused_with_the_reason(
+async def test_call_that_cannot_be_previewed_is_refused_with_the_reason(
     world: World, given: dict[str, Any], message: str
 ) -> None:
-    """A disabled toolset stays closed, also to the reads of a preview."""
     tools = [tool for tool in ALL_TOOLS if tool.toolset() != "secrets"]
     async with client(world, tools) as agent:
         refused = await agent.call_tool("preview_change", given)

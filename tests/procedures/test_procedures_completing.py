@@ -64,7 +64,6 @@ async def test_unreadable_list_is_an_error(world: World) -> None:
 
 @pytest.mark.parametrize("kind", LISTS)
 async def test_row_is_read_by_its_id(kind: str, world: World) -> None:
-    """Rows that Fastn shows only in lists can be read by address too."""
     rows = await world.rows(LISTS[kind](limit=100))
     assert (await done(world, ReadRow(kind=kind, id=str(rows[-1].id)))).id == rows[-1].id
     assert isinstance(await world.call(ReadRow(kind=kind, id="none")), NotFound)

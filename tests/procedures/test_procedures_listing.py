@@ -40,20 +40,17 @@ def behaving(world: World, **behaviour: object) -> None:
 
 
 async def answer(world: World, call: List[Any]) -> dict[str, Any]:
-    """Return the answer as the model reads it."""
     done = await world.call(call)
     assert isinstance(done, Done), done
     return cast("dict[str, Any]", render(call, done.result, {}))
 
 
 def failed(world: World) -> list[str]:
-    """Return the ids of all failed runs, newest first."""
     rows = [row for row in world.sandbox.state.all("executions") if row["status"] == "failed"]
     return [str(row["id"]) for row in sorted(rows, key=lambda row: str(row["createdAt"]), reverse=True)]
 
 
 async def test_rows_are_concise(world: World) -> None:
-    """Few fields, times with their age in words, ids with names."""
     rows = (await answer(world, ListExecutions(status="failed", limit=9)))["data"]
     assert rows[0] == {
         "id": failed(world)[0],
@@ -70,7 +67,6 @@ async def test_rows_are_concise(world: World) -> None:
 
 
 async def test_ids_of_repeated_names_are_listed_once(world: World) -> None:
-    """An id repeated in each row costs tokens in each row."""
     shown = await answer(world, ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
     assert shown["ids"]["customer"].keys() == {"Katana"}
     assert shown["ids"]["workflow"] == {"Sync TikTok Orders to Cin7 Core": "wf_96d1b3072c5a"}
@@ -83,7 +79,6 @@ async def test_id_that_occurs_once_is_beside_its_name(world: World) -> None:
 
 
 async def test_audit_log_names_resources_and_filters_by_them(world: World) -> None:
-    """Ids come with names, and a filter confirmed by the rows is not reported as unchecked."""
     for description in ("Counts the stock", "Counts the stock of each shop"):
         await world.client.send(UpdateWorkflow(workflow_id="wf_c27aa8f04e19", description=description))
     shown = await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
@@ -146,7 +141,6 @@ async def test_fields_take_every_column_of_the_concise_form(world: World, operat
 
 
 async def test_fields_in_full_are_unchanged(world: World) -> None:
-    """`detail` says in which form the fields are."""
     (run,) = (await answer(world, ListExecutions(status="failed", limit=1, fields=["error", "customer"])))["data"]
     assert run["error"] == "The tiktokShop connection cannot be used"
     call = ListExecutions(status="failed", limit=1, fields=["error", "customer"], detail="full")
@@ -229,7 +223,6 @@ async def test_full_runs_have_their_input_and_output(world: World) -> None:
 
 
 async def test_runs_that_list_rows_tell_are_not_read_again(world: World) -> None:
-    """Fastn's lists may have the fields already."""
     rows = [{"id": f"exec_{n}", "status": "completed", "input": {}, "output": {"n": n}} for n in range(3)]
     asked: list[Call] = []
 
@@ -345,7 +338,7 @@ FILTERED = [
 ]
 
 
-def test_the_lists_by_status_are_among_those() -> None:
+def test_lists_by_status_know_their_values() -> None:
     assert {operation for operation in LISTS if "status" in operation.model_fields} <= {o for o, _ in FILTERED}
 
 
@@ -366,7 +359,6 @@ async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: typ
 async def test_cursor_continues_with_the_rows_that_did_not_fit(
     world: World, detail: str | None, paging: Paging
 ) -> None:
-    """A result cut to its size has a cursor for the rest."""
     behaving(world, paging=paging)
     seen: list[str] = []
     cursor: str | None = None
@@ -381,7 +373,6 @@ async def test_cursor_continues_with_the_rows_that_did_not_fit(
 
 
 async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) -> None:
-    """Filters are also applied here, by bounded reads."""
     behaving(world, filtering=Filtering.IGNORED)
     shown = await answer(world, ListExecutions(status="failed", limit=5))
     assert [row["id"] for row in shown["data"]] == failed(world)[:5]
@@ -401,7 +392,6 @@ async def test_page_without_filters_is_one_request(world: World) -> None:
 
 
 async def test_further_reads_are_bounded_and_reported(world: World) -> None:
-    """A rare match costs a bounded number of requests, and the cursor continues after them."""
     behaving(world, filtering=Filtering.IGNORED)
     (execution, *_) = world.sandbox.state.all("executions")
     for number in range(2_000):

@@ -17,8 +17,6 @@ from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
-OWN_READ = {"customer", "connector", "workflow", "trigger"}
-
 
 class Reads:
     """Sender that answers reads from a script, and records them."""
@@ -106,7 +104,6 @@ async def test_target_is_found_on_a_later_page_and_by_number() -> None:
 
 
 async def test_endless_list_is_given_up() -> None:
-    """A cursor that repeats for ever causes a bounded number of requests."""
     reads = Reads({"data": [{"id": "other"}], "nextCursor": "again"})
     assert await read_target(DeleteSecret(secret_id="s"), reads) is None
     assert len(reads.calls) == 20

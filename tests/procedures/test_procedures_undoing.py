@@ -32,7 +32,7 @@ from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, Delete
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
-from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.triggers import DeleteTrigger
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +71,12 @@ def named(world: World, collection: str, name: str, by: str = "slug") -> str:
     return str(world.sandbox.state.named(collection, name, by=by)["id"])
 
 
+async def acme_on_free(world: World) -> tuple[str, Change]:
+    """Move Acme Corp from the plan Growth to Free. Return its id and the change."""
+    key = named(world, "customers", "acme-corp")
+    return key, await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+
+
 UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a name and an empty field": ("update_customer", "acme-corp", {"name": "Acme Ltd", "external_ref": "x-1"}),
     "a field that is cleared": ("update_customer", "acme-corp", {"extra": {"externalRef": None}}),
@@ -95,17 +101,8 @@ async def test_undo_of_an_update_restores_the_state_before(world: World, what: s
     assert "stays" not in answer
 
 
-async def test_undo_restores_the_routes_of_a_trigger(world: World) -> None:
-    key = named(world, "triggers", "Hourly Slack sync", by="name")
-    before = row(world, "triggers", key)
-    change = await changed(world, UpdateTrigger(trigger_id=key, schedule="*/5 * * * *", status="Disabled"))
-    await undone(world, change)
-    assert row(world, "triggers", key) == before
-
-
 async def test_undo_can_be_undone(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
-    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    key, change = await acme_on_free(world)
     again = (await done(world, UndoChange(change_id=change.id))).change
     assert again is not None
     await undone(world, again)
@@ -113,8 +110,7 @@ async def test_undo_can_be_undone(world: World) -> None:
 
 
 async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
-    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    key, change = await acme_on_free(world)
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "plan": "Enterprise"})
     sent = len(world.changes)
     error = await world.call(UndoChange(change_id=change.id), person(world))
@@ -125,8 +121,7 @@ async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
 
 
 async def test_undo_keeps_later_changes_of_other_fields(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
-    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    key, change = await acme_on_free(world)
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "region": "APAC"})
     await undone(world, change)
     assert row(world, "customers", key)["region"] == "APAC"
@@ -134,8 +129,7 @@ async def test_undo_keeps_later_changes_of_other_fields(world: World) -> None:
 
 
 async def test_change_is_undone_only_once(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
-    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    _, change = await acme_on_free(world)
     await undone(world, change)
     sent = len(world.changes)
     error = await world.call(UndoChange(change_id=change.id))
@@ -144,7 +138,6 @@ async def test_change_is_undone_only_once(world: World) -> None:
 
 
 async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
-    """The undo of a deletion creates, so that is what has to be enabled."""
     update = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free"))
     deletion = await changed(world, DeleteCustomer(customer_id=named(world, "customers", "globex-exports")))
     world.disabled |= {"update_customer": "exclude_tools", "delete_customer": "exclude_tools"}
@@ -172,7 +165,6 @@ async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
 
 
 async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
-    """The id is new; credentials are lost, and so are fields without an argument."""
     key = named(world, "customers", "globex-exports")
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
@@ -234,9 +226,7 @@ async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
 
 
 async def test_undo_preview_sends_nothing(world: World) -> None:
-    """Every tool that changes something has `dry_run`."""
-    key = named(world, "customers", "acme-corp")
-    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    key, change = await acme_on_free(world)
     sent = len(world.changes)
     shown = await world.dispatch.preview(UndoChange(change_id=change.id), Caller("local", None))
     assert isinstance(shown, Preview)
@@ -343,7 +333,6 @@ async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
 
 
 async def test_result_has_a_receipt(world: World) -> None:
-    """The changed fields, the change_id, and who approved."""
     call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
     outcome = await done(world, call)
     answer = render(call, outcome.result, {}, outcome.change)
@@ -370,7 +359,6 @@ async def test_receipt_is_sanitized(world: World) -> None:
 
 
 async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
-    """The shared part of the receipts once, with the numbers of the calls."""
     acme, katana = (named(world, "customers", slug) for slug in ("acme-corp", "katana-customer"))
     flow = named(world, "workflows", "update-inventory")
     calls = [
@@ -398,8 +386,7 @@ async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
 
 
 async def test_list_changes_shows_fields_and_undo(world: World) -> None:
-    key = named(world, "customers", "acme-corp")
-    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    _, change = await acme_on_free(world)
     world.clock.pass_(7_200)
     await undone(world, change)
     (second, first) = (await done(world, ListChanges())).result.model_dump()["changes"]

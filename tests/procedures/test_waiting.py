@@ -16,6 +16,7 @@ from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.records.states import run_state
 from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow
 
@@ -55,7 +56,6 @@ async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any
 
 
 async def test_ended_run_is_returned(world: World) -> None:
-    """The fields of get_execution, and how long we waited."""
     key = await start_run(world)
     found = await ran_until(world, key)
     assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
@@ -70,7 +70,6 @@ async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]
 
 
 async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
-    """A LONG run takes longer than a client waits."""
     key = await start_run(world, BACKFILL)
     found = await ran_until(world, key, seconds=1)
     assert found["status"] in ("queued", "running")
@@ -86,7 +85,6 @@ async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
 
 
 async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:
-    """The MCP specification: progress increases with each notification."""
     key = await start_run(world, BACKFILL)
     heard = Heard()
     await hearing(world, WaitForExecution(execution_id=key, seconds=5), heard)
@@ -96,7 +94,6 @@ async def test_progress_is_reported_at_each_read_and_increases(world: World) -> 
 
 
 async def test_polling_slows_down(world: World) -> None:
-    """Half a second at first, three seconds at most, so that requests are few."""
     row = _stuck(world, "running")
     before = len(world.sandbox.requests)
     found = await ran_until(world, str(row["id"]), seconds=45)
@@ -183,6 +180,8 @@ def test_seconds_is_bounded() -> None:
     for seconds in (-1, 46):
         with pytest.raises(ValidationError):
             RunWorkflow(workflow_id="wf_1", wait_seconds=seconds)
+        with pytest.raises(ValidationError):
+            AiBuild(type="workflow", prompt="greet", wait_seconds=seconds)
 
 
 async def test_run_workflow_can_wait(world: World) -> None:

@@ -18,8 +18,6 @@ pytestmark = pytest.mark.anyio
 
 
 class Watched(World):
-    """A world whose tally is told of everything."""
-
     def __init__(
         self, folder: Path, policy: Policy | None = None, clock: Clock | None = None, tokens: str = "t"
     ) -> None:
@@ -44,8 +42,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     made.close()
 
 
-async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(watched: Watched) -> None:
-    """Target, effect, rule, approval, outcome, duration, hashes, change."""
+async def test_created_resource_is_done_with_its_new_id_and_audit_entries(watched: Watched) -> None:
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")
@@ -62,7 +59,7 @@ async def test_reads_are_only_counted(watched: Watched) -> None:
     assert (watched.tally.attempts, watched.tally.reads) == ([], 2)
 
 
-async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> None:
+async def test_change_with_a_lost_response_is_unknown(watched: Watched) -> None:
     watched.sandbox.faults.add(Reset(method="POST"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
@@ -70,8 +67,7 @@ async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> Non
     assert len(attempt.audit) == 2
 
 
-async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched) -> None:
-    """Asked, intent, outcome; the consent is the form's."""
+async def test_call_approved_in_a_form_is_one_call(watched: Watched) -> None:
     target = await watched.globex()
     await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
     attempt = watched.only()
@@ -79,7 +75,7 @@ async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched)
     assert [link.event for link in attempt.audit] == ["asked", "intent", "outcome"]
 
 
-async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watched) -> None:
+async def test_form_answered_by_a_later_call_is_one_call(watched: Watched) -> None:
     """MCP 2026-07-28: the answer comes with another round of the same call."""
     call = DeleteCustomer(customer_id=await watched.globex())
     form = FormLater()
@@ -91,7 +87,7 @@ async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watc
     assert watched.only().group is OutcomeGroup.DONE
 
 
-async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched: Watched) -> None:
+async def test_declined_call_is_one_call_however_often_it_is_repeated(watched: Watched) -> None:
     call = DeleteCustomer(customer_id=await watched.globex())
     await watched.call(call, FormNow(lambda _: Decline("not today"), watched.clock))
     assert watched.only().group is OutcomeGroup.DECLINED
@@ -99,8 +95,7 @@ async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched:
     assert {attempt.group for attempt in watched.tally.attempts} == {OutcomeGroup.DECLINED}
 
 
-async def test_what_another_process_asked_about_waits_here_too(watched: Watched, tmp_path: Path) -> None:
-    """The audit has no new entry for it, and the report has the call all the same."""
+async def test_call_requested_by_another_process_is_waiting(watched: Watched, tmp_path: Path) -> None:
     call = DeleteCustomer(customer_id=await watched.globex())
     assert isinstance(await watched.call(call), PendingApproval)
     asked = watched.only()
@@ -114,7 +109,7 @@ async def test_what_another_process_asked_about_waits_here_too(watched: Watched,
     other.close()
 
 
-async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
+async def test_refusal_names_its_rule(tmp_path: Path) -> None:
     watched = Watched(tmp_path, Policy("read-only"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
@@ -122,7 +117,7 @@ async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
     watched.close()
 
 
-async def test_what_is_not_there_has_failed(watched: Watched) -> None:
+async def test_missing_target_is_failed(watched: Watched) -> None:
     await watched.call(UpdateCustomer(customer_id="nobody", name="x"))
     await watched.call(DeleteCustomer(customer_id="nobody"))
     assert {attempt.group for attempt in watched.tally.attempts} == {OutcomeGroup.FAILED}
@@ -133,7 +128,7 @@ def line(event: str, n: int, **more: Any) -> dict[str, Any]:
     return made | {"principal": "local", "account": "a", "tool": "delete_customer", "target": "c", "digest": "d"} | more
 
 
-def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
+def test_call_without_an_outcome_is_unknown() -> None:
     tally = Tally()
     tally.entry(line("intent", 1))
     assert tally.attempts[0].group is OutcomeGroup.UNKNOWN
@@ -141,8 +136,7 @@ def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
     assert tally.head.n == 1
 
 
-def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
-    """Asked, approved by a person, then made or never."""
+def test_call_approved_on_the_page_waits_until_it_is_made() -> None:
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
     tally.entry(line("approved", 2, grant="g", approved_by="local_page"))
@@ -153,7 +147,7 @@ def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
     assert len(tally.attempts[0].audit) == 4
 
 
-def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -> None:
+def test_decline_on_the_page_and_its_repeat_are_one_call() -> None:
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
     tally.entry(line("declined", 2, grant="g", approved_by="local_page", message="no"))
@@ -163,7 +157,6 @@ def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -
 
 
 def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
-    """The second is what it became, whatever the first had been."""
     tally = Tally()
     tally.begin_step(1)
     tally.entry(line("asked", 1, grant="g"))
@@ -172,7 +165,7 @@ def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
     assert [attempt.group for attempt in tally.attempts] == [OutcomeGroup.WAITING, OutcomeGroup.UNKNOWN]
 
 
-def test_what_is_no_entry_and_what_belongs_to_nothing_is_passed_over() -> None:
+def test_unknown_entries_are_ignored() -> None:
     """An audit can begin in the middle, and hold what a later version writes."""
     tally = Tally()
     tally.entry(line("outcome", 1, of="77", outcome="done"))

@@ -34,8 +34,7 @@ def html_of(text: str) -> str:
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
 
 
-def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
-    """Done, refused, declined, waiting, failed, unknown, left."""
+def test_calls_are_grouped_and_counted_by_outcome() -> None:
     outcomes = ["done", "refused", "declined", "approval_required", "not_found", "unknown_outcome", "left", "previewed"]
     report = made(*map(attempt, outcomes))
     assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
@@ -45,8 +44,7 @@ def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
     assert (report["schema"], report["version"]) == ("fastn-mcp/report", 1)
 
 
-def test_a_hostile_name_is_text_and_nothing_else() -> None:
-    """Names from Fastn are data: no markup, no other cell, no other line, no mention."""
+def test_hostile_name_is_plain_text() -> None:
     fields = ("target", "name", "message", "rule", "principal", "principal_name")
     plain = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, "plain")))))
     html = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, HOSTILE)))))
@@ -58,26 +56,25 @@ def test_a_hostile_name_is_text_and_nothing_else() -> None:
     assert "\\u{202e}" in html
 
 
-def test_people_are_named_where_several_sign_in() -> None:
+def test_people_are_named_if_several_sign_in() -> None:
     """Beside their subject. A local server has one user, who is not named."""
     anna = attempt(principal="https://id.example|anna", principal_name="Anna <anna@example.com>")
-    said = markdown(made(anna, attempt(principal="https://id.example|bob"), attempt(principal="local")))
-    assert "| `Anna <anna@example.com> (https://id.example\\u{7c}anna)` |\n" in said
-    assert "| `https://id.example\\u{7c}bob` |\n" in said
-    assert "|  |\n" in said
+    message = markdown(made(anna, attempt(principal="https://id.example|bob"), attempt(principal="local")))
+    assert "| `Anna <anna@example.com> (https://id.example\\u{7c}anna)` |\n" in message
+    assert "| `https://id.example\\u{7c}bob` |\n" in message
+    assert "|  |\n" in message
     assert "who |" not in markdown(made(attempt(principal="local"), attempt()))
 
 
 @given(st.text(max_size=60))
-def test_no_text_leaves_its_code_span(text: str) -> None:
+def test_text_never_leaves_its_code_span(text: str) -> None:
     html = html_of(f"| a | b |\n|---|---|\n| {code(text)} | end |\n")
     assert html.count("<td>") == 2
     assert html.count("<code>") == (1 if code(text) else 0)
     assert "<td>end</td>" in html
 
 
-def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
-    """The report can be checked against the audit."""
+def test_newest_entry_and_its_check_are_named() -> None:
     link = Link(7, "outcome", "ab" * 32)
     report = document(About("a", None, None, "/s/x y.jsonl"), [attempt(audit=(link,))], None, link, None, NOW)
     text = markdown(report)
@@ -86,8 +83,7 @@ def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
     assert "Reads" not in text
 
 
-def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
-    """0600, written atomically, over the one of before; nothing else is left in the folder."""
+def test_report_is_private_and_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("old")
     path.chmod(0o644)
@@ -99,7 +95,7 @@ def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix
-def test_a_link_where_the_report_goes_is_replaced_not_followed(tmp_path: Path) -> None:
+def test_link_in_place_of_the_report_is_replaced(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("mine")
     (tmp_path / "run.json").symlink_to(other)
@@ -107,9 +103,13 @@ def test_a_link_where_the_report_goes_is_replaced_not_followed(tmp_path: Path) -
     assert other.read_text() == "mine"
 
 
-def test_a_place_that_cannot_be_written_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+def test_unwritable_path_is_found_before_anything_is_sent(tmp_path: Path) -> None:
     check(tmp_path / "run.json")
     (tmp_path / "folder.md").mkdir()
-    for wrong, said in (("nowhere/run.json", "no folder"), ("run.md", "ends in .md"), ("folder.json", "is a folder")):
-        with pytest.raises(SettingsError, match=said):
+    for wrong, message in (
+        ("nowhere/run.json", "no folder"),
+        ("run.md", "ends in .md"),
+        ("folder.json", "is a folder"),
+    ):
+        with pytest.raises(SettingsError, match=message):
             check(tmp_path / wrong)

@@ -1,6 +1,5 @@
 """Tests of the initial account, its file, and the times of schedules."""
 
-import json
 import random
 import stat
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.auth import LIVE_KEY
 from fastn_mcp.sandbox.past_runs import INJECTION
 from fastn_mcp.sandbox.server import dataset
-from fastn_mcp.sandbox.state import SandboxState
 from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
@@ -27,7 +25,6 @@ TIKTOK = "wf_96d1b3072c5a"
 
 
 def test_account_is_reproducible() -> None:
-    """The same time and seed give the same account, another seed gives other ids."""
     first, second = (dataset(MORNING, random.Random("1")).dump() for _ in range(2))  # noqa: S311
 
     assert first == second
@@ -54,7 +51,6 @@ def test_tiktok_sync_has_failed_for_nine_days(fastn: Fastn) -> None:
 
 
 def test_one_output_has_a_prompt_injection(fastn: Fastn) -> None:
-    """Text from Fastn is data, and tests of that need an injection."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (row,) = [row for row in rows if row["output"] and row["output"].get("note") == INJECTION]
 
@@ -73,14 +69,7 @@ def test_ids_have_the_documented_formats(fastn: Fastn) -> None:
         assert DeleteConnection(connection_id=str(row["id"])).request().path.endswith(quote(str(row["id"]), safe=""))
 
 
-def test_unknown_name_is_an_error(fastn: Fastn) -> None:
-    """A test that names a missing row should not continue."""
-    with pytest.raises(KeyError, match="nothing"):
-        fastn.id_of("customers", "nothing")
-
-
 def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
-    """With a file the account outlives the process, with its keys, and ids are not repeated."""
     file = tmp_path / "there" / "sandbox.json"
     first = Fastn(FaultySandbox(clock, file=file))
     created = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
@@ -95,7 +84,6 @@ def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
 
 @pytest.mark.posix
 def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
-    """Keys are stored as digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
     created = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
 
@@ -152,14 +140,6 @@ def test_reset_creates_a_fresh_account(tmp_path: Path, clock: Clock) -> None:
     assert fastn.sandbox.requests == []
     assert fastn.sandbox.state.first("customers", "name", "Initech") is None
     assert "Initech" not in file.read_text()
-
-
-def test_state_survives_dump_and_load(fastn: Fastn) -> None:
-    dumped = fastn.sandbox.state.dump()
-
-    again = SandboxState.load(json.loads(json.dumps(dumped)), random.Random)
-
-    assert again.dump() == dumped
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import httpx2
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Message
 from support.direct_sandbox import Fastn
-from support.faulty_sandbox import Delay, Drip, FaultMoment, FaultySandbox, Hang, Reset, Status, Truncate
+from support.faulty_sandbox import FaultMoment, FaultySandbox, Reset
 from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.sandbox.app import create_app
@@ -29,23 +28,13 @@ HEADERS = {"x-fastn-api-key": KEY, "X-fastn-Test-Mode": "true"}
 CUSTOMERS = "/api/v1/customers"
 
 
-class Naps:
-    """In place of sleep: remembers how long it would have been."""
-
-    def __init__(self) -> None:
-        self.taken: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.taken.append(seconds)
-
-
 def plain_client(sandbox: FaultySandbox) -> httpx2.AsyncClient:
     """Return a client of the app that `fastn-mcp sandbox` serves."""
     return client_of(create_app(sandbox))
 
 
-def client(sandbox: FaultySandbox, *, naps: Naps | None = None) -> httpx2.AsyncClient:
-    return client_of(create_faulty_app(sandbox, broken=httpx2.ReadError, sleep=naps or Naps()))
+def client(sandbox: FaultySandbox) -> httpx2.AsyncClient:
+    return client_of(create_faulty_app(sandbox))
 
 
 def client_of(app: ASGIApp) -> httpx2.AsyncClient:
@@ -78,46 +67,6 @@ async def test_large_body_is_refused(sandbox: FaultySandbox) -> None:
         answer = await http.post(CUSTOMERS, content=stream())
 
     assert answer.status_code == 413
-
-
-async def test_reset_is_an_exception_in_process(sandbox: FaultySandbox) -> None:
-    async with client(sandbox) as http:
-        sandbox.faults.add(Reset(), Reset(moment=FaultMoment.AFTER), Reset(sent=3))
-        for _ in range(3):
-            with pytest.raises(httpx2.ReadError):
-                await http.post(CUSTOMERS, json={"name": "Initech"})
-
-    assert sandbox.state.first("customers", "name", "Initech") is not None
-
-
-async def test_truncated_body_is_short_in_process(sandbox: FaultySandbox) -> None:
-    """Nothing checks the length there, so there is no error."""
-    sandbox.faults.add(Truncate(kept=12))
-    async with client(sandbox) as http:
-        answer = await http.get(CUSTOMERS)
-
-    assert answer.content == b'{"data":[{"i'
-
-
-async def test_late_and_dripping_answers_sleep(sandbox: FaultySandbox) -> None:
-    naps = Naps()
-    sandbox.faults.add(Delay(seconds=3), Drip(seconds=0.5))
-    async with client(sandbox, naps=naps) as http:
-        await http.get(CUSTOMERS)
-        dripped = await http.get(CUSTOMERS)
-
-    assert naps.taken == [3.0] + [0.5] * len(dripped.content)
-    assert dripped.json()["total"] == 5
-
-
-async def test_hanging_request_ends_with_a_disconnect(sandbox: FaultySandbox) -> None:
-    """It waits for the client to disconnect, and no longer."""
-    sandbox.faults.add(Hang())
-    async with client(sandbox) as http:
-        with anyio.move_on_after(0.01) as scope:
-            await http.get(CUSTOMERS)
-
-    assert scope.cancelled_caught
 
 
 async def send_messages(app: ASGIApp, scope: dict[str, Any], *messages: Message) -> list[Message]:
@@ -190,21 +139,15 @@ async def test_control_paths_work_if_enabled(sandbox: FaultySandbox) -> None:
         await http.delete("/__sandbox/faults")
         assert (await http.get(CUSTOMERS)).status_code == 200
 
-        changed = await http.post("/__sandbox/behaviour", json={"envelope": "items", "rate_limit": 500})
-        assert (changed.json()["envelope"], changed.json()["filtering"]) == ("items", "heeded")
-        assert "items" in (await http.get(CUSTOMERS)).json()
-        assert (await http.get("/__sandbox/behaviour")).json()["rate_limit"] == 500
-
         await http.post(CUSTOMERS, json={"name": "Initech"})
-        assert (await http.post("/__sandbox/reset")).json()["envelope"] == "data"
+        assert (await http.post("/__sandbox/reset")).status_code == 200
         assert len((await http.get(CUSTOMERS)).json()["data"]) == 5
 
 
 async def test_invalid_control_request_names_the_field(sandbox: FaultySandbox) -> None:
-    """Otherwise the fault would not occur, and a test would pass wrongly."""
     async with client(sandbox) as http:
         unknown = await http.post("/__sandbox/faults", json={"kind": "status", "status": 503, "tims": 2})
-        broken = await http.post("/__sandbox/behaviour", content=b"{")
+        broken = await http.post("/__sandbox/faults", content=b"{")
         nowhere = await http.post("/__sandbox/nothing")
         web = await http.post("/__sandbox/reset", headers={"origin": "https://evil.example"})
 
@@ -228,7 +171,7 @@ Raw = Callable[[bytes], Awaitable[tuple[bytes, BaseException | None]]]
 async def served(sandbox: FaultySandbox) -> AsyncGenerator[Raw]:
     """Serve with uvicorn on a loopback socket. The client sees every byte, and how the connection ended."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_faulty_app(sandbox, broken=AssertionError)
+    app = create_faulty_app(sandbox)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     running = asyncio.create_task(server.serve(sockets=[listening]))
 
@@ -265,7 +208,6 @@ def is_created(sandbox: FaultySandbox) -> bool:
 
 
 async def test_served_app_answers(sandbox: FaultySandbox) -> None:
-    """HTTP/1.1."""
     async with served(sandbox) as ask:
         got, error = await ask(creating())
 
@@ -290,61 +232,6 @@ async def test_served_reset_sends_no_byte(
     assert got == b""
     assert isinstance(error, ConnectionResetError)
     assert is_created(sandbox) is changed
-    assert caplog.text == ""
-
-
-async def test_served_reset_within_the_body(sandbox: FaultySandbox) -> None:
-    """TCP: the head was sent, and some of the body, as far as the system passed it on."""
-    sandbox.faults.add(Reset(sent=20))
-    async with served(sandbox) as ask:
-        got, error = await ask(creating())
-
-    assert isinstance(error, ConnectionResetError)
-    assert not got.endswith(b"}}")
-    assert is_created(sandbox)
-
-
-async def test_served_truncated_body_ends_too_early(sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture) -> None:
-    """HTTP/1.1: fewer bytes than Content-Length, and an orderly end of the connection."""
-    sandbox.faults.add(Truncate(kept=20))
-    async with served(sandbox) as ask:
-        got, error = await ask(creating())
-
-    head, _, body = got.partition(b"\r\n\r\n")
-    assert error is None
-    assert body == b'{"data":{"id":"' + body[15:20]
-    assert b"content-length: " in head
-    assert caplog.text == ""
-
-
-async def test_served_dripping_answer_is_complete(sandbox: FaultySandbox) -> None:
-    """HTTP/1.1: the client receives all of it in the end."""
-    sandbox.faults.add(Drip(seconds=0))
-    async with served(sandbox) as ask:
-        got, _ = await ask(creating())
-
-    assert got.endswith(b"}}")
-
-
-async def test_served_hanging_request_ends_with_the_client(
-    sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture
-) -> None:
-    """ASGI: http.disconnect ends the wait, and the server continues."""
-    sandbox.faults.add(Hang(), Status(status=418))
-
-    async def asking(ask: Raw) -> None:
-        await ask(creating())
-
-    async with served(sandbox) as ask:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asking, ask)
-            with anyio.fail_after(20):
-                while not sandbox.requests:
-                    await anyio.lowlevel.checkpoint()
-            tasks.cancel_scope.cancel()
-        got, _ = await ask(creating())
-
-    assert got.startswith(b"HTTP/1.1 418 ")
     assert caplog.text == ""
 
 

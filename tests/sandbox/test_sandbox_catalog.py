@@ -17,7 +17,6 @@ from fastn_mcp.tools.triggers import ListTriggers
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_is_parsed_and_answered(fastn: Fastn, name: str) -> None:
-    """Requests are parsed by the inverse of the operation, so each path is defined once."""
     (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
 
     answer = fastn(call)
@@ -29,7 +28,6 @@ def test_every_operation_is_parsed_and_answered(fastn: Fastn, name: str) -> None
 
 
 def test_every_operation_has_an_endpoint() -> None:
-    """An operation added to the catalogue cannot be forgotten here."""
     assert set(ENDPOINTS) == set(CATALOG)
 
 

@@ -37,7 +37,6 @@ def at(row: Row, name: str) -> datetime:
 
 
 def test_run_times_are_ordered_and_within_the_limit(account: Fastn) -> None:
-    """No run exceeds its timeout, ends before it began, or is in the future."""
     workflows: dict[str, Any] = account.sandbox.state.rows["workflows"]
     for row in runs_of(account):
         assert at(row, "createdAt") <= EVENING
@@ -50,7 +49,6 @@ def test_run_times_are_ordered_and_within_the_limit(account: Fastn) -> None:
 
 
 def test_run_output_matches_its_code(account: Fastn) -> None:
-    """The output has the fields of the code's last line, and the code calls the workflow's connectors."""
     state = account.sandbox.state
     workflows: dict[str, Any] = state.rows["workflows"]
     for workflow in workflows.values():
@@ -74,7 +72,6 @@ def test_run_output_matches_its_code(account: Fastn) -> None:
 
 
 def test_usage_and_quotas_match_the_rows(account: Fastn) -> None:
-    """Counts agree everywhere, and no limit is exceeded."""
     first = MORNING.replace(day=1, hour=0, minute=0)
     usage, quotas = account(GetUsage()).data, account(GetQuotas()).data
     history = account.sandbox.history
@@ -97,7 +94,6 @@ def test_usage_and_quotas_match_the_rows(account: Fastn) -> None:
 
 
 def test_audit_log_matches_the_rows(account: Fastn) -> None:
-    """Each event names an existing resource, at the time of the event."""
     state = account.sandbox.state
     log: list[Any] = state.all("audit")
     collections = {"workflow": "workflows", "connection": "connections", "customer": "customers", "api_key": "apiKeys"}
@@ -120,7 +116,6 @@ def test_audit_log_matches_the_rows(account: Fastn) -> None:
 
 
 def test_connections_and_triggers_match_the_runs(account: Fastn) -> None:
-    """Broken connections have expired, others have not, and the counters of schedules match their runs."""
     state = account.sandbox.state
     for row in state.all("connections"):
         assert all((at(row, "expiresAt") > now) is (row["status"] == "ACTIVE") for now in (MORNING, EVENING)), row

@@ -75,7 +75,6 @@ def test_trigger_stops_with_its_last_workflow(fastn: Fastn) -> None:
 
 
 def test_trigger_and_secret_deletions_answer_204(fastn: Fastn) -> None:
-    """The body of a deletion is unknown, so some answer 204."""
     trigger = fastn.id_of("triggers", "Shop events", by="name")
     secret = fastn.id_of("secrets", "GOOGLE_SA", by="name")
 

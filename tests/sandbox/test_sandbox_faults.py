@@ -6,9 +6,7 @@ import pytest
 from pydantic_core import from_json
 from support.direct_sandbox import Answer, Fastn
 from support.faulty_sandbox import (
-    FAULT,
     DeepNesting,
-    Delay,
     Delivery,
     Drip,
     EchoKey,
@@ -48,10 +46,9 @@ def answer_with(fastn: Fastn, fault: Fault) -> Answer:
     return fastn(CREATE)
 
 
-def test_fault_occurs_as_often_as_given(fastn: Fastn) -> None:
-    """Once by default, always if `times` is None."""
-    fastn.sandbox.faults.add(Status(status=503, times=2))
-    assert [fastn(GetBilling()).status for _ in range(3)] == [503, 503, 200]
+def test_fault_occurs_as_often_as_given_and_in_order(fastn: Fastn) -> None:
+    fastn.sandbox.faults.add(Status(status=503, times=2), Status(status=500))
+    assert [fastn(GetBilling()).status for _ in range(4)] == [503, 503, 500, 200]
 
     fastn.sandbox.faults.add(Status(status=500, times=None))
     assert {fastn(GetBilling()).status for _ in range(5)} == {500}
@@ -72,28 +69,6 @@ def test_fault_matches_method_and_path(fastn: Fastn) -> None:
     assert fastn(ListCustomers()).status == 502
     assert fastn(RunWorkflow(workflow_id=SLACK)).status == 500
     assert fastn.sandbox.faults.waiting == []
-
-
-def test_faults_occur_in_order(fastn: Fastn) -> None:
-    fastn.sandbox.faults.add(Status(status=500), Status(status=503))
-
-    assert [fastn(GetBilling()).status for _ in range(3)] == [500, 503, 200]
-
-
-def test_failed_request_is_in_the_log(fastn: Fastn) -> None:
-    answer_with(fastn, Reset())
-
-    assert [heard.tool for heard in fastn.sandbox.requests] == ["create_customer"]
-
-
-@pytest.mark.parametrize("shape", ErrorShape)
-def test_error_status_in_every_shape(fastn: Fastn, shape: ErrorShape) -> None:
-    """Fastn's documentation, and shapes that third parties saw."""
-    answer = answer_with(fastn, Status(status=503, shape=shape, message="Down for now"))
-
-    assert answer.status == 503
-    assert ("Down for now" in answer.reply.body.decode()) == (shape not in (ErrorShape.HTML, ErrorShape.EMPTY))
-    assert answer.reply.headers["content-length"] == str(len(answer.reply.body))
 
 
 def test_429_has_retry_after_in_seconds_as_a_date_or_none(fastn: Fastn) -> None:
@@ -121,16 +96,6 @@ def test_fault_occurs_before_or_after_the_change(fastn: Fastn, kind: Fault) -> N
     assert after.reply.delivery == before.reply.delivery
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_has_another_host(fastn: Fastn, status: int) -> None:
-    """HTTP: Location. A client that follows it sends its key to another host."""
-    fault = FAULT.validate_python({"kind": "redirect", "status": status, "to": "https://evil.example/"})
-
-    answer = answer_with(fastn, fault)
-
-    assert (answer.status, answer.reply.headers["location"]) == (status, "https://evil.example/")
-
-
 def test_error_can_contain_the_key(fastn: Fastn) -> None:
     """A key must not reach a result, even if the server sends it."""
     answer = answer_with(fastn, EchoKey())
@@ -146,7 +111,6 @@ def test_error_can_contain_the_key(fastn: Fastn) -> None:
     ("fault", "delivery"),
     [
         (Hang(moment=FaultMoment.AFTER), Delivery(end="hangs")),
-        (Delay(seconds=3), Delivery(delay=3)),
         (Drip(seconds=0.5), Delivery(pause=0.5)),
         (Truncate(kept=9), Delivery(sent=9, end="closed")),
         (Reset(moment=FaultMoment.AFTER), Delivery(end="reset")),
@@ -156,23 +120,12 @@ def test_error_can_contain_the_key(fastn: Fastn) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_delivery_of_an_answer_is_described(fastn: Fastn, fault: Fault, delivery: object) -> None:
-    """The sandbox itself neither sleeps nor uses a socket."""
     assert answer_with(fastn, fault).reply.delivery == delivery
     assert is_created(fastn)
 
 
-def test_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
-    answer = answer_with(fastn, Truncate(kept=10_000))
-
-    assert answer.reply.delivery == Delivery(sent=len(answer.reply.body) - 1, end="closed")
-    fastn.sandbox.faults.add(Truncate())
-    gone = fastn(DeleteConnection(connection_id=fastn.connection("acme-corp", "xero")))
-    assert (gone.status, gone.reply.delivery) == (204, Delivery(sent=0, end="closed"))
-
-
 @pytest.mark.parametrize("fault", [Garbage(), NotANumber(), LoneSurrogate(), DeepNesting()], ids=lambda f: f.kind)
 def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
-    """The change was made, the status says so, and the body is not usable JSON."""
     fastn.sandbox.faults.add(fault)
     request = SandboxRequest("POST", "/api/v1/customers", {}, fastn.headers, b'{"name":"Initech"}')
     reply = fastn.sandbox.answer(request)
@@ -185,7 +138,6 @@ def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", [NotANumber(times=None), LoneSurrogate(times=None)], ids=lambda f: f.kind)
 def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> None:
-    """The rest is correct, so that a lenient parser would accept it."""
     fastn.sandbox.faults.add(fault)
 
     assert fastn(GetWorkflow(workflow_id=SLACK)).data["id"] == SLACK
@@ -195,7 +147,6 @@ def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> No
 
 
 def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
-    """The limit applies while the body streams, and to its decoded size."""
     huge = answer_with(fastn, Huge(size=2_000_000))
     packed = answer_with(fastn, GzipBomb(unpacked=4 * 2**20)).reply
 
@@ -206,7 +157,6 @@ def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
 
 
 def test_rate_limit_is_checked_before_faults(fastn: Fastn) -> None:
-    """A rejected request does not use up a fault."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=1)
     fastn(GetBilling())
 

@@ -81,8 +81,7 @@ happenings = st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.integers(0, 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(happenings, st.integers(0, 13))
-def test_account_stays_coherent_whatever_happens(happened: list[tuple[str, int]], hours: int) -> None:
-    """Counts agree, no run is longer than its limit or logged before it is made, no connector is missing."""
+def test_account_stays_coherent_after_random_changes(happened: list[tuple[str, int]], hours: int) -> None:
     clock = Clock(MORNING + timedelta(hours=hours))
     account = Fastn(FaultySandbox(clock))
     for name, number in happened:

@@ -52,7 +52,6 @@ class Desk:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]
 
     async def approve(self) -> None:
-        """Approve all pending requests."""
         ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
         now = System().now().timestamp()
         for grant in await ledger.waiting(now):
@@ -66,7 +65,6 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk) -> None:
-    """For every change of the catalogue, with a guard that asks about everything."""
     changes = [call for call in sensible(desk.fastn) if call.effect is not Effect.READ]
     parts = desk.parts(**ACME)
     named = "acme at localhost, environment test, tenant t-1"
@@ -99,7 +97,6 @@ OTHERS = {
 
 @pytest.mark.parametrize("what", OTHERS)
 async def test_approval_is_bound_to_the_account(what: str, desk: Desk) -> None:
-    """An approval is valid once, for the account it was given for. Both accounts share the ledger."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "create_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | OTHERS[what]))
     assert isinstance(await ours.dispatch(call, ALONE), PendingApproval)

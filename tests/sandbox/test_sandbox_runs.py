@@ -95,14 +95,6 @@ def test_run_without_the_connection_fails(fastn: Fastn) -> None:
     assert error["raw"] == f'No active connection for connector "cin7Core" and end-org {widget}'
 
 
-def test_instant_workflow_that_throws_answers_200(fastn: Fastn) -> None:
-    """Fastn's documentation: a workflow that throws is a failed execution, not a transport error."""
-    answer = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer"))
-
-    assert (answer.status, answer.data["status"], answer.data["output"]) == (200, "failed", None)
-    assert answer.data["error"]["category"] == "Configuration"
-
-
 def test_unpublished_workflow_does_not_run(fastn: Fastn) -> None:
     """Third parties: WORKFLOW_NOT_PUBLISHED, the most common cause of "the API did nothing"."""
     refused = run(fastn, DRAFT)
@@ -171,9 +163,14 @@ def test_key_of_some_customers_runs_for_no_other(fastn: Fastn) -> None:
 
 
 def test_failed_run_has_category_and_fix(fastn: Fastn) -> None:
-    """Third parties: errorCategory and fixSuggestion; completed runs have neither."""
-    failed = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer")).data["executionId"]
-    row = fastn(GetExecution(execution_id=failed)).data
+    """Fastn's documentation: a workflow that throws is a failed execution, not a transport error.
+
+    Third parties: errorCategory and fixSuggestion; completed runs have neither.
+    """
+    answer = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer"))
+    assert (answer.status, answer.data["status"], answer.data["output"]) == (200, "failed", None)
+    assert answer.data["error"]["category"] == "Configuration"
+    row = fastn(GetExecution(execution_id=answer.data["executionId"])).data
     assert (row["errorCategory"], row["fixSuggestion"]) == (
         "Configuration",
         "Let the customer connect shopify in the widget.",
@@ -194,7 +191,6 @@ def test_environment_is_a_header(fastn: Fastn) -> None:
 
 
 def test_run_outlives_its_workflow(fastn: Fastn) -> None:
-    """A started run ends, also if its workflow is deleted."""
     execution = run(fastn, SLACK).data["executionId"]
     fastn(DeleteWorkflow(workflow_id=SLACK))
     fastn(DeleteCustomer(customer_id=fastn.id_of("customers", "acme-corp")))
@@ -203,7 +199,6 @@ def test_run_outlives_its_workflow(fastn: Fastn) -> None:
 
 
 def test_initially_running_run_ends(fastn: Fastn) -> None:
-    """The account has one queued and one running execution at first."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (running,) = [row["id"] for row in rows if row["status"] == "running"]
 

@@ -50,7 +50,6 @@ def test_document_is_valid_openapi() -> None:
 @API.parametrize()
 @settings(max_examples=20, derandomize=True, database=None)
 def test_generated_requests_get_documented_answers(case: Any) -> None:
-    """Schemathesis finds no error of the sandbox against its own OpenAPI document."""
     answered(case)
 
 

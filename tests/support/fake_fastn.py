@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from pydantic_core import to_json
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer, UnreadableBody
+from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.operation import Operation, Request
 
 KEY = "fsk_live_canary-3f9a"
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -64,6 +66,13 @@ def reply(
     """Return an answer; `body` is JSON, or bytes as they are."""
     raw = body if isinstance(body, bytes) else b"" if body is None else to_json(body)
     return Answer(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, unreadable)
+
+
+async def error_of(sender: FastnClient, call: Operation[Any]) -> FastnError:
+    """Return the error that a call ends with."""
+    with pytest.raises(FastnError) as caught:
+        await sender.send(call)
+    return caught.value
 
 
 def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import IO
 
 import pytest
 
@@ -70,8 +71,10 @@ class Person:
 
 
 @contextmanager
-def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Generator[Person]:
-    """A person at a new terminal on which `python PROGRAM...` runs."""
+def sitting(
+    program: Sequence[str], env: Mapping[str, str] | None = None, stdout: IO[bytes] | None = None
+) -> Generator[Person]:
+    """A person at a new terminal on which `python PROGRAM...` runs, with its stdout there or in a file."""
     # Without site, which would measure coverage.
     command = [sys.executable, "-S", "-c", _BEGIN, sys.executable, *program]
     if program[:2] == ["-m", "fastn_mcp"] and "PYTHONPATH" not in (env or {}) and can_fork():  # it counts at a start
@@ -81,7 +84,7 @@ def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Gen
     process = subprocess.Popen(
         command,
         stdin=theirs,
-        stdout=theirs,
+        stdout=stdout or theirs,
         stderr=theirs,
         start_new_session=True,
         env={**quiet, "TERM": "xterm", "COLUMNS": "200", **(env or {})},

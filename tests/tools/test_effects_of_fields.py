@@ -213,7 +213,6 @@ def test_every_field_of_every_writing_tool_has_a_row() -> None:
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 def test_effect_of_a_field_is_that_of_its_row(operation: AnyOperation) -> None:
-    """In each state of the target. Arguments alone give no more than the effect in some state."""
     table = TABLES[operation.tool_name()]
     for field, value, effects, why in table.rows:
         arguments = {**table.needed, field: value}
@@ -241,15 +240,10 @@ UNDOCUMENTED = (
 )  # fmt: skip
 
 
-def test_forty_undocumented_names_are_tried() -> None:
-    """None of them is on the list of harmless ones."""
-    assert len(set(UNDOCUMENTED)) == 40
-    assert not HARMLESS_EXTRA & {*UNDOCUMENTED}
-
-
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("read-only", "auto")])
 def test_undocumented_field_needs_approval_in_the_best_case(operation: AnyOperation, mode: Any) -> None:
+    assert not HARMLESS_EXTRA & {*UNDOCUMENTED}
     table = TABLES[operation.tool_name()]
     for name in UNDOCUMENTED:
         for extra in each({name: True}, {name: None}, {name: ""}, {name.upper(): []}, {"tags": [], f"{name}_": {}}):

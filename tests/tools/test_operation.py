@@ -34,7 +34,6 @@ CANARY = "canary-3f9a\n-hunter2"
 
 @pytest.mark.parametrize("missing", ["route", "effect", "evidence"])
 def test_operation_without_a_required_attribute_cannot_be_defined(missing: str) -> None:
-    """Every operation declares an effect, a route and evidence."""
     facts: dict[str, object] = {"route": GET("/x"), "effect": Effect.READ, "evidence": INFERRED("a test")}
     annotations = {"route": ClassVar[Route], "effect": ClassVar[Effect], "evidence": ClassVar[ShapeEvidence]}
     body = {name: value for name, value in facts.items() if name != missing}
@@ -43,7 +42,6 @@ def test_operation_without_a_required_attribute_cannot_be_defined(missing: str) 
 
 
 def test_path_parameter_must_be_an_argument() -> None:
-    """A mistake in a template fails at import, not in a call."""
     with pytest.raises(TypeError, match=r"^Misnamed: its path names \['nobody'\], which are not fields$"):
 
         class Misnamed(Operation[FastnObject]):  # pyright: ignore[reportUnusedClass]
@@ -71,7 +69,6 @@ def test_operation_has_exactly_these_class_attributes() -> None:
 
 
 def test_result_type_comes_from_the_declaration() -> None:
-    """`await client.send(call)` is typed by the class."""
     assert GetCustomer.returns is Customer
     assert UpdateCustomer.returns is Customer
     assert ListCustomers.returns is Listed[Customer]
@@ -79,8 +76,6 @@ def test_result_type_comes_from_the_declaration() -> None:
 
 
 def test_names_come_from_the_class_and_its_route() -> None:
-    """The tool's name, its title and its toolset."""
-
     class ReadApiKeyOfHer(Operation[FastnObject]):
         route = DELETE("/x")
         effect = Effect.DESTROY
@@ -94,7 +89,6 @@ def test_names_come_from_the_class_and_its_route() -> None:
 
 
 def test_evidence_has_a_kind_and_a_source() -> None:
-    """Inferred, documented, or observed on a day at a host."""
     assert str(INFERRED("x")) == "inferred"
     assert DOCUMENTED("a page") == ShapeEvidence("documented", "a page")
     assert OBSERVED("2026-07-01", "live.fastn.ai").source == "2026-07-01 live.fastn.ai"
@@ -107,7 +101,6 @@ def test_effects_are_ordered_by_severity() -> None:
 
 
 def test_call_is_immutable() -> None:
-    """The approved call is the one that is sent."""
     call = GetCustomer(customer_id="c1")
     with pytest.raises(ValidationError, match="frozen"):
         call.customer_id = "c2"
@@ -119,7 +112,6 @@ def test_target_is_the_id_in_the_path() -> None:
 
 
 def test_shown_arguments_have_redacted_secrets() -> None:
-    """No approval request, log or trace holds a secret."""
     secret = CreateSecret(name="TOKEN", value=CANARY)
     credentials = CreateConnection(connector_id="hubspot", credentials={"token": CANARY})
     assert secret.shown() == {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
@@ -155,7 +147,6 @@ def test_validation_error_omits_the_value(operation: type[Operation[Any]], argum
 
 
 def test_account_route_replaces_the_operations_own() -> None:
-    """Paths are unverified, so they are settings."""
     other = Route("POST", "/api/v1/workflows/{workflow_id}/execute")
     call = RunWorkflow(workflow_id="wf:1", input={"a": 1})
     request = call.request(other)
@@ -165,7 +156,6 @@ def test_account_route_replaces_the_operations_own() -> None:
 
 
 def test_account_route_can_move_arguments_to_the_query() -> None:
-    """The method decides whether arguments are a query or a body."""
     call = UpdateCustomer(customer_id="c", name="Acme")
     assert call.request(GET("/c/{customer_id}")) == Request("GET", "/c/c", query={"name": "Acme"})
     assert call.request(POST("/c")) == Request("POST", "/c", body={"customerId": "c", "name": "Acme"})
@@ -177,7 +167,6 @@ def test_account_route_with_an_unknown_parameter_is_refused() -> None:
 
 
 def test_filled_path_that_does_not_match_its_template_is_refused() -> None:
-    """The final path is checked against the template."""
     with pytest.raises(RefusedValue, match="the filled path does not match its template"):
         _Stricter("GET", "/c/{a}").fill({"a": "x"})
 

@@ -70,7 +70,6 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
     name: str, arguments: dict[str, Any], message: str
 ) -> None:
-    """The field, the reason, the nearest known name."""
     assert refusal(name, arguments).startswith(message)
 
 
@@ -98,7 +97,6 @@ def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
 
 @given(arguments=st.dictionaries(st.text(max_size=80), st.text() | st.integers() | st.none(), max_size=4))
 def test_any_request_gets_a_json_response(arguments: dict[str, Any]) -> None:
-    """A reply to every request, whatever it holds."""
     with pytest.raises(NotSent) as caught:  # the name is not text
         parse(OPERATIONS, "create_customer", {**arguments, "name": 7})
     assert len(to_json(caught.value.data())) < 3_000

@@ -1,11 +1,13 @@
 """Exceptions of single operations. Their effects are in `test_effects_of_fields.py`."""
 
+from typing import Any
+
 import pytest
 from pydantic import JsonValue
 
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
-from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.operation import Operation, RefusedValue
 from fastn_mcp.tools.workflows import RunWorkflow
 
 
@@ -68,11 +70,6 @@ def test_connections_name_their_customer_as_fastn_does() -> None:
     assert body == {"connectorId": "hubspot", "endOrgId": "acme"}
 
 
-def test_extra_is_merged_into_the_body() -> None:
-    call = CreateCustomer(name="Acme", extra={"tier": {"level": 3}})
-    assert call.request().body == {"name": "Acme", "tier": {"level": 3}}
-
-
 @pytest.mark.parametrize("taken", ["name", "adminEmail", "externalRef", "customerId", "extra"])
 def test_extra_cannot_override_a_named_argument(taken: str) -> None:
     """The argument that a person was shown is the one that is sent."""
@@ -80,17 +77,16 @@ def test_extra_cannot_override_a_named_argument(taken: str) -> None:
         UpdateCustomer(customer_id="c", name="Acme", extra={taken: "Evil"}).request()
 
 
-def test_null_in_extra_clears_a_field() -> None:
-    """An omitted argument cannot express that a field is to be cleared."""
-    assert UpdateCustomer(customer_id="c", extra={"plan": None}).request().body == {"plan": None}
-
-
-def test_null_in_extra_does_not_override_a_named_argument() -> None:
-    call = UpdateCustomer(customer_id="c", plan="Free", extra={"plan": None})
-    assert call.request().body == {"plan": "Free"}
-
-
-def test_null_argument_counts_as_omitted() -> None:
-    """Models send null for arguments that they omit."""
-    call = UpdateCustomer(customer_id="c", name="Acme", plan=None)
-    assert call.request().body == {"name": "Acme"}
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        (CreateCustomer(name="Acme", extra={"tier": {"level": 3}}), {"name": "Acme", "tier": {"level": 3}}),
+        (UpdateCustomer(customer_id="c", extra={"plan": None}), {"plan": None}),
+        (UpdateCustomer(customer_id="c", plan="Free", extra={"plan": None}), {"plan": "Free"}),
+        (UpdateCustomer(customer_id="c", name="Acme", plan=None), {"name": "Acme"}),
+    ],
+    ids=["merged", "null clears", "named argument wins", "null argument is omitted"],
+)
+def test_extra_is_merged_into_the_body(call: Operation[Any], body: JsonValue) -> None:
+    """Models send null for arguments that they omit, so only `extra` can express that a field is to be cleared."""
+    assert call.request().body == body

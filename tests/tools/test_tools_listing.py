@@ -69,7 +69,6 @@ def walk(store: Store, limit: int) -> list[object]:
 )
 @given(count=st.integers(0, 60), limit=st.integers(1, 25))
 def test_pages_hold_every_row_once_and_in_order(kind: dict[str, bool], count: int, limit: int) -> None:
-    """Bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
     assert walk(Store(count, **kind), limit) == [f"r{number}" for number in range(count)]
 
 
@@ -119,7 +118,6 @@ FORGED = [
 
 @pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
 def test_foreign_cursor_is_refused(cursor: str) -> None:
-    """The error is the same for any content, and nothing crashes."""
     with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
         ListCustomers(cursor=cursor)
 
@@ -173,7 +171,6 @@ def test_filters_are_sent_and_applied_to_the_response() -> None:
 
 
 def test_filter_that_rows_cannot_confirm_is_reported() -> None:
-    """A row without the field is kept, and the model is informed."""
     page = ListConnections(customer_id="acme", connector_id="hubspot", status="FAILED").result(
         [{"id": "1", "endOrgId": "acme", "status": "failed"}, {"id": "2", "connectorId": "x"}]
     )
@@ -201,7 +198,6 @@ def test_number_matches_its_text() -> None:
     ],
 )
 def test_times_are_compared_in_utc(since: str | None, until: str | None, found: list[str]) -> None:
-    """A zone does not move a row across a bound, and a naive time is UTC."""
     page = QueryAuditLog(since=since, until=until).result(
         [
             {"id": "early", "timestamp": "2026-06-30T23:59:59.999Z"},
