@@ -61,7 +61,6 @@ def session_of(reply: dict[str, Any]) -> str:
 async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
     opened: Callable[[str], World], policy: str, version: str, answer: str
 ) -> None:
-    """The first message passes and leaves a deletion pending; the next message is shown with it."""
     world = opened(policy)
     async with session(world, version) as call:
         pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
@@ -94,7 +93,6 @@ async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
 async def test_message_that_may_act_or_approve_needs_approval(
     opened: Callable[[str], World], policy: str, version: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    """Any message that is not certainly a first one in manual mode. An unknown session is shown as such."""
     world = opened(policy)
     async with session(world, version) as call:
         reply = await call(tool, **arguments)

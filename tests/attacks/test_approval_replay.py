@@ -196,7 +196,6 @@ each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 async def test_approval_sends_its_own_call_once_by_any_tool(
     channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """The same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
     world = await opened(tmp_path)
     every = [*enumerate(await calls(world))]
     for number, call in every[CHANNELS.index((channel, version)) % step :: step]:
@@ -248,7 +247,6 @@ def altered(world: World, call: Call) -> bool:
 async def test_approval_does_not_cover_another_call_or_state(
     channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Other arguments, another tool, an expired request and a changed target send nothing."""
     world = await opened(tmp_path)
     every = await calls(world)
     pairs = [*zip(every, [*every[1:], every[0]], strict=True)]
@@ -285,7 +283,6 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 async def test_approval_of_another_process_is_not_accepted(
     other: str, channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """One ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
     (tmp_path / "policy.toml").write_text(RULES)
     (tmp_path / "policy.toml").chmod(0o600)
     settings: dict[str, Any] = {

@@ -131,7 +131,6 @@ def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path
 
 
 def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: AuditFile) -> None:
-    """`audit.jsonl.2.gz`, `audit.jsonl.1` and `audit.jsonl`, whether or not the server is running."""
     record_entries(path, 3)
     path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
@@ -158,7 +157,6 @@ def test_removed_rotated_file_is_detected(path: Path, number: int) -> None:
 
 
 def test_log_is_verifiable_after_deletion_by_retention(path: Path) -> None:
-    """The ledger knows the newest deleted entry; one more missing file is detected."""
     keeping = Keeping(max_bytes=1_000, files=2)
     record_entries(path, 12, keeping)
     left = sorted(path.parent.glob("audit.0*.jsonl"))
@@ -172,7 +170,6 @@ def test_log_is_verifiable_after_deletion_by_retention(path: Path) -> None:
 
 
 def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
-    """An unchecked log is not silently reported as intact."""
     record_entries(path, 2)
     for file in path.parent.glob("ledger.sqlite*"):
         file.write_bytes(b"no database at all, and longer than its header is" * 10)

@@ -101,7 +101,6 @@ async def until_sent(upstream: Upstream) -> None:
 @pytest.mark.parametrize("milliseconds", [0, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("era", ERAS)
 async def test_cancelled_call_needs_approval_to_be_repeated(era: str, milliseconds: int, hanging: Upstream) -> None:
-    """The client cancels a call in progress, and makes the same one at once."""
     async with Client(stdio(environment(hanging)), mode=ERAS[era]) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "create_customer", CREATE)
@@ -117,7 +116,6 @@ async def test_cancelled_call_needs_approval_to_be_repeated(era: str, millisecon
 async def test_call_of_an_ended_process_needs_approval_to_be_repeated(
     number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
-    """The process ends while it waits for the response, and the client starts another."""
     env = environment(hanging)
     messages = [*introducing(version), calling(version)]
     with subprocess.Popen(  # noqa: ASYNC220 - it is to be killed by a signal
@@ -143,7 +141,6 @@ async def check_repetition_names_the_change(client: Client, upstream: Upstream) 
 
 @each_version
 async def test_response_lost_by_a_closed_connection_needs_approval(version: str, fastn: Upstream) -> None:
-    """Fastn has answered and the journal knows, but the HTTP client leaves without reading the response."""
     fastn.reset()
     env, port, message = environment(fastn), free_port(), json.dumps(calling(version))
     modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version in META.values() else ""
@@ -162,7 +159,6 @@ async def test_response_lost_by_a_closed_connection_needs_approval(version: str,
 
 @each_version
 async def test_call_that_timed_out_in_the_http_client_needs_approval(version: str, hanging: Upstream) -> None:
-    """The HTTP client's own timeout ends the request while Fastn works on it, and the client calls again."""
     env, port, message = environment(hanging), free_port(), json.dumps(calling(version))
     headers = {
         "Authorization": f"Bearer {HTTP_TOKEN}",
@@ -185,7 +181,6 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
 @each_version
 async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, fastn: Upstream) -> None:
-    """The client cancels while the response is being sent, or closes its pipes without reading it."""
     fastn.reset()
     env = environment(fastn)
     messages = introducing(version)
@@ -216,7 +211,6 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
 
 @each_version
 async def test_call_with_a_received_response_is_repeated_without_approval(version: str, fastn: Upstream) -> None:
-    """The repetition is deliberate, at once, in sequence and from a later client."""
     fastn.reset()
     env, port = environment(fastn), free_port()
     with running("--http", f"127.0.0.1:{port}", "--mode", "auto", port=port, env=env):
@@ -244,7 +238,6 @@ def can_trace() -> bool:
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
 @pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
 async def test_intent_is_on_disk_before_the_request_is_sent(is_approved: bool, fastn: Upstream, tmp_path: Path) -> None:
-    """The use of the approval in the ledger, then the audit log, then the request, by the system calls."""
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
     fastn.reset()

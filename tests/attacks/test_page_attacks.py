@@ -159,7 +159,6 @@ async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) 
 
 
 async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Path) -> None:
-    """Whatever other programs send or withhold, the person's key still opens the page."""
     async with Client(started(home), mode="2026-07-28") as client:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)

@@ -19,7 +19,6 @@ LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key
 
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_protecting_pattern_matches_look_alike_names(name: str) -> None:
-    """Blanks around it, invisible letters, another case or width."""
     for pattern in ("PAY_KEY", "pay_*"):
         assert Glob(pattern)(name, exact=False)
         assert Choice((Glob(pattern),))([name, "other"], exact=False)
@@ -27,14 +26,12 @@ def test_protecting_pattern_matches_look_alike_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_allowing_pattern_matches_exactly(name: str) -> None:
-    """Rules that allow, and the conditions of a plan."""
     assert Glob("PAY_KEY")("PAY_KEY", exact=True)
     assert not Glob("PAY_KEY")(name, exact=True)
     assert not Choice((Glob("PAY_*"), Glob("other")))([name, "other"], exact=True) or name.startswith("PAY_")
 
 
 def test_line_end_does_not_widen_an_allowing_pattern() -> None:
-    """A pattern matches the whole text."""
     assert not Glob("live")("live\n", exact=True)
     assert not Glob("live")("LIVE", exact=True)
 
@@ -63,7 +60,6 @@ def test_policy_and_plan_files_must_be_regular_files(tmp_path: Path, kind: str, 
 
 
 def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
-    """Also through a link."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     (tmp_path / "link").symlink_to(path)
@@ -78,7 +74,6 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 async def test_protected_customer_is_not_reached_by_another_identifier(
     tmp_path: Path, version: str, named: dict[str, str]
 ) -> None:
-    """Only Fastn knows the customer of a reference or an installation."""
     file = tmp_path / "policy.toml"
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
     file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')

@@ -51,7 +51,7 @@ def declining(_: ElicitRequestFormParams) -> ElicitResult:
 
 
 @each_server
-async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_question(
+async def test_typed_credentials_are_not_sent_to_a_changed_address(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     async with agent(upstream, tmp_path, version, transport) as call:
@@ -73,7 +73,7 @@ async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_que
 
 
 @each_version
-async def test_connector_that_an_open_request_names_is_changed_with_an_approval_only(
+async def test_changing_the_connector_of_an_open_request_needs_approval(
     version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     person = Person(declining)
@@ -97,7 +97,7 @@ async def test_connector_that_an_open_request_names_is_changed_with_an_approval_
 
 
 @each_server
-async def test_rule_on_the_environment_holds_for_the_servers_setting(
+async def test_environment_rule_applies_to_the_servers_setting(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     rule = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -109,7 +109,7 @@ async def test_rule_on_the_environment_holds_for_the_servers_setting(
 
 
 @each_version
-async def test_protected_customer_of_the_servers_setting_is_protected(
+async def test_protection_applies_to_the_servers_customer_setting(
     version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
@@ -127,7 +127,7 @@ async def test_protected_customer_of_the_servers_setting_is_protected(
 
 
 @each_version
-async def test_setting_that_contradicts_an_argument_is_said_and_nothing_sent(
+async def test_argument_that_contradicts_a_setting_is_refused(
     version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
@@ -174,7 +174,7 @@ def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any
 
 @each_version
 @pytest.mark.parametrize("by", ["name", "slug", "id"])
-async def test_what_is_a_protected_customers_is_refused(
+async def test_calls_on_a_protected_customer_are_refused(
     by: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     globex = id_of(upstream, "customers", "globex-exports")
@@ -188,7 +188,7 @@ async def test_what_is_a_protected_customers_is_refused(
 
 
 @each_server
-async def test_what_is_another_customers_is_not_refused(
+async def test_calls_on_another_customer_can_be_approved(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     katana, policy = id_of(upstream, "customers", "katana-customer"), '[[protect]]\ncustomer = "Globex*"\n'
@@ -204,7 +204,7 @@ async def test_what_is_another_customers_is_not_refused(
 
 
 @each_server
-async def test_request_to_delete_a_renamed_customer_says_what_it_was_called(
+async def test_deletion_request_shows_the_previous_name(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     customer, person = id_of(upstream, "customers", "globex-exports"), Person(declining)
@@ -245,7 +245,7 @@ PAIRS = [
 
 @each_version
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.kind)
-async def test_two_records_of_one_name_are_told_apart(pair: Pair, version: str, tmp_path: Path) -> None:
+async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, version: str, tmp_path: Path) -> None:
     world = World(tmp_path)
     state, is_key = world.sandbox.state, pair.kind == "api_key"
     collection, tool = ("apiKeys", "revoke_api_key") if is_key else (f"{pair.kind}s", f"delete_{pair.kind}")
@@ -268,7 +268,7 @@ async def test_two_records_of_one_name_are_told_apart(pair: Pair, version: str, 
 
 
 @each_server
-async def test_undocumented_fields_name_no_other_app_in_the_request_or_the_audit_log(
+async def test_undocumented_fields_do_not_change_the_shown_connector(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     gamma = id_of(upstream, "connectors", "gamma")
@@ -282,7 +282,7 @@ async def test_undocumented_fields_name_no_other_app_in_the_request_or_the_audit
 
 
 @each_version
-async def test_record_that_cannot_be_read_is_said_and_nothing_sent(
+async def test_unreadable_record_is_reported_and_nothing_is_sent(
     version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     gamma, policy = id_of(upstream, "connectors", "gamma"), '[[protect]]\nconnector = "Stripe"\n'
@@ -303,7 +303,7 @@ async def test_record_that_cannot_be_read_is_said_and_nothing_sent(
 
 
 @each_version
-async def test_request_says_that_a_connector_has_no_domain(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_request_shows_that_a_connector_has_no_domain(version: str, upstream: Upstream, tmp_path: Path) -> None:
     async with agent(upstream, tmp_path, version) as call:
         connector = (await call("create_connector", **{**LEDGERLY, "domain": None}))["data"]["id"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"

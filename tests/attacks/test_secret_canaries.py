@@ -156,7 +156,6 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
 @pytest.mark.anyio
 @each_transport_and_era
 async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path: Path) -> None:
-    """Results, progress, log messages, completions, resources, forms, state, stderr and log hold none."""
     port, listener, person = free_port(), Listener(), Person(approving)
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
@@ -255,7 +254,6 @@ async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
 
 
 def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
-    """This includes causes, groups and messages into which a library has put the exception."""
     lines: list[str] = []
     for logger in ("asyncio", "mcp.server.runner", "fastn_mcp.guard"):
         try:

@@ -129,7 +129,6 @@ def state_of(folder: Path) -> list[str]:
 async def test_secrets_of_arguments_and_responses_are_never_shown(
     mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Results, errors, forms, audit, journal, ledger and log hold no secret, in any shape."""
     world = planted(tmp_path, HELD, Policy("manual"))
     person = Person(world)
     found: list[str] = []
@@ -175,7 +174,6 @@ SPELLED = {
 @each_version
 @pytest.mark.parametrize("spelling", SPELLED)
 async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str, tmp_path: Path) -> None:
-    """The error names the argument. Fastn, the audit log, the ledger and a person never see the key."""
     text = SPELLED[spelling]
     world = World(tmp_path, Policy("manual"))
     person = Person(world)
@@ -211,7 +209,6 @@ async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str,
 
 @each_version
 async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_path: Path) -> None:
-    """The error about an unknown name repeats that name without the key."""
     world = World(tmp_path)
     async with connected(world, mode) as client:
         answer = data(await client.call_tool("list_customers", {KEY: 1}))
@@ -227,7 +224,6 @@ async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_pat
 
 @each_version
 async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_path: Path) -> None:
-    """They are redacted even if Fastn sends them, under any name."""
     sent: dict[str, JsonValue] = {
         "value": CANARY,
         "key": CANARY,
@@ -277,7 +273,6 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(mode: str, tm
 
 @each_version
 async def test_missing_variable_is_refused_before_an_approval_request(mode: str, tmp_path: Path) -> None:
-    """Alone, in a batch and in a preview; an approval would be useless."""
     world = World(tmp_path, Policy("manual"))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
     person = Person(world)
@@ -352,7 +347,6 @@ async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_pa
 
 @each_version
 async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path) -> None:
-    """An agent that edits a row is told which field to leave out, alone and in a batch."""
     world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
     async with connected(world, mode, Person(world)) as client:
         row = data(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]

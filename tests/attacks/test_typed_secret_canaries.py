@@ -52,7 +52,6 @@ def kept(valkey: ValkeyServer) -> str:
 async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     valkey: ValkeyServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Typed into a forged form, by the first of two people, and by the second, who first types another value."""
     collector, seen = Receiver(), dict[str, str]()
     env = {
         "FASTN_LOG_LEVEL": "debug",

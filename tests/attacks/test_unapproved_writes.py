@@ -64,7 +64,6 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 @each_version
 @pytest.mark.parametrize(("tool", "arguments"), ATTACKS)
 async def test_disguised_write_needs_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
-    """In guarded mode, by a real client. The resource that a create may overwrite is shown."""
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
@@ -107,7 +106,7 @@ async def test_plain_write_needs_no_approval(world: World, version: str, tool: s
 
 @each_version
 @pytest.mark.parametrize("status", ["running", "production", "on", "active ", "Deployed", None])
-async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, status: str | None) -> None:
+async def test_workflow_of_unknown_status_counts_as_live(world: World, version: str, status: str | None) -> None:
     ids = unused(world)["workflows"]
     row = world.sandbox.state.get("workflows", ids["workflow_id"])
     assert row is not None
@@ -143,7 +142,6 @@ WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_",
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: Path) -> None:
-    """Forty names in `extra` of every create and update tool, through the guard; nothing is sent."""
     file = tmp_path / "policy.toml"
     file.write_text("[breaker]\ndeclined = 100000")
     file.chmod(0o600)

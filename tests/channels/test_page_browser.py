@@ -62,7 +62,6 @@ async def focused(tab: Page) -> str:
 
 @pytest.mark.long
 async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> None:
-    """The key is used before anything is shown, and going back does not restore it."""
     tab = await visit(chromium, desk)
     assert "enter" not in tab.url
     assert await tab.evaluate("document.cookie") == ""
@@ -70,7 +69,6 @@ async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> Non
 
 
 async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -> None:
-    """Tab reaches everything in reading order, and Enter decides."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     seen: list[str] = []
@@ -105,7 +103,6 @@ async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
 
 @pytest.mark.long
 async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: Browser) -> None:
-    """The disabled button says why; the right name approves."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("Type Globex to confirm")
@@ -140,7 +137,6 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 
 @pytest.mark.long
 async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
-    """The note is stored in the ledger and shown in the history."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").click()
@@ -173,7 +169,6 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
 
 @pytest.mark.long
 async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    """It is added below and announced, and keeps the focus and any typed text."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("Type Globex to confirm")
@@ -196,7 +191,6 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
 
 @pytest.mark.long
 async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browser) -> None:
-    """The focus moves to the heading, the history shows the outcome, and it is announced."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").first.click()
@@ -212,7 +206,6 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
 
 @pytest.mark.long
 async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: Browser) -> None:
-    """A click meant for one request does not decide another."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     # The click comes right at the change.
@@ -248,7 +241,6 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
 
 @pytest.mark.long
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
-    """Arrows move, Enter opens, the focus lands on the sentence, and no key approves by itself."""
     await desk.ask(question(), update_of_workflow(), question("grant-3"))
     tab = await visit(chromium, desk)
     links = tab.get_by_role("navigation", name="Requests that wait").get_by_role("link")
@@ -270,7 +262,6 @@ async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
 
 @pytest.mark.long
 async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    """The request that somebody works on stays open, with what was typed."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").last.click()
@@ -309,7 +300,6 @@ async def test_decision_is_above_the_fold(width: int, height: int, kind: str, de
 
 @pytest.mark.long
 async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, chromium: Browser) -> None:
-    """The address that results name lets nobody in, and leads to no other address."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     url = desk.page.url or ""
@@ -326,14 +316,13 @@ async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, ch
 
 
 @pytest.mark.long
-async def test_ended_page_says_so(desk: Desk, chromium: Browser) -> None:
+async def test_closed_page_shows_that_it_is_not_connected(desk: Desk, chromium: Browser) -> None:
     tab = await visit(chromium, desk)
     await desk.page.aclose()
     await expect(tab.get_by_text("Not connected")).to_be_visible()
 
 
 async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None:
-    """Plain forms, and the server explains a wrong name."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
@@ -352,7 +341,6 @@ async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None
 
 
 async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Browser) -> None:
-    """Another program's page in the same browser on this computer has no access."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     address = tab.url
@@ -409,7 +397,6 @@ async def everything(desk: Desk) -> None:
 
 @pytest.mark.long
 async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser) -> None:
-    """Each call with its target, arguments, changes and dependents; the words are typed once."""
     await desk.ask(batch())
     tab = await visit(chromium, desk)
     calls = tab.get_by_role("list", name="The changes, in order").locator("> li")
@@ -495,7 +482,6 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
 
 @pytest.mark.long
 async def test_page_follows_the_color_scheme(desk: Desk, chromium: Browser) -> None:
-    """It declares both schemes before the first paint."""
     grounds: list[object] = []
     for scheme in ("light", "dark"):
         tab = await visit(chromium, desk, color_scheme=scheme)

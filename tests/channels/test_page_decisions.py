@@ -41,7 +41,6 @@ def words(page: str) -> str:
 
 
 async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
-    """The approver and the time are recorded, and earlier declines no longer count."""
     await desk.ask(question())
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
@@ -58,7 +57,6 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
-    """In a password field; without it nothing is approved, and what was typed is not sent back."""
     asked = question(tool="create_secret", expected=None, preview=with_typed({"call": "create_secret"}, VALUE))
     await desk.ask(asked)
     page = await visitor.look()
@@ -112,7 +110,6 @@ async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: 
 
 
 async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
-    """The note is recorded as written, and the decline is counted."""
     await desk.ask(question())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
@@ -140,7 +137,6 @@ async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Visitor) -> None:
-    """500 characters of any kind. The text stays in the form to be shortened."""
     await desk.ask(question())
     note = "ü" * (LONGEST_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
@@ -153,7 +149,6 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
 
 @pytest.mark.parametrize("typed", ["", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"])
 async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visitor) -> None:
-    """Compared exactly, on the server and not in the browser."""
     await desk.ask(question(expected="Globex"))
     before = await desk.snapshot()
     answer = await visitor.decide("approve", "grant-1", name=typed)
@@ -166,7 +161,6 @@ async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visi
 
 
 async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """A form without the field does not match an empty name."""
     await desk.ask(question(expected="Globex"))
     assert (await visitor.decide("approve", "grant-1")).status_code == 422
     assert (await found(desk)).state is RequestState.OPEN
@@ -185,13 +179,11 @@ async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> No
 async def test_untypable_name_is_typed_in_sanitized_form(
     expected: str, typed: str, desk: Desk, visitor: Visitor
 ) -> None:
-    """Everything can be approved, and the text to type is readable."""
     await desk.ask(question(expected=expected))
     assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
 
 
-async def test_wish_for_a_temporary_approval_is_kept_with_the_vote(desk: Desk, visitor: Visitor) -> None:
-    """It opens when the approval is used, exactly 15 minutes from then, and is revocable."""
+async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
     grant, since = await found(desk, "grant-2"), desk.clock.now().timestamp()
@@ -213,7 +205,6 @@ async def test_wish_for_a_temporary_approval_is_kept_with_the_vote(desk: Desk, v
 
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
-    """Revoking twice changes nothing the second time."""
     scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
     await desk.ledger.add_temporary(scope)
     form = await visitor.form("revoke", scope.id)
@@ -227,7 +218,6 @@ async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) ->
 async def test_temporary_approval_is_refused_if_not_allowed(
     changes: dict[str, Any], desk: Desk, visitor: Visitor
 ) -> None:
-    """The form does not show it, and a manipulated form does not get it."""
     # Created here: a request created at collection would expire ten minutes later.
     await desk.ask(update_of_workflow("grant-1", **changes))
     assert "for 15 minutes" not in await visitor.look()
@@ -283,7 +273,6 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: Desk, visitor: Visitor) -> None:
-    """It is not shown, and a form made for it decides nothing."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
     change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
@@ -322,7 +311,6 @@ class Overtaken(SqliteLedger):
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
-    """The ledger decides who was first, and the second decision leaves no trace."""
     desk = Desk(tmp_path / "page.json", ledger=Overtaken(":memory:"))
     visitor = await let_in(desk)
     await desk.ask(update_of_workflow("grant-1"))
@@ -347,7 +335,6 @@ async def test_one_of_many_concurrent_decisions_counts(desk: Desk, visitor: Visi
 
 
 async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """The page says that something failed, without internal details."""
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
     change(desk, "ALTER TABLE requests RENAME TO lost")
@@ -359,7 +346,6 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
 
 
 async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
-    """Requester, account, exact call, target, dependents, unknowns, and what cannot be undone."""
     await desk.ask(question(), update_of_workflow())
     page = words(await visitor.look())
     for part in (
@@ -377,7 +363,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     assert page.count("cus_8fQ2") == 1
 
 
-async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk, visitor: Visitor) -> None:
+async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
     """An earlier request without a name shows the principal."""
     await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
     page = words(await visitor.look())
@@ -385,8 +371,7 @@ async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk
     assert page.count("local asks") == 1
 
 
-async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor) -> None:
-    """The button and the sentence, each with a sign."""
+async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(update_of_workflow())
     page = await visitor.look()
     assert not re.search('class="[^"]*(red|lost)', page)
@@ -396,7 +381,7 @@ async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor)
     assert page.count('class="means lost"><svg') == 1
 
 
-async def test_three_requests_are_a_list_of_which_one_is_open(desk: Desk, visitor: Visitor) -> None:
+async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow())
     assert "<nav" not in await visitor.look()
     await desk.ask(question("grant-3", preview={**question().preview, "says": UPDATE.data()}))
@@ -426,7 +411,6 @@ async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: 
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
-    """Long values, deep values and unknown fields are shown completely."""
     grant = update_of_workflow()
     long = "x" * 5000 + "the end"
     more: dict[str, JsonValue] = {
@@ -461,7 +445,6 @@ async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor
 
 
 async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
-    """Newest first, with the approver and the exact call."""
     now = desk.clock.now().timestamp()
     became = {
         "burnt": (RequestState.USED, "client_form", "Approved and used"),

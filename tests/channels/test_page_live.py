@@ -23,7 +23,6 @@ async def event(lines: AsyncIterator[str]) -> list[str]:
 
 
 async def test_changes_are_announced_without_content(desk: Desk, visitor: Visitor) -> None:
-    """Each opened, decided or withdrawn request is an event with a number only."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = events.aiter_lines()
@@ -53,7 +52,6 @@ async def test_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> Non
 
 
 async def test_changing_part_is_served_alone(desk: Desk, visitor: Visitor) -> None:
-    """An open page fetches the same `<main>` that a new page shows."""
     await desk.ask(question())
     answer = await visitor.http.get(f"{visitor.room}now")
     assert answer.text.startswith("<main")

@@ -114,7 +114,6 @@ async def harmless(desk: Desk, visitor: Visitor) -> Structure:
 
 @pytest.mark.parametrize("kind", HOSTILE)
 async def test_values_cannot_add_elements(kind: str, desk: Desk, visitor: Visitor, harmless: Structure) -> None:
-    """The page has the same elements as with a harmless value and shows invisible characters."""
     await fill(desk, HOSTILE[kind])
     page = await visitor.look()
     read = structure(page)

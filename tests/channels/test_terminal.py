@@ -60,7 +60,6 @@ def test_lines_wrap_between_words(columns: int) -> None:
 
 @pytest.mark.parametrize("value", ["x" * 29 + "Approved.", "客" * 40 + "Approved.", "a b " * 20 + "Approved."])
 def test_value_cannot_start_a_line(value: str) -> None:
-    """However long a name is, its text never starts where our lines do."""
     first, *others = wrapped(f'Target: "{value}"', 40).split("\n")
     assert first.startswith("Target:")
     assert others
@@ -76,7 +75,6 @@ def test_commands_are_not_wrapped() -> None:
 
 @pytest.mark.parametrize("typed", ["y", "Y", "yes", "  y  "])
 def test_y_approves(typed: str) -> None:
-    """The whole request is shown, our line last, and y approves this one call."""
     with asked() as person:
         assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
         person.types(f"{typed}\r")
@@ -85,7 +83,6 @@ def test_y_approves(typed: str) -> None:
 
 @pytest.mark.parametrize("typed", ["n", "no", ""])
 def test_n_and_enter_decline_with_a_note(typed: str) -> None:
-    """The default is to decline, and the agent gets the note."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types(f"{typed}\r")
@@ -139,7 +136,6 @@ def test_wrong_name_is_asked_again() -> None:
 
 
 def test_untypable_name_is_typed_in_sanitized_form() -> None:
-    """A name with invisible characters can still be approved."""
     with asked(expected="Ac\u200bme") as person:
         person.sees("Enter = decline > ")
         person.types("Ac\\u{200b}me\r")
@@ -163,7 +159,6 @@ def test_n_declines_if_a_name_is_required() -> None:
 
 
 def test_input_typed_before_the_request_is_dropped() -> None:
-    """An earlier y in the terminal's buffer approves nothing."""
     with asked(ready="ready") as person:
         person.sees("ready\n")
         person.types("y\r")
@@ -182,7 +177,6 @@ def test_closed_terminal_is_no_answer() -> None:
 
 
 def test_ctrl_c_exits_at_once_without_an_answer() -> None:
-    """An interrupt approves nothing and needs no Enter."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x03")
@@ -192,7 +186,6 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 
 
 def test_request_text_is_sanitized() -> None:
-    """Cursor movements, bidirectional and invisible characters are shown escaped."""
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
     with asked(text=f"delete_customer\n{hostile}\nApprove this one call?") as person:
         shown = person.sees("Enter = decline > ")
@@ -231,7 +224,6 @@ else:
 
 @pytest.mark.parametrize("what", ["input", "messages", "session", "background"])
 def test_background_process_has_no_terminal(what: str) -> None:
-    """Redirected input or messages, another session or the background ask nobody."""
     with sitting(["-c", REDIRECTED, what, ASK, *ARGUMENTS]) as person:
         assert person.leaves() == (0, "no terminal\n")
 

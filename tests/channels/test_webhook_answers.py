@@ -67,7 +67,6 @@ async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: A
 
 
 async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> None:
-    """The ledger and the audit log name the approver; the consent is `verified`."""
     call = await deletion(world)
     question = await asked(world, call)
     reply = await world.answer(world.dana, question)
@@ -96,7 +95,6 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWor
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Unsigned, signed by another, in an approver's name, for another path, or with another body."""
     call = await deletion(world)
     question = await asked(world, call)
     good = world.dana.body(world, question, "approve")
@@ -119,7 +117,6 @@ async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
 
 
 async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld) -> None:
-    """The response is that of a bad signature, whether or not the request or approver exists."""
     call = await deletion(world)
     question = await asked(world, call)
     replies = [
@@ -190,7 +187,6 @@ async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -
 
 @pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
 async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
-    """No trimming or case folding, and it does not count as a decline."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["expected"] == "Globex Exports"
@@ -219,7 +215,6 @@ async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWo
 
 
 async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
-    """The file maps approvers to requesters, and an equal name counts too."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
     call = await run(world)
@@ -247,7 +242,6 @@ async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
 
 
 async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
-    """An approver signs what they were shown, whatever a relay changed."""
     call = await run(world)
     question = await asked(world, call)
     assert (await world.answer(world.dana, question, question="0" * 64)).status == 409
@@ -274,7 +268,6 @@ async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> No
     ids=str,
 )
 async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any]) -> None:
-    """Strict JSON, no unknown field, no type conversion."""
     call = await run(world)
     question = await asked(world, call)
     body = world.dana.body(world, question, "approve") | change
@@ -291,7 +284,6 @@ async def test_invalid_json_decides_nothing(world: WebhookWorld, body: bytes) ->
 
 
 async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld) -> None:
-    """The first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
     question = await asked(world, await run(world))
     for _ in range(500):
         await world.answer(world.stranger, question)

@@ -34,7 +34,6 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    """The preview, the text to type, the expiry and the callback."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
@@ -66,7 +65,6 @@ def test_whsec_secret_is_base64() -> None:
 
 
 async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
-    """Neither a secret of the agent nor a key of ours."""
     secret = CreateSecret.model_validate({"name": "STRIPE", "value": "hunter2-canary"})
     await asked(world, secret)
     (request,) = world.receiver.came
@@ -110,7 +108,6 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 async def test_unreachable_receiver_refuses_the_call(
     world: WebhookWorld, does: list[Any], attempts: int, said: str
 ) -> None:
-    """Nothing was sent and the refusal is audited. Redirects are not followed."""
     call = await run(world)
     world.receiver.does = list(does)
     refused = await world.call(call)
@@ -130,7 +127,6 @@ async def test_unreachable_receiver_refuses_the_call(
 
 
 async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
-    """The same request is sent again, but not with every repeat of a busy agent."""
     call = await run(world)
     first = await asked(world, call)
     for _ in range(5):
@@ -169,7 +165,6 @@ async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
-    """Calls that waited for a failed delivery do not each retry."""
     call = await run(world)
     await asked(world, call)
     world.clock.pass_(61)
@@ -193,7 +188,6 @@ async def test_elicitation_form_is_preferred(world: WebhookWorld) -> None:
 
 
 async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
-    """Whatever the client supports. Destructive calls still need the typed name."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     call = await deletion(world)
     form = FormNow(yes, world.clock)
@@ -207,7 +201,6 @@ async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
 
 
 async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
-    """A request that nobody may decide is not sent."""
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
     refused = await world.call(await deletion(world))
     assert isinstance(refused, Refused)
@@ -217,7 +210,6 @@ async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
 
 
 async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
-    """A name that looks like a link, a mention or a button stays text."""
     name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
     made = await world.call(CreateCustomer(name=name))
     assert isinstance(made, Done)

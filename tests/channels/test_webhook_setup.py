@@ -54,7 +54,6 @@ SHARED = "a secret that is long enough to be one"
     ids=range(15),
 )
 def test_invalid_approvers_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    """Two entries for one person are invalid too."""
     with pytest.raises(SettingsError) as caught:
         load_approvers(approvers_file(tmp_path, text))
     assert message in str(caught.value)
@@ -146,7 +145,6 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
 
 
 def test_secret_file_must_be_private(tmp_path: Path) -> None:
-    """A variable or an owner-only file, never a flag."""
     file = tmp_path / "config.toml"
     file.write_text(f'webhook_secret = "{SECRET}"\n')
     file.chmod(0o644)
@@ -158,7 +156,6 @@ def test_secret_file_must_be_private(tmp_path: Path) -> None:
 
 
 async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
-    """POST of JSON within 16 KB to one path, and nothing else."""
     made = WebhookWorld(tmp_path)
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = AnswerAddress("127.0.0.1", 0)
@@ -184,7 +181,6 @@ async def opened(made: WebhookWorld) -> ApprovalRequest:
 
 
 async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
-    """Two servers of one person share a ledger and an address. A port that nothing answers on is refused."""
     made = WebhookWorld(tmp_path)
     request = await opened(made)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:

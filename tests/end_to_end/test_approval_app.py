@@ -48,8 +48,7 @@ async def test_only_clients_that_show_apps_get_one(
                 await client.read_resource(URI)
 
 
-def test_no_tool_is_for_the_app_alone() -> None:
-    """The app can do nothing that the model cannot, and nothing that decides is a tool."""
+def test_app_has_no_tools_of_its_own() -> None:
     for each in ALL_TOOLS:
         meta = tool(each, shows_apps=True).meta or {}
         assert meta.get("ui") in (None, {"resourceUri": URI})

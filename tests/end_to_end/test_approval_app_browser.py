@@ -109,7 +109,6 @@ async def chat(
 async def test_request_is_shown_decided_on_the_page_and_reported(
     upstream: Upstream, tmp_path: Path, chromium: Browser, era: str
 ) -> None:
-    """The sentence, what is lost, the time that is left, the exact call; then what was decided."""
     async with chat(upstream, tmp_path, chromium, era=era) as talk:
         await talk.waits()
         app = talk.app
@@ -139,7 +138,6 @@ async def test_request_is_shown_decided_on_the_page_and_reported(
 async def test_call_that_waits_is_shown_before_it_returns(
     upstream: Upstream, tmp_path: Path, chromium: Browser
 ) -> None:
-    """The app is there when the person is needed, and says that the call went on by itself."""
     async with chat(upstream, tmp_path, chromium, "http", wait=45) as talk, anyio.create_task_group() as tasks:
         await talk.show(context={"toolInfo": {"tool": {"name": "delete_customer"}}})
         answers: list[CallToolResult] = []
@@ -158,8 +156,7 @@ async def test_call_that_waits_is_shown_before_it_returns(
         await expect(talk.app.get_by_role("status")).to_have_text("Approved, and the call was made.")
 
 
-async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Another frame of the host shows nothing in the app, and has nothing reported as decided."""
+async def test_app_ignores_messages_of_other_frames(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.waits()
         await talk.host.tab.evaluate(
@@ -179,8 +176,7 @@ async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromi
 
 
 @pytest.mark.parametrize("decision", ["declined", "expired", "unseen"])
-async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str) -> None:
-    """Declined, run out; and where the host calls no tools for the app, it says that it cannot know."""
+async def test_app_reports_declined_expired_and_unknown_requests(upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         said = talk.app.get_by_role("status")
         if decision == "unseen":
@@ -204,8 +200,7 @@ async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chrom
         assert upstream.changes() == []
 
 
-async def test_calls_that_need_nobody_show_nothing(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """The app is for requests only. It ends when its host says so."""
+async def test_app_is_hidden_for_calls_without_approval(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         await talk.host.returned(await talk.client.call_tool("create_customer", {"name": "Initech"}))
@@ -215,8 +210,7 @@ async def test_calls_that_need_nobody_show_nothing(upstream: Upstream, tmp_path:
         assert await talk.host.tab.locator("iframe").evaluate("frame => frame.offsetHeight") == 0
 
 
-async def test_without_a_page_it_says_where_to_decide(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """There may be no page, and a host may open no links or leave out what is not for the model."""
+async def test_app_names_the_place_to_decide_without_a_page(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         result = await talk.delete()
@@ -317,7 +311,6 @@ const post = (url, body) => fetch(url, { method: "POST", mode: "no-cors", creden
 
 
 async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """An app calls every tool and sends every message, past a host that forwards all, without its policy."""
     port, browser = free_port(), recording_browser(tmp_path)[0]
     env = environment(upstream) | {"BROWSER": browser, "FASTN_MODE": "manual"}
     url = f"http://127.0.0.1:{port}/mcp"

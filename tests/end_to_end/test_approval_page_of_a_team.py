@@ -66,7 +66,6 @@ def _running(folder: Path) -> Generator[Replicas]:
 async def test_request_of_one_replica_is_decided_live_at_the_other(
     replicas: Replicas,
 ) -> None:
-    """Sign in, see it appear, type the name, decide; two people for four eyes; sent once."""
     port, other = replicas.ports
     replicas.provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
     async with launched() as browser, replicas.agent(other) as agent:

@@ -79,7 +79,6 @@ async def again(request: Request, port: int) -> httpx2.Response:
 async def test_approval_and_single_use_hold_across_replicas(
     tmp_path: Path,
 ) -> None:
-    """Live and once; a used form, a used sign-in and an ended session are void at every replica."""
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), world.agent(world.one) as agent:
         await sign_in(tab, world.site)
         customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
@@ -145,7 +144,6 @@ async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_
 async def test_killed_ledger_stops_changes_until_it_is_back(
     tmp_path: Path,
 ) -> None:
-    """Reads go on and the page says so. Only the ledger is restarted, and no page reloaded."""
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(world.agent(port)) for port in (world.one, world.other)]
         customer = (await result(agents[0], "list_customers", search="Globex"))["data"][0]

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
-    """Only the browser gets a key. The approved call is repeated and sent once."""
     browser, opened = recording_browser(tmp_path)
     env = environment(upstream) | {"BROWSER": browser}
     server = stdio(env)
@@ -48,7 +47,6 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
 
 
 async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
-    """It works in a shell without the server's variables and contains no key."""
     config = tmp_path / "my config.toml"
     config.write_text(f'[profiles.acme]\nbase_url = "{upstream.url}"\napi_key_env = "ACME_KEY"\n')
     config.chmod(0o600)

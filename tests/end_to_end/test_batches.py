@@ -83,7 +83,6 @@ async def triggers(client: Client) -> list[str]:
 @pytest.mark.long
 @each_era
 async def test_batch_killed_twice_is_finished_by_a_third_process(era: str, upstream: Upstream, tmp_path: Path) -> None:
-    """Nothing is repeated or left out, unknowns are named, and nobody is asked again."""
     server = Server(upstream, tmp_path, era)
     async with server.started() as client:
         targets = (await triggers(client))[:5]
@@ -117,7 +116,6 @@ async def test_batch_killed_twice_is_finished_by_a_third_process(era: str, upstr
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 @each_era
 async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
-    """Both protocol versions, both transports; progress counts the calls."""
     person, messages = Person(approving), list[str]()
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001

@@ -33,7 +33,6 @@ async def customer(client: Client, name: str = "Globex Exports") -> dict[str, An
 async def test_answer_without_approval_sends_nothing(
     answer: ElicitResult, era: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """Only the exact name, typed into the form, deletes a customer."""
     async with connect("stdio", era, Person(answering(answer))) as client:
         target = await customer(client)
         answered = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
@@ -44,7 +43,6 @@ async def test_answer_without_approval_sends_nothing(
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_decline_is_final(era: str, connect: Connect, upstream: Upstream) -> None:
-    """An answer that a person had time to give is final, and its note reaches the agent."""
     no = ElicitResult(action="accept", content={"decision": "decline", "note": "not today"})
     async with connect("stdio", era, Person(answering(no))) as client:
         workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
@@ -56,7 +54,6 @@ async def test_decline_is_final(era: str, connect: Connect, upstream: Upstream) 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 async def test_client_without_forms_is_refused(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
-    """No argument of the agent replaces a person."""
     async with connect(transport, era) as client:
         target = await customer(client)
         for more in ({}, {"confirm": True}, {"user_approved": "yes"}):
@@ -67,7 +64,6 @@ async def test_client_without_forms_is_refused(transport: str, era: str, connect
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_approved_deletion_is_sent_once(era: str, connect: Connect, upstream: Upstream) -> None:
-    """The form shows the call and the target's name; the approval sends exactly one request."""
     person = Person(approving)
     async with connect("stdio", era, person) as client:
         target = await customer(client)
@@ -116,7 +112,6 @@ async def test_sealed_answer_is_single_use(transport: str, connect: Connect, ups
 
 @pytest.mark.long
 async def test_answer_counts_only_for_its_call(connect: Connect, upstream: Upstream) -> None:
-    """Other arguments, another tool, a forged state and a missing one send nothing."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         target, other = await customer(client), await customer(client, "Widget Inc")
         deletion = {"customer_id": target["id"]}
@@ -150,7 +145,6 @@ async def test_changed_target_is_not_deleted(connect: Connect, upstream: Upstrea
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["manual", "read-only"])
 async def test_stricter_modes_ask_or_refuse_more(mode: str, connect: Connect, upstream: Upstream) -> None:
-    """Manual asks about every change, read-only lists none."""
     person = Person(answering(ElicitResult(action="decline")))
     async with connect("stdio", "2026-07-28", person, ("--mode", mode)) as client:
         answer = body(await client.call_tool("create_customer", {"name": "Initech"}))
@@ -160,7 +154,6 @@ async def test_stricter_modes_ask_or_refuse_more(mode: str, connect: Connect, up
 
 
 async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
-    """An unlisted tool cannot be called by name."""
     flags = ("--read-only", "--toolsets", "ai", "--tools", "*_customer*")
     async with connect("stdio", "2026-07-28", None, flags) as client:
         listed = await client.list_tools()

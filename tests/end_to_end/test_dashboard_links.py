@@ -44,7 +44,6 @@ async def answer_of(world: World, version: str, tool: str, arguments: dict[str, 
 async def test_answer_that_names_the_dashboard_links_its_page(
     tmp_path: Path, version: str, tool: str, arguments: dict[str, Any], page: str
 ) -> None:
-    """Results, previews and errors. Nothing is linked without the setting."""
     for url, linked in ((AT, AT + page), (None, None)):
         world = World(tmp_path, Policy("auto"), dashboard_url=url)
         world.sandbox.faults.add(Status(status=500, path="/api/v1/ai/chat", times=None))

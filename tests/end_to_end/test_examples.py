@@ -96,7 +96,6 @@ def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstrea
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) -> None:
-    """Declined is an answer that the model reads, not a failure of the run."""
     with running_example(name, upstream) as example:
         example.user.sees(_LOOK_AGAIN)
         with example.question() as person:

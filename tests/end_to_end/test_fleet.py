@@ -67,8 +67,7 @@ async def killing(fleet: Fleet, until: float) -> None:
         replica.start()
 
 
-async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
-    """No approval is used twice or lost, no response crosses tenants, and every call has an exact outcome."""
+async def test_fleet_loses_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killing, fleet))
@@ -82,7 +81,6 @@ async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet:
 
 
 async def test_fifty_repeats_over_three_replicas_send_one_request(fleet: Fleet, tmp_path: Path) -> None:
-    """An approval is single-use across replicas."""
     person, runs, results = desk(fleet, tmp_path), await workflow(fleet), list[dict[str, Any]]()
     body = request("run_workflow", {"workflow_id": runs, "input": {"of": "fifty"}}, _meta=NO_FORMS)
     token = fleet.token("acme", "fifty")

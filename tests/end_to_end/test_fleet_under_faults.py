@@ -129,10 +129,9 @@ def lost(fleet: Fleet, collector: CollectorProcess, summary: Counter[str]) -> li
     return found
 
 
-async def test_nothing_is_lost_while_everything_is_killed_in_turn(
+async def test_fleet_loses_nothing_while_its_parts_are_killed(
     fleet: Fleet, ledger: KilledValkey, collector: CollectorProcess, tmp_path: Path
 ) -> None:
-    """No approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     replicas = itertools.cycle(fleet.replicas)

@@ -107,7 +107,6 @@ def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], ki
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 async def test_sdk_client_works_in_both_protocol_versions(era: str, served: str) -> None:
-    """MCP: tools are listed and called."""
     async with Client(over_http(f"{served}/mcp"), mode=ERAS[era]) as client:
         assert len((await client.list_tools()).tools) == len(ALL_TOOLS)
         result = await client.call_tool("get_quotas", {})
@@ -173,7 +172,6 @@ HOSTILE: dict[str, str | bytes] = {
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
-    """Every request gets a response without an internal error or any of its values, and the server goes on."""
     sent = HOSTILE[what]
     meta = f'"_meta":{json.dumps(META)},' if era == MODERN else ""
     body = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
@@ -221,7 +219,6 @@ def test_headers_must_match_the_body(served: str) -> None:
     ids=["many lines", "a long line", "an address", "a chunk's extension", "after the body"],
 )
 def test_endless_head_closes_the_connection(begun: bytes, endless: bytes, served: str) -> None:
-    """Everything without a declared length is limited."""
     taken = 0
     with socket.create_connection(("127.0.0.1", int(served.rpartition(":")[2])), timeout=10) as client:
         client.sendall(begun)
@@ -245,7 +242,6 @@ def test_large_head_is_accepted(size: int, served: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:
-    """On a signal the process exits with 0 within ten seconds, despite incomplete requests."""
     port = free_port()
     with started("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
         head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n"

@@ -56,7 +56,6 @@ def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str
 
 
 async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:
-    """Results, previews and errors of the whole catalogue. No field is declared that answers never have."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         answers = Answers(client, (await client.list_tools()).tools)
         for operation in CATALOG:

@@ -30,10 +30,9 @@ async def served(env: dict[str, str], folder: Path, era: str, person: Person) ->
 
 
 @pytest.mark.parametrize(("era", "action"), [*zip(ERAS, ["accept", "decline"], strict=True)])
-async def test_person_whom_the_client_leads_to_the_page_decides_there(
+async def test_person_decides_on_the_page_that_the_client_opens(
     upstream: Upstream, tmp_path: Path, era: str, action: str
 ) -> None:
-    """One call; whether the client says that they went there makes no difference."""
     env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "45"}
 
     async def decide() -> str:
@@ -55,7 +54,6 @@ async def test_person_whom_the_client_leads_to_the_page_decides_there(
 
 @each_era
 async def test_answer_to_the_link_approves_nothing(upstream: Upstream, tmp_path: Path, era: str) -> None:
-    """However quick it is, and however often the call is repeated."""
     env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "1"}
 
     async def accept() -> str:
@@ -72,8 +70,7 @@ async def test_answer_to_the_link_approves_nothing(upstream: Upstream, tmp_path:
 
 
 @each_era
-async def test_page_that_is_in_the_browser_is_not_opened_again(upstream: Upstream, tmp_path: Path, era: str) -> None:
-    """On this computer the server opens it, and the call goes on without an answer of the client."""
+async def test_page_in_the_browser_is_not_opened_again(upstream: Upstream, tmp_path: Path, era: str) -> None:
     browser, opened = recording_browser(tmp_path)
     person = Person(approving)
     async with served(environment(upstream) | {"BROWSER": browser}, tmp_path, era, person) as client:

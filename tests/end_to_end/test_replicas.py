@@ -91,7 +91,6 @@ async def test_form_of_one_server_is_answered_at_another_once(fleet: Fleet, upst
 
 
 async def test_fifty_repeats_over_two_servers_send_one_request(fleet: Fleet, upstream: Upstream) -> None:
-    """A person approves at a terminal with the same ledger setting."""
     async with (
         Client(over_http(fleet.urls[0]), mode=MODERN) as one,
         Client(over_http(fleet.urls[1]), mode="legacy") as two,

@@ -45,7 +45,6 @@ def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
 
 
 def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
-    """4, even if another call was refused and another waits."""
     fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
     script = tmp_path / "script.jsonl"
     delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
@@ -77,7 +76,6 @@ def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path
 
 
 def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_path: Path) -> None:
-    """Nothing was changed, and everything is left."""
     fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
     script = tmp_path / "script.jsonl"
     script.write_text('{"tool": "list_customers"}\n' + created("Hooli"))
@@ -94,7 +92,6 @@ def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_p
 @pytest.mark.long
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
 def test_stdio_server_writes_its_report_on_exit(upstream: Upstream, tmp_path: Path, ending: str) -> None:
-    """Answered calls are done, calls in flight unknown; on SIGTERM and when the client disconnects."""
     env = environment(upstream) | {"FASTN_REPORT": str(tmp_path / "r.json")}
     with start(env=env) as server:
         assert server.stdin is not None

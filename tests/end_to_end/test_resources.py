@@ -74,7 +74,6 @@ async def test_direct_resources_are_listed_and_read(era: str, transport: str, co
 
 
 async def test_ids_with_colons_are_completed_and_read(era: str, transport: str, connect: Connect) -> None:
-    """Connection ids contain colons, which clients send plain or percent-encoded."""
     template = "fastn://connections/{connection_id}"
     async with connect(transport, era) as client:
         wanted = next(value for value in await proposed(client, template, "") if ":" in value)

@@ -24,7 +24,6 @@ def line(id_: int | None, method: str, params: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
 def test_write_in_flight_is_recorded_as_unknown_on_exit(upstream: Upstream, ending: str) -> None:
-    """Within ten seconds, with exit code 0, and the audit log names what may have happened."""
     fault = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
     httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
     env = {**os.environ, **environment(upstream)}

@@ -236,7 +236,6 @@ NOT_SENT = {
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", NOT_SENT)
 def test_invalid_argument_is_named_without_its_value(what: str, era: str, servers: dict[str, Server]) -> None:
-    """The field, the reason, the nearest known name, and that nothing was sent."""
     sent, named = NOT_SENT[what]
     meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
     answer = servers[era].asked(sent.replace("META", meta).encode())
@@ -251,7 +250,6 @@ def test_invalid_argument_is_named_without_its_value(what: str, era: str, server
 
 @pytest.mark.parametrize("era", ERAS)
 def test_unknown_tool_names_the_nearest(era: str, servers: dict[str, Server]) -> None:
-    """MCP: -32602. The nearest name."""
     meta = {"_meta": META} if era == "2026-07-28" else {}
     error = servers[era].asked(message(7, "tools/call", name="delete_custmer", arguments={}, **meta))["error"]
     assert (error["code"], "delete_customer" in error["message"]) == (-32602, True)
@@ -284,7 +282,6 @@ def test_first_message_selects_the_protocol_version(era: str, servers: dict[str,
 
 
 def test_last_line_needs_no_line_break(isolated: dict[str, str]) -> None:
-    """A request that ends with the input is a request."""
     done = subprocess.run(
         [sys.executable, "-m", "fastn_mcp", "--sandbox"],
         input=b"\n".join((HELLO, READY, call(1))),
@@ -344,7 +341,6 @@ def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) ->
 
 @pytest.mark.long
 def test_hanging_calls_and_readers_do_not_keep_the_process(upstream: Upstream, isolated: dict[str, str]) -> None:
-    """Five seconds after the end of the input, a hanging call is answered with an error, also if it reports."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server, started("--sandbox", env=isolated) as unread:
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(30)))
@@ -375,7 +371,6 @@ def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in flight"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
-    """SIGTERM and SIGINT, within seconds, without a traceback."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream), stderr=subprocess.PIPE) as server:
         if busy:
@@ -388,7 +383,6 @@ def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstr
 
 
 def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Waiting for input does not keep the process."""
     answers = tmp_path / "answers"
     with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
         Server(process).send(HELLO)
@@ -449,7 +443,6 @@ def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None
 
 
 def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
-    """The server waits for a full pipe, even after the end of the input."""
     count = 40
     with started("--sandbox", env=isolated) as process:
         assert process.stdin is not None
@@ -497,7 +490,6 @@ anyio.run(stdio.serve, lambda _: Server("fastn-mcp", on_call_tool=call_tool, on_
 
 
 def test_library_output_does_not_corrupt_the_protocol(isolated: dict[str, str]) -> None:
-    """It goes to stderr, and a library that reads stdin gets none of the client's input."""
     with serving(isolated, program=("-c", _NOISY), stderr=subprocess.PIPE) as server:
         answer = server.asked(call(1))
         assert answer["result"]["content"][0]["text"] == "''"

@@ -187,7 +187,6 @@ def team(running_team: Team) -> Team:
 
 
 async def test_interleaved_tenants_stay_separate(team: Team) -> None:
-    """200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
     marks = {"acme": "Only At Acme", "globex": "Only At Globex"}
     tokens = {tenant: team.token(tenant) for tenant in marks}
     seen: dict[str, list[str]] = {tenant: [] for tenant in marks}
@@ -255,7 +254,6 @@ async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> No
 
 
 async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
-    """4 slots and a queue of 40, of this tenant only."""
     await team.acme.goes_wrong(kind="hang", method="GET", path="/api/v1/billing*", times=None)
     refused: list[dict[str, Any]] = []
     enough = anyio.Event()
@@ -342,7 +340,6 @@ def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
 
 
 async def test_form_approval_is_single_use(team: Team) -> None:
-    """Forms and approvals of a tenant, over stateless HTTP."""
     person = Person(approving)
     async with team.client(team.token("globex"), person=person) as client:
         found = body(await client.call_tool("list_customers", {"search": "Globex"}))["data"]
@@ -355,7 +352,6 @@ async def test_form_approval_is_single_use(team: Team) -> None:
 
 
 def test_probes_contain_no_secret(team: Team) -> None:
-    """Alive and ready; ledger and issuer are only named."""
     at = team.url.removesuffix("/mcp")
     assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
     assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
@@ -363,7 +359,6 @@ def test_probes_contain_no_secret(team: Team) -> None:
 
 @pytest.mark.long
 async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> None:
-    """It reports not ready, finishes what it can and audits the rest as unknown."""
     with a_team(tmp_path) as team:
         await team.acme.goes_wrong(kind="hang", method="POST", path="*", moment="after")
 

@@ -60,7 +60,6 @@ def test_commands_of_the_page_exist() -> None:
 
 
 def test_compose_file_mounts_what_init_team_makes(tmp_path: Path) -> None:
-    """Compose and the command agree on every file and variable."""
     made = subprocess.run([sys.executable, "-m", "fastn_mcp", "init-team", str(tmp_path / "deploy")], check=False)
     assert made.returncode == 0
     load_team(tmp_path / "deploy" / "team.toml")
@@ -146,7 +145,6 @@ def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="the lines are for a POSIX shell")
 async def test_page_leads_to_a_call_and_an_approval(tmp_path: Path) -> None:
-    """Doctor finds nothing, a signed-in agent reads, another person approves, and the change is made once."""
     with followed(tmp_path) as (provider, site, said):
         rows = [line.split("\t") for line in said.splitlines() if line.count("\t") == 2]
         assert {row[1] for row in rows[1:]} == {"ok", "skipped"}, said

@@ -60,7 +60,6 @@ async def answer_while(
 async def test_secret_typed_on_the_page_reaches_fastn_only(
     upstream: Upstream, tmp_path: Path, era: str, tool: str
 ) -> None:
-    """State folder, log, results, journal and the page itself were searched; the client's form is not asked."""
     browser, opened = recording_browser(tmp_path)
     more = {"BROWSER": browser, "FASTN_APPROVAL_WAIT_SECONDS": "45", "FASTN_STATE_DIR": str(tmp_path / "state")}
 

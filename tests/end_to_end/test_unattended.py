@@ -75,7 +75,6 @@ def together(*targets: str) -> dict[str, Any]:
 
 @each_era
 async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
-    """Other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
     first, second, third, *_ = await customers(upstream, run)
     run.sign([first, second])
     person = Person(approving)

@@ -73,7 +73,7 @@ async def test_call_goes_on_once_it_is_approved_at_the_terminal(
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_call_that_is_cancelled_or_left_ends_and_its_request_stays(
+async def test_request_of_a_cancelled_call_can_be_approved(
     upstream: Upstream, tmp_path: Path, transport: str
 ) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}
@@ -88,7 +88,7 @@ async def test_call_that_is_cancelled_or_left_ends_and_its_request_stays(
     assert len(upstream.changes()) == 1
 
 
-async def test_call_that_nobody_decides_about_says_where_until_when_and_not_to_poll(
+async def test_undecided_call_returns_the_next_step(
     upstream: Upstream, tmp_path: Path
 ) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "1"}

@@ -130,7 +130,6 @@ async def delete(client: Client, target: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstream: Upstream) -> None:
-    """Shown, typed and signed there; sent once, when the agent repeats the call."""
     with receiving(folder, "dana") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
             target = await deletion(client)
@@ -169,7 +168,6 @@ async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream
 
 
 async def test_four_eyes_needs_two_approvers(folder: Folder, upstream: Upstream) -> None:
-    """The same approver counts once; the second one completes it."""
     policy = Path(folder.env["FASTN_CONFIG_DIR"]) / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "four_eyes"\n')
     policy.chmod(0o600)
@@ -228,7 +226,6 @@ def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
 
 
 async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream) -> None:
-    """With backoff and a new signature each time, during the same call of the agent."""
     module = example()
     with caught(folder, module, failing=2) as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
@@ -239,7 +236,6 @@ async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream)
 
 
 async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstream) -> None:
-    """Refused, nothing sent, audited; the message contains no secret."""
     async with Client(folder.server(), mode="2026-07-28") as client:
         refused = await delete(client, await deletion(client))
     assert refused["outcome"] == "refused"
@@ -252,7 +248,6 @@ async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstre
 
 
 async def test_http_server_receives_answers_itself(folder: Folder, upstream: Upstream) -> None:
-    """`POST /approvals/{grant}` beside MCP. Forged, replayed, late or unlisted answers decide nothing."""
     module = example()
     port = free_port()
     with caught(folder, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):
@@ -295,7 +290,6 @@ async def test_http_server_receives_answers_itself(folder: Folder, upstream: Ups
 
 
 def test_example_accepts_only_signed_requests(folder: Folder) -> None:
-    """Forged, edited or old requests are refused; a repeated one is not shown again."""
     module = example()
     with caught(folder, module) as receiver:
         content = json.dumps({"grant": "g", "lines": []}).encode()

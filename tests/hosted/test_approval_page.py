@@ -139,7 +139,6 @@ FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
 async def test_approved_call_is_sent_once(world: World) -> None:
-    """The result names the page; the audit log names the approver by subject and name."""
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
@@ -166,8 +165,7 @@ async def test_approved_call_is_sent_once(world: World) -> None:
     assert world.audit("intent")[0]["approved_by"] == "verified"
 
 
-async def test_people_stay_who_they_were_when_they_are_renamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name and e-mail address as each sign-in said, beside the subject, which alone decides."""
+async def test_audit_log_keeps_the_name_of_each_sign_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     anna = {"name": "Anna Example", "email": "anna@example.com"}
     dana = {**PEOPLE["dana"], "email": "dana@example.com"}
     monkeypatch.setitem(PEOPLE, "dana", dana)
@@ -198,7 +196,6 @@ async def test_people_stay_who_they_were_when_they_are_renamed(world: World, mon
     ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
 )
 async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool: str, field: str) -> None:
-    """Neither the agent's answer nor a file nor the page holds it; without it nothing is approved."""
     canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
     found = await world.caller.result(token, "list_connectors", search="gamma")
     given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
@@ -242,7 +239,6 @@ async def test_client_that_opens_urls_leads_to_the_page_once(world: World) -> No
 
 
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
-    """A sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
     async with made() as one, made() as other:
         assert (await one.delete())["status"] == "approval_required"
@@ -315,7 +311,6 @@ async def test_decline_note_reaches_the_agent(world: World) -> None:
 
 @pytest.mark.parametrize("person", ["gina", "jun", "both"])
 async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
-    """Approvers of other tenants or effects neither see a request nor learn that it exists."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser(person) as other:
         grant = (await dana.form("approve"))["grant"]
@@ -326,7 +321,6 @@ async def test_requests_of_others_are_invisible(person: str, world: World) -> No
 
 
 async def test_page_requires_a_valid_session(world: World) -> None:
-    """A missing, forged, expired or signed-out cookie gives no access."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
         form = await dana.form("approve") | {"extent": "once"}
@@ -351,7 +345,6 @@ async def test_page_requires_a_valid_session(world: World) -> None:
 
 
 async def test_decisions_need_a_post_from_the_page(world: World) -> None:
-    """A foreign or missing Origin, a foreign Host, a form without its token and GET decide nothing."""
     await world.delete("Globex")
     async with world.browser("dana") as dana:
         form = await dana.form("approve") | {"extent": "once"}
@@ -465,7 +458,6 @@ async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
 
 
 async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
-    """The discovery document is cached, and concurrent sign-ins share one failure."""
     discovery = "/realms/team/.well-known/openid-configuration"
 
     async def begin(statuses: list[int]) -> None:

@@ -143,7 +143,6 @@ async def test_upgrade_request_is_answered_over_http(asked: bytes, apart: bool) 
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_response_after_disconnect_is_lost(turns: int) -> None:
-    """Before, during and after the response was written, by turns of the event loop."""
     async with serving() as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
 
@@ -222,7 +221,6 @@ async def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     ids=["nothing", "half a line", "half a head", "half a body", "half a second one"],
 )
 async def test_slow_request_closes_its_connection(begun: bytes) -> None:
-    """A slow or silent client does not keep a connection."""
     async with serving(arrives=0.2) as server, server.line() as line:
         await line.send(begun)
         rest = await line.rest()
@@ -297,7 +295,6 @@ async def test_full_process_answers_probes_alone() -> None:
 
 
 async def test_responses_close_connections_during_shutdown() -> None:
-    """A load balancer sends no call on a connection that is about to end."""
     left = False
     async with serving(is_leaving=lambda: left) as server, server.line() as line, server.line() as other:
         await line.send(post("/mcp", b"{}") + b"{}")

@@ -49,7 +49,6 @@ NO_KID = rsa(None)
 
 
 async def test_subject_is_read_from_the_configured_claim() -> None:
-    """`subject_claim`: a token without the claim names nobody, whatever its `sub`."""
     door = Verifier(subject_claim="oid")
     found = await door.tokens.verify_token(door.provider.token(oid="4711"))
     assert found is not None

@@ -69,7 +69,7 @@ def bodies(collector: Receiver) -> list[str]:
     return [record.body.string_value for record in collector.records]
 
 
-def test_each_entry_arrives_as_a_record_with_its_place_in_the_chain(
+def test_entry_is_exported_with_its_place_in_the_chain(
     path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
 ) -> None:
     """The body is the exact line, so that its hash can be computed; the attributes are for queries."""
@@ -94,10 +94,9 @@ def test_each_entry_arrives_as_a_record_with_its_place_in_the_chain(
 
 
 @pytest.mark.parametrize("fault", ["503", "400", "redirect", "page", "rejected"])
-def test_what_is_not_accepted_is_sent_again(
+def test_rejected_batch_is_sent_again(
     path: Path, collector: Receiver, exporting: Callable[..., AuditExport], caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    """Only the answer of a collector that took everything counts as one."""
     recorded(path, 2)
     collector.faults = [fault] * 3
     export = exporting()
@@ -115,10 +114,9 @@ def test_what_is_not_accepted_is_sent_again(
     assert f"the collector accepts {path} again" in caplog.text
 
 
-def test_lost_answer_means_twice_and_never_less(
+def test_batch_whose_response_was_lost_is_sent_again(
     path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
 ) -> None:
-    """And a collector that is away costs nothing but time."""
     recorded(path, 2)
     collector.faults = ["lost"] * 2  # the SDK repeats a broken connection once by itself
     export = exporting()
@@ -132,7 +130,6 @@ def test_lost_answer_means_twice_and_never_less(
 def test_many_entries_are_sent_in_batches_each_once(
     path: Path, collector: Receiver, exporting: Callable[..., AuditExport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An earlier batch stays accepted where a later one fails."""
     monkeypatch.setattr(audit_export, "_BATCH", 2)
     recorded(path, 5)
     collector.faults = ["200", "503"]
@@ -143,10 +140,9 @@ def test_many_entries_are_sent_in_batches_each_once(
     assert [len(request.resource_logs[0].scope_logs[0].log_records) for request in collector.requests] == [2, 2, 1]
 
 
-def test_log_that_is_not_accepted_holds_up_no_other_for_long(
+def test_rejected_log_does_not_block_other_logs(
     tmp_path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
 ) -> None:
-    """It is tried last the next time."""
     first, second = tmp_path / "a" / "audit.jsonl", tmp_path / "b" / "audit.jsonl"
     for path in (first, second):
         recorded(path)
@@ -158,7 +154,7 @@ def test_log_that_is_not_accepted_holds_up_no_other_for_long(
     assert bodies(collector) == lines(second)
 
 
-def test_log_that_another_process_exports_is_left_to_it(
+def test_log_claimed_by_another_process_is_skipped(
     path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
 ) -> None:
     """Several processes can share a log; one of them sends."""
@@ -186,7 +182,6 @@ def accepted(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
 def test_thread_sends_each_new_entry_and_the_rest_at_the_end(
     path: Path, collector: Receiver, exporting: Callable[..., AuditExport], accepted: threading.Semaphore
 ) -> None:
-    """Without a poll: a new entry wakes it, and so does the end."""
     recorded(path)
     export = exporting()
     export.start()
@@ -208,7 +203,6 @@ def test_thread_tries_again_by_itself(
     accepted: threading.Semaphore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Until it is accepted, with growing pauses."""
     monkeypatch.setattr(audit_export, "_PAUSES", (0.001, 0.002))
     recorded(path)
     collector.faults = ["400"] * 4
@@ -231,7 +225,6 @@ def settings(**values: object) -> Settings:
     ],
 )
 def test_export_that_cannot_work_stops_the_start(tmp_path: Path, environment: dict[str, str], said: str) -> None:
-    """A server that promises a copy elsewhere does not start without one."""
     with pytest.raises(SettingsError) as error:
         audit_outboxes(settings(audit_export="fail-open"), tmp_path, environment, lambda _: None)
     assert said in str(error.value)

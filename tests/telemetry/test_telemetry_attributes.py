@@ -98,7 +98,6 @@ def documented(heading: str) -> set[str]:
 
 
 def test_page_lists_all_metrics_and_attributes() -> None:
-    """`docs/observability.md` agrees with the code, line by line."""
     page = PAGE.read_text(encoding="utf-8")
     for metric in names.METRICS:
         attributes = ", ".join(f"`{name}`" for name in metric.attributes)
