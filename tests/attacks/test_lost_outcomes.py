@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from support.server_process import (
     environment,
     over_http,
     running,
-    running_sandbox,
     stdio,
 )
 
@@ -69,19 +67,11 @@ def introducing(version: str) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def fastn() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
-        yield Upstream(f"http://127.0.0.1:{port}")
-
-
 @pytest.fixture
-def hanging(fastn: Upstream) -> Upstream:
+def hanging(upstream: Upstream) -> Upstream:
     """Make it apply the next change without answering."""
-    fastn.reset()
-    httpx2.post(f"{fastn.url}/__sandbox/faults", json=HANG).raise_for_status()
-    return fastn
+    httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()
+    return upstream
 
 
 async def check_repetition_needs_approval(client: Client, upstream: Upstream) -> None:
@@ -140,9 +130,8 @@ async def check_repetition_names_the_change(client: Client, upstream: Upstream) 
 
 
 @each_version
-async def test_response_lost_by_a_closed_connection_needs_approval(version: str, fastn: Upstream) -> None:
-    fastn.reset()
-    env, port, message = environment(fastn), free_port(), json.dumps(calling(version))
+async def test_response_lost_by_a_closed_connection_needs_approval(version: str, upstream: Upstream) -> None:
+    env, port, message = environment(upstream), free_port(), json.dumps(calling(version))
     modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version in META.values() else ""
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
@@ -154,7 +143,7 @@ async def test_response_lost_by_a_closed_connection_needs_approval(version: str,
             connection.sendall((head + message).encode())
             assert connection.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
-            await check_repetition_names_the_change(client, fastn)
+            await check_repetition_names_the_change(client, upstream)
 
 
 @each_version
@@ -180,9 +169,8 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
 
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
 @each_version
-async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, fastn: Upstream) -> None:
-    fastn.reset()
-    env = environment(fastn)
+async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, upstream: Upstream) -> None:
+    env = environment(upstream)
     messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
     with subprocess.Popen(  # noqa: ASYNC220 - its pipes are to be closed
@@ -206,24 +194,23 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
         process.stdout.close()
         process.wait(20)
     async with Client(stdio(env), mode=ERAS[version]) as client:
-        await check_repetition_names_the_change(client, fastn)
+        await check_repetition_names_the_change(client, upstream)
 
 
 @each_version
-async def test_call_with_a_received_response_is_repeated_without_approval(version: str, fastn: Upstream) -> None:
-    fastn.reset()
-    env, port = environment(fastn), free_port()
+async def test_call_with_a_received_response_is_repeated_without_approval(version: str, upstream: Upstream) -> None:
+    env, port = environment(upstream), free_port()
     with running("--http", f"127.0.0.1:{port}", "--mode", "auto", port=port, env=env):
         for _ in range(2):
             async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
                 for _ in range(2):
                     assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
-    assert fastn.changes() == ["POST /api/v1/ai/chat"] * 4
-    fastn.reset()
+    assert upstream.changes() == ["POST /api/v1/ai/chat"] * 4
+    upstream.reset()
     for _ in range(2):
         async with Client(stdio({**env, "FASTN_MODE": "auto"}), mode=ERAS[version]) as client:
             assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
-    assert fastn.changes() == ["POST /api/v1/ai/chat"] * 2
+    assert upstream.changes() == ["POST /api/v1/ai/chat"] * 2
 
 
 STRACE = shutil.which("strace")
@@ -237,30 +224,25 @@ def can_trace() -> bool:
 
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
 @pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
-async def test_intent_is_on_disk_before_the_request_is_sent(is_approved: bool, fastn: Upstream, tmp_path: Path) -> None:
+async def test_intent_is_on_disk_before_the_request_is_sent(
+    is_approved: bool, upstream: Upstream, tmp_path: Path
+) -> None:
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
-    fastn.reset()
     customer = httpx2.get(
-        f"{fastn.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
+        f"{upstream.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
     )
     id_ = customer.json()["data"][0]["id"]
-    call: tuple[str, dict[str, Any]] = (
-        ("delete_customer", {"customer_id": id_})
-        if is_approved
-        else (
-            "create_customer",
-            CREATE,
-        )
-    )
+    deletion = {"customer_id": id_}
+    tool, arguments = ("delete_customer", deletion) if is_approved else ("create_customer", CREATE)
     request = f"DELETE /api/v1/customers/{id_}" if is_approved else "POST /api/v1/customers"
-    trace, env = tmp_path / "trace", environment(fastn)
+    trace, env = tmp_path / "trace", environment(upstream)
     calls = "trace=fsync,fdatasync,write,pwrite64,sendto,sendmsg,writev"
-    arguments = ["-f", "-y", "-s", "8192", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
-    traced = StdioServerParameters(command=STRACE, args=arguments, env=env)
+    flags = ["-f", "-y", "-s", "8192", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
+    traced = StdioServerParameters(command=STRACE, args=flags, env=env)
     async with Client(traced, mode=ERAS["2026-07-28"], elicitation_callback=Person(approving)) as client:
-        assert not (await client.call_tool(*call)).is_error
-    assert fastn.changes() == [request]
+        assert not (await client.call_tool(tool, arguments)).is_error
+    assert upstream.changes() == [request]
     lines = trace.read_text(errors="replace").splitlines()
     state = re.escape(env["FASTN_STATE_DIR"])
 

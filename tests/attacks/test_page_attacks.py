@@ -6,9 +6,7 @@ import re
 import socket
 import stat
 import sys
-import tempfile
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import anyio
@@ -65,14 +63,6 @@ async def decide():
 
 anyio.run(decide)
 """
-
-
-@pytest.fixture
-def home() -> Generator[Path]:
-    """A home that others may enter, unlike pytest's folders."""
-    with tempfile.TemporaryDirectory(prefix="fastn-mcp-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def started(home: Path) -> StdioServerParameters:

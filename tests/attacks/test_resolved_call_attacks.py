@@ -1,7 +1,6 @@
 """Calls that say less than they do: a real client, the real server, and a served sandbox that logs what was sent."""
 
 import json
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
 from support.declining_client import each_version, session
 from support.local_page import CANARY, approve, env_state
-from support.ports import free_port
-from support.server_process import Person, Upstream, approving, running_sandbox
+from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of, outside
 from support.world import World
 
@@ -28,19 +26,6 @@ LEDGERLY = {
     "domain": ADDRESS,
     "auth_methods": [{"type": "API_KEY", "title": "API key", "isDefault": True}],
 }
-
-
-@pytest.fixture(scope="module")
-def sandbox_process() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
-        yield Upstream(f"http://127.0.0.1:{port}")
-
-
-@pytest.fixture
-def upstream(sandbox_process: Upstream) -> Upstream:
-    sandbox_process.reset()
-    return sandbox_process
 
 
 def declining(_: ElicitRequestFormParams) -> ElicitResult:
@@ -127,9 +112,7 @@ async def test_protection_applies_to_the_servers_customer_setting(
 
 
 @each_version
-async def test_argument_that_contradicts_a_setting_is_refused(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_argument_that_contradicts_a_setting_is_refused(version: str, upstream: Upstream, tmp_path: Path) -> None:
     globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
     gamma = id_of(upstream, "connectors", "gamma")
     async with agent(upstream, tmp_path, version, FASTN_ENV="live", FASTN_END_ORG_ID=globex) as call:

@@ -176,7 +176,9 @@ async def test_app_ignores_messages_of_other_frames(upstream: Upstream, tmp_path
 
 
 @pytest.mark.parametrize("decision", ["declined", "expired", "unseen"])
-async def test_app_reports_declined_expired_and_unknown_requests(upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str) -> None:
+async def test_app_reports_declined_expired_and_unknown_requests(
+    upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str
+) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         said = talk.app.get_by_role("status")
         if decision == "unseen":
@@ -210,7 +212,9 @@ async def test_app_is_hidden_for_calls_without_approval(upstream: Upstream, tmp_
         assert await talk.host.tab.locator("iframe").evaluate("frame => frame.offsetHeight") == 0
 
 
-async def test_app_names_the_place_to_decide_without_a_page(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
+async def test_app_names_the_place_to_decide_without_a_page(
+    upstream: Upstream, tmp_path: Path, chromium: Browser
+) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         result = await talk.delete()

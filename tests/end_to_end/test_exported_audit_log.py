@@ -57,9 +57,7 @@ def verify(env: dict[str, str], *files: Path) -> tuple[int, list[str]]:
     return result.returncode, lines[next(n for n, line in enumerate(lines) if "copy" in line) :]
 
 
-def test_unsent_entries_are_exported_by_the_next_process(
-    env: dict[str, str], collector: CollectorProcess
-) -> None:
+def test_unsent_entries_are_exported_by_the_next_process(env: dict[str, str], collector: CollectorProcess) -> None:
     assert call(env, "Without Collector").returncode == 0
     assert not collector.file.exists()
     collector.start()

@@ -73,9 +73,7 @@ async def test_call_goes_on_once_it_is_approved_at_the_terminal(
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_request_of_a_cancelled_call_can_be_approved(
-    upstream: Upstream, tmp_path: Path, transport: str
-) -> None:
+async def test_request_of_a_cancelled_call_can_be_approved(upstream: Upstream, tmp_path: Path, transport: str) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}
     async with served(env, transport, "2026-07-28") as client:
         target = await globex(client)
@@ -88,9 +86,7 @@ async def test_request_of_a_cancelled_call_can_be_approved(
     assert len(upstream.changes()) == 1
 
 
-async def test_undecided_call_returns_the_next_step(
-    upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_undecided_call_returns_the_next_step(upstream: Upstream, tmp_path: Path) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "1"}
     async with served(env, "stdio", "2026-07-28") as client:
         target = await globex(client)
