@@ -19,6 +19,7 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.ports import free_port
+from support.raw_client import META
 from support.server_process import (
     ERAS,
     HTTP_TOKEN,
@@ -42,25 +43,20 @@ HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
 
 
+MODERN = "2026-07-28"
 CALL = {"name": "create_customer", "arguments": CREATE}
-CLIENT = {"name": "t", "version": "1"}
-META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": CLIENT,
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
 
 
 def calling(version: str) -> dict[str, Any]:
-    params = {**CALL, "_meta": META} if version in META.values() else CALL
+    params = {**CALL, "_meta": META} if version == MODERN else CALL
     return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
 
 
 def introducing(version: str) -> list[dict[str, Any]]:
     """Return the messages of a client before its first call."""
-    if version in META.values():
+    if version == MODERN:
         return []
-    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     return [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
@@ -132,7 +128,7 @@ async def check_repetition_names_the_change(client: Client, upstream: Upstream) 
 @each_version
 async def test_response_lost_by_a_closed_connection_needs_approval(version: str, upstream: Upstream) -> None:
     env, port, message = environment(upstream), free_port(), json.dumps(calling(version))
-    modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version in META.values() else ""
+    modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version == MODERN else ""
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
             head = (
@@ -155,7 +151,7 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
         "Accept": "application/json, text/event-stream",
         "Content-Type": "application/json",
     }
-    if version in META.values():
+    if version == MODERN:
         headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from rich.cells import cell_len
@@ -73,31 +74,45 @@ def test_commands_are_not_wrapped() -> None:
     assert wrapped(f"Run: {command} now", 12, whole_words=True) == f"Run:\n  {command}\n  now"
 
 
-@pytest.mark.parametrize("typed", ["y", "Y", "yes", "  y  "])
-def test_y_approves(typed: str) -> None:
-    with asked() as person:
-        assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
-        person.types(f"{typed}\r")
-        assert answer(person) == "Approve(typed=None, is_temporary=False)"
+@dataclass(frozen=True)
+class Approval:
+    """What a person types to approve, and what the form asks for."""
+
+    typed: str
+    expected: str = ""
+    allows_temporary: str = ""
+    answer: str = "Approve(typed=None, is_temporary=False)"
 
 
-@pytest.mark.parametrize("typed", ["n", "no", ""])
-def test_n_and_enter_decline_with_a_note(typed: str) -> None:
-    with asked() as person:
+APPROVALS = (
+    *map(Approval, ("y", "Y", "yes", "  y  ")),
+    Approval("15", allows_temporary="yes", answer="Approve(typed=None, is_temporary=True)"),
+    Approval("Acme & Söhne", expected="Acme & Söhne", answer="Approve(typed='Acme & Söhne', is_temporary=False)"),
+    Approval("Ac\\u{200b}me", expected="Ac\u200bme", answer="Approve(typed='Ac\\u200bme', is_temporary=False)"),
+    Approval("n", expected="n", answer="Approve(typed='n', is_temporary=False)"),
+)
+
+
+@pytest.mark.parametrize("approval", APPROVALS, ids=lambda approval: approval.typed)
+def test_person_approves(approval: Approval) -> None:
+    with asked(expected=approval.expected, scope=approval.allows_temporary) as person:
+        question = person.sees("Enter = decline > ")
+        assert question.startswith(f"\n{TEXT}\n")
+        assert ("y = approve" in question) is not bool(approval.expected)
+        assert ("15 = approve this tool on this target for 15 minutes" in question) is bool(approval.allows_temporary)
+        person.types(f"{approval.typed}\r")
+        assert answer(person) == approval.answer
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("n", ""), ("no", ""), ("", ""), ("n", "Acme")])
+@pytest.mark.parametrize("note", ["not on a Friday, bitte ☂", ""])
+def test_person_declines(typed: str, expected: str, note: str) -> None:
+    with asked(expected=expected) as person:
         person.sees("Enter = decline > ")
         person.types(f"{typed}\r")
         person.sees("A note for the agent, or Enter > ")
-        person.types("not on a Friday, bitte ☂\r")
-        assert answer(person) == "Decline(note='not on a Friday, bitte ☂')"
-
-
-def test_decline_needs_no_note() -> None:
-    with asked() as person:
-        person.sees("Enter = decline > ")
-        person.types("n\r")
-        person.sees("or Enter > ")
-        person.types("\r")
-        assert answer(person) == "Decline(note='')"
+        person.types(f"{note}\r")
+        assert answer(person) == f"Decline(note={note!r})"
 
 
 def test_invalid_choice_is_asked_again() -> None:
@@ -111,20 +126,6 @@ def test_invalid_choice_is_asked_again() -> None:
         assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
 
-def test_15_gives_a_temporary_approval_if_allowed() -> None:
-    with asked(scope="yes") as person:
-        assert "15 = approve this tool on this target for 15 minutes" in person.sees("Enter = decline > ")
-        person.types("15\r")
-        assert answer(person) == "Approve(typed=None, is_temporary=True)"
-
-
-def test_name_must_be_typed_if_required() -> None:
-    with asked(expected="Acme GmbH & Söhne") as person:
-        assert "y = approve" not in person.sees("Enter = decline > ")
-        person.types("Acme GmbH & Söhne\r")
-        assert answer(person) == "Approve(typed='Acme GmbH & Söhne', is_temporary=False)"
-
-
 def test_wrong_name_is_asked_again() -> None:
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
@@ -133,29 +134,6 @@ def test_wrong_name_is_asked_again() -> None:
         person.sees("Enter = decline > ")
         person.types("Acme\r")
         assert answer(person) == "Approve(typed='Acme', is_temporary=False)"
-
-
-def test_untypable_name_is_typed_in_sanitized_form() -> None:
-    with asked(expected="Ac\u200bme") as person:
-        person.sees("Enter = decline > ")
-        person.types("Ac\\u{200b}me\r")
-        assert answer(person) == "Approve(typed='Ac\\u200bme', is_temporary=False)"
-
-
-def test_name_equal_to_a_choice_is_the_name() -> None:
-    with asked(expected="n") as person:
-        person.sees("Enter = decline > ")
-        person.types("n\r")
-        assert answer(person) == "Approve(typed='n', is_temporary=False)"
-
-
-def test_n_declines_if_a_name_is_required() -> None:
-    with asked(expected="Acme") as person:
-        person.sees("Enter = decline > ")
-        person.types("n\r")
-        person.sees("or Enter > ")
-        person.types("use the test account\r")
-        assert answer(person) == "Decline(note='use the test account')"
 
 
 def test_input_typed_before_the_request_is_dropped() -> None:

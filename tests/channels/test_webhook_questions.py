@@ -13,7 +13,6 @@ import httpx2
 import pytest
 from support.webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from support.world import FormNow, yes
-from test_webhook_answers import asked, deletion, run
 
 from fastn_mcp.channels.webhook.payloads import headers, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
@@ -34,8 +33,8 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    call = await deletion(world)
-    question = await asked(world, call)
+    call = await world.deletion()
+    question = await world.asked(call)
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
     assert (question["expected"], question["requester"], question["account"]) == ("Globex Exports", "local", "test")
     assert question["callback"] == f"https://approvals.example.com/approvals/{question['grant']}"
@@ -47,7 +46,7 @@ async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> 
 
 async def test_request_is_signed_with_id_and_timestamp(world: WebhookWorld) -> None:
     """Standard Webhooks: HMAC over id, time and body, computed as a receiver without the library would."""
-    await asked(world, await run(world))
+    await world.asked(await world.run())
     (request,) = world.receiver.came
     timestamp, id_, signature = signed_headers(request)
     assert int(timestamp) == int(world.clock.at.timestamp())
@@ -66,7 +65,7 @@ def test_whsec_secret_is_base64() -> None:
 
 async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
     secret = CreateSecret.model_validate({"name": "STRIPE", "value": "hunter2-canary"})
-    await asked(world, secret)
+    await world.asked(secret)
     (request,) = world.receiver.came
     sent = request.content + str(request.headers.raw).encode()
     assert b"hunter2-canary" not in sent
@@ -81,10 +80,10 @@ async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
 )
 async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: list[Any]) -> None:
     """Standard Webhooks: the same request with the same id, at growing intervals."""
-    call = await run(world)
+    call = await world.run()
     world.receiver.does = list(lost)
     began = world.clock.at
-    question = await asked(world, call)
+    question = await world.asked(call)
     assert len(world.receiver.came) == len(lost) + 1
     assert {str(sent) for sent in world.receiver.questions} == {str(question)}
     assert len({signed_headers(request)[1] for request in world.receiver.came}) == 1
@@ -108,7 +107,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 async def test_unreachable_receiver_refuses_the_call(
     world: WebhookWorld, does: list[Any], attempts: int, said: str
 ) -> None:
-    call = await run(world)
+    call = await world.run()
     world.receiver.does = list(does)
     refused = await world.call(call)
     assert isinstance(refused, Refused)
@@ -121,20 +120,20 @@ async def test_unreachable_receiver_refuses_the_call(
     assert "Nobody could be asked" in world.audited("refused")[-1]["message"]
     # Once it is up, the next call sends the same request.
     world.receiver.does = []
-    question = await asked(world, call)
+    question = await world.asked(call)
     assert (await world.answer(world.dana, question)).status == 200
     assert isinstance(await world.call(call), Done)
 
 
 async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
-    call = await run(world)
-    first = await asked(world, call)
+    call = await world.run()
+    first = await world.asked(call)
     for _ in range(5):
         world.clock.pass_(11)
         assert isinstance(await world.call(call), PendingApproval)
     assert len(world.receiver.came) == 1
     world.clock.pass_(5)
-    second = await asked(world, call)
+    second = await world.asked(call)
     assert isinstance(await world.call(call), PendingApproval)
     assert len(world.receiver.came) == 2
     assert second == first
@@ -145,7 +144,7 @@ async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -
 
 async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     """It cannot know whether the last process delivered it."""
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     other = Receiver()
     request = await world.ledger.find(question["grant"])
     assert request is not None
@@ -154,8 +153,8 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
-    call = await run(world)
-    question = await asked(world, call)
+    call = await world.run()
+    question = await world.asked(call)
     world.clock.pass_(61)
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
@@ -165,8 +164,8 @@ async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
-    call = await run(world)
-    await asked(world, call)
+    call = await world.run()
+    await world.asked(call)
     world.clock.pass_(61)
     world.receiver.does = [500] * 1000
     outcomes: list[object] = []
@@ -183,13 +182,13 @@ async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
 
 async def test_elicitation_form_is_preferred(world: WebhookWorld) -> None:
     """The webhook is for requests that no form can show."""
-    assert isinstance(await world.call(await run(world), FormNow(yes, world.clock)), Done)
+    assert isinstance(await world.call(await world.run(), FormNow(yes, world.clock)), Done)
     assert world.receiver.came == []
 
 
 async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
-    call = await deletion(world)
+    call = await world.deletion()
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(call, form), PendingApproval)
     assert form.asked == []
@@ -202,7 +201,7 @@ async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
 
 async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
-    refused = await world.call(await deletion(world))
+    refused = await world.call(await world.deletion())
     assert isinstance(refused, Refused)
     assert "It takes 1 approver, and 0 of those on the list may decide" in str(refused)
     assert world.receiver.came == []
@@ -213,7 +212,7 @@ async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
     name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
     made = await world.call(CreateCustomer(name=name))
     assert isinstance(made, Done)
-    question = await asked(world, DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
+    question = await world.asked(DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     message: Any = slack(grant, question["callback"].removesuffix(question["path"]))
@@ -229,7 +228,7 @@ async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
 
 
 async def test_request_too_long_for_slack_is_refused(world: WebhookWorld) -> None:
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     long = replace(grant, text=("<" * 30_000,))

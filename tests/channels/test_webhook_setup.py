@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.identity_provider import ISSUER
 from support.webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from support.world import World
-from test_webhook_answers import asked, run
 
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
@@ -173,7 +172,7 @@ async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
 
 
 async def opened(made: WebhookWorld) -> ApprovalRequest:
-    question = await asked(made, await run(made))
+    question = await made.asked(await made.run())
     made.receiver.came.clear()
     request = await made.ledger.find(str(question["grant"]))
     assert request is not None

@@ -18,6 +18,7 @@ from support.app_host import APPS, AppHost, app_host, app_of, tools_of
 from support.example_arguments import arguments_of
 from support.local_page import globex, recording_browser
 from support.ports import free_port
+from support.raw_client import META
 from support.real_browser import needs_chromium
 from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
 
@@ -361,11 +362,8 @@ METHODS = [
 
 async def forwarded(url: str, method: str, params: dict[str, Any]) -> Any:
     """Send whatever an app asks for, in the name of the host's client."""
-    envelope = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {"extensions": {APPS.identifier: APPS.settings()}},
-        "io.modelcontextprotocol/clientInfo": {"name": "host", "version": "1"},
-    }
+    capabilities = {"extensions": {APPS.identifier: APPS.settings()}}
+    envelope = META | {"io.modelcontextprotocol/clientCapabilities": capabilities}
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": envelope}}
     named = {"Mcp-Name": str(params.get("name") or params.get("uri"))}
     headers = {**BEARER, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, **named}

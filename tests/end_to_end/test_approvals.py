@@ -13,8 +13,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
 from support.local_page import approve, approve_on_page, env_state, globex, recording_browser
-from support.ports import free_port
-from support.server_process import Connect, Upstream, body, environment, over_http, running, stdio
+from support.server_process import Connect, Upstream, body, environment, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -89,20 +88,6 @@ async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Ups
                 tasks.start_soon(repeat, one)
                 tasks.start_soon(repeat, two)
     assert sum("done" in result for result in results) == 1
-    assert len(upstream.changes()) == 1
-
-
-async def test_legacy_client_over_http_is_asked_out_of_band(upstream: Upstream, tmp_path: Path) -> None:
-    """Stateless HTTP cannot send a form during a call, so the request goes to the page."""
-    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
-    port = free_port()
-    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
-        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="legacy") as client:
-            workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
-            run = {"workflow_id": workflow["id"]}
-            assert body(await client.call_tool("run_workflow", run))["status"] == "approval_required"
-            approve(env)
-            assert body(await client.call_tool("run_workflow", run))["done"] == "run_workflow"
     assert len(upstream.changes()) == 1
 
 

@@ -137,12 +137,3 @@ async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: 
     assert len(person.asked) == 1
     assert person.asked[0].splitlines()[-1].startswith("To approve these 3 calls, type the words between the quotes:")
     assert [message for message in messages if " of 3: " in message] == [f"{n} of 3: delete_trigger" for n in (1, 2, 3)]
-
-
-async def test_invalid_call_is_named_and_nothing_is_sent(connect: Connect, upstream: Upstream) -> None:
-    async with connect("stdio", "2026-07-28") as client:
-        changes = [*deletions(["a"])["changes"], {"tool": "delete_trigger", "arguments": {"trigger": "b"}}]
-        answer = body(await client.call_tool("apply_changes", {"changes": changes}))
-    assert answer["outcome"] == "not_sent"
-    assert "call 2, delete_trigger: " in answer["message"]
-    assert upstream.changes() == []

@@ -7,8 +7,18 @@ import anyio
 import pytest
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
-from support.server_process import ERAS as MODES
-from support.server_process import READING, Connect, Person, Upstream, answering, approving, body, environment, stdio
+from support.server_process import (
+    ERAS,
+    READING,
+    Connect,
+    Person,
+    Upstream,
+    answering,
+    approving,
+    body,
+    environment,
+    stdio,
+)
 
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect
@@ -16,29 +26,10 @@ from fastn_mcp.tools.tool import Effect
 pytestmark = pytest.mark.anyio
 
 ASKED = [o for o in CATALOG if o.effect.rank >= Effect.EXTERNAL.rank]
-ERAS = ["2025-11-25", "2026-07-28"]
-
-NO_CONSENT = {  # tests/attacks has more, for any tool, in one process
-    "declined": ElicitResult(action="decline"),
-    "accepted with another name": ElicitResult(action="accept", content={"name": "Acme"}),
-}
 
 
 async def customer(client: Client, name: str = "Globex Exports") -> dict[str, Any]:
     return body(await client.call_tool("list_customers", {"search": name}))["data"][0]
-
-
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("answer", NO_CONSENT.values(), ids=NO_CONSENT.keys())
-async def test_answer_without_approval_sends_nothing(
-    answer: ElicitResult, era: str, connect: Connect, upstream: Upstream
-) -> None:
-    async with connect("stdio", era, Person(answering(answer))) as client:
-        target = await customer(client)
-        answered = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
-        assert answered["outcome"] in ("declined", "refused", "approval_required")
-        assert "Nothing was sent." in answered["message"]
-    assert upstream.changes() == []
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -98,19 +89,6 @@ async def reply(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_sealed_answer_is_single_use(transport: str, connect: Connect, upstream: Upstream) -> None:
-    """MCP 2026-07-28 leaves single use to the server: five repeats send one request."""
-    async with connect(transport, "2026-07-28", Person(approving)) as client:
-        target = await customer(client)
-        deletion = {"customer_id": target["id"]}
-        asked = await ask(client, deletion)
-        answers = [await reply(client, asked, target["name"], deletion) for _ in range(5)]
-    assert ["done" in body(a) for a in answers if isinstance(a, CallToolResult)] == [True, False, False, False, False]
-    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
-
-
-@pytest.mark.long
 async def test_answer_counts_only_for_its_call(connect: Connect, upstream: Upstream) -> None:
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         target, other = await customer(client), await customer(client, "Widget Inc")
@@ -126,20 +104,6 @@ async def test_answer_counts_only_for_its_call(connect: Connect, upstream: Upstr
         stateless = asked.model_copy(update={"request_state": None})
         assert isinstance(await reply(client, stateless, target["name"], deletion), InputRequiredResult)
     assert upstream.changes() == []
-
-
-@pytest.mark.long
-async def test_changed_target_is_not_deleted(connect: Connect, upstream: Upstream) -> None:
-    async with connect("stdio", "2026-07-28", Person(approving)) as client:
-        target = await customer(client)
-        deletion = {"customer_id": target["id"]}
-        asked = await ask(client, deletion)
-        renamed = await client.call_tool("update_customer", {"customer_id": target["id"], "name": "Globex Two"})
-        assert not renamed.is_error
-        answer = await reply(client, asked, target["name"], deletion)
-        assert isinstance(answer, CallToolResult)
-        assert body(answer)["outcome"] == "target_changed"
-    assert [c for c in upstream.changes() if c.startswith("DELETE")] == []
 
 
 @pytest.mark.long
@@ -173,12 +137,12 @@ async def test_undo_sends_nothing_by_a_disabled_tool(
 ) -> None:
     env = environment(upstream) | {"FASTN_STATE_DIR": str(tmp_path)}
     person = Person(answering(ElicitResult(action="accept", content={"decision": "approve"})))
-    async with Client(stdio(env), mode=MODES[era], elicitation_callback=person) as client:
+    async with Client(stdio(env), mode=ERAS[era], elicitation_callback=person) as client:
         target = await customer(client)
         update = {"customer_id": target["id"], "plan": "Free"}
         change = body(await client.call_tool("update_customer", update))["receipt"]["change_id"]
     changes = upstream.changes()
-    async with Client(stdio(env, *flags), mode=MODES[era], elicitation_callback=person) as client:
+    async with Client(stdio(env, *flags), mode=ERAS[era], elicitation_callback=person) as client:
         refused = body(await client.call_tool("undo_change", {"change_id": change}))
     assert refused["outcome"] == "not_sent"
     assert (

@@ -17,11 +17,10 @@ import anyio
 import anyio.to_thread
 import pytest
 from support.collector_process import CollectorProcess
-from support.crowd import Book, visited
+from support.crowd import Book, desk, visited, workflow
 from support.crowd_audit import problems
 from support.fleet import KEYS, Fleet, a_fleet
 from support.valkey_server import ValkeyServer
-from test_fleet import desk, workflow
 
 from fastn_mcp.audit.files import lines_of, log_files
 from fastn_mcp.audit.outbox import Outbox

@@ -13,20 +13,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from mcp import Client
 from support.command_line import run_command
 from support.ports import free_port
-from support.server_process import BEARER, ERAS, HTTP_TOKEN, over_http, running, started
-
-from fastn_mcp.procedures.catalog import ALL_TOOLS
+from support.raw_client import META
+from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
 
 CANARY = "C4N4RY"
 MODERN = "2026-07-28"
-META = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientCapabilities": {},
-    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
-}
 HEADERS = BEARER | {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 
@@ -102,15 +95,6 @@ def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], ki
     response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert len(answer(response)["result"]["structuredContent"]["data"]) == 1
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("era", ERAS)
-async def test_sdk_client_works_in_both_protocol_versions(era: str, served: str) -> None:
-    async with Client(over_http(f"{served}/mcp"), mode=ERAS[era]) as client:
-        assert len((await client.list_tools()).tools) == len(ALL_TOOLS)
-        result = await client.call_tool("get_quotas", {})
-        assert not result.is_error
 
 
 @pytest.mark.parametrize("tail", ["", ".evil.example", "0"])

@@ -13,8 +13,8 @@ import anyio
 import pytest
 from mcp import Client
 from support.ports import free_port
+from support.raw_client import ended, message, serving
 from support.server_process import Upstream, body, environment, over_http, running, started, stdio
-from test_stdio_wire import ended, message, serving
 
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.ledger import MOST_WAITING
@@ -141,9 +141,9 @@ async def test_process_exits_with_waiting_calls(upstream: Upstream, ending: str)
             server.send(message(number, "tools/call", **call))
         wait = set[int]()
         while len(wait) < CALLS:
-            said = server.heard()["params"]
-            if said["message"] == WAITING:
-                wait.add(said["progressToken"])
+            progress = server.heard()["params"]
+            if progress["message"] == WAITING:
+                wait.add(progress["progressToken"])
         if ending == "cancelled":
             server.send(*map(cancelled, range(CALLS)))
         if ending == "SIGTERM":
