@@ -18,13 +18,14 @@ from mcp import Client
 from playwright.async_api import Page, Request, expect
 from support.ports import free_port
 from support.real_browser import DESKTOP, launched, needs_chromium
-from support.replica_pair import Replicas, person, two_replicas
+from support.replica_pair import POLICY, Replicas, person, two_replicas
 from support.switchboard import Switchboard, switchboard
 from support.team_page import approve, looked_at, result
 from support.valkey_server import ValkeyServer
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 
+FOUR_EYES = '[[rule]]\ntool = "delete_connector"\nthen = "four_eyes"\n'
 LOST = "The shared ledger cannot be used"
 
 
@@ -37,12 +38,12 @@ class World(Replicas):
 
 
 @asynccontextmanager
-async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[World]:
+async def replicas(folder: Path, wait: int = 0, policy: str = POLICY) -> AsyncGenerator[World]:
     site, kept = free_port(), ("--appendonly", "yes", "--appendfsync", "always")
     valkey = await anyio.to_thread.run_sync(ValkeyServer(folder, kept).start)
     async with AsyncExitStack() as stack:
         stack.callback(valkey.stop)
-        made = stack.enter_context(two_replicas(folder, valkey.url(), wait=wait, site=site))
+        made = stack.enter_context(two_replicas(folder, valkey.url(), wait=wait, site=site, policy=policy))
         made.provider.person = person("dana")
         people = await stack.enter_async_context(switchboard(site, made.other))
         yield World(**vars(made), valkey=valkey, people=people)
@@ -84,6 +85,9 @@ async def test_approval_and_single_use_hold_across_replicas(
         customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
         waits = await result(agent, "delete_customer", customer_id=customer["id"])
         assert (waits["status"], world.deleted()) == ("approval_required", 0)
+        overview = await result(agent, "get_overview", about="approvals")
+        assert overview["data"]["guard"]["page"] == f"{world.site}/approvals/"
+        assert f"{world.site}/approvals/" in waits["message"]
         await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
         await approve(tab, "Delete customer", customer["name"])
         await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer")
@@ -120,6 +124,37 @@ async def test_approval_and_single_use_hold_across_replicas(
         await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
         for port in (world.one, world.other):
             assert (await again(looks, port)).status_code == 403  # a copied cookie
+
+
+async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
+    async with replicas(tmp_path, policy=FOUR_EYES) as world, a_tab() as (tab, _), world.agent(world.one) as agent:
+        await tab.goto(f"{world.site}/approvals/")
+        await looked_at(tab, "sign-in")
+        await sign_in(tab, world.site)
+        assert await tab.evaluate("document.cookie") == ""
+        connector = (await result(agent, "list_connectors"))["data"][0]
+        await result(agent, "delete_connector", connector_id=connector["id"])
+        await expect(tab.get_by_role("heading", name="Delete connector")).to_be_visible()
+        await looked_at(tab, "waits")
+        await approve(tab, "Delete connector", connector["name"])
+        await expect(tab.locator("#said")).to_contain_text("1 of 2 people approved it")
+        await expect(tab.get_by_text("You approved it, and another has to.")).to_be_visible()
+        await looked_at(tab, "four-eyes")
+        assert (await result(agent, "delete_connector", connector_id=connector["id"]))["status"] == "approval_required"
+
+        await tab.get_by_role("button", name="Sign out").click()
+        await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
+        await looked_at(tab, "signed-out")
+        world.provider.person = person("kim")
+        await tab.get_by_role("link", name="Sign in again").click()
+        await approve(tab, "Delete connector", connector["name"])
+        await expect(tab.locator("#said")).to_contain_text(
+            "It goes on by itself, or when the agent makes the call again."
+        )
+        await looked_at(tab, "approved")
+        assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"
+        assert world.deleted() == 1
+        assert world.approved() == [(world.other, "Dana Example"), (world.other, "Kim Example")]
 
 
 async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from support.ports import free_port
 from support.replica_pair import Replicas, two_replicas
 from support.team_page import result
 from support.valkey_server import ValkeyServer
+from support.webhook_receiver import SECRET, example, received
 from support.webhook_world import approvers_file, public
-from test_webhook import SECRET, Folder, caught, example
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +93,7 @@ def company(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> G
         return f'webhook_url = "{hook}"\nwebhook_secret_env = "HOOK"\napprovers = "approvers.toml"\n'
 
     with (
-        caught(Folder(folder, {"FASTN_WEBHOOK_URL": hook}), RECEIVER) as receiver,
+        received(hook, RECEIVER) as receiver,
         two_replicas(folder, valkey.url(), wait=45, policy=POLICY, tenant=tenant, env={"HOOK": SECRET}) as replicas,
     ):
         yield Company(replicas, receiver)
@@ -101,8 +101,8 @@ def company(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> G
 
 async def test_page_or_webhook_decides_at_another_replica(company: Company) -> None:
     async with company.deletion("customer", "Globex") as question:
-        status, said = await company.answer(question, "dana")
-        assert (status, said["state"]) == (200, "approved")
+        status, answer = await company.answer(question, "dana")
+        assert (status, answer["state"]) == (200, "approved")
     assert question.results[0]["done"] == "delete_customer"
     async with (
         company.replicas.visitor("dana", company.replicas.other) as dana,

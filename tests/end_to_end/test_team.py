@@ -18,14 +18,14 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from support.command_line import run_command
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 from support.identity_provider import Provider, listening
+from support.openid_provider import Storage
 from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
-from support.server_process import ERAS, Person, approving, body, started
+from support.server_process import ERAS, body, started
 from support.team_world import Caller
 
 from fastn_mcp.audit.files import entries
@@ -123,9 +123,7 @@ class Team:
         return [dict(entry) for entry in entries(self.state / "tenants" / tenant / "audit.jsonl")]
 
     @asynccontextmanager
-    async def client(
-        self, auth: str | httpx2.Auth, era: str = "2026-07-28", person: Person | None = None
-    ) -> AsyncGenerator[Client]:
+    async def client(self, auth: str | httpx2.Auth, era: str = "2026-07-28") -> AsyncGenerator[Client]:
         """Return a client that signs in with a token or by its own flow."""
         if isinstance(auth, str):
             http = httpx2.AsyncClient(headers={"authorization": f"Bearer {auth}"}, timeout=30)
@@ -133,7 +131,7 @@ class Team:
             http = httpx2.AsyncClient(auth=auth, timeout=30)
         async with http:
             transport = streamable_http_client(self.url, http_client=http)
-            async with Client(transport, mode=ERAS[era], elicitation_callback=person) as client:
+            async with Client(transport, mode=ERAS[era]) as client:
                 yield client
 
     @asynccontextmanager
@@ -281,26 +279,6 @@ async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
     assert refused[0]["message"] == "4 calls of this account are in progress, and no more may wait. Nothing was sent."
 
 
-class Storage:
-    """In-memory storage of a client's tokens."""
-
-    def __init__(self) -> None:
-        self.tokens: OAuthToken | None = None
-        self.information: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.information
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.information = client_info
-
-
 @pytest.mark.parametrize("era", ERAS)
 async def test_client_discovers_signs_in_and_steps_up(era: str, team: Team) -> None:
     """MCP authorization: 401, RFC 9728, RFC 8414, a token for this resource, 403, a token with more scopes."""
@@ -337,24 +315,6 @@ def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
     for error in errors.exceptions:
         found += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-async def test_form_approval_is_single_use(team: Team) -> None:
-    person = Person(approving)
-    async with team.client(team.token("globex"), person=person) as client:
-        found = body(await client.call_tool("list_customers", {"search": "Globex"}))["data"]
-        done = body(await client.call_tool("delete_customer", {"customer_id": found[0]["id"]}))
-    assert done["done"] == "delete_customer"
-    assert len(person.asked) == 1
-    assert "globex at 127.0.0.1" in person.asked[0]
-    assert [heard.method for heard in team.globex.changes()] == ["DELETE"]
-    assert team.acme.changes() == []
-
-
-def test_probes_contain_no_secret(team: Team) -> None:
-    at = team.url.removesuffix("/mcp")
-    assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
-    assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
 
 
 @pytest.mark.long
@@ -395,11 +355,13 @@ WRONG: dict[str, tuple[list[str], str, str]] = {
 }
 
 
-def test_team_server_announces_its_addresses(team: Team) -> None:
-    assert httpx2.get(team.url.replace("/mcp", "/healthz")).status_code == 200
+def test_team_server_announces_its_addresses_and_is_ready(team: Team) -> None:
+    at = team.url.removesuffix("/mcp")
+    assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
+    assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
     events = [json.loads(line) for line in (team.state.parent / "log").read_text().splitlines()]
     (message,) = [event["message"] for event in events if event["message"].startswith("Serving ")]
-    assert f" at {team.url.removesuffix('/mcp')}. Clients connect to {team.url} " in message
+    assert f" at {at}. Clients connect to {team.url} " in message
     assert team.provider.issuer in message
 
 

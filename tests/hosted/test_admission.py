@@ -67,24 +67,14 @@ async def test_missing_token_is_challenged(team: TeamWorld) -> None:
         assert (await caller.http.get("/mcp")).status_code == 401
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "expired": ({"exp": 1_700_000_000}, "It has expired."),
-    "another audience": ({"aud": "https://evil.example/mcp"}, "It is for another audience."),
-    "another issuer": ({"iss": "https://evil.example"}, "It is from another issuer."),
-    "not yet": ({"nbf": 4_000_000_000}, "It is not valid yet."),
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-async def test_invalid_token_is_rejected_with_its_reason(what: str, team: TeamWorld) -> None:
-    """RFC 6750, 3.1: invalid_token. A token that is expired or for another audience or issuer."""
-    claims, why = BAD[what]
+async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld) -> None:
+    """RFC 6750, 3.1: invalid_token. tests/hosted/test_tokens.py has the other reasons."""
     async with team.served() as caller:
-        response = await caller.call(team.provider.token(**claims), "list_customers")
+        response = await caller.call(team.provider.token(exp=1_700_000_000), "list_customers")
     assert response.status_code == 401
     assert challenge(response) == {
         "error": "invalid_token",
-        "error_description": why,
+        "error_description": "It has expired.",
         "resource_metadata": METADATA,
         "scope": "fastn:read",
     }

@@ -22,10 +22,8 @@ from starlette.routing import Route
 from support.identity_provider import ISSUER, listening
 from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
 from support.webhook_world import WebhookWorld, approvers_file, public
-from support.world import Clock
 
 from fastn_mcp.audit.files import entries
-from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
@@ -262,10 +260,3 @@ async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
     assert grant.state is RequestState.OPEN
     assert (await world.answer(world.dana, question)).body["decided"] is True
     world.close()
-
-
-def test_guessing_page_keys_finds_nothing() -> None:
-    entry = PageSessions(Clock().system("k"))
-    right = entry.key()
-    assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]
-    assert entry.enter(right) is not None

@@ -13,8 +13,6 @@ from fastn_mcp.server.resources import RESOURCES
 from fastn_mcp.server.resources import available as available_resources
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 
-"""Procedures that are being written. Empty once they are there."""
-
 KNOWN = TOOLS.keys()
 
 
