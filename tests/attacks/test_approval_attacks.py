@@ -42,7 +42,6 @@ def look_alike(text: str) -> str:
 
 
 def changed(change: Callable[[str], object]) -> Callable[[Fields], Content]:
-    """Return the approval with its value changed."""
     return lambda fields: {name: change(value) for name, value in approval(fields).items()}
 
 
@@ -114,7 +113,6 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
 
 
 def quarter(fields: Fields) -> Content:
-    """Return a temporary approval."""
     assert "approve for 15 minutes" in fields["decision"]["enum"]
     return {"decision": "approve for 15 minutes"}
 

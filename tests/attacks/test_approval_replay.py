@@ -154,7 +154,6 @@ class Agent:
         return asked.request_state, {name: answer}
 
     async def calls(self, tool: str, arguments: dict[str, Any], approved: Any) -> object:
-        """Make a call with an approval."""
         match self.channel:
             case "page":
                 return await self.client.call_tool(tool, arguments)

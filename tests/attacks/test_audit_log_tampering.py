@@ -47,7 +47,6 @@ def record_entries(path: Path, count: int, keeping: Keeping | None = None) -> No
 
 @pytest.fixture
 def serving(path: Path) -> Generator[AuditFile]:
-    """Return the log of a running process, which knows its entries."""
     ledger = ledger_at(None, path.parent, System())
     log = audit_at(ledger, None, path.parent, System())
     yield log

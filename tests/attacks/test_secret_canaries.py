@@ -96,8 +96,6 @@ def files(folder: Path) -> dict[str, str]:
 
 
 class Listener:
-    """Records everything that a client receives."""
-
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.logged: list[str] = []

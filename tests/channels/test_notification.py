@@ -120,8 +120,6 @@ async def test_notification_is_not_retried_after_the_request(tmp_path: Path) -> 
 
 
 class Hanging(httpx2.AsyncBaseTransport):
-    """Never answers."""
-
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002
         await anyio.sleep_forever()
         raise AssertionError

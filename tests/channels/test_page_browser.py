@@ -55,7 +55,6 @@ async def state(desk: Desk, grant: str = "grant-1") -> RequestState:
 
 
 async def focused(tab: Page) -> str:
-    """Describe the focused element."""
     script = "(e => e.labels?.length ? e.labels[0].innerText : e.ariaLabel ?? e.innerText)(document.activeElement)"
     return " ".join(str(await tab.evaluate(script)).split())
 

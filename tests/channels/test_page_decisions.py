@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support.decisions import answered, moved
+from support.page_visitor import words
 from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
 from typing_extensions import override
 
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.anyio
 VALUE = TypedArgument("value", (TypedField("value"),))
 
 
-async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
-    there = await desk.ledger.find(grant)
-    assert there is not None
-    return there
+async def request_of(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
+    request = await desk.ledger.find(grant)
+    assert request is not None
+    return request
 
 
 def change(desk: Desk, statement: str) -> None:
@@ -35,17 +36,12 @@ def change(desk: Desk, statement: str) -> None:
     desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
-def words(page: str) -> str:
-    """Return the text of a page."""
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
-
-
 async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
-    grant = await found(desk)
+    grant = await request_of(desk)
     assert (grant.state, grant.by, grant.note) == (RequestState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
@@ -66,10 +62,10 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
     assert "Nothing was approved: type the value." in words(refused.text)
     answer = await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})
     assert answer.status_code == 303
-    assert (await found(desk)).state is RequestState.APPROVED
+    assert (await request_of(desk)).state is RequestState.APPROVED
     assert "canary" not in await visitor.look()
     assert "canary" not in repr(await desk.ledger.find("grant-1"))
-    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await found(desk))
+    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await request_of(desk))
     assert filled.value == "canary-typed"
 
 
@@ -99,7 +95,7 @@ async def test_incomplete_credentials_approve_nothing(
     assert refused.status_code == 422
     assert f"Nothing was approved: {problem}" in words(refused.text)
     assert "canary" not in refused.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert await desk.ledger.sealed("grant-1", "local_page", 0.0) is None
 
 
@@ -113,7 +109,7 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
-    grant = await found(desk)
+    grant = await request_of(desk)
     assert (grant.state, grant.by, grant.note) == (
         RequestState.DECLINED,
         "local_page",
@@ -132,7 +128,7 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
 async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     await visitor.decide("decline", "grant-1", note=" \r\n ")
-    assert (await found(desk)).note is None
+    assert (await request_of(desk)).note is None
     assert "The agent gets your note" not in await visitor.look()
 
 
@@ -143,27 +139,23 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
     assert answer.status_code == 422
     assert "the note has 501 characters, and 500 is the limit" in answer.text
     assert note in answer.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
 
 
-@pytest.mark.parametrize("typed", ["", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"])
-async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visitor) -> None:
+@pytest.mark.parametrize(
+    "typed", [None, "", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"]
+)
+async def test_wrong_or_missing_name_approves_nothing(typed: str | None, desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"))
     before = await desk.snapshot()
-    answer = await visitor.decide("approve", "grant-1", name=typed)
+    answer = await visitor.decide("approve", "grant-1", **({} if typed is None else {"name": typed}))
     assert answer.status_code == 422
     assert "the text you typed does not match exactly" in answer.text
     assert 'aria-invalid="true" autofocus' in answer.text
     assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
-    assert (await found(desk)).state is RequestState.APPROVED
-
-
-async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected="Globex"))
-    assert (await visitor.decide("approve", "grant-1")).status_code == 422
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.APPROVED
 
 
 @pytest.mark.parametrize(
@@ -186,7 +178,7 @@ async def test_untypable_name_is_typed_in_sanitized_form(
 async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
-    grant, since = await found(desk, "grant-2"), desk.clock.now().timestamp()
+    grant, since = await request_of(desk, "grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
     assert (grant.state, grant.by, opens_temporary(grant)) == (RequestState.APPROVED, "local_page", True)
     page = words(await visitor.look())
@@ -223,7 +215,7 @@ async def test_temporary_approval_is_refused_if_not_allowed(
     assert "for 15 minutes" not in await visitor.look()
     answer = await visitor.decide("approve", "grant-1", extent="while", name="Orders")
     assert answer.status_code == 400
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert await desk.ledger.temporary_approvals(0.0) == []
 
 
@@ -231,7 +223,7 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
-    assert (await found(desk, "grant-2")).state is RequestState.OPEN
+    assert (await request_of(desk, "grant-2")).state is RequestState.OPEN
 
 
 @pytest.mark.parametrize(
@@ -267,7 +259,7 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
         answer = await visitor.send(action, form | {"extent": "once"})
         assert answer.status_code == 409
         assert "has expired" in answer.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
@@ -282,7 +274,7 @@ async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: D
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
         assert "There is no such approval request. Nothing was decided." in answer.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
 
 
 async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
@@ -294,7 +286,7 @@ async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: 
     assert page.count('class="go') == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
@@ -323,15 +315,6 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     assert (grant.state, grant.by) == (RequestState.DECLINED, "terminal")
     await visitor.http.aclose()
     await desk.aclose()
-
-
-async def test_one_of_many_concurrent_decisions_counts(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
-    approve, decline = await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-1")
-    assert (await visitor.send("approve", approve | {"extent": "once"})).status_code == 303
-    assert (await visitor.send("decline", decline)).status_code == 409
-    assert (await found(desk)).state is RequestState.APPROVED
-    assert await desk.ledger.declines("local") == (0, 0.0)
 
 
 async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:

@@ -14,7 +14,6 @@ pytestmark = pytest.mark.anyio
 
 
 async def event(lines: AsyncIterator[str]) -> list[str]:
-    """Return the lines of the next event or keep-alive."""
     found: list[str] = []
     with anyio.fail_after(10):
         while line := await anext(lines):

@@ -33,8 +33,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    call = await world.deletion()
-    question = await world.asked(call)
+    call, question = await world.asked_about(await world.deletion())
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
     assert (question["expected"], question["requester"], question["account"]) == ("Globex Exports", "local", "test")
     assert question["callback"] == f"https://approvals.example.com/approvals/{question['grant']}"
@@ -153,8 +152,7 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
-    call = await world.run()
-    question = await world.asked(call)
+    call, question = await world.asked_about(await world.run())
     world.clock.pass_(61)
     async with anyio.create_task_group() as tasks:
         for _ in range(20):

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from mcp import Client
 from playwright.async_api import Page, Request, expect
 from support.ports import free_port
 from support.real_browser import DESKTOP, launched, needs_chromium
 from support.replica_pair import POLICY, Replicas, person, two_replicas
+from support.server_process import at_once
 from support.switchboard import Switchboard, switchboard
 from support.team_page import approve, looked_at, result
 from support.valkey_server import ValkeyServer
@@ -51,7 +52,6 @@ async def replicas(folder: Path, wait: int = 0, policy: str = POLICY) -> AsyncGe
 
 @asynccontextmanager
 async def a_tab() -> AsyncGenerator[tuple[Page, list[Request]]]:
-    """Return a browser tab and the requests that it sends."""
     async with launched() as browser:
         context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
         context.set_default_timeout(15_000)
@@ -94,14 +94,11 @@ async def test_approval_and_single_use_hold_across_replicas(
         assert world.approved() == [(world.other, "Dana Example")]
         assert world.deleted() == 0
 
-        outcomes: list[dict[str, Any]] = []
-        async with world.agent(world.other) as there, anyio.create_task_group() as tasks:
-
-            async def repeat(client: Client) -> None:
-                outcomes.append(await result(client, "delete_customer", customer_id=customer["id"]))
-
-            for client in (agent, there, agent, there):
-                tasks.start_soon(repeat, client)
+        async with world.agent(world.other) as there:
+            deletions = [
+                partial(each.call_tool, "delete_customer", {"customer_id": customer["id"]}) for each in (agent, there)
+            ]
+            outcomes = await at_once(*deletions * 2)
         assert len([one for one in outcomes if one.get("done") == "delete_customer"]) == 1, outcomes
         assert world.deleted() == 1
 

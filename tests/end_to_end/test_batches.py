@@ -60,12 +60,10 @@ class Server:
 
 
 def deleted(upstream: Upstream) -> list[str]:
-    """Return the targets of the deletions that reached Fastn, in order."""
     return [change.rpartition("/")[2] for change in upstream.changes() if change.startswith("DELETE")]
 
 
 def arrived(upstream: Upstream, target: str) -> None:
-    """Wait until the deletion of `target` has reached Fastn."""
     until = time.monotonic() + 30
     while target not in deleted(upstream):
         assert time.monotonic() < until

@@ -38,7 +38,6 @@ def demo(more: dict[str, str], cwd: Path | None = None) -> "subprocess.Completed
 
 @pytest.fixture(scope="module")
 def played() -> "subprocess.CompletedProcess[str]":
-    """Run the demo, with an unrelated account in the environment."""
     account = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid", "FASTN_MODE": "auto"}
     return demo(account)
 

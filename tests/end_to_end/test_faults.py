@@ -236,7 +236,6 @@ def endless(fault: Fault) -> bool:
 
 
 def all_of(error: FastnError) -> str:
-    """Return everything that an error contains."""
     chain = [repr(link) for link in (error.__cause__, error.__context__)]
     return "\n".join([str(error), repr(error), json.dumps(error.data()), json.dumps(error.facts), *chain])
 

@@ -3,6 +3,7 @@
 To run for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet.py -s"
 """
 
+import itertools
 import os
 import sys
 import time
@@ -11,9 +12,8 @@ from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
-import anyio
 import pytest
-from support.crowd import Book, desk, visited, workflow
+from support.crowd import Book, desk, killed_in_turn, visited, workflow
 from support.crowd_audit import problems
 from support.fleet import Fleet, a_fleet
 from support.valkey_server import ValkeyServer
@@ -32,20 +32,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Gen
         yield made
 
 
-async def killing(fleet: Fleet, until: float) -> None:
-    """Kill and restart one replica after another."""
-    for replica in fleet.replicas * 100:
-        await anyio.sleep(KILLS_EVERY)
-        if time.monotonic() >= until:
-            return
-        replica.kill()
-        replica.start()
-
-
 async def test_fleet_loses_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
-    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killing, fleet))
+    killing = partial(killed_in_turn, itertools.cycle(fleet.replicas), KILLS_EVERY, 0)
+    await visited(fleet, person, book, runs, CLIENTS, SECONDS, killing)
     summary = Counter(kills=sum(replica.killed for replica in fleet.replicas), **book.calls)
     wrong = await problems(fleet, book, person.ledger, summary)
     await person.ledger.aclose()

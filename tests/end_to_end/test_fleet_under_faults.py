@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
 import pytest
 from support.collector_process import CollectorProcess
-from support.crowd import Book, desk, visited, workflow
+from support.crowd import Book, Mortal, desk, killed_in_turn, visited, workflow
 from support.crowd_audit import problems
 from support.fleet import KEYS, Fleet, a_fleet
 from support.valkey_server import ValkeyServer
@@ -36,14 +35,6 @@ PAUSE = 2.0
 """Seconds between a start and the next kill."""
 DELIVERY = 90.0
 """Seconds in which the collector has to have everything, after the load."""
-
-
-class Mortal(Protocol):
-    """What can be killed and started again."""
-
-    def kill(self) -> None: ...
-
-    def start(self) -> object: ...
 
 
 class KilledValkey:
@@ -93,18 +84,6 @@ def fleet(
         yield made
 
 
-async def killing(mortals: Iterator[Mortal], until: float) -> None:
-    """Kill and restart one after another."""
-    for mortal in mortals:
-        await anyio.sleep(PAUSE)
-        if time.monotonic() >= until - DOWN:
-            return
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(mortal.kill)
-            await anyio.sleep(DOWN)
-            await anyio.to_thread.run_sync(mortal.start)
-
-
 async def delivered(fleet: Fleet) -> None:
     """Wait until all replicas have exported what they recorded."""
     with anyio.fail_after(DELIVERY):
@@ -116,16 +95,16 @@ async def delivered(fleet: Fleet) -> None:
 
 def lost(fleet: Fleet, collector: CollectorProcess, summary: Counter[str]) -> list[str]:
     """Compare each audit log with what the collector stored. Counts go to `summary`."""
-    there, found = list(stored(lines_of([collector.file]))), list[str]()
+    there, differences = list(stored(lines_of([collector.file]))), list[str]()
     for replica in fleet.replicas:
         for tenant in KEYS:
             path = replica.log(tenant)
             compared = compare(lines_of(log_files(path)), there, Outbox(path).sent().n)
             if not compared.is_proven or compared.waiting or compared.deleted:
-                found.append(f"{path}: {compared}")
+                differences.append(f"{path}: {compared}")
             summary["audit entries at the collector"] += len(compared.same)
             summary["of them more than once"] += compared.repeated
-    return found
+    return differences
 
 
 async def test_fleet_loses_nothing_while_its_parts_are_killed(
@@ -134,8 +113,8 @@ async def test_fleet_loses_nothing_while_its_parts_are_killed(
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     replicas = itertools.cycle(fleet.replicas)
-    mortals = (mortal for replica in replicas for mortal in (collector, ledger, fleet.login, replica))
-    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killing, mortals))
+    mortals: Iterator[Mortal] = (mortal for replica in replicas for mortal in (collector, ledger, fleet.login, replica))
+    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killed_in_turn, mortals, PAUSE, DOWN))
     summary = Counter({
         "collector killed": collector.killed,
         "Valkey killed": ledger.killed,
@@ -143,12 +122,12 @@ async def test_fleet_loses_nothing_while_its_parts_are_killed(
         "replicas killed": sum(replica.killed for replica in fleet.replicas),
         **book.calls,
     })  # fmt: skip
-    found = await problems(fleet, book, person.ledger, summary)
+    wrong = await problems(fleet, book, person.ledger, summary)
     await person.ledger.aclose()
     await delivered(fleet)
-    found += lost(fleet, collector, summary)
+    wrong += lost(fleet, collector, summary)
     sys.stdout.write(f"\n{CLIENTS} clients, {time.monotonic() - began:.0f} s: {dict(summary)}\n")
-    assert found == []
+    assert wrong == []
     for what in (
         *("collector killed", "Valkey killed", "provider killed", "replicas killed"),
         *("rows", "approved and made", "audit entries at the collector"),

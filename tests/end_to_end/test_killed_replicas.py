@@ -13,7 +13,6 @@ pytestmark = pytest.mark.anyio
 
 
 async def approve(visitor: Visitor, name: str) -> None:
-    """Approve the only request that is open, once the page shows it."""
     await visitor.until(f"Delete customer {name}")
     assert (await visitor.approve(name=name)).status_code == 303
 

@@ -30,8 +30,6 @@ Told = tuple[float, float | None, str | None]
 
 
 class Listener:
-    """Records the messages that a client receives during one call."""
-
     def __init__(self) -> None:
         self.progress: list[Told] = []
         self.logged: list[LoggingMessageNotificationParams] = []

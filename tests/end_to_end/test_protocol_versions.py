@@ -12,7 +12,6 @@ from support.raw_client import META
 
 
 def answers_to(messages: list[dict[str, Any]], state: Path) -> dict[Any, dict[str, Any]]:
-    """Answers of a session over stdio, by the ids of the requests."""
     ended = subprocess.run(
         [sys.executable, "-m", "fastn_mcp", "--sandbox"],
         input="".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages),

@@ -208,17 +208,15 @@ def held_up(upstream: Upstream, **fault: Any) -> None:
     httpx2.post(f"{upstream.url}/__sandbox/faults", json={"path": "/api/v1/customers"} | fault).raise_for_status()
 
 
-def until(there: Callable[[], bool]) -> None:
-    """Wait for a condition, with a timeout."""
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not there():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def arrived(upstream: Upstream) -> None:
-    """Wait until the call is in flight."""
-    until(lambda: any(r["path"] == "/api/v1/customers" for r in upstream.requests()))
+def wait_until_in_flight(upstream: Upstream) -> None:
+    wait_until(lambda: any(r["path"] == "/api/v1/customers" for r in upstream.requests()))
 
 
 def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) -> None:
@@ -241,7 +239,7 @@ def test_hanging_calls_and_readers_do_not_keep_the_process(upstream: Upstream, i
         unread.stdin.write(b"".join(line + b"\n" for line in lines))
         unread.stdin.close()
         server.send(message(1, "tools/call", name="list_customers", arguments={}, _meta={"progressToken": 1}))
-        arrived(upstream)
+        wait_until_in_flight(upstream)
         server.close()
         (answer,) = (line for line in server.rest() if "id" in line)
         assert (answer["id"], "error" in answer) == (1, True)
@@ -254,7 +252,7 @@ def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server:
         server.send(call(1))
-        arrived(upstream)
+        wait_until_in_flight(upstream)
         server.send(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}')
         server.close()
         assert ended(server.process, SOON) == 0
@@ -268,7 +266,7 @@ def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstr
     with serving(environment(upstream), stderr=subprocess.PIPE) as server:
         if busy:
             server.send(call(1))
-            arrived(upstream)
+            wait_until_in_flight(upstream)
         server.process.send_signal(number)
         assert ended(server.process) == 0
         assert server.process.stderr is not None
@@ -279,7 +277,7 @@ def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: 
     answers = tmp_path / "answers"
     with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
         Server(process).send(HELLO)
-        until(lambda: answers.stat().st_size > 0)
+        wait_until(lambda: answers.stat().st_size > 0)
         process.terminate()
         assert ended(process) == 0
 
@@ -343,7 +341,7 @@ def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(count)))
         process.stdin.write(b"".join(line + b"\n" for line in lines))
         process.stdin.close()
-        until(lambda: _waiting(process) > 8192)
+        wait_until(lambda: _waiting(process) > 8192)
         descriptor = process.stdout.fileno()
         read = b"".join(iter(lambda: os.read(descriptor, 1000), b""))
         assert ended(process) == 0

@@ -73,8 +73,6 @@ base_url = "{slow}"
 
 @dataclass
 class Fastn:
-    """The Fastn of one tenant, in this process."""
-
     sandbox: FaultySandbox
     lines: list[str]
     """All header lines that reached it."""
@@ -136,7 +134,6 @@ class Team:
 
     @asynccontextmanager
     async def caller(self) -> AsyncGenerator[Caller]:
-        """Return an HTTP client for concurrent raw requests."""
         async with httpx2.AsyncClient(base_url=self.url.removesuffix("/mcp"), timeout=30) as http:
             yield Caller(http)
 

@@ -23,8 +23,6 @@ each_era = pytest.mark.parametrize("era", ERAS)
 
 
 class Run:
-    """A folder with a plan, and servers that use it."""
-
     def __init__(self, upstream: Upstream, folder: Path) -> None:
         self.upstream = upstream
         self.plan = folder / "plan.toml"

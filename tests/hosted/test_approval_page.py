@@ -299,16 +299,6 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
         assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
-async def test_decline_note_reaches_the_agent(world: World) -> None:
-    await world.delete()
-    async with world.browser("dana") as dana:
-        answer = await dana.send("decline", await dana.form("decline") | {"note": "Pause it instead."})
-        assert answer.status_code == 303
-        assert "Declined Delete customer" in await dana.look()
-    declined = await world.delete()
-    assert (declined["outcome"], declined["note"]) == ("declined", "Pause it instead.")
-
-
 @pytest.mark.parametrize("person", ["gina", "jun", "both"])
 async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
     await world.delete()

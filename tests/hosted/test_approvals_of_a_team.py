@@ -51,7 +51,6 @@ approvers = "{name}/approvers.toml"
 
 
 def listed(key: Ed25519PrivateKey, name: str = "dana") -> str:
-    """Return a file with one approver, who has this subject at the provider."""
     return f'[dana]\npublic_key = "{public(key)}"\nprincipal = "{ISSUER}|{name}"\n'
 
 
@@ -187,7 +186,6 @@ def test_approver_without_principal_stops_the_start(tmp_path: Path) -> None:
 
 
 def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    """Return an approver's signed approval of a request."""
     answer = {
         "grant": question["grant"], "decision": "approve", "approver": "dana", "typed": question["expected"],
         "timestamp": int(time.time()), "nonce": secrets.token_urlsafe(16),

@@ -59,8 +59,6 @@ class RecordingApp:
 
 @dataclass
 class Connection:
-    """One client connection."""
-
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
@@ -76,7 +74,6 @@ class Connection:
         return int(lines[0].split(" ")[1]), (await self.reader.readexactly(length)).decode()
 
     async def rest(self) -> bytes:
-        """Read until the connection ends."""
         with suppress(ConnectionResetError):
             return await self.reader.read()
         return b""

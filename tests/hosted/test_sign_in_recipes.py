@@ -50,7 +50,6 @@ ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 
 def snippets() -> dict[str, str]:
-    """Return the team files of the page by product."""
     blocks = re.findall(r"```toml\n(# team.toml for (.+?)\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return {product: text for text, product in blocks}
 
@@ -177,8 +176,6 @@ class Team:
 
 @dataclass
 class Recipes:
-    """Factory of the recipes' servers."""
-
     folder: Path
     providers: OpenIDProviders
 

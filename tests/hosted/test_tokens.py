@@ -75,7 +75,6 @@ def _coded(data: bytes) -> str:
 
 
 def _headed(token: str, **more: Any) -> str:
-    """Return the token with another header and the old signature."""
     header, rest = token.split(".", 1)
     fields = json.loads(base64.urlsafe_b64decode(header + "==")) | more
     return f"{_coded(json.dumps(fields).encode())}.{rest}"

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -259,3 +259,23 @@ def desk(fleet: Fleet, folder: Path) -> TerminalApprovals:
     """Return the approvals of a terminal on the same ledger, where a person decides."""
     ledger = ledger_at(fleet.ledger, folder, System())
     return TerminalApprovals(ledger, AuditFile(folder / "audit.jsonl", System()), System())
+
+
+class Mortal(Protocol):
+    """What can be killed and started again."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> object: ...
+
+
+async def killed_in_turn(mortals: Iterator[Mortal], pause: float, down: float, until: float) -> None:
+    """Kill one after another, each after a pause, and start it again after it was down."""
+    for mortal in mortals:
+        await anyio.sleep(pause)
+        if time.monotonic() >= until - down:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(mortal.kill)
+            await anyio.sleep(down)
+            await anyio.to_thread.run_sync(mortal.start)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.lowlevel
 import httpx2
@@ -27,6 +27,7 @@ from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 from support.world import World
 
+C = TypeVar("C")
 SECRET = "a secret of our receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"
 
@@ -135,6 +136,10 @@ class WebhookWorld(World):
         """Return the pending request as its receiver has it."""
         assert isinstance(await self.call(call), PendingApproval)
         return self.receiver.questions[-1]
+
+    async def asked_about(self, call: C) -> tuple[C, dict[str, Any]]:
+        """Return the call with its pending request."""
+        return call, await self.asked(call)
 
     def audited(self, event: str) -> list[dict[str, Any]]:
         return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]
