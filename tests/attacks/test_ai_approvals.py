@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from support.declining_client import each_version, session
+from support.policy_files import rules_of
 from support.world import World
 
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 
 pytestmark = pytest.mark.anyio
 
@@ -39,10 +39,7 @@ def opened(tmp_path: Path) -> Generator[Callable[[str], World]]:
 
     def made(policy: str) -> World:
         mode, text = POLICIES[policy]
-        file = tmp_path / "policy.toml"
-        file.write_text(text)
-        file.chmod(0o600)
-        worlds.append(World(tmp_path, Policy(mode, load_rules(file))))
+        worlds.append(World(tmp_path, Policy(mode, rules_of(tmp_path, text))))
         return worlds[-1]
 
     yield made

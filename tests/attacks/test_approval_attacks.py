@@ -9,6 +9,7 @@ from mcp import Client
 from support.decisions import answered
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
+from support.policy_files import rules_of
 from support.scripted_client import (
     Content,
     Fields,
@@ -25,7 +26,6 @@ from support.world import World
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
@@ -169,9 +169,8 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
     world = World(tmp_path, bound="one")
     async with connected(world, version, Program(world, quarter)) as client:
         assert "done" in data(await client.call_tool("run_workflow", RUN))
-    (tmp_path / "policy.toml").write_text("[budget]\nexternal = 50\n")
-    (tmp_path / "policy.toml").chmod(0o600)
-    policy = {"mode": Policy("manual"), "policy": Policy(rules=load_rules(tmp_path / "policy.toml"))}.get(other)
+    rules = rules_of(tmp_path, "[budget]\nexternal = 50\n")
+    policy = {"mode": Policy("manual"), "policy": Policy(rules=rules)}.get(other)
     again = World(tmp_path, policy, world.clock, tokens="u", bound="two" if other == "key" else "one")
     asked = Program(again, lambda _: None, action="decline")
     async with connected(again, version, asked) as client:

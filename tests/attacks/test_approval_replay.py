@@ -12,6 +12,7 @@ from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from support.decisions import moved
 from support.declining_client import VERSIONS
 from support.direct_sandbox import Fastn
+from support.policy_files import rules_of
 from support.scripted_client import Program, approval, changing, data, one_in_four
 from support.world import FormLater, World
 
@@ -21,7 +22,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
@@ -282,11 +282,9 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 async def test_approval_of_another_process_is_not_accepted(
     other: str, channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "policy.toml").write_text(RULES)
-    (tmp_path / "policy.toml").chmod(0o600)
     settings: dict[str, Any] = {
         "key": {"bound": "two"},
-        "policy": {"policy": Policy("manual", load_rules(tmp_path / "policy.toml"))},
+        "policy": {"policy": Policy("manual", rules_of(tmp_path, RULES))},
         "live key": {"policy": Policy("manual", live=True)},
     }.get(other, {})
     first = await opened(tmp_path, Policy("guarded") if other == "mode" else None)

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.ports import free_port
-from support.raw_client import META
+from support.raw_client import META, started
 from support.server_process import (
     ERAS,
     HTTP_TOKEN,
@@ -104,9 +104,7 @@ async def test_call_of_an_ended_process_needs_approval_to_be_repeated(
 ) -> None:
     env = environment(hanging)
     messages = [*introducing(version), calling(version)]
-    with subprocess.Popen(  # noqa: ASYNC220 - it is to be killed by a signal
-        [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
-    ) as process:
+    with started(env=env) as process:
         assert process.stdin is not None
         process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
         process.stdin.flush()
@@ -169,9 +167,7 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
     env = environment(upstream)
     messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
-    with subprocess.Popen(  # noqa: ASYNC220 - its pipes are to be closed
-        [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
-    ) as process:
+    with started(env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for message in messages:

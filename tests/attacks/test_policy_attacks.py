@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from support.declining_client import each_version, session
 from support.forkserver import forked
+from support.policy_files import rules_of
 from support.world import World
 
 from fastn_mcp.config.paths import read_regular
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 
 LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key", "\uff30AY_KEY", "\u00a0PAY_KEY"]
 
@@ -74,11 +74,9 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 async def test_protected_customer_is_not_reached_by_another_identifier(
     tmp_path: Path, version: str, named: dict[str, str]
 ) -> None:
-    file = tmp_path / "policy.toml"
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
-    file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')
-    file.chmod(0o600)
-    world = World(tmp_path, Policy(rules=load_rules(file)))
+    rules = f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n'
+    world = World(tmp_path, Policy(rules=rules_of(tmp_path, rules)))
     async with session(world, version) as call:
         reply = await call("run_workflow", workflow_id="wf_3a8e47d19b60", **named)
         other = await call("run_workflow", workflow_id="wf_3a8e47d19b60", customer_id=acme)

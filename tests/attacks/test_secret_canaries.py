@@ -22,6 +22,7 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
 from support.echoing_upstream import held
+from support.folder_texts import files
 from support.ports import free_port
 from support.server_process import (
     BEARER,
@@ -88,11 +89,6 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
         command = ("-m", "fastn_mcp", "--http", f"127.0.0.1:{port}")
         with process(*command, errors=folder / "stderr", port=port, env=env):
             yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Return the text of every file in the folder."""
-    return {str(path): path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()}
 
 
 class Listener:

@@ -10,6 +10,7 @@ import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
+from support.policy_files import rules_of
 from support.scripted_client import Program, approval, connected, data, each_version
 from support.world import World
 
@@ -17,7 +18,6 @@ from fastn_mcp.build.composition import may_own
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED
@@ -372,10 +372,8 @@ async def test_name_with_blanks_or_invisible_letters_is_still_protected(
     version: str, name: str, tmp_path: Path
 ) -> None:
     """A server that trims or normalises the name would overwrite the protected secret."""
-    policy = tmp_path / "policy.toml"
-    policy.write_text('[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
-    policy.chmod(0o600)
-    world = World(tmp_path / "state", Policy("guarded", load_rules(policy)))
+    rules = rules_of(tmp_path, '[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
+    world = World(tmp_path / "state", Policy("guarded", rules))
     person = Program(world, approval)
     async with connected(world, version, person) as client:
         answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))

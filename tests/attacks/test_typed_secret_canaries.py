@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import anyio
 import pytest
+from support.folder_texts import files
 from support.otlp_receiver import Receiver
 from support.page_visitor import words
 from support.replica_pair import two_replicas
 from support.valkey_server import ValkeyServer
-from test_secret_canaries import files
 
 pytestmark = pytest.mark.anyio
 

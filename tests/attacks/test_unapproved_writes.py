@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from support.declining_client import each_version, session
+from support.policy_files import rules_of
 from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
 from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.tools.catalog import CATALOG
 
 pytestmark = pytest.mark.anyio
@@ -142,10 +142,7 @@ WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_",
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: Path) -> None:
-    file = tmp_path / "policy.toml"
-    file.write_text("[breaker]\ndeclined = 100000")
-    file.chmod(0o600)
-    world = World(tmp_path, Policy(rules=load_rules(file)))
+    world = World(tmp_path, Policy(rules=rules_of(tmp_path, "[breaker]\ndeclined = 100000")))
     tool = operation.tool_name()
     ids = unused(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
     assert len(set(UNDOCUMENTED)) == 40

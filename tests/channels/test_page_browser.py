@@ -135,24 +135,6 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 
 
 @pytest.mark.long
-async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
-    await desk.ask(question())
-    tab = await visit(chromium, desk)
-    await tab.get_by_text("Decline with a note").click()
-    await tab.get_by_label("Note to the agent").fill("Pause it instead.")
-    await settled(tab)
-    await tab.get_by_role("button", name="Decline with this note").click()
-    await expect(
-        tab.get_by_text("Declined: Delete customer Globex. Nothing is sent. The agent gets your note.")
-    ).to_be_visible()
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("Nothing waits for you")
-    await expect(tab.get_by_text('"Pause it instead."')).to_be_visible()
-    found = await desk.ledger.find("grant-1")
-    assert found is not None
-    assert (found.state, found.note) == (RequestState.DECLINED, "Pause it instead.")
-
-
-@pytest.mark.long
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from mcp import Client
 from support.local_page import approve, globex, recording_browser
+from support.policy_files import policy_file
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
 from fastn_mcp.channels.elicitation import RoundTripLink
@@ -22,9 +23,7 @@ each_era = pytest.mark.parametrize("era", ERAS)
 @asynccontextmanager
 async def served(env: dict[str, str], folder: Path, era: str, person: Person) -> AsyncGenerator[Client]:
     """A client of a server whose policy wants deletions approved outside of the client."""
-    policy = folder / "policy.toml"
-    policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
-    policy.chmod(0o600)
+    policy = policy_file(folder, '[defaults]\ndestroy = "out_of_band"\n')
     async with Client(stdio(env, "--policy", str(policy)), mode=ERAS[era], elicitation_callback=person) as client:
         yield client
 

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,19 @@ def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(program, env={**os.environ, **env}, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
 
 
+@contextmanager
+def running_script(folder: Path, env: dict[str, str], *calls: str, more: tuple[str, ...] = ()) -> Generator[Any]:
+    script = folder / "script.jsonl"
+    script.write_text("".join(calls))
+    with start("run", str(script), *more, "--report", str(folder / "r.json"), env=env) as run:
+        yield run
+
+
 def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
     fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
-    script = tmp_path / "script.jsonl"
     delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
-    script.write_text(created("Initech") + delete + created("Hooli"))
-    env = environment(upstream)
-    with start("run", str(script), "--keep-going", "--report", str(tmp_path / "r.json"), env=env) as run:
+    calls, env = (created("Initech"), delete, created("Hooli")), environment(upstream)
+    with running_script(tmp_path, env, *calls, more=("--keep-going",)) as run:
         _, stderr = run.communicate(timeout=30)
     assert run.returncode == 4, stderr
     report = json.loads((tmp_path / "r.json").read_text())
@@ -64,10 +72,8 @@ def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
     fault(upstream, kind="hang", method="POST", path="*", moment="after")
-    script = tmp_path / "script.jsonl"
-    script.write_text(created("Initech") + created("Hooli"))
     env = environment(upstream)
-    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+    with running_script(tmp_path, env, created("Initech"), created("Hooli")) as run:
         assert any(upstream.changes() for _ in range(5_000))
         run.send_signal(number)
         _, stderr = run.communicate(timeout=30)
@@ -79,10 +85,8 @@ def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path
 
 def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_path: Path) -> None:
     fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
-    script = tmp_path / "script.jsonl"
-    script.write_text('{"tool": "list_customers"}\n' + created("Hooli"))
     env = environment(upstream)
-    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+    with running_script(tmp_path, env, '{"tool": "list_customers"}\n', created("Hooli")) as run:
         assert any(upstream.requests() for _ in range(5_000))
         run.send_signal(signal.SIGTERM)
         run.communicate(timeout=30)
@@ -134,10 +138,8 @@ async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Pat
 
 
 def test_audit_log_gives_the_same_report(upstream: Upstream, tmp_path: Path) -> None:
-    script = tmp_path / "script.jsonl"
-    script.write_text(created("Initech") + created("Hooli"))
     env = environment(upstream)
-    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+    with running_script(tmp_path, env, created("Initech"), created("Hooli")) as run:
         run.communicate(timeout=30)
     report = json.loads((tmp_path / "r.json").read_text())
     with start("audit", "report", "--since", "1h", "--json", env=env) as reporting:

@@ -106,19 +106,6 @@ async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, 
     assert person.asked == []
 
 
-@each_era
-async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream: Upstream) -> None:
-    first, *_ = await customers(upstream, run)
-    async with run.server(era) as client:
-        answer = body(await client.call_tool("delete_customer", {"customer_id": first}))
-        assert answer["outcome"] == "refused"
-        assert answer["would_allow"] == (
-            f'[[allow]]\ntool = "delete_customer"\ntarget = "{first}"\narguments = {{}}\ncount = 1'
-        )
-        assert "Nothing was sent." in answer["message"]
-        assert body(await client.call_tool("list_customers", {}))["data"]
-
-
 @pytest.mark.long
 async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
     first, *_ = await customers(upstream, run)

@@ -16,9 +16,11 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.command_line import run_command
+from support.policy_files import policy_file
 from support.ports import free_port
 from support.server_process import Upstream, body, environment, over_http, running, stdio
 from support.webhook_receiver import EXAMPLE, SECRET, example, received
+from support.webhook_world import approvers_file
 
 from fastn_mcp.channels.webhook.payloads import headers
 
@@ -55,13 +57,10 @@ def folder(tmp_path: Path, upstream: Upstream) -> Folder:
         made = run_command(["approvals", "keygen", name, "--output", f"{tmp_path}/{name}.pem"], os.environ)
         assert (tmp_path / f"{name}.pem").stat().st_mode & 0o777 == 0o600
         listed += made.stdout if name != "mallory" else ""
-    approvers = tmp_path / "approvers.toml"
-    approvers.write_text(listed)
-    approvers.chmod(0o600)
     env = environment(upstream) | {
         "FASTN_WEBHOOK_URL": f"http://127.0.0.1:{port}/",
         "FASTN_WEBHOOK_SECRET": SECRET,
-        "FASTN_APPROVERS": str(approvers),
+        "FASTN_APPROVERS": str(approvers_file(tmp_path, listed)),
     }
     return Folder(tmp_path, env)
 
@@ -158,9 +157,7 @@ async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream
 
 
 async def test_four_eyes_needs_two_approvers(folder: Folder, upstream: Upstream) -> None:
-    policy = Path(folder.env["FASTN_CONFIG_DIR"]) / "policy.toml"
-    policy.write_text('[defaults]\ndestroy = "four_eyes"\n')
-    policy.chmod(0o600)
+    policy_file(Path(folder.env["FASTN_CONFIG_DIR"]), '[defaults]\ndestroy = "four_eyes"\n')
     example_ = example()
     with received(folder.url, example_) as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:

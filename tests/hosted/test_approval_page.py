@@ -12,6 +12,7 @@ import anyio
 import httpx2
 import pytest
 from support.page_visitor import Visitor, words
+from support.policy_files import policy_file
 from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
 
 from fastn_mcp.audit.files import entries
@@ -118,9 +119,7 @@ class Made:
 
     @asynccontextmanager
     async def __call__(self) -> AsyncGenerator[World]:
-        file = self.folder / "policy.toml"
-        file.write_text(self.policy or '[defaults]\ndestroy = "typed"\n')
-        file.chmod(0o600)
+        policy_file(self.folder, self.policy or '[defaults]\ndestroy = "typed"\n')
         secrets = {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
         environment = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"} | secrets
         system = System(now=lambda: datetime.now(UTC) + timedelta(seconds=self.passed[0]))
@@ -133,6 +132,12 @@ class Made:
 async def world(tmp_path: Path) -> AsyncGenerator[World]:
     async with Made(tmp_path)() as made:
         yield made
+
+
+async def approve(visitor: Visitor) -> httpx2.Response:
+    """Approve the request that is open, and type the name that it asks for."""
+    (name,) = re.findall(r"Type (.+?) to confirm", await visitor.look())
+    return await visitor.approve(name=name)
 
 
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
@@ -148,8 +153,7 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         assert "One call waits for you" in page
         wrong = await dana.approve(name="globex")
         assert wrong.status_code == 422
-        name = re.findall(r"Type (.+?) to confirm", page)[0]
-        answer = await dana.approve(name=name)
+        answer = await approve(dana)
         assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
         assert (
             "Approved: Delete customer Globex Exports . It goes on by itself, or when the agent makes the call again."
@@ -174,8 +178,7 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: World, monkeypatc
         page = await browser.look()
         assert "Signed in as Dana Example <dana@example.com>" in page
         assert "Anna Example <anna@example.com> (anna) asks" in page
-        (name,) = re.findall(r"Type (.+?) to confirm", page)
-        assert (await browser.approve(name=name)).status_code == 303
+        assert (await approve(browser)).status_code == 303
     monkeypatch.setitem(PEOPLE, "dana", {**dana, "name": "Dana Other", "email": "other@example.com"})
     done = await world.delete(name="Anna <kim@example.com> Married", email="married@example.com", email_verified=False)
     assert done["done"] == "delete_customer"
@@ -255,8 +258,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
     async with Made(tmp_path)() as world:
         await world.delete()
         async with world.browser("anna") as anna:
-            name = re.findall(r"Type (.+?) to confirm", await anna.look())[0]
-            assert (await anna.approve(name=name)).status_code == 303
+            assert (await approve(anna)).status_code == 303
     (tmp_path / "no").mkdir()
     text = FILE.replace("[approvals]\n", "[approvals]\nown = false\n")
     async with Made(tmp_path / "no", text)() as world:
@@ -292,7 +294,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
                 assert "You approved it, and another has to." in await elsewhere.look()
             assert "1 of 2 approved so far" in (await world.delete(by="amir"))["message"]
             assert "1 did so far (Dana Example (dana))" in await kim.look()
-            assert (await kim.approve(name=name)).status_code == 303
+            assert (await approve(kim)).status_code == 303
             assert "by Dana Example (dana) and you" in await kim.look()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
         assert [entry["approver_name"] for entry in world.audit("approved")] == ["Dana Example", "Kim Example"]

@@ -73,6 +73,10 @@ class Connection:
         length = next(int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length"))
         return int(lines[0].split(" ")[1]), (await self.reader.readexactly(length)).decode()
 
+    async def check_served(self) -> None:
+        await self.send(post("/mcp", b"{}") + b"{}")
+        assert await self.answer() == (200, "POST /mcp {}")
+
     async def rest(self) -> bytes:
         with suppress(ConnectionResetError):
             return await self.reader.read()
@@ -114,6 +118,12 @@ async def serving(connections: int = 1000, **bounds: Any) -> AsyncGenerator[Serv
         await server.shutdown()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, until the 20 s of `serving` are over."""
+    while not condition():  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0)
+
+
 def post(path: str, body: bytes, more: bytes = b"") -> bytes:
     return b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path.encode(), more, len(body))
 
@@ -150,18 +160,16 @@ async def test_response_after_disconnect_is_lost(turns: int) -> None:
 
             server.heard.before_response = leave
             client.sendall(post("/mcp", b"{}") + b"{}")
-            while server.heard.lost is None:  # noqa: ASYNC110 - until the 20 s of `serving` are over
-                await asyncio.sleep(0)
+            await until(lambda: server.heard.lost is not None)
+            assert server.heard.lost is not None
             await server.heard.lost.wait()
 
 
 async def test_response_read_before_disconnect_is_not_lost() -> None:
     async with serving() as server:
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
-        while server.connections():  # noqa: ASYNC110 - the same
-            await asyncio.sleep(0)
+            await line.check_served()
+        await until(lambda: not server.connections())
         assert server.heard.lost is not None
         assert not server.heard.lost.is_set()
 
@@ -198,8 +206,7 @@ async def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     one = b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serving() as server, server.line() as line:
         await line.send(one * 1000)
-        while not server.heard.requests:  # noqa: ASYNC110 - until the 20 s of `serving` are over
-            await asyncio.sleep(0)
+        await until(lambda: bool(server.heard.requests))
         assert len(server.heard.requests) == 1
         server.heard.may.set()
         for _ in range(1000):
@@ -239,8 +246,7 @@ async def test_slow_call_does_not_count_as_slow_request() -> None:
 async def test_idle_connection_gives_way_to_a_new_one() -> None:
     async with serving(connections=3) as server, server.line() as oldest, server.line(), server.line():
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
+            await line.check_served()
         assert await oldest.rest() == b""
 
 
@@ -248,16 +254,14 @@ async def half_sent(server: Server, *lines: Connection) -> None:
     """Send the head and a part of the body, and wait until the server has begun to read it."""
     for line in lines:
         await line.send(post("/half", b"{}") + b"{")
-    while server.heard.begun < len(lines):  # noqa: ASYNC110 - until the 20 s of `serving` are over
-        await asyncio.sleep(0)
+    await until(lambda: server.heard.begun >= len(lines))
 
 
 async def test_half_sent_request_gives_way_to_a_new_connection() -> None:
     async with serving(connections=2) as server, server.line() as oldest, server.line() as other:
         await half_sent(server, oldest, other)
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
+            await line.check_served()
         assert await oldest.rest() == b""
         await other.send(b"}")
         assert await other.answer() == (200, "POST /half {}")
@@ -267,8 +271,7 @@ async def test_idle_connection_gives_way_before_a_half_sent_request() -> None:
     async with serving(connections=2) as server, server.line() as oldest, server.line() as idle:
         await half_sent(server, oldest)
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
+            await line.check_served()
         assert await idle.rest() == b""
         await oldest.send(b"}")
         assert await oldest.answer() == (200, "POST /half {}")
@@ -279,8 +282,7 @@ async def test_full_process_answers_probes_alone() -> None:
     async with serving(connections=2) as server, server.line() as one, server.line() as two:
         for line in (one, two):
             await line.send(post("/waits", b"{}") + b"{}")
-        while len(server.heard.requests) < 2:  # noqa: ASYNC110 - until the 20 s of `serving` are over
-            await asyncio.sleep(0)
+        await until(lambda: len(server.heard.requests) >= 2)
         async with server.line() as probe:
             await probe.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert await probe.answer() == (200, "GET /healthz ")
@@ -294,8 +296,7 @@ async def test_full_process_answers_probes_alone() -> None:
 async def test_responses_close_connections_during_shutdown() -> None:
     left = False
     async with serving(is_leaving=lambda: left) as server, server.line() as line, server.line() as other:
-        await line.send(post("/mcp", b"{}") + b"{}")
-        assert await line.answer() == (200, "POST /mcp {}")
+        await line.check_served()
         await other.send(post("/waits", b"{}") + b"{}")
         left = True
         await line.send(post("/mcp", b"{}") + b"{}")

@@ -32,6 +32,7 @@ from support.openid_provider import (
     token_for,
 )
 from support.page_visitor import Visitor
+from support.policy_files import policy_file
 from support.team_world import Caller, TeamWorld, challenge
 
 from fastn_mcp.doctor.check import CheckResult
@@ -189,9 +190,7 @@ class Recipes:
         text = text.replace(f'"{tomllib.loads(text)["issuer"]}"', f'"{issuer}"')
         if without is not None:
             text = re.sub(rf"^{without} = .*\n", "", text, flags=re.MULTILINE)
-        file = self.folder / "policy.toml"
-        file.write_text(policy)
-        file.chmod(0o600)
+        policy_file(self.folder, policy)
         text += 'approval_wait_seconds = 0\npolicy = "policy.toml"\n'
         clock = Clock()
         environment = {

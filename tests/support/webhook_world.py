@@ -22,9 +22,9 @@ from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSe
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
+from support.policy_files import rules_of
 from support.world import World
 
 C = TypeVar("C")
@@ -94,10 +94,7 @@ class WebhookWorld(World):
     """`dana` and `kim` may approve everything, unless `approvers` says otherwise, where DANA and KIM are their keys."""
 
     def __init__(self, folder: Path, policy: str = "", approvers: str | None = None) -> None:
-        if policy:
-            (folder / "policy.toml").write_text(policy)
-            (folder / "policy.toml").chmod(0o600)
-        super().__init__(folder, Policy(rules=load_rules(folder / "policy.toml")) if policy else None)
+        super().__init__(folder, Policy(rules=rules_of(folder, policy)) if policy else None)
         self.dana, self.kim, self.stranger = Signer("dana"), Signer("kim"), Signer("mallory")
         text = (
             approvers or f'[dana]\npublic_key = "{public(self.dana.key)}"\n[kim]\npublic_key = "{public(self.kim.key)}"'
