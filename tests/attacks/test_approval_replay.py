@@ -229,11 +229,11 @@ TARGETS = ("customers", "connectors", "connections", "workflows", "triggers", "a
 def altered(world: World, call: Call) -> bool:
     """Change the target of the call; False if it creates something."""
     state = world.sandbox.state
-    given = call.arguments.get("changes", [{"tool": call.tool, "arguments": call.arguments}])[0]
-    ids = [str(value) for value in given["arguments"].values()]
+    change = call.arguments.get("changes", [{"tool": call.tool, "arguments": call.arguments}])[0]
+    ids = [str(value) for value in change["arguments"].values()]
     if call.tool == "undo_change":
         ids = [str(state.named("customers", slug)["id"]) for slug in ("acme-corp", "globex-exports")]
-    elif given["tool"].startswith("create_"):
+    elif change["tool"].startswith("create_"):
         return False
     rows = [row for collection in TARGETS for row in state.all(collection) if str(row["id"]) in ids]
     for row in rows:

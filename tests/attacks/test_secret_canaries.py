@@ -256,9 +256,9 @@ def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
             except ValueError as error:
                 raise ExceptionGroup("several", [KeyError(SENT), TypeError(SENT)]) from error
         except ExceptionGroup as group:
-            found = (type(group), group, group.__traceback__)
+            raised = (type(group), group, group.__traceback__)
             message = "it failed" if logger.startswith("fastn_mcp") else f"it failed: {group!r}"
-            record = logging.LogRecord(logger, logging.ERROR, "", 0, message, (), found)
+            record = logging.LogRecord(logger, logging.ERROR, "", 0, message, (), raised)
             inner = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "%s", (ValueError(SENT),), None)
             lines += [JsonLines(()).format(record), JsonLines(()).format(inner)]
     assert all(SENT not in line for line in lines)

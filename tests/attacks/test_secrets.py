@@ -250,8 +250,8 @@ async def test_missing_variable_is_refused_before_an_approval_request(version: s
         ),
     ]
     async with connected(world, version, person) as client:
-        for tool, given in calls:
-            answer = data(await client.call_tool(tool, given))
+        for tool, values in calls:
+            answer = data(await client.call_tool(tool, values))
             assert answer["outcome"] == "not_sent", answer
             assert answer["message"].startswith("value_from_env: this variable is not set"), answer
         assert person.messages == []
@@ -392,8 +392,8 @@ async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: st
     async with connected(world, version, person) as client:
         answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
         rows = data(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
-    seen = f"Acme\\u{{{ord(blank):x}}}GmbH"
-    assert seen in person.messages[0]
-    assert answer["data"]["name"] == seen
-    assert [row["name"] for row in rows["data"]] == [seen]
+    escaped = f"Acme\\u{{{ord(blank):x}}}GmbH"
+    assert escaped in person.messages[0]
+    assert answer["data"]["name"] == escaped
+    assert [row["name"] for row in rows["data"]] == [escaped]
     world.close()

@@ -34,14 +34,14 @@ def written(secret: str) -> set[str]:
 
 def processes() -> str:
     """Return the command lines and environments of the processes of this user."""
-    found: list[str] = []
+    texts: list[str] = []
     for process in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
             try:
-                found.append((process / name).read_bytes().decode("latin-1"))
+                texts.append((process / name).read_bytes().decode("latin-1"))
             except OSError:  # of another user, or gone
                 continue
-    return "\n".join(found)
+    return "\n".join(texts)
 
 
 def kept(valkey: ValkeyServer) -> str:

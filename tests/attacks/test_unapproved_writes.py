@@ -77,8 +77,8 @@ async def test_disguised_write_needs_approval(world: World, version: str, tool: 
         assert "taken" in call.messages[0]
     if tool == "update_workflow":
         is_switch = str(arguments.get("status")).casefold().strip() == "active"
-        said = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
-        assert said in call.messages[0]
+        sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
+        assert sentence in call.messages[0]
 
 
 @each_version

@@ -70,11 +70,11 @@ async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> Non
 async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -> None:
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
-    seen: list[str] = []
+    labels: list[str] = []
     for _ in range(6):
         await tab.keyboard.press("Tab")
-        seen.append(await focused(tab))
-    assert seen == [
+        labels.append(await focused(tab))
+    assert labels == [
         "Skip to the request",
         "Delete Globex",
         "Decline",

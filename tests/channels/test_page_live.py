@@ -14,11 +14,11 @@ pytestmark = pytest.mark.anyio
 
 
 async def event(lines: AsyncIterator[str]) -> list[str]:
-    found: list[str] = []
+    event_lines: list[str] = []
     with anyio.fail_after(10):
         while line := await anext(lines):
-            found.append(line)
-    return found
+            event_lines.append(line)
+    return event_lines
 
 
 async def test_changes_are_announced_without_content(desk: Desk, visitor: Visitor) -> None:

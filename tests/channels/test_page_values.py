@@ -79,14 +79,14 @@ def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> Appr
         "not_checked": [value],
         "unforeseen": value,
     }
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "principal": value,
         "account": value,
         "target": value,
         "preview": card,
         "text": (value, value),
     }
-    return replace(grant, id=id_, **(given | changes))
+    return replace(grant, id=id_, **(values | changes))
 
 
 async def fill(desk: Desk, value: str) -> None:

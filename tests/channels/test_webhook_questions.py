@@ -92,7 +92,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 
 
 @pytest.mark.parametrize(
-    ("does", "attempts", "said"),
+    ("does", "attempts", "reason"),
     [
         ([500] * 9, ATTEMPTS, "it answered 500"),
         ([httpx2.ConnectError("x")] * 9, ATTEMPTS, "no connection could be made"),
@@ -104,14 +104,14 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
     ids=str,
 )
 async def test_unreachable_receiver_refuses_the_call(
-    world: WebhookWorld, does: list[Any], attempts: int, said: str
+    world: WebhookWorld, does: list[Any], attempts: int, reason: str
 ) -> None:
     call = await world.run()
     world.receiver.does = list(does)
     refused = await world.call(call)
     assert isinstance(refused, Refused)
     assert "Nobody could be asked: the webhook at hooks.example.com did not accept the request" in str(refused)
-    assert said in str(refused)
+    assert reason in str(refused)
     assert "Nothing was sent." in str(refused)
     assert "XyZ" not in str(refused)  # the rest of a webhook's address is secret
     assert len(world.receiver.came) == attempts

@@ -34,9 +34,9 @@ async def test_only_clients_that_show_apps_get_one(
         assert "<!doctype html>" in await app_of(client, "delete_customer")
         target = await globex(client)
         result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
-        said = (result.meta or {})[RESULT_META]
-        assert said["says"]["first"] == 'Delete customer "Globex Exports".'
-        assert said["page"].startswith("http://127.0.0.1:")
+        shown_app = (result.meta or {})[RESULT_META]
+        assert shown_app["says"]["first"] == 'Delete customer "Globex Exports".'
+        assert shown_app["page"].startswith("http://127.0.0.1:")
         assert RESULT_META not in ((await client.call_tool("list_customers")).meta or {})
         assert "ui://" not in str(await client.list_resources())
     async with served(env, transport, era) as client:

@@ -74,10 +74,10 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_every_text_about_the_dashboard_is_linked() -> None:
-    found = [(name, text) for name, text in texts() if " " in text]
-    assert len(found) >= 10
+    sentences = [(name, text) for name, text in texts() if " " in text]
+    assert len(sentences) >= 10
     diagnosis = Diagnose(workflow_id="wf_1")
-    for name, text in found:
+    for name, text in sentences:
         answers: list[dict[str, JsonValue]] = [{"message": text}, {"next": text}, {"data": {"causes": [{"fix": text}]}}]
         for answer in answers:
             assert with_dashboard(answer, diagnosis, AT)["dashboard"] == f"{AT}/integrations?tab=workflows", (

@@ -161,11 +161,11 @@ def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
     body = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
     response = ask(served, body, **(modern() if era == MODERN else {}))
     assert response.status_code in (200, 400)
-    found = answer(response)
-    if "error" in found:
-        assert found["error"]["code"] in (-32700, -32600, -32602)
+    reply = answer(response)
+    if "error" in reply:
+        assert reply["error"]["code"] in (-32700, -32600, -32602)
     else:
-        assert found["result"]["structuredContent"]["outcome"] == "not_sent"
+        assert reply["result"]["structuredContent"]["outcome"] == "not_sent"
     assert CANARY not in response.text
     alive(served)
 

@@ -43,15 +43,15 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
 @pytest.mark.long
 def test_jobs_are_done_in_few_calls_and_tokens(office: Office) -> None:
     portal, client, person, account = office
-    found = {job.number: portal.call(do, client, person, job, account) for job in JOBS}
-    assert {number: one.problems for number, one in found.items() if one.problems} == {}
-    for number, one in found.items():
+    outcomes = {job.number: portal.call(do, client, person, job, account) for job in JOBS}
+    assert {number: one.problems for number, one in outcomes.items() if one.problems} == {}
+    for number, one in outcomes.items():
         print(f"job {number}: {one.calls} calls, {one.tokens} tokens")  # noqa: T201 shown by pytest -rP
         assert one.calls <= MOST_CALLS, number
         assert one.tokens <= MOST_TOKENS, number
         assert one.largest <= LARGEST, number
-    assert statistics.median(one.calls for one in found.values()) <= MEDIAN_CALLS
-    assert statistics.median(one.tokens for one in found.values()) <= MEDIAN_TOKENS
+    assert statistics.median(one.calls for one in outcomes.values()) <= MEDIAN_CALLS
+    assert statistics.median(one.tokens for one in outcomes.values()) <= MEDIAN_TOKENS
 
 
 def test_jobs_use_no_hard_coded_id() -> None:

@@ -34,14 +34,14 @@ async def test_server_without_a_key_explains_it_in_every_call(
     person = Person(approving)
     async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == [offer.tool_name() for offer in ALL_TOOLS]
-        for tool, given in (
+        for tool, arguments in (
             ("list_customers", {}),
             ("delete_customer", {"customer_id": "cus_1"}),
             ("create_customer", {"name": "Initech", "dry_run": True}),
             ("find", {"query": "Acme"}),
             ("list_changes", {}),
         ):
-            answer = await client.call_tool(tool, given)
+            answer = await client.call_tool(tool, arguments)
             content = body(answer)
             assert (answer.is_error, content["outcome"]) == (True, "not_sent")
             missing = "is a placeholder" if transport == "stdio" else "There is no API key"

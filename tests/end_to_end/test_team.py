@@ -308,10 +308,10 @@ async def test_expired_token_is_reported_to_the_client(era: str, team: Team) -> 
 
 
 def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
-    found: list[MCPError] = []
+    flat: list[MCPError] = []
     for error in errors.exceptions:
-        found += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+        flat += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return flat
 
 
 @pytest.mark.long

@@ -60,8 +60,8 @@ def test_commands_of_the_page_exist() -> None:
 
 
 def test_compose_file_mounts_what_init_team_makes(tmp_path: Path) -> None:
-    made = subprocess.run([sys.executable, "-m", "fastn_mcp", "init-team", str(tmp_path / "deploy")], check=False)
-    assert made.returncode == 0
+    command = subprocess.run([sys.executable, "-m", "fastn_mcp", "init-team", str(tmp_path / "deploy")], check=False)
+    assert command.returncode == 0
     load_team(tmp_path / "deploy" / "team.toml")
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")

@@ -45,8 +45,8 @@ class Run:
     @asynccontextmanager
     async def server(self, era: str, person: Person | None = None) -> AsyncGenerator[Client]:
         flags = ("--mode", "unattended", "--plan", str(self.plan), "--report", str(self.report))
-        given = self.environment | {"FASTN_PLAN_KEYS": str(self.keys)}
-        async with Client(stdio(given, *flags), mode=ERAS[era], elicitation_callback=person) as client:
+        env = self.environment | {"FASTN_PLAN_KEYS": str(self.keys)}
+        async with Client(stdio(env, *flags), mode=ERAS[era], elicitation_callback=person) as client:
             yield client
 
     def deletions(self) -> list[str]:

@@ -74,12 +74,12 @@ class Receiver:
     def question(self) -> str:
         """Read what it shows until it asks."""
         assert self.process.stdout is not None
-        seen = ""
-        while not seen.endswith(" > "):
+        text = ""
+        while not text.endswith(" > "):
             character = self.process.stdout.read(1)
-            assert character, seen
-            seen += character
-        return seen
+            assert character, text
+            text += character
+        return text
 
     def types(self, line: str) -> str:
         """Type a line and return what the receiver prints next."""
@@ -125,9 +125,9 @@ async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstre
             waiting = await delete(client, target)
             assert waiting["status"] == "approval_required"
             assert "An approver was asked by the webhook at 127.0.0.1" in waiting["message"]
-            shown = receiver.question()
-            assert 'Delete customer "Globex Exports"' in shown
-            assert "To approve, type: approve Globex Exports" in shown
+            prompt = receiver.question()
+            assert 'Delete customer "Globex Exports"' in prompt
+            assert "To approve, type: approve Globex Exports" in prompt
             assert receiver.types("approve Globex Imports").startswith("422")
             assert (await delete(client, target))["status"] == "approval_required"
             assert upstream.changes() == []

@@ -144,8 +144,8 @@ async def test_preview_needs_only_the_read_scope(team: TeamWorld) -> None:
     async with team.served() as caller:
         token = team.provider.token()
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=True)).status_code == 200
-        given: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
-        assert (await caller.call(token, "preview_change", **given)).status_code == 200
+        change: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
+        assert (await caller.call(token, "preview_change", **change)).status_code == 200
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=False)).status_code == 403
 
 
@@ -340,10 +340,10 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
         assert asked["resultType"] == "input_required"
         (name,) = asked["inputRequests"]
         read_for[0] = timedelta(seconds=5)  # a person does not answer in less than a second
-        given = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
+        responses = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
 
         async def answered(token: str, state: str, **headers: str) -> dict[str, Any]:
-            body = request("delete_customer", target, inputResponses=given, requestState=state)
+            body = request("delete_customer", target, inputResponses=responses, requestState=state)
             return (await caller.ask(token, body, **modern("delete_customer"), **headers)).json()
 
         unknown = await answered(amir, "v1.nonsense")

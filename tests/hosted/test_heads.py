@@ -409,6 +409,6 @@ async def test_strange_request_gets_a_safe_answer(is_behind_nginx: bool, tmp_pat
             if is_behind_nginx:
                 port = free_port()
                 stack.enter_context(balanced(tmp_path / "nginx", port, [server.port]))
-            found = {name: await _problem(server, port, sent) for name, sent in STRANGE.items()}
-    assert {name: problem for name, problem in found.items() if problem} == {}
+            problems = {name: await _problem(server, port, sent) for name, sent in STRANGE.items()}
+    assert {name: problem for name, problem in problems.items() if problem} == {}
     assert len(STRANGE) > 100

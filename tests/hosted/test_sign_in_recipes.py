@@ -400,12 +400,12 @@ async def test_clocks_may_differ_by_the_leeway(recipe: Recipes) -> None:
         token = storage.tokens.access_token
         claims = jwt.decode(token, options={"verify_signature": False})
         issued, expires = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
-        seen: list[str | None] = []
+        reasons: list[str | None] = []
         for at, seconds in ((issued, -30), (issued, -31), (expires, 29), (expires, 30)):
             team.clock.stopped_at = at + timedelta(seconds=seconds)
             answer = await team.caller.call(token, "list_customers")
-            seen.append(reason(answer))
-    assert seen == [None, "It is not valid yet.", None, "It has expired."]
+            reasons.append(reason(answer))
+    assert reasons == [None, "It is not valid yet.", None, "It has expired."]
 
 
 async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes) -> None:
@@ -439,13 +439,13 @@ async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, rec
     """docs/doctor.md: the page's client is accepted, and registration is as the product offers it."""
     shape = RECIPES[product]
     async with recipe(product, shape) as team:
-        found = {check.name: check async for check in check_provider(doctor_target(team))}
-    registration = found["client registration"]
+        checks = {check.name: check async for check in check_provider(doctor_target(team))}
+    registration = checks["client registration"]
     assert ("(DCR)" in registration.seen) is shape.has_registration
     assert ("(CIMD)" in registration.seen) is shape.has_metadata_documents
     is_known = shape.has_registration or shape.has_metadata_documents
     differs = {"client registration": is_known, "PKCE": not shape.hides_pkce}
-    wrong = {name for name, check in found.items() if check.verdict is not CheckResult.OK}
+    wrong = {name for name, check in checks.items() if check.verdict is not CheckResult.OK}
     assert wrong == {name for name, is_offered in differs.items() if not is_offered}
 
 
@@ -456,8 +456,8 @@ async def test_doctor_finds_a_wrong_client_of_the_page(change: dict[str, Any], r
     """docs/doctor.md: by a sign-in without a person, and by a code that was never issued."""
     page, client = KEYCLOAK.clients
     async with recipe("Keycloak", replace(KEYCLOAK, clients=(page | change, client))) as team:
-        found = {check.name: check async for check in check_provider(doctor_target(team))}
-    assert found["approval client"].verdict is CheckResult.FAILED
+        checks = {check.name: check async for check in check_provider(doctor_target(team))}
+    assert checks["approval client"].verdict is CheckResult.FAILED
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -469,7 +469,7 @@ async def test_doctor_says_what_a_wrong_token_needs(mistake: str, recipe: Recipe
     async with recipe(product, wrong) as team:
         scope = f"{shape.scope_prefix}fastn:read"
         token = await token_for(team.world.team.issuer, CLIENT_ID, Browser("anna"), AUDIENCE, scope)
-        found = [check async for check in check_token(doctor_target(team, token))]
-    failed = [check for check in found if check.verdict is CheckResult.FAILED]
+        checks = [check async for check in check_token(doctor_target(team, token))]
+    failed = [check for check in checks if check.verdict is CheckResult.FAILED]
     assert failed
     assert all(check.next for check in failed)

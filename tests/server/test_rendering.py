@@ -278,10 +278,10 @@ def test_values_of_secret_fields_are_redacted() -> None:
 
 
 def test_error_text_from_fastn_is_marked() -> None:
-    said: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
-    seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
+    fastns: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
+    marked = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
     error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}
-    faulty: dict[str, JsonValue] = {**error, "fastn": said}
-    assert render_error(faulty) == error | {"fastn": seen, "untrusted": True}
+    faulty: dict[str, JsonValue] = {**error, "fastn": fastns}
+    assert render_error(faulty) == error | {"fastn": marked, "untrusted": True}
     assert render_error(error | {"note": "n\u200b"}) == error | {"note": "n\\u{200b}"}
     assert render_error(error) == error

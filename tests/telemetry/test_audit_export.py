@@ -207,7 +207,7 @@ def settings(**values: object) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "reason"),
     [
         ({}, f"no collector is named. Set {ENDPOINT} or OTEL_EXPORTER_OTLP_ENDPOINT."),
         ({ENDPOINT: ""}, "no collector is named"),
@@ -215,10 +215,10 @@ def settings(**values: object) -> Settings:
         ({ENDPOINT: "http://x", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/json"}, "only http/protobuf is supported"),
     ],
 )
-def test_export_that_cannot_work_stops_the_start(tmp_path: Path, environment: dict[str, str], said: str) -> None:
+def test_export_that_cannot_work_stops_the_start(tmp_path: Path, environment: dict[str, str], reason: str) -> None:
     with pytest.raises(SettingsError) as error:
         audit_outboxes(settings(audit_export="fail-open"), tmp_path, environment, lambda _: None)
-    assert said in str(error.value)
+    assert reason in str(error.value)
 
 
 def test_collector_for_traces_gets_no_audit_log_unless_it_is_asked_for(tmp_path: Path) -> None:
