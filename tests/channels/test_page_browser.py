@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, expect
 from pydantic import JsonValue
-from support.decisions import moved
 from support.page_world import Desk, batch, connection, question, update_of_workflow
 from support.real_browser import DESKTOP, PHONE, needs_chromium
 
@@ -176,9 +175,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").first.click()
     await tab.get_by_label("Note to the agent").first.press_sequentially("Wait")
-    await moved(
-        desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
-    )
+    await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
     await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
@@ -197,9 +194,7 @@ async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: 
              document.querySelector(".approve .go").click();
            }).observe(document.getElementById("main"), {attributes: true})"""
     )
-    await moved(
-        desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
-    )
+    await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator("#announce")).to_have_text("The page has just changed. Read it, then decide.")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     assert await state(desk, "grant-2") is RequestState.OPEN
@@ -256,8 +251,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(note).to_be_focused()
     await tab.keyboard.type("t")
     await expect(note).to_have_value("Wait")
-    now = desk.clock.now().timestamp()
-    await moved(desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, now, by="terminal")
+    await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator(".card")).to_have_count(2)
     await expect(tab.get_by_role("navigation")).to_have_count(0)
     await expect(tab.locator("h1")).to_have_count(1)
@@ -366,11 +360,9 @@ async def everything(desk: Desk) -> None:
         batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
     await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
-    await moved(
-        desk.ledger, "grant-5", [RequestState.OPEN], RequestState.DECLINED, now, by="local_page", note="n" * 300
-    )
-    await moved(desk.ledger, "grant-6", [RequestState.OPEN], RequestState.USED, now, by="client_form")
-    await moved(desk.ledger, "grant-7", [RequestState.OPEN], RequestState.UNANSWERED, now, by="client_form")
+    await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
+    await desk.becomes("grant-6", RequestState.USED, by="client_form")
+    await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
     await desk.ledger.add_temporary(
         TemporaryApproval("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
     )
@@ -432,8 +424,7 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     await desk.ask(question("first", expected="Globex"), update_of_workflow("second"))
     await tab.reload()
     await look("two")
-    now = desk.clock.now().timestamp()
-    await moved(desk.ledger, "second", [RequestState.OPEN], RequestState.STALE, now)
+    await desk.becomes("second", RequestState.STALE)
     await desk.ask(connection("third", TypedArgument("credentials", (TypedField("credentials"),))))
     await tab.reload()
     await settled(tab)
@@ -442,7 +433,7 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     await expect(tab.get_by_text("Nothing was approved: the credentials have to be a JSON object")).to_be_visible()
     await look("no JSON")
     for seen in ("first", "third"):
-        await moved(desk.ledger, seen, [RequestState.OPEN], RequestState.STALE, now)
+        await desk.becomes(seen, RequestState.STALE)
     await everything(desk)
     for opened in ("grant-4", "grant-8", "grant-9", "grant-3", "grant-2", "grant-1"):
         await tab.goto(f"{root}?request={opened}")

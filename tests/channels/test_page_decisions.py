@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.decisions import answered, moved
+from support.decisions import answered
 from support.page_visitor import words
 from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
 from typing_extensions import override
@@ -242,7 +242,7 @@ async def test_decided_request_is_not_decided_again(
 ) -> None:
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
-    await moved(desk.ledger, "grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
+    await desk.becomes("grant-1", state, by="terminal")
     before = await desk.snapshot()
     answer = await visitor.send(action, form | {"extent": "once"})
     assert answer.status_code == 409
@@ -438,7 +438,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
-        await moved(desk.ledger, id_, [RequestState.OPEN], state, now - 7200 + number, by=by)
+        await desk.becomes(id_, state, at=now - 7200 + number, by=by)
     page = words(await visitor.look())
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
     assert order == sorted(order)

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from support.decisions import moved
 from support.page_world import Desk, Visitor, question
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
@@ -28,7 +27,7 @@ async def test_changes_are_announced_without_content(desk: Desk, visitor: Visito
         first = await event(lines)
         await desk.ask(question())
         second = await event(lines)
-        await moved(desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, 1.0, by="terminal")
+        await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
         third = await event(lines)
     assert [name for name, _ in (first, second, third)] == ["event: changed"] * 3
     assert len({number for _, number in (first, second, third)}) == 3

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.decisions import moved
 from support.page_world import Desk, Visitor, question, update_of_workflow
 from typing_extensions import override
 
@@ -96,7 +95,7 @@ async def fill(desk: Desk, value: str) -> None:
         filled(update_of_workflow(), value, "grant-2"),
         filled(question(), value, "grant-3"),
     )
-    await moved(desk.ledger, "grant-3", [RequestState.OPEN], RequestState.DECLINED, now, by=value, note=value)
+    await desk.becomes("grant-3", RequestState.DECLINED, by=value, note=value)
     await desk.ledger.add_temporary(
         TemporaryApproval("scope-1", value, value, "update_workflow", value, now, now + 900, value)
     )
