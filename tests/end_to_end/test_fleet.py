@@ -1,4 +1,4 @@
-"""Three replicas behind nginx with one Valkey and an OpenID provider: nothing is lost, doubled or mixed up.
+"""A fleet under load whose parts are killed: nothing is lost, doubled or mixed up.
 
 To run for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet.py -s"
 """
@@ -8,39 +8,152 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
-from support.crowd import Book, desk, killed_in_turn, visited, workflow
+from support.collector_process import CollectorProcess
+from support.crowd import Book, Mortal, desk, killed_in_turn, visited, workflow
 from support.crowd_audit import problems
-from support.fleet import Fleet, a_fleet
+from support.fleet import KEYS, Fleet, a_fleet
 from support.valkey_server import ValkeyServer
+
+from fastn_mcp.audit.files import lines_of, log_files
+from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.audit.remote import compare, stored
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]
 
-SECONDS = float(os.environ.get("FLEET_SECONDS", "15"))
-CLIENTS = 200
-KILLS_EVERY = min(10.0, SECONDS / 4)
+SECONDS = float(os.environ.get("FLEET_SECONDS", "20"))
+CLIENTS = 60
+REPLICA_SECONDS = float(os.environ.get("FLEET_SECONDS", "15"))
+REPLICA_CLIENTS = 200
+KILLS_EVERY = min(10.0, REPLICA_SECONDS / 4)
 """Seconds."""
+DOWN = 1.5
+"""Seconds for which each of them is away."""
+PAUSE = 2.0
+"""Seconds between a start and the next kill."""
+DELIVERY = 90.0
+"""Seconds in which the collector has to have everything, after the load."""
+
+
+class KilledValkey:
+    """Valkey, killed without a chance to save."""
+
+    def __init__(self, server: ValkeyServer) -> None:
+        self.server = server
+        self.killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.start()
 
 
 @pytest.fixture
-def fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Generator[Fleet]:
+def plain_fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Generator[Fleet]:
     with a_fleet(tmp_path_factory.mktemp("fleet"), valkey.url()) as made:
         yield made
 
 
-async def test_fleet_loses_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
+@pytest.fixture
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Generator[KilledValkey]:
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"), options).start()
+    yield KilledValkey(server)
+    server.stop()
+
+
+@pytest.fixture
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Generator[CollectorProcess]:
+    collector = CollectorProcess(tmp_path_factory.mktemp("collector") / "collected.jsonl")
+    collector.start()
+    yield collector
+    collector.kill()
+
+
+@pytest.fixture
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, ledger: KilledValkey, collector: CollectorProcess
+) -> Generator[Fleet]:
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "FASTN_AUDIT_EXPORT": "fail-closed",
+    }
+    with a_fleet(tmp_path_factory.mktemp("fleet"), ledger.server.url(), env=env) as made:
+        yield made
+
+
+async def delivered(fleet: Fleet) -> None:
+    """Wait until all replicas have exported what they recorded."""
+    with anyio.fail_after(DELIVERY):
+        for replica in fleet.replicas:
+            for tenant in KEYS:
+                while Outbox(replica.log(tenant)).unsent(1):  # noqa: ASYNC110 - another process
+                    await anyio.sleep(0.2)
+
+
+def lost(fleet: Fleet, collector: CollectorProcess, summary: Counter[str]) -> list[str]:
+    """Compare each audit log with what the collector stored. Counts go to `summary`."""
+    there, differences = list(stored(lines_of([collector.file]))), list[str]()
+    for replica in fleet.replicas:
+        for tenant in KEYS:
+            path = replica.log(tenant)
+            compared = compare(lines_of(log_files(path)), there, Outbox(path).sent().n)
+            if not compared.is_proven or compared.waiting or compared.deleted:
+                differences.append(f"{path}: {compared}")
+            summary["audit entries at the collector"] += len(compared.same)
+            summary["of them more than once"] += compared.repeated
+    return differences
+
+
+async def test_fleet_loses_nothing_while_its_parts_are_killed(
+    fleet: Fleet, ledger: KilledValkey, collector: CollectorProcess, tmp_path: Path
+) -> None:
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
-    killing = partial(killed_in_turn, itertools.cycle(fleet.replicas), KILLS_EVERY, 0)
-    await visited(fleet, person, book, runs, CLIENTS, SECONDS, killing)
-    summary = Counter(kills=sum(replica.killed for replica in fleet.replicas), **book.calls)
+    replicas = itertools.cycle(fleet.replicas)
+    mortals: Iterator[Mortal] = (mortal for replica in replicas for mortal in (collector, ledger, fleet.login, replica))
+    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killed_in_turn, mortals, PAUSE, DOWN))
+    summary = Counter({
+        "collector killed": collector.killed,
+        "Valkey killed": ledger.killed,
+        "provider killed": fleet.login.killed,
+        "replicas killed": sum(replica.killed for replica in fleet.replicas),
+        **book.calls,
+    })  # fmt: skip
     wrong = await problems(fleet, book, person.ledger, summary)
     await person.ledger.aclose()
+    await delivered(fleet)
+    wrong += lost(fleet, collector, summary)
     sys.stdout.write(f"\n{CLIENTS} clients, {time.monotonic() - began:.0f} s: {dict(summary)}\n")
+    assert wrong == []
+    for what in (
+        *("collector killed", "Valkey killed", "provider killed", "replicas killed"),
+        *("rows", "approved and made", "audit entries at the collector"),
+    ):
+        assert summary[what] > 0, what
+
+
+async def test_fleet_loses_nothing_while_replicas_are_killed(plain_fleet: Fleet, tmp_path: Path) -> None:
+    person, book, runs = desk(plain_fleet, tmp_path), Book(), await workflow(plain_fleet)
+    began = time.monotonic()
+    killing = partial(killed_in_turn, itertools.cycle(plain_fleet.replicas), KILLS_EVERY, 0)
+    await visited(plain_fleet, person, book, runs, REPLICA_CLIENTS, REPLICA_SECONDS, killing)
+    summary = Counter(kills=sum(replica.killed for replica in plain_fleet.replicas), **book.calls)
+    wrong = await problems(plain_fleet, book, person.ledger, summary)
+    await person.ledger.aclose()
+    sys.stdout.write(f"\n{REPLICA_CLIENTS} clients, {time.monotonic() - began:.0f} s: {dict(summary)}\n")
     assert wrong == []
     for what in ("kills", "rows", "approved and made", "begun on one and finished on another"):
         assert summary[what] > 0, what
