@@ -163,9 +163,7 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
 
 @each_version
 @pytest.mark.parametrize("other", ["key", "mode", "policy"])
-async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
-    other: str, version: str, tmp_path: Path
-) -> None:
+async def test_temporary_approval_is_bound_to_key_mode_and_policy(other: str, version: str, tmp_path: Path) -> None:
     world = World(tmp_path, bound="one")
     async with connected(world, version, Program(world, quarter)) as client:
         assert "done" in data(await client.call_tool("run_workflow", RUN))

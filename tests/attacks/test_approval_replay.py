@@ -192,9 +192,7 @@ each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 
 @each_channel
 @one_in_four
-async def test_approval_sends_its_own_call_once_by_any_tool(
-    channel: str, version: str, step: int, tmp_path: Path
-) -> None:
+async def test_approval_sends_its_call_once_by_any_tool(channel: str, version: str, step: int, tmp_path: Path) -> None:
     world = await opened(tmp_path)
     every = [*enumerate(await calls(world))]
     for number, call in every[CHANNELS.index((channel, version)) % step :: step]:
@@ -243,9 +241,7 @@ def altered(world: World, call: Call) -> bool:
 
 @each_channel
 @one_in_four
-async def test_approval_does_not_cover_another_call_or_state(
-    channel: str, version: str, step: int, tmp_path: Path
-) -> None:
+async def test_approval_covers_no_other_call_or_state(channel: str, version: str, step: int, tmp_path: Path) -> None:
     world = await opened(tmp_path)
     every = await calls(world)
     pairs = [*zip(every, [*every[1:], every[0]], strict=True)]
@@ -279,7 +275,7 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 @each_channel
 @one_in_four
 @pytest.mark.parametrize("other", OTHERS)
-async def test_approval_of_another_process_is_not_accepted(
+async def test_approval_of_another_process_is_void(
     other: str, channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {

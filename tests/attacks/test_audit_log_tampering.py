@@ -102,9 +102,7 @@ def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[
 
 
 @pytest.mark.parametrize("attack", [empty, remove, truncate])
-def test_entry_after_an_attack_keeps_its_number_and_the_log_stays_broken(
-    path: Path, attack: Callable[[Path], object]
-) -> None:
+def test_entry_after_an_attack_keeps_its_number_in_a_broken_log(path: Path, attack: Callable[[Path], object]) -> None:
     """The call is sent and recorded. An attacker who empties the log can neither stop the server nor hide it."""
     record_entries(path, 5)
     attack(path)

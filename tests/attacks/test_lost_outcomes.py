@@ -99,7 +99,7 @@ async def test_cancelled_call_needs_approval_to_be_repeated(era: str, millisecon
 
 @each_version
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_call_of_an_ended_process_needs_approval_to_be_repeated(
+async def test_repeating_a_call_of_an_ended_process_is_asked(
     number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
     env = environment(hanging)
@@ -216,9 +216,7 @@ def can_trace() -> bool:
 
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
 @pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
-async def test_intent_is_on_disk_before_the_request_is_sent(
-    is_approved: bool, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_intent_is_on_disk_before_the_request(is_approved: bool, upstream: Upstream, tmp_path: Path) -> None:
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
     customer = httpx2.get(

@@ -71,9 +71,7 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 @pytest.mark.anyio
 @each_version
 @pytest.mark.parametrize("named", [{"customer_ref": "crm-1001"}, {"installation_id": "inst_5d20c1e97ab4"}])
-async def test_protected_customer_is_not_reached_by_another_identifier(
-    tmp_path: Path, version: str, named: dict[str, str]
-) -> None:
+async def test_protection_holds_for_other_identifiers(tmp_path: Path, version: str, named: dict[str, str]) -> None:
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
     rules = f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n'
     world = World(tmp_path, Policy(rules=rules_of(tmp_path, rules)))

@@ -36,7 +36,7 @@ def declining(_: ElicitRequestFormParams) -> ElicitResult:
 
 
 @each_server
-async def test_typed_credentials_are_not_sent_to_a_changed_address(
+async def test_typed_credentials_need_the_same_address(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     async with agent(upstream, tmp_path, version, transport) as call:
@@ -58,9 +58,7 @@ async def test_typed_credentials_are_not_sent_to_a_changed_address(
 
 
 @each_version
-async def test_changing_the_connector_of_an_open_request_needs_approval(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_connector_of_an_open_request_needs_approval(version: str, upstream: Upstream, tmp_path: Path) -> None:
     person = Person(declining)
     async with agent(upstream, tmp_path, version, person=person) as call:
         connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
@@ -82,7 +80,7 @@ async def test_changing_the_connector_of_an_open_request_needs_approval(
 
 
 @each_server
-async def test_environment_rule_applies_to_the_servers_setting(
+async def test_environment_rule_applies_to_env(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     rule = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -94,9 +92,7 @@ async def test_environment_rule_applies_to_the_servers_setting(
 
 
 @each_version
-async def test_protection_applies_to_the_servers_customer_setting(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_protection_applies_to_the_customer_setting(version: str, upstream: Upstream, tmp_path: Path) -> None:
     policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
     gamma = id_of(upstream, "connectors", "gamma")
     async with agent(upstream, tmp_path, version, policy=policy, FASTN_END_ORG_ID=globex) as call:
@@ -157,9 +153,7 @@ def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any
 
 @each_version
 @pytest.mark.parametrize("by", ["name", "slug", "id"])
-async def test_calls_on_a_protected_customer_are_refused(
-    by: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_protected_customer_is_never_touched(by: str, version: str, upstream: Upstream, tmp_path: Path) -> None:
     globex = id_of(upstream, "customers", "globex-exports")
     pattern = {"name": "Globex Ex*", "slug": "globex-*", "id": f"{globex[:13]}*"}[by]
     async with agent(upstream, tmp_path, version, policy=f'[[protect]]\ncustomer = "{pattern}"\n') as call:
@@ -171,7 +165,7 @@ async def test_calls_on_a_protected_customer_are_refused(
 
 
 @each_server
-async def test_calls_on_another_customer_can_be_approved(
+async def test_calls_on_another_customer_are_asked(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     katana, policy = id_of(upstream, "customers", "katana-customer"), '[[protect]]\ncustomer = "Globex*"\n'
@@ -187,7 +181,7 @@ async def test_calls_on_another_customer_can_be_approved(
 
 
 @each_server
-async def test_deletion_request_shows_the_previous_name(
+async def test_deletion_shows_the_previous_name(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     customer, person = id_of(upstream, "customers", "globex-exports"), Person(declining)
@@ -265,9 +259,7 @@ async def test_undocumented_fields_do_not_change_the_shown_connector(
 
 
 @each_version
-async def test_unreadable_record_is_reported_and_nothing_is_sent(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_unreadable_record_is_reported_and_not_sent(version: str, upstream: Upstream, tmp_path: Path) -> None:
     gamma, policy = id_of(upstream, "connectors", "gamma"), '[[protect]]\nconnector = "Stripe"\n'
     fails(upstream, f"/api/v1/connectors/{gamma}")
     fails(upstream, f"/api/v1/workflows/{WORKFLOW}")
@@ -295,9 +287,7 @@ async def test_request_shows_that_a_connector_has_no_domain(version: str, upstre
 
 
 @each_version
-async def test_target_renamed_while_a_person_is_asked_is_not_deleted(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_target_renamed_during_a_request_is_not_deleted(version: str, upstream: Upstream, tmp_path: Path) -> None:
     customer = id_of(upstream, "customers", "globex-exports")
     async with agent(upstream, tmp_path, version) as call:
         assert (await call("delete_customer", customer_id=customer))["status"] == "approval_required"

@@ -231,7 +231,7 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ERAS.values())
-async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
+async def test_result_rejected_by_the_sdk_is_logged_without_content(
     mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pydantic's message quotes the value. The log has the class and the place of the error."""

@@ -347,9 +347,7 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(version: str,
         {},
     ],
 )
-async def test_key_that_could_be_our_own_is_not_revoked(
-    version: str, row: dict[str, JsonValue], tmp_path: Path
-) -> None:
+async def test_key_that_may_be_our_own_is_not_revoked(version: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
     """It is not known which part of a key Fastn shows, so a key that could match is refused."""
     world = planted(tmp_path, {"last4": None, "keyPrefix": None, "mode": "Test", **row})
     world.own = may_own(KEY)
@@ -368,9 +366,7 @@ async def test_key_that_could_be_our_own_is_not_revoked(
 @pytest.mark.parametrize(
     "name", [" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key"]
 )
-async def test_name_with_blanks_or_invisible_letters_is_still_protected(
-    version: str, name: str, tmp_path: Path
-) -> None:
+async def test_name_with_blanks_or_invisible_letters_is_protected(version: str, name: str, tmp_path: Path) -> None:
     """A server that trims or normalises the name would overwrite the protected secret."""
     rules = rules_of(tmp_path, '[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
     world = World(tmp_path / "state", Policy("guarded", rules))

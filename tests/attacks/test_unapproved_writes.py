@@ -160,9 +160,7 @@ async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: 
 @each_version
 @pytest.mark.parametrize("name", ["visibility", "owner", "set"])
 @pytest.mark.parametrize("tool", ["create_customer", "update_connector", "create_workflow", "update_trigger"])
-async def test_client_cannot_send_an_undocumented_field_without_approval(
-    world: World, version: str, tool: str, name: str
-) -> None:
+async def test_undocumented_field_of_a_client_needs_approval(world: World, version: str, tool: str, name: str) -> None:
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     target = ids[toolset] if tool.startswith("update_") else {}

@@ -168,9 +168,7 @@ async def test_wrong_or_missing_name_approves_nothing(typed: str | None, desk: D
         ("  spaces  ", "  spaces  "),
     ],
 )
-async def test_untypable_name_is_typed_in_sanitized_form(
-    expected: str, typed: str, desk: Desk, visitor: Visitor
-) -> None:
+async def test_untypable_name_is_typed_sanitized(expected: str, typed: str, desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected=expected))
     assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
 
@@ -207,9 +205,7 @@ async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) ->
 
 
 @pytest.mark.parametrize("changes", [{"allows_temporary": False}, {"target": None}, {"expected": "Orders"}], ids=str)
-async def test_temporary_approval_is_refused_if_not_allowed(
-    changes: dict[str, Any], desk: Desk, visitor: Visitor
-) -> None:
+async def test_disallowed_temporary_approval_is_refused(changes: dict[str, Any], desk: Desk, visitor: Visitor) -> None:
     # Created here: a request created at collection would expire ten minutes later.
     await desk.ask(update_of_workflow("grant-1", **changes))
     assert "for 15 minutes" not in await visitor.look()

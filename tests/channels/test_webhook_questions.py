@@ -103,7 +103,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
     ],
     ids=str,
 )
-async def test_unreachable_receiver_refuses_the_call(
+async def test_unreachable_receiver_is_an_error(
     world: WebhookWorld, does: list[Any], attempts: int, reason: str
 ) -> None:
     call = await world.run()

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era
-async def test_only_clients_that_show_apps_get_one(
-    upstream: Upstream, tmp_path: Path, transport: str, era: str
-) -> None:
+async def test_clients_that_show_apps_get_one(upstream: Upstream, tmp_path: Path, transport: str, era: str) -> None:
     """MCP Apps: tools name the app, and its resource exists, where the client declares the extension.
 
     Over HTTP up to 2025-11-25 a request does not say who sends it: each may be of such a client.

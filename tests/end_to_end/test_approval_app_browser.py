@@ -107,7 +107,7 @@ async def chat(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_request_is_shown_decided_on_the_page_and_reported(
+async def test_request_and_its_decision_are_shown(
     upstream: Upstream, tmp_path: Path, chromium: Browser, era: str
 ) -> None:
     async with chat(upstream, tmp_path, chromium, era=era) as talk:
@@ -136,9 +136,7 @@ async def test_request_is_shown_decided_on_the_page_and_reported(
         assert asked
 
 
-async def test_call_that_waits_is_shown_before_it_returns(
-    upstream: Upstream, tmp_path: Path, chromium: Browser
-) -> None:
+async def test_waiting_call_is_shown_before_it_returns(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium, "http", wait=45) as talk, anyio.create_task_group() as tasks:
         await talk.show(context={"toolInfo": {"tool": {"name": "delete_customer"}}})
         answers: list[CallToolResult] = []
@@ -213,9 +211,7 @@ async def test_app_is_hidden_for_calls_without_approval(upstream: Upstream, tmp_
         assert await talk.host.tab.locator("iframe").evaluate("frame => frame.offsetHeight") == 0
 
 
-async def test_app_names_the_place_to_decide_without_a_page(
-    upstream: Upstream, tmp_path: Path, chromium: Browser
-) -> None:
+async def test_app_names_where_to_decide_without_a_page(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         result = await talk.delete()

@@ -77,9 +77,7 @@ async def again(request: Request, port: int) -> httpx2.Response:
         return await http.request(request.method, address, headers=sent | host, content=request.post_data_buffer or b"")
 
 
-async def test_approval_and_single_use_hold_across_replicas(
-    tmp_path: Path,
-) -> None:
+async def test_approval_and_single_use_hold_across_replicas(tmp_path: Path) -> None:
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), world.agent(world.one) as agent:
         await sign_in(tab, world.site)
         customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
@@ -173,9 +171,7 @@ async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_
         assert world.deleted() == 1
 
 
-async def test_killed_ledger_stops_changes_until_it_is_back(
-    tmp_path: Path,
-) -> None:
+async def test_killed_ledger_stops_changes_until_it_is_back(tmp_path: Path) -> None:
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(world.agent(port)) for port in (world.one, world.other)]
         customer = (await result(agents[0], "list_customers", search="Globex"))["data"][0]

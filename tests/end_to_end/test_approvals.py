@@ -70,7 +70,6 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
 
 
 async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
-
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     server = stdio(env)
     async with Client(server, mode="2026-07-28") as one, Client(server, mode="legacy") as two:

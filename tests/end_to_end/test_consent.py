@@ -132,7 +132,7 @@ async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect,
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("flags", [("--exclude-tools", "update_*"), ("--toolsets", "procedures")], ids=" ".join)
-async def test_undo_sends_nothing_by_a_disabled_tool(
+async def test_undo_refuses_a_disabled_tool(
     flags: tuple[str, ...], era: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     env = environment(upstream) | {"FASTN_STATE_DIR": str(tmp_path)}

@@ -92,9 +92,7 @@ async def test_fail_closed_refuses_changes_while_entries_are_overdue(
     assert len(upstream.changes()) == 1
 
 
-def test_copy_shows_what_was_changed_on_either_side(
-    env: dict[str, str], collector: CollectorProcess, tmp_path: Path
-) -> None:
+def test_copy_shows_changes_on_either_side(env: dict[str, str], collector: CollectorProcess, tmp_path: Path) -> None:
     """A log that was rewritten as a whole is intact in itself, and its ledger can be rewritten with it."""
     collector.start()
     for name in ("One", "Two"):

@@ -27,7 +27,7 @@ def address(sandbox_process: Upstream) -> Generator[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_server_without_a_key_explains_it_in_every_call(
+async def test_missing_key_is_explained_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream
 ) -> None:
     server = stdio(_keyless(upstream)) if transport == "stdio" else over_http(address)

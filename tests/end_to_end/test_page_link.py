@@ -29,9 +29,7 @@ async def served(env: dict[str, str], folder: Path, era: str, person: Person) ->
 
 
 @pytest.mark.parametrize(("era", "action"), [*zip(ERAS, ["accept", "decline"], strict=True)])
-async def test_person_decides_on_the_page_that_the_client_opens(
-    upstream: Upstream, tmp_path: Path, era: str, action: str
-) -> None:
+async def test_person_decides_on_the_opened_page(upstream: Upstream, tmp_path: Path, era: str, action: str) -> None:
     env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "45"}
 
     async def decide() -> str:

@@ -54,9 +54,7 @@ async def answer_while(
 
 
 @pytest.mark.parametrize(("era", "tool"), [*zip(ERAS, FIELDS, strict=True)])
-async def test_secret_typed_on_the_page_reaches_fastn_only(
-    upstream: Upstream, tmp_path: Path, era: str, tool: str
-) -> None:
+async def test_secret_typed_on_the_page_is_not_kept(upstream: Upstream, tmp_path: Path, era: str, tool: str) -> None:
     browser, opened = recording_browser(tmp_path)
     more = {"BROWSER": browser, "FASTN_APPROVAL_WAIT_SECONDS": "45", "FASTN_STATE_DIR": str(tmp_path / "state")}
 

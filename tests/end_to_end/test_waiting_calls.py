@@ -31,7 +31,7 @@ async def with_person(client: Client, decide: Callable[[], Awaitable[None]]) -> 
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_call_goes_on_once_it_is_approved_at_the_terminal(
+async def test_waiting_call_is_approved_at_the_terminal(
     upstream: Upstream, tmp_path: Path, transport: str, era: str
 ) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}

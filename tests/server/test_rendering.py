@@ -85,9 +85,7 @@ def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> Non
 
 @settings(hostile, max_examples=12)
 @given(rows=st.lists(_records, max_size=6), often=st.sampled_from([1, 20]), cursor=_texts, more=st.booleans())
-def test_page_of_any_size_fits_the_budget(
-    rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool
-) -> None:
+def test_page_of_any_size_fits_a_budget(rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool) -> None:
     rows = rows * often
     answer = render(LIST, page(rows, next_cursor=cursor if more else None, total=len(rows)), ACCOUNT)
     kept = cast("list[JsonValue]", answer["data"])
