@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import pytest
 from support.collector_process import CollectorProcess
 from support.crowd import Book, Mortal, desk, killed_in_turn, visited, workflow

@@ -26,14 +26,13 @@ from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
 from support.server_process import ERAS, body, started
-from support.team_world import Caller
+from support.team_world import ALL, Caller
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 pytestmark = pytest.mark.anyio
 
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 CALLS = 200
 
 FILE = """

@@ -22,7 +22,7 @@ from support.identity_provider import Provider, listening
 from support.nginx_proxy import DEPLOY, nginx
 from support.page_visitor import Visitor
 from support.ports import is_free
-from support.team_page import result
+from support.team_page import ALL, result
 from support.valkey_server import valkey_program
 
 from fastn_mcp.cli.program import cli
@@ -31,7 +31,6 @@ from fastn_mcp.hosted.team_config import load_team
 pytestmark = pytest.mark.anyio
 
 PAGE = (DEPLOY.parent / "docs" / "hosting.md").read_text(encoding="utf-8")
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 
 
 def lines_below(heading: str) -> list[str]:

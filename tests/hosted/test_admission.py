@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from support.identity_provider import AUDIENCE, ISSUER
-from support.team_world import HEAD, META, MODERN, TENANTS, TeamWorld, challenge, modern, request
+from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, TeamWorld, challenge, modern, request
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.hosted.app import Health
@@ -20,7 +20,6 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 METADATA = "https://fastn-mcp.example.com/.well-known/oauth-protected-resource/mcp"
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 
 
 @pytest.fixture
@@ -358,10 +357,9 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
 
 async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> None:
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    no_forms: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
     async with team.served() as caller:
         rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
-        body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=no_forms)
+        body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
 
         async def answer(token: str) -> str:
             answered = (await caller.ask(token, body, **modern("delete_customer"))).json()

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from support.page_visitor import Visitor, words
 from support.policy_files import policy_file
-from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, META, NO_FORMS, Caller, TeamWorld, modern, request
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import SettingsError
@@ -22,8 +22,6 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 SITE = "https://fastn-mcp.example.com"
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
-NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 FILE = (
     HEAD
     + """

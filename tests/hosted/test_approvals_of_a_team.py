@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from support.identity_provider import ISSUER, listening
-from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, NO_FORMS, Caller, TeamWorld, modern, request
 from support.webhook_world import WebhookWorld, approvers_file, public
 
 from fastn_mcp.audit.files import entries
@@ -32,8 +32,6 @@ from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 pytestmark = pytest.mark.anyio
 
 GUESSES = 10_000
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
-NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 
 
 def tenant(name: str, hook: str) -> str:
