@@ -171,7 +171,8 @@ async def test_provider_variants_are_accepted(what: str) -> None:
 
 
 SECRET = OctKey.generate_key(256, {"kid": "first", "alg": "RS256"}, auto_kid=False)
-ENCRYPTS = RSAKey.import_key(rsa("enc").as_dict(private=True) | {"use": "enc"})
+SIGNS = RSAKey.generate_key(2048, {"kid": "enc"}, auto_kid=False)
+ENCRYPTS = RSAKey.import_key(SIGNS.as_dict(private=True) | {"use": "enc"})
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,8 @@ KEY_CASES = {
     "RFC 7518, 3.4: ES256 is P-256": KeyCase((EC384,), EC, "ES256"),
     "RFC 7518, 3.3: 2048 bits": KeyCase((SMALL,), SMALL, outcome=WRONG),
     "one of two keys without an id": KeyCase((NO_KID, rsa("second")), NO_KID),
-    "RFC 7517: a published secret proves nothing": KeyCase((SECRET,), rsa("first")),
-    "RFC 7517, 4.2: a key to encrypt": KeyCase((ENCRYPTS,), rsa("enc")),
+    "RFC 7517: a published secret proves nothing": KeyCase((SECRET, ENCRYPTS), rsa("first")),
+    "RFC 7517, 4.2: a key to encrypt": KeyCase((SECRET, ENCRYPTS), SIGNS),
 }
 
 
