@@ -1,9 +1,9 @@
 """Prompts and instructions: they name existing tools, and arguments stay data."""
 
 import re
-import warnings
 
 import pytest
+from scripted import tokens
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS
@@ -14,13 +14,6 @@ from fastn_mcp.server.resources import available as available_resources
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 
 KNOWN = TOOLS.keys()
-
-
-def tokens(text: str) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
-    return len(bpe_openai.get_encoding("o200k_base").encode(text))
 
 
 def by_name(recipe: Recipe) -> str:
