@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from support.command_line import run_command
 from support.ports import free_port
-from support.raw_client import META
+from support.raw_client import META, in_era
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
 
 CANARY = "C4N4RY"
@@ -157,9 +157,7 @@ HOSTILE: dict[str, str | bytes] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
     sent = HOSTILE[what]
-    meta = f'"_meta":{json.dumps(META)},' if era == MODERN else ""
-    body = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
-    response = ask(served, body, **(modern() if era == MODERN else {}))
+    response = ask(served, in_era(sent, era), **(modern() if era == MODERN else {}))
     assert response.status_code in (200, 400)
     reply = answer(response)
     if "error" in reply:
@@ -174,9 +172,9 @@ def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
 def test_request_with_invalid_id_runs_nothing(id_: str, served: str) -> None:
     """MCP: an id is a string or an integer. An error, where the SDK takes it for a notification."""
     body = _search(f'"{CANARY}"', id_)
-    new = ask(served, body.replace("META", f'"_meta":{json.dumps(META)},').encode(), **modern())
+    new = ask(served, in_era(body, MODERN), **modern())
     assert (new.status_code, answer(new)["error"]["code"]) == (400, -32600)
-    old = ask(served, body.replace("META", "").encode())
+    old = ask(served, in_era(body, "2025-11-25"))
     assert old.status_code in (202, 400)
     assert CANARY not in new.text + old.text
 

@@ -27,6 +27,7 @@ from support.raw_client import (
     call,
     checked,
     ended,
+    in_era,
     message,
     serving,
     started,
@@ -112,9 +113,7 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
 def test_invalid_message_is_answered_with_an_error(what: str, era: str, servers: dict[str, Server]) -> None:
     """JSON-RPC 2.0, MCP: the error codes. Every request gets an error, which repeats none of its values."""
     sent, id_, code = REFUSED[what]
-    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
-    line = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
-    answer = servers[era].asked(line)
+    answer = servers[era].asked(in_era(sent, era))
     assert (answer["id"], answer["error"]["code"]) == (id_, code)
     assert CANARY not in json.dumps(answer)
     assert len(json.dumps(answer)) < 1000
@@ -137,8 +136,7 @@ NOT_SENT = {
 @pytest.mark.parametrize("what", NOT_SENT)
 def test_invalid_argument_is_named_without_its_value(what: str, era: str, servers: dict[str, Server]) -> None:
     sent, named = NOT_SENT[what]
-    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
-    answer = servers[era].asked(sent.replace("META", meta).encode())
+    answer = servers[era].asked(in_era(sent, era))
     content = answer["result"]["structuredContent"]
     assert answer["result"]["isError"]
     assert content["outcome"] == "not_sent"
@@ -172,19 +170,6 @@ def test_first_message_selects_the_protocol_version(era: str, servers: dict[str,
     result = servers[era].asked(message(7, "tools/call", name="list_customers", arguments={"limit": 1}, **meta))
     assert len(result["result"]["structuredContent"]["data"]) == 1
     assert ("resultType" in result["result"]) is (era == "2026-07-28")
-
-
-def test_last_line_needs_no_line_break(isolated: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
-        input=b"\n".join((HELLO, READY, call(1))),
-        capture_output=True,
-        env={**os.environ, **isolated},
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert [checked(line)["id"] for line in done.stdout.splitlines()] == ["hello", 1]
-    assert done.stderr == b""
 
 
 def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None:

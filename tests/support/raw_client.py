@@ -22,6 +22,12 @@ def message(id_: object, method: str, **params: Any) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode()
 
 
+def in_era(text: str | bytes, era: str) -> bytes:
+    """Put what a protocol version adds to a request in place of META."""
+    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
+    return (text if isinstance(text, bytes) else text.encode()).replace(b"META", meta.encode())
+
+
 def call(id_: object, tool: str = "list_customers", **arguments: Any) -> bytes:
     return message(id_, "tools/call", name=tool, arguments=arguments)
 

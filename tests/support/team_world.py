@@ -25,7 +25,7 @@ META: dict[str, Any] = {
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
     "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
 }
-NO_FORMS = META | {"io.modelcontextprotocol/clientCapabilities": {}}
+NO_FORMS: dict[str, Any] = META | {"io.modelcontextprotocol/clientCapabilities": {}}
 """Of a client that can show no form."""
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 """Every scope."""
