@@ -93,7 +93,7 @@ async def fill(desk: Desk, value: str) -> None:
     await desk.ask(
         filled(question(), value, "grant-1", expected=value),
         filled(update_of_workflow(), value, "grant-2"),
-        filled(question(), value, "grant-3"),
+        filled(question("grant-3"), value, "grant-3"),
     )
     await desk.becomes("grant-3", RequestState.DECLINED, by=value, note=value)
     await desk.ledger.add_temporary(
