@@ -176,7 +176,7 @@ async def app(browser: Browser) -> None:
 
 def team() -> None:
     """The approval page of a team, where two people have to approve, as its test sees it."""
-    test = "tests/end_to_end/test_approval_page_of_a_team.py"
+    test = "tests/end_to_end/test_approval_page_on_a_shared_ledger.py"
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "long or not long", test]
         subprocess.run(command, cwd=HERE.parent.parent, env=os.environ | {"PAGE_PICTURES": folder}, check=True)  # noqa: S603

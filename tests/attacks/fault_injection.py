@@ -40,6 +40,7 @@ from mcp.shared.message import SessionMessage  # noqa: E402
 from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
 from support.direct_sandbox import Fastn  # noqa: E402
 from support.faulty_sandbox import FaultySandbox  # noqa: E402
+from support.policy_files import policy_file  # noqa: E402
 from support.ports import free_port, listening  # noqa: E402
 from support.sensible_calls import sensible  # noqa: E402
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering  # noqa: E402
@@ -287,9 +288,6 @@ class Round:
         self._chance = chance
         self._transport = transport
         state = tempfile.mkdtemp(prefix="fastn-mcp-")
-        policy = Path(state) / "policy.toml"
-        policy.write_text(POLICY)
-        policy.chmod(0o600)
         names = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR")
         self._env = dict.fromkeys(names, state) | {
             "FASTN_BASE_URL": url,
@@ -297,7 +295,7 @@ class Round:
             "FASTN_HTTP_TOKEN": HTTP_TOKEN,
             "FASTN_CONFIG": os.devnull,
             "FASTN_APPROVAL_WAIT_SECONDS": "0",
-            "FASTN_POLICY": str(policy),
+            "FASTN_POLICY": str(policy_file(Path(state), POLICY)),
             "FASTN_MODE": "auto",
         }
         if ledger:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from support.declining_client import each_version, session
+from support.policy_files import rules_of
 from support.world import World
 
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 
 pytestmark = pytest.mark.anyio
 
@@ -39,10 +39,7 @@ def opened(tmp_path: Path) -> Generator[Callable[[str], World]]:
 
     def made(policy: str) -> World:
         mode, text = POLICIES[policy]
-        file = tmp_path / "policy.toml"
-        file.write_text(text)
-        file.chmod(0o600)
-        worlds.append(World(tmp_path, Policy(mode, load_rules(file))))
+        worlds.append(World(tmp_path, Policy(mode, rules_of(tmp_path, text))))
         return worlds[-1]
 
     yield made
@@ -61,7 +58,6 @@ def session_of(reply: dict[str, Any]) -> str:
 async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
     opened: Callable[[str], World], policy: str, version: str, answer: str
 ) -> None:
-    """The first message passes and leaves a deletion pending; the next message is shown with it."""
     world = opened(policy)
     async with session(world, version) as call:
         pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
@@ -94,7 +90,6 @@ async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
 async def test_message_that_may_act_or_approve_needs_approval(
     opened: Callable[[str], World], policy: str, version: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    """Any message that is not certainly a first one in manual mode. An unknown session is shown as such."""
     world = opened(policy)
     async with session(world, version) as call:
         reply = await call(tool, **arguments)

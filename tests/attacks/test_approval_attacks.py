@@ -9,6 +9,7 @@ from mcp import Client
 from support.decisions import answered
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
+from support.policy_files import rules_of
 from support.scripted_client import (
     Content,
     Fields,
@@ -25,7 +26,6 @@ from support.world import World
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
@@ -42,7 +42,6 @@ def look_alike(text: str) -> str:
 
 
 def changed(change: Callable[[str], object]) -> Callable[[Fields], Content]:
-    """Return the approval with its value changed."""
     return lambda fields: {name: change(value) for name, value in approval(fields).items()}
 
 
@@ -81,7 +80,6 @@ NO_APPROVAL: dict[str, tuple[Callable[[Fields], Content | None], float, str]] = 
 @one_in_four
 @pytest.mark.parametrize("answer", NO_APPROVAL)
 async def test_invalid_answer_sends_nothing_by_any_tool(answer: str, step: int, version: str, tmp_path: Path) -> None:
-    """An approval is the one field of the form, alone, with exactly the requested value, after a second."""
     content, seconds, action = NO_APPROVAL[answer]
     first = [*NO_APPROVAL].index(answer) % step
     world = World(tmp_path, Policy("manual"))
@@ -115,14 +113,12 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
 
 
 def quarter(fields: Fields) -> Content:
-    """Return a temporary approval."""
     assert "approve for 15 minutes" in fields["decision"]["enum"]
     return {"decision": "approve for 15 minutes"}
 
 
 @each_version
 async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(version: str, tmp_path: Path) -> None:
-    """The value of `input` is free, and the form says so; environment, customer and the fields are fixed."""
     world = World(tmp_path)
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
@@ -167,16 +163,12 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
 
 @each_version
 @pytest.mark.parametrize("other", ["key", "mode", "policy"])
-async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
-    other: str, version: str, tmp_path: Path
-) -> None:
-    """Another process with the same ledger, under another key, mode or policy file, asks again."""
+async def test_temporary_approval_is_bound_to_key_mode_and_policy(other: str, version: str, tmp_path: Path) -> None:
     world = World(tmp_path, bound="one")
     async with connected(world, version, Program(world, quarter)) as client:
         assert "done" in data(await client.call_tool("run_workflow", RUN))
-    (tmp_path / "policy.toml").write_text("[budget]\nexternal = 50\n")
-    (tmp_path / "policy.toml").chmod(0o600)
-    policy = {"mode": Policy("manual"), "policy": Policy(rules=load_rules(tmp_path / "policy.toml"))}.get(other)
+    rules = rules_of(tmp_path, "[budget]\nexternal = 50\n")
+    policy = {"mode": Policy("manual"), "policy": Policy(rules=rules)}.get(other)
     again = World(tmp_path, policy, world.clock, tokens="u", bound="two" if other == "key" else "one")
     asked = Program(again, lambda _: None, action="decline")
     async with connected(again, version, asked) as client:
@@ -193,7 +185,6 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
 async def test_new_dependents_void_the_approval(
     store: str, tool: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """More connections than were shown are `target_changed`, also in a batch; fewer are fine."""
     where = request.getfixturevalue("valkey").url() if store == "valkey" else ""
     world = World(tmp_path, ledger=ledger_at(where, tmp_path, System()) if where else None)
     fastn = Fastn(world.sandbox)
@@ -229,7 +220,6 @@ async def test_new_dependents_void_the_approval(
 
 @each_version
 async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: Path) -> None:
-    """They were counted for the request. If their list fails afterwards, there may be any number."""
     world = World(tmp_path)
     customer = Fastn(world.sandbox).id_of("customers", "globex-exports")
 
@@ -250,7 +240,6 @@ async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: P
 
 @each_version
 async def test_destructive_calls_have_a_budget_across_processes(version: str, tmp_path: Path) -> None:
-    """Ten approvals in five minutes, each by a person. Then nobody is asked, and the error says until when."""
     world = World(tmp_path)
     other = World(tmp_path, clock=world.clock, tokens="u")
     fastn = Fastn(world.sandbox)
@@ -284,7 +273,6 @@ async def test_destructive_calls_have_a_budget_across_processes(version: str, tm
 
 @each_version
 async def test_batch_approval_counts_once_for_the_destructive_budget(version: str, tmp_path: Path) -> None:
-    """Twelve deletions in one approval request are one approval."""
     world = World(tmp_path)
     fastn = Fastn(world.sandbox)
     ids = [fastn(CreateSecret(name=f"S{number}", value="x")).data["id"] for number in range(12)]
@@ -300,7 +288,6 @@ async def test_batch_approval_counts_once_for_the_destructive_budget(version: st
 
 @each_version
 async def test_permissions_are_shown_in_full_with_powerful_ones_first(version: str, tmp_path: Path) -> None:
-    """No permission hides behind fourteen harmless ones, and an unknown one counts as powerful."""
     world = World(tmp_path)
     person = Program(world, lambda _: None, action="decline")
     harmless = ["workflows:read", "customers:read", "connectors:read", "triggers:list", "executions:get"] * 3
@@ -315,7 +302,7 @@ async def test_permissions_are_shown_in_full_with_powerful_ones_first(version: s
 
 
 @each_version
-async def test_call_that_is_too_long_for_a_form_goes_to_the_next_channel(version: str, tmp_path: Path) -> None:
+async def test_call_too_long_for_a_form_uses_the_next_channel(version: str, tmp_path: Path) -> None:
     """A call that gives access is never truncated; the page and the terminal can show all of it."""
     world = World(tmp_path)
     person = Program(world, approval)

@@ -12,6 +12,7 @@ from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from support.decisions import moved
 from support.declining_client import VERSIONS
 from support.direct_sandbox import Fastn
+from support.policy_files import rules_of
 from support.scripted_client import Program, approval, changing, data, one_in_four
 from support.world import FormLater, World
 
@@ -21,7 +22,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
@@ -154,7 +154,6 @@ class Agent:
         return asked.request_state, {name: answer}
 
     async def calls(self, tool: str, arguments: dict[str, Any], approved: Any) -> object:
-        """Make a call with an approval."""
         match self.channel:
             case "page":
                 return await self.client.call_tool(tool, arguments)
@@ -193,10 +192,7 @@ each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 
 @each_channel
 @one_in_four
-async def test_approval_sends_its_own_call_once_by_any_tool(
-    channel: str, version: str, step: int, tmp_path: Path
-) -> None:
-    """The same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
+async def test_approval_sends_its_call_once_by_any_tool(channel: str, version: str, step: int, tmp_path: Path) -> None:
     world = await opened(tmp_path)
     every = [*enumerate(await calls(world))]
     for number, call in every[CHANNELS.index((channel, version)) % step :: step]:
@@ -231,11 +227,11 @@ TARGETS = ("customers", "connectors", "connections", "workflows", "triggers", "a
 def altered(world: World, call: Call) -> bool:
     """Change the target of the call; False if it creates something."""
     state = world.sandbox.state
-    given = call.arguments.get("changes", [{"tool": call.tool, "arguments": call.arguments}])[0]
-    ids = [str(value) for value in given["arguments"].values()]
+    change = call.arguments.get("changes", [{"tool": call.tool, "arguments": call.arguments}])[0]
+    ids = [str(value) for value in change["arguments"].values()]
     if call.tool == "undo_change":
         ids = [str(state.named("customers", slug)["id"]) for slug in ("acme-corp", "globex-exports")]
-    elif given["tool"].startswith("create_"):
+    elif change["tool"].startswith("create_"):
         return False
     rows = [row for collection in TARGETS for row in state.all(collection) if str(row["id"]) in ids]
     for row in rows:
@@ -245,10 +241,7 @@ def altered(world: World, call: Call) -> bool:
 
 @each_channel
 @one_in_four
-async def test_approval_does_not_cover_another_call_or_state(
-    channel: str, version: str, step: int, tmp_path: Path
-) -> None:
-    """Other arguments, another tool, an expired request and a changed target send nothing."""
+async def test_approval_covers_no_other_call_or_state(channel: str, version: str, step: int, tmp_path: Path) -> None:
     world = await opened(tmp_path)
     every = await calls(world)
     pairs = [*zip(every, [*every[1:], every[0]], strict=True)]
@@ -282,15 +275,12 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 @each_channel
 @one_in_four
 @pytest.mark.parametrize("other", OTHERS)
-async def test_approval_of_another_process_is_not_accepted(
+async def test_approval_of_another_process_is_void(
     other: str, channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """One ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
-    (tmp_path / "policy.toml").write_text(RULES)
-    (tmp_path / "policy.toml").chmod(0o600)
     settings: dict[str, Any] = {
         "key": {"bound": "two"},
-        "policy": {"policy": Policy("manual", load_rules(tmp_path / "policy.toml"))},
+        "policy": {"policy": Policy("manual", rules_of(tmp_path, RULES))},
         "live key": {"policy": Policy("manual", live=True)},
     }.get(other, {})
     first = await opened(tmp_path, Policy("guarded") if other == "mode" else None)

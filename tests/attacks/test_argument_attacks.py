@@ -39,7 +39,6 @@ def test_control_character_is_refused_in_every_text(letter: str) -> None:
 
 
 def test_line_break_is_refused_in_every_filter() -> None:
-    """In a query it means nothing; in a body it formats code."""
     for name, field in TEXTS:
         if name.startswith(("list_", "query_")):
             with pytest.raises(NotSent):
@@ -49,7 +48,6 @@ def test_line_break_is_refused_in_every_filter() -> None:
 
 @pytest.mark.parametrize("hostile", [{"a": [{"b": "\0"}]}, {"\0": 1}], ids=["value", "name"])
 def test_control_character_is_refused_at_any_depth(hostile: Any) -> None:
-    """Also in the name of a field, and in an object that arrives as text."""
     with pytest.raises(NotSent, match=r"input: holds the control character U\+0000"):
         parse(TOOLS, "run_workflow", {"workflow_id": "wf_1", "input": hostile})
     for name, field in OTHERS:

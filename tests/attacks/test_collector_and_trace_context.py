@@ -67,7 +67,6 @@ def endless(head: bytes) -> Generator[Endless]:
     ],
 )
 def test_endless_response_of_a_collector_is_not_read(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    """No response of a collector slows the server down or fills its memory."""
     with endless(head) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         export = Export(["traces"], {}, JsonLines(()))

@@ -91,9 +91,7 @@ def started(command: str, state: Path) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize("inner", ["", "sandbox"])
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_state_folder_writable_by_others_is_refused_with_the_fix(
-    command: str, mode: int, inner: str, tmp_path: Path
-) -> None:
+def test_state_folder_writable_by_others_is_refused(command: str, mode: int, inner: str, tmp_path: Path) -> None:
     """docs/security.md: in such a folder, others can replace the ledger, in which they approve."""
     (tmp_path / "state" / "sandbox").mkdir(parents=True, mode=0o700)
     wide = tmp_path / "state" / inner

@@ -15,7 +15,6 @@ SEED = 20261126
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_call_is_sent_twice_after_a_fault(kind: str, transport_factory: TransportFactory) -> None:
-    """One ledger and one transport per kind; `make faults` covers all combinations."""
     combinations = list(itertools.product(LEDGERS, TRANSPORTS))
     chosen = (kind, *combinations[KINDS.index(kind)])
     program = WITH_LIBRARY if transport_factory is library_transport else PROGRAM

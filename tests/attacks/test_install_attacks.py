@@ -58,7 +58,6 @@ def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = O
 
 @pytest.mark.parametrize("often", [1, 2, 4])
 def test_install_keeps_a_concurrent_replacement_by_the_client(tmp_path: Path, often: int) -> None:
-    """The client replaces its file while ours is written to a slow disk. Both changes are there afterwards."""
     client = Client(tmp_path / ".claude.json")
 
     def slow(_: int) -> None:
@@ -73,7 +72,6 @@ def test_install_keeps_a_concurrent_replacement_by_the_client(tmp_path: Path, of
 
 
 def test_install_keeps_a_concurrent_write_in_place(tmp_path: Path) -> None:
-    """The same file, overwritten with the same size."""
     path = tmp_path / ".claude.json"
     before, after = (f'{{\n  "started": {n},\n  "a": {{\n    "b": 1\n  }}\n}}\n' for n in (1, 2))
     path.write_text(before)
@@ -87,7 +85,6 @@ def test_install_keeps_a_concurrent_write_in_place(tmp_path: Path) -> None:
 
 
 def test_install_gives_up_if_the_client_writes_constantly(tmp_path: Path) -> None:
-    """Attempts are bounded; the file stays the client's, and nothing of ours is left."""
     client = Client(tmp_path / ".claude.json")
     with pytest.raises(NotInstalled, match=r"keeps changing. Nothing was changed. Close Claude Code"):
         install(tmp_path, client.path, lambda _: client.write())
@@ -97,7 +94,6 @@ def test_install_gives_up_if_the_client_writes_constantly(tmp_path: Path) -> Non
 
 
 def test_install_loses_no_write_of_a_client_that_writes_every_30_ms(tmp_path: Path) -> None:
-    """With a disk that takes 50 ms, each completed write of the client is kept, whether or not ours succeeds."""
     client = Client(tmp_path / ".claude.json")
     over = threading.Event()
     lost: list[int] = []
@@ -171,7 +167,6 @@ def test_install_time_is_linear_in_the_file_size(format_: Format, begin: str, in
     "text", ['{"a": "' + '\\" ' * 200_000, '{"a": 1} ' + "/* " * 200_000, "[" + ", \n" * 200_000, '"' * 200_001]
 )
 def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
-    """Unterminated text, each part of which could begin a new one."""
     start = time.process_time()
     with pytest.raises(apply.UnreadableConfig):
         edit.insert(Format.JSONC, text.encode(), OURS)
@@ -194,7 +189,6 @@ def fastn(home: Path, *words: str, folder: Path | None = None) -> "subprocess.Co
 
 
 def test_install_shows_little_of_a_large_file(home: Path) -> None:
-    """3 MB of `.claude.json`: our lines with a few around them, even if all of it is one line."""
     for indent in (2, None):
         before = json.dumps(large(3), indent=indent)
         (home / ".claude.json").write_text(before)
@@ -207,7 +201,6 @@ def test_install_shows_little_of_a_large_file(home: Path) -> None:
 
 
 def test_install_leaves_a_dangling_link(home: Path) -> None:
-    """The target is not created, the link is not deleted, and the error names it."""
     link, nowhere = home / ".claude.json", home / "vault" / "claude.json"
     link.symlink_to(nowhere)
     done = fastn(home, "install", "claude-code", "--sandbox", "--yes", "--anyway")
@@ -220,7 +213,6 @@ def test_install_leaves_a_dangling_link(home: Path) -> None:
 
 
 def test_uninstall_removes_its_entry_through_a_link(home: Path) -> None:
-    """The link stays, and its target is as it was before the installation."""
     link, real = home / ".claude.json", home / "dotfiles.json"
     real.write_text("{}")
     link.symlink_to(real)
@@ -254,7 +246,6 @@ def test_install_into_a_project_stays_in_the_project(home: Path, what: str) -> N
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes with a name are of POSIX")
 def test_install_does_not_wait_for_a_pipe(home: Path) -> None:
-    """Anything but a regular file is refused at once."""
     os.mkfifo(home / "mcp.json")
     for name in ("mcp.json", "/dev/zero"):
         done = fastn(home, "install", "cursor", "--file", name, "--sandbox", "--yes")
@@ -285,7 +276,6 @@ def test_install_as_root_keeps_the_owner_of_the_file(home: Path) -> None:
 
 @needs_root
 def test_install_as_root_leaves_new_files_to_the_user(home: Path) -> None:
-    """New files and folders, records included, belong to the owner of their folder."""
     os.chown(home, SOMEBODY, SOMEBODY)
     done = fastn(home, "install", "vscode", "--sandbox", "--yes", "--anyway")
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import stat
-import tempfile
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +46,6 @@ async def attack():
 
 anyio.run(attack)
 """
-
-
-@pytest.fixture
-def home() -> Generator[Path]:
-    """A home that others may enter, unlike pytest's folders."""
-    with tempfile.TemporaryDirectory(prefix="fastn-mcp-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def own(home: Path) -> dict[str, str]:

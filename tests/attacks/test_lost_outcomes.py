@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.ports import free_port
+from support.raw_client import META, started
 from support.server_process import (
     ERAS,
     HTTP_TOKEN,
@@ -31,7 +31,6 @@ from support.server_process import (
     environment,
     over_http,
     running,
-    running_sandbox,
     stdio,
 )
 
@@ -44,44 +43,31 @@ HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
 
 
+MODERN = "2026-07-28"
 CALL = {"name": "create_customer", "arguments": CREATE}
-CLIENT = {"name": "t", "version": "1"}
-META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": CLIENT,
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
 
 
 def calling(version: str) -> dict[str, Any]:
-    params = {**CALL, "_meta": META} if version in META.values() else CALL
+    params = {**CALL, "_meta": META} if version == MODERN else CALL
     return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
 
 
 def introducing(version: str) -> list[dict[str, Any]]:
     """Return the messages of a client before its first call."""
-    if version in META.values():
+    if version == MODERN:
         return []
-    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     return [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
     ]
 
 
-@pytest.fixture(scope="module")
-def fastn() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
-        yield Upstream(f"http://127.0.0.1:{port}")
-
-
 @pytest.fixture
-def hanging(fastn: Upstream) -> Upstream:
+def hanging(upstream: Upstream) -> Upstream:
     """Make it apply the next change without answering."""
-    fastn.reset()
-    httpx2.post(f"{fastn.url}/__sandbox/faults", json=HANG).raise_for_status()
-    return fastn
+    httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()
+    return upstream
 
 
 async def check_repetition_needs_approval(client: Client, upstream: Upstream) -> None:
@@ -101,7 +87,6 @@ async def until_sent(upstream: Upstream) -> None:
 @pytest.mark.parametrize("milliseconds", [0, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("era", ERAS)
 async def test_cancelled_call_needs_approval_to_be_repeated(era: str, milliseconds: int, hanging: Upstream) -> None:
-    """The client cancels a call in progress, and makes the same one at once."""
     async with Client(stdio(environment(hanging)), mode=ERAS[era]) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "create_customer", CREATE)
@@ -114,15 +99,12 @@ async def test_cancelled_call_needs_approval_to_be_repeated(era: str, millisecon
 
 @each_version
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_call_of_an_ended_process_needs_approval_to_be_repeated(
+async def test_repeating_a_call_of_an_ended_process_is_asked(
     number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
-    """The process ends while it waits for the response, and the client starts another."""
     env = environment(hanging)
     messages = [*introducing(version), calling(version)]
-    with subprocess.Popen(  # noqa: ASYNC220 - it is to be killed by a signal
-        [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
-    ) as process:
+    with started(env=env) as process:
         assert process.stdin is not None
         process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
         process.stdin.flush()
@@ -142,11 +124,9 @@ async def check_repetition_names_the_change(client: Client, upstream: Upstream) 
 
 
 @each_version
-async def test_response_lost_by_a_closed_connection_needs_approval(version: str, fastn: Upstream) -> None:
-    """Fastn has answered and the journal knows, but the HTTP client leaves without reading the response."""
-    fastn.reset()
-    env, port, message = environment(fastn), free_port(), json.dumps(calling(version))
-    modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version in META.values() else ""
+async def test_response_lost_by_a_closed_connection_needs_approval(version: str, upstream: Upstream) -> None:
+    env, port, message = environment(upstream), free_port(), json.dumps(calling(version))
+    modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version == MODERN else ""
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
             head = (
@@ -157,12 +137,11 @@ async def test_response_lost_by_a_closed_connection_needs_approval(version: str,
             connection.sendall((head + message).encode())
             assert connection.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
-            await check_repetition_names_the_change(client, fastn)
+            await check_repetition_names_the_change(client, upstream)
 
 
 @each_version
 async def test_call_that_timed_out_in_the_http_client_needs_approval(version: str, hanging: Upstream) -> None:
-    """The HTTP client's own timeout ends the request while Fastn works on it, and the client calls again."""
     env, port, message = environment(hanging), free_port(), json.dumps(calling(version))
     headers = {
         "Authorization": f"Bearer {HTTP_TOKEN}",
@@ -170,7 +149,7 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
         "Accept": "application/json, text/event-stream",
         "Content-Type": "application/json",
     }
-    if version in META.values():
+    if version == MODERN:
         headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
@@ -184,15 +163,11 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
 
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
 @each_version
-async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, fastn: Upstream) -> None:
-    """The client cancels while the response is being sent, or closes its pipes without reading it."""
-    fastn.reset()
-    env = environment(fastn)
+async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, upstream: Upstream) -> None:
+    env = environment(upstream)
     messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
-    with subprocess.Popen(  # noqa: ASYNC220 - its pipes are to be closed
-        [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
-    ) as process:
+    with started(env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for message in messages:
@@ -211,25 +186,23 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
         process.stdout.close()
         process.wait(20)
     async with Client(stdio(env), mode=ERAS[version]) as client:
-        await check_repetition_names_the_change(client, fastn)
+        await check_repetition_names_the_change(client, upstream)
 
 
 @each_version
-async def test_call_with_a_received_response_is_repeated_without_approval(version: str, fastn: Upstream) -> None:
-    """The repetition is deliberate, at once, in sequence and from a later client."""
-    fastn.reset()
-    env, port = environment(fastn), free_port()
+async def test_call_with_a_received_response_is_repeated_without_approval(version: str, upstream: Upstream) -> None:
+    env, port = environment(upstream), free_port()
     with running("--http", f"127.0.0.1:{port}", "--mode", "auto", port=port, env=env):
         for _ in range(2):
             async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
                 for _ in range(2):
                     assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
-    assert fastn.changes() == ["POST /api/v1/ai/chat"] * 4
-    fastn.reset()
+    assert upstream.changes() == ["POST /api/v1/ai/chat"] * 4
+    upstream.reset()
     for _ in range(2):
         async with Client(stdio({**env, "FASTN_MODE": "auto"}), mode=ERAS[version]) as client:
             assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
-    assert fastn.changes() == ["POST /api/v1/ai/chat"] * 2
+    assert upstream.changes() == ["POST /api/v1/ai/chat"] * 2
 
 
 STRACE = shutil.which("strace")
@@ -243,31 +216,23 @@ def can_trace() -> bool:
 
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
 @pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
-async def test_intent_is_on_disk_before_the_request_is_sent(is_approved: bool, fastn: Upstream, tmp_path: Path) -> None:
-    """The use of the approval in the ledger, then the audit log, then the request, by the system calls."""
+async def test_intent_is_on_disk_before_the_request(is_approved: bool, upstream: Upstream, tmp_path: Path) -> None:
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
-    fastn.reset()
     customer = httpx2.get(
-        f"{fastn.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
+        f"{upstream.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
     )
     id_ = customer.json()["data"][0]["id"]
-    call: tuple[str, dict[str, Any]] = (
-        ("delete_customer", {"customer_id": id_})
-        if is_approved
-        else (
-            "create_customer",
-            CREATE,
-        )
-    )
+    deletion = {"customer_id": id_}
+    tool, arguments = ("delete_customer", deletion) if is_approved else ("create_customer", CREATE)
     request = f"DELETE /api/v1/customers/{id_}" if is_approved else "POST /api/v1/customers"
-    trace, env = tmp_path / "trace", environment(fastn)
+    trace, env = tmp_path / "trace", environment(upstream)
     calls = "trace=fsync,fdatasync,write,pwrite64,sendto,sendmsg,writev"
-    arguments = ["-f", "-y", "-s", "8192", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
-    traced = StdioServerParameters(command=STRACE, args=arguments, env=env)
+    flags = ["-f", "-y", "-s", "8192", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
+    traced = StdioServerParameters(command=STRACE, args=flags, env=env)
     async with Client(traced, mode=ERAS["2026-07-28"], elicitation_callback=Person(approving)) as client:
-        assert not (await client.call_tool(*call)).is_error
-    assert fastn.changes() == [request]
+        assert not (await client.call_tool(tool, arguments)).is_error
+    assert upstream.changes() == [request]
     lines = trace.read_text(errors="replace").splitlines()
     state = re.escape(env["FASTN_STATE_DIR"])
 

@@ -6,9 +6,7 @@ import re
 import socket
 import stat
 import sys
-import tempfile
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import anyio
@@ -67,14 +65,6 @@ anyio.run(decide)
 """
 
 
-@pytest.fixture
-def home() -> Generator[Path]:
-    """A home that others may enter, unlike pytest's folders."""
-    with tempfile.TemporaryDirectory(prefix="fastn-mcp-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 def started(home: Path) -> StdioServerParameters:
     """Start the server with a browser that stays on the process list, as browsers do while they start."""
     browser = home / "browser"
@@ -116,11 +106,11 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
     async with Client(started(home), mode=ERAS[era]) as client:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)
-        seen = json.loads(await anyio.to_thread.run_sync(as_other_user, WATCH, str(home / "state")))
+        observed = json.loads(await anyio.to_thread.run_sync(as_other_user, WATCH, str(home / "state")))
         _, key = posted_by(file)
-    assert any(file in command for command in seen["commands"])
-    assert key not in json.dumps(seen)
-    assert (seen["page"], seen["read"]) == ("PermissionError", [])
+    assert any(file in command for command in observed["commands"])
+    assert key not in json.dumps(observed)
+    assert (observed["page"], observed["read"]) == ("PermissionError", [])
 
 
 @pytest.mark.long
@@ -137,19 +127,19 @@ async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) 
         page = action.removesuffix("/enter")
         entered = await person.post(action, data={"key": key}, headers={"origin": "null"})
         (room,) = re.findall(r"[Pp]ath=(/[^;]+)", entered.headers["set-cookie"])
-        shown = (await person.get(f"{page}{room}")).text
-        (name,) = re.findall(r'data-expected="([^"]+)"', shown)
+        page_text = (await person.get(f"{page}{room}")).text
+        (name,) = re.findall(r'data-expected="([^"]+)"', page_text)
         forms: dict[str, dict[str, str]] = {}
         for which in ("approve", "decline"):
             ((token, grant),) = re.findall(
                 rf'<form class="{which}".*?name="token" value="([^"]+)".*?name="grant" value="([^"]+)"',
-                shown,
+                page_text,
                 re.DOTALL,
             )
             forms[which] = {"token": token, "grant": grant}
         forms["approve"] |= {"extent": "once", "name": name}
-        given = [page, room, json.dumps(forms["approve"]), json.dumps(forms["decline"])]
-        statuses = json.loads(await anyio.to_thread.run_sync(as_other_user, DECIDE, *given))
+        arguments = [page, room, json.dumps(forms["approve"]), json.dumps(forms["decline"])]
+        statuses = json.loads(await anyio.to_thread.run_sync(as_other_user, DECIDE, *arguments))
         assert len(statuses) == 36
         assert all(status == [403, 0] for status in statuses), statuses
         assert "One call waits for you" in (await person.get(f"{page}{room}")).text
@@ -159,7 +149,6 @@ async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) 
 
 
 async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Path) -> None:
-    """Whatever other programs send or withhold, the person's key still opens the page."""
     async with Client(started(home), mode="2026-07-28") as client:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)

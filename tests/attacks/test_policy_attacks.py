@@ -7,19 +7,18 @@ from pathlib import Path
 import pytest
 from support.declining_client import each_version, session
 from support.forkserver import forked
+from support.policy_files import rules_of
 from support.world import World
 
 from fastn_mcp.config.paths import read_regular
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 
 LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key", "\uff30AY_KEY", "\u00a0PAY_KEY"]
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_protecting_pattern_matches_look_alike_names(name: str) -> None:
-    """Blanks around it, invisible letters, another case or width."""
     for pattern in ("PAY_KEY", "pay_*"):
         assert Glob(pattern)(name, exact=False)
         assert Choice((Glob(pattern),))([name, "other"], exact=False)
@@ -27,14 +26,12 @@ def test_protecting_pattern_matches_look_alike_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOOKALIKES)
 def test_allowing_pattern_matches_exactly(name: str) -> None:
-    """Rules that allow, and the conditions of a plan."""
     assert Glob("PAY_KEY")("PAY_KEY", exact=True)
     assert not Glob("PAY_KEY")(name, exact=True)
     assert not Choice((Glob("PAY_*"), Glob("other")))([name, "other"], exact=True) or name.startswith("PAY_")
 
 
 def test_line_end_does_not_widen_an_allowing_pattern() -> None:
-    """A pattern matches the whole text."""
     assert not Glob("live")("live\n", exact=True)
     assert not Glob("live")("LIVE", exact=True)
 
@@ -63,7 +60,6 @@ def test_policy_and_plan_files_must_be_regular_files(tmp_path: Path, kind: str, 
 
 
 def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
-    """Also through a link."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     (tmp_path / "link").symlink_to(path)
@@ -75,15 +71,10 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 @pytest.mark.anyio
 @each_version
 @pytest.mark.parametrize("named", [{"customer_ref": "crm-1001"}, {"installation_id": "inst_5d20c1e97ab4"}])
-async def test_protected_customer_is_not_reached_by_another_identifier(
-    tmp_path: Path, version: str, named: dict[str, str]
-) -> None:
-    """Only Fastn knows the customer of a reference or an installation."""
-    file = tmp_path / "policy.toml"
+async def test_protection_holds_for_other_identifiers(tmp_path: Path, version: str, named: dict[str, str]) -> None:
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
-    file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')
-    file.chmod(0o600)
-    world = World(tmp_path, Policy(rules=load_rules(file)))
+    rules = f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n'
+    world = World(tmp_path, Policy(rules=rules_of(tmp_path, rules)))
     async with session(world, version) as call:
         reply = await call("run_workflow", workflow_id="wf_3a8e47d19b60", **named)
         other = await call("run_workflow", workflow_id="wf_3a8e47d19b60", customer_id=acme)

@@ -1,7 +1,6 @@
 """Calls that say less than they do: a real client, the real server, and a served sandbox that logs what was sent."""
 
 import json
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
 from support.declining_client import each_version, session
 from support.local_page import CANARY, approve, env_state
-from support.ports import free_port
-from support.server_process import Person, Upstream, approving, running_sandbox
+from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of, outside
 from support.world import World
 
@@ -30,19 +28,6 @@ LEDGERLY = {
 }
 
 
-@pytest.fixture(scope="module")
-def sandbox_process() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
-        yield Upstream(f"http://127.0.0.1:{port}")
-
-
-@pytest.fixture
-def upstream(sandbox_process: Upstream) -> Upstream:
-    sandbox_process.reset()
-    return sandbox_process
-
-
 def declining(_: ElicitRequestFormParams) -> ElicitResult:
     return ElicitResult(action="accept", content={"decision": "decline"})
 
@@ -51,7 +36,7 @@ def declining(_: ElicitRequestFormParams) -> ElicitResult:
 
 
 @each_server
-async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_question(
+async def test_typed_credentials_need_the_same_address(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     async with agent(upstream, tmp_path, version, transport) as call:
@@ -73,9 +58,7 @@ async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_que
 
 
 @each_version
-async def test_connector_that_an_open_request_names_is_changed_with_an_approval_only(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_connector_of_an_open_request_needs_approval(version: str, upstream: Upstream, tmp_path: Path) -> None:
     person = Person(declining)
     async with agent(upstream, tmp_path, version, person=person) as call:
         connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
@@ -97,7 +80,7 @@ async def test_connector_that_an_open_request_names_is_changed_with_an_approval_
 
 
 @each_server
-async def test_rule_on_the_environment_holds_for_the_servers_setting(
+async def test_environment_rule_applies_to_env(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     rule = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -109,9 +92,7 @@ async def test_rule_on_the_environment_holds_for_the_servers_setting(
 
 
 @each_version
-async def test_protected_customer_of_the_servers_setting_is_protected(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_protection_applies_to_the_customer_setting(version: str, upstream: Upstream, tmp_path: Path) -> None:
     policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
     gamma = id_of(upstream, "connectors", "gamma")
     async with agent(upstream, tmp_path, version, policy=policy, FASTN_END_ORG_ID=globex) as call:
@@ -127,9 +108,7 @@ async def test_protected_customer_of_the_servers_setting_is_protected(
 
 
 @each_version
-async def test_setting_that_contradicts_an_argument_is_said_and_nothing_sent(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_argument_that_contradicts_a_setting_is_refused(version: str, upstream: Upstream, tmp_path: Path) -> None:
     globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
     gamma = id_of(upstream, "connectors", "gamma")
     async with agent(upstream, tmp_path, version, FASTN_ENV="live", FASTN_END_ORG_ID=globex) as call:
@@ -174,9 +153,7 @@ def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any
 
 @each_version
 @pytest.mark.parametrize("by", ["name", "slug", "id"])
-async def test_what_is_a_protected_customers_is_refused(
-    by: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_protected_customer_is_never_touched(by: str, version: str, upstream: Upstream, tmp_path: Path) -> None:
     globex = id_of(upstream, "customers", "globex-exports")
     pattern = {"name": "Globex Ex*", "slug": "globex-*", "id": f"{globex[:13]}*"}[by]
     async with agent(upstream, tmp_path, version, policy=f'[[protect]]\ncustomer = "{pattern}"\n') as call:
@@ -188,7 +165,7 @@ async def test_what_is_a_protected_customers_is_refused(
 
 
 @each_server
-async def test_what_is_another_customers_is_not_refused(
+async def test_calls_on_another_customer_are_asked(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     katana, policy = id_of(upstream, "customers", "katana-customer"), '[[protect]]\ncustomer = "Globex*"\n'
@@ -204,7 +181,7 @@ async def test_what_is_another_customers_is_not_refused(
 
 
 @each_server
-async def test_request_to_delete_a_renamed_customer_says_what_it_was_called(
+async def test_deletion_shows_the_previous_name(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     customer, person = id_of(upstream, "customers", "globex-exports"), Person(declining)
@@ -245,7 +222,7 @@ PAIRS = [
 
 @each_version
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.kind)
-async def test_two_records_of_one_name_are_told_apart(pair: Pair, version: str, tmp_path: Path) -> None:
+async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, version: str, tmp_path: Path) -> None:
     world = World(tmp_path)
     state, is_key = world.sandbox.state, pair.kind == "api_key"
     collection, tool = ("apiKeys", "revoke_api_key") if is_key else (f"{pair.kind}s", f"delete_{pair.kind}")
@@ -268,7 +245,7 @@ async def test_two_records_of_one_name_are_told_apart(pair: Pair, version: str, 
 
 
 @each_server
-async def test_undocumented_fields_name_no_other_app_in_the_request_or_the_audit_log(
+async def test_undocumented_fields_do_not_change_the_shown_connector(
     transport: str, version: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     gamma = id_of(upstream, "connectors", "gamma")
@@ -282,9 +259,7 @@ async def test_undocumented_fields_name_no_other_app_in_the_request_or_the_audit
 
 
 @each_version
-async def test_record_that_cannot_be_read_is_said_and_nothing_sent(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_unreadable_record_is_reported_and_not_sent(version: str, upstream: Upstream, tmp_path: Path) -> None:
     gamma, policy = id_of(upstream, "connectors", "gamma"), '[[protect]]\nconnector = "Stripe"\n'
     fails(upstream, f"/api/v1/connectors/{gamma}")
     fails(upstream, f"/api/v1/workflows/{WORKFLOW}")
@@ -303,7 +278,7 @@ async def test_record_that_cannot_be_read_is_said_and_nothing_sent(
 
 
 @each_version
-async def test_request_says_that_a_connector_has_no_domain(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_request_shows_that_a_connector_has_no_domain(version: str, upstream: Upstream, tmp_path: Path) -> None:
     async with agent(upstream, tmp_path, version) as call:
         connector = (await call("create_connector", **{**LEDGERLY, "domain": None}))["data"]["id"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
@@ -312,9 +287,7 @@ async def test_request_says_that_a_connector_has_no_domain(version: str, upstrea
 
 
 @each_version
-async def test_target_renamed_while_a_person_is_asked_is_not_deleted(
-    version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_target_renamed_during_a_request_is_not_deleted(version: str, upstream: Upstream, tmp_path: Path) -> None:
     customer = id_of(upstream, "customers", "globex-exports")
     async with agent(upstream, tmp_path, version) as call:
         assert (await call("delete_customer", customer_id=customer))["status"] == "approval_required"

@@ -22,6 +22,7 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
 from support.echoing_upstream import held
+from support.folder_texts import files
 from support.ports import free_port
 from support.server_process import (
     BEARER,
@@ -90,14 +91,7 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
             yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
 
 
-def files(folder: Path) -> dict[str, str]:
-    """Return the text of every file in the folder."""
-    return {str(path): path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()}
-
-
 class Listener:
-    """Records everything that a client receives."""
-
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.logged: list[str] = []
@@ -156,7 +150,6 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
 @pytest.mark.anyio
 @each_transport_and_era
 async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path: Path) -> None:
-    """Results, progress, log messages, completions, resources, forms, state, stderr and log hold none."""
     port, listener, person = free_port(), Listener(), Person(approving)
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
@@ -238,7 +231,7 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ERAS.values())
-async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
+async def test_result_rejected_by_the_sdk_is_logged_without_content(
     mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pydantic's message quotes the value. The log has the class and the place of the error."""
@@ -255,7 +248,6 @@ async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
 
 
 def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
-    """This includes causes, groups and messages into which a library has put the exception."""
     lines: list[str] = []
     for logger in ("asyncio", "mcp.server.runner", "fastn_mcp.guard"):
         try:
@@ -264,9 +256,9 @@ def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
             except ValueError as error:
                 raise ExceptionGroup("several", [KeyError(SENT), TypeError(SENT)]) from error
         except ExceptionGroup as group:
-            found = (type(group), group, group.__traceback__)
+            raised = (type(group), group, group.__traceback__)
             message = "it failed" if logger.startswith("fastn_mcp") else f"it failed: {group!r}"
-            record = logging.LogRecord(logger, logging.ERROR, "", 0, message, (), found)
+            record = logging.LogRecord(logger, logging.ERROR, "", 0, message, (), raised)
             inner = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "%s", (ValueError(SENT),), None)
             lines += [JsonLines(()).format(record), JsonLines(()).format(inner)]
     assert all(SENT not in line for line in lines)

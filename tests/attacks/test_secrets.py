@@ -2,37 +2,31 @@
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
-from mcp import Client
-from mcp.client import ClientRequestContext
-from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
+from support.policy_files import rules_of
+from support.scripted_client import Program, approval, connected, data, each_version
 from support.world import World
 
 from fastn_mcp.build.composition import may_own
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import InProcess
-from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 pytestmark = pytest.mark.anyio
-
-each_version = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 
 CANARY = "kAnar13nvogel-41"
 BASIC = b64encode(f"user:{CANARY}".encode()).decode()
@@ -83,56 +77,20 @@ def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = No
     return World(folder, policy or Policy("guarded"), exchange=lambda inner: Planting(inner, more))
 
 
-class Person:
-    """Reads the form and approves it."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.messages: list[str] = []
-
-    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
-        assert isinstance(params, ElicitRequestFormParams)
-        self.messages.append(params.message)
-        self.world.clock.pass_(5)
-        fields = params.requested_schema["properties"]
-        if "name" not in fields:
-            return ElicitResult(action="accept", content={"decision": "approve"})
-        return ElicitResult(
-            action="accept", content={"name": fields["name"]["description"].partition('quotes: "')[2][:-1]}
-        )
-
-
-@asynccontextmanager
-async def connected(world: World, mode: str, person: Person | None = None) -> AsyncGenerator[Client]:
-    async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=mode, elicitation_callback=person) as client:
-        yield client
-
-
-def data(result: object) -> dict[str, Any]:
-    assert isinstance(result, CallToolResult)
-    return cast("dict[str, Any]", result.structured_content)
-
-
 def everything(folder: Path) -> str:
-    """Return all files in the state folder, including the ledger and its log."""
-    return "\n".join(state_of(folder))
-
-
-def state_of(folder: Path) -> list[str]:
-    """Return the files of the state, except those of new keys, which belong there."""
+    """Return all files in the state folder, except those of new keys, which belong there."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "keys"]
     assert {"audit.jsonl", "ledger.sqlite3"} <= {path.name for path in files} or not files
-    return [path.read_bytes().decode("latin-1") for path in files]
+    return "\n".join(path.read_bytes().decode("latin-1") for path in files)
 
 
 @each_version
 async def test_secrets_of_arguments_and_responses_are_never_shown(
-    mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    version: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Results, errors, forms, audit, journal, ledger and log hold no secret, in any shape."""
     world = planted(tmp_path, HELD, Policy("manual"))
-    person = Person(world)
-    found: list[str] = []
+    person = Program(world, approval)
+    results: list[str] = []
     calls: list[tuple[str, dict[str, Any]]] = [
         ("create_customer", {"name": "Canary", "slug": "canary", "extra": {"metadata": HELD}}),
         ("update_customer", {"customer_id": "cus_unknown", "name": "x", "extra": {"metadata": HELD}}),
@@ -141,7 +99,7 @@ async def test_secrets_of_arguments_and_responses_are_never_shown(
         ("get_overview", {}),
         ("list_changes", {}),
     ]
-    async with connected(world, mode, person) as client:
+    async with connected(world, version, person) as client:
         workflows = data(await client.call_tool("list_workflows", {}))
         workflow = workflows["data"][0]["id"]
         customer = data(await client.call_tool("list_customers", {}))["data"][0]["id"]
@@ -153,11 +111,11 @@ async def test_secrets_of_arguments_and_responses_are_never_shown(
             ("list_changes", {}),
         ]
         for tool, arguments in calls:
-            found.append(to_json((await client.call_tool(tool, arguments)).model_dump()).decode())
-        found.append(to_json((await client.read_resource(f"fastn://customers/{customer}")).model_dump()).decode())
+            results.append(to_json((await client.call_tool(tool, arguments)).model_dump()).decode())
+        results.append(to_json((await client.read_resource(f"fastn://customers/{customer}")).model_dump()).decode())
     assert person.messages
     world.close()
-    for text in (*found, *person.messages, everything(tmp_path), caplog.text):
+    for text in (*results, *person.messages, everything(tmp_path), caplog.text):
         assert CANARY not in text
         assert BASIC not in text
     assert "[hidden-by-fastn-mcp]" in everything(tmp_path)
@@ -174,11 +132,10 @@ SPELLED = {
 
 @each_version
 @pytest.mark.parametrize("spelling", SPELLED)
-async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str, tmp_path: Path) -> None:
-    """The error names the argument. Fastn, the audit log, the ledger and a person never see the key."""
+async def test_own_key_in_an_argument_is_refused_first(version: str, spelling: str, tmp_path: Path) -> None:
     text = SPELLED[spelling]
     world = World(tmp_path, Policy("manual"))
-    person = Person(world)
+    person = Program(world, approval)
     calls: list[tuple[str, dict[str, Any], str]] = [
         ("create_customer", {"name": "x", "slug": "x", "extra": {"metadata": {"a": [text]}}}, "extra.metadata.a[0]"),
         ("create_secret", {"name": "STOLEN", "value": text}, "value"),
@@ -192,7 +149,7 @@ async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str,
         ),
     ]
     before = len(world.sandbox.requests)
-    async with connected(world, mode, person) as client:
+    async with connected(world, version, person) as client:
         for tool, arguments, where in calls:
             result = await client.call_tool(tool, arguments)
             assert isinstance(result, CallToolResult)
@@ -210,10 +167,9 @@ async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str,
 
 
 @each_version
-async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_path: Path) -> None:
-    """The error about an unknown name repeats that name without the key."""
+async def test_own_key_as_a_tool_or_argument_name_is_redacted(version: str, tmp_path: Path) -> None:
     world = World(tmp_path)
-    async with connected(world, mode) as client:
+    async with connected(world, version) as client:
         answer = data(await client.call_tool("list_customers", {KEY: 1}))
         assert KEY not in to_json(answer).decode()
         with pytest.raises(Exception) as refused:  # noqa: PT011 - of whatever class the client makes it
@@ -226,8 +182,7 @@ async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_pat
 
 
 @each_version
-async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_path: Path) -> None:
-    """They are redacted even if Fastn sends them, under any name."""
+async def test_secret_values_and_api_keys_never_reach_the_model(version: str, tmp_path: Path) -> None:
     sent: dict[str, JsonValue] = {
         "value": CANARY,
         "key": CANARY,
@@ -237,8 +192,8 @@ async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_p
     }
     world = planted(tmp_path, sent, Policy("guarded"))
     world.own = may_own(KEY)
-    person = Person(world)
-    async with connected(world, mode, person) as client:
+    person = Program(world, approval)
+    async with connected(world, version, person) as client:
         texts: list[str] = []
         for tool in ("list_secrets", "list_api_keys"):
             for shape in ({"detail": "concise"}, {"detail": "full"}, {"limit": 100}):
@@ -257,13 +212,13 @@ async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_p
 
 
 @each_version
-async def test_own_environment_variables_cannot_be_used_as_secrets(mode: str, tmp_path: Path) -> None:
+async def test_own_environment_variables_cannot_be_used_as_secrets(version: str, tmp_path: Path) -> None:
     """FASTN_SECRET_ENV=* allows every variable except this server's settings and secrets."""
     environment = {"FASTN_API_KEY": KEY, "COPY_OF_IT": f"x{KEY}", "FASTN_PROFILE": "a", "STRIPE": "sk-other-value"}
     world = World(tmp_path, Policy("auto"))
     world.dispatch = world.dispatching(SecretValues(environment, ["*"], [KEY]), None)
-    person = Person(world)
-    async with connected(world, mode, person) as client:
+    person = Program(world, approval)
+    async with connected(world, version, person) as client:
         for name in ("FASTN_API_KEY", "COPY_OF_IT", "FASTN_PROFILE", "fastn_api_key"):
             answer = data(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
             assert answer["outcome"] == "not_sent", answer
@@ -276,11 +231,10 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(mode: str, tm
 
 
 @each_version
-async def test_missing_variable_is_refused_before_an_approval_request(mode: str, tmp_path: Path) -> None:
-    """Alone, in a batch and in a preview; an approval would be useless."""
+async def test_missing_variable_is_refused_before_an_approval_request(version: str, tmp_path: Path) -> None:
     world = World(tmp_path, Policy("manual"))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
-    person = Person(world)
+    person = Program(world, approval)
     arguments = {"name": "NEW", "value_from_env": "MISSING"}
     calls: list[tuple[str, dict[str, Any]]] = [
         ("create_secret", arguments),
@@ -295,9 +249,9 @@ async def test_missing_variable_is_refused_before_an_approval_request(mode: str,
             },
         ),
     ]
-    async with connected(world, mode, person) as client:
-        for tool, given in calls:
-            answer = data(await client.call_tool(tool, given))
+    async with connected(world, version, person) as client:
+        for tool, values in calls:
+            answer = data(await client.call_tool(tool, values))
             assert answer["outcome"] == "not_sent", answer
             assert answer["message"].startswith("value_from_env: this variable is not set"), answer
         assert person.messages == []
@@ -333,12 +287,12 @@ def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
 
 @each_version
 @pytest.mark.parametrize("offer", CHANGING, ids=lambda offer: offer.tool_name())
-async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_path: Path) -> None:
+async def test_redacted_value_is_not_sent_back(version: str, offer: AnyTool, tmp_path: Path) -> None:
     """In no argument of a changing tool, at no depth; it would replace the real value."""
     world = World(tmp_path, Policy("auto"))
-    person = Person(world)
+    person = Program(world, approval)
     refused = 0
-    async with connected(world, mode, person) as client:
+    async with connected(world, version, person) as client:
         before = len(world.sandbox.requests)
         for arguments in with_hidden(offer):
             answer = data(await client.call_tool(offer.tool_name(), arguments))
@@ -351,10 +305,9 @@ async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_pa
 
 
 @each_version
-async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path) -> None:
-    """An agent that edits a row is told which field to leave out, alone and in a batch."""
+async def test_row_read_and_sent_back_loses_no_secret(version: str, tmp_path: Path) -> None:
     world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
-    async with connected(world, mode, Person(world)) as client:
+    async with connected(world, version, Program(world, approval)) as client:
         row = data(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
         arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
         answer = data(await client.call_tool("update_customer", arguments))
@@ -373,11 +326,11 @@ async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path)
 
 
 @each_version
-async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tmp_path: Path) -> None:
+async def test_code_with_a_css_selector_of_hidden_elements_is_sent(version: str, tmp_path: Path) -> None:
     """Only our own mark is refused."""
     code = "export default async function(ctx) { return ctx.page.find('[hidden]'); }"
     world = World(tmp_path, Policy("auto"))
-    async with connected(world, mode, Person(world)) as client:
+    async with connected(world, version, Program(world, approval)) as client:
         arguments = {"name": "Selector", "slug": "selector", "code": code}
         answer = data(await client.call_tool("create_workflow", arguments))
         assert answer.get("done") == "create_workflow", answer
@@ -394,12 +347,12 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tm
         {},
     ],
 )
-async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
+async def test_key_that_may_be_our_own_is_not_revoked(version: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
     """It is not known which part of a key Fastn shows, so a key that could match is refused."""
     world = planted(tmp_path, {"last4": None, "keyPrefix": None, "mode": "Test", **row})
     world.own = may_own(KEY)
-    person = Person(world)
-    async with connected(world, mode, person) as client:
+    person = Program(world, approval)
+    async with connected(world, version, person) as client:
         keys = data(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
         answer = data(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
     assert answer["outcome"] == "refused", answer
@@ -413,14 +366,12 @@ async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str
 @pytest.mark.parametrize(
     "name", [" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key"]
 )
-async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: str, name: str, tmp_path: Path) -> None:
+async def test_name_with_blanks_or_invisible_letters_is_protected(version: str, name: str, tmp_path: Path) -> None:
     """A server that trims or normalises the name would overwrite the protected secret."""
-    policy = tmp_path / "policy.toml"
-    policy.write_text('[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
-    policy.chmod(0o600)
-    world = World(tmp_path / "state", Policy("guarded", load_rules(policy)))
-    person = Person(world)
-    async with connected(world, mode, person) as client:
+    rules = rules_of(tmp_path, '[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
+    world = World(tmp_path / "state", Policy("guarded", rules))
+    person = Program(world, approval)
+    async with connected(world, version, person) as client:
         answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
     assert answer["outcome"] == "refused", answer
     assert person.messages == []
@@ -430,15 +381,15 @@ async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: st
 
 @each_version
 @pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"])
-async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(mode: str, blank: str, tmp_path: Path) -> None:
+async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: str, blank: str, tmp_path: Path) -> None:
     """The person who decides can distinguish two names that look alike."""
     world = World(tmp_path, Policy("manual"))
-    person = Person(world)
-    async with connected(world, mode, person) as client:
+    person = Program(world, approval)
+    async with connected(world, version, person) as client:
         answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
         rows = data(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
-    seen = f"Acme\\u{{{ord(blank):x}}}GmbH"
-    assert seen in person.messages[0]
-    assert answer["data"]["name"] == seen
-    assert [row["name"] for row in rows["data"]] == [seen]
+    escaped = f"Acme\\u{{{ord(blank):x}}}GmbH"
+    assert escaped in person.messages[0]
+    assert answer["data"]["name"] == escaped
+    assert [row["name"] for row in rows["data"]] == [escaped]
     world.close()

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import anyio
 import pytest
+from support.folder_texts import files
 from support.otlp_receiver import Receiver
 from support.page_visitor import words
 from support.replica_pair import two_replicas
 from support.valkey_server import ValkeyServer
-from test_secret_canaries import files
 
 pytestmark = pytest.mark.anyio
 
@@ -34,14 +34,14 @@ def written(secret: str) -> set[str]:
 
 def processes() -> str:
     """Return the command lines and environments of the processes of this user."""
-    found: list[str] = []
+    texts: list[str] = []
     for process in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
             try:
-                found.append((process / name).read_bytes().decode("latin-1"))
+                texts.append((process / name).read_bytes().decode("latin-1"))
             except OSError:  # of another user, or gone
                 continue
-    return "\n".join(found)
+    return "\n".join(texts)
 
 
 def kept(valkey: ValkeyServer) -> str:
@@ -52,7 +52,6 @@ def kept(valkey: ValkeyServer) -> str:
 async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     valkey: ValkeyServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Typed into a forged form, by the first of two people, and by the second, who first types another value."""
     collector, seen = Receiver(), dict[str, str]()
     env = {
         "FASTN_LOG_LEVEL": "debug",

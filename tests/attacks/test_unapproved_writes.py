@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from support.declining_client import each_version, session
+from support.policy_files import rules_of
 from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
 from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.tools.catalog import CATALOG
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +64,6 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 @each_version
 @pytest.mark.parametrize(("tool", "arguments"), ATTACKS)
 async def test_disguised_write_needs_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
-    """In guarded mode, by a real client. The resource that a create may overwrite is shown."""
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
@@ -78,8 +77,8 @@ async def test_disguised_write_needs_approval(world: World, version: str, tool: 
         assert "taken" in call.messages[0]
     if tool == "update_workflow":
         is_switch = str(arguments.get("status")).casefold().strip() == "active"
-        said = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
-        assert said in call.messages[0]
+        sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
+        assert sentence in call.messages[0]
 
 
 @each_version
@@ -107,7 +106,7 @@ async def test_plain_write_needs_no_approval(world: World, version: str, tool: s
 
 @each_version
 @pytest.mark.parametrize("status", ["running", "production", "on", "active ", "Deployed", None])
-async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, status: str | None) -> None:
+async def test_workflow_of_unknown_status_counts_as_live(world: World, version: str, status: str | None) -> None:
     ids = unused(world)["workflows"]
     row = world.sandbox.state.get("workflows", ids["workflow_id"])
     assert row is not None
@@ -143,11 +142,7 @@ WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_",
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: Path) -> None:
-    """Forty names in `extra` of every create and update tool, through the guard; nothing is sent."""
-    file = tmp_path / "policy.toml"
-    file.write_text("[breaker]\ndeclined = 100000")
-    file.chmod(0o600)
-    world = World(tmp_path, Policy(rules=load_rules(file)))
+    world = World(tmp_path, Policy(rules=rules_of(tmp_path, "[breaker]\ndeclined = 100000")))
     tool = operation.tool_name()
     ids = unused(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
     assert len(set(UNDOCUMENTED)) == 40
@@ -165,9 +160,7 @@ async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: 
 @each_version
 @pytest.mark.parametrize("name", ["visibility", "owner", "set"])
 @pytest.mark.parametrize("tool", ["create_customer", "update_connector", "create_workflow", "update_trigger"])
-async def test_client_cannot_send_an_undocumented_field_without_approval(
-    world: World, version: str, tool: str, name: str
-) -> None:
+async def test_undocumented_field_of_a_client_needs_approval(world: World, version: str, tool: str, name: str) -> None:
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     target = ids[toolset] if tool.startswith("update_") else {}

@@ -64,8 +64,7 @@ async def settled(receiver: Receiver, count: int) -> None:
     assert len(receiver.came) == count
 
 
-async def test_approvers_are_told_once_for_each_request(tmp_path: Path) -> None:
-    """Signed, with what, who, until when and where; no arguments, and nothing that decides."""
+async def test_each_request_is_notified_once(tmp_path: Path) -> None:
     receiver = Receiver()
     async with told(tmp_path, receiver) as world:
         for _ in range(3):
@@ -90,7 +89,7 @@ async def test_approvers_are_told_once_for_each_request(tmp_path: Path) -> None:
     assert request.id not in sent.content.decode()
 
 
-async def test_another_process_does_not_tell_of_the_same_request(tmp_path: Path) -> None:
+async def test_two_processes_notify_of_a_request_once(tmp_path: Path) -> None:
     receiver = Receiver()
     async with told(tmp_path, receiver) as one, told(tmp_path, receiver) as two:
         assert isinstance(await one.call(run(one)), PendingApproval)
@@ -100,10 +99,9 @@ async def test_another_process_does_not_tell_of_the_same_request(tmp_path: Path)
 
 
 @pytest.mark.parametrize("does", [500, 404, httpx2.ConnectError("refused")], ids=str)
-async def test_receiver_that_fails_is_tried_again_while_the_request_is_open(
+async def test_failed_notification_is_retried_while_the_request_is_open(
     tmp_path: Path, does: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The call waits for its person all the same."""
     receiver = Receiver([does] * 6)
     async with told(tmp_path, receiver) as world:
         assert isinstance(await world.call(run(world)), PendingApproval)
@@ -112,7 +110,7 @@ async def test_receiver_that_fails_is_tried_again_while_the_request_is_open(
     assert CANARY not in caplog.text
 
 
-async def test_receiver_that_fails_is_left_alone_once_the_request_is_over(tmp_path: Path) -> None:
+async def test_notification_is_not_retried_after_the_request(tmp_path: Path) -> None:
     receiver = Receiver([404] * 100)
     async with told(tmp_path, receiver) as world:
         assert isinstance(await world.call(run(world)), PendingApproval)
@@ -122,14 +120,12 @@ async def test_receiver_that_fails_is_left_alone_once_the_request_is_over(tmp_pa
 
 
 class Hanging(httpx2.AsyncBaseTransport):
-    """Never answers."""
-
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002
         await anyio.sleep_forever()
         raise AssertionError
 
 
-async def test_receiver_that_hangs_delays_neither_a_call_nor_a_decision(tmp_path: Path) -> None:
+async def test_hanging_receiver_delays_no_call_and_no_decision(tmp_path: Path) -> None:
     with anyio.fail_after(60):
         async with told(tmp_path, Hanging()) as world:
             assert isinstance(await world.call(run(world)), PendingApproval)
@@ -163,8 +159,7 @@ async def test_notification_holds_no_address_and_no_argument(tmp_path: Path, sty
         assert "ana@" not in content
 
 
-async def test_slack_and_teams_get_messages_in_which_nothing_is_interpreted(tmp_path: Path) -> None:
-    """A client's name is no link, no mention and no markup there."""
+async def test_slack_and_teams_messages_are_plain_text(tmp_path: Path) -> None:
     for style in ("slack", "teams"):
         receiver = Receiver()
         async with told(tmp_path / style, receiver, style) as world:
@@ -185,7 +180,7 @@ async def test_slack_and_teams_get_messages_in_which_nothing_is_interpreted(tmp_
             assert name in lines[0]["inlines"][0]["text"]
 
 
-def test_address_needs_a_secret_and_neither_is_shown(tmp_path: Path) -> None:
+def test_notify_url_needs_a_secret(tmp_path: Path) -> None:
     world, environment = World(tmp_path), {"FASTN_API_KEY": "k", "FASTN_NOTIFY_URL": URL}
     with pytest.raises(SettingsError, match="notify_url is set, and notify_secret is not"):
         notifying(world.desk, load({}, environment, None), world.ledger, world.system)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, expect
 from pydantic import JsonValue
-from support.decisions import moved
 from support.page_world import Desk, batch, connection, question, update_of_workflow
 from support.real_browser import DESKTOP, PHONE, needs_chromium
 
@@ -55,14 +54,12 @@ async def state(desk: Desk, grant: str = "grant-1") -> RequestState:
 
 
 async def focused(tab: Page) -> str:
-    """Describe the focused element."""
     script = "(e => e.labels?.length ? e.labels[0].innerText : e.ariaLabel ?? e.innerText)(document.activeElement)"
     return " ".join(str(await tab.evaluate(script)).split())
 
 
 @pytest.mark.long
 async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> None:
-    """The key is used before anything is shown, and going back does not restore it."""
     tab = await visit(chromium, desk)
     assert "enter" not in tab.url
     assert await tab.evaluate("document.cookie") == ""
@@ -70,14 +67,13 @@ async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> Non
 
 
 async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -> None:
-    """Tab reaches everything in reading order, and Enter decides."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
-    seen: list[str] = []
+    labels: list[str] = []
     for _ in range(6):
         await tab.keyboard.press("Tab")
-        seen.append(await focused(tab))
-    assert seen == [
+        labels.append(await focused(tab))
+    assert labels == [
         "Skip to the request",
         "Delete Globex",
         "Decline",
@@ -105,7 +101,6 @@ async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
 
 @pytest.mark.long
 async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: Browser) -> None:
-    """The disabled button says why; the right name approves."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("Type Globex to confirm")
@@ -139,25 +134,6 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 
 
 @pytest.mark.long
-async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
-    """The note is stored in the ledger and shown in the history."""
-    await desk.ask(question())
-    tab = await visit(chromium, desk)
-    await tab.get_by_text("Decline with a note").click()
-    await tab.get_by_label("Note to the agent").fill("Pause it instead.")
-    await settled(tab)
-    await tab.get_by_role("button", name="Decline with this note").click()
-    await expect(
-        tab.get_by_text("Declined: Delete customer Globex. Nothing is sent. The agent gets your note.")
-    ).to_be_visible()
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("Nothing waits for you")
-    await expect(tab.get_by_text('"Pause it instead."')).to_be_visible()
-    found = await desk.ledger.find("grant-1")
-    assert found is not None
-    assert (found.state, found.note) == (RequestState.DECLINED, "Pause it instead.")
-
-
-@pytest.mark.long
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
@@ -173,7 +149,6 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
 
 @pytest.mark.long
 async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    """It is added below and announced, and keeps the focus and any typed text."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("Type Globex to confirm")
@@ -196,14 +171,11 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
 
 @pytest.mark.long
 async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browser) -> None:
-    """The focus moves to the heading, the history shows the outcome, and it is announced."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").first.click()
     await tab.get_by_label("Note to the agent").first.press_sequentially("Wait")
-    await moved(
-        desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
-    )
+    await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
     await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
@@ -212,7 +184,6 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
 
 @pytest.mark.long
 async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: Browser) -> None:
-    """A click meant for one request does not decide another."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     # The click comes right at the change.
@@ -223,9 +194,7 @@ async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: 
              document.querySelector(".approve .go").click();
            }).observe(document.getElementById("main"), {attributes: true})"""
     )
-    await moved(
-        desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
-    )
+    await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator("#announce")).to_have_text("The page has just changed. Read it, then decide.")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     assert await state(desk, "grant-2") is RequestState.OPEN
@@ -248,7 +217,6 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
 
 @pytest.mark.long
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
-    """Arrows move, Enter opens, the focus lands on the sentence, and no key approves by itself."""
     await desk.ask(question(), update_of_workflow(), question("grant-3"))
     tab = await visit(chromium, desk)
     links = tab.get_by_role("navigation", name="Requests that wait").get_by_role("link")
@@ -270,7 +238,6 @@ async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
 
 @pytest.mark.long
 async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    """The request that somebody works on stays open, with what was typed."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_text("Decline with a note").last.click()
@@ -284,8 +251,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(note).to_be_focused()
     await tab.keyboard.type("t")
     await expect(note).to_have_value("Wait")
-    now = desk.clock.now().timestamp()
-    await moved(desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, now, by="terminal")
+    await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator(".card")).to_have_count(2)
     await expect(tab.get_by_role("navigation")).to_have_count(0)
     await expect(tab.locator("h1")).to_have_count(1)
@@ -309,7 +275,6 @@ async def test_decision_is_above_the_fold(width: int, height: int, kind: str, de
 
 @pytest.mark.long
 async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, chromium: Browser) -> None:
-    """The address that results name lets nobody in, and leads to no other address."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     url = desk.page.url or ""
@@ -326,14 +291,13 @@ async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, ch
 
 
 @pytest.mark.long
-async def test_ended_page_says_so(desk: Desk, chromium: Browser) -> None:
+async def test_closed_page_shows_that_it_is_not_connected(desk: Desk, chromium: Browser) -> None:
     tab = await visit(chromium, desk)
     await desk.page.aclose()
     await expect(tab.get_by_text("Not connected")).to_be_visible()
 
 
 async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None:
-    """Plain forms, and the server explains a wrong name."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
@@ -352,7 +316,6 @@ async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None
 
 
 async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Browser) -> None:
-    """Another program's page in the same browser on this computer has no access."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     address = tab.url
@@ -397,11 +360,9 @@ async def everything(desk: Desk) -> None:
         batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
     await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
-    await moved(
-        desk.ledger, "grant-5", [RequestState.OPEN], RequestState.DECLINED, now, by="local_page", note="n" * 300
-    )
-    await moved(desk.ledger, "grant-6", [RequestState.OPEN], RequestState.USED, now, by="client_form")
-    await moved(desk.ledger, "grant-7", [RequestState.OPEN], RequestState.UNANSWERED, now, by="client_form")
+    await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
+    await desk.becomes("grant-6", RequestState.USED, by="client_form")
+    await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
     await desk.ledger.add_temporary(
         TemporaryApproval("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
     )
@@ -409,7 +370,6 @@ async def everything(desk: Desk) -> None:
 
 @pytest.mark.long
 async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser) -> None:
-    """Each call with its target, arguments, changes and dependents; the words are typed once."""
     await desk.ask(batch())
     tab = await visit(chromium, desk)
     calls = tab.get_by_role("list", name="The changes, in order").locator("> li")
@@ -464,8 +424,7 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     await desk.ask(question("first", expected="Globex"), update_of_workflow("second"))
     await tab.reload()
     await look("two")
-    now = desk.clock.now().timestamp()
-    await moved(desk.ledger, "second", [RequestState.OPEN], RequestState.STALE, now)
+    await desk.becomes("second", RequestState.STALE)
     await desk.ask(connection("third", TypedArgument("credentials", (TypedField("credentials"),))))
     await tab.reload()
     await settled(tab)
@@ -474,7 +433,7 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     await expect(tab.get_by_text("Nothing was approved: the credentials have to be a JSON object")).to_be_visible()
     await look("no JSON")
     for seen in ("first", "third"):
-        await moved(desk.ledger, seen, [RequestState.OPEN], RequestState.STALE, now)
+        await desk.becomes(seen, RequestState.STALE)
     await everything(desk)
     for opened in ("grant-4", "grant-8", "grant-9", "grant-3", "grant-2", "grant-1"):
         await tab.goto(f"{root}?request={opened}")
@@ -495,7 +454,6 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
 
 @pytest.mark.long
 async def test_page_follows_the_color_scheme(desk: Desk, chromium: Browser) -> None:
-    """It declares both schemes before the first paint."""
     grounds: list[object] = []
     for scheme in ("light", "dark"):
         tab = await visit(chromium, desk, color_scheme=scheme)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.decisions import answered, moved
+from support.decisions import answered
+from support.page_visitor import words
 from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
 from typing_extensions import override
 
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.anyio
 VALUE = TypedArgument("value", (TypedField("value"),))
 
 
-async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
-    there = await desk.ledger.find(grant)
-    assert there is not None
-    return there
+async def request_of(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
+    request = await desk.ledger.find(grant)
+    assert request is not None
+    return request
 
 
 def change(desk: Desk, statement: str) -> None:
@@ -35,18 +36,12 @@ def change(desk: Desk, statement: str) -> None:
     desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
-def words(page: str) -> str:
-    """Return the text of a page."""
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
-
-
 async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
-    """The approver and the time are recorded, and earlier declines no longer count."""
     await desk.ask(question())
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
-    grant = await found(desk)
+    grant = await request_of(desk)
     assert (grant.state, grant.by, grant.note) == (RequestState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
@@ -58,7 +53,6 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
-    """In a password field; without it nothing is approved, and what was typed is not sent back."""
     asked = question(tool="create_secret", expected=None, preview=with_typed({"call": "create_secret"}, VALUE))
     await desk.ask(asked)
     page = await visitor.look()
@@ -68,10 +62,10 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
     assert "Nothing was approved: type the value." in words(refused.text)
     answer = await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})
     assert answer.status_code == 303
-    assert (await found(desk)).state is RequestState.APPROVED
+    assert (await request_of(desk)).state is RequestState.APPROVED
     assert "canary" not in await visitor.look()
     assert "canary" not in repr(await desk.ledger.find("grant-1"))
-    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await found(desk))
+    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await request_of(desk))
     assert filled.value == "canary-typed"
 
 
@@ -101,7 +95,7 @@ async def test_incomplete_credentials_approve_nothing(
     assert refused.status_code == 422
     assert f"Nothing was approved: {problem}" in words(refused.text)
     assert "canary" not in refused.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert await desk.ledger.sealed("grant-1", "local_page", 0.0) is None
 
 
@@ -112,11 +106,10 @@ async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: 
 
 
 async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
-    """The note is recorded as written, and the decline is counted."""
     await desk.ask(question())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
-    grant = await found(desk)
+    grant = await request_of(desk)
     assert (grant.state, grant.by, grant.note) == (
         RequestState.DECLINED,
         "local_page",
@@ -135,41 +128,34 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
 async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     await visitor.decide("decline", "grant-1", note=" \r\n ")
-    assert (await found(desk)).note is None
+    assert (await request_of(desk)).note is None
     assert "The agent gets your note" not in await visitor.look()
 
 
 async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Visitor) -> None:
-    """500 characters of any kind. The text stays in the form to be shortened."""
     await desk.ask(question())
     note = "ü" * (LONGEST_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
     assert answer.status_code == 422
     assert "the note has 501 characters, and 500 is the limit" in answer.text
     assert note in answer.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
 
 
-@pytest.mark.parametrize("typed", ["", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"])
-async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visitor) -> None:
-    """Compared exactly, on the server and not in the browser."""
+@pytest.mark.parametrize(
+    "typed", [None, "", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"]
+)
+async def test_wrong_or_missing_name_approves_nothing(typed: str | None, desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"))
     before = await desk.snapshot()
-    answer = await visitor.decide("approve", "grant-1", name=typed)
+    answer = await visitor.decide("approve", "grant-1", **({} if typed is None else {"name": typed}))
     assert answer.status_code == 422
     assert "the text you typed does not match exactly" in answer.text
     assert 'aria-invalid="true" autofocus' in answer.text
     assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
-    assert (await found(desk)).state is RequestState.APPROVED
-
-
-async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """A form without the field does not match an empty name."""
-    await desk.ask(question(expected="Globex"))
-    assert (await visitor.decide("approve", "grant-1")).status_code == 422
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.APPROVED
 
 
 @pytest.mark.parametrize(
@@ -182,19 +168,15 @@ async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> No
         ("  spaces  ", "  spaces  "),
     ],
 )
-async def test_untypable_name_is_typed_in_sanitized_form(
-    expected: str, typed: str, desk: Desk, visitor: Visitor
-) -> None:
-    """Everything can be approved, and the text to type is readable."""
+async def test_untypable_name_is_typed_sanitized(expected: str, typed: str, desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected=expected))
     assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
 
 
-async def test_wish_for_a_temporary_approval_is_kept_with_the_vote(desk: Desk, visitor: Visitor) -> None:
-    """It opens when the approval is used, exactly 15 minutes from then, and is revocable."""
+async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
-    grant, since = await found(desk, "grant-2"), desk.clock.now().timestamp()
+    grant, since = await request_of(desk, "grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
     assert (grant.state, grant.by, opens_temporary(grant)) == (RequestState.APPROVED, "local_page", True)
     page = words(await visitor.look())
@@ -213,7 +195,6 @@ async def test_wish_for_a_temporary_approval_is_kept_with_the_vote(desk: Desk, v
 
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
-    """Revoking twice changes nothing the second time."""
     scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
     await desk.ledger.add_temporary(scope)
     form = await visitor.form("revoke", scope.id)
@@ -224,16 +205,13 @@ async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) ->
 
 
 @pytest.mark.parametrize("changes", [{"allows_temporary": False}, {"target": None}, {"expected": "Orders"}], ids=str)
-async def test_temporary_approval_is_refused_if_not_allowed(
-    changes: dict[str, Any], desk: Desk, visitor: Visitor
-) -> None:
-    """The form does not show it, and a manipulated form does not get it."""
+async def test_disallowed_temporary_approval_is_refused(changes: dict[str, Any], desk: Desk, visitor: Visitor) -> None:
     # Created here: a request created at collection would expire ten minutes later.
     await desk.ask(update_of_workflow("grant-1", **changes))
     assert "for 15 minutes" not in await visitor.look()
     answer = await visitor.decide("approve", "grant-1", extent="while", name="Orders")
     assert answer.status_code == 400
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert await desk.ledger.temporary_approvals(0.0) == []
 
 
@@ -241,7 +219,7 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
-    assert (await found(desk, "grant-2")).state is RequestState.OPEN
+    assert (await request_of(desk, "grant-2")).state is RequestState.OPEN
 
 
 @pytest.mark.parametrize(
@@ -260,7 +238,7 @@ async def test_decided_request_is_not_decided_again(
 ) -> None:
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
-    await moved(desk.ledger, "grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
+    await desk.becomes("grant-1", state, by="terminal")
     before = await desk.snapshot()
     answer = await visitor.send(action, form | {"extent": "once"})
     assert answer.status_code == 409
@@ -277,13 +255,12 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
         answer = await visitor.send(action, form | {"extent": "once"})
         assert answer.status_code == 409
         assert "has expired" in answer.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: Desk, visitor: Visitor) -> None:
-    """It is not shown, and a form made for it decides nothing."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
     change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
@@ -293,7 +270,7 @@ async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: D
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
         assert "There is no such approval request. Nothing was decided." in answer.text
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
 
 
 async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
@@ -305,7 +282,7 @@ async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: 
     assert page.count('class="go') == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
-    assert (await found(desk)).state is RequestState.OPEN
+    assert (await request_of(desk)).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
@@ -322,7 +299,6 @@ class Overtaken(SqliteLedger):
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
-    """The ledger decides who was first, and the second decision leaves no trace."""
     desk = Desk(tmp_path / "page.json", ledger=Overtaken(":memory:"))
     visitor = await let_in(desk)
     await desk.ask(update_of_workflow("grant-1"))
@@ -337,17 +313,7 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     await desk.aclose()
 
 
-async def test_one_of_many_concurrent_decisions_counts(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
-    approve, decline = await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-1")
-    assert (await visitor.send("approve", approve | {"extent": "once"})).status_code == 303
-    assert (await visitor.send("decline", decline)).status_code == 409
-    assert (await found(desk)).state is RequestState.APPROVED
-    assert await desk.ledger.declines("local") == (0, 0.0)
-
-
 async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """The page says that something failed, without internal details."""
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
     change(desk, "ALTER TABLE requests RENAME TO lost")
@@ -359,7 +325,6 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
 
 
 async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
-    """Requester, account, exact call, target, dependents, unknowns, and what cannot be undone."""
     await desk.ask(question(), update_of_workflow())
     page = words(await visitor.look())
     for part in (
@@ -377,7 +342,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     assert page.count("cus_8fQ2") == 1
 
 
-async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk, visitor: Visitor) -> None:
+async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
     """An earlier request without a name shows the principal."""
     await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
     page = words(await visitor.look())
@@ -385,8 +350,7 @@ async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk
     assert page.count("local asks") == 1
 
 
-async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor) -> None:
-    """The button and the sentence, each with a sign."""
+async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(update_of_workflow())
     page = await visitor.look()
     assert not re.search('class="[^"]*(red|lost)', page)
@@ -396,7 +360,7 @@ async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor)
     assert page.count('class="means lost"><svg') == 1
 
 
-async def test_three_requests_are_a_list_of_which_one_is_open(desk: Desk, visitor: Visitor) -> None:
+async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow())
     assert "<nav" not in await visitor.look()
     await desk.ask(question("grant-3", preview={**question().preview, "says": UPDATE.data()}))
@@ -426,7 +390,6 @@ async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: 
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
-    """Long values, deep values and unknown fields are shown completely."""
     grant = update_of_workflow()
     long = "x" * 5000 + "the end"
     more: dict[str, JsonValue] = {
@@ -461,7 +424,6 @@ async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor
 
 
 async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
-    """Newest first, with the approver and the exact call."""
     now = desk.clock.now().timestamp()
     became = {
         "burnt": (RequestState.USED, "client_form", "Approved and used"),
@@ -472,7 +434,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
-        await moved(desk.ledger, id_, [RequestState.OPEN], state, now - 7200 + number, by=by)
+        await desk.becomes(id_, state, at=now - 7200 + number, by=by)
     page = words(await visitor.look())
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
     assert order == sorted(order)

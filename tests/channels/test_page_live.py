@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from support.decisions import moved
 from support.page_world import Desk, Visitor, question
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
@@ -14,23 +13,21 @@ pytestmark = pytest.mark.anyio
 
 
 async def event(lines: AsyncIterator[str]) -> list[str]:
-    """Return the lines of the next event or keep-alive."""
-    found: list[str] = []
+    event_lines: list[str] = []
     with anyio.fail_after(10):
         while line := await anext(lines):
-            found.append(line)
-    return found
+            event_lines.append(line)
+    return event_lines
 
 
 async def test_changes_are_announced_without_content(desk: Desk, visitor: Visitor) -> None:
-    """Each opened, decided or withdrawn request is an event with a number only."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = events.aiter_lines()
         first = await event(lines)
         await desk.ask(question())
         second = await event(lines)
-        await moved(desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, 1.0, by="terminal")
+        await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
         third = await event(lines)
     assert [name for name, _ in (first, second, third)] == ["event: changed"] * 3
     assert len({number for _, number in (first, second, third)}) == 3
@@ -53,7 +50,6 @@ async def test_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> Non
 
 
 async def test_changing_part_is_served_alone(desk: Desk, visitor: Visitor) -> None:
-    """An open page fetches the same `<main>` that a new page shows."""
     await desk.ask(question())
     answer = await visitor.http.get(f"{visitor.room}now")
     assert answer.text.startswith("<main")

@@ -100,7 +100,6 @@ FOREIGN_ORIGINS = (
 
 
 async def test_foreign_or_missing_origin_is_rejected(desk: Desk, visitor: Visitor) -> None:
-    """The Origin of a decision must be present and exact."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -123,7 +122,6 @@ async def test_both_local_host_names_work(desk: Desk) -> None:
 
 
 async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visitor: Visitor) -> None:
-    """A missing, invented, used or foreign token decides nothing."""
     await desk.ask(question(), update_of_workflow())
     other = await let_in(desk)
     mine = await visitor.form("decline", "grant-1")
@@ -152,7 +150,6 @@ async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visito
 
 
 async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -> None:
-    """No key, a used or guessed key, and another session's cookie or room get one constant page."""
     await desk.ask(question())
     url, used = await desk.key()
     other = await let_in(desk)
@@ -193,7 +190,6 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
 
 
 async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
-    """Ten thousand wrong keys find none, and the right key still works."""
     entry = PageSessions(desk.system)
     key = entry.key()
     assert not any(entry.enter(f"guess {number}") for number in range(10_000))
@@ -216,7 +212,6 @@ async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> 
 
 
 async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
-    """A key in a browser's file after ten minutes, a session after twelve hours."""
     await desk.ask(question())
     desk.opened.clear()
     desk.clock.passed += 60
@@ -229,7 +224,6 @@ async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
 
 
 def test_number_of_keys_and_sessions_is_limited() -> None:
-    """The oldest is dropped, but not the key of the page file."""
     entry = PageSessions(System())
     left, door = entry.lasting_key(), entry.lasting_key()
     keys = [entry.key() for _ in range(40)]
@@ -246,7 +240,6 @@ def test_number_of_keys_and_sessions_is_limited() -> None:
 
 
 async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
-    """Every path of the page, with all form fields in the query and the body."""
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
@@ -292,7 +285,6 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> None:
-    """All fields of a decision are in the body of a POST."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -316,7 +308,6 @@ NO_FORMS = (
 
 
 async def test_invalid_form_body_decides_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Bounded, of one content type, each field once, text only."""
     await desk.ask(question())
     before = await desk.snapshot()
     for body, kind, status in NO_FORMS:
@@ -380,7 +371,6 @@ async def test_only_http_is_answered(desk: Desk) -> None:
 
 
 async def test_page_can_be_mounted_in_another_application(desk: Desk) -> None:
-    """Below a path and behind TLS, all addresses, forms and the cookie are under that path."""
     entry = PageSessions(desk.system)
     await desk.ask(question())
     inner = application(desk, entry, "https://team.example")

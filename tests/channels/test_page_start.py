@@ -41,7 +41,6 @@ async def test_request_opens_the_browser_once(desk: Desk) -> None:
 
 
 async def test_key_files_are_removed_with_their_keys(desk: Desk) -> None:
-    """When the key is used or expires, when the page ends, or after a process was killed."""
     await desk.ask(question(), update_of_workflow())
     folder = desk.page_file.parent / "browser"
     folder.mkdir(parents=True)
@@ -59,7 +58,6 @@ async def test_key_files_are_removed_with_their_keys(desk: Desk) -> None:
 
 
 async def test_requests_in_a_burst_share_one_tab(desk: Desk) -> None:
-    """Ten requests do not open ten tabs, and a later one opens a tab again."""
     await desk.ask(question(), update_of_workflow(), question("grant-3"))
     async with anyio.create_task_group() as both:
         both.start_soon(desk.announce, "grant-1")
@@ -84,7 +82,6 @@ async def test_visible_page_is_not_opened_again(desk: Desk, visitor: Visitor) ->
 
 
 async def test_missing_browser_is_explained(desk: Desk) -> None:
-    """An opener that fails or raises does not fail the request."""
     await desk.ask(question())
 
     def opener(url: str) -> bool:
@@ -100,7 +97,6 @@ async def test_missing_browser_is_explained(desk: Desk) -> None:
 
 
 async def test_page_file_is_private_and_its_key_changes(desk: Desk) -> None:
-    """Another process of the same person gets access by the file, once per key."""
     url, first = await desk.key()
     assert desk.page_file.stat().st_mode & 0o777 == 0o600
     assert desk.page_file.parent.stat().st_mode & 0o777 == 0o700
@@ -117,7 +113,6 @@ async def test_page_file_is_private_and_its_key_changes(desk: Desk) -> None:
 
 
 async def test_deleted_page_file_is_written_again(desk: Desk) -> None:
-    """Several processes share the file. It is removed when its page ends."""
     await desk.ask(question())
     await desk.announce("grant-1")
     desk.page_file.unlink()
@@ -136,7 +131,6 @@ async def test_page_file_of_another_process_is_kept(desk: Desk) -> None:
 
 
 async def test_closed_page_restarts_for_a_new_request(desk: Desk, visitor: Visitor) -> None:
-    """Sessions end with the page, even those with an open stream."""
     await desk.ask(question())
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         await anext(events.aiter_lines())
@@ -151,7 +145,6 @@ async def test_closed_page_restarts_for_a_new_request(desk: Desk, visitor: Visit
 
 
 async def test_page_ends_when_the_process_is_cancelled(desk: Desk) -> None:
-    """A cancelled server still releases its port and its page file."""
     await desk.announce("any")
     with anyio.CancelScope() as stopping:
         stopping.cancel()
@@ -162,7 +155,6 @@ async def test_page_ends_when_the_process_is_cancelled(desk: Desk) -> None:
 
 
 async def test_expired_request_can_be_shown_again(desk: Desk) -> None:
-    """The page remembers opened requests until they expire."""
     now = desk.clock.now().timestamp()
     await desk.ask(replace(question(), expires=now + 30))
     await desk.announce("grant-1")
@@ -172,7 +164,6 @@ async def test_expired_request_can_be_shown_again(desk: Desk) -> None:
 
 
 def test_page_is_imported_lazily() -> None:
-    """No templates and no HTTP server before the page is first needed."""
     heavy = "('jinja2', 'starlette', 'uvicorn')"
     program = f"import sys, fastn_mcp.channels.page; print([name for name in {heavy} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

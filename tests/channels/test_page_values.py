@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.decisions import moved
 from support.page_world import Desk, Visitor, question, update_of_workflow
 from typing_extensions import override
 
@@ -79,14 +78,14 @@ def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> Appr
         "not_checked": [value],
         "unforeseen": value,
     }
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "principal": value,
         "account": value,
         "target": value,
         "preview": card,
         "text": (value, value),
     }
-    return replace(grant, id=id_, **(given | changes))
+    return replace(grant, id=id_, **(values | changes))
 
 
 async def fill(desk: Desk, value: str) -> None:
@@ -94,9 +93,9 @@ async def fill(desk: Desk, value: str) -> None:
     await desk.ask(
         filled(question(), value, "grant-1", expected=value),
         filled(update_of_workflow(), value, "grant-2"),
-        filled(question(), value, "grant-3"),
+        filled(question("grant-3"), value, "grant-3"),
     )
-    await moved(desk.ledger, "grant-3", [RequestState.OPEN], RequestState.DECLINED, now, by=value, note=value)
+    await desk.becomes("grant-3", RequestState.DECLINED, by=value, note=value)
     await desk.ledger.add_temporary(
         TemporaryApproval("scope-1", value, value, "update_workflow", value, now, now + 900, value)
     )
@@ -114,7 +113,6 @@ async def harmless(desk: Desk, visitor: Visitor) -> Structure:
 
 @pytest.mark.parametrize("kind", HOSTILE)
 async def test_values_cannot_add_elements(kind: str, desk: Desk, visitor: Visitor, harmless: Structure) -> None:
-    """The page has the same elements as with a harmless value and shows invisible characters."""
     await fill(desk, HOSTILE[kind])
     page = await visitor.look()
     read = structure(page)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from rich.cells import cell_len
@@ -60,7 +61,6 @@ def test_lines_wrap_between_words(columns: int) -> None:
 
 @pytest.mark.parametrize("value", ["x" * 29 + "Approved.", "客" * 40 + "Approved.", "a b " * 20 + "Approved."])
 def test_value_cannot_start_a_line(value: str) -> None:
-    """However long a name is, its text never starts where our lines do."""
     first, *others = wrapped(f'Target: "{value}"', 40).split("\n")
     assert first.startswith("Target:")
     assert others
@@ -74,33 +74,45 @@ def test_commands_are_not_wrapped() -> None:
     assert wrapped(f"Run: {command} now", 12, whole_words=True) == f"Run:\n  {command}\n  now"
 
 
-@pytest.mark.parametrize("typed", ["y", "Y", "yes", "  y  "])
-def test_y_approves(typed: str) -> None:
-    """The whole request is shown, our line last, and y approves this one call."""
-    with asked() as person:
-        assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
-        person.types(f"{typed}\r")
-        assert answer(person) == "Approve(typed=None, is_temporary=False)"
+@dataclass(frozen=True)
+class Approval:
+    """What a person types to approve, and what the form asks for."""
+
+    typed: str
+    expected: str = ""
+    allows_temporary: str = ""
+    answer: str = "Approve(typed=None, is_temporary=False)"
 
 
-@pytest.mark.parametrize("typed", ["n", "no", ""])
-def test_n_and_enter_decline_with_a_note(typed: str) -> None:
-    """The default is to decline, and the agent gets the note."""
-    with asked() as person:
+APPROVALS = (
+    *map(Approval, ("y", "Y", "yes", "  y  ")),
+    Approval("15", allows_temporary="yes", answer="Approve(typed=None, is_temporary=True)"),
+    Approval("Acme & Söhne", expected="Acme & Söhne", answer="Approve(typed='Acme & Söhne', is_temporary=False)"),
+    Approval("Ac\\u{200b}me", expected="Ac\u200bme", answer="Approve(typed='Ac\\u200bme', is_temporary=False)"),
+    Approval("n", expected="n", answer="Approve(typed='n', is_temporary=False)"),
+)
+
+
+@pytest.mark.parametrize("approval", APPROVALS, ids=lambda approval: approval.typed)
+def test_person_approves(approval: Approval) -> None:
+    with asked(expected=approval.expected, scope=approval.allows_temporary) as person:
+        question = person.sees("Enter = decline > ")
+        assert question.startswith(f"\n{TEXT}\n")
+        assert ("y = approve" in question) is not bool(approval.expected)
+        assert ("15 = approve this tool on this target for 15 minutes" in question) is bool(approval.allows_temporary)
+        person.types(f"{approval.typed}\r")
+        assert answer(person) == approval.answer
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("n", ""), ("no", ""), ("", ""), ("n", "Acme")])
+@pytest.mark.parametrize("note", ["not on a Friday, bitte ☂", ""])
+def test_person_declines(typed: str, expected: str, note: str) -> None:
+    with asked(expected=expected) as person:
         person.sees("Enter = decline > ")
         person.types(f"{typed}\r")
         person.sees("A note for the agent, or Enter > ")
-        person.types("not on a Friday, bitte ☂\r")
-        assert answer(person) == "Decline(note='not on a Friday, bitte ☂')"
-
-
-def test_decline_needs_no_note() -> None:
-    with asked() as person:
-        person.sees("Enter = decline > ")
-        person.types("n\r")
-        person.sees("or Enter > ")
-        person.types("\r")
-        assert answer(person) == "Decline(note='')"
+        person.types(f"{note}\r")
+        assert answer(person) == f"Decline(note={note!r})"
 
 
 def test_invalid_choice_is_asked_again() -> None:
@@ -114,20 +126,6 @@ def test_invalid_choice_is_asked_again() -> None:
         assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
 
-def test_15_gives_a_temporary_approval_if_allowed() -> None:
-    with asked(scope="yes") as person:
-        assert "15 = approve this tool on this target for 15 minutes" in person.sees("Enter = decline > ")
-        person.types("15\r")
-        assert answer(person) == "Approve(typed=None, is_temporary=True)"
-
-
-def test_name_must_be_typed_if_required() -> None:
-    with asked(expected="Acme GmbH & Söhne") as person:
-        assert "y = approve" not in person.sees("Enter = decline > ")
-        person.types("Acme GmbH & Söhne\r")
-        assert answer(person) == "Approve(typed='Acme GmbH & Söhne', is_temporary=False)"
-
-
 def test_wrong_name_is_asked_again() -> None:
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
@@ -138,32 +136,7 @@ def test_wrong_name_is_asked_again() -> None:
         assert answer(person) == "Approve(typed='Acme', is_temporary=False)"
 
 
-def test_untypable_name_is_typed_in_sanitized_form() -> None:
-    """A name with invisible characters can still be approved."""
-    with asked(expected="Ac\u200bme") as person:
-        person.sees("Enter = decline > ")
-        person.types("Ac\\u{200b}me\r")
-        assert answer(person) == "Approve(typed='Ac\\u200bme', is_temporary=False)"
-
-
-def test_name_equal_to_a_choice_is_the_name() -> None:
-    with asked(expected="n") as person:
-        person.sees("Enter = decline > ")
-        person.types("n\r")
-        assert answer(person) == "Approve(typed='n', is_temporary=False)"
-
-
-def test_n_declines_if_a_name_is_required() -> None:
-    with asked(expected="Acme") as person:
-        person.sees("Enter = decline > ")
-        person.types("n\r")
-        person.sees("or Enter > ")
-        person.types("use the test account\r")
-        assert answer(person) == "Decline(note='use the test account')"
-
-
 def test_input_typed_before_the_request_is_dropped() -> None:
-    """An earlier y in the terminal's buffer approves nothing."""
     with asked(ready="ready") as person:
         person.sees("ready\n")
         person.types("y\r")
@@ -182,7 +155,6 @@ def test_closed_terminal_is_no_answer() -> None:
 
 
 def test_ctrl_c_exits_at_once_without_an_answer() -> None:
-    """An interrupt approves nothing and needs no Enter."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x03")
@@ -192,7 +164,6 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 
 
 def test_request_text_is_sanitized() -> None:
-    """Cursor movements, bidirectional and invisible characters are shown escaped."""
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
     with asked(text=f"delete_customer\n{hostile}\nApprove this one call?") as person:
         shown = person.sees("Enter = decline > ")
@@ -231,7 +202,6 @@ else:
 
 @pytest.mark.parametrize("what", ["input", "messages", "session", "background"])
 def test_background_process_has_no_terminal(what: str) -> None:
-    """Redirected input or messages, another session or the background ask nobody."""
     with sitting(["-c", REDIRECTED, what, ASK, *ARGUMENTS]) as person:
         assert person.leaves() == (0, "no terminal\n")
 

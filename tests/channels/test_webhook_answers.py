@@ -13,12 +13,9 @@ from support.world import FormNow, yes
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import MAX_REJECTIONS, REJECTION_SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
-from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
-from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -28,22 +25,6 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
     made = WebhookWorld(tmp_path)
     yield made
     made.close()
-
-
-async def deletion(world: WebhookWorld) -> DeleteCustomer:
-    rows = await world.rows(ListCustomers(limit=100))
-    return DeleteCustomer(customer_id=next(str(row.id) for row in rows if row.name == "Globex Exports"))
-
-
-async def run(world: WebhookWorld) -> RunWorkflow:
-    rows = await world.rows(ListWorkflows(limit=100))
-    return RunWorkflow(workflow_id=next(str(row.id) for row in rows if row.name == "process-new-orders"))
-
-
-async def asked(world: WebhookWorld, call: Any) -> dict[str, Any]:
-    """Return the pending request as its receiver has it."""
-    assert isinstance(await world.call(call), PendingApproval)
-    return world.receiver.questions[-1]
 
 
 async def sent(world: WebhookWorld, question: dict[str, Any], body: object, signer: Signer, **other: Any) -> int:
@@ -67,9 +48,7 @@ async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: A
 
 
 async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> None:
-    """The ledger and the audit log name the approver; the consent is `verified`."""
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     reply = await world.answer(world.dana, question)
     assert (reply.status, reply.body["state"]) == (200, "approved")
     assert isinstance(await world.call(call), Done)
@@ -82,8 +61,7 @@ async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> 
 
 
 async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     reply = await world.answer(world.kim, question, "decline", note="ask me on Monday")
     assert (reply.status, reply.body["state"]) == (200, "declined")
     refused = await world.call(call, FormNow(yes, world.clock))
@@ -96,9 +74,7 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWor
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Unsigned, signed by another, in an approver's name, for another path, or with another body."""
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     good = world.dana.body(world, question, "approve")
     path = f"/approvals/{question['grant']}"
     edited = json.dumps(good | {"typed": "Globex Exports "}).encode()
@@ -119,9 +95,7 @@ async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
 
 
 async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld) -> None:
-    """The response is that of a bad signature, whether or not the request or approver exists."""
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     replies = [
         await world.answer(world.stranger, question),
         await world.answer(world.stranger, {**question, "grant": "none"}),
@@ -134,8 +108,7 @@ async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld)
 
 @pytest.mark.parametrize("seconds", [-3600, -301, 301, 3600])
 async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorld, seconds: int) -> None:
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     at = int(world.clock.at.timestamp()) + seconds
     assert (await world.answer(world.dana, question, timestamp=at)).status == 401
     await nothing_decided(world, question, call)
@@ -145,8 +118,7 @@ async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorl
 
 async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
     """The same bytes, or the same nonce with other bytes, also at another replica."""
-    call = await run(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.run())
     wrong = json.dumps(world.dana.body(world, question, "approve", question="0" * 64)).encode()
     assert await sent(world, question, wrong, world.dana) == 409
     right = {key: value for key, value in json.loads(wrong).items() if key != "question"}
@@ -163,7 +135,7 @@ async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
 
 async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld) -> None:
     """An answer from a clock that is ahead can be replayed for twice the window."""
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     ahead = int(world.clock.at.timestamp()) + payloads.WINDOW
     data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
     assert await sent(world, question, data, world.dana) == 409
@@ -177,8 +149,8 @@ async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld)
 
 
 async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -> None:
-    one, two = await run(world), await deletion(world)
-    first, second = await asked(world, one), await asked(world, two)
+    one, two = await world.run(), await world.deletion()
+    first, second = await world.asked(one), await world.asked(two)
     body = world.dana.body(world, first, "approve")
     swapped = f"/approvals/{second['grant']}"
     assert await sent(world, first, body, world.dana, to=second["grant"]) == 401
@@ -190,27 +162,23 @@ async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -
 
 @pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
 async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
-    """No trimming or case folding, and it does not count as a decline."""
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     assert question["expected"] == "Globex Exports"
     assert (await world.answer(world.dana, question, typed=typed)).status == 422
     await nothing_decided(world, question, call)
 
 
 async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
-    call = await run(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.run())
     world.clock.pass_(601)
     assert (await world.answer(world.dana, question)).status == 410
-    assert (await asked(world, call))["grant"] != question["grant"]
+    assert (await world.asked(call))["grant"] != question["grant"]
     assert world.changes == []
 
 
 async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWorld) -> None:
     """A ledger can contain requests of several accounts, each with its own approvers."""
-    call = await run(world)
-    question = await asked(world, call)
+    question = await world.asked(await world.run())
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     for changes in ({"id": "form", "out_of_band": False}, {"id": "account", "account": "other"}):
@@ -219,11 +187,9 @@ async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWo
 
 
 async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
-    """The file maps approvers to requesters, and an equal name counts too."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
-    call = await run(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.run())
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
     grant = await world.ledger.find(question["grant"])
@@ -238,18 +204,15 @@ async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
 async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
     text = '[dana]\npublic_key = "DANA"\neffects = ["TRASH", "external"]\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
-    assert (await world.answer(world.dana, await asked(world, await run(world)))).status == 200
+    assert (await world.answer(world.dana, await world.asked(await world.run()))).status == 200
     world.close()
 
 
 async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
-    """An approver signs what they were shown, whatever a relay changed."""
-    call = await run(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.run())
     assert (await world.answer(world.dana, question, question="0" * 64)).status == 409
     await nothing_decided(world, question, call)
     assert (await world.answer(world.dana, question, question=question["question"])).status == 200
@@ -270,29 +233,22 @@ async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> No
         {"approver": ["dana"]},
         {"confirm": True},
         {"grant": None},
+        *(b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'),
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
-async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any]) -> None:
-    """Strict JSON, no unknown field, no type conversion."""
-    call = await run(world)
-    question = await asked(world, call)
-    body = world.dana.body(world, question, "approve") | change
-    assert await sent(world, question, body, world.dana) == 400
-    await nothing_decided(world, question, call)
-
-
-@pytest.mark.parametrize("body", [b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'])
-async def test_invalid_json_decides_nothing(world: WebhookWorld, body: bytes) -> None:
-    call = await run(world)
-    question = await asked(world, call)
-    assert await sent(world, question, body, world.dana, signature="v1=00") == 400
+async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any] | bytes) -> None:
+    call, question = await world.asked_about(await world.run())
+    if isinstance(change, bytes):
+        assert await sent(world, question, change, world.dana, signature="v1=00") == 400
+    else:
+        body = world.dana.body(world, question, "approve") | change
+        assert await sent(world, question, body, world.dana) == 400
     await nothing_decided(world, question, call)
 
 
 async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld) -> None:
-    """The first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     for _ in range(500):
         await world.answer(world.stranger, question)
     assert len(world.audited("answer_refused")) == MAX_REJECTIONS
@@ -307,7 +263,7 @@ async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld)
 async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     secret = "a secret that dana shares with this server"
     world = WebhookWorld(tmp_path, approvers=f'[dana]\nsecret = "{secret}"\n')
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
     text = payloads.answer(question["path"], body["timestamp"], body["nonce"], data)
@@ -319,7 +275,7 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
 
 async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:
     """It may have counted, so the approver is told to send it again with a new nonce."""
-    question = await asked(world, await deletion(world))
+    question = await world.asked(await world.deletion())
 
     async def lost(nonce: str, until: float, now: float) -> bool:
         raise LedgerLost(f"{nonce and until and now and 'TimeoutError'}")

@@ -13,7 +13,6 @@ import httpx2
 import pytest
 from support.webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from support.world import FormNow, yes
-from test_webhook_answers import asked, deletion, run
 
 from fastn_mcp.channels.webhook.payloads import headers, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
@@ -34,9 +33,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    """The preview, the text to type, the expiry and the callback."""
-    call = await deletion(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.deletion())
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
     assert (question["expected"], question["requester"], question["account"]) == ("Globex Exports", "local", "test")
     assert question["callback"] == f"https://approvals.example.com/approvals/{question['grant']}"
@@ -48,7 +45,7 @@ async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> 
 
 async def test_request_is_signed_with_id_and_timestamp(world: WebhookWorld) -> None:
     """Standard Webhooks: HMAC over id, time and body, computed as a receiver without the library would."""
-    await asked(world, await run(world))
+    await world.asked(await world.run())
     (request,) = world.receiver.came
     timestamp, id_, signature = signed_headers(request)
     assert int(timestamp) == int(world.clock.at.timestamp())
@@ -66,9 +63,8 @@ def test_whsec_secret_is_base64() -> None:
 
 
 async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
-    """Neither a secret of the agent nor a key of ours."""
     secret = CreateSecret.model_validate({"name": "STRIPE", "value": "hunter2-canary"})
-    await asked(world, secret)
+    await world.asked(secret)
     (request,) = world.receiver.came
     sent = request.content + str(request.headers.raw).encode()
     assert b"hunter2-canary" not in sent
@@ -83,10 +79,10 @@ async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
 )
 async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: list[Any]) -> None:
     """Standard Webhooks: the same request with the same id, at growing intervals."""
-    call = await run(world)
+    call = await world.run()
     world.receiver.does = list(lost)
     began = world.clock.at
-    question = await asked(world, call)
+    question = await world.asked(call)
     assert len(world.receiver.came) == len(lost) + 1
     assert {str(sent) for sent in world.receiver.questions} == {str(question)}
     assert len({signed_headers(request)[1] for request in world.receiver.came}) == 1
@@ -96,7 +92,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 
 
 @pytest.mark.parametrize(
-    ("does", "attempts", "said"),
+    ("does", "attempts", "reason"),
     [
         ([500] * 9, ATTEMPTS, "it answered 500"),
         ([httpx2.ConnectError("x")] * 9, ATTEMPTS, "no connection could be made"),
@@ -107,16 +103,15 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
     ],
     ids=str,
 )
-async def test_unreachable_receiver_refuses_the_call(
-    world: WebhookWorld, does: list[Any], attempts: int, said: str
+async def test_unreachable_receiver_is_an_error(
+    world: WebhookWorld, does: list[Any], attempts: int, reason: str
 ) -> None:
-    """Nothing was sent and the refusal is audited. Redirects are not followed."""
-    call = await run(world)
+    call = await world.run()
     world.receiver.does = list(does)
     refused = await world.call(call)
     assert isinstance(refused, Refused)
     assert "Nobody could be asked: the webhook at hooks.example.com did not accept the request" in str(refused)
-    assert said in str(refused)
+    assert reason in str(refused)
     assert "Nothing was sent." in str(refused)
     assert "XyZ" not in str(refused)  # the rest of a webhook's address is secret
     assert len(world.receiver.came) == attempts
@@ -124,21 +119,20 @@ async def test_unreachable_receiver_refuses_the_call(
     assert "Nobody could be asked" in world.audited("refused")[-1]["message"]
     # Once it is up, the next call sends the same request.
     world.receiver.does = []
-    question = await asked(world, call)
+    question = await world.asked(call)
     assert (await world.answer(world.dana, question)).status == 200
     assert isinstance(await world.call(call), Done)
 
 
 async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
-    """The same request is sent again, but not with every repeat of a busy agent."""
-    call = await run(world)
-    first = await asked(world, call)
+    call = await world.run()
+    first = await world.asked(call)
     for _ in range(5):
         world.clock.pass_(11)
         assert isinstance(await world.call(call), PendingApproval)
     assert len(world.receiver.came) == 1
     world.clock.pass_(5)
-    second = await asked(world, call)
+    second = await world.asked(call)
     assert isinstance(await world.call(call), PendingApproval)
     assert len(world.receiver.came) == 2
     assert second == first
@@ -149,7 +143,7 @@ async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -
 
 async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     """It cannot know whether the last process delivered it."""
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     other = Receiver()
     request = await world.ledger.find(question["grant"])
     assert request is not None
@@ -158,8 +152,7 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
-    call = await run(world)
-    question = await asked(world, call)
+    call, question = await world.asked_about(await world.run())
     world.clock.pass_(61)
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
@@ -169,9 +162,8 @@ async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
-    """Calls that waited for a failed delivery do not each retry."""
-    call = await run(world)
-    await asked(world, call)
+    call = await world.run()
+    await world.asked(call)
     world.clock.pass_(61)
     world.receiver.does = [500] * 1000
     outcomes: list[object] = []
@@ -188,14 +180,13 @@ async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
 
 async def test_elicitation_form_is_preferred(world: WebhookWorld) -> None:
     """The webhook is for requests that no form can show."""
-    assert isinstance(await world.call(await run(world), FormNow(yes, world.clock)), Done)
+    assert isinstance(await world.call(await world.run(), FormNow(yes, world.clock)), Done)
     assert world.receiver.came == []
 
 
 async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
-    """Whatever the client supports. Destructive calls still need the typed name."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
-    call = await deletion(world)
+    call = await world.deletion()
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(call, form), PendingApproval)
     assert form.asked == []
@@ -207,9 +198,8 @@ async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
 
 
 async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
-    """A request that nobody may decide is not sent."""
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
-    refused = await world.call(await deletion(world))
+    refused = await world.call(await world.deletion())
     assert isinstance(refused, Refused)
     assert "It takes 1 approver, and 0 of those on the list may decide" in str(refused)
     assert world.receiver.came == []
@@ -217,11 +207,10 @@ async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
 
 
 async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
-    """A name that looks like a link, a mention or a button stays text."""
     name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
     made = await world.call(CreateCustomer(name=name))
     assert isinstance(made, Done)
-    question = await asked(world, DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
+    question = await world.asked(DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     message: Any = slack(grant, question["callback"].removesuffix(question["path"]))
@@ -237,7 +226,7 @@ async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
 
 
 async def test_request_too_long_for_slack_is_refused(world: WebhookWorld) -> None:
-    question = await asked(world, await run(world))
+    question = await world.asked(await world.run())
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     long = replace(grant, text=("<" * 30_000,))

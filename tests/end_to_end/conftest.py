@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client import Transport
+from support.policy_files import policy_file
 from support.ports import free_port
 from support.server_process import (
     ERAS,
@@ -40,9 +41,7 @@ def http_server(sandbox_process: Upstream) -> Generator[str]:
     port = free_port()
     env = environment(sandbox_process)
     # Tests share this server and account, and together exceed the default rate of deletions.
-    policy = Path(env["FASTN_STATE_DIR"]) / "policy.toml"
-    policy.write_text('[budget]\ndestroy_rate = "1000 per 1m"\n')
-    policy.chmod(0o600)
+    policy = policy_file(Path(env["FASTN_STATE_DIR"]), '[budget]\ndestroy_rate = "1000 per 1m"\n')
     with running("--http", f"127.0.0.1:{port}", port=port, env=env | {"FASTN_POLICY": str(policy)}):
         yield f"http://127.0.0.1:{port}/mcp"
 

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era
-async def test_only_clients_that_show_apps_get_one(
-    upstream: Upstream, tmp_path: Path, transport: str, era: str
-) -> None:
+async def test_clients_that_show_apps_get_one(upstream: Upstream, tmp_path: Path, transport: str, era: str) -> None:
     """MCP Apps: tools name the app, and its resource exists, where the client declares the extension.
 
     Over HTTP up to 2025-11-25 a request does not say who sends it: each may be of such a client.
@@ -34,9 +32,9 @@ async def test_only_clients_that_show_apps_get_one(
         assert "<!doctype html>" in await app_of(client, "delete_customer")
         target = await globex(client)
         result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
-        said = (result.meta or {})[RESULT_META]
-        assert said["says"]["first"] == 'Delete customer "Globex Exports".'
-        assert said["page"].startswith("http://127.0.0.1:")
+        shown_app = (result.meta or {})[RESULT_META]
+        assert shown_app["says"]["first"] == 'Delete customer "Globex Exports".'
+        assert shown_app["page"].startswith("http://127.0.0.1:")
         assert RESULT_META not in ((await client.call_tool("list_customers")).meta or {})
         assert "ui://" not in str(await client.list_resources())
     async with served(env, transport, era) as client:
@@ -48,8 +46,7 @@ async def test_only_clients_that_show_apps_get_one(
                 await client.read_resource(URI)
 
 
-def test_no_tool_is_for_the_app_alone() -> None:
-    """The app can do nothing that the model cannot, and nothing that decides is a tool."""
+def test_app_has_no_tools_of_its_own() -> None:
     for each in ALL_TOOLS:
         meta = tool(each, shows_apps=True).meta or {}
         assert meta.get("ui") in (None, {"resourceUri": URI})

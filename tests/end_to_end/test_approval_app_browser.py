@@ -18,6 +18,7 @@ from support.app_host import APPS, AppHost, app_host, app_of, tools_of
 from support.example_arguments import arguments_of
 from support.local_page import globex, recording_browser
 from support.ports import free_port
+from support.raw_client import META
 from support.real_browser import needs_chromium
 from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
 
@@ -106,10 +107,9 @@ async def chat(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_request_is_shown_decided_on_the_page_and_reported(
+async def test_request_and_its_decision_are_shown(
     upstream: Upstream, tmp_path: Path, chromium: Browser, era: str
 ) -> None:
-    """The sentence, what is lost, the time that is left, the exact call; then what was decided."""
     async with chat(upstream, tmp_path, chromium, era=era) as talk:
         await talk.waits()
         app = talk.app
@@ -136,10 +136,7 @@ async def test_request_is_shown_decided_on_the_page_and_reported(
         assert asked
 
 
-async def test_call_that_waits_is_shown_before_it_returns(
-    upstream: Upstream, tmp_path: Path, chromium: Browser
-) -> None:
-    """The app is there when the person is needed, and says that the call went on by itself."""
+async def test_waiting_call_is_shown_before_it_returns(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium, "http", wait=45) as talk, anyio.create_task_group() as tasks:
         await talk.show(context={"toolInfo": {"tool": {"name": "delete_customer"}}})
         answers: list[CallToolResult] = []
@@ -158,8 +155,7 @@ async def test_call_that_waits_is_shown_before_it_returns(
         await expect(talk.app.get_by_role("status")).to_have_text("Approved, and the call was made.")
 
 
-async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Another frame of the host shows nothing in the app, and has nothing reported as decided."""
+async def test_app_ignores_messages_of_other_frames(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.waits()
         await talk.host.tab.evaluate(
@@ -179,8 +175,9 @@ async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromi
 
 
 @pytest.mark.parametrize("decision", ["declined", "expired", "unseen"])
-async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str) -> None:
-    """Declined, run out; and where the host calls no tools for the app, it says that it cannot know."""
+async def test_app_reports_declined_expired_and_unknown_requests(
+    upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str
+) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         said = talk.app.get_by_role("status")
         if decision == "unseen":
@@ -204,8 +201,7 @@ async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chrom
         assert upstream.changes() == []
 
 
-async def test_calls_that_need_nobody_show_nothing(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """The app is for requests only. It ends when its host says so."""
+async def test_app_is_hidden_for_calls_without_approval(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         await talk.host.returned(await talk.client.call_tool("create_customer", {"name": "Initech"}))
@@ -215,8 +211,7 @@ async def test_calls_that_need_nobody_show_nothing(upstream: Upstream, tmp_path:
         assert await talk.host.tab.locator("iframe").evaluate("frame => frame.offsetHeight") == 0
 
 
-async def test_without_a_page_it_says_where_to_decide(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """There may be no page, and a host may open no links or leave out what is not for the model."""
+async def test_app_names_where_to_decide_without_a_page(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         result = await talk.delete()
@@ -317,7 +312,6 @@ const post = (url, body) => fetch(url, { method: "POST", mode: "no-cors", creden
 
 
 async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """An app calls every tool and sends every message, past a host that forwards all, without its policy."""
     port, browser = free_port(), recording_browser(tmp_path)[0]
     env = environment(upstream) | {"BROWSER": browser, "FASTN_MODE": "manual"}
     url = f"http://127.0.0.1:{port}/mcp"
@@ -364,11 +358,8 @@ METHODS = [
 
 async def forwarded(url: str, method: str, params: dict[str, Any]) -> Any:
     """Send whatever an app asks for, in the name of the host's client."""
-    envelope = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {"extensions": {APPS.identifier: APPS.settings()}},
-        "io.modelcontextprotocol/clientInfo": {"name": "host", "version": "1"},
-    }
+    capabilities = {"extensions": {APPS.identifier: APPS.settings()}}
+    envelope = META | {"io.modelcontextprotocol/clientCapabilities": capabilities}
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": envelope}}
     named = {"Mcp-Name": str(params.get("name") or params.get("uri"))}
     headers = {**BEARER, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, **named}

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from mcp import Client
 from playwright.async_api import Page, Request, expect
 from support.ports import free_port
 from support.real_browser import DESKTOP, launched, needs_chromium
-from support.replica_pair import Replicas, person, two_replicas
+from support.replica_pair import POLICY, Replicas, person, two_replicas
+from support.server_process import at_once
 from support.switchboard import Switchboard, switchboard
 from support.team_page import approve, looked_at, result
 from support.valkey_server import ValkeyServer
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 
+FOUR_EYES = '[[rule]]\ntool = "delete_connector"\nthen = "four_eyes"\n'
 LOST = "The shared ledger cannot be used"
 
 
@@ -37,12 +39,12 @@ class World(Replicas):
 
 
 @asynccontextmanager
-async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[World]:
+async def replicas(folder: Path, wait: int = 0, policy: str = POLICY) -> AsyncGenerator[World]:
     site, kept = free_port(), ("--appendonly", "yes", "--appendfsync", "always")
     valkey = await anyio.to_thread.run_sync(ValkeyServer(folder, kept).start)
     async with AsyncExitStack() as stack:
         stack.callback(valkey.stop)
-        made = stack.enter_context(two_replicas(folder, valkey.url(), wait=wait, site=site))
+        made = stack.enter_context(two_replicas(folder, valkey.url(), wait=wait, site=site, policy=policy))
         made.provider.person = person("dana")
         people = await stack.enter_async_context(switchboard(site, made.other))
         yield World(**vars(made), valkey=valkey, people=people)
@@ -50,7 +52,6 @@ async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[World]:
 
 @asynccontextmanager
 async def a_tab() -> AsyncGenerator[tuple[Page, list[Request]]]:
-    """Return a browser tab and the requests that it sends."""
     async with launched() as browser:
         context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
         context.set_default_timeout(15_000)
@@ -76,29 +77,26 @@ async def again(request: Request, port: int) -> httpx2.Response:
         return await http.request(request.method, address, headers=sent | host, content=request.post_data_buffer or b"")
 
 
-async def test_approval_and_single_use_hold_across_replicas(
-    tmp_path: Path,
-) -> None:
-    """Live and once; a used form, a used sign-in and an ended session are void at every replica."""
+async def test_approval_and_single_use_hold_across_replicas(tmp_path: Path) -> None:
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), world.agent(world.one) as agent:
         await sign_in(tab, world.site)
         customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
         waits = await result(agent, "delete_customer", customer_id=customer["id"])
         assert (waits["status"], world.deleted()) == ("approval_required", 0)
+        overview = await result(agent, "get_overview", about="approvals")
+        assert overview["data"]["guard"]["page"] == f"{world.site}/approvals/"
+        assert f"{world.site}/approvals/" in waits["message"]
         await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
         await approve(tab, "Delete customer", customer["name"])
         await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer")
         assert world.approved() == [(world.other, "Dana Example")]
         assert world.deleted() == 0
 
-        outcomes: list[dict[str, Any]] = []
-        async with world.agent(world.other) as there, anyio.create_task_group() as tasks:
-
-            async def repeat(client: Client) -> None:
-                outcomes.append(await result(client, "delete_customer", customer_id=customer["id"]))
-
-            for client in (agent, there, agent, there):
-                tasks.start_soon(repeat, client)
+        async with world.agent(world.other) as there:
+            deletions = [
+                partial(each.call_tool, "delete_customer", {"customer_id": customer["id"]}) for each in (agent, there)
+            ]
+            outcomes = await at_once(*deletions * 2)
         assert len([one for one in outcomes if one.get("done") == "delete_customer"]) == 1, outcomes
         assert world.deleted() == 1
 
@@ -123,6 +121,37 @@ async def test_approval_and_single_use_hold_across_replicas(
             assert (await again(looks, port)).status_code == 403  # a copied cookie
 
 
+async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
+    async with replicas(tmp_path, policy=FOUR_EYES) as world, a_tab() as (tab, _), world.agent(world.one) as agent:
+        await tab.goto(f"{world.site}/approvals/")
+        await looked_at(tab, "sign-in")
+        await sign_in(tab, world.site)
+        assert await tab.evaluate("document.cookie") == ""
+        connector = (await result(agent, "list_connectors"))["data"][0]
+        await result(agent, "delete_connector", connector_id=connector["id"])
+        await expect(tab.get_by_role("heading", name="Delete connector")).to_be_visible()
+        await looked_at(tab, "waits")
+        await approve(tab, "Delete connector", connector["name"])
+        await expect(tab.locator("#said")).to_contain_text("1 of 2 people approved it")
+        await expect(tab.get_by_text("You approved it, and another has to.")).to_be_visible()
+        await looked_at(tab, "four-eyes")
+        assert (await result(agent, "delete_connector", connector_id=connector["id"]))["status"] == "approval_required"
+
+        await tab.get_by_role("button", name="Sign out").click()
+        await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
+        await looked_at(tab, "signed-out")
+        world.provider.person = person("kim")
+        await tab.get_by_role("link", name="Sign in again").click()
+        await approve(tab, "Delete connector", connector["name"])
+        await expect(tab.locator("#said")).to_contain_text(
+            "It goes on by itself, or when the agent makes the call again."
+        )
+        await looked_at(tab, "approved")
+        assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"
+        assert world.deleted() == 1
+        assert world.approved() == [(world.other, "Dana Example"), (world.other, "Kim Example")]
+
+
 async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_path: Path) -> None:
     async with replicas(tmp_path, wait=45) as world, a_tab() as (tab, _), world.agent(world.one) as agent:
         await sign_in(tab, world.site)
@@ -142,10 +171,7 @@ async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_
         assert world.deleted() == 1
 
 
-async def test_killed_ledger_stops_changes_until_it_is_back(
-    tmp_path: Path,
-) -> None:
-    """Reads go on and the page says so. Only the ledger is restarted, and no page reloaded."""
+async def test_killed_ledger_stops_changes_until_it_is_back(tmp_path: Path) -> None:
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(world.agent(port)) for port in (world.one, world.other)]
         customer = (await result(agents[0], "list_customers", search="Globex"))["data"][0]

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -13,14 +13,12 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
 from support.local_page import approve, approve_on_page, env_state, globex, recording_browser
-from support.ports import free_port
-from support.server_process import Connect, Upstream, body, environment, over_http, running, stdio
+from support.server_process import Upstream, at_once, body, environment, stdio
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
-    """Only the browser gets a key. The approved call is repeated and sent once."""
     browser, opened = recording_browser(tmp_path)
     env = environment(upstream) | {"BROWSER": browser}
     server = stdio(env)
@@ -48,7 +46,6 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
 
 
 async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
-    """It works in a shell without the server's variables and contains no key."""
     config = tmp_path / "my config.toml"
     config.write_text(f'[profiles.acme]\nbase_url = "{upstream.url}"\napi_key_env = "ACME_KEY"\n')
     config.chmod(0o600)
@@ -73,7 +70,6 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
 
 
 async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
-
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     server = stdio(env)
     async with Client(server, mode="2026-07-28") as one, Client(server, mode="legacy") as two:
@@ -81,43 +77,6 @@ async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Ups
         run = {"workflow_id": workflow["id"]}
         assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
         approve(env)
-        results: list[dict[str, Any]] = []
-
-        async def repeat(client: Client) -> None:
-            results.append(body(await client.call_tool("run_workflow", run)))
-
-        async with anyio.create_task_group() as tasks:
-            for _ in range(25):
-                tasks.start_soon(repeat, one)
-                tasks.start_soon(repeat, two)
+        results = await at_once(*[partial(client.call_tool, "run_workflow", run) for client in (one, two)] * 25)
     assert sum("done" in result for result in results) == 1
     assert len(upstream.changes()) == 1
-
-
-async def test_legacy_client_over_http_is_asked_out_of_band(upstream: Upstream, tmp_path: Path) -> None:
-    """Stateless HTTP cannot send a form during a call, so the request goes to the page."""
-    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
-    port = free_port()
-    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
-        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="legacy") as client:
-            workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
-            run = {"workflow_id": workflow["id"]}
-            assert body(await client.call_tool("run_workflow", run))["status"] == "approval_required"
-            approve(env)
-            assert body(await client.call_tool("run_workflow", run))["done"] == "run_workflow"
-    assert len(upstream.changes()) == 1
-
-
-async def test_dry_run_shows_what_would_happen_and_sends_nothing(connect: Connect, upstream: Upstream) -> None:
-    async with connect("stdio", "2026-07-28") as client:
-        target = await globex(client)
-        shown = body(await client.call_tool("delete_customer", {"customer_id": target["id"], "dry_run": True}))
-        assert shown["status"] == "preview"
-        assert shown["preview"]["target"] == {"id": target["id"], "name": "Globex Exports"}
-        renamed = {"customer_id": target["id"], "name": "Globex Two", "dry_run": True}
-        changes = body(await client.call_tool("update_customer", renamed))["preview"]["changes"]
-        assert changes == [{"field": "name", "from": "Globex Exports", "to": "Globex Two"}]
-        for wrong in ("true", 1, None):
-            refused = body(await client.call_tool("delete_customer", {"customer_id": target["id"], "dry_run": wrong}))
-            assert refused["outcome"] == "not_sent"
-    assert upstream.changes() == []

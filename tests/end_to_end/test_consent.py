@@ -7,8 +7,18 @@ import anyio
 import pytest
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
-from support.server_process import ERAS as MODES
-from support.server_process import READING, Connect, Person, Upstream, answering, approving, body, environment, stdio
+from support.server_process import (
+    ERAS,
+    READING,
+    Connect,
+    Person,
+    Upstream,
+    answering,
+    approving,
+    body,
+    environment,
+    stdio,
+)
 
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect
@@ -16,12 +26,6 @@ from fastn_mcp.tools.tool import Effect
 pytestmark = pytest.mark.anyio
 
 ASKED = [o for o in CATALOG if o.effect.rank >= Effect.EXTERNAL.rank]
-ERAS = ["2025-11-25", "2026-07-28"]
-
-NO_CONSENT = {  # tests/attacks has more, for any tool, in one process
-    "declined": ElicitResult(action="decline"),
-    "accepted with another name": ElicitResult(action="accept", content={"name": "Acme"}),
-}
 
 
 async def customer(client: Client, name: str = "Globex Exports") -> dict[str, Any]:
@@ -29,22 +33,7 @@ async def customer(client: Client, name: str = "Globex Exports") -> dict[str, An
 
 
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("answer", NO_CONSENT.values(), ids=NO_CONSENT.keys())
-async def test_answer_without_approval_sends_nothing(
-    answer: ElicitResult, era: str, connect: Connect, upstream: Upstream
-) -> None:
-    """Only the exact name, typed into the form, deletes a customer."""
-    async with connect("stdio", era, Person(answering(answer))) as client:
-        target = await customer(client)
-        answered = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
-        assert answered["outcome"] in ("declined", "refused", "approval_required")
-        assert "Nothing was sent." in answered["message"]
-    assert upstream.changes() == []
-
-
-@pytest.mark.parametrize("era", ERAS)
 async def test_decline_is_final(era: str, connect: Connect, upstream: Upstream) -> None:
-    """An answer that a person had time to give is final, and its note reaches the agent."""
     no = ElicitResult(action="accept", content={"decision": "decline", "note": "not today"})
     async with connect("stdio", era, Person(answering(no))) as client:
         workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
@@ -56,7 +45,6 @@ async def test_decline_is_final(era: str, connect: Connect, upstream: Upstream) 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 async def test_client_without_forms_is_refused(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
-    """No argument of the agent replaces a person."""
     async with connect(transport, era) as client:
         target = await customer(client)
         for more in ({}, {"confirm": True}, {"user_approved": "yes"}):
@@ -67,7 +55,6 @@ async def test_client_without_forms_is_refused(transport: str, era: str, connect
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_approved_deletion_is_sent_once(era: str, connect: Connect, upstream: Upstream) -> None:
-    """The form shows the call and the target's name; the approval sends exactly one request."""
     person = Person(approving)
     async with connect("stdio", era, person) as client:
         target = await customer(client)
@@ -102,21 +89,7 @@ async def reply(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_sealed_answer_is_single_use(transport: str, connect: Connect, upstream: Upstream) -> None:
-    """MCP 2026-07-28 leaves single use to the server: five repeats send one request."""
-    async with connect(transport, "2026-07-28", Person(approving)) as client:
-        target = await customer(client)
-        deletion = {"customer_id": target["id"]}
-        asked = await ask(client, deletion)
-        answers = [await reply(client, asked, target["name"], deletion) for _ in range(5)]
-    assert ["done" in body(a) for a in answers if isinstance(a, CallToolResult)] == [True, False, False, False, False]
-    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
-
-
-@pytest.mark.long
 async def test_answer_counts_only_for_its_call(connect: Connect, upstream: Upstream) -> None:
-    """Other arguments, another tool, a forged state and a missing one send nothing."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         target, other = await customer(client), await customer(client, "Widget Inc")
         deletion = {"customer_id": target["id"]}
@@ -134,23 +107,8 @@ async def test_answer_counts_only_for_its_call(connect: Connect, upstream: Upstr
 
 
 @pytest.mark.long
-async def test_changed_target_is_not_deleted(connect: Connect, upstream: Upstream) -> None:
-    async with connect("stdio", "2026-07-28", Person(approving)) as client:
-        target = await customer(client)
-        deletion = {"customer_id": target["id"]}
-        asked = await ask(client, deletion)
-        renamed = await client.call_tool("update_customer", {"customer_id": target["id"], "name": "Globex Two"})
-        assert not renamed.is_error
-        answer = await reply(client, asked, target["name"], deletion)
-        assert isinstance(answer, CallToolResult)
-        assert body(answer)["outcome"] == "target_changed"
-    assert [c for c in upstream.changes() if c.startswith("DELETE")] == []
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("mode", ["manual", "read-only"])
 async def test_stricter_modes_ask_or_refuse_more(mode: str, connect: Connect, upstream: Upstream) -> None:
-    """Manual asks about every change, read-only lists none."""
     person = Person(answering(ElicitResult(action="decline")))
     async with connect("stdio", "2026-07-28", person, ("--mode", mode)) as client:
         answer = body(await client.call_tool("create_customer", {"name": "Initech"}))
@@ -160,7 +118,6 @@ async def test_stricter_modes_ask_or_refuse_more(mode: str, connect: Connect, up
 
 
 async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
-    """An unlisted tool cannot be called by name."""
     flags = ("--read-only", "--toolsets", "ai", "--tools", "*_customer*")
     async with connect("stdio", "2026-07-28", None, flags) as client:
         listed = await client.list_tools()
@@ -175,17 +132,17 @@ async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect,
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("flags", [("--exclude-tools", "update_*"), ("--toolsets", "procedures")], ids=" ".join)
-async def test_undo_sends_nothing_by_a_disabled_tool(
+async def test_undo_refuses_a_disabled_tool(
     flags: tuple[str, ...], era: str, upstream: Upstream, tmp_path: Path
 ) -> None:
     env = environment(upstream) | {"FASTN_STATE_DIR": str(tmp_path)}
     person = Person(answering(ElicitResult(action="accept", content={"decision": "approve"})))
-    async with Client(stdio(env), mode=MODES[era], elicitation_callback=person) as client:
+    async with Client(stdio(env), mode=ERAS[era], elicitation_callback=person) as client:
         target = await customer(client)
         update = {"customer_id": target["id"], "plan": "Free"}
         change = body(await client.call_tool("update_customer", update))["receipt"]["change_id"]
     changes = upstream.changes()
-    async with Client(stdio(env, *flags), mode=MODES[era], elicitation_callback=person) as client:
+    async with Client(stdio(env, *flags), mode=ERAS[era], elicitation_callback=person) as client:
         refused = body(await client.call_tool("undo_change", {"change_id": change}))
     assert refused["outcome"] == "not_sent"
     assert (

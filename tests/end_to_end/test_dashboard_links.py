@@ -44,7 +44,6 @@ async def answer_of(world: World, version: str, tool: str, arguments: dict[str, 
 async def test_answer_that_names_the_dashboard_links_its_page(
     tmp_path: Path, version: str, tool: str, arguments: dict[str, Any], page: str
 ) -> None:
-    """Results, previews and errors. Nothing is linked without the setting."""
     for url, linked in ((AT, AT + page), (None, None)):
         world = World(tmp_path, Policy("auto"), dashboard_url=url)
         world.sandbox.faults.add(Status(status=500, path="/api/v1/ai/chat", times=None))
@@ -75,10 +74,10 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_every_text_about_the_dashboard_is_linked() -> None:
-    found = [(name, text) for name, text in texts() if " " in text]
-    assert len(found) >= 10
+    sentences = [(name, text) for name, text in texts() if " " in text]
+    assert len(sentences) >= 10
     diagnosis = Diagnose(workflow_id="wf_1")
-    for name, text in found:
+    for name, text in sentences:
         answers: list[dict[str, JsonValue]] = [{"message": text}, {"next": text}, {"data": {"causes": [{"fix": text}]}}]
         for answer in answers:
             assert with_dashboard(answer, diagnosis, AT)["dashboard"] == f"{AT}/integrations?tab=workflows", (

@@ -38,13 +38,11 @@ def demo(more: dict[str, str], cwd: Path | None = None) -> "subprocess.Completed
 
 @pytest.fixture(scope="module")
 def played() -> "subprocess.CompletedProcess[str]":
-    """Run the demo, with an unrelated account in the environment."""
     account = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid", "FASTN_MODE": "auto"}
     return demo(account)
 
 
 def test_demo_succeeds_silently(played: "subprocess.CompletedProcess[str]") -> None:
-    """Exit code 0, an empty stderr, no escape codes in a pipe, and no trace of a real account."""
     assert (played.returncode, played.stderr) == (0, "")
     assert "\x1b" not in played.stdout
     assert "C4N4RY" not in played.stdout
@@ -52,8 +50,7 @@ def test_demo_succeeds_silently(played: "subprocess.CompletedProcess[str]") -> N
     assert max(map(len, played.stdout.splitlines()[:-1])) <= 100
 
 
-def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[str]") -> None:
-    """Tools, the failed sync, a declined deletion that was not sent, and an approved one, sent once."""
+def test_transcript_contains_each_step_once(played: "subprocess.CompletedProcess[str]") -> None:
     transcript = " ".join(played.stdout.split())
     place = 0
     for sentence in (
@@ -122,7 +119,6 @@ REAL_UVX = ROOT / ".cache" / "uv" / "bin" / "uvx"
 @pytest.mark.posix
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_last_line_of_the_demo_installs_a_server_that_starts(real: bool, tmp_path: Path) -> None:
-    """The demo by uvx, its last line typed in an empty folder, and the server as the client's file then says."""
     (empty := tmp_path / "empty").mkdir()
     (home := tmp_path / "home").mkdir()
     (home / ".claude.json").write_text("{}")
@@ -177,7 +173,6 @@ BROKEN = {
 @pytest.mark.long
 @pytest.mark.parametrize("what", BROKEN)
 def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
-    """Run with a copy of the program from which something was removed."""
     module, added, message = BROKEN[what]
     (source,) = fastn_mcp.__path__
     shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))

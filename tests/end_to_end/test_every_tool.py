@@ -15,10 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era
-async def test_each_of_the_42_tools_can_be_called(
-    transport: str, era: str, connect: Connect, upstream: Upstream
-) -> None:
-    """With an approving person, every tool reaches Fastn. A client without forms is told so."""
+async def test_every_tool_can_be_called(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
     person = Person(approving)
     async with connect(transport, era, person) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == [o.tool_name() for o in ALL_TOOLS]

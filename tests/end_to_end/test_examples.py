@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.policy_files import policy_file
 from support.server_process import Upstream, environment
 from support.terminal import Person, sitting
 
@@ -96,7 +97,6 @@ def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstrea
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) -> None:
-    """Declined is an answer that the model reads, not a failure of the run."""
     with running_example(name, upstream) as example:
         example.user.sees(_LOOK_AGAIN)
         with example.question() as person:
@@ -138,9 +138,7 @@ def test_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: U
 
 
 def test_plain_client_repeats_an_out_of_band_call(upstream: Upstream, tmp_path: Path) -> None:
-    policy = tmp_path / "policy.toml"
-    policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
-    policy.chmod(0o600)
+    policy = policy_file(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     with running_example("plain_client", upstream, policy) as example:
         example.looks_again()
         example.user.sees(_LOOK_AGAIN)

@@ -57,9 +57,7 @@ def verify(env: dict[str, str], *files: Path) -> tuple[int, list[str]]:
     return result.returncode, lines[next(n for n, line in enumerate(lines) if "copy" in line) :]
 
 
-def test_entries_that_a_process_left_arrive_after_the_next_start(
-    env: dict[str, str], collector: CollectorProcess
-) -> None:
+def test_unsent_entries_are_exported_by_the_next_process(env: dict[str, str], collector: CollectorProcess) -> None:
     assert call(env, "Without Collector").returncode == 0
     assert not collector.file.exists()
     collector.start()
@@ -71,10 +69,9 @@ def test_entries_that_a_process_left_arrive_after_the_next_start(
     assert verify(env, collector.file) == (0, ["Entries 1 to 6 are the same in the copy.", again])
 
 
-async def test_fail_closed_refuses_changes_until_the_collector_has_what_is_late(
+async def test_fail_closed_refuses_changes_while_entries_are_overdue(
     env: dict[str, str], collector: CollectorProcess, upstream: Upstream
 ) -> None:
-    """Reads go on, and the refusal says what to do."""
     env = env | {"FASTN_AUDIT_EXPORT": "fail-closed"}
     earlier = System(now=lambda: datetime.now(UTC) - timedelta(seconds=61))
     log = AuditFile(Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", earlier)
@@ -95,9 +92,7 @@ async def test_fail_closed_refuses_changes_until_the_collector_has_what_is_late(
     assert len(upstream.changes()) == 1
 
 
-def test_copy_shows_what_was_changed_on_either_side(
-    env: dict[str, str], collector: CollectorProcess, tmp_path: Path
-) -> None:
+def test_copy_shows_changes_on_either_side(env: dict[str, str], collector: CollectorProcess, tmp_path: Path) -> None:
     """A log that was rewritten as a whole is intact in itself, and its ledger can be rewritten with it."""
     collector.start()
     for name in ("One", "Two"):
@@ -128,7 +123,7 @@ def test_copy_shows_what_was_changed_on_either_side(
     assert f"{lossy} has a line that is neither OTLP as JSON nor an audit entry." in result.stderr
 
 
-def test_collector_of_another_maker_passes_the_entries_on(env: dict[str, str], tmp_path: Path) -> None:
+def test_entries_pass_through_another_makers_collector(env: dict[str, str], tmp_path: Path) -> None:
     """Rotel is a collector in Rust, whose reading and writing of OTLP is not that of the SDK."""
     rotel = str(Path(str(pytest.importorskip("rotel").__file__)).with_name("rotel-agent"))
     http, grpc = free_port(), free_port()

@@ -236,7 +236,6 @@ def endless(fault: Fault) -> bool:
 
 
 def all_of(error: FastnError) -> str:
-    """Return everything that an error contains."""
     chain = [repr(link) for link in (error.__cause__, error.__context__)]
     return "\n".join([str(error), repr(error), json.dumps(error.data()), json.dumps(error.facts), *chain])
 
@@ -245,7 +244,6 @@ def all_of(error: FastnError) -> str:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TABLE)
 async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served: Served, sink: socket.socket) -> None:
-    """Requests, outcome, duration, no key anywhere, a true message, and the next call works."""
     fault, expected = TABLE[name]
     requests, outcome = expected[method]
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(fault, Redirect) else {}
@@ -310,7 +308,6 @@ PASSING: dict[str, tuple[Fault, dict[str, Expected]]] = {
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PASSING)
 async def test_transient_fault_costs_one_more_request(name: str, method: str, served: Served) -> None:
-    """Calls are retried if that is safe, and no change is made twice."""
     fault, expected = PASSING[name]
     requests, outcome = expected[method]
     call, before = served.call(method), len(served.customers())
@@ -346,7 +343,6 @@ async def test_refused_connection_is_tried_three_times(method: str, served: Serv
 
 @pytest.mark.parametrize("name", [name for name in TABLE if name.startswith(("echo", "redirect", "401"))])
 async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socket.socket) -> None:
-    """Both styles of sending the key are redacted alike."""
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(TABLE[name][0], Redirect) else {}
     served.sandbox.faults.add(TABLE[name][0].model_copy(update={"times": None, **where}))
     async with connected(served, auth="bearer") as (client, _):

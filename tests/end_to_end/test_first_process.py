@@ -1,6 +1,5 @@
 """The program as process 1 of a container without an init."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port, listening
+from support.raw_client import HELLO
 
 FIRST = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "fastn_mcp", "--sandbox"]
 
@@ -31,9 +31,7 @@ def test_process_1_exits_with_0_on_sigterm(transport: str, tmp_path: Path) -> No
         assert outer.stdin is not None
         assert outer.stdout is not None
         if transport == "stdio":
-            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-            request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
-            outer.stdin.write(json.dumps(request).encode() + b"\n")
+            outer.stdin.write(HELLO + b"\n")
             outer.stdin.flush()
             assert b'"serverInfo"' in outer.stdout.readline()
         else:

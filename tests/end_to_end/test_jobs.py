@@ -42,21 +42,19 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
 
 @pytest.mark.long
 def test_jobs_are_done_in_few_calls_and_tokens(office: Office) -> None:
-    """Every job is done; three calls and 2,000 tokens at the median, never more than eight calls."""
     portal, client, person, account = office
-    found = {job.number: portal.call(do, client, person, job, account) for job in JOBS}
-    assert {number: one.problems for number, one in found.items() if one.problems} == {}
-    for number, one in found.items():
+    outcomes = {job.number: portal.call(do, client, person, job, account) for job in JOBS}
+    assert {number: one.problems for number, one in outcomes.items() if one.problems} == {}
+    for number, one in outcomes.items():
         print(f"job {number}: {one.calls} calls, {one.tokens} tokens")  # noqa: T201 shown by pytest -rP
         assert one.calls <= MOST_CALLS, number
         assert one.tokens <= MOST_TOKENS, number
         assert one.largest <= LARGEST, number
-    assert statistics.median(one.calls for one in found.values()) <= MEDIAN_CALLS
-    assert statistics.median(one.tokens for one in found.values()) <= MEDIAN_TOKENS
+    assert statistics.median(one.calls for one in outcomes.values()) <= MEDIAN_CALLS
+    assert statistics.median(one.tokens for one in outcomes.values()) <= MEDIAN_TOKENS
 
 
 def test_jobs_use_no_hard_coded_id() -> None:
-    """Every id in a script comes from an earlier answer."""
     assert [job.number for job in JOBS] == list(range(1, len(JOBS) + 1))
     for job in JOBS:
         for call in job.calls:
@@ -65,7 +63,6 @@ def test_jobs_use_no_hard_coded_id() -> None:
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_judge_rejects_a_job_that_was_not_done(job: Job) -> None:
-    """No job counts as done on an untouched account without an answer, nor if something else was sent."""
     rows = Sandbox(lambda: datetime.now(UTC)).state.all
     assert job.problems((), rows, "")
     assert job.problems((*job.sends, "DELETE roles"), rows, " ".join(job.facts))
@@ -114,7 +111,6 @@ class FakeModel(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("api", ["anthropic", "openai"])
 def test_model_at_an_address_does_a_job(api: str, office: Office) -> None:
-    """The harness of a real model, with a model that is a script."""
     portal, client, person, account = office
     job = next(job for job in JOBS if job.number == 28)
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeModel) as server:

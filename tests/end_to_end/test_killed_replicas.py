@@ -13,13 +13,11 @@ pytestmark = pytest.mark.anyio
 
 
 async def approve(visitor: Visitor, name: str) -> None:
-    """Approve the only request that is open, once the page shows it."""
     await visitor.until(f"Delete customer {name}")
     assert (await visitor.approve(name=name)).status_code == 303
 
 
 async def test_killed_replica_loses_no_approval(valkey: ValkeyServer, tmp_path: Path) -> None:
-    """With SIGKILL while a call waits. People and agents go on at the other, and each call is made once."""
     with two_replicas(tmp_path, valkey.url(), wait=45) as world:
         async with world.caller(world.one) as agent, world.caller(world.other) as there:
             ids = {row["name"]: row["id"] for row in (await there("list_customers"))["data"]}

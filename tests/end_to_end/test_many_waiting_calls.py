@@ -13,8 +13,8 @@ import anyio
 import pytest
 from mcp import Client
 from support.ports import free_port
+from support.raw_client import ended, message, serving
 from support.server_process import Upstream, body, environment, over_http, running, started, stdio
-from test_stdio_wire import ended, message, serving
 
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.ledger import MOST_WAITING
@@ -96,8 +96,7 @@ def connections(port: int) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections are counted in /proc")
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_others_go_on_beside_waiting_calls_and_no_approval_is_lost(upstream: Upstream, transport: str) -> None:
-    """Reads are answered, calls that are left send nothing, and each approval is used once afterwards."""
+async def test_waiting_calls_block_no_other_call(upstream: Upstream, transport: str) -> None:
     env = patient(upstream)
     async with served(env, transport) as (client, has_left):
         async with waiting_calls(client) as results:
@@ -116,8 +115,7 @@ async def test_others_go_on_beside_waiting_calls_and_no_approval_is_lost(upstrea
     assert upstream.changes() == ["POST /api/v1/secrets"] * MOST_WAITING
 
 
-async def test_server_that_stops_answers_all_calls_that_wait(upstream: Upstream) -> None:
-    """Over HTTP each result says where to decide, and the process ends with 0."""
+async def test_shutdown_answers_all_waiting_calls(upstream: Upstream) -> None:
     env, port = patient(upstream), free_port()
     with started("--http", f"127.0.0.1:{port}", port=port, env=env) as process:
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="2026-07-28") as client:
@@ -134,8 +132,7 @@ async def test_server_that_stops_answers_all_calls_that_wait(upstream: Upstream)
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "end of input", "SIGTERM"])
-async def test_process_ends_with_calls_that_wait(upstream: Upstream, ending: str) -> None:
-    """Over stdio too, with 0; once the input has ended, each call is answered before."""
+async def test_process_exits_with_waiting_calls(upstream: Upstream, ending: str) -> None:
     env = patient(upstream)
     with serving(env) as server:
         for number in range(CALLS):
@@ -144,9 +141,9 @@ async def test_process_ends_with_calls_that_wait(upstream: Upstream, ending: str
             server.send(message(number, "tools/call", **call))
         wait = set[int]()
         while len(wait) < CALLS:
-            said = server.heard()["params"]
-            if said["message"] == WAITING:
-                wait.add(said["progressToken"])
+            progress = server.heard()["params"]
+            if progress["message"] == WAITING:
+                wait.add(progress["progressToken"])
         if ending == "cancelled":
             server.send(*map(cancelled, range(CALLS)))
         if ending == "SIGTERM":

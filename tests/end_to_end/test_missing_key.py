@@ -27,21 +27,21 @@ def address(sandbox_process: Upstream) -> Generator[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_server_without_a_key_explains_it_in_every_call(
+async def test_missing_key_is_explained_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream
 ) -> None:
     server = stdio(_keyless(upstream)) if transport == "stdio" else over_http(address)
     person = Person(approving)
     async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == [offer.tool_name() for offer in ALL_TOOLS]
-        for tool, given in (
+        for tool, arguments in (
             ("list_customers", {}),
             ("delete_customer", {"customer_id": "cus_1"}),
             ("create_customer", {"name": "Initech", "dry_run": True}),
             ("find", {"query": "Acme"}),
             ("list_changes", {}),
         ):
-            answer = await client.call_tool(tool, given)
+            answer = await client.call_tool(tool, arguments)
             content = body(answer)
             assert (answer.is_error, content["outcome"]) == (True, "not_sent")
             missing = "is a placeholder" if transport == "stdio" else "There is no API key"

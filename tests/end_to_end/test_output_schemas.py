@@ -46,17 +46,16 @@ def _named(properties: dict[str, Any]) -> Iterator[str]:
 
 
 def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str, Any]:
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "query": "orders", "workflow_id": ORDERS, "execution_id": execution, "kind": "workflow", "id": ORDERS,
         "change_id": change, "changes": [{"tool": "create_customer", "arguments": {"name": "Hooli"}}],
         "tool": "create_customer", "arguments": {"name": "Hooli"},
     }  # fmt: skip
     schema = tool.input_schema()
-    return {name: given[name] for name in schema["properties"] if name in (*schema.get("required", ()), "arguments")}
+    return {name: values[name] for name in schema["properties"] if name in (*schema.get("required", ()), "arguments")}
 
 
 async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:
-    """Results, previews and errors of the whole catalogue. No field is declared that answers never have."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         answers = Answers(client, (await client.list_tools()).tools)
         for operation in CATALOG:

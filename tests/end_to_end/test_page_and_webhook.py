@@ -18,8 +18,8 @@ from support.ports import free_port
 from support.replica_pair import Replicas, two_replicas
 from support.team_page import result
 from support.valkey_server import ValkeyServer
+from support.webhook_receiver import SECRET, example, received
 from support.webhook_world import approvers_file, public
-from test_webhook import SECRET, Folder, caught, example
 
 pytestmark = pytest.mark.anyio
 
@@ -93,17 +93,16 @@ def company(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> G
         return f'webhook_url = "{hook}"\nwebhook_secret_env = "HOOK"\napprovers = "approvers.toml"\n'
 
     with (
-        caught(Folder(folder, {"FASTN_WEBHOOK_URL": hook}), RECEIVER) as receiver,
+        received(hook, RECEIVER) as receiver,
         two_replicas(folder, valkey.url(), wait=45, policy=POLICY, tenant=tenant, env={"HOOK": SECRET}) as replicas,
     ):
         yield Company(replicas, receiver)
 
 
-async def test_either_the_webhook_or_the_page_decides_at_another_replica(company: Company) -> None:
-    """The call that waits goes on by itself, and the other way has nothing left to decide."""
+async def test_page_or_webhook_decides_at_another_replica(company: Company) -> None:
     async with company.deletion("customer", "Globex") as question:
-        status, said = await company.answer(question, "dana")
-        assert (status, said["state"]) == (200, "approved")
+        status, answer = await company.answer(question, "dana")
+        assert (status, answer["state"]) == (200, "approved")
     assert question.results[0]["done"] == "delete_customer"
     async with (
         company.replicas.visitor("dana", company.replicas.other) as dana,
@@ -116,7 +115,7 @@ async def test_either_the_webhook_or_the_page_decides_at_another_replica(company
     assert company.deleted("customer") == 2
 
 
-async def test_decline_of_either_ends_it(company: Company) -> None:
+async def test_decline_on_page_or_webhook_ends_the_request(company: Company) -> None:
     async with company.replicas.visitor("kim", company.replicas.other) as kim:
         async with company.deletion("connector", "Slack") as question:
             await kim.until("Delete connector")
@@ -133,7 +132,7 @@ async def test_decline_of_either_ends_it(company: Company) -> None:
         assert question.results[0]["note"] == "I was wrong."
 
 
-async def test_four_eyes_are_two_people_and_not_two_answers(company: Company) -> None:
+async def test_four_eyes_needs_two_people_across_page_and_webhook(company: Company) -> None:
     """Who approved by the webhook has approved on the page too, and the one who asked never counts."""
     before, issuer = company.deleted("connector"), company.replicas.provider.issuer
     async with (

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from mcp import Client
 from support.local_page import approve, globex, recording_browser
+from support.policy_files import policy_file
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
 from fastn_mcp.channels.elicitation import RoundTripLink
@@ -22,18 +23,13 @@ each_era = pytest.mark.parametrize("era", ERAS)
 @asynccontextmanager
 async def served(env: dict[str, str], folder: Path, era: str, person: Person) -> AsyncGenerator[Client]:
     """A client of a server whose policy wants deletions approved outside of the client."""
-    policy = folder / "policy.toml"
-    policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
-    policy.chmod(0o600)
+    policy = policy_file(folder, '[defaults]\ndestroy = "out_of_band"\n')
     async with Client(stdio(env, "--policy", str(policy)), mode=ERAS[era], elicitation_callback=person) as client:
         yield client
 
 
 @pytest.mark.parametrize(("era", "action"), [*zip(ERAS, ["accept", "decline"], strict=True)])
-async def test_person_whom_the_client_leads_to_the_page_decides_there(
-    upstream: Upstream, tmp_path: Path, era: str, action: str
-) -> None:
-    """One call; whether the client says that they went there makes no difference."""
+async def test_person_decides_on_the_opened_page(upstream: Upstream, tmp_path: Path, era: str, action: str) -> None:
     env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "45"}
 
     async def decide() -> str:
@@ -55,7 +51,6 @@ async def test_person_whom_the_client_leads_to_the_page_decides_there(
 
 @each_era
 async def test_answer_to_the_link_approves_nothing(upstream: Upstream, tmp_path: Path, era: str) -> None:
-    """However quick it is, and however often the call is repeated."""
     env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "1"}
 
     async def accept() -> str:
@@ -72,8 +67,7 @@ async def test_answer_to_the_link_approves_nothing(upstream: Upstream, tmp_path:
 
 
 @each_era
-async def test_page_that_is_in_the_browser_is_not_opened_again(upstream: Upstream, tmp_path: Path, era: str) -> None:
-    """On this computer the server opens it, and the call goes on without an answer of the client."""
+async def test_page_in_the_browser_is_not_opened_again(upstream: Upstream, tmp_path: Path, era: str) -> None:
     browser, opened = recording_browser(tmp_path)
     person = Person(approving)
     async with served(environment(upstream) | {"BROWSER": browser}, tmp_path, era, person) as client:

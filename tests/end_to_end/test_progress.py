@@ -30,8 +30,6 @@ Told = tuple[float, float | None, str | None]
 
 
 class Listener:
-    """Records the messages that a client receives during one call."""
-
     def __init__(self) -> None:
         self.progress: list[Told] = []
         self.logged: list[LoggingMessageNotificationParams] = []
@@ -92,7 +90,6 @@ async def test_quick_call_reports_nothing(era: str, transport: str, connect: Con
 
 
 async def test_retry_is_reported_as_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
-    """The reason of the wait, with numbers that grow."""
     heard = Listener()
     async with connect(transport, era) as client:
         fault(upstream, kind="status", status=503, times=2)

@@ -15,7 +15,6 @@ on_both = pytest.mark.parametrize("transport", ["stdio", "http"])
 
 @on_both
 async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect: Connect) -> None:
-    """MCP: prompts/list and prompts/get. Each is one user message."""
     async with connect(transport, era) as client:
         prompts = (await client.list_prompts()).prompts
         assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
@@ -45,7 +44,6 @@ async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, con
 
 
 async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
-    """A disabled tool is not available under another name."""
     async with connect("stdio", era, flags=("--read-only",)) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]

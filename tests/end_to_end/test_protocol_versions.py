@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.raw_client import META
 
 
 def answers_to(messages: list[dict[str, Any]], state: Path) -> dict[Any, dict[str, Any]]:
-    """Answers of a session over stdio, by the ids of the requests."""
     ended = subprocess.run(
         [sys.executable, "-m", "fastn_mcp", "--sandbox"],
         input="".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages),
@@ -43,14 +43,9 @@ def test_client_of_each_version_lists_and_reads(version: str, tmp_path: Path) ->
 @pytest.mark.parametrize("opens_by_handshake", [True, False])
 def test_request_of_the_other_era_is_refused(opens_by_handshake: bool, tmp_path: Path) -> None:
     """MCP: the first request decides the era of a session."""
-    client = {"name": "t", "version": "1"}
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
-    envelope = {
-        f"io.modelcontextprotocol/{name}": value
-        for name, value in (("protocolVersion", "2026-07-28"), ("clientCapabilities", {}), ("clientInfo", client))
-    }
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     handshake = {"id": 1, "method": "initialize", "params": hello}
-    enveloped = {"id": 2, "method": "tools/call", "params": {"name": "get_quotas", "_meta": envelope}}
+    enveloped = {"id": 2, "method": "tools/call", "params": {"name": "get_quotas", "_meta": META}}
     first, other = (handshake, enveloped) if opens_by_handshake else (enveloped, handshake)
     answers = answers_to([first, other], tmp_path)
     assert "result" in answers[first["id"]]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 from support.command_line import run_command
 from support.ports import free_port
-from support.server_process import READING, Person, Upstream, approving, body, environment, over_http, running
+from support.server_process import READING, Person, Upstream, approving, at_once, body, environment, over_http, running
 from support.terminal import sitting
 from support.valkey_server import ValkeyServer
 
@@ -64,34 +65,24 @@ async def test_form_of_one_server_is_answered_at_another_once(fleet: Fleet, upst
         asked = await one.session.call_tool("delete_customer", deletion, allow_input_required=True)
         assert isinstance(asked, InputRequiredResult)
 
-        async def reply(client: Client) -> CallToolResult | InputRequiredResult:
+        async def reply(client: Client) -> CallToolResult:
             return await client.session.call_tool(
                 "delete_customer",
                 deletion,
                 input_responses={"approval": ElicitResult(action="accept", content={"name": target["name"]})},
                 request_state=asked.request_state,
-                allow_input_required=True,
             )
 
         with pytest.raises(MCPError, match="Invalid or expired requestState"):
             await reply(stranger)
         assert upstream.changes() == []
-        answers: list[CallToolResult | InputRequiredResult] = []
-
-        async def repeat(client: Client) -> None:
-            answers.append(await reply(client))
-
         await anyio.sleep(READING)
-        async with anyio.create_task_group() as tasks:
-            for client in (two, one, two):
-                tasks.start_soon(repeat, client)
-    done = ["done" in body(answer) for answer in answers if isinstance(answer, CallToolResult)]
-    assert sum(done) == 1
+        answers = await at_once(*(partial(reply, client) for client in (two, one, two)))
+    assert sum("done" in answer for answer in answers) == 1
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
 
 
 async def test_fifty_repeats_over_two_servers_send_one_request(fleet: Fleet, upstream: Upstream) -> None:
-    """A person approves at a terminal with the same ledger setting."""
     async with (
         Client(over_http(fleet.urls[0]), mode=MODERN) as one,
         Client(over_http(fleet.urls[1]), mode="legacy") as two,
@@ -103,15 +94,7 @@ async def test_fifty_repeats_over_two_servers_send_one_request(fleet: Fleet, ups
         listed = _approvals(fleet, "--json")
         assert [row["preview"]["call"] for row in listed] == ["run_workflow"]
         await anyio.to_thread.run_sync(_approve, fleet.env)
-        results: list[dict[str, Any]] = []
-
-        async def repeat(client: Client) -> None:
-            results.append(body(await client.call_tool("run_workflow", run)))
-
-        async with anyio.create_task_group() as tasks:
-            for _ in range(25):
-                tasks.start_soon(repeat, one)
-                tasks.start_soon(repeat, two)
+        results = await at_once(*[partial(client.call_tool, "run_workflow", run) for client in (one, two)] * 25)
     assert sum("done" in result for result in results) == 1
     assert len(upstream.changes()) == 1
     assert all("done" in r or r.get("outcome") == "refused" or r.get("status") == "approval_required" for r in results)

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import httpx2
 import pytest
 from mcp import Client
 from support.ports import free_port
+from support.raw_client import call, ended, serving
 from support.server_process import Upstream, environment, over_http, started
-from test_shutdown import INITIALIZE, line
+
+from fastn_mcp.audit.files import entries
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 
@@ -23,7 +27,7 @@ def fault(upstream: Upstream, **what: Any) -> None:
 
 
 def tools(report: Any) -> dict[str, list[str]]:
-    return {group: [call["tool"] for call in calls] for group, calls in report["calls"].items() if calls}
+    return {group: [each["tool"] for each in calls] for group, calls in report["calls"].items() if calls}
 
 
 def created(name: str) -> str:
@@ -34,7 +38,7 @@ def linked(report: Any, env: dict[str, str]) -> bool:
     """Whether all hashes of the report are those of the audit log's lines."""
     lines = (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text().splitlines()
     hashes = {entry["n"]: entry["hash"] for entry in map(json.loads, lines)}
-    links = [link for calls in report["calls"].values() for call in calls for link in call["audit"]]
+    links = [link for calls in report["calls"].values() for each in calls for link in each["audit"]]
     return {link["n"]: link["hash"] for link in links} == hashes
 
 
@@ -44,14 +48,19 @@ def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(program, env={**os.environ, **env}, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
 
 
+@contextmanager
+def running_script(folder: Path, env: dict[str, str], *calls: str, more: tuple[str, ...] = ()) -> Generator[Any]:
+    script = folder / "script.jsonl"
+    script.write_text("".join(calls))
+    with start("run", str(script), *more, "--report", str(folder / "r.json"), env=env) as run:
+        yield run
+
+
 def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
-    """4, even if another call was refused and another waits."""
     fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
-    script = tmp_path / "script.jsonl"
     delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
-    script.write_text(created("Initech") + delete + created("Hooli"))
-    env = environment(upstream)
-    with start("run", str(script), "--keep-going", "--report", str(tmp_path / "r.json"), env=env) as run:
+    calls, env = (created("Initech"), delete, created("Hooli")), environment(upstream)
+    with running_script(tmp_path, env, *calls, more=("--keep-going",)) as run:
         _, stderr = run.communicate(timeout=30)
     assert run.returncode == 4, stderr
     report = json.loads((tmp_path / "r.json").read_text())
@@ -63,10 +72,8 @@ def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
     fault(upstream, kind="hang", method="POST", path="*", moment="after")
-    script = tmp_path / "script.jsonl"
-    script.write_text(created("Initech") + created("Hooli"))
     env = environment(upstream)
-    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+    with running_script(tmp_path, env, created("Initech"), created("Hooli")) as run:
         assert any(upstream.changes() for _ in range(5_000))
         run.send_signal(number)
         _, stderr = run.communicate(timeout=30)
@@ -77,12 +84,9 @@ def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path
 
 
 def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_path: Path) -> None:
-    """Nothing was changed, and everything is left."""
     fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
-    script = tmp_path / "script.jsonl"
-    script.write_text('{"tool": "list_customers"}\n' + created("Hooli"))
     env = environment(upstream)
-    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+    with running_script(tmp_path, env, '{"tool": "list_customers"}\n', created("Hooli")) as run:
         assert any(upstream.requests() for _ in range(5_000))
         run.send_signal(signal.SIGTERM)
         run.communicate(timeout=30)
@@ -91,35 +95,32 @@ def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_p
     assert tools(report) == {"left": ["list_customers", "create_customer"]}
 
 
-@pytest.mark.long
+@pytest.mark.measured
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
-def test_stdio_server_writes_its_report_on_exit(upstream: Upstream, tmp_path: Path, ending: str) -> None:
-    """Answered calls are done, calls in flight unknown; on SIGTERM and when the client disconnects."""
+def test_stdio_server_records_its_calls_on_exit(upstream: Upstream, tmp_path: Path, ending: str) -> None:
     env = environment(upstream) | {"FASTN_REPORT": str(tmp_path / "r.json")}
-    with start(env=env) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(line(1, "initialize", INITIALIZE) + line(None, "notifications/initialized", {}))
-        server.stdin.write(line(2, "tools/call", {"name": "list_customers", "arguments": {}}))
-        server.stdin.write(line(3, "tools/call", {"name": "create_customer", "arguments": {"name": "Initech"}}))
-        server.stdin.flush()
-        for _ in range(3):
-            server.stdout.readline()
+    with serving(env) as server:
+        server.send(call(2), call(3, "create_customer", name="Initech"))
+        assert {server.heard()["id"], server.heard()["id"]} == {2, 3}
         fault(upstream, kind="hang", method="POST", path="*", moment="after")
-        server.stdin.write(line(4, "tools/call", {"name": "create_customer", "arguments": {"name": "Hooli"}}))
-        server.stdin.flush()
+        server.send(call(4, "create_customer", name="Hooli"))
         assert any(len(upstream.changes()) == 2 for _ in range(5_000))
         assert not (tmp_path / "r.json").exists()
         if ending == "SIGTERM":
-            server.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
         else:
-            server.stdin.close()
-        assert server.wait(15) == 0
+            server.close()
+        assert ended(server.process, 15) == 0
     report = json.loads((tmp_path / "r.json").read_text())
     assert tools(report) == {"done": ["create_customer"], "unknown": ["create_customer"]}
     assert report["counts"]["reads"] == 1
     assert linked(report, env)
     assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o600
+    audited = [
+        (entry["event"], entry.get("outcome")) for entry in entries(Path(env["FASTN_STATE_DIR"]) / "audit.jsonl")
+    ]
+    assert audited[-2:] == [("intent", None), ("outcome", "unknown_outcome")]
+    assert upstream.changes() == ["POST /api/v1/customers"] * 2
 
 
 @pytest.mark.anyio
@@ -132,21 +133,19 @@ async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Pat
         server.send_signal(signal.SIGTERM)
         assert server.wait(15) == 0
     report = json.loads((tmp_path / "r.json").read_text())
-    assert [call["target"]["name"] for call in report["calls"]["done"]] == ["Initech", "Hooli"]
+    assert [each["target"]["name"] for each in report["calls"]["done"]] == ["Initech", "Hooli"]
     assert linked(report, env)
 
 
 def test_audit_log_gives_the_same_report(upstream: Upstream, tmp_path: Path) -> None:
-    script = tmp_path / "script.jsonl"
-    script.write_text(created("Initech") + created("Hooli"))
     env = environment(upstream)
-    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+    with running_script(tmp_path, env, created("Initech"), created("Hooli")) as run:
         run.communicate(timeout=30)
     report = json.loads((tmp_path / "r.json").read_text())
     with start("audit", "report", "--since", "1h", "--json", env=env) as reporting:
         output, _ = reporting.communicate(timeout=30)
     again = json.loads(output)
-    same = [{**call, "step": None} for call in report["calls"]["done"]]
+    same = [{**each, "step": None} for each in report["calls"]["done"]]
     assert again["calls"]["done"] == same
     assert again["audit"] == report["audit"]
     with start("audit", "report", "--since", "2099-01-01", env=env) as reporting:

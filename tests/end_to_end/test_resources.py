@@ -43,9 +43,7 @@ async def proposed(client: Client, template: str, typed: str) -> list[str]:
     return found.completion.values
 
 
-async def test_templates_are_listed_completed_and_read(
-    era: str, transport: str, connect: Connect, upstream: Upstream
-) -> None:
+async def test_templates_are_listed_and_read(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
     """MCP: completion returns values for a template's variable. Content is marked as untrusted."""
     async with connect(transport, era) as client:
         listed = (await client.list_resource_templates()).resource_templates
@@ -74,7 +72,6 @@ async def test_direct_resources_are_listed_and_read(era: str, transport: str, co
 
 
 async def test_ids_with_colons_are_completed_and_read(era: str, transport: str, connect: Connect) -> None:
-    """Connection ids contain colons, which clients send plain or percent-encoded."""
     template = "fastn://connections/{connection_id}"
     async with connect(transport, era) as client:
         wanted = next(value for value in await proposed(client, template, "") if ":" in value)
@@ -93,7 +90,7 @@ NOT_THERE = (
 )
 
 
-async def test_missing_resource_has_the_versions_error_code(
+async def test_missing_resource_has_an_error_code(
     era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
     """MCP up to 2025-11-25: -32002; since 2026-07-28 (SEP-2164): -32602; both with the URI in the data."""
@@ -107,9 +104,7 @@ async def test_missing_resource_has_the_versions_error_code(
     assert not upstream.changes()
 
 
-async def test_invalid_id_in_a_uri_is_refused_unsent(
-    era: str, transport: str, connect: Connect, upstream: Upstream
-) -> None:
+async def test_invalid_id_in_a_uri_is_refused(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
     """A URI cannot pass a value that an argument could not."""
     async with connect(transport, era) as client:
         before = len(upstream.requests())

@@ -25,7 +25,6 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path, mode: str) -> None:
-    """The printed command works, and all processes of a day have the same data."""
     env = environment(tmp_path)
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
     async with Client(server, mode=mode) as client:
@@ -46,7 +45,6 @@ async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path,
 
 
 def test_shared_file_keeps_the_changes_of_all_processes(tmp_path: Path) -> None:
-    """Each reads the others' changes and overwrites none."""
     file = tmp_path / "sandbox.json"
     program, call = (sys.executable, "-m", "fastn_mcp"), ("call", "create-customer")
 

@@ -4,140 +4,41 @@ import fcntl
 import json
 import os
 import pty
-import queue
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from support.raw_client import (
+    HELLO,
+    META,
+    PATIENCE,
+    PING,
+    READY,
+    Server,
+    call,
+    checked,
+    ended,
+    in_era,
+    message,
+    serving,
+    started,
+)
 from support.server_process import Upstream, environment
 
-PATIENCE = 60.0
 SOON = 4.0
 """Seconds; less than the five that a call in flight is given once the input ends."""
 
 CANARY = "C4N4RY"
-META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
-}
 ERAS = ["2025-11-25", "2026-07-28"]
-
-
-def message(id_: object, method: str, **params: Any) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode()
-
-
-def call(id_: object, tool: str = "list_customers", **arguments: Any) -> bytes:
-    return message(id_, "tools/call", name=tool, arguments=arguments)
-
-
-HELLO = message(
-    "hello", "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "bytes", "version": "1"}
-)
-READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-PING = message("ping", "ping")
-
-
-def checked(line: bytes) -> dict[str, Any]:
-    """Parse a line of stdout, which must be a JSON-RPC message."""
-    parsed = json.loads(line)
-    assert parsed["jsonrpc"] == "2.0"
-    assert ("method" in parsed) + ("result" in parsed) + ("error" in parsed) == 1
-    return parsed
-
-
-class Server:
-    """A server whose pipes the test controls. A thread reads, so that no test blocks forever."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self.process = process
-        self._lines: queue.Queue[bytes] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put(b"")
-
-    def listen(self) -> None:
-        self._reader.start()
-
-    def send(self, *lines: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"".join(line + b"\n" for line in lines))
-        self.process.stdin.flush()
-
-    def heard(self) -> dict[str, Any]:
-        return checked(self._lines.get(timeout=PATIENCE))
-
-    def rest(self) -> list[dict[str, Any]]:
-        """Read to the end of its output."""
-        return [checked(line) for line in iter(lambda: self._lines.get(timeout=PATIENCE), b"")]
-
-    def asked(self, *lines: bytes) -> dict[str, Any]:
-        self.send(*lines)
-        return self.heard()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-
-def ended(process: "subprocess.Popen[bytes]", within: float = PATIENCE) -> int:
-    try:
-        return process.wait(within)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"it has not ended within {within} seconds") from None
-
-
-@contextmanager
-def started(
-    *flags: str,
-    env: dict[str, str],
-    program: tuple[str, ...] = ("-m", "fastn_mcp"),
-    stdin: Any = subprocess.PIPE,
-    stdout: Any = subprocess.PIPE,
-    stderr: Any = None,
-    own_terminal: bool = False,
-) -> Generator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(
-        [sys.executable, *program, *flags],
-        env={**os.environ, **env},
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=own_terminal,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(BrokenPipeError):
-                    pipe.close() if pipe else None
-
-
-@contextmanager
-def serving(env: dict[str, str], *flags: str, **more: Any) -> Generator[Server]:
-    """Run an initialized server of the legacy protocol."""
-    with started(*flags, env=env, **more) as process:
-        server = Server(process)
-        server.listen()
-        assert server.asked(HELLO, READY)["result"]["serverInfo"]["name"] == "fastn-mcp"
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +113,7 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
 def test_invalid_message_is_answered_with_an_error(what: str, era: str, servers: dict[str, Server]) -> None:
     """JSON-RPC 2.0, MCP: the error codes. Every request gets an error, which repeats none of its values."""
     sent, id_, code = REFUSED[what]
-    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
-    line = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
-    answer = servers[era].asked(line)
+    answer = servers[era].asked(in_era(sent, era))
     assert (answer["id"], answer["error"]["code"]) == (id_, code)
     assert CANARY not in json.dumps(answer)
     assert len(json.dumps(answer)) < 1000
@@ -236,10 +135,8 @@ NOT_SENT = {
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", NOT_SENT)
 def test_invalid_argument_is_named_without_its_value(what: str, era: str, servers: dict[str, Server]) -> None:
-    """The field, the reason, the nearest known name, and that nothing was sent."""
     sent, named = NOT_SENT[what]
-    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
-    answer = servers[era].asked(sent.replace("META", meta).encode())
+    answer = servers[era].asked(in_era(sent, era))
     content = answer["result"]["structuredContent"]
     assert answer["result"]["isError"]
     assert content["outcome"] == "not_sent"
@@ -247,14 +144,6 @@ def test_invalid_argument_is_named_without_its_value(what: str, era: str, server
     assert content["message"].endswith("Nothing was sent.")
     assert CANARY not in json.dumps(answer)
     alive(servers[era], era)
-
-
-@pytest.mark.parametrize("era", ERAS)
-def test_unknown_tool_names_the_nearest(era: str, servers: dict[str, Server]) -> None:
-    """MCP: -32602. The nearest name."""
-    meta = {"_meta": META} if era == "2026-07-28" else {}
-    error = servers[era].asked(message(7, "tools/call", name="delete_custmer", arguments={}, **meta))["error"]
-    assert (error["code"], "delete_customer" in error["message"]) == (-32602, True)
 
 
 def test_malformed_response_is_ignored(servers: dict[str, Server]) -> None:
@@ -283,20 +172,6 @@ def test_first_message_selects_the_protocol_version(era: str, servers: dict[str,
     assert ("resultType" in result["result"]) is (era == "2026-07-28")
 
 
-def test_last_line_needs_no_line_break(isolated: dict[str, str]) -> None:
-    """A request that ends with the input is a request."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
-        input=b"\n".join((HELLO, READY, call(1))),
-        capture_output=True,
-        env={**os.environ, **isolated},
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert [checked(line)["id"] for line in done.stdout.splitlines()] == ["hello", 1]
-    assert done.stderr == b""
-
-
 def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None:
     """A server can be tried with < requests > answers. No input at all is the end of the input."""
     requests, answers = tmp_path / "requests", tmp_path / "answers"
@@ -318,17 +193,15 @@ def held_up(upstream: Upstream, **fault: Any) -> None:
     httpx2.post(f"{upstream.url}/__sandbox/faults", json={"path": "/api/v1/customers"} | fault).raise_for_status()
 
 
-def until(there: Callable[[], bool]) -> None:
-    """Wait for a condition, with a timeout."""
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not there():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def arrived(upstream: Upstream) -> None:
-    """Wait until the call is in flight."""
-    until(lambda: any(r["path"] == "/api/v1/customers" for r in upstream.requests()))
+def wait_until_in_flight(upstream: Upstream) -> None:
+    wait_until(lambda: any(r["path"] == "/api/v1/customers" for r in upstream.requests()))
 
 
 def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) -> None:
@@ -344,7 +217,6 @@ def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) ->
 
 @pytest.mark.long
 def test_hanging_calls_and_readers_do_not_keep_the_process(upstream: Upstream, isolated: dict[str, str]) -> None:
-    """Five seconds after the end of the input, a hanging call is answered with an error, also if it reports."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server, started("--sandbox", env=isolated) as unread:
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(30)))
@@ -352,7 +224,7 @@ def test_hanging_calls_and_readers_do_not_keep_the_process(upstream: Upstream, i
         unread.stdin.write(b"".join(line + b"\n" for line in lines))
         unread.stdin.close()
         server.send(message(1, "tools/call", name="list_customers", arguments={}, _meta={"progressToken": 1}))
-        arrived(upstream)
+        wait_until_in_flight(upstream)
         server.close()
         (answer,) = (line for line in server.rest() if "id" in line)
         assert (answer["id"], "error" in answer) == (1, True)
@@ -365,7 +237,7 @@ def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server:
         server.send(call(1))
-        arrived(upstream)
+        wait_until_in_flight(upstream)
         server.send(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}')
         server.close()
         assert ended(server.process, SOON) == 0
@@ -375,12 +247,11 @@ def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in flight"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
-    """SIGTERM and SIGINT, within seconds, without a traceback."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream), stderr=subprocess.PIPE) as server:
         if busy:
             server.send(call(1))
-            arrived(upstream)
+            wait_until_in_flight(upstream)
         server.process.send_signal(number)
         assert ended(server.process) == 0
         assert server.process.stderr is not None
@@ -388,11 +259,10 @@ def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstr
 
 
 def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Waiting for input does not keep the process."""
     answers = tmp_path / "answers"
     with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
         Server(process).send(HELLO)
-        until(lambda: answers.stat().st_size > 0)
+        wait_until(lambda: answers.stat().st_size > 0)
         process.terminate()
         assert ended(process) == 0
 
@@ -449,7 +319,6 @@ def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None
 
 
 def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
-    """The server waits for a full pipe, even after the end of the input."""
     count = 40
     with started("--sandbox", env=isolated) as process:
         assert process.stdin is not None
@@ -457,7 +326,7 @@ def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(count)))
         process.stdin.write(b"".join(line + b"\n" for line in lines))
         process.stdin.close()
-        until(lambda: _waiting(process) > 8192)
+        wait_until(lambda: _waiting(process) > 8192)
         descriptor = process.stdout.fileno()
         read = b"".join(iter(lambda: os.read(descriptor, 1000), b""))
         assert ended(process) == 0
@@ -497,7 +366,6 @@ anyio.run(stdio.serve, lambda _: Server("fastn-mcp", on_call_tool=call_tool, on_
 
 
 def test_library_output_does_not_corrupt_the_protocol(isolated: dict[str, str]) -> None:
-    """It goes to stderr, and a library that reads stdin gets none of the client's input."""
     with serving(isolated, program=("-c", _NOISY), stderr=subprocess.PIPE) as server:
         answer = server.asked(call(1))
         assert answer["result"]["content"][0]["text"] == "''"

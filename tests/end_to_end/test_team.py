@@ -18,22 +18,21 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from support.command_line import run_command
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 from support.identity_provider import Provider, listening
+from support.openid_provider import Storage
 from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
-from support.server_process import ERAS, Person, approving, body, started
-from support.team_world import Caller
+from support.server_process import ERAS, body, started
+from support.team_world import ALL, Caller
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 pytestmark = pytest.mark.anyio
 
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 CALLS = 200
 
 FILE = """
@@ -73,8 +72,6 @@ base_url = "{slow}"
 
 @dataclass
 class Fastn:
-    """The Fastn of one tenant, in this process."""
-
     sandbox: FaultySandbox
     lines: list[str]
     """All header lines that reached it."""
@@ -123,9 +120,7 @@ class Team:
         return [dict(entry) for entry in entries(self.state / "tenants" / tenant / "audit.jsonl")]
 
     @asynccontextmanager
-    async def client(
-        self, auth: str | httpx2.Auth, era: str = "2026-07-28", person: Person | None = None
-    ) -> AsyncGenerator[Client]:
+    async def client(self, auth: str | httpx2.Auth, era: str = "2026-07-28") -> AsyncGenerator[Client]:
         """Return a client that signs in with a token or by its own flow."""
         if isinstance(auth, str):
             http = httpx2.AsyncClient(headers={"authorization": f"Bearer {auth}"}, timeout=30)
@@ -133,12 +128,11 @@ class Team:
             http = httpx2.AsyncClient(auth=auth, timeout=30)
         async with http:
             transport = streamable_http_client(self.url, http_client=http)
-            async with Client(transport, mode=ERAS[era], elicitation_callback=person) as client:
+            async with Client(transport, mode=ERAS[era]) as client:
                 yield client
 
     @asynccontextmanager
     async def caller(self) -> AsyncGenerator[Caller]:
-        """Return an HTTP client for concurrent raw requests."""
         async with httpx2.AsyncClient(base_url=self.url.removesuffix("/mcp"), timeout=30) as http:
             yield Caller(http)
 
@@ -187,7 +181,6 @@ def team(running_team: Team) -> Team:
 
 
 async def test_interleaved_tenants_stay_separate(team: Team) -> None:
-    """200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
     marks = {"acme": "Only At Acme", "globex": "Only At Globex"}
     tokens = {tenant: team.token(tenant) for tenant in marks}
     seen: dict[str, list[str]] = {tenant: [] for tenant in marks}
@@ -255,7 +248,6 @@ async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> No
 
 
 async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
-    """4 slots and a queue of 40, of this tenant only."""
     await team.acme.goes_wrong(kind="hang", method="GET", path="/api/v1/billing*", times=None)
     refused: list[dict[str, Any]] = []
     enough = anyio.Event()
@@ -281,26 +273,6 @@ async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
                 pass
     assert {result["outcome"] for result in refused} == {"not_sent"}
     assert refused[0]["message"] == "4 calls of this account are in progress, and no more may wait. Nothing was sent."
-
-
-class Storage:
-    """In-memory storage of a client's tokens."""
-
-    def __init__(self) -> None:
-        self.tokens: OAuthToken | None = None
-        self.information: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.information
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.information = client_info
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -335,35 +307,14 @@ async def test_expired_token_is_reported_to_the_client(era: str, team: Team) -> 
 
 
 def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
-    found: list[MCPError] = []
+    flat: list[MCPError] = []
     for error in errors.exceptions:
-        found += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
-
-
-async def test_form_approval_is_single_use(team: Team) -> None:
-    """Forms and approvals of a tenant, over stateless HTTP."""
-    person = Person(approving)
-    async with team.client(team.token("globex"), person=person) as client:
-        found = body(await client.call_tool("list_customers", {"search": "Globex"}))["data"]
-        done = body(await client.call_tool("delete_customer", {"customer_id": found[0]["id"]}))
-    assert done["done"] == "delete_customer"
-    assert len(person.asked) == 1
-    assert "globex at 127.0.0.1" in person.asked[0]
-    assert [heard.method for heard in team.globex.changes()] == ["DELETE"]
-    assert team.acme.changes() == []
-
-
-def test_probes_contain_no_secret(team: Team) -> None:
-    """Alive and ready; ledger and issuer are only named."""
-    at = team.url.removesuffix("/mcp")
-    assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
-    assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
+        flat += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return flat
 
 
 @pytest.mark.long
 async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> None:
-    """It reports not ready, finishes what it can and audits the rest as unknown."""
     with a_team(tmp_path) as team:
         await team.acme.goes_wrong(kind="hang", method="POST", path="*", moment="after")
 
@@ -400,11 +351,13 @@ WRONG: dict[str, tuple[list[str], str, str]] = {
 }
 
 
-def test_team_server_announces_its_addresses(team: Team) -> None:
-    assert httpx2.get(team.url.replace("/mcp", "/healthz")).status_code == 200
+def test_team_server_announces_its_addresses_and_is_ready(team: Team) -> None:
+    at = team.url.removesuffix("/mcp")
+    assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
+    assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
     events = [json.loads(line) for line in (team.state.parent / "log").read_text().splitlines()]
     (message,) = [event["message"] for event in events if event["message"].startswith("Serving ")]
-    assert f" at {team.url.removesuffix('/mcp')}. Clients connect to {team.url} " in message
+    assert f" at {at}. Clients connect to {team.url} " in message
     assert team.provider.issuer in message
 
 

@@ -22,7 +22,7 @@ from support.identity_provider import Provider, listening
 from support.nginx_proxy import DEPLOY, nginx
 from support.page_visitor import Visitor
 from support.ports import is_free
-from support.team_page import result
+from support.team_page import ALL, result
 from support.valkey_server import valkey_program
 
 from fastn_mcp.cli.program import cli
@@ -31,7 +31,6 @@ from fastn_mcp.hosted.team_config import load_team
 pytestmark = pytest.mark.anyio
 
 PAGE = (DEPLOY.parent / "docs" / "hosting.md").read_text(encoding="utf-8")
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 
 
 def lines_below(heading: str) -> list[str]:
@@ -60,9 +59,8 @@ def test_commands_of_the_page_exist() -> None:
 
 
 def test_compose_file_mounts_what_init_team_makes(tmp_path: Path) -> None:
-    """Compose and the command agree on every file and variable."""
-    made = subprocess.run([sys.executable, "-m", "fastn_mcp", "init-team", str(tmp_path / "deploy")], check=False)
-    assert made.returncode == 0
+    command = subprocess.run([sys.executable, "-m", "fastn_mcp", "init-team", str(tmp_path / "deploy")], check=False)
+    assert command.returncode == 0
     load_team(tmp_path / "deploy" / "team.toml")
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
@@ -146,7 +144,6 @@ def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="the lines are for a POSIX shell")
 async def test_page_leads_to_a_call_and_an_approval(tmp_path: Path) -> None:
-    """Doctor finds nothing, a signed-in agent reads, another person approves, and the change is made once."""
     with followed(tmp_path) as (provider, site, said):
         rows = [line.split("\t") for line in said.splitlines() if line.count("\t") == 2]
         assert {row[1] for row in rows[1:]} == {"ok", "skipped"}, said

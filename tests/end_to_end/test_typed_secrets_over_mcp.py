@@ -8,6 +8,7 @@ import anyio
 import pytest
 from mcp import Client
 from mcp.client.stdio import stdio_client
+from support.folder_texts import files
 from support.local_page import CANARY, recording_browser, typed_on_the_page
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from support.terminal import sitting
@@ -25,10 +26,6 @@ async def arguments(client: Client, tool: str) -> dict[str, Any]:
     return {"connector_id": found["data"][0]["id"]}
 
 
-def written(folder: Path) -> str:
-    return "".join(path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file())
-
-
 async def answer_while(
     upstream: Upstream, folder: Path, env: dict[str, str], era: str, tool: str, decide: Callable[[], Awaitable[str]]
 ) -> str:
@@ -39,10 +36,10 @@ async def answer_while(
     with (folder / "log").open("w+") as log:
         server = stdio_client(stdio(env, "--log-level", "debug"), errlog=log)
         async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
-            given = await arguments(client, tool)
+            wanted = await arguments(client, tool)
 
             async def call() -> None:
-                answers.append(body(await client.call_tool(tool, given)))
+                answers.append(body(await client.call_tool(tool, wanted)))
 
             with anyio.fail_after(40):
                 async with anyio.create_task_group() as tasks:
@@ -53,14 +50,11 @@ async def answer_while(
             changes = body(await client.call_tool("list_changes", {}))
     (change,) = [request for request in upstream.requests() if request["method"] != "GET"]
     assert {name: change["body"][name] for name in SENT[tool]} == SENT[tool]
-    return "".join([written(folder), shown, str(answers), str(changes)])
+    return "".join([*files(folder).values(), shown, str(answers), str(changes)])
 
 
 @pytest.mark.parametrize(("era", "tool"), [*zip(ERAS, FIELDS, strict=True)])
-async def test_secret_typed_on_the_page_reaches_fastn_only(
-    upstream: Upstream, tmp_path: Path, era: str, tool: str
-) -> None:
-    """State folder, log, results, journal and the page itself were searched; the client's form is not asked."""
+async def test_secret_typed_on_the_page_is_not_kept(upstream: Upstream, tmp_path: Path, era: str, tool: str) -> None:
     browser, opened = recording_browser(tmp_path)
     more = {"BROWSER": browser, "FASTN_APPROVAL_WAIT_SECONDS": "45", "FASTN_STATE_DIR": str(tmp_path / "state")}
 
@@ -91,7 +85,7 @@ async def test_credentials_typed_at_the_terminal_reach_fastn_only(upstream: Upst
             return person.shown
 
     async def decide() -> str:
-        while '"typed"' not in written(tmp_path / "state"):  # noqa: ASYNC110 - another process writes it
+        while '"typed"' not in "".join(files(tmp_path / "state").values()):  # noqa: ASYNC110 - another process writes it
             await anyio.sleep(0.1)
         return await anyio.to_thread.run_sync(at_the_terminal)
 

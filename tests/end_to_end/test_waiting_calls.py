@@ -7,20 +7,20 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from support.local_page import approve, approve_on_page, globex, recording_browser
+from support.local_page import approve, globex, recording_browser
 from support.server_process import ERAS, Upstream, body, environment, served
 from support.terminal import sitting
 
 pytestmark = pytest.mark.anyio
 
 
-async def with_person(client: Client, decide: Callable[[], Awaitable[None]], **more: Any) -> dict[str, Any]:
+async def with_person(client: Client, decide: Callable[[], Awaitable[None]]) -> dict[str, Any]:
     """Return the result of one deletion, while a person decides about it."""
     answers: list[dict[str, Any]] = []
     target = await globex(client)
 
     async def delete() -> None:
-        result = await client.call_tool("delete_customer", {"customer_id": target["id"]}, **more)
+        result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
         answers.append(body(result))
 
     async with anyio.create_task_group() as tasks:
@@ -30,29 +30,8 @@ async def with_person(client: Client, decide: Callable[[], Awaitable[None]], **m
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_call_goes_on_once_it_is_approved_on_the_page(upstream: Upstream, tmp_path: Path, era: str) -> None:
-    browser, opened = recording_browser(tmp_path)
-    env = environment(upstream) | {"BROWSER": browser, "FASTN_APPROVAL_WAIT_SECONDS": "45"}
-    heard: list[str | None] = []
-
-    async def progress(done: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-        heard.append(message)
-
-    async def decide() -> None:
-        while not opened.exists():  # noqa: ASYNC110 - another process writes it
-            await anyio.sleep(0.1)
-        await approve_on_page(opened.read_text().strip())
-
-    async with served(env, "stdio", era) as client:
-        answer = await with_person(client, decide, progress_callback=progress)
-    assert answer["done"] == "delete_customer"
-    assert [change.partition(" ")[0] for change in upstream.changes()] == ["DELETE"]
-    assert "Waiting for a person to decide" in str(heard)
-
-
-@pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_call_goes_on_once_it_is_approved_at_the_terminal(
+async def test_waiting_call_is_approved_at_the_terminal(
     upstream: Upstream, tmp_path: Path, transport: str, era: str
 ) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}
@@ -73,9 +52,7 @@ async def test_call_goes_on_once_it_is_approved_at_the_terminal(
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_call_that_is_cancelled_or_left_ends_and_its_request_stays(
-    upstream: Upstream, tmp_path: Path, transport: str
-) -> None:
+async def test_request_of_a_cancelled_call_can_be_approved(upstream: Upstream, tmp_path: Path, transport: str) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}
     async with served(env, transport, "2026-07-28") as client:
         target = await globex(client)
@@ -88,9 +65,7 @@ async def test_call_that_is_cancelled_or_left_ends_and_its_request_stays(
     assert len(upstream.changes()) == 1
 
 
-async def test_call_that_nobody_decides_about_says_where_until_when_and_not_to_poll(
-    upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_undecided_call_returns_the_next_step(upstream: Upstream, tmp_path: Path) -> None:
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "1"}
     async with served(env, "stdio", "2026-07-28") as client:
         target = await globex(client)

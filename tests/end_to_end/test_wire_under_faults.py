@@ -103,7 +103,6 @@ def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
 @pytest.mark.parametrize("to_file", [False, pytest.param(True, marks=pytest.mark.long)], ids=["stderr", "file"])
 @each_level
 def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Upstream, tmp_path: Path) -> None:
-    """Stdout is JSON-RPC, the log has one object per event, and neither contains a key."""
     customer = disturb(upstream)
     log = tmp_path / "logs" / "server.log"
     done = subprocess.run(
@@ -131,7 +130,6 @@ def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Up
 
 
 def test_log_event_is_one_line() -> None:
-    """No text forges an event, and the key is redacted in an exception's text too."""
     try:
         raise OSError(f"{HOSTILE} {KEY}")
     except OSError:
@@ -183,8 +181,6 @@ def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("era", ERAS)
 async def test_log_never_contains_response_data(era: str, tmp_path: Path) -> None:
-    """Neither account data nor a new key, at any level, for JSON and streams."""
-
     async def progresses(progress: float, total: float | None, message: str | None) -> None:
         """Ignore progress. Asking for it makes the response a stream."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from support.identity_provider import AUDIENCE, ISSUER
-from support.team_world import HEAD, META, MODERN, TENANTS, TeamWorld, challenge, modern, request
+from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, TeamWorld, challenge, modern, request
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.hosted.app import Health
@@ -20,7 +20,6 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 METADATA = "https://fastn-mcp.example.com/.well-known/oauth-protected-resource/mcp"
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 
 
 @pytest.fixture
@@ -39,7 +38,6 @@ async def test_metadata_names_the_issuer(team: TeamWorld) -> None:
 
 
 async def test_scopes_are_requested_with_their_prefix(tmp_path: Path) -> None:
-    """`initial_scopes`, `scope_prefix`: a call needs only its own scope, however many are requested at first."""
     keys = 'initial_scopes = ["fastn:read", "fastn:write"]\nscope_prefix = "api://fastn/"\n'
     team = TeamWorld(tmp_path, HEAD + keys + TENANTS)
     first = ["api://fastn/fastn:read", "api://fastn/fastn:write"]
@@ -68,31 +66,20 @@ async def test_missing_token_is_challenged(team: TeamWorld) -> None:
         assert (await caller.http.get("/mcp")).status_code == 401
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "expired": ({"exp": 1_700_000_000}, "It has expired."),
-    "another audience": ({"aud": "https://evil.example/mcp"}, "It is for another audience."),
-    "another issuer": ({"iss": "https://evil.example"}, "It is from another issuer."),
-    "not yet": ({"nbf": 4_000_000_000}, "It is not valid yet."),
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-async def test_invalid_token_is_rejected_with_its_reason(what: str, team: TeamWorld) -> None:
-    """RFC 6750, 3.1: invalid_token. A token that is expired or for another audience or issuer."""
-    claims, why = BAD[what]
+async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld) -> None:
+    """RFC 6750, 3.1: invalid_token. tests/hosted/test_tokens.py has the other reasons."""
     async with team.served() as caller:
-        response = await caller.call(team.provider.token(**claims), "list_customers")
+        response = await caller.call(team.provider.token(exp=1_700_000_000), "list_customers")
     assert response.status_code == 401
     assert challenge(response) == {
         "error": "invalid_token",
-        "error_description": why,
+        "error_description": "It has expired.",
         "resource_metadata": METADATA,
         "scope": "fastn:read",
     }
 
 
 async def test_fastn_key_is_not_a_token(team: TeamWorld) -> None:
-    """An API key is never accepted as Authorization: Bearer."""
     async with team.served() as caller:
         response = await caller.call("fsk_test_acme", "list_customers")
     assert response.status_code == 401
@@ -156,13 +143,12 @@ async def test_preview_needs_only_the_read_scope(team: TeamWorld) -> None:
     async with team.served() as caller:
         token = team.provider.token()
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=True)).status_code == 200
-        given: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
-        assert (await caller.call(token, "preview_change", **given)).status_code == 200
+        change: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
+        assert (await caller.call(token, "preview_change", **change)).status_code == 200
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=False)).status_code == 403
 
 
 async def test_inner_calls_need_their_own_scopes(team: TeamWorld) -> None:
-    """A procedure's inner calls pass the guard with the caller's scopes, and refusals are audited."""
     write = team.provider.token(scope="fastn:read fastn:write")
     read = team.provider.token(scope="fastn:read")
     async with team.served() as caller:
@@ -201,7 +187,6 @@ async def test_batch_needs_the_scopes_of_its_calls(team: TeamWorld) -> None:
 
 
 async def test_unmatched_sign_in_is_rejected(team: TeamWorld) -> None:
-    """A valid sign-in that no tenant matches has no access."""
     async with team.served() as caller:
         response = await caller.call(team.provider.token(sub="zoe", groups=["other"]), "list_customers")
     assert response.status_code == 403
@@ -225,7 +210,6 @@ async def test_tenant_mode_limits_its_tools(team: TeamWorld) -> None:
 
 
 async def test_caller_is_identified_by_the_token_only(team: TeamWorld) -> None:
-    """A session id, argument or header of another tenant changes nothing."""
     token = team.provider.token()
     async with team.served() as caller:
         forged = {"mcp-session-id": "globex", "x-fastn-space-tenantid": "globex", "x-forwarded-user": "gus"}
@@ -241,7 +225,6 @@ async def test_caller_is_identified_by_the_token_only(team: TeamWorld) -> None:
 
 
 async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld) -> None:
-    """With caller_keys each caller has an account of their own; without, the header is refused."""
     own = team.provider.token(sub="olga", tier="own", scope=ALL)
     other = team.provider.token(sub="otto", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -293,7 +276,6 @@ HOSTS = ["evil.example", "fastn-mcp.example.com.evil.example", "fastn-mcp.exampl
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("path", ["/mcp", "/.well-known/oauth-protected-resource/mcp", "/tenants/acme/approvals/x"])
 async def test_foreign_host_is_rejected_on_every_path(host: str, path: str, team: TeamWorld) -> None:
-    """The Host must match exactly, before anything is read."""
     async with team.served() as caller:
         assert (await caller.http.get(path, headers={"host": host})).status_code == 421
 
@@ -322,7 +304,6 @@ async def test_listed_origin_is_served(origin: str, team: TeamWorld) -> None:
 
 
 async def test_oversized_request_is_rejected_unparsed(team: TeamWorld) -> None:
-    """Bodies of at most 1 MiB, and a limit on heads."""
     token = team.provider.token()
     async with team.served() as caller:
         large = request("list_customers", {"search": "x" * 1024 * 1024})
@@ -341,7 +322,6 @@ ODD: list[bytes] = [
 
 @pytest.mark.parametrize("body", ODD)
 async def test_invalid_message_gets_the_protocol_error(body: bytes, team: TeamWorld) -> None:
-    """An admitted caller gets the error that MCP specifies."""
     async with team.served() as caller:
         response = await caller.ask(team.provider.token(), body)
     assert response.status_code in (200, 202, 400)
@@ -359,10 +339,10 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
         assert asked["resultType"] == "input_required"
         (name,) = asked["inputRequests"]
         read_for[0] = timedelta(seconds=5)  # a person does not answer in less than a second
-        given = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
+        responses = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
 
         async def answered(token: str, state: str, **headers: str) -> dict[str, Any]:
-            body = request("delete_customer", target, inputResponses=given, requestState=state)
+            body = request("delete_customer", target, inputResponses=responses, requestState=state)
             return (await caller.ask(token, body, **modern("delete_customer"), **headers)).json()
 
         unknown = await answered(amir, "v1.nonsense")
@@ -376,12 +356,10 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
 
 
 async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> None:
-    """The same call by another caller of the tenant makes a new approval request."""
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    no_forms: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
     async with team.served() as caller:
         rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
-        body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=no_forms)
+        body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
 
         async def answer(token: str) -> str:
             answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
@@ -435,7 +413,6 @@ async def test_readiness_ends_before_the_process(team: TeamWorld) -> None:
 
 
 async def test_missing_key_closes_only_its_account(tmp_path: Path) -> None:
-    """The answer gives no details; the log does."""
     text = HEAD + "".join(
         f'[[tenant]]\nname = "{name}"\nsubjects = ["{sub}"]\npolicy = "{name}.toml"\napi_key_env = "ACME_KEY"\n'
         for name, sub in (("acme", "anna"), ("globex", "gus"))
@@ -452,7 +429,6 @@ async def test_missing_key_closes_only_its_account(tmp_path: Path) -> None:
 
 
 async def test_slow_tenant_does_not_use_up_connections(team: TeamWorld) -> None:
-    """Each tenant has a limit of concurrent requests and is told when it reaches it."""
     begun = 0
 
     async def slow(event: anyio.Event) -> AsyncGenerator[bytes]:

@@ -12,7 +12,8 @@ import anyio
 import httpx2
 import pytest
 from support.page_visitor import Visitor, words
-from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
+from support.policy_files import policy_file
+from support.team_world import ALL, HEAD, META, NO_FORMS, Caller, TeamWorld, modern, request
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import SettingsError
@@ -21,8 +22,6 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 SITE = "https://fastn-mcp.example.com"
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
-NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 FILE = (
     HEAD
     + """
@@ -118,9 +117,7 @@ class Made:
 
     @asynccontextmanager
     async def __call__(self) -> AsyncGenerator[World]:
-        file = self.folder / "policy.toml"
-        file.write_text(self.policy or '[defaults]\ndestroy = "typed"\n')
-        file.chmod(0o600)
+        policy_file(self.folder, self.policy or '[defaults]\ndestroy = "typed"\n')
         secrets = {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
         environment = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"} | secrets
         system = System(now=lambda: datetime.now(UTC) + timedelta(seconds=self.passed[0]))
@@ -135,11 +132,16 @@ async def world(tmp_path: Path) -> AsyncGenerator[World]:
         yield made
 
 
+async def approve(visitor: Visitor) -> httpx2.Response:
+    """Approve the request that is open, and type the name that it asks for."""
+    (name,) = re.findall(r"Type (.+?) to confirm", await visitor.look())
+    return await visitor.approve(name=name)
+
+
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
 async def test_approved_call_is_sent_once(world: World) -> None:
-    """The result names the page; the audit log names the approver by subject and name."""
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
@@ -149,8 +151,7 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         assert "One call waits for you" in page
         wrong = await dana.approve(name="globex")
         assert wrong.status_code == 422
-        name = re.findall(r"Type (.+?) to confirm", page)[0]
-        answer = await dana.approve(name=name)
+        answer = await approve(dana)
         assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
         assert (
             "Approved: Delete customer Globex Exports . It goes on by itself, or when the agent makes the call again."
@@ -166,8 +167,7 @@ async def test_approved_call_is_sent_once(world: World) -> None:
     assert world.audit("intent")[0]["approved_by"] == "verified"
 
 
-async def test_people_stay_who_they_were_when_they_are_renamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name and e-mail address as each sign-in said, beside the subject, which alone decides."""
+async def test_audit_log_keeps_the_name_of_each_sign_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     anna = {"name": "Anna Example", "email": "anna@example.com"}
     dana = {**PEOPLE["dana"], "email": "dana@example.com"}
     monkeypatch.setitem(PEOPLE, "dana", dana)
@@ -176,8 +176,7 @@ async def test_people_stay_who_they_were_when_they_are_renamed(world: World, mon
         page = await browser.look()
         assert "Signed in as Dana Example <dana@example.com>" in page
         assert "Anna Example <anna@example.com> (anna) asks" in page
-        (name,) = re.findall(r"Type (.+?) to confirm", page)
-        assert (await browser.approve(name=name)).status_code == 303
+        assert (await approve(browser)).status_code == 303
     monkeypatch.setitem(PEOPLE, "dana", {**dana, "name": "Dana Other", "email": "other@example.com"})
     done = await world.delete(name="Anna <kim@example.com> Married", email="married@example.com", email_verified=False)
     assert done["done"] == "delete_customer"
@@ -198,7 +197,6 @@ async def test_people_stay_who_they_were_when_they_are_renamed(world: World, mon
     ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
 )
 async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool: str, field: str) -> None:
-    """Neither the agent's answer nor a file nor the page holds it; without it nothing is approved."""
     canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
     found = await world.caller.result(token, "list_connectors", search="gamma")
     given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
@@ -242,7 +240,6 @@ async def test_client_that_opens_urls_leads_to_the_page_once(world: World) -> No
 
 
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
-    """A sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
     async with made() as one, made() as other:
         assert (await one.delete())["status"] == "approval_required"
@@ -259,8 +256,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
     async with Made(tmp_path)() as world:
         await world.delete()
         async with world.browser("anna") as anna:
-            name = re.findall(r"Type (.+?) to confirm", await anna.look())[0]
-            assert (await anna.approve(name=name)).status_code == 303
+            assert (await approve(anna)).status_code == 303
     (tmp_path / "no").mkdir()
     text = FILE.replace("[approvals]\n", "[approvals]\nown = false\n")
     async with Made(tmp_path / "no", text)() as world:
@@ -296,26 +292,15 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
                 assert "You approved it, and another has to." in await elsewhere.look()
             assert "1 of 2 approved so far" in (await world.delete(by="amir"))["message"]
             assert "1 did so far (Dana Example (dana))" in await kim.look()
-            assert (await kim.approve(name=name)).status_code == 303
+            assert (await approve(kim)).status_code == 303
             assert "by Dana Example (dana) and you" in await kim.look()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
         assert [entry["approver_name"] for entry in world.audit("approved")] == ["Dana Example", "Kim Example"]
         assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
-async def test_decline_note_reaches_the_agent(world: World) -> None:
-    await world.delete()
-    async with world.browser("dana") as dana:
-        answer = await dana.send("decline", await dana.form("decline") | {"note": "Pause it instead."})
-        assert answer.status_code == 303
-        assert "Declined Delete customer" in await dana.look()
-    declined = await world.delete()
-    assert (declined["outcome"], declined["note"]) == ("declined", "Pause it instead.")
-
-
 @pytest.mark.parametrize("person", ["gina", "jun", "both"])
 async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
-    """Approvers of other tenants or effects neither see a request nor learn that it exists."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser(person) as other:
         grant = (await dana.form("approve"))["grant"]
@@ -326,7 +311,6 @@ async def test_requests_of_others_are_invisible(person: str, world: World) -> No
 
 
 async def test_page_requires_a_valid_session(world: World) -> None:
-    """A missing, forged, expired or signed-out cookie gives no access."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
         form = await dana.form("approve") | {"extent": "once"}
@@ -351,7 +335,6 @@ async def test_page_requires_a_valid_session(world: World) -> None:
 
 
 async def test_decisions_need_a_post_from_the_page(world: World) -> None:
-    """A foreign or missing Origin, a foreign Host, a form without its token and GET decide nothing."""
     await world.delete("Globex")
     async with world.browser("dana") as dana:
         form = await dana.form("approve") | {"extent": "once"}
@@ -465,7 +448,6 @@ async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
 
 
 async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
-    """The discovery document is cached, and concurrent sign-ins share one failure."""
     discovery = "/realms/team/.well-known/openid-configuration"
 
     async def begin(statuses: list[int]) -> None:

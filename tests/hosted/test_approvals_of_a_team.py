@@ -20,12 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from support.identity_provider import ISSUER, listening
-from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, NO_FORMS, Caller, TeamWorld, modern, request
 from support.webhook_world import WebhookWorld, approvers_file, public
-from support.world import Clock
 
 from fastn_mcp.audit.files import entries
-from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
@@ -34,8 +32,6 @@ from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 pytestmark = pytest.mark.anyio
 
 GUESSES = 10_000
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
-NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 
 
 def tenant(name: str, hook: str) -> str:
@@ -53,7 +49,6 @@ approvers = "{name}/approvers.toml"
 
 
 def listed(key: Ed25519PrivateKey, name: str = "dana") -> str:
-    """Return a file with one approver, who has this subject at the provider."""
     return f'[dana]\npublic_key = "{public(key)}"\nprincipal = "{ISSUER}|{name}"\n'
 
 
@@ -113,7 +108,6 @@ AT = "A person decides at https://fastn-mcp.example.com/approvals/, where they s
 
 
 async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None:
-    """The audit log has the same person for both, and their name in the file of approvers."""
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         workflow = (await call("list_workflows"))["data"][0]["id"]
@@ -131,7 +125,7 @@ async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None
     assert len(world.asked) == 1
 
 
-async def test_page_goes_on_without_a_webhook_that_fails(tmp_path: Path) -> None:
+async def test_failed_webhook_leaves_the_request_on_the_page(tmp_path: Path) -> None:
     world = PageAndWebhook(tmp_path, status=400)
     async with world.called() as call:
         workflow = (await call("list_workflows"))["data"][0]["id"]
@@ -141,7 +135,7 @@ async def test_page_goes_on_without_a_webhook_that_fails(tmp_path: Path) -> None
     assert f"{AT}." in message
 
 
-async def test_webhook_is_asked_alone_where_nobody_decides_on_the_page(tmp_path: Path) -> None:
+async def test_webhook_is_used_alone_without_approvers_on_the_page(tmp_path: Path) -> None:
     world = PageAndWebhook(tmp_path)
     async with world.called(PAGE.replace('"ACCESS", ', "")) as call:
         customer = (await call("list_customers"))["data"][0]["id"]
@@ -153,8 +147,7 @@ async def test_webhook_is_asked_alone_where_nobody_decides_on_the_page(tmp_path:
     assert [question["lines"][0][:15] for question in world.asked] == ["Delete customer"]
 
 
-async def test_secret_that_a_person_types_is_asked_for_on_the_page_only(tmp_path: Path) -> None:
-    """The webhook is not asked, and a signed approval of it is refused."""
+async def test_typed_secret_is_requested_on_the_page_only(tmp_path: Path) -> None:
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         assert f"{AT}." in (await call("create_secret", name="TOKEN"))["message"]
@@ -172,8 +165,7 @@ async def test_secret_that_a_person_types_is_asked_for_on_the_page_only(tmp_path
 
 
 @pytest.mark.parametrize("name", ["of-acme", "OF-Acme"])
-async def test_who_asked_does_not_approve_by_the_webhook(tmp_path: Path, name: str) -> None:
-    """The same sign-in, or one that differs in case, and nobody else is there: the webhook is not asked."""
+async def test_requester_cannot_approve_by_webhook(tmp_path: Path, name: str) -> None:
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         approvers_file(tmp_path / "acme", listed(world.key, name))
@@ -182,7 +174,7 @@ async def test_who_asked_does_not_approve_by_the_webhook(tmp_path: Path, name: s
     assert world.asked == []
 
 
-def test_server_does_not_start_with_an_approver_who_may_be_anybody(tmp_path: Path) -> None:
+def test_approver_without_principal_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "acme").mkdir()
     approvers_file(tmp_path / "acme", f'[dana]\npublic_key = "{public(Ed25519PrivateKey.generate())}"\n')
     text = HEAD + tenant("acme", "https://hooks.example.com")
@@ -192,7 +184,6 @@ def test_server_does_not_start_with_an_approver_who_may_be_anybody(tmp_path: Pat
 
 
 def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    """Return an approver's signed approval of a request."""
     answer = {
         "grant": question["grant"], "decision": "approve", "approver": "dana", "typed": question["expected"],
         "timestamp": int(time.time()), "nonce": secrets.token_urlsafe(16),
@@ -203,7 +194,6 @@ def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dic
 
 
 async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None:
-    """Each tenant has its own approvers. Those of another, and its request ids, are unknown."""
     keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
     for name, key in keys.items():
         (tmp_path / name).mkdir()
@@ -248,7 +238,6 @@ async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None
 
 
 async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
-    """Each of ten thousand guesses gets the same response, and pending requests stay pending."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), PendingApproval)
@@ -267,11 +256,3 @@ async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
     assert grant.state is RequestState.OPEN
     assert (await world.answer(world.dana, question)).body["decided"] is True
     world.close()
-
-
-def test_guessing_page_keys_finds_nothing() -> None:
-    """Ten thousand guesses find no key, and the right key still works."""
-    entry = PageSessions(Clock().system("k"))
-    right = entry.key()
-    assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]
-    assert entry.enter(right) is not None

@@ -59,8 +59,6 @@ class RecordingApp:
 
 @dataclass
 class Connection:
-    """One client connection."""
-
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
@@ -75,8 +73,11 @@ class Connection:
         length = next(int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length"))
         return int(lines[0].split(" ")[1]), (await self.reader.readexactly(length)).decode()
 
+    async def check_served(self) -> None:
+        await self.send(post("/mcp", b"{}") + b"{}")
+        assert await self.answer() == (200, "POST /mcp {}")
+
     async def rest(self) -> bytes:
-        """Read until the connection ends."""
         with suppress(ConnectionResetError):
             return await self.reader.read()
         return b""
@@ -117,6 +118,12 @@ async def serving(connections: int = 1000, **bounds: Any) -> AsyncGenerator[Serv
         await server.shutdown()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, until the 20 s of `serving` are over."""
+    while not condition():  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0)
+
+
 def post(path: str, body: bytes, more: bytes = b"") -> bytes:
     return b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path.encode(), more, len(body))
 
@@ -143,7 +150,6 @@ async def test_upgrade_request_is_answered_over_http(asked: bytes, apart: bool) 
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_response_after_disconnect_is_lost(turns: int) -> None:
-    """Before, during and after the response was written, by turns of the event loop."""
     async with serving() as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
 
@@ -154,18 +160,16 @@ async def test_response_after_disconnect_is_lost(turns: int) -> None:
 
             server.heard.before_response = leave
             client.sendall(post("/mcp", b"{}") + b"{}")
-            while server.heard.lost is None:  # noqa: ASYNC110 - until the 20 s of `serving` are over
-                await asyncio.sleep(0)
+            await until(lambda: server.heard.lost is not None)
+            assert server.heard.lost is not None
             await server.heard.lost.wait()
 
 
 async def test_response_read_before_disconnect_is_not_lost() -> None:
     async with serving() as server:
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
-        while server.connections():  # noqa: ASYNC110 - the same
-            await asyncio.sleep(0)
+            await line.check_served()
+        await until(lambda: not server.connections())
         assert server.heard.lost is not None
         assert not server.heard.lost.is_set()
 
@@ -202,8 +206,7 @@ async def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     one = b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serving() as server, server.line() as line:
         await line.send(one * 1000)
-        while not server.heard.requests:  # noqa: ASYNC110 - until the 20 s of `serving` are over
-            await asyncio.sleep(0)
+        await until(lambda: bool(server.heard.requests))
         assert len(server.heard.requests) == 1
         server.heard.may.set()
         for _ in range(1000):
@@ -222,7 +225,6 @@ async def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     ids=["nothing", "half a line", "half a head", "half a body", "half a second one"],
 )
 async def test_slow_request_closes_its_connection(begun: bytes) -> None:
-    """A slow or silent client does not keep a connection."""
     async with serving(arrives=0.2) as server, server.line() as line:
         await line.send(begun)
         rest = await line.rest()
@@ -244,8 +246,7 @@ async def test_slow_call_does_not_count_as_slow_request() -> None:
 async def test_idle_connection_gives_way_to_a_new_one() -> None:
     async with serving(connections=3) as server, server.line() as oldest, server.line(), server.line():
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
+            await line.check_served()
         assert await oldest.rest() == b""
 
 
@@ -253,16 +254,14 @@ async def half_sent(server: Server, *lines: Connection) -> None:
     """Send the head and a part of the body, and wait until the server has begun to read it."""
     for line in lines:
         await line.send(post("/half", b"{}") + b"{")
-    while server.heard.begun < len(lines):  # noqa: ASYNC110 - until the 20 s of `serving` are over
-        await asyncio.sleep(0)
+    await until(lambda: server.heard.begun >= len(lines))
 
 
 async def test_half_sent_request_gives_way_to_a_new_connection() -> None:
     async with serving(connections=2) as server, server.line() as oldest, server.line() as other:
         await half_sent(server, oldest, other)
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
+            await line.check_served()
         assert await oldest.rest() == b""
         await other.send(b"}")
         assert await other.answer() == (200, "POST /half {}")
@@ -272,8 +271,7 @@ async def test_idle_connection_gives_way_before_a_half_sent_request() -> None:
     async with serving(connections=2) as server, server.line() as oldest, server.line() as idle:
         await half_sent(server, oldest)
         async with server.line() as line:
-            await line.send(post("/mcp", b"{}") + b"{}")
-            assert await line.answer() == (200, "POST /mcp {}")
+            await line.check_served()
         assert await idle.rest() == b""
         await oldest.send(b"}")
         assert await oldest.answer() == (200, "POST /half {}")
@@ -284,8 +282,7 @@ async def test_full_process_answers_probes_alone() -> None:
     async with serving(connections=2) as server, server.line() as one, server.line() as two:
         for line in (one, two):
             await line.send(post("/waits", b"{}") + b"{}")
-        while len(server.heard.requests) < 2:  # noqa: ASYNC110 - until the 20 s of `serving` are over
-            await asyncio.sleep(0)
+        await until(lambda: len(server.heard.requests) >= 2)
         async with server.line() as probe:
             await probe.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert await probe.answer() == (200, "GET /healthz ")
@@ -297,11 +294,9 @@ async def test_full_process_answers_probes_alone() -> None:
 
 
 async def test_responses_close_connections_during_shutdown() -> None:
-    """A load balancer sends no call on a connection that is about to end."""
     left = False
     async with serving(is_leaving=lambda: left) as server, server.line() as line, server.line() as other:
-        await line.send(post("/mcp", b"{}") + b"{}")
-        assert await line.answer() == (200, "POST /mcp {}")
+        await line.check_served()
         await other.send(post("/waits", b"{}") + b"{}")
         left = True
         await line.send(post("/mcp", b"{}") + b"{}")
@@ -414,6 +409,6 @@ async def test_strange_request_gets_a_safe_answer(is_behind_nginx: bool, tmp_pat
             if is_behind_nginx:
                 port = free_port()
                 stack.enter_context(balanced(tmp_path / "nginx", port, [server.port]))
-            found = {name: await _problem(server, port, sent) for name, sent in STRANGE.items()}
-    assert {name: problem for name, problem in found.items() if problem} == {}
+            problems = {name: await _problem(server, port, sent) for name, sent in STRANGE.items()}
+    assert {name: problem for name, problem in problems.items() if problem} == {}
     assert len(STRANGE) > 100

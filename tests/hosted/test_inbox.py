@@ -86,7 +86,6 @@ class Company:
 
 
 async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> None:
-    """The reads of an inbox do not grow with its tenants."""
     names = [f"t{number:02}" for number in range(20)]
     team = Company(tmp_path, names)
     async with team.inbox() as inbox:
@@ -100,7 +99,6 @@ async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("yes", [True, False])
 async def test_decision_is_audited_if_the_ledger_is_lost(yes: bool, tmp_path: Path) -> None:
-    """The audit log names who approved, whatever fails afterwards."""
     team = Company(tmp_path, ["acme"])
     async with team.inbox() as inbox:
         await team.ledger.open(grant("acme"))

@@ -32,6 +32,7 @@ from support.openid_provider import (
     token_for,
 )
 from support.page_visitor import Visitor
+from support.policy_files import policy_file
 from support.team_world import Caller, TeamWorld, challenge
 
 from fastn_mcp.doctor.check import CheckResult
@@ -50,7 +51,6 @@ ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 
 def snippets() -> dict[str, str]:
-    """Return the team files of the page by product."""
     blocks = re.findall(r"```toml\n(# team.toml for (.+?)\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return {product: text for text, product in blocks}
 
@@ -177,8 +177,6 @@ class Team:
 
 @dataclass
 class Recipes:
-    """Factory of the recipes' servers."""
-
     folder: Path
     providers: OpenIDProviders
 
@@ -192,9 +190,7 @@ class Recipes:
         text = text.replace(f'"{tomllib.loads(text)["issuer"]}"', f'"{issuer}"')
         if without is not None:
             text = re.sub(rf"^{without} = .*\n", "", text, flags=re.MULTILINE)
-        file = self.folder / "policy.toml"
-        file.write_text(policy)
-        file.chmod(0o600)
+        policy_file(self.folder, policy)
         text += 'approval_wait_seconds = 0\npolicy = "policy.toml"\n'
         clock = Clock()
         environment = {
@@ -404,12 +400,12 @@ async def test_clocks_may_differ_by_the_leeway(recipe: Recipes) -> None:
         token = storage.tokens.access_token
         claims = jwt.decode(token, options={"verify_signature": False})
         issued, expires = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
-        seen: list[str | None] = []
+        reasons: list[str | None] = []
         for at, seconds in ((issued, -30), (issued, -31), (expires, 29), (expires, 30)):
             team.clock.stopped_at = at + timedelta(seconds=seconds)
             answer = await team.caller.call(token, "list_customers")
-            seen.append(reason(answer))
-    assert seen == [None, "It is not valid yet.", None, "It has expired."]
+            reasons.append(reason(answer))
+    assert reasons == [None, "It is not valid yet.", None, "It has expired."]
 
 
 async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes) -> None:
@@ -443,13 +439,13 @@ async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, rec
     """docs/doctor.md: the page's client is accepted, and registration is as the product offers it."""
     shape = RECIPES[product]
     async with recipe(product, shape) as team:
-        found = {check.name: check async for check in check_provider(doctor_target(team))}
-    registration = found["client registration"]
+        checks = {check.name: check async for check in check_provider(doctor_target(team))}
+    registration = checks["client registration"]
     assert ("(DCR)" in registration.seen) is shape.has_registration
     assert ("(CIMD)" in registration.seen) is shape.has_metadata_documents
     is_known = shape.has_registration or shape.has_metadata_documents
     differs = {"client registration": is_known, "PKCE": not shape.hides_pkce}
-    wrong = {name for name, check in found.items() if check.verdict is not CheckResult.OK}
+    wrong = {name for name, check in checks.items() if check.verdict is not CheckResult.OK}
     assert wrong == {name for name, is_offered in differs.items() if not is_offered}
 
 
@@ -460,8 +456,8 @@ async def test_doctor_finds_a_wrong_client_of_the_page(change: dict[str, Any], r
     """docs/doctor.md: by a sign-in without a person, and by a code that was never issued."""
     page, client = KEYCLOAK.clients
     async with recipe("Keycloak", replace(KEYCLOAK, clients=(page | change, client))) as team:
-        found = {check.name: check async for check in check_provider(doctor_target(team))}
-    assert found["approval client"].verdict is CheckResult.FAILED
+        checks = {check.name: check async for check in check_provider(doctor_target(team))}
+    assert checks["approval client"].verdict is CheckResult.FAILED
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -473,7 +469,7 @@ async def test_doctor_says_what_a_wrong_token_needs(mistake: str, recipe: Recipe
     async with recipe(product, wrong) as team:
         scope = f"{shape.scope_prefix}fastn:read"
         token = await token_for(team.world.team.issuer, CLIENT_ID, Browser("anna"), AUDIENCE, scope)
-        found = [check async for check in check_token(doctor_target(team, token))]
-    failed = [check for check in found if check.verdict is CheckResult.FAILED]
+        checks = [check async for check in check_token(doctor_target(team, token))]
+    failed = [check for check in checks if check.verdict is CheckResult.FAILED]
     assert failed
     assert all(check.next for check in failed)

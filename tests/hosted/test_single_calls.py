@@ -55,7 +55,6 @@ class Paths:
         self.left = 0
 
     async def both(self, body: bytes, headers: Mapping[str, str]) -> tuple[Response, Response]:
-        """Send a request to both. Returns the SDK's answer and ours."""
         with anyio.fail_after(10):
             sdk = await self.sdk.post("http://fastn.example/mcp", content=body, headers=headers)
             return sdk, await self.ours.post("http://fastn.example/mcp", content=body, headers=headers)

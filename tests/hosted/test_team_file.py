@@ -19,7 +19,6 @@ def loaded(folder: Path, text: str) -> Team:
 
 
 def test_defaults_are_strict(tmp_path: Path) -> None:
-    """The audience is the URL, the hosts are its own, no web origin is allowed, and tenants only read."""
     team = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}')
     assert (team.trust.audience, team.trust.resource, team.trust.leeway) == (AUDIENCE, AUDIENCE, 30.0)
     assert (team.served_hosts, team.origins) == (["fastn-mcp.example.com"], [])
@@ -205,7 +204,6 @@ MATCHES: list[tuple[str, dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("wanted", "claims", "holds"), MATCHES)
 def test_tenant_requires_all_its_conditions(wanted: str, claims: dict[str, Any], holds: bool, tmp_path: Path) -> None:
-    """Matches are exact; only `*` is a pattern, and subjects have none."""
     team = loaded(tmp_path, GOOD + ONE.replace('subjects = ["anna"]', wanted))
     assert (team.tenant_of(claims) is not None) is holds
 
@@ -231,7 +229,6 @@ KEYLESS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("what", KEYLESS)
 def test_tenant_with_invalid_settings_stops_the_start(what: str, tmp_path: Path) -> None:
-    """The error names the tenant and the source of its key, never a value."""
     message, problem = KEYLESS[what]
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

@@ -38,8 +38,6 @@ def test_lookup_finds_the_first_match(matches: list[dict[str, Any]], claims: dic
 
 
 class Counting(dict[str, Any]):
-    """Claims that count their reads."""
-
     looks = 0
 
     def get(self, key: str, default: Any = None, /) -> Any:

@@ -77,7 +77,6 @@ async def test_concurrent_calls_share_the_account_of_their_tenant() -> None:
 
 
 async def test_idle_account_is_closed_and_reopened() -> None:
-    """Its connections, files and names go with it. An account in use stays open."""
     house = World()
     async with house.tenants.lease(tenant("a")):
         async with house.tenants.lease(tenant("b")):
@@ -114,7 +113,6 @@ async def test_sweeper_runs_periodically() -> None:
 
 
 async def test_open_accounts_are_limited() -> None:
-    """The longest unused account is closed. If all are in use, a further one is refused."""
     house = World(TeamLimits(tenants=2))
     for name in "abc":
         house.clock.pass_(1)
@@ -131,7 +129,6 @@ async def test_open_accounts_are_limited() -> None:
 
 
 async def test_caller_with_many_keys_evicts_only_their_own() -> None:
-    """Invented keys cost no other caller their account."""
     house = World()
     own = tenant("own")
     async with house.tenants.lease(own, CallerAccount("otto", "his")):
@@ -189,7 +186,6 @@ async def test_open_account_is_handed_to_its_owner_only() -> None:
 
 
 async def test_failing_accounts_are_dropped() -> None:
-    """One that fails to close does not stop the others from closing."""
     house = World()
     with pytest.raises(SettingsError):
         async with house.tenants.lease(tenant("broken")):
@@ -204,7 +200,6 @@ async def test_failing_accounts_are_dropped() -> None:
 
 
 async def test_concurrency_limit_has_a_bounded_queue() -> None:
-    """A call is refused at once if the queue is full, or after a timeout."""
     room = ConcurrencyLimit(2, 1, 0.01)
     async with room(), room():
         with pytest.raises(Busy, match=r"none ended within 0\.01 seconds"):

@@ -93,7 +93,6 @@ async def test_progress_only_grows() -> None:
 
 
 async def test_error_is_not_wrapped() -> None:
-    """An error of the call does not become an exception group."""
     watched = Watched()
 
     async def work(_: Report) -> None:

@@ -75,7 +75,6 @@ def size(value: object) -> int:
 @hostile
 @given(values=_records)
 def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> None:
-    """A result stays within the budget and says what was cut."""
     for call in (READ, DeleteCustomer(customer_id="a" * 256)):
         answer = render(call, record(values), ACCOUNT)
         assert size(answer) <= BUDGET
@@ -86,10 +85,7 @@ def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> Non
 
 @settings(hostile, max_examples=12)
 @given(rows=st.lists(_records, max_size=6), often=st.sampled_from([1, 20]), cursor=_texts, more=st.booleans())
-def test_page_of_any_size_fits_the_budget(
-    rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool
-) -> None:
-    """Rows that do not fit are counted, and the result says how to get them."""
+def test_page_of_any_size_fits_a_budget(rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool) -> None:
     rows = rows * often
     answer = render(LIST, page(rows, next_cursor=cursor if more else None, total=len(rows)), ACCOUNT)
     kept = cast("list[JsonValue]", answer["data"])
@@ -106,7 +102,6 @@ def test_page_of_any_size_fits_the_budget(
 @settings(hostile, max_examples=8)
 @given(rows=st.lists(_records, max_size=6), often=st.sampled_from([1, 20]))
 def test_table_of_any_size_fits_the_largest_page(rows: list[dict[str, JsonValue]], often: int) -> None:
-    """Columns and cells line up, whatever Fastn's rows hold, and what is missing is counted."""
     rows = rows * often
     answer = render(ListCustomers(limit=100), page(rows), ACCOUNT)
     kept = rows_of(answer["data"])
@@ -120,7 +115,6 @@ def test_table_of_any_size_fits_the_largest_page(rows: list[dict[str, JsonValue]
 
 
 def test_table_names_columns_once_and_shared_values_once() -> None:
-    """An id is in its row, and a column stands where the rows have it."""
     rows = [{"id": 1, "plan": "Free", "name": "A"}, {"id": 2, "plan": "Free", "slug": "b", "name": "B"}]
     answer = render(ListCustomers(limit=21), page(rows, total=2), ACCOUNT)
     assert answer == {
@@ -136,7 +130,6 @@ def test_table_names_columns_once_and_shared_values_once() -> None:
 
 
 def test_long_row_does_not_fill_a_page() -> None:
-    """The other rows are shown whole, and the way to read the long one is named."""
     rows = [{"id": number, "log": "x" * (90_000 if number == 3 else 9)} for number in range(20)]
     for call in (ListCustomers(detail="full"), ListCustomers(limit=100, fields=["log"])):
         answer = render(call, page(rows), ACCOUNT)
@@ -148,7 +141,6 @@ def test_long_row_does_not_fill_a_page() -> None:
 
 
 def test_secrets_are_redacted_in_a_table() -> None:
-    """A cell is redacted by the name of its column, and of the field inside it."""
     rows = [{"id": 1, "token": "canary", "auth": {"clientSecret": "canary"}}, {"id": 2, "token": "canary2"}]
     answer = render(ListCustomers(limit=100), page(rows), ACCOUNT)
     assert "canary" not in str(answer)
@@ -156,7 +148,6 @@ def test_secrets_are_redacted_in_a_table() -> None:
 
 
 def test_small_result_is_complete() -> None:
-    """Compact JSON, with nothing added but the mark."""
     assert render(READ, record({"id": 1, "x": [None]}), ACCOUNT) == {"data": {"id": 1, "x": [None]}, "untrusted": True}
     assert render(LIST, page([{"id": "a"}], next_cursor="c", total=9, not_checked=["status"]), ACCOUNT) == {
         "data": [{"id": "a"}], "next_cursor": "c", "total": 9, "not_checked": ["status"], "untrusted": True,
@@ -210,7 +201,6 @@ def test_oversized_cursor_is_explained() -> None:
 
 
 def test_deep_value_is_rendered_as_truncated_text() -> None:
-    """Whatever Fastn answers, the result is not empty."""
     deep: JsonValue = "end"
     for _ in range(180):
         deep = {"k" * 60: deep, "l" * 60: [["m" * 60]]}
@@ -243,7 +233,6 @@ def test_read_does_not_name_the_account() -> None:
 
 @given(text=st.text(st.characters(categories=["L", "N", "P", "S"])))
 def test_text_from_fastn_appears_in_data_only(text: str) -> None:
-    """No name from Fastn becomes a field or a sentence of ours."""
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
     answer = render(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
     data = evil | {"name": sanitize(text, keep="\n\t")}
@@ -253,7 +242,6 @@ def test_text_from_fastn_appears_in_data_only(text: str) -> None:
 
 
 def test_invisible_characters_in_data_are_sanitized() -> None:
-    """Control, bidirectional and invisible characters, in field names too, but not line breaks."""
     hostile = "a\u202eb\u200bc\x1b[2K\r\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
     answer = render(READ, record({"id": 1, "k\u202e": [hostile]}), ACCOUNT)
     seen = "a\\u{202e}b\\u{200b}c\\u{1b}[2K\\u{d}\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
@@ -261,7 +249,6 @@ def test_invisible_characters_in_data_are_sanitized() -> None:
 
 
 def test_preview_and_pending_result_say_nothing_was_sent() -> None:
-    """A normal result with a status, the preview, where to approve, and until when."""
     card: dict[str, JsonValue] = {"call": "delete_customer"}
     assert render_preview(card) == {
         "status": "preview", "message": "Nothing was sent.", "preview": card, "untrusted": True,
@@ -275,7 +262,6 @@ def test_preview_and_pending_result_say_nothing_was_sent() -> None:
 
 
 def test_values_of_secret_fields_are_redacted() -> None:
-    """In rows and records at any depth, but not the ids, names and times of secrets."""
     kept: dict[str, JsonValue] = {"id": "s", "secretId": "x", "tokenType": "t", "lastTokenAt": "2026", "token": True}
     secrets: dict[str, JsonValue] = {
         "auth": [{"clientSecret": "canary"}], "headers": {"Authorization": "Bearer canary"}, "apiKey": "canary",
@@ -290,11 +276,10 @@ def test_values_of_secret_fields_are_redacted() -> None:
 
 
 def test_error_text_from_fastn_is_marked() -> None:
-    """Our own words and a person's note are not marked."""
-    said: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
-    seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
+    fastns: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
+    marked = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
     error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}
-    faulty: dict[str, JsonValue] = {**error, "fastn": said}
-    assert render_error(faulty) == error | {"fastn": seen, "untrusted": True}
+    faulty: dict[str, JsonValue] = {**error, "fastn": fastns}
+    assert render_error(faulty) == error | {"fastn": marked, "untrusted": True}
     assert render_error(error | {"note": "n\u200b"}) == error | {"note": "n\\u{200b}"}
     assert render_error(error) == error

@@ -10,15 +10,19 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
 import httpx2
 
+from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.runtime import System
 from support.fleet import Fleet
 from support.server_process import READING
 from support.team_world import META, Caller, modern, request
@@ -242,3 +246,36 @@ def _crowd(
     """Return the same number of clients for each tenant."""
     for number, tenant in enumerate(itertools.islice(itertools.cycle(fleet.fastns), size)):
         yield Visitor(fleet, caller, book, tenant, number, workflow, going)
+
+
+async def workflow(fleet: Fleet) -> str:
+    """Return the id of a workflow that runs, which is the same in each account."""
+    async with fleet.caller() as caller:
+        workflows = await caller.result(fleet.token("acme"), "list_workflows", search="process-new-orders")
+    return workflows["data"][0]["id"]
+
+
+def desk(fleet: Fleet, folder: Path) -> TerminalApprovals:
+    """Return the approvals of a terminal on the same ledger, where a person decides."""
+    ledger = ledger_at(fleet.ledger, folder, System())
+    return TerminalApprovals(ledger, AuditFile(folder / "audit.jsonl", System()), System())
+
+
+class Mortal(Protocol):
+    """What can be killed and started again."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> object: ...
+
+
+async def killed_in_turn(mortals: Iterator[Mortal], pause: float, down: float, until: float) -> None:
+    """Kill one after another, each after a pause, and start it again after it was down."""
+    for mortal in mortals:
+        await anyio.sleep(pause)
+        if time.monotonic() >= until - down:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(mortal.kill)
+            await anyio.sleep(down)
+            await anyio.to_thread.run_sync(mortal.start)

@@ -21,9 +21,10 @@ from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch
 from fastn_mcp.guard.sentences.facts import Sentences
-from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
+from support.decisions import moved
 
 DELETION = Sentences(
     'Delete customer "Globex".',
@@ -39,7 +40,6 @@ UPDATE = Sentences(
     'Change workflow "Orders"',
     then="It can be changed back.",
 )
-
 
 CONNECTION = Sentences(
     'Connect "Gamma" for customer "Globex". You enter its credentials.',
@@ -189,6 +189,13 @@ class Desk:
     async def ask(self, *grants: ApprovalRequest) -> None:
         for grant in grants:
             await self.ledger.open(grant)
+
+    async def becomes(
+        self, id_: str, state: RequestState, *, at: float | None = None, by: str | None = None, note: str | None = None
+    ) -> None:
+        """Bring an open request to a state, behind the page's back."""
+        now = self.clock.now().timestamp() if at is None else at
+        assert await moved(self.ledger, id_, [RequestState.OPEN], state, now, by=by, note=note)
 
     async def announce(self, id_: str) -> str:
         """Show a request on the page, and return where it is decided."""

@@ -182,3 +182,16 @@ async def served(env: dict[str, str], transport: str, era: str, *extensions: Any
 def body(result: CallToolResult) -> dict[str, Any]:
     assert result.structured_content is not None
     return cast("dict[str, Any]", result.structured_content)
+
+
+async def at_once(*calls: Callable[[], Awaitable[CallToolResult]]) -> list[dict[str, Any]]:
+    """Make calls concurrently, and return their answers in the order in which they came."""
+    answers: list[dict[str, Any]] = []
+
+    async def make(call: Callable[[], Awaitable[CallToolResult]]) -> None:
+        answers.append(body(await call()))
+
+    async with anyio.create_task_group() as tasks:
+        for call in calls:
+            tasks.start_soon(make, call)
+    return answers

@@ -25,6 +25,10 @@ META: dict[str, Any] = {
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
     "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
 }
+NO_FORMS: dict[str, Any] = META | {"io.modelcontextprotocol/clientCapabilities": {}}
+"""Of a client that can show no form."""
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+"""Every scope."""
 HEAD = f'url = "{AUDIENCE}"\nissuer = "https://login.example.com/realms/team"\norigins = ["https://app.example.com"]\n'
 TENANTS = """
 [[tenant]]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.lowlevel
 import httpx2
@@ -19,11 +19,15 @@ from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
+from support.policy_files import rules_of
 from support.world import World
 
+C = TypeVar("C")
 SECRET = "a secret of our receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"
 
@@ -90,10 +94,7 @@ class WebhookWorld(World):
     """`dana` and `kim` may approve everything, unless `approvers` says otherwise, where DANA and KIM are their keys."""
 
     def __init__(self, folder: Path, policy: str = "", approvers: str | None = None) -> None:
-        if policy:
-            (folder / "policy.toml").write_text(policy)
-            (folder / "policy.toml").chmod(0o600)
-        super().__init__(folder, Policy(rules=load_rules(folder / "policy.toml")) if policy else None)
+        super().__init__(folder, Policy(rules=rules_of(folder, policy)) if policy else None)
         self.dana, self.kim, self.stranger = Signer("dana"), Signer("kim"), Signer("mallory")
         text = (
             approvers or f'[dana]\npublic_key = "{public(self.dana.key)}"\n[kim]\npublic_key = "{public(self.kim.key)}"'
@@ -119,6 +120,23 @@ class WebhookWorld(World):
         data = json.dumps(signer.body(self, question, decision, **more)).encode()
         path = f"/approvals/{question['grant']}"
         return await self.deciding(question["grant"], signer.signature(path, data), data)
+
+    async def deletion(self) -> DeleteCustomer:
+        rows = await self.rows(ListCustomers(limit=100))
+        return DeleteCustomer(customer_id=next(str(row.id) for row in rows if row.name == "Globex Exports"))
+
+    async def run(self) -> RunWorkflow:
+        rows = await self.rows(ListWorkflows(limit=100))
+        return RunWorkflow(workflow_id=next(str(row.id) for row in rows if row.name == "process-new-orders"))
+
+    async def asked(self, call: Any) -> dict[str, Any]:
+        """Return the pending request as its receiver has it."""
+        assert isinstance(await self.call(call), PendingApproval)
+        return self.receiver.questions[-1]
+
+    async def asked_about(self, call: C) -> tuple[C, dict[str, Any]]:
+        """Return the call with its pending request."""
+        return call, await self.asked(call)
 
     def audited(self, event: str) -> list[dict[str, Any]]:
         return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]

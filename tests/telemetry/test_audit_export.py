@@ -21,6 +21,7 @@ from fastn_mcp.tools.customers import DeleteCustomer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+Exporting = Callable[..., AuditExport]
 ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 
 
@@ -37,9 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def exporting(
-    path: Path, collector: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> Generator[Callable[..., AuditExport]]:
+def exporting(path: Path, collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> Generator[Exporting]:
     """The export as a new process begins it."""
     monkeypatch.setenv(ENDPOINT, f"{collector.url}/v1/logs")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "0.5")  # less than the first pause of the SDK's own retries
@@ -69,9 +68,7 @@ def bodies(collector: Receiver) -> list[str]:
     return [record.body.string_value for record in collector.records]
 
 
-def test_each_entry_arrives_as_a_record_with_its_place_in_the_chain(
-    path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
-) -> None:
+def test_entry_is_exported_with_its_place_in_the_chain(path: Path, collector: Receiver, exporting: Exporting) -> None:
     """The body is the exact line, so that its hash can be computed; the attributes are for queries."""
     recorded(path, 3)
     assert exporting().send_all()
@@ -94,10 +91,9 @@ def test_each_entry_arrives_as_a_record_with_its_place_in_the_chain(
 
 
 @pytest.mark.parametrize("fault", ["503", "400", "redirect", "page", "rejected"])
-def test_what_is_not_accepted_is_sent_again(
-    path: Path, collector: Receiver, exporting: Callable[..., AuditExport], caplog: pytest.LogCaptureFixture, fault: str
+def test_rejected_batch_is_sent_again(
+    path: Path, collector: Receiver, exporting: Exporting, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    """Only the answer of a collector that took everything counts as one."""
     recorded(path, 2)
     collector.faults = [fault] * 3
     export = exporting()
@@ -115,10 +111,7 @@ def test_what_is_not_accepted_is_sent_again(
     assert f"the collector accepts {path} again" in caplog.text
 
 
-def test_lost_answer_means_twice_and_never_less(
-    path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
-) -> None:
-    """And a collector that is away costs nothing but time."""
+def test_batch_whose_response_was_lost_is_sent_again(path: Path, collector: Receiver, exporting: Exporting) -> None:
     recorded(path, 2)
     collector.faults = ["lost"] * 2  # the SDK repeats a broken connection once by itself
     export = exporting()
@@ -130,9 +123,8 @@ def test_lost_answer_means_twice_and_never_less(
 
 
 def test_many_entries_are_sent_in_batches_each_once(
-    path: Path, collector: Receiver, exporting: Callable[..., AuditExport], monkeypatch: pytest.MonkeyPatch
+    path: Path, collector: Receiver, exporting: Exporting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An earlier batch stays accepted where a later one fails."""
     monkeypatch.setattr(audit_export, "_BATCH", 2)
     recorded(path, 5)
     collector.faults = ["200", "503"]
@@ -143,10 +135,7 @@ def test_many_entries_are_sent_in_batches_each_once(
     assert [len(request.resource_logs[0].scope_logs[0].log_records) for request in collector.requests] == [2, 2, 1]
 
 
-def test_log_that_is_not_accepted_holds_up_no_other_for_long(
-    tmp_path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
-) -> None:
-    """It is tried last the next time."""
+def test_rejected_log_does_not_block_other_logs(tmp_path: Path, collector: Receiver, exporting: Exporting) -> None:
     first, second = tmp_path / "a" / "audit.jsonl", tmp_path / "b" / "audit.jsonl"
     for path in (first, second):
         recorded(path)
@@ -158,9 +147,7 @@ def test_log_that_is_not_accepted_holds_up_no_other_for_long(
     assert bodies(collector) == lines(second)
 
 
-def test_log_that_another_process_exports_is_left_to_it(
-    path: Path, collector: Receiver, exporting: Callable[..., AuditExport]
-) -> None:
+def test_log_claimed_by_another_process_is_skipped(path: Path, collector: Receiver, exporting: Exporting) -> None:
     """Several processes can share a log; one of them sends."""
     recorded(path)
     with Outbox(path).claimed():
@@ -184,9 +171,8 @@ def accepted(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
 
 
 def test_thread_sends_each_new_entry_and_the_rest_at_the_end(
-    path: Path, collector: Receiver, exporting: Callable[..., AuditExport], accepted: threading.Semaphore
+    path: Path, collector: Receiver, exporting: Exporting, accepted: threading.Semaphore
 ) -> None:
-    """Without a poll: a new entry wakes it, and so does the end."""
     recorded(path)
     export = exporting()
     export.start()
@@ -204,11 +190,10 @@ def test_thread_sends_each_new_entry_and_the_rest_at_the_end(
 def test_thread_tries_again_by_itself(
     path: Path,
     collector: Receiver,
-    exporting: Callable[..., AuditExport],
+    exporting: Exporting,
     accepted: threading.Semaphore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Until it is accepted, with growing pauses."""
     monkeypatch.setattr(audit_export, "_PAUSES", (0.001, 0.002))
     recorded(path)
     collector.faults = ["400"] * 4
@@ -222,7 +207,7 @@ def settings(**values: object) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "reason"),
     [
         ({}, f"no collector is named. Set {ENDPOINT} or OTEL_EXPORTER_OTLP_ENDPOINT."),
         ({ENDPOINT: ""}, "no collector is named"),
@@ -230,11 +215,10 @@ def settings(**values: object) -> Settings:
         ({ENDPOINT: "http://x", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/json"}, "only http/protobuf is supported"),
     ],
 )
-def test_export_that_cannot_work_stops_the_start(tmp_path: Path, environment: dict[str, str], said: str) -> None:
-    """A server that promises a copy elsewhere does not start without one."""
+def test_export_that_cannot_work_stops_the_start(tmp_path: Path, environment: dict[str, str], reason: str) -> None:
     with pytest.raises(SettingsError) as error:
         audit_outboxes(settings(audit_export="fail-open"), tmp_path, environment, lambda _: None)
-    assert said in str(error.value)
+    assert reason in str(error.value)
 
 
 def test_collector_for_traces_gets_no_audit_log_unless_it_is_asked_for(tmp_path: Path) -> None:

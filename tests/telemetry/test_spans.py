@@ -13,6 +13,7 @@ from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from opentelemetry.trace import SpanKind, StatusCode
 from support.collected_telemetry import Collected
 from support.faulty_sandbox import Reset, Status
+from support.policy_files import rules_of
 from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.build.telemetry import observe_requests
@@ -20,7 +21,6 @@ from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
@@ -191,10 +191,10 @@ async def test_attempts_and_waits_are_below_their_call(otel: Collected, traced: 
         *["    GET /api/v1/customers"] * 3,
     ]
     attempts = [span for span in otel.spans if span.kind is SpanKind.CLIENT]
-    seen = [dict(span.attributes or {}) for span in attempts]
-    assert [attributes.get("http.request.resend_count") for attributes in seen] == [None, 1, 2]
-    assert [attributes["http.response.status_code"] for attributes in seen] == [503, 429, 200]
-    assert [attributes.get("error.type") for attributes in seen] == ["503", "429", None]
+    sent = [dict(span.attributes or {}) for span in attempts]
+    assert [attributes.get("http.request.resend_count") for attributes in sent] == [None, 1, 2]
+    assert [attributes["http.response.status_code"] for attributes in sent] == [503, 429, 200]
+    assert [attributes.get("error.type") for attributes in sent] == ["503", "429", None]
     assert [span.status.status_code for span in attempts] == [StatusCode.ERROR, StatusCode.ERROR, StatusCode.UNSET]
     waits = [dict(event.attributes or {}) for event in otel.named("fastn list_customers").events]
     assert [wait["fastn_mcp.wait.cause"] for wait in waits] == ["retry", "retry"]
@@ -232,10 +232,9 @@ async def test_audit_log_without_telemetry_holds_no_trace(world: World) -> None:
 
 async def test_decisions_are_counted(otel: Collected, tmp_path: Path) -> None:
     """By operation, effect, decision, consent and outcome. Of a rule, only its line, as it names customers."""
-    file = tmp_path / "canary-folder" / "policy.toml"
-    file.parent.mkdir()
-    file.write_text('[[protect]]\ncustomer = "Globex*"\nthen = "deny"\nreason = "canary"\n')
-    world = otel.world(tmp_path, policy=Policy(rules=load_rules(file)))
+    (folder := tmp_path / "canary-folder").mkdir()
+    rules = rules_of(folder, '[[protect]]\ncustomer = "Globex*"\nthen = "deny"\nreason = "canary"\n')
+    world = otel.world(tmp_path, policy=Policy(rules=rules))
     globex = await _globex(world)
     assert isinstance(await world.call(DeleteCustomer(customer_id=globex)), Refused)
     other = next(str(row.id) for row in await world.rows(ListCustomers()) if str(row.id) != globex)

@@ -1,0 +1,129 @@
+"""A client without the SDK: JSON-RPC messages, and the pipes of a server in its own process."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+PATIENCE = 60.0
+META: dict[str, Any] = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
+}
+
+
+def message(id_: object, method: str, **params: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode()
+
+
+def in_era(text: str | bytes, era: str) -> bytes:
+    """Put what a protocol version adds to a request in place of META."""
+    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
+    return (text if isinstance(text, bytes) else text.encode()).replace(b"META", meta.encode())
+
+
+def call(id_: object, tool: str = "list_customers", **arguments: Any) -> bytes:
+    return message(id_, "tools/call", name=tool, arguments=arguments)
+
+
+HELLO = message(
+    "hello", "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "bytes", "version": "1"}
+)
+READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+PING = message("ping", "ping")
+
+
+def checked(line: bytes) -> dict[str, Any]:
+    """Parse a line of stdout, which must be a JSON-RPC message."""
+    parsed = json.loads(line)
+    assert parsed["jsonrpc"] == "2.0"
+    assert ("method" in parsed) + ("result" in parsed) + ("error" in parsed) == 1
+    return parsed
+
+
+class Server:
+    """A server whose pipes the test controls. A thread reads, so that no test blocks forever."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
+
+    def listen(self) -> None:
+        self._reader.start()
+
+    def send(self, *lines: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"".join(line + b"\n" for line in lines))
+        self.process.stdin.flush()
+
+    def heard(self) -> dict[str, Any]:
+        return checked(self._lines.get(timeout=PATIENCE))
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Read to the end of its output."""
+        return [checked(line) for line in iter(lambda: self._lines.get(timeout=PATIENCE), b"")]
+
+    def asked(self, *lines: bytes) -> dict[str, Any]:
+        self.send(*lines)
+        return self.heard()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+def ended(process: "subprocess.Popen[bytes]", within: float = PATIENCE) -> int:
+    try:
+        return process.wait(within)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"it has not ended within {within} seconds") from None
+
+
+@contextmanager
+def started(
+    *flags: str,
+    env: dict[str, str],
+    program: tuple[str, ...] = ("-m", "fastn_mcp"),
+    stdin: Any = subprocess.PIPE,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = None,
+    own_terminal: bool = False,
+) -> Generator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(
+        [sys.executable, *program, *flags],
+        env={**os.environ, **env},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=own_terminal,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(BrokenPipeError):
+                    pipe.close() if pipe else None
+
+
+@contextmanager
+def serving(env: dict[str, str], *flags: str, **more: Any) -> Generator[Server]:
+    """Run an initialized server of the legacy protocol."""
+    with started(*flags, env=env, **more) as process:
+        server = Server(process)
+        server.listen()
+        assert server.asked(HELLO, READY)["result"]["serverInfo"]["name"] == "fastn-mcp"
+        yield server
