@@ -107,12 +107,15 @@ class StartOptions:
 
     def keyless(self) -> "Settings":
         """Return the settings without a key, for commands that need none. Raises `SettingsError`."""
+        from fastn_mcp.build.startup import require_known_tools
         from fastn_mcp.config.edit import read_or_none
         from fastn_mcp.config.keys import without_key
         from fastn_mcp.config.load import choose
 
         file = read_or_none(self.config_file())
-        return choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
+        settings = choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
+        require_known_tools(settings)
+        return settings
 
 
 def _own_config() -> Path:

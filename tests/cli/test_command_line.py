@@ -133,6 +133,12 @@ def test_misspelt_value_or_option_suggests_the_nearest(
     check_one_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
 
 
+@pytest.mark.parametrize("flag", ["--tools", "--exclude-tools"])
+def test_unknown_tool_stops_the_start_without_a_key_too(flag: str, fastn: Run) -> None:
+    """Before the handshake: a misspelt tool must not end a session that has begun."""
+    check_one_line(fastn(flag, "find,delete_custmer"), flag, "'delete_custmer' (did you mean 'delete_customer'?)")
+
+
 def account_of(done: "subprocess.CompletedProcess[str]") -> str:
     """Account that a change was made on, or would be."""
     assert done.returncode == 0, done.stderr
