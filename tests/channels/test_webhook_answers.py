@@ -48,7 +48,7 @@ async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: A
 
 
 async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     reply = await world.answer(world.dana, question)
     assert (reply.status, reply.body["state"]) == (200, "approved")
     assert isinstance(await world.call(call), Done)
@@ -61,7 +61,7 @@ async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> 
 
 
 async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     reply = await world.answer(world.kim, question, "decline", note="ask me on Monday")
     assert (reply.status, reply.body["state"]) == (200, "declined")
     refused = await world.call(call, FormNow(yes, world.clock))
@@ -74,7 +74,7 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWor
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     good = world.dana.body(world, question, "approve")
     path = f"/approvals/{question['grant']}"
     edited = json.dumps(good | {"typed": "Globex Exports "}).encode()
@@ -95,7 +95,7 @@ async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
 
 
 async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     replies = [
         await world.answer(world.stranger, question),
         await world.answer(world.stranger, {**question, "grant": "none"}),
@@ -108,7 +108,7 @@ async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld)
 
 @pytest.mark.parametrize("seconds", [-3600, -301, 301, 3600])
 async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorld, seconds: int) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     at = int(world.clock.at.timestamp()) + seconds
     assert (await world.answer(world.dana, question, timestamp=at)).status == 401
     await nothing_decided(world, question, call)
@@ -118,7 +118,7 @@ async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorl
 
 async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
     """The same bytes, or the same nonce with other bytes, also at another replica."""
-    call, question = await world.asked_about(await world.run())
+    call, question = await world.asked_about(world.run())
     wrong = json.dumps(world.dana.body(world, question, "approve", question="0" * 64)).encode()
     assert await sent(world, question, wrong, world.dana) == 409
     right = {key: value for key, value in json.loads(wrong).items() if key != "question"}
@@ -135,7 +135,7 @@ async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
 
 async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld) -> None:
     """An answer from a clock that is ahead can be replayed for twice the window."""
-    question = await world.asked(await world.run())
+    question = await world.asked(world.run())
     ahead = int(world.clock.at.timestamp()) + payloads.WINDOW
     data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
     assert await sent(world, question, data, world.dana) == 409
@@ -149,7 +149,7 @@ async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld)
 
 
 async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -> None:
-    one, two = await world.run(), await world.deletion()
+    one, two = world.run(), world.deletion()
     first, second = await world.asked(one), await world.asked(two)
     body = world.dana.body(world, first, "approve")
     swapped = f"/approvals/{second['grant']}"
@@ -162,14 +162,14 @@ async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -
 
 @pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
 async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     assert question["expected"] == "Globex Exports"
     assert (await world.answer(world.dana, question, typed=typed)).status == 422
     await nothing_decided(world, question, call)
 
 
 async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.run())
+    call, question = await world.asked_about(world.run())
     world.clock.pass_(601)
     assert (await world.answer(world.dana, question)).status == 410
     assert (await world.asked(call))["grant"] != question["grant"]
@@ -178,7 +178,7 @@ async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
 
 async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWorld) -> None:
     """A ledger can contain requests of several accounts, each with its own approvers."""
-    question = await world.asked(await world.run())
+    question = await world.asked(world.run())
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     for changes in ({"id": "form", "out_of_band": False}, {"id": "account", "account": "other"}):
@@ -189,7 +189,7 @@ async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWo
 async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
-    call, question = await world.asked_about(await world.run())
+    call, question = await world.asked_about(world.run())
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
     grant = await world.ledger.find(question["grant"])
@@ -204,15 +204,15 @@ async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
 async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
     text = '[dana]\npublic_key = "DANA"\neffects = ["TRASH", "external"]\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
-    assert (await world.answer(world.dana, await world.asked(await world.run()))).status == 200
+    assert (await world.answer(world.dana, await world.asked(world.run()))).status == 200
     world.close()
 
 
 async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.run())
+    call, question = await world.asked_about(world.run())
     assert (await world.answer(world.dana, question, question="0" * 64)).status == 409
     await nothing_decided(world, question, call)
     assert (await world.answer(world.dana, question, question=question["question"])).status == 200
@@ -238,7 +238,7 @@ async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> No
     ids=lambda change: str(change)[:40],
 )
 async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any] | bytes) -> None:
-    call, question = await world.asked_about(await world.run())
+    call, question = await world.asked_about(world.run())
     if isinstance(change, bytes):
         assert await sent(world, question, change, world.dana, signature="v1=00") == 400
     else:
@@ -248,7 +248,7 @@ async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: 
 
 
 async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld) -> None:
-    question = await world.asked(await world.run())
+    question = await world.asked(world.run())
     for _ in range(500):
         await world.answer(world.stranger, question)
     assert len(world.audited("answer_refused")) == MAX_REJECTIONS
@@ -263,7 +263,7 @@ async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld)
 async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     secret = "a secret that dana shares with this server"
     world = WebhookWorld(tmp_path, approvers=f'[dana]\nsecret = "{secret}"\n')
-    question = await world.asked(await world.run())
+    question = await world.asked(world.run())
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
     text = payloads.answer(question["path"], body["timestamp"], body["nonce"], data)
@@ -275,7 +275,7 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
 
 async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:
     """It may have counted, so the approver is told to send it again with a new nonce."""
-    question = await world.asked(await world.deletion())
+    question = await world.asked(world.deletion())
 
     async def lost(nonce: str, until: float, now: float) -> bool:
         raise LedgerLost(f"{nonce and until and now and 'TimeoutError'}")

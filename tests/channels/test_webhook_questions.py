@@ -33,7 +33,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.deletion())
+    call, question = await world.asked_about(world.deletion())
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
     assert (question["expected"], question["requester"], question["account"]) == ("Globex Exports", "local", "test")
     assert question["callback"] == f"https://approvals.example.com/approvals/{question['grant']}"
@@ -45,7 +45,7 @@ async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> 
 
 async def test_request_is_signed_with_id_and_timestamp(world: WebhookWorld) -> None:
     """Standard Webhooks: HMAC over id, time and body, computed as a receiver without the library would."""
-    await world.asked(await world.run())
+    await world.asked(world.run())
     (request,) = world.receiver.came
     timestamp, id_, signature = signed_headers(request)
     assert int(timestamp) == int(world.clock.at.timestamp())
@@ -79,7 +79,7 @@ async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
 )
 async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: list[Any]) -> None:
     """Standard Webhooks: the same request with the same id, at growing intervals."""
-    call = await world.run()
+    call = world.run()
     world.receiver.does = list(lost)
     began = world.clock.at
     question = await world.asked(call)
@@ -106,7 +106,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 async def test_unreachable_receiver_is_an_error(
     world: WebhookWorld, does: list[Any], attempts: int, reason: str
 ) -> None:
-    call = await world.run()
+    call = world.run()
     world.receiver.does = list(does)
     refused = await world.call(call)
     assert isinstance(refused, Refused)
@@ -125,7 +125,7 @@ async def test_unreachable_receiver_is_an_error(
 
 
 async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
-    call = await world.run()
+    call = world.run()
     first = await world.asked(call)
     for _ in range(5):
         world.clock.pass_(11)
@@ -143,7 +143,7 @@ async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -
 
 async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     """It cannot know whether the last process delivered it."""
-    question = await world.asked(await world.run())
+    question = await world.asked(world.run())
     other = Receiver()
     request = await world.ledger.find(question["grant"])
     assert request is not None
@@ -152,7 +152,7 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
-    call, question = await world.asked_about(await world.run())
+    call, question = await world.asked_about(world.run())
     world.clock.pass_(61)
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
@@ -162,7 +162,7 @@ async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
-    call = await world.run()
+    call = world.run()
     await world.asked(call)
     world.clock.pass_(61)
     world.receiver.does = [500] * 1000
@@ -180,13 +180,13 @@ async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
 
 async def test_elicitation_form_is_preferred(world: WebhookWorld) -> None:
     """The webhook is for requests that no form can show."""
-    assert isinstance(await world.call(await world.run(), FormNow(yes, world.clock)), Done)
+    assert isinstance(await world.call(world.run(), FormNow(yes, world.clock)), Done)
     assert world.receiver.came == []
 
 
 async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
-    call = await world.deletion()
+    call = world.deletion()
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(call, form), PendingApproval)
     assert form.asked == []
@@ -199,7 +199,7 @@ async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
 
 async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
-    refused = await world.call(await world.deletion())
+    refused = await world.call(world.deletion())
     assert isinstance(refused, Refused)
     assert "It takes 1 approver, and 0 of those on the list may decide" in str(refused)
     assert world.receiver.came == []
@@ -226,7 +226,7 @@ async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
 
 
 async def test_request_too_long_for_slack_is_refused(world: WebhookWorld) -> None:
-    question = await world.asked(await world.run())
+    question = await world.asked(world.run())
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     long = replace(grant, text=("<" * 30_000,))

@@ -22,8 +22,6 @@ from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSe
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
-from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 from support.policy_files import rules_of
 from support.world import World
 
@@ -120,14 +118,6 @@ class WebhookWorld(World):
         data = json.dumps(signer.body(self, question, decision, **more)).encode()
         path = f"/approvals/{question['grant']}"
         return await self.deciding(question["grant"], signer.signature(path, data), data)
-
-    async def deletion(self) -> DeleteCustomer:
-        rows = await self.rows(ListCustomers(limit=100))
-        return DeleteCustomer(customer_id=next(str(row.id) for row in rows if row.name == "Globex Exports"))
-
-    async def run(self) -> RunWorkflow:
-        rows = await self.rows(ListWorkflows(limit=100))
-        return RunWorkflow(workflow_id=next(str(row.id) for row in rows if row.name == "process-new-orders"))
 
     async def asked(self, call: Any) -> dict[str, Any]:
         """Return the pending request as its receiver has it."""
