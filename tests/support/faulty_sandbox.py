@@ -51,12 +51,13 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a reply goes out: with a `pause` before each byte, and only `sent` bytes of the body.
+    """How a reply goes out: after `delay` seconds, with a `pause` before each byte, and only `sent` bytes of the body.
 
     After `sent` bytes the connection is closed, or reset; a reset before the head has `sent` None. One that hangs
     sends nothing and stays open until the client gives up.
     """
 
+    delay: float = 0
     pause: float | None = None
     sent: int | None = None
     end: Literal["complete", "closed", "reset", "hangs"] = "complete"
@@ -216,6 +217,17 @@ class Reset(_Fault):
         return _delivered(SandboxReply(200) if before else perform(), Delivery(sent=self.sent, end="reset"))
 
 
+class Delay(_Fault):
+    """The right answer, late."""
+
+    kind: Literal["delay"] = "delay"
+    seconds: Annotated[float, Field(ge=0)]
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        return _delivered(perform(), Delivery(delay=self.seconds))
+
+
 class Drip(_Fault):
     """The right answer, a byte at a time."""
 
@@ -336,6 +348,7 @@ Fault = (
     | Redirect
     | Hang
     | Reset
+    | Delay
     | Drip
     | Truncate
     | Garbage
