@@ -65,7 +65,8 @@ class AuditLog:
         try:
             yield
         except (OSError, EOFError) as error:
-            raise SettingsError(f"{self.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+            why = getattr(error, "strerror", None) or error
+            raise SettingsError(f"{self.file} cannot be read: {why}.") from None
 
 
 class LogFollower:

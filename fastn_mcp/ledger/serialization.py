@@ -33,7 +33,7 @@ def _types(record: type[Any]) -> dict[str, tuple[Any, bool]]:
 def columns(record: type[Any]) -> str:
     """Return the columns of a dataclass for CREATE TABLE. Its first field is the primary key."""
     key, *others = (
-        f"{name} {_AFFINITIES.get(kind, 'TEXT')}{'' if is_optional else ' NOT NULL'}"
+        " ".join([name, _AFFINITIES.get(kind, "TEXT"), *([] if is_optional else ["NOT NULL"])])
         for name, (kind, is_optional) in _types(record).items()
     )
     return ", ".join((f"{key} PRIMARY KEY", *others))
