@@ -277,8 +277,8 @@ def texts_in(value: JsonValue) -> list[str]:
 
 
 def is_redacted(value: JsonValue) -> bool:
-    """Return whether a record has a redacted secret, of this version or an earlier one."""
-    return find_text(value, lambda text: REDACTED in text) is not None
+    """Return whether a value has a redacted secret."""
+    return find_redacted(value) is not None
 
 
 def find_redacted(value: JsonValue) -> str | None:

@@ -64,14 +64,14 @@ async def resolve(
     """
     check_settings(call, surroundings)
     target = session or await read_target(call, send)
-    row, given = row_of(target), call.arguments()
+    row, arguments = row_of(target), call.arguments()
     dependence = await find_dependents(call, target, send)
-    records = await _read(_references(call, given, row, surroundings), send)
+    records = await _read(_references(call, arguments, row, surroundings), send)
     connector = next((each.row for each in records if each.kind == "connector"), None)
     return ResolvedCall(
         call,
-        _environment(call, given, row, surroundings),
-        _customer(call, given, row, surroundings),
+        _environment(call, arguments, row, surroundings),
+        _customer(call, arguments, row, surroundings),
         target,
         records,
         dependence,
@@ -88,8 +88,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
         refers = _inside(each.row or {}, in_call=False) if each.relation is Relation.NAMED else ()
         owners |= {key for kind, key, _ in refers if kind == "customer"}
     owners -= {resolved.call.target, *known}
-    found = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
-    return replace(resolved, records=(*resolved.records, *found))
+    owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    return replace(resolved, records=(*resolved.records, *owner_records))
 
 
 def by_arguments(
@@ -101,12 +101,13 @@ def by_arguments(
     trusts_ids: bool = False,
 ) -> ResolvedCall:
     """Resolve a call without reads: other records are unknown, unless `trusts_ids` takes them to be their ids."""
-    surroundings, row, given = surroundings or Surroundings(), row_of(target), call.arguments()
+    surroundings, row, arguments = surroundings or Surroundings(), row_of(target), call.arguments()
     records = tuple(
         Record(kind, key, relation, {"id": key} if trusts_ids else known)
-        for kind, key, relation, known in _references(call, given, row, surroundings)
+        for kind, key, relation, known in _references(call, arguments, row, surroundings)
     )
-    environment, customer = _environment(call, given, row, surroundings), _customer(call, given, row, surroundings)
+    environment = _environment(call, arguments, row, surroundings)
+    customer = _customer(call, arguments, row, surroundings)
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
 
 
@@ -130,10 +131,10 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
         ("environment", surroundings.environment, "env"),
         ("customer_id", surroundings.customer, "end_org_id"),
     ):
-        given: object = getattr(call, name, None)
-        if own and given is not None and given != own and name not in type(call).route.parameters:
+        argument: object = getattr(call, name, None)
+        if own and argument is not None and argument != own and name not in type(call).route.parameters:
             raise NotSent(
-                f"The argument {name} is {quote(str(given))}, but this server sends {quote(own)} with every request,"
+                f"The argument {name} is {quote(str(argument))}, but this server sends {quote(own)} with every request,"
                 f" by its setting {setting}.",
                 f"Leave {name} out to use {quote(own)}, or tell the operator.",
             )
@@ -141,21 +142,21 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
 
 def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
     own = surroundings.environment
-    given = arguments.get("environment")
-    if isinstance(given, str):
-        return Effective((given,), ValueSource.ARGUMENT)
+    argument = arguments.get("environment")
+    if isinstance(argument, str):
+        return Effective((argument,), ValueSource.ARGUMENT)
     if isinstance(call, RunWorkflow):
         return Effective((own,), ValueSource.SETTING) if own else Effective((), ValueSource.FASTN, is_known=False)
     if isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
-        found = _of_routes(call, row)
+        effective = _of_routes(call, row)
     elif "environment" in type(call).model_fields:
-        found = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
+        effective = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
     else:
-        found = _of_record(call, row)
+        effective = _of_record(call, row)
     extra = arguments.get("extra")
     if isinstance(extra, dict) and (undocumented := text(extra, "environment", "env")):
-        found = replace(found, values=(*found.values, undocumented), source=ValueSource.ARGUMENT)
-    return _with_setting(found, own)
+        effective = replace(effective, values=(*effective.values, undocumented), source=ValueSource.ARGUMENT)
+    return _with_setting(effective, own)
 
 
 def _of_record(call: Call, row: Row) -> Effective:
@@ -171,9 +172,9 @@ def _of_record(call: Call, row: Row) -> Effective:
 
 def _of_routes(call: Call, row: Row) -> Effective:
     """Return the environments of the routes that a trigger gets, and of those that it has and keeps or loses."""
-    given: object = getattr(call, "routes", None)
+    new_routes: object = getattr(call, "routes", None)
     held: object = [] if isinstance(call, CreateTrigger) else row.get("routes")
-    lists = [held] if given is None else [given, held]
+    lists = [held] if new_routes is None else [new_routes, held]
     if not all(isinstance(routes, list) for routes in lists):
         return Effective((), ValueSource.RECORD, is_known=False)
     places = [
@@ -182,29 +183,29 @@ def _of_routes(call: Call, row: Row) -> Effective:
         for route in cast("list[Any]", routes)
     ]
     connection = text(connection_refers(str(getattr(call, "connection_id", None) or "")), "environment")
-    source = ValueSource.RECORD if given is None else ValueSource.ARGUMENT
+    source = ValueSource.RECORD if new_routes is None else ValueSource.ARGUMENT
     return Effective(tuple(dict.fromkeys(filter(None, [*places, connection]))), source, all(places))
 
 
 def _customer(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
-    given = arguments.get("customer_id")
-    if isinstance(given, str) and call.target != given:
-        return Effective((given,), ValueSource.ARGUMENT)
+    argument = arguments.get("customer_id")
+    if isinstance(argument, str) and call.target != argument:
+        return Effective((argument,), ValueSource.ARGUMENT)
     if "customer_id" in call.unresolved:
         return Effective((), ValueSource.FASTN, is_known=False)
     takes_one = "customer_id" in type(call).model_fields and call.target is None
     owner = None if takes_one or isinstance(call, RunWorkflow) else owner_of(row)
-    found = Effective((owner,), ValueSource.RECORD) if owner else Effective()
-    return _with_setting(found, surroundings.customer)
+    effective = Effective((owner,), ValueSource.RECORD) if owner else Effective()
+    return _with_setting(effective, surroundings.customer)
 
 
-def _with_setting(found: Effective, own: str | None) -> Effective:
+def _with_setting(effective: Effective, own: str | None) -> Effective:
     """Add a setting that is sent with the request: where it differs from the record, either may apply."""
-    if not own or own in found.values:
-        return found
-    if not found.values and found.is_known:
+    if not own or own in effective.values:
+        return effective
+    if not effective.values and effective.is_known:
         return Effective((own,), ValueSource.SETTING)
-    return replace(found, values=(*found.values, own))
+    return replace(effective, values=(*effective.values, own))
 
 
 # --- records ------------------------------------------------------------------------------------------------------
@@ -213,22 +214,22 @@ def _with_setting(found: Effective, own: str | None) -> Effective:
 def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> list[_Reference]:
     """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
     parameters = type(call).route.parameters
-    given = {name: content for name, content in arguments.items() if name not in parameters}
-    extra = given.pop("extra", None)
-    named = {**(extra if isinstance(extra, dict) else {}), **given}
+    documented = {name: content for name, content in arguments.items() if name not in parameters}
+    extra = documented.pop("extra", None)
+    named = {**(extra if isinstance(extra, dict) else {}), **documented}
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
     in_call = [each for fields in (named, *_objects_in(extra)) for each in _inside(fields, in_call=True)]
     owners = [row, *(connection_refers(key) for kind, key, _ in in_call if kind == "connection")]
     # Only in a run does the argument replace the header; elsewhere both are sent.
-    if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in given):
+    if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
         owners.append({"customerId": surroundings.customer})
-    found: dict[tuple[str, str], _Reference] = {}
+    references: dict[tuple[str, str], _Reference] = {}
     for kind, key, known in in_call:
-        found.setdefault((kind, key), (kind, key, Relation.NAMED, known))
+        references.setdefault((kind, key), (kind, key, Relation.NAMED, known))
     for fields in filter(None, owners):
         for kind, key, known in _inside(fields, in_call=False):
-            found.setdefault((kind, key), (kind, key, Relation.OWNER, known))
-    return list(found.values())
+            references.setdefault((kind, key), (kind, key, Relation.OWNER, known))
+    return list(references.values())
 
 
 _KINDS_IN_ROWS = {name: kind for kind, of in KINDS.items() for name in of.fields}
@@ -239,17 +240,17 @@ _KINDS_IN_CALLS = _KINDS_IN_ROWS | {name: kind for kind, of in KINDS.items() for
 def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
     """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
     kinds = _KINDS_IN_CALLS if in_call else _KINDS_IN_ROWS
-    found: dict[str, tuple[list[object], list[Row]]] = {}
+    by_kind: dict[str, tuple[list[object], list[Row]]] = {}
     for name, content in row.items():
         if (kind := kinds.get(plain(name))) is None:
             continue
-        keys, embedded = found.setdefault(kind, ([], []))
+        keys, embedded = by_kind.setdefault(kind, ([], []))
         if isinstance(content, dict):
             embedded.append(content)
         else:
             items = content if isinstance(content, list) else [content]
             keys += [text(each, *IDENTITY) if isinstance(each, dict) else each for each in items]
-    for kind, (keys, embedded) in found.items():
+    for kind, (keys, embedded) in by_kind.items():
         named = [str(key) for key in keys if isinstance(key, (str, int)) and str(key).strip()]
         ids = list(dict.fromkeys([*named, *(key for each in embedded if (key := key_of(each)))]))
         whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
@@ -298,11 +299,11 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
 
 async def _customers(send: Send) -> dict[tuple[str, str], Row]:
     """Read the first customers of the list. What cannot be read is left out."""
-    found: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], Row] = {}
     with suppress(FastnError):
         async for page in Pages(ListCustomers(limit=100), send, MAX_PAGES):
-            found |= {("customer", key_of(row)): row for row in page.rows}
-    return found
+            rows |= {("customer", key_of(row)): row for row in page.rows}
+    return rows
 
 
 async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str, str]) -> Row:
@@ -312,20 +313,20 @@ async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str,
         if kind in GETS:
             return row_of(await send(GETS[kind].model_validate({f"{kind}_id": key})))
         if kind == "role":
-            found, _ = await find_row(ListRoles, lambda role: key in identity(row_of(role)).values(), send)
+            record, _ = await find_row(ListRoles, lambda role: key in identity(row_of(role)).values(), send)
         elif kind == "connection":
             of = connection_refers(key)
             filters = {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId")}
             lister = partial(ListConnections, **cast("dict[str, Any]", filters))
-            found, _ = await find_row(lister, lambda row: key_of(row_of(row)) == key, send)
+            record, _ = await find_row(lister, lambda row: key_of(row_of(row)) == key, send)
         else:
             raise ValueError(f"a {kind} is not read by its id")
     except Forbidden:
         forbidden.add(resource)
         raise
-    if found is None:
+    if record is None:
         raise ValueError(f"no such {kind}")
-    return row_of(found)
+    return row_of(record)
 
 
 # --- what a person types ------------------------------------------------------------------------------------------
@@ -380,8 +381,8 @@ def _named(method: Row) -> tuple[TypedField, ...] | None:
     config = inside(method, "config")
     for row in (method, config, inside(config, "schema"), inside(config, "inputSchema")):
         for place in ("fields", "inputs", "credentials", "properties"):
-            if found := _specified(value(row, place)):
-                return _fields(found, value(row, "required"))
+            if fields := _specified(value(row, place)):
+                return _fields(fields, value(row, "required"))
     return None
 
 
@@ -396,10 +397,10 @@ def _specified(fields: JsonValue) -> list[tuple[str, Row]]:
     ]
 
 
-def _fields(found: Sequence[tuple[str, Row]], required: JsonValue) -> tuple[TypedField, ...] | None:
+def _fields(fields: Sequence[tuple[str, Row]], required: JsonValue) -> tuple[TypedField, ...] | None:
     """Return fields by their names; None unless all are plain, differ and are few."""
-    names = {name for name, _ in found if _PLAIN.fullmatch(name)}
-    if len(names) != len(found) or len(names) > MOST_FIELDS or names & {"credentials"}:
+    names = {name for name, _ in fields if _PLAIN.fullmatch(name)}
+    if len(names) != len(fields) or len(names) > MOST_FIELDS or names & {"credentials"}:
         return None
     needed = set(map(str, required)) if isinstance(required, list) else names
-    return tuple(TypedField(name, name in needed and spec.get("required") is not False) for name, spec in found)
+    return tuple(TypedField(name, name in needed and spec.get("required") is not False) for name, spec in fields)

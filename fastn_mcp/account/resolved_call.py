@@ -202,22 +202,22 @@ class TypedArgument:
 
         Raises `ValueError`, which says what is wrong and never what was typed.
         """
-        given: dict[str, JsonValue] = {each.name: typed[each.name] for each in self.fields if typed.get(each.name)}
-        if missing := [each.name for each in self.fields if each.is_required and each.name not in given]:
+        entered: dict[str, JsonValue] = {each.name: typed[each.name] for each in self.fields if typed.get(each.name)}
+        if missing := [each.name for each in self.fields if each.is_required and each.name not in entered]:
             raise ValueError(f"type the {' and the '.join(missing)}.")
         if not self.is_whole:
-            return given or None
-        return _object(typed[self.name]) if given and self.name == "credentials" else given.get(self.name)
+            return entered or None
+        return _object(typed[self.name]) if entered and self.name == "credentials" else entered.get(self.name)
 
 
 def _object(content: str) -> JsonValue:
     try:
-        found = from_json(content, allow_inf_nan=False)
+        credentials = from_json(content, allow_inf_nan=False)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or not found:
+        credentials = None
+    if not isinstance(credentials, dict) or not credentials:
         raise ValueError(f"the credentials have to be {_OBJECT}.")
-    return cast("dict[str, JsonValue]", found)
+    return cast("dict[str, JsonValue]", credentials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,20 +286,20 @@ class ResolvedCall:
         """Id and names of its target, and those that it gives: a create may overwrite what has them."""
         call = self.call
         of = _called(kind_of(call), self.label.name if self.label else call.target or "")
-        given = call.arguments()
-        extra = given.pop("extra", None)
-        given = {**identity(extra if isinstance(extra, dict) else {}), **identity(given)}
+        arguments = call.arguments()
+        extra = arguments.pop("extra", None)
+        new_names = {**identity(extra if isinstance(extra, dict) else {}), **identity(arguments)}
         mentions = [Mention(call.target, "id", of)] if call.target is not None else []
         mentions += [Mention(value, name, of) for name, value in identity(row_of(self.target)).items()]
-        return mentions + [Mention(value, f"new {name}", of) for name, value in given.items()]
+        return mentions + [Mention(value, f"new {name}", of) for name, value in new_names.items()]
 
     def touched(self, kind: str) -> Touched:
         """Return the ids and names of all resources of a kind that the call touches."""
         resource, call = KINDS[kind], self.call
         mentions = self.own_mentions if call.toolset() == resource.toolset else []
         wanted = resource.fields | resource.arguments | resource.texts
-        for fields, found in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
-            mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(found, fields)]
+        for fields, content in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
+            mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(content, fields)]
         records = [each for each in self.records if each.kind == kind]
         for each in records:
             of = _called(kind, each.name)

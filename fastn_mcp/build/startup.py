@@ -88,7 +88,7 @@ def require_known_tools(settings: Settings) -> None:
     """Raise `SettingsError` for a name or pattern in `tools` or `exclude_tools` that selects no tool."""
     if settings.tools is None and settings.exclude_tools is None:
         return
-    from fastn_mcp.procedures.catalog import TOOLS as TOOLS  # a fifth of the startup time, rarely needed
+    from fastn_mcp.procedures.catalog import TOOLS  # a fifth of the startup time, rarely needed
 
     for setting in ("tools", "exclude_tools"):
         for pattern in getattr(settings, setting) or ():

@@ -116,10 +116,10 @@ class Preview:
 
     def _call(self) -> str:
         limit = WHOLE if self._is_whole else LONGEST_VALUE
-        given = " ".join(
+        arguments = " ".join(
             f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
         )
-        return f"{self.tool} {given}".rstrip()
+        return f"{self.tool} {arguments}".rstrip()
 
     def _changed(self) -> str:
         limit = WHOLE if self._is_whole else 80
@@ -162,16 +162,16 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
     """Build the preview of a call. `undoes`: the earlier change that it undoes, for people."""
     call, target, label = resolved.call, resolved.target, resolved.label
     changes, undo = _changes(call, target), foreseen(call, target)
-    pending, given = _pending(target) if isinstance(call, (AiChat, AiBuild)) else (), call.shown()
+    pending, arguments = _pending(target) if isinstance(call, (AiChat, AiBuild)) else (), call.shown()
     fields = tuple((change.field, change.before, change.after) for change in changes)
-    facts = Facts(resolved, given, effect, undo, resolved.dependence, fields, pending, undoes)
+    facts = Facts(resolved, arguments, effect, undo, resolved.dependence, fields, pending, undoes)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     key = call.target or (str(id_) if id_ else None)
     expected = label.typed(key) if label else key and typed_id(key)
     return Preview(
         tool=call.tool_name(),
         says=describe(facts),
-        arguments={name: by_power(name, value) for name, value in given.items()},
+        arguments={name: by_power(name, value) for name, value in arguments.items()},
         account=account,
         effect=effect,
         target=key,
@@ -190,7 +190,7 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
 def by_power(name: str, value: JsonValue) -> JsonValue:
     """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
     if isinstance(value, dict):
-        return {inner: by_power(inner, found) for inner, found in value.items()}
+        return {inner: by_power(inner, content) for inner, content in value.items()}
     if isinstance(value, list) and name in _PERMISSIONS:
         return sorted(value, key=power)
     return value
@@ -293,8 +293,8 @@ def references_of(stored: Mapping[str, JsonValue]) -> list[JsonValue]:
     """Return kind and id of every record that the calls of a stored approval request name."""
     calls = stored.get("calls")
     parts = [each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [stored]
-    found = [each.get(REFERENCES) for each in parts]
-    return [reference for each in found if isinstance(each, list) for reference in each]
+    lists = [each.get(REFERENCES) for each in parts]
+    return [reference for each in lists if isinstance(each, list) for reference in each]
 
 
 Shown = Preview | ListPreview

@@ -228,7 +228,7 @@ class SqliteBudgetUses(_SqlitePart, BudgetUses):
         return self._spent(budget, period)
 
     def _spent(self, budget: str, period: str) -> int:
-        """Within a transaction nothing is awaited: another task could write meanwhile."""
+        """Return the uses. Not a coroutine: if a transaction awaited, another task could write within it."""
         row = self._file.first("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
         return int(row[0]) if row else 0
 

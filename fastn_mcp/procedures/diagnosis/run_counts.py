@@ -201,7 +201,7 @@ async def read_records(
 
 
 async def _record(known: RunRecord, counts: RunCounts, send: Send) -> RunRecord:
-    """Complete the record of which only the failures are known."""
+    """Add the number of runs, the last success and the start of the failures to a record that has only the failures."""
     which, failures, since = known.which, known.failures, counts.period.since
     reads = AccountReads(send)
     calls = {_COMPLETED: _runs(which, status="completed", since=since), _ALL: _runs(which, since=since)}
