@@ -136,7 +136,7 @@ UNWANTED_FIRST = (*UNWANTED, *HTTP, "mcp", "sqlite3", "cryptography")
 def modules() -> tuple[dict[str, float], list[str]]:
     """How many modules are loaded for the first answer and for the first call, and those that ought not to be."""
     listing = "lambda: print('\\n'.join(sys.modules), file=sys.stderr)"
-    program = f"import sys, atexit; atexit.register({listing}); from fastn_mcp.cli import main; main()"
+    program = f"import sys, atexit; atexit.register({listing}); from fastn_mcp.cli.program import main; main()"
     tool, arguments, _ = CALLS["get"]
     first = [{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}]
     more: list[dict[str, Any]] = [

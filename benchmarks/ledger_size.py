@@ -92,7 +92,7 @@ class Office:
         """Have a run approved at the terminal, for once or for a while, and make it."""
         token = self.fleet.token(self.tenant, name)
         assert (await self._run(token, name))["status"] == "approval_required"
-        for grant in await self.person.ledger.waiting(self.person.now()):
+        for grant in await self.person.ledger.waiting(self.person.system.timestamp()):
             assert "Approved" in await self.person.approve(grant, is_temporary=is_temporary)
         assert "done" in await self._run(token, name)
 

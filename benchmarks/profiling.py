@@ -37,7 +37,7 @@ def done(*_):
     profiler.clear()
     open(sys.argv[1] + ".done", "w").close()
 signal.signal(signal.SIGUSR2, done)
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 cli.main(args=[], prog_name="fastn-mcp")
 """
 
