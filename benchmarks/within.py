@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from fastn_mcp.account.answer_reads import SharedReads
+from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
@@ -19,7 +21,7 @@ from fastn_mcp.guard.seal import Seal
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 
@@ -96,5 +98,7 @@ def within(
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     approvals = Approvals(judge, ledger, recorder, system, channel, typed)
-    guard = Guard(judge, approvals, recorder, journalling, client, CallSecrets(secrets, typed, None), system)
-    return Dispatcher(client, guard, recorder, journalling, secrets, system, {})
+    shared = SharedReads(client, Snapshot(system, 0), system)
+    filled = CallSecrets(secrets, typed, None)
+    guard = Guard(judge, approvals, recorder, journalling, client, filled, shared.snapshot, system)
+    return Dispatcher(shared, guard, EnabledTools(guard, recorder, {}), recorder, journalling, secrets)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.answer_reads import SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.audit.log import AuditFile
@@ -39,7 +41,7 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.collector import Tally
@@ -179,10 +181,12 @@ def assemble(
     approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
     secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
-    guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
+    shared = SharedReads(client, Snapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer)
+    guard = Guard(evaluator, approvals, recorder, journal, client, secrets, shared.snapshot, system)
+    executor = EnabledTools(guard, recorder, disabled_tools(settings))
     return AccountParts(
         settings=settings,
-        dispatch=Dispatcher(client, guard, recorder, journal, values, system, disabled_tools(settings)),
+        dispatch=Dispatcher(shared, guard, executor, recorder, journal, values),
         guard=guard,
         ledger=ledger,
         webhook=chosen.webhook,

@@ -317,6 +317,16 @@ class Settings(BaseModel):
     deadline: float = _setting(60.0, "Seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
     concurrency: int = _setting(64, "Concurrent requests to Fastn.", ge=1, le=256)
+    snapshot_seconds: int = _setting(
+        90, "Age up to which what was read answers again, for find, overviews and diagnoses; 0: not at all.",
+        ge=0, le=3600,
+    )  # fmt: skip
+    requests_per_answer: int | None = _setting(
+        None,
+        "Requests that such an answer sends at most; by default half of what is left.",
+        ge=1,
+        le=1000,
+    )
     approval_minutes: int = _setting(
         10, "Minutes in which a request can be answered, and the approved call made.", Trait.FLAG, ge=1, le=1440
     )

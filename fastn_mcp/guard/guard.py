@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
@@ -49,8 +49,10 @@ class Guard:
         journal: ChangeJournal,
         client: FastnClient,
         secrets: CallSecrets,
+        snapshot: Snapshot,
         system: System,
     ) -> None:
+        """`snapshot`: what each change makes stale is dropped from it. The guard never reads from it."""
         self.evaluator = evaluator
         self._approvals = approvals
         self._recorder = recorder
@@ -59,7 +61,7 @@ class Guard:
         self._secrets = secrets
         self._system = system
         self.decisions = approvals.decisions
-        self.directory = Directory(system)
+        self._snapshot = snapshot
 
     async def execute(
         self, batch: Batch, caller: Caller, report: Report = no_progress
@@ -161,7 +163,7 @@ class Guard:
             await self._record_failure(error, change, intent, caller.delivery, is_sent=is_sent)
             raise
         finally:
-            self.directory.forget(call.toolset())
+            self._snapshot.forget(call.toolset())
         self.evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
         change = await self._journal.end(change, "done", result, caller.delivery)
@@ -201,6 +203,11 @@ class Guard:
             caller.check(call.tool_name(), call.effective)
             self._recorder.read()
         return await self._client.send(call)
+
+    def check_read(self, call: Call, caller: Caller) -> None:
+        """Raise a `FastnError` if the caller may not make this read, also if its answer is stored."""
+        with self._fail_closed(call, caller):
+            caller.check(call.tool_name(), call.effective)
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, what is left of budgets and plans, and the caller's requests. Raises a `FastnError`."""

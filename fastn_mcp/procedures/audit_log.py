@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.directory import LISTS, Entry
+from fastn_mcp.account.entries import LISTS, Entry, read_contents, read_labels
 from fastn_mcp.client.reads import MAX_LOOKUPS, Pages, read_each
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
@@ -65,7 +65,7 @@ async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:
     """Return the resources with this name, slug or email, of the first kind that has one."""
     for kind in _NAMED:
         try:
-            contents = await context.guard.directory.contents(kind, context.read)
+            contents = await read_contents(kind, context.look)
         except FastnError:
             continue  # the answer says that nothing of this name was found
         if matches := named(name, contents.entries):
@@ -121,7 +121,7 @@ async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, di
             return await read_each(sorted(ids[kind])[:_MAX_RUNS], of_run)
         if kind == "connection":
             return await _connection_names(ids[kind], context)
-        contents = await context.guard.directory.contents(kind, context.read)
+        contents = await read_contents(kind, context.look)
         return {entry.id: entry.name for entry in contents.entries if entry.id in ids[kind]}
 
     named = {_RUN, *LISTS} - {"customer", "connector"}
@@ -134,7 +134,7 @@ async def _connection_names(ids: Iterable[str], context: ProcedureContext) -> di
     names: dict[str, dict[str, str]] = {}
     for kind, field in (("customer", "endOrgId"), ("connector", "connectorId")):
         keys = filter(None, (text(row, field) for row in rows.values()))
-        names[kind] = await context.guard.directory.names(kind, keys, context.read)
+        names[kind] = await read_labels(kind, keys, context.look)
     return {
         key: str(label_of("connection", row, names))
         for key, row in rows.items()

@@ -5,6 +5,7 @@ from typing import Generic, Protocol
 
 from typing_extensions import override
 
+from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
 from fastn_mcp.guard.call_evaluation import Evaluation
@@ -49,6 +50,8 @@ class ProcedureContext:
     report: Report
     system: System
     changes: ChangeJournal
+    look: AnswerReads
+    """Reads that may be answered by the snapshot, and that the rate limit may leave out."""
 
     async def read(self, call: Call) -> FastnObject:
         """Send one read. Raises a `FastnError`."""

@@ -1,13 +1,14 @@
 """Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 from typing_extensions import override
 
-from fastn_mcp.client.client import FastnClient
+from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
@@ -25,7 +26,7 @@ from fastn_mcp.procedures.get_connector import described
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
+from fastn_mcp.runtime import Report, SpanFacts, no_progress
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.connectors import GetConnector
@@ -64,22 +65,21 @@ class Dispatcher:
 
     def __init__(
         self,
-        client: FastnClient,
+        shared: SharedReads,
         guard: Guard,
+        executor: EnabledTools,
         recorder: Recorder,
         changes: ChangeJournal,
         secrets: SecretValues,
-        system: System,
-        disabled: Mapping[str, str],
     ) -> None:
-        """`disabled`: see `EnabledTools`."""
-        self._client = client
+        self._shared = shared
+        self._client = client = shared.client
         self.guard = guard
         self._recorder = recorder
         self._changes = changes
         self._secrets = secrets
-        self._executor = EnabledTools(guard, recorder, disabled)
-        self.system = system
+        self._executor = executor
+        self.system = shared.system
         self.dashboard_url = client.dashboard_url
 
     async def __call__(
@@ -100,7 +100,9 @@ class Dispatcher:
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
         executor = PreviewOnly(self.guard) if is_preview else self._executor
-        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes)
+        read, permit = partial(self.guard.read, caller=caller), partial(self.guard.check_read, caller=caller)
+        look = AnswerReads(self._shared, read, permit)
+        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look)
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from fastn_mcp.account.directory import LISTS, Entry, Kind, entry
+from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, kinds, words_of
@@ -84,7 +84,7 @@ class Find(Procedure[SearchResult]):
 
     async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for an id that can be read directly, or is an execution's; else None."""
-        single, failures = await _look_up(key, self.kind, context.read)
+        single, failures = await _look_up(key, self.kind, context.look)
         if single is not None:
             data = SearchData(context, ())
             await data.name_owner(single)

@@ -41,10 +41,10 @@ class FindDependents(Procedure[ResourceDependents]):
         operation = OPERATIONS[f"delete_{self.kind}"]  # as the guard would preview it
         deleting = operation.model_validate({operation.route.parameters[-1]: self.id})
         target, unread = await _record(deleting, context)
-        found = await describe_dependents(deleting, target, context.read, context.system.now(), context.report)
+        found = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
-            of["name"] = str(await read_label(deleting, target, context.read) or self.id)
+            of["name"] = str(await read_label(deleting, target, context.look) or self.id)
         gaps = [gap.data() for gap in (*unread, *found.gaps)]
         answer: dict[str, JsonValue] = {"of": of, "used_by": [], **found.data(), "not_checked": [*gaps]}
         return ResourceDependents.model_validate(answer)
@@ -53,7 +53,7 @@ class FindDependents(Procedure[ResourceDependents]):
 async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
     """Return the resource, or a gap if it cannot be read. Raises `NotFound` if it does not exist."""
     try:
-        target = await read_target(deleting, context.read)
+        target = await read_target(deleting, context.look)
     except NotFound:
         raise
     except FastnError as error:

@@ -6,12 +6,12 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
-from fastn_mcp.account.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
 from fastn_mcp.client.reads import find_row, has_id
 from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import words_of
-from fastn_mcp.records.rows import FastnObject, Row, row_of
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect
@@ -64,9 +64,13 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 
 async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id."""
+    if kind == "customer":  # a row of the list says as much as the customer itself
+        listed = context.look.snapshot.rows(LISTS[kind](limit=MOST))
+        if (row := next((row for row in listed if key_of(row) == id_), None)) is not None:
+            return FoundResource(id_, row)
     reading: Any = OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
     try:
-        return FoundResource(id_, row_of(await context.read(reading)))
+        return FoundResource(id_, row_of(await context.look(reading)))
     except NotSent:
         return None
     except FastnError as error:
@@ -77,11 +81,11 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple
     """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
     lister: Any = LISTS[kind]
     if "search" in lister.model_fields:
-        page = cast("Listed[FastnObject]", await context.read(lister(search=typed, limit=MOST)))
+        page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MOST)))
         found = tuple(entry(kind, row) for row in page.rows)
         if named(typed, found) or (found and page.next_cursor is None):
             return found
-    return (await context.guard.directory.contents(kind, context.read)).entries
+    return (await read_contents(kind, context.look)).entries
 
 
 class ReadRow(Procedure[FastnObject]):
@@ -142,8 +146,8 @@ class CompleteId(Procedure[Ids]):
 
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
-        return await context.guard.directory.contents(kind, context.read)
-    page = cast("Listed[FastnObject]", await context.read(ListExecutions(limit=MOST)))
+        return await read_contents(kind, context.look)
+    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MOST)))
     return Contents(tuple(map(_run, page.rows)), complete=page.next_cursor is None)
 
 

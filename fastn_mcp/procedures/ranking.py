@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastn_mcp.account.directory import Entry
+from fastn_mcp.account.entries import Entry
 
 # Points of the score.
 EXACT = 100  # a whole name, slug or id; one less if spaces or the order of words differ

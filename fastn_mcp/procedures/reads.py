@@ -2,18 +2,20 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import anyio
 
+from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.client.reads import read_pages
+from fastn_mcp.client.reads import Pages, read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.operation import Call, Send
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import List, created
 
 Job = Callable[[str], Awaitable[None]]
 """Read what has this display name."""
@@ -106,3 +108,20 @@ class AccountReads:
         """Return the failed reads and the incomplete ones."""
         failed = [Unchecked(name, error.what) for name, error in self.failed.items()]
         return list(dict.fromkeys([*failed, *self.gaps]))
+
+
+async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most: int) -> None:
+    """Read a list, newest first, until `since`; only its first pages if that takes more than `most`.
+
+    Raises a `FastnError` if the first page cannot be read.
+    """
+    pages = Pages(cast(Call, listing), look, most)
+    number = 0
+    async for page in pages:
+        number += 1
+        rows = look.snapshot.rows(listing)
+        oldest, newest = (created(rows[-1]), created(rows[0])) if rows else (None, None)
+        if not page.rows or oldest is None or newest is None or oldest < since or newest <= oldest:
+            break
+        if number * (newest - since) / (newest - oldest) > most:
+            break

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from fastn_mcp.account.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents, read_labels
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     FOUND,
@@ -78,7 +78,7 @@ class SearchData:
     def __init__(self, context: ProcedureContext, wanted: Sequence[str]) -> None:
         self._context = context
         self._wanted = wanted
-        self._reads = AccountReads(context.read)
+        self._reads = AccountReads(context.look)
         self._entries: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
         self._contents: dict[str, Contents] = {}
         self._truncated: list[str] = []
@@ -167,7 +167,7 @@ class SearchData:
         elif self._index is None:
             read = tuple(sorted(self._contents))
             contents = [self._contents[kind] for kind in read]
-            self._index = self._context.guard.directory.derived(contents, read, self._build_index)
+            self._index = self._context.look.snapshot.derived(read, contents, self._build_index)
         return self._index.rank(query, of or self._wanted, least)
 
     async def name_owner(self, single: Entry) -> None:
@@ -176,7 +176,7 @@ class SearchData:
         if single.kind == "connection":
             wanted["connector"] = [text(single.row, "connectorId")]
         for kind, ids in wanted.items():
-            self.names[kind] |= await self._context.guard.directory.names(kind, filter(None, ids), self._context.read)
+            self.names[kind] |= await read_labels(kind, filter(None, ids), self._context.look)
 
     async def read_last_run(self, workflow: Entry) -> None:
         """Read the last run of a workflow. Nothing is recorded if Fastn does not list the newest first."""
@@ -217,7 +217,7 @@ class SearchData:
         """Read these kinds in parallel, unless they were read already."""
 
         async def read_kind(kind: str) -> None:
-            contents = await self._context.guard.directory.contents(kind, self._context.read)
+            contents = await read_contents(kind, self._context.look)
             self._contents[kind], self._index = contents, None
             self._keep(kind, contents.entries)
 
@@ -288,7 +288,7 @@ class SearchData:
             call = cast(Call, lister.model_validate({"limit": _PAGE, **arguments}))
         except ValueError:
             return [], True  # an id that cannot be sent
-        page = cast("Listed[FastnObject]", await self._context.read(call))
+        page = cast("Listed[FastnObject]", await self._context.look(call))
         return page.rows, page.next_cursor is None
 
     def _extend(self) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 import anyio
 from pydantic import Field, JsonValue, SkipValidation
 
+from fastn_mcp.account.entries import read_labels
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.records.formats import aged, counted, stamp
@@ -307,7 +308,7 @@ async def _concise(
     named, unnamed = referred(rows, columns)
     names = {**known, **named}
     for kind, keys in unnamed.items():
-        names[kind] = {**names.get(kind, {}), **await context.guard.directory.names(kind, keys, context.read)}
+        names[kind] = {**names.get(kind, {}), **await read_labels(kind, keys, context.look)}
     legend = legend_of(names, len(rows))
     ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     now = None if call.is_table else context.system.now()

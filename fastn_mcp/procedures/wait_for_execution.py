@@ -90,7 +90,10 @@ async def wait_for(
         except FastnError as error:
             failed, last_error = failed + 1, error
         waited = context.system.monotonic() - began
-        if waited >= seconds or (last_error is None and run_state(run).has_ended):
+        has_ended = last_error is None and run_state(run).has_ended
+        if has_ended:
+            context.look.snapshot.forget("executions")
+        if waited >= seconds or has_ended:
             return Waited(run, waited, failed, last_error)
         await context.report(_progress(run, last_error, waited, context), waited, float(seconds))
         await context.system.sleep(min(max(pause, _retry_after(last_error)), seconds - waited))

@@ -30,7 +30,7 @@ from mcp.types import (
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.account.directory import LISTS
+from fastn_mcp.account.entries import LISTS
 from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
 from fastn_mcp.guard.batch import Done

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
@@ -62,6 +63,12 @@ _START = Position()
 _TIMES = ("createdAt", "startedAt", "timestamp")
 """Fields with the creation time of a row, the most reliable first."""
 
+
+def created(row: Row) -> datetime | None:
+    """Return the creation time of a row, as `since` and `until` compare it."""
+    return timestamp(row, *_TIMES)
+
+
 _SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
 
 
@@ -75,10 +82,10 @@ def matches(row: Row, name: str, wire: str, wanted: object) -> bool | None:
         searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
         return str(wanted).casefold() in " ".join(searched).casefold()
     if name in ("since", "until"):
-        created, bound = timestamp(row, *_TIMES), parse_timestamp(wanted)
-        if created is None or bound is None:
+        at, bound = created(row), parse_timestamp(wanted)
+        if at is None or bound is None:
             return None
-        return created >= bound if name == "since" else created < bound
+        return at >= bound if name == "since" else at < bound
     if name.endswith("_id"):
         owner = owner_of(row) if name == "customer_id" else None
         id_ = owner or text(row, wire, name, name.replace("_id", ".id"))
@@ -225,6 +232,11 @@ class List(Operation[Listed[Item]], Generic[Item]):
             "not_checked": unchecked or None,
         }
         return returns.model_validate(values)
+
+    def matches(self, row: Row, filters: Mapping[str, Any]) -> bool | None:
+        """Return whether a row matches these filters; None if it does not tell."""
+        answers = [self._matches(row, name, value) for name, value in filters.items()]
+        return False if False in answers else None if None in answers else True
 
     def _matches(self, row: Row, name: str, wanted: Any) -> bool | None:
         compare = type(self).matching.get(name)

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, headers
@@ -38,7 +39,7 @@ from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System, no_progress
 from fastn_mcp.sandbox.auth import KEY
@@ -146,7 +147,6 @@ class OtherReads:
     """Takes the guard's place for a procedure that only reads."""
 
     send: Send
-    directory: Directory
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:  # noqa: ARG002
         return await self.send(call)
@@ -169,13 +169,20 @@ class World:
         dashboard_url: str | None = None,
         exchange: Callable[[InProcess], Exchange] = lambda inner: inner,
         surroundings: Surroundings | None = None,
+        snapshot_seconds: float = 0,
+        requests_per_answer: int | None = 1000,
     ) -> None:
-        """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends."""
+        """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends.
+
+        Without `snapshot_seconds`, each answer reads anew, so that a test may change the sandbox itself.
+        """
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
         account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
+        self.snapshot = Snapshot(self.system, snapshot_seconds)
+        self.shared = SharedReads(self.client, self.snapshot, self.system, requests_per_answer)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
@@ -265,14 +272,17 @@ class World:
             self.journalling,
             self.client,
             CallSecrets(secrets, self.typed, delivery),
+            self.snapshot,
             self.system,
         )
-        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system, self.disabled)
+        executor = EnabledTools(self.guard, self.recorder, self.disabled)
+        return Dispatcher(self.shared, self.guard, executor, self.recorder, self.journalling, secrets)
 
-    def context(self, read: Send, directory: Directory | None = None) -> ProcedureContext:
+    def context(self, read: Send) -> ProcedureContext:
         """What a procedure is given, with another way to read."""
-        guard: Any = OtherReads(read, directory or Directory(self.system))
-        return ProcedureContext(guard, self.guard, Caller("local", None), no_progress, self.system, self.journalling)
+        guard: Any = OtherReads(read)
+        look, caller = AnswerReads(self.shared, read, lambda _: None), Caller("local", None)
+        return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""

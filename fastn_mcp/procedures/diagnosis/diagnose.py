@@ -54,7 +54,7 @@ class Diagnose(Procedure[Diagnosis]):
     async def run(self, context: ProcedureContext) -> Diagnosis:
         typed = {"customer": self.customer_id, "workflow": self.workflow_id, "trigger": self.trigger_id}
         resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
-        evidence = await gather(Subject(resources), Period(self.hours, context.system.now()), context)
+        evidence = await gather(Subject(resources), Period(self.hours, context.look.snapshot.instant()), context)
         return Diagnosis.model_validate(_fitting(answer(evidence)))
 
 

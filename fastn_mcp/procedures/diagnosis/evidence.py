@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
+from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.ledger.change import MADE
 from fastn_mcp.procedures.context import ProcedureContext
@@ -152,19 +153,19 @@ class Evidence:
 
 async def gather(subject: Subject, period: Period, context: ProcedureContext) -> Evidence:
     """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
-    reads = AccountReads(context.read)
+    reads = AccountReads(context.look)
     await context.report("Reading runs, connections and triggers", 0, 2)
-    evidence = await _read_lists(subject, period, reads)
+    evidence = await _read_lists(subject, period, reads, context.look)
     await context.report("Reading earlier runs, failures and changes", 1, 2)
     evidence = await _read_details(evidence, reads, context)
     changes = await _read_changes(evidence, reads, context)
     return replace(evidence, changes=changes, gaps=reads.all_gaps())
 
 
-async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
+async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
     calls = _lists(subject)
     lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
-    await reads.run(run_jobs(reads, period, subject.filters) | lists)
+    await reads.run(run_jobs(reads, look, period, subject.filters) | lists)
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, lists):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
@@ -223,7 +224,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
 
     async def read_names() -> None:
         unnamed = [key for key in mentioned if key and key not in names]
-        names.update(await read_customer_names(reads, context.guard.directory, unnamed))
+        names.update(await read_customer_names(reads, context.look, unnamed))
 
     async def read_runs() -> None:
         records.update(await read_records(reads, evidence.counts, _measured(evidence)))

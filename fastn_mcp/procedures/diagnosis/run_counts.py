@@ -1,23 +1,26 @@
 """Exact numbers of runs in a period, and how a workflow has run for a customer since its last success."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from pydantic import JsonValue
 
+from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.entries import read_contents, read_labels
 from fastn_mcp.client.reads import MAX_LOOKUPS, read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
-from fastn_mcp.procedures.reads import AccountReads, Job
+from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back
 from fastn_mcp.records.formats import age, aged, counted
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Send
-from fastn_mcp.tools.paging import Position
+from fastn_mcp.tools.paging import Listed, Position
 from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
@@ -28,6 +31,9 @@ _PAGES = 50
 
 _PAGE = 100
 _FEW_PAGES = 3
+
+_COVERED = 4
+"""Maximum number of pages of the newest runs that are read instead of counting them, which takes as many requests."""
 
 
 def _runs(which: RunFilter, **filters: Any) -> ListExecutions:
@@ -113,21 +119,40 @@ class RunCounts:
         return "no success found" if self.knows_success else "successes could not be read"
 
 
-def run_jobs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]) -> dict[str, Job]:
+def run_jobs(reads: AccountReads, look: AnswerReads, period: Period, filters: Sequence[RunFilter]) -> dict[str, Job]:
     """Return the reads of the failed runs, of the numbers of runs, and of the last success, for `count_runs`."""
-    since = period.since
-    jobs: dict[str, Job] = {}
-    for which in filters:
+
+    async def read(_: str, which: RunFilter) -> None:
+        with suppress(FastnError):  # each of the others then finds out for itself
+            await read_back(_runs(which, limit=_PAGE), look, period.begin, _COVERED)
+        since = period.since
         lists = {
             FAILED: reads.reading(_runs(which, status="failed", since=since, limit=_PAGE), _PAGES),
             TIMED_OUT: reads.reading(_runs(which, status="timeout", since=since, limit=_PAGE), _PAGES),
             _COMPLETED: reads.reading(_runs(which, status="completed", since=since)),
             _ALL: reads.reading(_runs(which, since=since)),
-            _OLDER: reads.reading(_runs(which, until=since)),
+            _OLDER: partial(_read_older, reads=reads, look=look, which=which, since=since),
             _SUCCESSES: reads.reading(_runs(which, status="completed")),
         }
-        jobs |= {_name(kind, which, filters): job for kind, job in lists.items()}
-    return jobs
+        await reads.run({_name(kind, which, filters): job for kind, job in lists.items()})
+
+    return {_name("newest runs", which, filters): partial(read, which=which) for which in filters}
+
+
+async def _read_older(name: str, reads: AccountReads, look: AnswerReads, which: RunFilter, since: str) -> None:
+    """Read the newest run from before the period, with the number of such runs.
+
+    Neither takes a request of its own if the numbers of all runs and of those since then differ: Fastn then filters.
+    """
+    call = _runs(which, until=since)
+    if not look.snapshot.holds(call):
+        ever, period = [
+            cast("Listed[FastnObject]", await look(each)).total for each in (_runs(which), _runs(which, since=since))
+        ]
+        if ever is not None and period is not None and 0 < period < ever:
+            reads.lists[name] = RowList((), ever - period, more=True)
+            return
+    await reads.read_one(name, call)
 
 
 def _name(kind: str, which: RunFilter, filters: Sequence[RunFilter]) -> str:
@@ -172,14 +197,14 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     )
 
 
-async def read_customer_names(reads: AccountReads, directory: Directory, ids: Collection[str]) -> dict[str, str]:
+async def read_customer_names(reads: AccountReads, look: AnswerReads, ids: Collection[str]) -> dict[str, str]:
     """Return the names of these customers, as far as they could be read."""
     if len(ids) > MAX_LOOKUPS:
         try:
-            await directory.contents("customer", reads.send)
+            await read_contents("customer", look)
         except FastnError as error:
             reads.failed["names of customers"] = error
-    return await directory.names("customer", ids, reads.send)
+    return await read_labels("customer", ids, look)
 
 
 async def read_records(

@@ -44,11 +44,11 @@ class AccountRows:
 
 async def read_account(context: ProcedureContext, period: Period, only: Collection[str] | None = None) -> AccountRows:
     """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
-    reads, matching, filters = AccountReads(context.read), dict[str, RowList](), [RunFilter()]
-    jobs = run_jobs(reads, period, filters) if only is None or RUNS in only else {}
+    reads, matching, filters = AccountReads(context.look), dict[str, RowList](), [RunFilter()]
+    jobs = run_jobs(reads, context.look, period, filters) if only is None or RUNS in only else {}
     jobs |= {name: job for name, job in _jobs(reads, matching).items() if only is None or name in only}
     await reads.run(jobs, context.report)
-    if len(reads.failed) == len(jobs):
+    if reads.failed and not reads.lists and not reads.records:
         raise next(iter(reads.failed.values()))
     return AccountRows(reads, count_runs(reads, period, filters), matching)
 

@@ -79,7 +79,7 @@ class GetOverview(Procedure[Overview]):
     cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=_CURSOR)] = None
 
     async def run(self, context: ProcedureContext) -> Overview:
-        now = context.system.now()
+        now = context.look.snapshot.instant()
         answer: dict[str, JsonValue] = {"now": stamp(now)}
         if self.about == "approvals":
             answer["guard"] = await context.guard.allowance(context.caller.principal)
@@ -199,7 +199,7 @@ async def _customers(account: AccountRows, context: ProcedureContext) -> dict[st
     names = {key_of(row): name_of(row) for row in read}
     broken = (row for row in account.chosen("connections").rows if connection_state(row) is not State.LIVE)
     unnamed = [owner for owner in set(map(owner_of, broken)) if owner and owner not in names]
-    return names | await read_customer_names(account.reads, context.guard.directory, unnamed)
+    return names | await read_customer_names(account.reads, context.look, unnamed)
 
 
 async def _with_run_records(

@@ -1,0 +1,98 @@
+"""Reads of one answer: through the snapshot, and within what Fastn's rate limit leaves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import anyio
+
+from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.errors import RateLimited
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.operation import Call, Send
+
+RESERVE = 3
+"""Requests of the rate limit that answers leave for the guard."""
+
+LEAST, MOST, UNLIMITED = 12, 60, 25
+"""Bounds of the requests per answer, by default; and their number while Fastn has named no limit."""
+
+MAX_WAIT = 10.0
+"""Maximum wait in seconds of one answer for the rate limit to reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedReads:
+    """What the answers of one account share: the snapshot, and the client with its rate limit."""
+
+    client: FastnClient
+    snapshot: Snapshot
+    system: System
+    requests_per_answer: int | None = None
+    """Maximum number; by default half of what the rate limit leaves, from `LEAST` to `MOST`."""
+
+
+class AnswerReads:
+    """Sends the reads of one answer that the snapshot does not hold, as far as the rate limit goes.
+
+    A request of another answer counts from the moment in which it is sent.
+    """
+
+    def __init__(self, shared: SharedReads, send: Send, permit: Callable[[Call], None]) -> None:
+        """`permit` raises for a read that the caller may not make, also if its result is stored."""
+        self.snapshot = shared.snapshot.for_answer()
+        self._client = shared.client
+        self._send = send
+        self._permit = permit
+        self._most = shared.requests_per_answer
+        self._system = system = shared.system
+        self._oldest = system.monotonic()
+        self._sent = 0
+        self._waited = 0.0
+        self._first = anyio.Lock()
+
+    @property
+    def as_of(self) -> datetime:
+        """Time of the oldest read that the answer uses."""
+        return self._system.now() - timedelta(seconds=self._system.monotonic() - self._oldest)
+
+    @property
+    def affordable(self) -> int:
+        """Number of requests that the answer may still send."""
+        left = self._client.requests_left
+        if self._most is None and left is not None:
+            self._most = max(LEAST, min(MOST, (left + self._sent) // 2))
+        most = (UNLIMITED if self._most is None else self._most) - self._sent
+        return max(0, most if left is None else min(most, left - RESERVE))
+
+    async def __call__(self, call: Call) -> FastnObject:
+        """Return the result of a read. Raises a `FastnError`: `RateLimited` if the plan leaves it out."""
+        self._permit(call)
+        result, begun = await self.snapshot.read(call, self._planned)
+        self._oldest = min(self._oldest, begun)
+        return result
+
+    async def _planned(self, call: Call) -> FastnObject:
+        if self._client.requests_left is None and self._client.may_name_limit:
+            async with self._first:  # the others wait until its response names what is left
+                if self._client.requests_left is None and self._client.may_name_limit:
+                    return await self._counted(call)
+        return await self._counted(call)
+
+    async def _counted(self, call: Call) -> FastnObject:
+        if not self.affordable:
+            await self._wait_for_reset()
+        self._sent += 1
+        return await self._send(call)
+
+    async def _wait_for_reset(self) -> None:
+        """Wait if the limit resets soon. Raises `RateLimited` if it does not, or if the answer has sent its share."""
+        left, seconds = self._client.requests_left, self._client.resets_in or 0.0
+        if left is not None and left <= RESERVE and 0 < seconds <= MAX_WAIT - self._waited:
+            self._waited += seconds
+            await self._system.sleep(seconds)
+            return
+        again = f"Call again in {seconds:.0f} seconds" if left is not None and left <= RESERVE else "Call again"
+        raise RateLimited("Left out, to keep within Fastn's rate limit.", f"{again}: what was read is kept.")

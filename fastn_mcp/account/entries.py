@@ -1,0 +1,103 @@
+"""Named resources of an account: their lists, and the names by which they are searched for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_each, read_pages
+from fastn_mcp.records.labels import label_of
+from fastn_mcp.records.rows import Row, key_of, owner_of, row_of, text
+from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.paging import List
+
+Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
+"""Kinds of named resources."""
+
+LISTS = {kind: cast("type[List[Any]]", OPERATIONS[f"list_{kind}s"]) for kind in get_args(Kind)}
+"""The operation that lists each kind."""
+
+MAX_PAGES = 30
+"""Maximum number of pages of 100 rows read for one kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A resource with the names by which it is searched for."""
+
+    kind: str
+    id: str
+    name: str
+    also: tuple[str, ...]
+    """Other names: slug, reference, email; number and last letters of a key."""
+    customer: str | None
+    """Id of the customer that owns it."""
+    row: Row
+    """Its row, without code."""
+
+    @property
+    def emails(self) -> list[str]:
+        return [name for name in self.also if "@" in name]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Resources of one kind. Not `complete` if there are more than were read."""
+
+    entries: tuple[Entry, ...]
+    complete: bool
+
+
+async def read_contents(kind: str, reads: AnswerReads) -> Contents:
+    """Return the resources of a kind, up to `MAX_PAGES`. Raises a `FastnError` if they cannot be read.
+
+    Only the first page is read of a list that would take more than half of the requests that the answer may send.
+    """
+    listing = LISTS[kind](limit=100)
+    await reads(cast(Call, listing))
+    pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= reads.affordable // 2 else 1
+    found = await read_pages(cast(Call, listing), reads, pages)
+    if found.error is not None:
+        raise found.error
+
+    def make() -> Contents:
+        entries: dict[str, Entry] = {}
+        for item in (entry(kind, row) for row in found.rows):
+            if item.name:
+                entries.setdefault(item.id or f"without id {len(entries)}", item)
+        return Contents(tuple(entries.values()), found.is_complete)
+
+    return reads.snapshot.derived(kind, found.pages, make)
+
+
+async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads) -> dict[str, str]:
+    """Return the names of these ids: those that are stored, and up to `MAX_LOOKUPS` that are read one by one."""
+    rows = {key: row for row in reads.snapshot.rows(LISTS[kind](limit=100)) if (key := key_of(row))}
+    wanted = list(dict.fromkeys(ids))
+    names = {key: name for key in wanted if key in rows and (name := entry(kind, rows[key]).name)}
+    if kind not in GETS:
+        return names
+    calls = {key: GETS[kind].model_validate({f"{kind}_id": key}) for key in wanted if key not in names}
+    stored = [key for key, call in calls.items() if reads.snapshot.holds(call)]
+    unread = [key for key in calls if key not in stored][:MAX_LOOKUPS]
+
+    async def read(key: str) -> str:
+        label = label_of(kind, row_of(await reads(calls[key])))
+        return label.name if label else key
+
+    return names | await read_each([*stored, *unread], read)
+
+
+_EMAILS = ("email", "adminEmail", "customerAdmin.email", "userEmail")
+
+
+def entry(kind: str, whole: Row) -> Entry:
+    """Return a row as an entry. Any of its fields may be missing."""
+    row = {name: value for name, value in whole.items() if name != "code"}
+    key = key_of(row)
+    also = [other for field in ("slug", "externalRef", *_EMAILS) if (other := text(row, field))]
+    if kind == "api_key":
+        also += [f"key {key}", f"apikey {key}", text(row, "last4")]
+    name = text(row, "name", "connectionName", "workflowName", "slug", "email", "id")
+    return Entry(kind, key, name, tuple(filter(None, also)), owner_of(row), row)

@@ -1,0 +1,352 @@
+"""Snapshot of an account: rows that were read a short time ago, shared by the answers of this process.
+
+A narrower list is answered from a wider one that is complete, or that covers the period, without a request. Nothing of
+it is used by the guard, by `get_*`, or by a list that is called as a tool.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from operator import is_
+from typing import Any, TypeVar, cast
+
+import anyio
+from pydantic_core import to_json
+
+from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp
+from fastn_mcp.records.states import run_state
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
+
+MAX_BYTES = 4_000_000
+"""Maximum size of what is kept, as JSON; in memory it is about five times as large."""
+
+_MAX_RESULTS = 50
+"""Maximum number of values derived from lists, such as a search index or the findings of an overview."""
+
+_FEW = 2
+"""Maximum limit of a list for which the newest rows suffice, as its total is not wanted."""
+
+_UNFINISHED_SECONDS = 5.0
+"""Maximum age of runs of which one was under way."""
+
+_UNTIL_STUCK = 300.0
+"""Age in seconds from which on a run that is still under way is not expected to end soon."""
+
+_CHANGES_ANYTHING = "ai"
+"""The toolset whose calls may change resources of every kind."""
+
+_AFTER_EACH_CHANGE = ("audit", "billing")
+
+_RUNS = "executions"
+
+_CASCADE = {
+    "customers": ("connections", "secrets", "triggers", "executions"),
+    "connectors": ("connections", "triggers", "workflows"),
+    "connections": ("triggers",),
+    "workflows": ("triggers", "executions"),
+    "triggers": ("executions",),
+}
+"""Toolsets whose rows may be deleted, or read differently, together with those of another."""
+
+Key = tuple[str, bytes]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first rows of a list, each once, as far as they were read without a gap."""
+
+    rows: Sequence[Row]
+    is_complete: bool
+    total: int | None
+    """Fastn's count of all rows."""
+
+    @cached_property
+    def oldest(self) -> datetime | None:
+        """Creation time of the last row; None unless all rows have one and the newest come first."""
+        times = [created(row) for row in self.rows]
+        known = [time for time in times if time is not None]
+        is_ordered = len(known) == len(times) and all(map(datetime.__ge__, known, known[1:]))
+        return known[-1] if known and is_ordered else None
+
+    @cached_property
+    def newest_under_way(self) -> datetime | None:
+        """Creation time of the newest row that is a run which has not ended."""
+        return max(filter(None, (created(row) for row in self.rows if not run_state(row).has_ended)), default=None)
+
+    def covers(self, since: object) -> bool:
+        """Whether no row created since then is missing."""
+        begin = parse_timestamp(since)
+        return self.is_complete or (begin is not None and self.oldest is not None and self.oldest < begin)
+
+
+@dataclass(slots=True)
+class StoredList:
+    """Pages of 100 rows of one list, by cursor."""
+
+    call: List[Any]
+    begun: float
+    """Time from which on all of them were read, on the monotonic clock."""
+    size: int = 0
+    pages: dict[str | None, Listed[FastnObject]] = field(default_factory=dict[str | None, "Listed[FastnObject]"])
+    _prefix: Prefix | None = None
+
+    @property
+    def toolset(self) -> str:
+        return self.call.toolset()
+
+    def add(self, cursor: str | None, page: Listed[FastnObject], size: int) -> None:
+        self.pages[cursor], self._prefix = page, None
+        self.size += size
+
+    @property
+    def prefix(self) -> Prefix:
+        if self._prefix is None:
+            self._prefix = self._joined()
+        return self._prefix
+
+    def _joined(self) -> Prefix:
+        page: Listed[FastnObject] | None = self.pages[None]
+        rows, read, total = dict[str, Row](), 0, self.pages[None].total
+        while page is not None:
+            for number, row in enumerate(page.rows, read):
+                rows.setdefault(key_of(row) or f"without id {number}", row)
+            read += len(page.rows)
+            if page.next_cursor is None:
+                # Rows that were added or removed meanwhile move others past the end of a page.
+                is_complete = page.total is None or page.total == len(rows)
+                return Prefix([*rows.values()], is_complete, len(rows) if is_complete else page.total)
+            is_last = not page.rows
+            page = self.pages.get(page.next_cursor) or self.pages.get(Position(offset=read).encode())
+            if is_last:
+                break
+        return Prefix([*rows.values()], False, total)
+
+    def answer(self, call: List[Any]) -> Listed[FastnObject] | None:
+        """Return the page that `call` asks for, derived from these rows; None if they do not settle it."""
+        position, rest = call.position, self._further_filters(call)
+        if rest is None or position.cursor is not None or position.skip:
+            return None
+        matching: list[Row] = []
+        for row in self.prefix.rows:
+            answer = call.matches(row, rest)
+            if answer is None:  # the row does not tell: only Fastn can answer
+                return None
+            if answer:
+                matching.append(row)
+        begin, end = position.offset, position.offset + call.limit
+        is_settled, total = self._total(call, rest, matching)
+        if not is_settled or ((total is None or total > len(matching)) and len(matching) < end):
+            return None
+        following = Position(offset=end).encode() if total is None or end < total else None
+        values = {"rows": matching[begin:end], "total": total, "next_cursor": following}
+        return cast("Listed[FastnObject]", type(call).returns.model_validate(values))
+
+    def _total(self, call: List[Any], rest: Row, matching: Sequence[Row]) -> tuple[bool, int | None]:
+        """Return whether the matching rows are the first that Fastn would return, and the number of all, if known."""
+        prefix = self.prefix
+        if prefix.is_complete or ("since" in call.filters and prefix.covers(call.filters["since"])):
+            return True, len(matching)
+        if not rest:
+            return True, prefix.total
+        if prefix.oldest is None:
+            return False, None
+        if rest.keys() == {"until"} and matching and prefix.total is not None:
+            return True, prefix.total - (len(prefix.rows) - len(matching))
+        return call.limit <= _FEW and "since" not in rest, None
+
+    def _further_filters(self, call: List[Any]) -> dict[str, Any] | None:
+        """Return the filters of `call` that these rows were not filtered by; None if they lack rows that it wants."""
+        rest = dict(call.filters)
+        for name, value in self.call.filters.items():
+            if name == "since":
+                begin, own = parse_timestamp(rest.get(name)), parse_timestamp(value)
+                if begin is None or own is None or begin < own:
+                    return None
+            elif rest.pop(name, None) != value:
+                return None
+        return None if "search" in rest else rest  # what Fastn searches is not documented
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Fastn's answer to one call that is not a page of a stored list."""
+
+    toolset: str
+    begun: float
+    size: int
+    result: FastnObject
+
+
+class Snapshot:
+    """Rows of one account by list and filters. Concurrent equal reads are made once."""
+
+    def __init__(self, system: System, max_age: float) -> None:
+        """`max_age` in seconds; 0: nothing is kept for other answers."""
+        self._system = system
+        self._max_age = max_age
+        self._lists: OrderedDict[Key, StoredList] = OrderedDict()
+        self._answers: OrderedDict[Key, _Answer] = OrderedDict()
+        self._results: OrderedDict[Hashable, tuple[Sequence[object], Any]] = OrderedDict()
+        self._under_way: dict[Key, anyio.Event] = {}
+        self._changes: dict[str, int] = {}
+        self._instant: tuple[float, datetime] | None = None
+
+    def for_answer(self) -> "Snapshot":
+        """Return this snapshot without what is too old for an answer that begins now; an empty one if it is off.
+
+        Runs are dropped together, as their numbers must agree.
+        """
+        if self._max_age == 0:
+            return Snapshot(self._system, math.inf)
+        oldest = self._system.monotonic() - self._max_age
+        self._drop(lambda kept: kept.begun <= oldest)
+        if self._instant is not None and self._instant[0] <= oldest:
+            self._instant = None
+        if any(map(self._is_outdated, self._lists.values())):
+            self._drop(lambda kept: kept.toolset == _RUNS)
+            self._instant = None
+        return self
+
+    def instant(self) -> datetime:
+        """Return the time at which periods end: the same for all answers that share counts of runs."""
+        if self._instant is None:
+            self._instant = self._system.monotonic(), self._system.now()
+        return self._instant[1]
+
+    async def read(self, call: Call, send: Send) -> tuple[FastnObject, float]:
+        """Return the result of a read, and since when it holds on the monotonic clock.
+
+        It is a stored one, one derived from a wider list, or Fastn's. Raises a `FastnError`.
+        """
+        key = _key(call)
+        while (found := self._find(call, key)) is None:
+            if (other := self._under_way.get(key)) is None:
+                return await self._send(call, key, send)
+            await other.wait()
+        return found
+
+    async def _send(self, call: Call, key: Key, send: Send) -> tuple[FastnObject, float]:
+        self._under_way[key] = done = anyio.Event()
+        toolset = call.toolset()
+        try:
+            begun, changes = self._system.monotonic(), self._changes.get(toolset, 0)
+            result = await send(call)
+            if changes == self._changes.get(toolset, 0):  # otherwise it may be stale
+                self._keep(call, key, begun, result)
+            return result, begun
+        finally:
+            del self._under_way[key]
+            done.set()
+
+    def rows(self, listing: List[Any]) -> Sequence[Row]:
+        """Return the stored rows of a list, as far as they were read without a gap."""
+        stored = self._lists.get(_key(_first_page(listing)))
+        return stored.prefix.rows if stored else ()
+
+    def holds(self, call: Call) -> bool:
+        """Whether the answer to `call` needs no request."""
+        return self._find(call, _key(call)) is not None
+
+    def pages_left(self, listing: List[Any]) -> int | None:
+        """Return the number of pages of a list that were not read; None if its first was not, or it has no total."""
+        stored = self._lists.get(_key(_first_page(listing)))
+        if stored is None or stored.prefix.total is None:
+            return None
+        return math.ceil((stored.prefix.total - len(stored.prefix.rows)) / MAX_LIMIT)
+
+    def derived(self, name: Hashable, sources: Sequence[object], make: Callable[[], T]) -> T:
+        """Return `make()`, kept under `name` while these are its sources. The result must not be changed."""
+        kept = self._results.get(name)
+        if kept is not None and len(kept[0]) == len(sources) and all(map(is_, kept[0], sources)):
+            self._results.move_to_end(name)
+            return cast(T, kept[1])
+        result = make()
+        self._results[name] = ([*sources], result)
+        self._results.move_to_end(name)
+        if len(self._results) > _MAX_RESULTS:
+            self._results.popitem(last=False)
+        return result
+
+    def forget(self, toolset: str) -> None:
+        """Drop what a change through this server may have made stale."""
+        stale = {toolset, *_CASCADE.get(toolset, ()), *_AFTER_EACH_CHANGE}
+        if toolset == _CHANGES_ANYTHING:
+            stale.update(operation.toolset() for operation in OPERATIONS.values())
+        for name in stale:
+            self._changes[name] = self._changes.get(name, 0) + 1
+        self._drop(lambda kept: kept.toolset in stale)
+        self._results.clear()
+        if _RUNS in stale:
+            self._instant = None
+
+    @property
+    def size(self) -> int:
+        """Size of what is kept, as JSON."""
+        return sum(kept.size for kept in (*self._lists.values(), *self._answers.values()))
+
+    def _find(self, call: Call, key: Key) -> tuple[FastnObject, float] | None:
+        """Return the stored or derived answer to a call, and since when it holds."""
+        if (exact := self._answers.get(key)) is not None:
+            self._answers.move_to_end(key)
+            return exact.result, exact.begun
+        if not isinstance(call, List):
+            return None
+        listing = cast("List[Any]", call)
+        for of, stored in [*self._lists.items()]:
+            if type(stored.call) is not type(listing):
+                continue
+            page = None
+            if stored.call.filters == listing.filters and listing.limit == MAX_LIMIT:
+                page = stored.pages.get(listing.cursor)
+            if (page := page or stored.answer(listing)) is not None:
+                self._lists.move_to_end(of)
+                return page, stored.begun
+        return None
+
+    def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:
+        size = len(to_json(result, fallback=str))
+        if isinstance(call, List) and call.limit == MAX_LIMIT and not cast("Listed[FastnObject]", result).not_checked:
+            self._keep_page(cast("List[Any]", call), begun, cast("Listed[FastnObject]", result), size)
+        else:
+            self._answers[key] = _Answer(call.toolset(), begun, size, result)
+        while self.size > MAX_BYTES:
+            (self._answers or self._lists).popitem(last=False)
+
+    def _keep_page(self, call: List[Any], begun: float, page: Listed[FastnObject], size: int) -> None:
+        of = _key(_first_page(call))
+        stored = None if call.cursor is None else self._lists.get(of)
+        if call.cursor is None:
+            stored = self._lists[of] = StoredList(_first_page(call), begun)
+        if stored is None:
+            self._answers[_key(call)] = _Answer(call.toolset(), begun, size, page)
+        else:
+            stored.add(call.cursor, page, size)
+            self._lists.move_to_end(of)
+
+    def _drop(self, is_stale: Callable[["StoredList | _Answer"], bool]) -> None:
+        for of in (self._lists, self._answers):
+            for key in [key for key, kept in of.items() if is_stale(kept)]:
+                del of[key]
+
+    def _is_outdated(self, stored: StoredList) -> bool:
+        """Whether a run that was under way has probably ended. A long one is not expected to end just now."""
+        if stored.toolset != _RUNS or self._system.monotonic() - stored.begun < _UNFINISHED_SECONDS:
+            return False
+        newest = stored.prefix.newest_under_way
+        return newest is not None and (self._system.now() - newest).total_seconds() < _UNTIL_STUCK
+
+
+def _first_page(call: List[Any]) -> List[Any]:
+    """Return the call for the first page of a list."""
+    return call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, "fields": None, "detail": None})
+
+
+def _key(call: Any) -> Key:
+    return call.tool_name(), to_json(call.model_dump(exclude_none=True))
