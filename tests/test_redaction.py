@@ -454,7 +454,7 @@ def _rules_in(source: str) -> dict[int, str]:
 _ALLOWED = {
     "config/model.py": "settings and toolsets",
     "doctor/reads.py": "resources that permissions are about",
-    "account/directory.py": "kinds of resources",
+    "account/entries.py": "kinds of resources",
     "hosted/team_config.py": "settings",
     "procedures/audit_log.py": "kinds of resources and of actors",
     "procedures/ranking.py": "words that name a kind of resource",

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import anyio
+from pydantic import JsonValue
 
 from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import RateLimited
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Call, Send
@@ -18,6 +20,9 @@ RESERVE = 3
 
 LEAST, MOST, UNLIMITED = 12, 60, 25
 """Bounds of the requests per answer, by default; and their number while Fastn has named no limit."""
+
+_RECENT = 1.0
+"""Age in seconds from which on an answer says as of when it is."""
 
 MAX_WAIT = 10.0
 """Maximum wait in seconds of one answer for the rate limit to reset."""
@@ -57,6 +62,14 @@ class AnswerReads:
     def as_of(self) -> datetime:
         """Time of the oldest read that the answer uses."""
         return self._system.now() - timedelta(seconds=self._system.monotonic() - self._oldest)
+
+    def age(self) -> dict[str, JsonValue]:
+        """Return as of when the answer is, as `as_of`, if it uses what was read for an earlier one."""
+        return {"as_of": stamp(self.as_of)} if self._system.monotonic() - self._oldest > _RECENT else {}
+
+    def send_no_more(self) -> None:
+        """From now on, answer only from the snapshot; other reads raise `RateLimited`."""
+        self._most = self._sent
 
     @property
     def affordable(self) -> int:

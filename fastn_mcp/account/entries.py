@@ -1,6 +1,6 @@
 """Named resources of an account: their lists, and the names by which they are searched for."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -20,6 +20,9 @@ LISTS = {kind: cast("type[List[Any]]", OPERATIONS[f"list_{kind}s"]) for kind in 
 
 MAX_PAGES = 30
 """Maximum number of pages of 100 rows read for one kind."""
+
+MAX_NAMED = 7
+"""Maximum number of requests for the names of customers in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,23 @@ async def read_contents(kind: str, reads: AnswerReads) -> Contents:
     return reads.snapshot.derived(kind, found.pages, make)
 
 
-async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads) -> dict[str, str]:
-    """Return the names of these ids: those that are stored, and up to `MAX_LOOKUPS` that are read one by one."""
+async def read_customer_names(ids: Collection[str], reads: AnswerReads, most: int = MAX_NAMED) -> dict[str, str]:
+    """Return the names of these customers, of the first `most` if there are many customers, as far as they are read.
+
+    The list of customers is read if that takes no more requests. Raises a `FastnError` if it cannot be read.
+    """
+    listing = LISTS["customer"](limit=100)
+    names = await read_labels("customer", ids, reads, most=0)
+    if len(ids) - len(names) > 1:
+        await reads(cast(Call, listing))
+        unnamed = len(ids) - len(await read_labels("customer", ids, reads, most=0))
+        if (reads.snapshot.pages_left(listing) or 0) <= min(unnamed, most):
+            await read_contents("customer", reads)
+    return await read_labels("customer", ids, reads, most=most)
+
+
+async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:
+    """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
     rows = {key: row for row in reads.snapshot.rows(LISTS[kind](limit=100)) if (key := key_of(row))}
     wanted = list(dict.fromkeys(ids))
     names = {key: name for key in wanted if key in rows and (name := entry(kind, rows[key]).name)}
@@ -80,7 +98,7 @@ async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads) -> dict
         return names
     calls = {key: GETS[kind].model_validate({f"{kind}_id": key}) for key in wanted if key not in names}
     stored = [key for key, call in calls.items() if reads.snapshot.holds(call)]
-    unread = [key for key in calls if key not in stored][:MAX_LOOKUPS]
+    unread = [key for key in calls if key not in stored][: max(0, most - len(stored))]
 
     async def read(key: str) -> str:
         label = label_of(kind, row_of(await reads(calls[key])))

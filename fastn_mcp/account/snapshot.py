@@ -6,7 +6,7 @@ it is used by the guard, by `get_*`, or by a list that is called as a tool.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -20,14 +20,18 @@ from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp
 from fastn_mcp.records.states import run_state
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
 
-MAX_BYTES = 4_000_000
-"""Maximum size of what is kept, as JSON; in memory it is about five times as large."""
+MAX_BYTES = 8_000_000
+"""Maximum size of what is kept, as JSON; in memory it is about twice as large."""
 
 _MAX_RESULTS = 50
 """Maximum number of values derived from lists, such as a search index or the findings of an overview."""
+
+_MAX_ANSWERS_WITH_PAGES = 8
+_NAME_LENGTH = 12
 
 _FEW = 2
 """Maximum limit of a list for which the newest rows suffice, as its total is not wanted."""
@@ -111,22 +115,30 @@ class StoredList:
             self._prefix = self._joined()
         return self._prefix
 
-    def _joined(self) -> Prefix:
-        page: Listed[FastnObject] | None = self.pages[None]
-        rows, read, total = dict[str, Row](), 0, self.pages[None].total
+    def page(self, cursor: str | None) -> Listed[FastnObject] | None:
+        """Return the page at a cursor, also if it was read by its offset."""
+        pages = self._in_order()
+        return self.pages.get(cursor) or next((after for page, after in pages if page.next_cursor == cursor), None)
+
+    def _in_order(self) -> Iterator[tuple[Listed[FastnObject], Listed[FastnObject] | None]]:
+        """Yield the pages from the first on, as far as none is missing, each with the one after it."""
+        page, read = self.pages.get(None), 0
         while page is not None:
-            for number, row in enumerate(page.rows, read):
-                rows.setdefault(key_of(row) or f"without id {number}", row)
             read += len(page.rows)
-            if page.next_cursor is None:
-                # Rows that were added or removed meanwhile move others past the end of a page.
-                is_complete = page.total is None or page.total == len(rows)
-                return Prefix([*rows.values()], is_complete, len(rows) if is_complete else page.total)
-            is_last = not page.rows
-            page = self.pages.get(page.next_cursor) or self.pages.get(Position(offset=read).encode())
-            if is_last:
-                break
-        return Prefix([*rows.values()], False, total)
+            after = None
+            if page.rows and page.next_cursor is not None:
+                after = self.pages.get(page.next_cursor) or self.pages.get(Position(offset=read).encode())
+            yield page, after
+            page = after
+
+    def _joined(self) -> Prefix:
+        rows, last = dict[str, Row](), self.pages[None]
+        for last, _ in self._in_order():
+            for row in last.rows:
+                rows.setdefault(key_of(row) or f"without id {len(rows)}", row)
+        # Rows that were added or removed meanwhile move others past the end of a page.
+        is_complete = last.next_cursor is None and last.total in (None, len(rows))
+        return Prefix([*rows.values()], is_complete, len(rows) if is_complete else last.total)
 
     def answer(self, call: List[Any]) -> Listed[FastnObject] | None:
         """Return the page that `call` asks for, derived from these rows; None if they do not settle it."""
@@ -157,7 +169,7 @@ class StoredList:
             return True, prefix.total
         if prefix.oldest is None:
             return False, None
-        if rest.keys() == {"until"} and matching and prefix.total is not None:
+        if [*rest] == ["until"] and matching and prefix.total is not None:
             return True, prefix.total - (len(prefix.rows) - len(matching))
         return call.limit <= _FEW and "since" not in rest, None
 
@@ -194,6 +206,7 @@ class Snapshot:
         self._lists: OrderedDict[Key, StoredList] = OrderedDict()
         self._answers: OrderedDict[Key, _Answer] = OrderedDict()
         self._results: OrderedDict[Hashable, tuple[Sequence[object], Any]] = OrderedDict()
+        self._pages: OrderedDict[str, object] = OrderedDict()
         self._under_way: dict[Key, anyio.Event] = {}
         self._changes: dict[str, int] = {}
         self._instant: tuple[float, datetime] | None = None
@@ -274,6 +287,18 @@ class Snapshot:
             self._results.popitem(last=False)
         return result
 
+    def keep(self, pages: object) -> str:
+        """Keep the later pages of an answer, as they are now, and return the name for a cursor."""
+        name = self._system.token()[:_NAME_LENGTH]
+        self._pages[name] = pages
+        if len(self._pages) > _MAX_ANSWERS_WITH_PAGES:
+            self._pages.popitem(last=False)
+        return name
+
+    def kept(self, name: str) -> Any:
+        """Return what was kept under a name; None if it is gone."""
+        return self._pages.get(name)
+
     def forget(self, toolset: str) -> None:
         """Drop what a change through this server may have made stale."""
         stale = {toolset, *_CASCADE.get(toolset, ()), *_AFTER_EACH_CHANGE}
@@ -296,6 +321,8 @@ class Snapshot:
         if (exact := self._answers.get(key)) is not None:
             self._answers.move_to_end(key)
             return exact.result, exact.begun
+        if isinstance(call, GetCustomer):
+            return self._customer(call)
         if not isinstance(call, List):
             return None
         listing = cast("List[Any]", call)
@@ -304,10 +331,19 @@ class Snapshot:
                 continue
             page = None
             if stored.call.filters == listing.filters and listing.limit == MAX_LIMIT:
-                page = stored.pages.get(listing.cursor)
+                page = stored.page(listing.cursor)
             if (page := page or stored.answer(listing)) is not None:
                 self._lists.move_to_end(of)
                 return page, stored.begun
+        return None
+
+    def _customer(self, call: GetCustomer) -> tuple[FastnObject, float] | None:
+        """Return a customer from a list: its rows say as much as the customer itself."""
+        for stored in self._lists.values():
+            if isinstance(stored.call, ListCustomers):
+                row = next((row for row in stored.prefix.rows if key_of(row) == call.customer_id), None)
+                if row is not None:
+                    return type(call).returns.model_validate(row), stored.begun
         return None
 
     def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:

@@ -162,6 +162,11 @@ class FastnClient:
         return None if window is None else max(window.left - self._under_way, 0)
 
     @property
+    def may_name_limit(self) -> bool:
+        """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
+        return self._limit.may_be_stated
+
+    @property
     def resets_in(self) -> float | None:
         """Seconds until the limit of `requests_left` resets; None if that is not known."""
         window = self._limit.window
@@ -205,6 +210,7 @@ class FastnClient:
         redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
         details: SpanFacts = {"operation": attempts.operation, "effect": call.effect.value}
         with self._system.span("fastn", attempts.operation, details):
+            self._under_way += 1
             try:
                 with anyio.fail_after(self.deadline(call)):
                     return await self._send(call, attempts, redactor)
@@ -213,6 +219,8 @@ class FastnClient:
             except FastnError as error:
                 error.facts = redactor.object(error.facts)
                 raise
+            finally:
+                self._under_way -= 1
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
         if self._endpoint.no_key is not None:
@@ -278,7 +286,7 @@ class FastnClient:
             }
             try:
                 with self._system.span("http", request.template, details):
-                    answer = await self._exchanged(request)
+                    answer = await self._exchange(request)
                     details["status"] = answer.status
                     details["remaining"] = answer.headers.get("x-ratelimit-remaining")
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
@@ -294,13 +302,6 @@ class FastnClient:
                     return answer
                 failure = failed
             await self._wait_to_retry(failure, request.method, attempts, wait)
-
-    async def _exchanged(self, request: Request) -> Answer:
-        self._under_way += 1
-        try:
-            return await self._exchange(request)
-        finally:
-            self._under_way -= 1
 
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts

@@ -125,6 +125,8 @@ class RateWindows:
     def __init__(self, system: System) -> None:
         self._system = system
         self._short: RateWindow | None = None
+        self.may_be_stated = True
+        """Whether the next response may state a limit: it is the first, or an earlier one did."""
         self._long: RateWindow | None = None
 
     @property
@@ -137,6 +139,7 @@ class RateWindows:
     def note(self, status: int, headers: Mapping[str, str], now: datetime) -> None:
         """Note the limit that a response states. A long limit that it does not mention has one request less."""
         stated = self._stated(headers, now)
+        self.may_be_stated = stated is not None or self._short is not None or self._long is not None
         is_long = stated is not None and stated.until - self._system.monotonic() > _LONG_WINDOW
         if self._long is not None and self._long.left:
             self._long = replace(self._long, left=self._long.left - 1)
@@ -238,6 +241,11 @@ class RateLimit:
     def window(self) -> RateWindow | None:
         """The window that limits the next requests; None if Fastn has stated none."""
         return self._windows.tightest
+
+    @property
+    def may_be_stated(self) -> bool:
+        """See `RateWindows.may_be_stated`."""
+        return self._windows.may_be_stated
 
     def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
         """Note what a response tells about the limits. `response` has the facts of an error."""

@@ -11,7 +11,7 @@ from fastn_mcp.client.reads import find_row, has_id
 from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import words_of
-from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of
+from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect
@@ -64,10 +64,6 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 
 async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id."""
-    if kind == "customer":  # a row of the list says as much as the customer itself
-        listed = context.look.snapshot.rows(LISTS[kind](limit=MOST))
-        if (row := next((row for row in listed if key_of(row) == id_), None)) is not None:
-            return FoundResource(id_, row)
     reading: Any = OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
     try:
         return FoundResource(id_, row_of(await context.look(reading)))

@@ -1,6 +1,7 @@
 """Parallel, bounded reads for one answer about an account, with a record of those that failed."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -125,3 +126,11 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
             break
         if number * (newest - since) / (newest - oldest) > most:
             break
+
+
+async def read_whole(listing: List[Any], look: AnswerReads, most: int) -> None:
+    """Read a list, if it has at most `most` pages, so that narrower ones need no request. A failure is not reported."""
+    with suppress(FastnError):
+        await look(cast(Call, listing))
+        if (look.snapshot.pages_left(listing) or most) < most:
+            await read_pages(cast(Call, listing), look, most)

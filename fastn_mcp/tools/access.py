@@ -1,11 +1,12 @@
 """Tools for who may do what: users, roles, API keys, secrets, and Fastn's own audit log."""
 
-from typing import Annotated, Self, cast
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self, cast
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, owner_of, row_of, text
+from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
     SECRET,
@@ -22,7 +23,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import List, Match
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import Effect
 
@@ -234,12 +235,21 @@ class AuditEntry(FastnObject):
     id: JsonValue = None
 
 
+def _acted_on(row: Row, wanted: str) -> bool | None:
+    """Match an entry by its resource; a login has none."""
+    if id_ := text(row, "resource.id", "resourceId"):
+        return id_.casefold() == wanted.casefold()
+    resource = row.get("resource")
+    return False if isinstance(resource, dict) and "id" in resource else None
+
+
 class QueryAuditLog(List[AuditEntry]):
     """List who did what, newest first. Millions of rows: filter. Owners and admins only."""
 
     route = GET("/api/v1/audit")
     effect = Effect.READ
     evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
+    matching: ClassVar[Mapping[str, Match]] = {"resource_id": _acted_on}
 
     actor: Annotated[str | None, Field(description="Who, as apikey:8.")] = None
     action: Annotated[str | None, Field(description="As workflow.publish.")] = None

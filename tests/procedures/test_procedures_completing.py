@@ -1,5 +1,6 @@
 """Tests of completions of ids, and of reading resources that have only a list."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import pytest
 from support.faulty_sandbox import Status
 from support.world import World
 
-from fastn_mcp.account.directory import LISTS
+from fastn_mcp.account.entries import LISTS
 from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import ProcedureContext
@@ -50,7 +51,8 @@ async def test_names_slugs_and_emails_complete_to_ids(world: World) -> None:
     assert await ids(world, "customer", "globex") == [globex.id, other.id]
 
 
-async def test_completions_read_fastn_once_a_minute(world: World) -> None:
+async def test_completions_read_fastn_once(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90)
     async with anyio.create_task_group() as tasks:
         for typed in ("a", "ac", "acm", "acme"):
             tasks.start_soon(ids, world, "customer", typed)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -98,7 +99,8 @@ async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None
     assert "customer" not in shown.get("ids", {})
 
 
-async def test_names_are_looked_up_in_bounded_numbers_and_cached(world: World) -> None:
+async def test_names_are_looked_up_in_bounded_numbers_and_kept(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90)
     await answer(world, ListConnections())
     before = len(world.sandbox.requests)
     assert before <= 1 + 5

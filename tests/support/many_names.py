@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.directory import LISTS
+from fastn_mcp.account.entries import LISTS
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation

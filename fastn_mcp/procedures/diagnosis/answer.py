@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, repairs
-from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence
+from fastn_mcp.procedures.diagnosis.evidence import AFFECTED, CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
@@ -23,8 +23,8 @@ from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
-_AFFECTED, _ALSO = 3, 12
-"""Maximum number of affected workflows and customers of a cause with their numbers, and of further ones by name."""
+_ALSO = 12
+"""Maximum number of further affected workflows and customers of a cause by name."""
 
 _OTHERS = 8
 """Maximum number of less frequent causes by name."""
@@ -183,13 +183,15 @@ def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
         """Return its workflow and customer, as far as the subject does not say them."""
         workflow = None if len(subject.workflows) == 1 else _workflow(evidence, which.workflow)
         customer = None if subject.customer else _owner(evidence, which.customer)
+        if customer is not None and which.customer not in (None, *evidence.names):
+            customer = "other customers"  # whose names would take a request each
         return " for ".join(filter(None, (workflow, customer))) or _workflow(evidence, which.workflow)
 
-    more = Counter({name(which): count for which, count in filters[_AFFECTED:]})
+    more = Counter({name(which): count for which, count in filters[AFFECTED:]})
     also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_ALSO)]
     if len(more) > _ALSO:
         also.append(f"{len(more) - _ALSO} more")
-    return {"affected": [_failed_runs(evidence, which, count) for which, count in filters[:_AFFECTED]], "also": also}
+    return {"affected": [_failed_runs(evidence, which, count) for which, count in filters[:AFFECTED]], "also": also}
 
 
 def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:

@@ -55,7 +55,7 @@ class Diagnose(Procedure[Diagnosis]):
         typed = {"customer": self.customer_id, "workflow": self.workflow_id, "trigger": self.trigger_id}
         resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
         evidence = await gather(Subject(resources), Period(self.hours, context.look.snapshot.instant()), context)
-        return Diagnosis.model_validate(_fitting(answer(evidence)))
+        return Diagnosis.model_validate(_fitting(answer(evidence)) | context.look.age())
 
 
 def _fitting(entries_by_name: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -3,11 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import anyio
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.account.entries import MAX_NAMED, read_customer_names
+from fastn_mcp.errors import FastnError
 from fastn_mcp.ledger.change import MADE
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
@@ -22,12 +25,12 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
     RunCounts,
     RunRecord,
     count_runs,
-    read_customer_names,
     read_records,
     run_jobs,
 )
 from fastn_mcp.procedures.lookup import FoundResource
-from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.procedures.reads import AccountReads, read_back, read_whole
+from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
 from fastn_mcp.records.states import NOT_WORKING, State
@@ -38,6 +41,9 @@ from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
+AFFECTED = 3
+"""Maximum number of affected workflows and customers of a cause with their numbers."""
+
 CAUSES = 3
 """Maximum number of causes reported, each with its newest run read in full."""
 
@@ -45,6 +51,12 @@ _TRIGGERS, _WORKFLOWS, _QUOTAS, _NEWEST = "triggers", "workflows", "quotas", "it
 
 _PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
+
+_LOG, _LOG_PAGES = "audit log", 3
+"""Name of the whole audit log, and the maximum number of its pages that are read in place of those of each resource."""
+
+_WHOLE = 3
+"""Maximum number of pages of the list of all connections, if it is read in place of those of each status."""
 
 _RECORDS = 8
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
@@ -163,9 +175,16 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    calls = _lists(subject)
+    calls, connecting = _lists(subject), anyio.Lock()
     lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
-    await reads.run(run_jobs(reads, look, period, subject.filters) | lists)
+
+    async def read_connections(name: str) -> None:
+        async with connecting:
+            await read_whole(ListConnections(limit=100), look, _WHOLE)
+        await lists[name](name)
+
+    jobs = {name: read_connections if "connections" in name else job for name, job in lists.items()}
+    await reads.run(run_jobs(reads, look, period, subject.filters) | jobs)
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, lists):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
@@ -220,14 +239,18 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     customer = subject.resources.get("customer")
     if customer is not None and customer.row:
         names[customer.id] = name_of(customer.row)
-    mentioned = {*evidence.affected, *map(owner_of, triggers or ()), subject.customer}
+    first = [key for cause in evidence.causes[:CAUSES] for key in cause.customers[:AFFECTED]]
+    mentioned = [*first, subject.customer, *evidence.affected, *map(owner_of, triggers or ())]
 
     async def read_names() -> None:
-        unnamed = [key for key in mentioned if key and key not in names]
-        names.update(await read_customer_names(reads, context.look, unnamed))
+        unnamed = [key for key in dict.fromkeys(mentioned) if key and key not in names]
+        try:
+            names.update(await read_customer_names(unnamed, context.look, max(len({*first}), MAX_NAMED)))
+        except FastnError as error:
+            reads.failed["names of customers"] = error
 
     async def read_runs() -> None:
-        records.update(await read_records(reads, evidence.counts, _measured(evidence)))
+        records.update(await read_records(reads, evidence.counts, _measured(evidence), context.look))
 
     async with anyio.create_task_group() as group:
         group.start_soon(read_runs)
@@ -299,15 +322,23 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     workflows = subject.workflows or [run.workflow for run in evidence.newest]
     broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
     ids = [resource.id for resource in subject.resources.values()]
-    keys = list(dict.fromkeys(filter(None, (*ids, *workflows, *broken))))
-    audit = {f"audit log of {key}": key for key in keys[:_CHANGED]}
-    await reads.read({name: QueryAuditLog(resource_id=key, limit=20) for name, key in audit.items()})
-    refused = [name for name in audit if name in reads.failed]
-    if len(refused) > 1:  # the log is for owners and admins only: it is refused once
-        reads.failed["audit log"] = reads.failed[refused[0]]
-        for name in refused:
-            del reads.failed[name]
-    changes = [_audited(row, key) for name, key in audit.items() for row in reads.rows(name)]
+    keys = list(dict.fromkeys(filter(None, (*workflows, *broken, *ids))))[:_CHANGED]
+    first = evidence.failing_since
+    begin = period.begin if first is None else first - _BEFORE
+    since = begin.isoformat(timespec="seconds")
+    audit = {f"audit log of {key}": key for key in keys}
+    calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
+    if len(calls) > 1:
+        await reads.run({_LOG: partial(_read_log, look=context.look, begin=begin)})
+        # Where the newest entries of the whole log do not reach back to the begin, only the first is asked for.
+        unread = [name for name, call in [*calls.items()][1:] if not context.look.snapshot.holds(call)]
+        for name in unread:
+            del calls[name]
+        if unread and _LOG not in reads.failed:
+            reads.gaps.append(Unchecked(f"older changes of {counted(len(unread), 'resource')}", "see query_audit_log"))
+    if _LOG not in reads.failed:
+        await reads.read(calls)
+    changes = [_audited(row, audit[name]) for name in calls for row in reads.rows(name)]
     for key in workflows:
         row = evidence.workflows.get(key, {})
         if (at := timestamp(row, "updatedAt")) is not None:
@@ -317,10 +348,12 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
         if change.target in keys and change.outcome in MADE:
             at = datetime.fromtimestamp(change.at, period.now.tzinfo)
             changes.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
-    first = evidence.failing_since
-    begin = period.begin if first is None else first - _BEFORE
     recent = [change for change in changes if change and (change.at is None or change.at >= begin)]
     return sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
+
+
+async def _read_log(_: str, look: AnswerReads, begin: datetime) -> None:
+    await read_back(QueryAuditLog(limit=100), look, begin, _LOG_PAGES)
 
 
 def _audited(row: Row, key: str) -> Changed | None:

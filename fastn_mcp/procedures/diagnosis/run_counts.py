@@ -1,6 +1,6 @@
 """Exact numbers of runs in a period, and how a workflow has run for a customer since its last success."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,25 +12,29 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.account.entries import read_contents, read_labels
-from fastn_mcp.client.reads import MAX_LOOKUPS, read_pages
+from fastn_mcp.client.reads import read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back
 from fastn_mcp.records.formats import age, aged, counted
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import Listed, Position
 from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
 _COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
 
-_PAGES = 50
+_PAGES = 8
 """Maximum number of pages of failed runs read for one answer, and as many of timed-out ones."""
 
 _PAGE = 100
 _FEW_PAGES = 3
+
+_FEW = 3
+"""Maximum number of workflows, or workflows of a customer, whose first failure since the last success is looked for."""
+
+_FEW_FAILURES = 20
+"""Number of failures below which a page of the newest runs is likely to show the last success."""
 
 _COVERED = 4
 """Maximum number of pages of the newest runs that are read instead of counting them, which takes as many requests."""
@@ -101,10 +105,9 @@ class RunCounts:
     @property
     def failures_of_runs(self) -> str:
         """The failures of all runs: `9 of 12 runs`."""
-        count = len(self.failures)
         if self.runs is None:
-            return counted(count, "run", at_least=self.has_failures_unread)
-        return f"{'at least ' * self.has_failures_unread}{count:,} of {self.runs:,} runs"
+            return counted(len(self.failures), "run", at_least=self.has_failures_unread)
+        return f"{cast(int, self.totals['failed']) + cast(int, self.totals['timeout']):,} of {self.runs:,} runs"
 
     @property
     def last_success_at(self) -> datetime | None:
@@ -197,25 +200,15 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     )
 
 
-async def read_customer_names(reads: AccountReads, look: AnswerReads, ids: Collection[str]) -> dict[str, str]:
-    """Return the names of these customers, as far as they could be read."""
-    if len(ids) > MAX_LOOKUPS:
-        try:
-            await read_contents("customer", look)
-        except FastnError as error:
-            reads.failed["names of customers"] = error
-    return await read_labels("customer", ids, look)
-
-
 async def read_records(
-    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]]
+    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]], look: AnswerReads
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
     records = {which: RunRecord(which, failed) for which, failed in failures.items()}
 
     async def read(which: RunFilter) -> None:
         try:
-            records[which] = await _record(records[which], counts, reads.send)
+            records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _FEW)
         except FastnError as error:
             reads.failed["earlier runs"] = error
 
@@ -225,26 +218,35 @@ async def read_records(
     return records
 
 
-async def _record(known: RunRecord, counts: RunCounts, send: Send) -> RunRecord:
-    """Add the number of runs, the last success and the start of the failures to a record that has only the failures."""
+async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, reads_on: bool) -> RunRecord:
+    """Add the number of runs, the last success and the start of the failures to a record that has only the failures.
+
+    The number of all runs takes no request of its own. With `reads_on`, the first failure may take some.
+    """
     which, failures, since = known.which, known.failures, counts.period.since
-    reads = AccountReads(send)
-    calls = {_COMPLETED: _runs(which, status="completed", since=since), _ALL: _runs(which, since=since)}
-    await reads.run({name: partial(_read_newest, reads=reads, call=call) for name, call in calls.items()})
-    if failed := [reads.failed[name] for name in calls if name in reads.failed]:
-        raise failed[0]
+    reads, snapshot = AccountReads(look), look.snapshot
+    completed, successes = _runs(which, status="completed", since=since), _runs(which, status="completed")
+    if which.customer is None:  # probably some have completed
+        await _read_newest(_COMPLETED, reads, completed)
     if not reads.rows(_COMPLETED):
-        await _read_newest(_SUCCESSES, reads, _runs(which, status="completed"))
-    successes = _SUCCESSES if _SUCCESSES in reads.lists else _COMPLETED
-    success = next(iter(newest_first(reads.rows(successes))), None)
-    knows_success = success is not None or not reads.has_more(successes)
-    runs, completed = reads.total(_ALL), reads.total(_COMPLETED)
-    if runs is not None and (runs < len(failures) or (completed is not None and runs < completed)):
-        runs = completed = None  # Fastn ignored a filter
+        if len(failures) < _FEW_FAILURES and not (snapshot.holds(completed) and snapshot.holds(successes)):
+            await look(_runs(which, limit=_PAGE))  # from which all of the rest may be derived
+        await _read_newest(_SUCCESSES, reads, successes)
+    success = next(iter(newest_first(reads.rows(_SUCCESSES, _COMPLETED))), None)
+    knows_success = success is not None or not reads.has_more(_SUCCESSES)
+    number: int | None = 0
+    if not knows_success or (success is not None and (success.at is None or success.at >= counts.period.begin)):
+        await _read_newest(_COMPLETED, reads, completed)
+        number = reads.total(_COMPLETED)
+    runs = None
+    if snapshot.holds(everything := _runs(which, since=since)):
+        runs = cast("Listed[FastnObject]", await look(everything)).total
+    if runs is not None and (runs < len(failures) or (number is not None and runs < number)):
+        runs = number = None  # Fastn ignored a filter
     first, knows_since = None, False
     if knows_success:
-        first, knows_since = await _first_failure(known, success and success.at, counts, send)
-    return RunRecord(which, failures, runs, completed, success, knows_success, first, knows_since)
+        first, knows_since = await _first_failure(known, success and success.at, counts, look, reads_on=reads_on)
+    return RunRecord(which, failures, runs, number, success, knows_success, first, knows_since)
 
 
 async def _read_newest(name: str, reads: AccountReads, call: ListExecutions) -> None:
@@ -254,18 +256,20 @@ async def _read_newest(name: str, reads: AccountReads, call: ListExecutions) -> 
 
 
 async def _first_failure(
-    known: RunRecord, last: datetime | None, counts: RunCounts, send: Send
+    known: RunRecord, last: datetime | None, counts: RunCounts, look: AnswerReads, *, reads_on: bool
 ) -> tuple[datetime | None, bool]:
     """Return the time of the first failure after the `last` success, and whether none can be earlier."""
     times = [run.at for run in known.failures if run.at and (last is None or run.at > last)]
     if not times or (last is not None and last >= counts.period.begin):
         return min(times, default=None), not counts.has_failures_unread
     call = _runs(known.which, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
-    newest = await read_pages(call, send, 1)
+    if not reads_on and not look.snapshot.holds(call):
+        return min(times), False
+    newest = await read_pages(call, look, 1)
     rows, is_complete = newest.rows, newest.is_complete
-    if not is_complete and newest.total is not None:
+    if not is_complete and newest.total is not None and reads_on:
         end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE).encode()})
-        oldest = (await read_pages(end, send, 1)).rows
+        oldest = (await read_pages(end, look, 1)).rows
         if oldest and oldest[0] != rows[0]:
             rows += oldest
             is_complete = True

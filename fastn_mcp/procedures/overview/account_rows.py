@@ -56,7 +56,6 @@ async def read_account(context: ProcedureContext, period: Period, only: Collecti
 def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:
     """Return the reads beside those of runs, by display name."""
     problems = partial(_read_problems, reads=reads, matching=matching)
-    count = partial(_read_count, reads=reads)
     return {
         "customers": partial(problems, listing=ListCustomers, statuses=(PENDING,)),
         "connections": partial(problems, listing=ListConnections, statuses=NOT_WORKING),
@@ -64,8 +63,8 @@ def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:
         "triggers": partial(problems, listing=ListTriggers),
         "users": partial(problems, listing=ListUsers, statuses=("Invited",)),
         "API keys": partial(problems, listing=ListApiKeys),
-        "connectors": partial(count, listing=ListConnectors),
-        "secrets": partial(count, listing=ListSecrets),
+        "connectors": reads.reading(ListConnectors(limit=_PAGE)),
+        "secrets": reads.reading(ListSecrets(limit=_PAGE)),
         "quotas": reads.reading(GetQuotas()),
         "billing": reads.reading(GetBilling()),
     }
@@ -89,13 +88,6 @@ async def _read_problems(
     chosen = matching.get(kind, reads.lists[kind])
     if (chosen.more and chosen.total is None) or (is_long and not statuses):
         reads.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
-
-
-async def _read_count(kind: str, reads: AccountReads, listing: type[List[Any]]) -> None:
-    """Read the number of rows of a list."""
-    await reads.read_one(kind, cast(Call, listing(limit=1)))
-    if reads.total(kind) is None:
-        await reads.read_one(kind, cast(Call, listing(limit=_PAGE)))
 
 
 def _joined(first: RowList | None, other: RowList) -> RowList:

@@ -2,18 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.account.entries import MAX_NAMED, MAX_PAGES, read_customer_names
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import read_customer_names, read_records
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     KEY_CHECKS,
@@ -27,11 +30,12 @@ from fastn_mcp.procedures.overview.checks import (
     trigger_findings,
     unusable_connections,
 )
+from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, owner_of
-from fastn_mcp.records.states import STATES, State, connection_state
+from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of
+from fastn_mcp.records.states import NOT_WORKING, STATES, State
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, suggested
 
@@ -56,8 +60,10 @@ _MAX_ROWS, _MAX_WORKFLOWS = 30, 12
 _ROOM = 7_000
 """Maximum size of the findings on one subject in characters."""
 
-_CURSOR = r"^\d{1,6}(\.\d{1,6}){0,50}$"
+_CURSOR = r"^([\w-]{1,32}:)?\d{1,6}(\.\d{1,6}){0,50}$"
 _ERRORS = 5
+
+_ORDER = "Worst first; workflows and connections by failed runs, most first."
 
 _COUNTED = ("customers", "connectors", "connections", "workflows", "triggers", "users", "API keys", "secrets")
 """Lists whose rows are counted in an answer."""
@@ -79,31 +85,55 @@ class GetOverview(Procedure[Overview]):
     cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=_CURSOR)] = None
 
     async def run(self, context: ProcedureContext) -> Overview:
-        now = context.look.snapshot.instant()
-        answer: dict[str, JsonValue] = {"now": stamp(now)}
+        name, _, starts = (self.cursor or "").rpartition(":")
         if self.about == "approvals":
+            answer: dict[str, JsonValue] = {"now": stamp(context.system.now()), "findings": [], "not_checked": []}
             answer["guard"] = await context.guard.allowance(context.caller.principal)
-            return Overview.model_validate(answer | {"findings": [], "not_checked": []})
-        account = await read_account(
-            context, Period(self.hours, now), None if self.about is None else READS[self.about]
-        )
-        customers = await _customers(account, context) if self.about in (None, "connections") else None
-        findings = _findings(account, self.about, customers)
-        page, next_cursor = _page(findings, self.cursor, self.about)
-        page = await _with_run_records(page, account)
-        answer["order"] = "Worst first; workflows and connections by failed runs, most first."
-        answer["findings"] = [finding.data(rows) for finding, rows in page]
+            return Overview.model_validate(answer)
+        pages = context.look.snapshot.kept(name) if name else None
+        if not isinstance(pages, _Pages) or pages.principal != context.caller.principal:
+            pages = await self._read(context, starts)
+        page, next_cursor = _page(pages.findings, starts, self.about)
         if next_cursor:
-            answer["next_cursor"] = next_cursor
+            name = name if pages is context.look.snapshot.kept(name) else context.look.snapshot.keep(pages)
+            next_cursor = f"{name}:{next_cursor}"
+        entries: list[JsonValue] = [finding.data(rows) for finding, rows in page]
+        answer = {"now": pages.frame["now"], "order": _ORDER, "findings": entries}
+        return Overview.model_validate(answer | ({"next_cursor": next_cursor} if next_cursor else {}) | {**pages.frame})
+
+    async def _read(self, context: ProcedureContext, starts: str) -> "_Pages":
+        """Read the findings for all pages, and what else is said on each. `starts`: as `_page`."""
+        look = context.look
+        period = Period(self.hours, look.snapshot.instant())
+        account = await read_account(context, period, None if self.about is None else READS[self.about])
+        connections = await _connections(account, look, self.about) if self.about in (None, "connections") else []
+        findings = _findings(account, self.about, connections)
+        first = _page(findings, starts, self.about)[0]
+        findings, unread = await _with_run_records(findings, [row for _, rows in first for row in rows], account, look)
+        if unread and self.about == "runs":
+            what = f"how often {counted(unread, 'workflow')} on later pages ran"
+            account.reads.gaps.append(Unchecked(what, "Each takes a request: see diagnose."))
+        frame: dict[str, JsonValue] = {"now": stamp(period.now)}
         if self.about is None:
-            answer |= await _account(account, context)
+            frame |= await _account(account, context)
         elif self.about in ("runs", "connections"):
-            answer |= _runs(account, self.about, findings)
-        return Overview.model_validate(answer | _not_checked(account))
+            frame |= _runs(account, self.about, findings)
+        if starts:
+            frame["note"] = "The first page is no longer kept: this one was read anew."
+        return _Pages(context.caller.principal, findings, frame | _not_checked(account) | look.age())
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """The findings of all pages of an answer, and the fields that each page has besides."""
+
+    principal: str
+    findings: Sequence[AccountFinding]
+    frame: Mapping[str, JsonValue]
 
 
 def _page(
-    findings: Sequence[AccountFinding], cursor: str | None, about: Subject | None
+    findings: Sequence[AccountFinding], cursor: str, about: Subject | None
 ) -> tuple[list[tuple[AccountFinding, list[FindingRow]]], str | None]:
     """Return some rows of each finding, and the next cursor: at least a few, and more of the first as far as they fit.
 
@@ -136,13 +166,12 @@ def _brief(row: FindingRow) -> FindingRow:
     }
 
 
-def _findings(account: AccountRows, about: Subject | None, customers: Mapping[str, str] | None) -> list[AccountFinding]:
-    """Run the checks on one subject, or all of them; without `customers`, not those of connections. Worst first."""
+def _findings(account: AccountRows, about: Subject | None, states: Sequence[PartState]) -> list[AccountFinding]:
+    """Run the checks on one subject, or all of them. `states` are those of the connections. Worst first."""
     records, counts = account.reads.records, account.counts
     period, now, failures = counts.period, counts.period.now, counts.failures
     workflows, users, waiting = map(account.chosen, ("workflows", "users", "customers"))
     connections = account.chosen("connections")
-    states = [] if customers is None else connection_states(connections.rows, customers)
     names = {key_of(row): name_of(row) for row in workflows.rows}
     findings: dict[Subject, list[AccountFinding]] = {
         "runs": failing_workflows(failures, names, period, counts.failures_of_runs),
@@ -193,29 +222,42 @@ def _fails_without(
     return failing
 
 
-async def _customers(account: AccountRows, context: ProcedureContext) -> dict[str, str]:
-    """Return names by id of the customers that own connections that do not work."""
-    read = (*account.reads.rows("customers"), *account.chosen("customers").rows)
-    names = {key_of(row): name_of(row) for row in read}
-    broken = (row for row in account.chosen("connections").rows if connection_state(row) is not State.LIVE)
-    unnamed = [owner for owner in set(map(owner_of, broken)) if owner and owner not in names]
-    return names | await read_customer_names(account.reads, context.look, unnamed)
+async def _connections(account: AccountRows, look: AnswerReads, about: Subject | None) -> list[PartState]:
+    """Return the connections, with the names of their customers: for the whole account, of those shown first."""
+    rows = account.chosen("connections").rows
+    known = (*account.reads.rows("customers"), *account.chosen("customers").rows)
+    names = {key_of(row): name_of(row) for row in known}
+    broken = [connection for connection in connection_states(rows, names) if connection.state is not State.LIVE]
+    if about is None:
+        fails = _fails_without(broken, account.counts.failures, account.chosen("workflows").rows)
+        broken.sort(key=lambda connection: -sum(fails.get(connection.id, {}).values()))
+        broken = [each for status in NOT_WORKING for each in [it for it in broken if it.status == status][:FEW]]
+    unnamed = [owner for owner in dict.fromkeys(each.customer for each in broken) if owner and owner not in names]
+    try:
+        names |= await read_customer_names(unnamed, look, MAX_NAMED if about is None else MAX_PAGES)
+    except FastnError as error:
+        account.reads.failed["names of customers"] = error
+    return connection_states(rows, names)
 
 
 async def _with_run_records(
-    page: Sequence[tuple[AccountFinding, list[FindingRow]]], account: AccountRows
-) -> list[tuple[AccountFinding, list[FindingRow]]]:
-    """Add to failing workflows how many runs there were, and the last success."""
-    failures = account.counts.failures
-    wanted = {
-        RunFilter(str(row["id"])): [run for run in failures if run.workflow == row["id"]]
-        for _, rows in page
-        for row in rows
-        if "last_failure" in row and row.get("id")
-    }
-    read = await read_records(account.reads, account.counts, wanted)
-    records = {which.workflow: record for which, record in read.items()}
-    now = account.counts.period.now
+    findings: Sequence[AccountFinding], first: Sequence[FindingRow], account: AccountRows, look: AnswerReads
+) -> tuple[list[AccountFinding], int]:
+    """Add to failing workflows how many runs there were, and the last success.
+
+    Of those that are not among the `first` rows, only if it takes no request. Returns also the number of the others.
+    """
+    failures, now = account.counts.failures, account.counts.period.now
+    failing = [row for finding in findings for row in finding.rows if "last_failure" in row and row.get("id")]
+    later = [row for row in failing if row not in first]
+    records: dict[str | None, RunRecord] = {}
+    for rows in ([row for row in failing if row in first], later):
+        wanted = {RunFilter(str(row["id"])): [run for run in failures if run.workflow == row["id"]] for row in rows}
+        reads = account.reads if rows is not later else AccountReads(look)
+        read = await read_records(reads, account.counts, wanted, look)
+        records |= {which.workflow: record for which, record in read.items()}
+        look.send_no_more()
+    unread = sum(not records[str(row["id"])].knows_success for row in later)
 
     def completed(row: FindingRow) -> FindingRow:
         record = records.get(str(row.get("id")))
@@ -230,7 +272,7 @@ async def _with_run_records(
             more["last_success"] = last
         return row | more
 
-    return [(finding, list(map(completed, rows))) for finding, rows in page]
+    return [replace(finding, rows=list(map(completed, finding.rows))) for finding in findings], unread
 
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
