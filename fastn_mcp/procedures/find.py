@@ -7,18 +7,18 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
-from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.errors import NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.ranking import EXACT, Hit, kinds, words_of
+from fastn_mcp.procedures.ranking import EXACT, Hit, kinds_of, words_of
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.procedures.search_data import Matches, SearchData, titled
+from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.rows import FastnObject, Row, as_word, connection_refers, key_of, short, text, timestamp
 from fastn_mcp.records.states import STATES, State, failure_reason, workflow_state
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
 EXECUTION = "execution"
@@ -76,74 +76,69 @@ class Find(Procedure[SearchResult]):
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 
     async def run(self, context: ProcedureContext) -> SearchResult:
-        if (key := _ID.search(self.query)) and (answer := await self._by_id(key, context)):
-            return SearchResult.model_validate(answer)
-        data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
-        matches = await data.search(self.query)
-        return SearchResult.model_validate(await self._answer(data, matches, context))
+        answer = await self._by_id(key, context) if (key := _ID.search(self.query)) else None
+        if answer is None:
+            data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
+            answer = await self._answer(await data.search(self.query), data, context)
+        return SearchResult.model_validate(answer)
 
     async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for an id that can be read directly, or is an execution's; else None."""
-        single, failures = await _look_up(key, self.kind, context.look)
-        if single is not None:
-            data = SearchData(context, ())
-            await data.name_owner(single)
-            if single.kind == "workflow":
-                await data.read_last_run(single)
-            if single.kind == "connection":
-                single = titled(single, data.names)
-            return {"found": _Rows(data, context).all([Hit(single, EXACT)]), "next": _next([single])}
+        of = (key.lastgroup,) if key.lastgroup else _OF_UUID
+        reads = AccountReads(context.look)
+        calls = {kind: _read_of(kind, key[0]) for kind in of if self.kind in (None, kind)}
+        await reads.read({kind: call for kind, call in calls.items() if call is not None})
+        for kind in of:
+            for row in (*reads.rows(kind), reads.records.get(kind, {})):
+                # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
+                if key_of(row).casefold() == key[0].casefold():
+                    data = SearchData(context, ())
+                    hit = Hit(await data.name_owner(entry(kind, row)), EXACT)
+                    return await self._answer(Matches([hit]), data, context)
         if key.lastgroup != EXECUTION:
             return None
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
-        if failures:
-            answer["not_searched"] = [f"{kind}: {error.outcome}" for kind, error in failures.items()]
+        for error in reads.failed.values():
+            if not isinstance(error, NotFound):
+                answer["not_searched"] = [f"{EXECUTION}: {error.outcome}"]
         return answer
 
-    async def _answer(self, data: SearchData, matches: Matches, context: ProcedureContext) -> dict[str, JsonValue]:
-        meant, named = matches.meant, (*matches.meant, *matches.besides)
-        hits: dict[tuple[str, str], Hit] = {}
-        for hit in (*named, *matches.ranking.hits):
-            hits.setdefault((hit.entry.kind, hit.entry.id), hit)
+    async def _answer(self, matches: Matches, data: SearchData, context: ProcedureContext) -> dict[str, JsonValue]:
+        meant, named = matches.meant, [*matches.meant, *matches.besides]
+        hits = {hit.key: hit for hit in named}
+        for hit in matches.others:
+            hits.setdefault(hit.key, hit)
         shown = [*hits.values()][: self.limit]
-        if len(meant) == 1 and meant[0].entry.kind == "workflow" and not data.runs:
+        if len(meant) == 1 and meant[0].entry.kind == "workflow":
             await data.read_last_run(meant[0].entry)
-        rows = _Rows(data, context, detailed=[hit.entry for hit in meant])
-        answer: dict[str, JsonValue] = {"found": rows.all(shown)}
-        if (more := len(hits) - len(shown)) > 0:
-            answer["more"] = more
+        rows = _Rows(data, context, {hit.entry.id for hit in meant}, {hit.entry.id for hit in shown})
+        answer: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in shown]}
+        if len(hits) > len(shown):
+            answer["more"] = len(hits) - len(shown)
         if len(meant) > 1:
             answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
         if matches.lacking:
             answer["first_lacks"] = [*matches.lacking]
         if not shown:
-            answer["did_you_mean"] = list(map(_cut, matches.ranking.near))
+            answer["did_you_mean"] = [*map(_cut, matches.near)]
         if gaps := data.gaps(is_answered=bool(shown) and not matches.lacking):
             answer["not_searched"] = [*gaps]
-        if following := _next(hit.entry for hit in shown if hit in named) if shown else self._lists():
-            answer["next"] = following
+        asked = {self.kind} if self.kind else {kind for word in words_of(self.query) for kind in kinds_of(word)}
+        lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(asked)]
+        if following := _next(hit.entry for hit in shown if hit in named) if shown else lists:
+            answer["next"] = [*following]
         return answer
-
-    def _lists(self) -> list[JsonValue]:
-        """Return the lists of the kinds that the query names, as nothing was found."""
-        named = {self.kind} if self.kind else {kind for word in words_of(self.query) for kind in kinds(word)}
-        return [f"{LISTS[kind].tool_name()}()" for kind in sorted(named)]
 
 
 class _Rows:
-    """Rows of the answer. `detailed` ones are shown with what starts them, or what runs for them."""
+    """Rows of the answer. `detailed` ones are shown with what starts them or runs for them, except what is `shown`."""
 
-    def __init__(self, data: SearchData, context: ProcedureContext, detailed: Sequence[Entry] = ()) -> None:
+    def __init__(self, data: SearchData, context: ProcedureContext, detailed: set[str], shown: set[str]) -> None:
         self._data = data
         self._now = context.system.now()
-        self._detailed = {item.id for item in detailed}
-        self._shown: set[str] = set()
+        self._detailed, self._shown = detailed, shown
 
-    def all(self, hits: Sequence[Hit]) -> list[JsonValue]:
-        self._shown = {hit.entry.id for hit in hits}
-        return [self._row(hit) for hit in hits]
-
-    def _row(self, hit: Hit) -> dict[str, JsonValue]:
+    def row(self, hit: Hit) -> dict[str, JsonValue]:
         item = hit.entry
         row: dict[str, JsonValue] = {"kind": item.kind, "id": item.id or None, "name": _cut(item.name)}
         slug = text(item.row, "slug")
@@ -161,21 +156,21 @@ class _Rows:
         if item.kind == "workflow":
             row |= self._workflow(item.id)
         if item.kind == "customer" and item.id in self._detailed:
-            runs = {key: run for key, run in self._data.runs.get(item.id, {}).items() if key not in self._shown}
-            row |= _first("runs", [self._named("workflow", key) | self._last(run) for key, run in runs.items()])
+            uses = [it for it in self._data.uses if it.customer == item.id and it.workflow not in self._shown]
+            runs = [self._named("workflow", it.workflow) | self._last(it.last_run) for it in uses if it.is_certain]
+            row |= _first("runs", runs)
         return row | {"score": hit.score}
 
     def _workflow(self, id_: str) -> dict[str, JsonValue]:
         """Return for whom a workflow runs, how it last ended and what starts it."""
-        data, row = self._data, dict[str, JsonValue]()
-        runs_for = {key: runs[id_] for key, runs in data.runs.items() if id_ in runs}
-        if runs_for:
-            row["runs_for"] = [self._named("customer", key) | self._last(run) for key, run in runs_for.items()]
-        if may := [key for key, keys in data.able.items() if id_ in keys]:
-            row["may_run_for"] = [self._named("customer", key) for key in may]
-        row |= self._last(data.last_runs.get(id_))
+        row: dict[str, JsonValue] = {}
+        for name, is_certain in (("runs_for", True), ("may_run_for", False)):
+            uses = [it for it in self._data.uses if it.workflow == id_ and it.is_certain is is_certain]
+            named = [self._named("customer", it.customer) | self._last(it.last_run) for it in uses]
+            row |= {name: [*named]} if named else {}
+        row |= self._last(self._data.last_runs.get(id_))
         if id_ in self._detailed:
-            triggers = [trigger for trigger in data.triggers_of(id_) if trigger.id not in self._shown]
+            triggers = [trigger for trigger in self._data.triggers_of(id_) if trigger.id not in self._shown]
             row |= _first("started_by", [{"id": it.id, "name": _cut(it.name)} | _state(it) for it in triggers])
         return row
 
@@ -208,7 +203,7 @@ def _state(item: Entry) -> dict[str, JsonValue]:
     return row if is_plain else row | {"state": state.value}
 
 
-def _next(shown: Iterable[Entry]) -> list[JsonValue]:
+def _next(shown: Iterable[Entry]) -> list[str]:
     """Return the next calls for the first of each kind. Only a workflow that runs is offered to be run."""
     firsts: dict[str, Entry] = {}
     for item in shown:
@@ -234,22 +229,6 @@ _ID = re.compile(
 
 _OF_UUID = ("customer", "connector", "trigger")
 """Kinds with such ids that can be read by id."""
-
-
-async def _look_up(key: re.Match[str], kind: str | None, send: Send) -> tuple[Entry | None, dict[str, FastnError]]:
-    """Return the resource with this id, if it can be read directly, and the kinds whose read failed.
-
-    With `kind`, read only that one.
-    """
-    id_, of = key[0], (key.lastgroup,) if key.lastgroup else _OF_UUID
-    reads = AccountReads(send)
-    await reads.read({each: call for each in of if kind in (None, each) and (call := _read_of(each, id_)) is not None})
-    for each in (*reads.lists, *reads.records):
-        for row in (*reads.rows(each), reads.records.get(each, {})):
-            # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
-            if key_of(row).casefold() == id_.casefold():
-                return entry(each, row), {}
-    return None, {name: error for name, error in reads.failed.items() if not isinstance(error, NotFound)}
 
 
 def _read_of(kind: str, id_: str) -> Call | None:

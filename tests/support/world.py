@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -181,6 +181,8 @@ class World:
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
         account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
+        self._snapshot_seconds = snapshot_seconds
+        self._snapshots: dict[int, tuple[Send, Snapshot]] = {}
         self.snapshot = Snapshot(self.system, snapshot_seconds)
         self.shared = SharedReads(self.client, self.snapshot, self.system, requests_per_answer)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
@@ -279,9 +281,11 @@ class World:
         return Dispatcher(self.shared, self.guard, executor, self.recorder, self.journalling, secrets)
 
     def context(self, read: Send) -> ProcedureContext:
-        """What a procedure is given, with another way to read."""
+        """What a procedure is given, with another way to read, which has a snapshot of its own."""
         guard: Any = OtherReads(read)
-        look, caller = AnswerReads(self.shared, read, lambda _: None), Caller("local", None)
+        _, snapshot = self._snapshots.setdefault(id(read), (read, Snapshot(self.system, self._snapshot_seconds)))
+        shared = replace(self.shared, snapshot=snapshot)
+        look, caller = AnswerReads(shared, read, lambda _: None), Caller("local", None)
         return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
