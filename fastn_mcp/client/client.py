@@ -150,9 +150,22 @@ class FastnClient:
         self._slots = anyio.Semaphore(endpoint.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
         self._limit = RateLimit(endpoint, system, store)
+        self._under_way = 0
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
         self.dashboard_url = endpoint.dashboard_url
+
+    @property
+    def requests_left(self) -> int | None:
+        """Requests that Fastn's limits still allow, less those under way; None if Fastn has not stated it."""
+        window = self._limit.window
+        return None if window is None else max(window.left - self._under_way, 0)
+
+    @property
+    def resets_in(self) -> float | None:
+        """Seconds until the limit of `requests_left` resets; None if that is not known."""
+        window = self._limit.window
+        return None if window is None else window.until - self._system.monotonic()
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -265,7 +278,7 @@ class FastnClient:
             }
             try:
                 with self._system.span("http", request.template, details):
-                    answer = await self._exchange(request)
+                    answer = await self._exchanged(request)
                     details["status"] = answer.status
                     details["remaining"] = answer.headers.get("x-ratelimit-remaining")
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
@@ -282,17 +295,25 @@ class FastnClient:
                 failure = failed
             await self._wait_to_retry(failure, request.method, attempts, wait)
 
+    async def _exchanged(self, request: Request) -> Answer:
+        self._under_way += 1
+        try:
+            return await self._exchange(request)
+        finally:
+            self._under_way -= 1
+
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts
     ) -> tuple[FastnError | None, float | None]:
         """Return the failure of an answered attempt, if it is one, and the wait in seconds that Fastn asks for."""
         now = self._system.now()
-        if (reset := exhausted_for(answer.headers, now)) is not None:
-            await self._limit.used_up(reset)
         response, outcome, what = dict[str, JsonValue](), AttemptOutcome.ANSWERED, f"Fastn answered {answer.status}."
         if answer.status >= 300:
             response = _error_body(answer)
             outcome = outcome_of(answer.status, response.get("code"))
+        self._limit.note(answer.status, answer.headers, response)
+        if (reset := exhausted_for(answer.headers, now)) is not None:
+            await self._limit.used_up(reset)
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
             outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
         attempts.end(outcome)

@@ -8,12 +8,14 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Protocol
 
 import anyio
+from pydantic import JsonValue
 
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.runtime import System
@@ -90,6 +92,92 @@ def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
         return now
 
 
+_LONG_WINDOW = 3_600.0
+"""A limit that resets later than this, in seconds, is a long one, usually that of a day."""
+
+_QUOTA_PAUSE = 600.0
+"""Seconds for which a refused quota of API calls counts as used up if Fastn does not state when it resets."""
+
+_OF_API_CALLS = re.compile(r"\bapi[ _-]?(call|request)", re.IGNORECASE)
+
+
+def is_of_api_calls(response: Mapping[str, JsonValue]) -> bool:
+    """Return whether the facts of an error response refuse an API call because the quota of these is used up."""
+    text = f"{response.get('message')} {response.get('details')}"
+    return response.get("code") == "QUOTA_EXCEEDED" and _OF_API_CALLS.search(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RateWindow:
+    """Requests that a limit still allows until it resets."""
+
+    left: int
+    until: float
+    """Monotonic time."""
+    limit: str = ""
+    """`X-RateLimit-Limit`, which tells one limit from another."""
+    reset: str = ""
+
+
+class RateWindows:
+    """What Fastn stated last about a short limit, usually of a minute, and about a long one, usually of a day."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._short: RateWindow | None = None
+        self._long: RateWindow | None = None
+
+    @property
+    def tightest(self) -> RateWindow | None:
+        """The window with the fewest requests left; None if Fastn has stated none that is still open."""
+        now = self._system.monotonic()
+        windows = [window for window in (self._short, self._long) if window is not None and now < window.until]
+        return min(windows, key=lambda window: (window.left, -window.until), default=None)
+
+    def note(self, status: int, headers: Mapping[str, str], now: datetime) -> None:
+        """Note the limit that a response states. A long limit that it does not mention has one request less."""
+        stated = self._stated(headers, now)
+        is_long = stated is not None and stated.until - self._system.monotonic() > _LONG_WINDOW
+        if self._long is not None and self._long.left:
+            self._long = replace(self._long, left=self._long.left - 1)
+        elif status != 429:
+            self._long = None  # a limit that is used up would have refused the request
+        if stated is None:
+            return
+        if is_long:
+            self._long = stated
+            return
+        if self._long is not None and stated.limit and stated.limit == self._long.limit:
+            self._long = None  # the same limit: its last hour has begun, or a clock was wrong
+        if self._short is not None and self._short.reset == stated.reset:
+            # Responses can arrive in another order than Fastn counted their requests.
+            stated = replace(stated, left=min(stated.left, self._short.left))
+        self._short = stated
+
+    def refused(self, seconds: float) -> None:
+        """Note that requests are refused for `seconds`."""
+        self._short = RateWindow(0, self._system.monotonic() + min(seconds, _DAY))
+
+    def quota_used_up(self, seconds: float | None) -> None:
+        """Note that the quota of API calls is used up. `seconds`: until it resets, if the response states it."""
+        now = self._system.monotonic()
+        if self._long is not None and now < self._long.until:
+            self._long = replace(self._long, left=0)
+        else:
+            self._long = RateWindow(0, now + min(seconds or _QUOTA_PAUSE, _DAY))
+
+    def _stated(self, headers: Mapping[str, str], now: datetime) -> RateWindow | None:
+        remaining, reset, limit = (
+            headers.get(f"x-ratelimit-{name}", "").strip() for name in ("remaining", "reset", "limit")
+        )
+        if not re.fullmatch(r"[0-9]{1,9}", remaining) or not re.fullmatch(r"[0-9]{1,12}", reset):
+            return None
+        seconds = int(reset) - _server_time(headers, now).timestamp()
+        if not 0 < seconds <= _DAY:
+            return None
+        return RateWindow(int(remaining), self._system.monotonic() + seconds, limit, reset)
+
+
 FULL_BUDGET = 500.0
 _COST = {AttemptOutcome.NOT_SENT: 14.0, AttemptOutcome.UNKNOWN: 14.0, AttemptOutcome.THROTTLED: 5.0}
 
@@ -133,6 +221,7 @@ class RateLimit:
         self._system = system
         self._store = store
         self._key = hashlib.sha256(f"{endpoint.base_url} {endpoint.api_key}".encode()).hexdigest()
+        self._windows = RateWindows(system)
         self._closed_until = 0.0  # monotonic
         self._next_read = 0.0  # monotonic
         self._shared = 0.0  # Unix
@@ -144,6 +233,22 @@ class RateLimit:
             self._next_read = now + _READ_EVERY  # before the read, so that concurrent calls do not read as well
             await self._with_store(self._read, self._store)
         return self._closed_until - self._system.monotonic()
+
+    @property
+    def window(self) -> RateWindow | None:
+        """The window that limits the next requests; None if Fastn has stated none."""
+        return self._windows.tightest
+
+    def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
+        """Note what a response tells about the limits. `response` has the facts of an error."""
+        now = self._system.now()
+        self._windows.note(status, headers, now)
+        if status == 429:
+            wait = retry_after(headers, now)
+            if is_of_api_calls(response):
+                self._windows.quota_used_up(wait)
+            elif wait and response.get("code") != "QUOTA_EXCEEDED":
+                self._windows.refused(wait)
 
     async def used_up(self, seconds: float) -> None:
         """Note a response that reports the limit as used up for `seconds`."""
@@ -162,6 +267,7 @@ class RateLimit:
     async def _read(self, store: RateLimitStore) -> None:
         closed = await store.limited(self._key) - self._system.timestamp()
         if 0 < closed <= _DAY:
+            self._windows.refused(closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 
     async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]], store: RateLimitStore) -> None:
