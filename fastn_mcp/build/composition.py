@@ -61,6 +61,7 @@ class AccountParts:
     """Everything that is open for one account."""
 
     settings: Settings
+    client: FastnClient
     dispatch: Dispatcher
     guard: Guard
     ledger: Ledger
@@ -182,6 +183,7 @@ def assemble(
     guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
     return AccountParts(
         settings=settings,
+        client=client,
         dispatch=Dispatcher(client, guard, recorder, journal, values, system, disabled_tools(settings)),
         guard=guard,
         ledger=ledger,

@@ -9,6 +9,7 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from fastn_mcp.client.cost import count_requests
 from fastn_mcp.client.endpoint import Endpoint, from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
@@ -151,6 +152,8 @@ class FastnClient:
         self._retries = RetryBudget()
         self._limit = RateLimit(endpoint, system, store)
         self._under_way = 0
+        self.requests_sent = 0
+        """Requests sent since the start, retries included."""
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
         self.dashboard_url = endpoint.dashboard_url
@@ -297,10 +300,18 @@ class FastnClient:
 
     async def _exchanged(self, request: Request) -> Answer:
         self._under_way += 1
+        self._count(1)
         try:
             return await self._exchange(request)
+        except NotSentError:
+            self._count(-1)
+            raise
         finally:
             self._under_way -= 1
+
+    def _count(self, number: int) -> None:
+        self.requests_sent += number
+        count_requests(number)
 
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts
