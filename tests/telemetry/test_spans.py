@@ -24,6 +24,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
+from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Request
@@ -292,7 +293,10 @@ async def test_request_that_was_not_sent_is_not_counted(otel: Collected, tmp_pat
 
         async def aclose(self) -> None: ...
 
-    world = otel.world(tmp_path, exchange=lambda _: Unreachable())
+    def unreachable(_: InProcess) -> Unreachable:
+        return Unreachable()
+
+    world = otel.world(tmp_path, exchange=unreachable)
     await world.call(ListCustomers())
     assert otel.points("fastn_mcp.requests") == [(LISTING, 0)]
     world.close()
