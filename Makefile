@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
-	conformance sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
+	conformance sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens requests load replicas lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -236,6 +236,9 @@ growth: $(READY) ## What a unit of work costs, by how much there is; into docs/m
 
 tokens: $(READY) .cache/fastmcp/ready ## What thirty jobs cost agents, and a bridge; into docs/measured.md: make tokens ARGS=--write
 	@PYTHONPATH=benchmarks:tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
+
+requests: $(READY) ## Requests to Fastn for each of some calls; into docs/measured.md: make requests ARGS=--write
+	@PYTHONPATH=benchmarks:tests $(BIN)/python benchmarks/requests_per_call.py $(ARGS)
 
 replicas: $(READY) ## What replicas and their ledger hold: two against one, a thousand idle clients, keys and bytes of an approval
 	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/replicas.py $(ARGS)

@@ -39,6 +39,10 @@ class Account:
         heard = [(heard.method, heard.path.split("/")[3]) for heard in self.sandbox.requests]
         return [f"{method} {resource}" for method, resource in heard if method != "GET" and resource != "ai"]
 
+    def requests(self) -> int:
+        """Return the number of requests that arrived."""
+        return len(self.sandbox.requests)
+
     def rows(self, collection: str) -> list[dict[str, Any]]:
         return self.sandbox.state.all(collection)
 

@@ -71,7 +71,7 @@ async def done(account: Account, chosen: Sequence[int], python: Path) -> dict[in
     """Return the outcome of each job through the bridge, which `python` has installed."""
     with tempfile.TemporaryDirectory() as folder:
         document = Path(folder) / "openapi.json"
-        command = [sys.executable, str(ROOT / "docs" / "site" / "openapi_document.py"), account.url]
+        command = [sys.executable, str(ROOT / "packaging" / "generate" / "openapi_document.py"), account.url]
         document.write_bytes((await anyio.run_process(command)).stdout)
         env = {**os.environ, "OPENAPI": str(document), "BASE_URL": account.url, "KEY": KEY}
         bridge = str(ROOT / "benchmarks" / "peers" / "fastmcp_bridge.py")
@@ -87,7 +87,8 @@ async def _do(client: Client, person: Person, account: Account, number: int) -> 
         await anyio.to_thread.run_sync(JOBS[number], Api(meter))
     except Exception as error:  # whatever a bridge's answer leads to is the outcome of the job
         problems.append(f"{type(error).__name__}: {error}")
-    return meter.outcome([*problems, *job.problems(account.sent(), account.rows, "\n".join(meter.texts))])
+    judged = job.problems(account.sent(), account.rows, "\n".join(meter.texts))
+    return meter.outcome([*problems, *judged], account.requests())
 
 
 def ago(hours: int) -> str:

@@ -145,7 +145,7 @@ JOBS: tuple[Job, ...] = (
         6,
         "Weekly health report: success rate per workflow, top errors, quota use.",
         (
-            Call("get_overview", {"hours": 168}, ('"severity": "high"', "1 quota is at 80 % or more: API calls")),
+            Call("get_overview", {"hours": 168}, ('"severity": "high"', "1 quota at 80 % or more: API calls")),
             Call(
                 "get_overview",
                 {"hours": 168, "about": "runs"},
@@ -170,7 +170,7 @@ JOBS: tuple[Job, ...] = (
         8,
         "Create a read-only key for the BI team that ends in 30 days, and revoke TEST if it was never used.",
         (
-            Call("get_overview", {"about": "access"}, ("API keys were never used", '"name": "TEST"')),
+            Call("get_overview", {"about": "access"}, ("API keys never used", '"name": "TEST"')),
             Call(
                 "create_api_key",
                 {"name": "BI team", "permissions": "Viewer", "expires": "30d"},
@@ -193,7 +193,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "create_secret",
                 {"name": "STRIPE_SECRET_KEY", "value_from_env": VARIABLE, "customer_id": From(0, FOUND)},
-                ('"scope": "customer"', '"restores"'),
+                ('"scope": "customer"', '"undo": null'),
             ),
             Call(
                 "list_secrets",
@@ -293,7 +293,7 @@ JOBS: tuple[Job, ...] = (
     Job(
         15,
         "Which app-event triggers are Active but not subscribed?",
-        (Call("get_overview", {"about": "triggers"}, ("not disabled and never fire", '"Paid Shopify orders"')),),
+        (Call("get_overview", {"about": "triggers"}, ("not disabled but never firing", '"Paid Shopify orders"')),),
         (),
         facts=("Paid Shopify orders",),
     ),

@@ -75,7 +75,8 @@ class Model:
                 messages += self._results([(call, await _made(meter, call)) for call in turn.calls])
             else:
                 problems.append(f"it was not done after {MOST_TURNS} turns")
-        return meter.outcome([*problems, *job.problems(account.sent(), account.rows, said)])
+        judged = job.problems(account.sent(), account.rows, said)
+        return meter.outcome([*problems, *judged], account.requests())
 
     async def _ask(
         self, http: httpx2.AsyncClient, instructions: str, tools: Sequence[Tool], messages: Sequence[Json]

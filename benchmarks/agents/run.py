@@ -1,4 +1,4 @@
-"""What agents need for thirty jobs: success, calls, tokens (o200k_base) and seconds, on the large account.
+"""What agents need for thirty jobs: success, calls, requests, tokens (o200k_base) and seconds, on the large account.
 
 Each job is done by its script (jobs.py) with a real client over stdio, on an account of 400 connectors, 2,000 customers
 and 200,000 executions, which begins anew for each. The judge looks at what reached Fastn, at the rows afterwards and at
@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -61,31 +61,29 @@ async def ours(account: Account, chosen: Sequence[int], agent: model.Model | Non
 
 
 def jobs_table(columns: Mapping[str, Outcomes]) -> str:
-    """Return a row for each job, with calls, tokens and seconds of each column."""
-    heads = "".join(f" {name}: calls | tokens | s |" for name in columns)
-    lines = [f"| | what the person says |{heads}", f"|--:|---|{'--:|' * 3 * len(columns)}"]
+    """Return a row for each job, with calls, requests, tokens and seconds of each column; medians, and totals."""
+    heads = "".join(f" {name}: calls | requests | tokens | s |" for name in columns)
+    lines = [f"| | what the person says |{heads}", f"|--:|---|{'--:|' * 4 * len(columns)}"]
     for job in JOBS:
         cells = [_cells(outcomes.get(job.number)) for outcomes in columns.values()]
         if any(job.number in outcomes for outcomes in columns.values()):
             lines.append(f"| {job.number} | {job.said} | {' | '.join(cells)} |")
-    medians = [
-        " | ".join(
-            (
-                f"{statistics.median(outcome.calls for outcome in found.values()):.1f}",
-                f"{statistics.median(outcome.tokens for outcome in found.values()):,.0f}",
-                f"{statistics.median(outcome.seconds for outcome in found.values()):.2f}",
-            )
-        )
-        for found in columns.values()
-    ]
-    lines.append(f"| | *median; done: {', '.join(map(_done, columns.values()))}* | {' | '.join(medians)} |")
-    return "\n".join(lines)
+    done = f"median; done: {', '.join(map(_done, columns.values()))}"
+    medians = [_summary(outcomes.values(), statistics.median, ".1f") for outcomes in columns.values()]
+    totals = [_summary(outcomes.values(), sum, ",.0f") for outcomes in columns.values()]
+    return "\n".join([*lines, f"| | *{done}* | {' | '.join(medians)} |", f"| | *total* | {' | '.join(totals)} |"])
+
+
+def _summary(outcomes: Collection[Outcome], of: Callable[[list[float]], float], counts: str) -> str:
+    calls, requests, used = (of([getattr(one, name) for one in outcomes]) for name in ("calls", "requests", "tokens"))
+    return f"{calls:{counts}} | {requests:{counts}} | {used:,.0f} | {of([one.seconds for one in outcomes]):.2f}"
 
 
 def _cells(outcome: Outcome | None) -> str:
     if outcome is None:
-        return "| | "
-    return f"{outcome.calls}{' (not done)' if outcome.problems else ''} | {outcome.tokens:,} | {outcome.seconds:.2f}"
+        return "| | | "
+    calls = f"{outcome.calls}{' (not done)' if outcome.problems else ''}"
+    return f"{calls} | {outcome.requests:,} | {outcome.tokens:,} | {outcome.seconds:.2f}"
 
 
 def _done(outcomes: Outcomes) -> str:

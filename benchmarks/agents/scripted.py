@@ -29,6 +29,8 @@ class Outcome:
     """Of the calls, without the time that the person took to answer forms."""
     largest: int
     """Characters of the largest answer."""
+    requests: int
+    """Requests that reached Fastn."""
     problems: Sequence[str] = field(default=())
 
     @property
@@ -68,10 +70,10 @@ class Meter:
         self.texts.append("\n".join(part.text for part in result.content if isinstance(part, TextContent)))
         return result
 
-    def outcome(self, problems: Sequence[str]) -> Outcome:
+    def outcome(self, problems: Sequence[str], requests: int) -> Outcome:
         given, answered = (sum(map(tokens, texts)) for texts in (self.arguments, self.texts))
         largest = max(map(len, self.texts), default=0)
-        return Outcome(len(self.texts), given, answered, self._seconds, largest, problems)
+        return Outcome(len(self.texts), given, answered, self._seconds, largest, requests, problems)
 
 
 async def do(client: Client, person: Person, job: Job, account: Account) -> Outcome:
@@ -91,4 +93,5 @@ async def do(client: Client, person: Person, job: Job, account: Account) -> Outc
         if result.is_error or missing:
             problems.append(f"{call.tool} does not say {missing}: {meter.texts[-1][:1500]}")
             break
-    return meter.outcome([*problems, *job.problems(account.sent(), account.rows, "\n".join(meter.texts))])
+    judged = job.problems(account.sent(), account.rows, "\n".join(meter.texts))
+    return meter.outcome([*problems, *judged], account.requests())

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
@@ -85,6 +86,8 @@ class AnswerReads:
         self._permit(call)
         result, begun = await self.snapshot.read(call, self._planned)
         self._oldest = min(self._oldest, begun)
+        if (cost := spent.get()) is not None:
+            cost.oldest = self._oldest
         return result
 
     async def _planned(self, call: Call) -> FastnObject:

@@ -106,6 +106,8 @@ class LogEntry:
     of: str | None = None
     outcome: str | None = None
     duration_ms: float | None = None
+    requests: int | None = None
+    """Requests sent to Fastn since the previous outcome of the same MCP request, or since it began."""
     message: str | None = None
     change: str | None = None
 

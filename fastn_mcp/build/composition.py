@@ -63,6 +63,7 @@ class AccountParts:
     """Everything that is open for one account."""
 
     settings: Settings
+    client: FastnClient
     dispatch: Dispatcher
     guard: Guard
     ledger: Ledger
@@ -186,6 +187,7 @@ def assemble(
     executor = EnabledTools(guard, recorder, disabled_tools(settings))
     return AccountParts(
         settings=settings,
+        client=client,
         dispatch=Dispatcher(shared, guard, executor, recorder, journal, values),
         guard=guard,
         ledger=ledger,

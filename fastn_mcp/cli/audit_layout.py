@@ -211,7 +211,8 @@ def report_lines(report: dict[str, Any], headings: Mapping[OutcomeGroup, str]) -
         for call in calls:
             about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
             newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
-            facts = (caller(call), call["approved_by"], call["rule"], call["change_id"], newest)
+            requests = "" if call["requests"] is None else f"requests {call['requests']}"
+            facts = (caller(call), call["approved_by"], call["rule"], call["change_id"], requests, newest)
             yield f"  {call['number']}. {sanitize(about)}, {_seconds(call['time'])}"
             yield f"     {sanitize(': '.join(filter(None, (call['outcome'], call['message']))))}"
             yield f"     {sanitize('; '.join(filter(None, facts)))}"

@@ -18,6 +18,7 @@ from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import format_examples
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Done
@@ -124,7 +125,9 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
     caller = Caller("local", Terminal.here())
     if dry_run or wanted.dry_run:
         return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller)).data()))
-    match await parts.dispatch(wanted.call, caller):
+    with counted_requests():
+        result_or_request = await parts.dispatch(wanted.call, caller)
+    match result_or_request:
         case Done(result, change):
             return outcome(DONE, render(wanted.call, result, parts.label, change))
         case PendingApproval(_, preview, where, until):

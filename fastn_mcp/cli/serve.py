@@ -125,7 +125,8 @@ class Reporting:
 
         tally = self._tally
         ended = self._parts.system.now()
-        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended)
+        requests = self._parts.client.requests_sent
+        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended, requests)
         try:
             write(self._path, report)
         except OSError as error:

@@ -9,6 +9,7 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from fastn_mcp.client.cost import count_requests
 from fastn_mcp.client.endpoint import Endpoint, from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
@@ -151,6 +152,8 @@ class FastnClient:
         self._retries = RetryBudget()
         self._limit = RateLimit(endpoint, system, store)
         self._under_way = 0
+        self.requests_sent = 0
+        """Requests sent since the start, retries included."""
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
         self.dashboard_url = endpoint.dashboard_url
@@ -286,7 +289,7 @@ class FastnClient:
             }
             try:
                 with self._system.span("http", request.template, details):
-                    answer = await self._exchange(request)
+                    answer = await self._exchanged(request)
                     details["status"] = answer.status
                     details["remaining"] = answer.headers.get("x-ratelimit-remaining")
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
@@ -302,6 +305,18 @@ class FastnClient:
                     return answer
                 failure = failed
             await self._wait_to_retry(failure, request.method, attempts, wait)
+
+    async def _exchanged(self, request: Request) -> Answer:
+        self._count(1)
+        try:
+            return await self._exchange(request)
+        except NotSentError:
+            self._count(-1)
+            raise
+
+    def _count(self, number: int) -> None:
+        self.requests_sent += number
+        count_requests(number)
 
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.targets import own_label
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
+from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.approved_call import ApprovedCall
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
@@ -147,6 +148,7 @@ class Recorder:
             of=intent.entry,
             outcome=outcome,
             duration_ms=milliseconds,
+            requests=None if (cost := spent.get()) is None else cost.unrecorded(),
             message=message,
             target=current.call.target or id_,
             name=named(str(label)) if label else None,

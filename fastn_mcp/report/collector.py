@@ -83,6 +83,8 @@ class Attempt:
     approved_by: str | None = None
     message: str | None = None
     duration_ms: float | None = None
+    requests: int | None = None
+    """Requests sent to Fastn for it."""
     change: str | None = None
     digest: str | None = None
     """Digest of the arguments."""
@@ -190,9 +192,10 @@ class Tally:
         attempt = self._of_intent.pop(str(line.get("of")), None)
         if attempt is None:
             return  # the call was sent before collection started
-        took = line.get("duration_ms")
+        took, requests = line.get("duration_ms"), line.get("requests")
         self._update(attempt, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
         attempt.duration_ms = took if isinstance(took, (int, float)) else None
+        attempt.requests = requests if isinstance(requests, int) else None
 
     def _not_sent(self, line: Mapping[str, JsonValue], event: str) -> None:
         outcome = _text(line, "outcome") or event

@@ -6,12 +6,12 @@
     script                     the script that the calls came from, if any
     began, ended               UTC, ISO 8601
     audit                      file, and its newest entry known to this report: n, hash
-    counts                     calls in each group, and reads
+    counts                     calls in each group, reads, and requests to Fastn of all calls and reads
     calls                      by group: done refused declined waiting failed unknown left previewed
 
 Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, approved_by,
-principal, principal_name, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event,
-hash}.
+principal, principal_name, account, outcome, message, duration_ms, requests, change_id, and audit: its entries as {n,
+event, hash}.
 Unknown values are null. Names, messages and ids can come from Fastn: they are data.
 
 Text that is not ours is in a code span that it cannot close, so it is never markup, a link, a mention or another cell.
@@ -60,8 +60,9 @@ def document(
     head: Link | None,
     began: datetime | None,
     ended: datetime,
+    requests: int | None = None,
 ) -> Document:
-    """Build the report on these attempts. `reads` is None if reads were not counted."""
+    """Build the report on these attempts. `reads` and `requests` are None if they were not counted."""
     calls: dict[str, list[JsonValue]] = {group.value: [] for group in OutcomeGroup}
     for number, attempt in enumerate(attempts, 1):
         calls[attempt.group.value].append(_call(number, attempt))
@@ -82,7 +83,7 @@ def document(
             "n": None if head is None else head.n,
             "hash": None if head is None else head.hash,
         },
-        "counts": counts | {"reads": reads},
+        "counts": counts | {"reads": reads, "requests": requests},
         "calls": cast(JsonValue, calls),
     }
 
@@ -110,6 +111,7 @@ def _call(number: int, attempt: Attempt) -> JsonValue:
         "outcome": attempt.outcome,
         "message": _seen(attempt.message),
         "duration_ms": attempt.duration_ms,
+        "requests": attempt.requests,
         "change_id": attempt.change,
         "audit": [asdict(link) for link in attempt.audit],
     }
@@ -174,13 +176,15 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     )
     if counts["reads"] is not None:
         yield f"Reads: {counts['reads']}."
+    if counts["requests"] is not None:
+        yield f"Requests to Fastn: {counts['requests']}."
     for group, heading in HEADINGS.items():
         if calls := report["calls"][group.value]:
             of_people = any(map(caller, calls))
             yield from ("", f"## {heading} ({len(calls)})", "")
-            head = "| # | time | tool | target | effect | rule, approval | outcome | ms | change | audit |"
+            head = "| # | time | tool | target | effect | rule, approval | outcome | ms | requests | change | audit |"
             yield head + (" who |" if of_people else "")
-            yield "|---:|---|---|---|---|---|---|---:|---|---|" + ("---|" if of_people else "")
+            yield "|---:|---|---|---|---|---|---|---:|---:|---|---|" + ("---|" if of_people else "")
             for call in calls:
                 yield _row(call) + (f" {code(caller(call))} |" if of_people else "")
     if audit["n"] is not None:
@@ -208,6 +212,7 @@ def _row(call: dict[str, Any]) -> str:
         " ".join(code(part) for part in (call["rule"], call["approved_by"]) if part),
         outcome,
         "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f}",
+        "" if call["requests"] is None else call["requests"],
         code(call["change_id"] or ""),
         "" if newest is None else code(f"{newest['n']} {newest['hash'][:16]}"),
     )

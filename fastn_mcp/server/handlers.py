@@ -35,6 +35,7 @@ from pydantic_core import to_json
 
 from fastn_mcp import __version__
 from fastn_mcp.channels.elicitation import Context, RoundTripLink, client_form, client_link, form_request, link_request
+from fastn_mcp.client.cost import Spent, counted_requests
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Done
@@ -73,6 +74,13 @@ that names the tool it may not call. Private, because lists depend on the accoun
 """
 
 
+REQUESTS_META = "fastn-mcp/requests"
+"""Key in the `_meta` of each result of a tool: the requests that were sent to Fastn for it."""
+
+AGE_META = "fastn-mcp/age_seconds"
+"""The same for the age of the oldest read that it uses. Absent up to `_MIN_AGE`."""
+
+_MIN_AGE = 1.0
 _LONGEST_NAME = 100
 
 
@@ -80,6 +88,11 @@ def _client_name(ctx: Context) -> str:
     """Return the name that the client gives itself, for people; empty if it gives none."""
     client = ctx.session.client_params
     return "" if client is None else (client.client_info.title or client.client_info.name)[:_LONGEST_NAME]
+
+
+def _cost_meta(spent: Spent, now: float) -> dict[str, int | float]:
+    age = 0.0 if spent.oldest is None else now - spent.oldest
+    return {REQUESTS_META: spent.requests} | ({AGE_META: round(age, 1)} if age > _MIN_AGE else {})
 
 
 def _with_channels(
@@ -107,6 +120,14 @@ class _Handlers:
 
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         request = self._resolve(ctx)
+        with counted_requests() as spent:
+            result = await self._call_tool(ctx, params, request)
+        cost = _cost_meta(spent, request.account.dispatch.system.monotonic())
+        return result.model_copy(update={"meta": {**(result.meta or {}), **cost}})
+
+    async def _call_tool(
+        self, ctx: Context, params: CallToolRequestParams, request: RequestContext
+    ) -> CallToolResult | InputRequiredResult:
         account, dispatch = request.account, request.account.dispatch
         parsed: ParsedCall | None = None
         is_error, meta, caller = False, None, request.caller

@@ -15,6 +15,7 @@ STATUS_CODE = "rpc.response.status_code"
 PROFILE = "fastn_mcp.profile"
 EFFECT = "fastn_mcp.effect"
 OUTCOME = "fastn_mcp.outcome"
+REQUESTS = "fastn_mcp.requests"
 
 ATTRIBUTES = {
     "operation": "fastn_mcp.operation",
@@ -60,6 +61,13 @@ MCP_DURATION = Metric(
 )
 CALLED = Metric(
     "fastn_mcp.calls", "counter", "{call}", "Calls of tools, by what became of them.", (TOOL, EFFECT, OUTCOME, PROFILE)
+)
+SENT = Metric(
+    REQUESTS,
+    "counter",
+    "{request}",
+    "Requests that calls of tools sent to Fastn; each attempt counts.",
+    (TOOL, EFFECT, PROFILE),
 )
 ACTIVE = Metric("fastn_mcp.calls.active", "updowncounter", "{call}", "Calls of tools that are being made now.")
 DECIDED = Metric(
@@ -116,7 +124,7 @@ REMAINING = Metric(
     (PROFILE,),
 )
 
-METRICS = (MCP_DURATION, CALLED, ACTIVE, DECIDED, ASKED, REQUESTED, RETRIED, WAITED, REMAINING)
+METRICS = (MCP_DURATION, CALLED, SENT, ACTIVE, DECIDED, ASKED, REQUESTED, RETRIED, WAITED, REMAINING)
 
 OTHER = "_OTHER"
 

@@ -14,6 +14,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fastn_mcp import __version__
+from fastn_mcp.client.exchange import NotSentError
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import SpanFacts
 from fastn_mcp.telemetry import attributes as names
@@ -116,7 +117,7 @@ _call: ContextVar[Attributes | None] = ContextVar("call", default=None)
 @contextmanager
 def counted(instruments: Instruments, tool: str) -> Generator[Attributes]:
     """Count the tool call in this context, with the attributes that it has at its end."""
-    call: Attributes = {names.TOOL: tool}
+    call: Attributes = {names.TOOL: tool, names.REQUESTS: 0}
     token = _call.set(call)
     instruments.record(names.ACTIVE, 1)
     try:
@@ -129,6 +130,7 @@ def counted(instruments: Instruments, tool: str) -> Generator[Attributes]:
         instruments.record(names.ACTIVE, -1)
         trace.get_current_span().set_attributes(call)
         instruments.record(names.CALLED, 1, call)
+        instruments.record(names.SENT, float(call[names.REQUESTS]), call)
 
 
 class AccountSpans:
@@ -204,6 +206,8 @@ class AccountSpans:
             self._instruments.record(names.ASKED, seconds, attributes)
         elif kind == "http":
             self._instruments.record(names.REQUESTED, seconds, attributes)
+            if (call := _call.get()) is not None and facts.get("error") != NotSentError.__name__:
+                call[names.REQUESTS] = int(call[names.REQUESTS]) + 1
             remaining = str(facts.get("remaining"))
             if remaining.isascii() and remaining.isdecimal() and len(remaining) < 10:
                 self._instruments.record(names.REMAINING, int(remaining), attributes)

@@ -47,7 +47,7 @@ def log(path: Path) -> Generator[AuditFile]:
     log = AuditFile(path, System(now=lambda: NOW))
     log.record(replace(DELETE, event=AuditEvent.ASKED, approved_by=None))
     log.record(DELETE)
-    log.record(replace(DELETE, event=AuditEvent.OUTCOME, of="2", outcome="done", duration_ms=41.4))
+    log.record(replace(DELETE, event=AuditEvent.OUTCOME, of="2", outcome="done", duration_ms=41.4, requests=6))
     log.record(replace(RUN, message="The policy refuses it.", outcome="refused"))
     yield log
     log.close()
@@ -184,6 +184,7 @@ def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
         shown = person.leaves()[1]
     assert "Refused (1)\n  2. run_workflow wf_1, 2026-11-25 01:40:35Z\n     refused: The policy refuses it.\n" in shown
     assert "Done (1)\n  1. delete_customer cus_1, 2026-11-25 01:40:35Z\n     done\n" in shown
+    assert "     client_form; requests 6; audit 3\n" in shown
     assert "|" not in shown
     assert all(cell_len(line) <= 80 for line in shown.split("\n"))
     assert run(path, "report").stdout.startswith("# Run report\n")

@@ -96,7 +96,7 @@ class SilentFastn:
     def __init__(self, first: Answer) -> None:
         self._first: Answer | None = first
 
-    async def __call__(self, _: Request) -> Answer:
+    async def __call__(self, request: Request) -> Answer:  # noqa: ARG002
         if (answer := self._first) is None:
             await anyio.sleep_forever()
         assert answer is not None

@@ -9,6 +9,7 @@ from support.faulty_sandbox import Reset
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.audit.files import entries
+from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
@@ -51,6 +52,18 @@ async def test_created_resource_is_done_with_its_new_id_and_audit_entries(watche
     assert attempt.duration_ms == 0
     assert {link.n: link.hash for link in attempt.audit} == watched.lines()
     assert [link.event for link in attempt.audit] == ["intent", "outcome"]
+
+
+async def test_call_has_the_requests_that_were_sent_for_it(watched: Watched) -> None:
+    """Those of its preview too. An entry of an older version names none."""
+    target = await watched.globex()
+    with counted_requests() as spent:
+        await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
+        first = spent.requests
+        await watched.call(CreateCustomer(name="Initech"))
+    await watched.call(CreateCustomer(name="Hooli"))
+    assert [attempt.requests for attempt in watched.tally.attempts] == [first, 1, None]
+    assert first > 2
 
 
 async def test_reads_are_only_counted(watched: Watched) -> None:

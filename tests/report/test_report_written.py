@@ -23,7 +23,7 @@ HOSTILE = (
 
 
 def made(*attempts: Attempt) -> Any:
-    return document(About("acme at live.fastn.ai", "guarded", "d1", "/s/audit.jsonl"), attempts, 3, None, NOW, NOW)
+    return document(About("acme at live.fastn.ai", "guarded", "d1", "/s/audit.jsonl"), attempts, 3, None, NOW, NOW, 8)
 
 
 def attempt(outcome: str = "done", **more: Any) -> Attempt:
@@ -40,8 +40,17 @@ def test_calls_are_grouped_and_counted_by_outcome() -> None:
     assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
         zip((group.value for group in OutcomeGroup), ([outcome] for outcome in outcomes), strict=True)
     )
-    assert report["counts"] == {**{group.value: 1 for group in OutcomeGroup}, "reads": 3}
+    assert report["counts"] == {**{group.value: 1 for group in OutcomeGroup}, "reads": 3, "requests": 8}
     assert (report["schema"], report["version"]) == ("fastn-mcp/report", 1)
+
+
+def test_requests_are_shown_for_each_call_and_in_total() -> None:
+    report = made(attempt(requests=5), attempt())
+    assert [call["requests"] for call in report["calls"]["done"]] == [5, None]
+    rows = [re.split(r" *\| *", line) for line in markdown(report).splitlines()]
+    (head,) = (row for row in rows if "requests" in row)
+    assert [row[head.index("requests")] for row in rows if "`delete_customer`" in row] == ["5", ""]
+    assert "\nReads: 3.\nRequests to Fastn: 8.\n" in markdown(report)
 
 
 def test_hostile_name_is_plain_text() -> None:
@@ -81,6 +90,7 @@ def test_newest_entry_and_its_check_are_named() -> None:
     assert f"`fastn-mcp audit --file '/s/x y.jsonl' verify --head {link.hash}`" in text
     assert f"`7 {link.hash[:16]}`" in text
     assert "Reads" not in text
+    assert "Requests to Fastn" not in text
 
 
 def test_report_is_private_and_written_atomically(tmp_path: Path) -> None:

@@ -17,17 +17,25 @@ from support.policy_files import rules_of
 from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.build.telemetry import observe_requests
+from fastn_mcp.client.exchange import Answer, NotSentError
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
+from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
 
+LISTING = {
+    "gen_ai.tool.name": "list_customers",
+    "fastn_mcp.effect": "read",
+    "fastn_mcp.profile": "acme-profile",
+}
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -108,6 +116,7 @@ async def test_guarded_change_is_one_tree_of_spans(otel: Collected, traced: Worl
         "fastn_mcp.effect": "destroy",
         "fastn_mcp.outcome": "done",
         "fastn_mcp.profile": "acme-profile",
+        "fastn_mcp.requests": len(READS) + 2,  # its reads are twice as many lines
     }
     assert dict(decision.attributes or {}) == {
         "fastn_mcp.operation": "delete_customer",
@@ -204,6 +213,7 @@ async def test_attempts_and_waits_are_below_their_call(otel: Collected, traced: 
     assert otel.points("fastn_mcp.wait.duration") == [
         ({"fastn_mcp.wait.cause": "retry", "fastn_mcp.profile": "acme-profile"}, 2)
     ]
+    assert otel.points("fastn_mcp.requests") == [(LISTING, 3)]
     await traced.call(CreateCustomer(name="Initech"))
     lost = [span for span in otel.spans if span.kind is SpanKind.CLIENT][-1]
     assert (lost.attributes or {})["error.type"] == "ResponseLost"
@@ -274,6 +284,22 @@ async def test_calls_rejected_before_dispatch_are_counted(otel: Collected, trace
         ("get_customer", "not_sent"),
     ]
     assert "canary" not in otel.everything()
+
+
+async def test_request_that_was_not_sent_is_not_counted(otel: Collected, tmp_path: Path) -> None:
+    class Unreachable:
+        async def __call__(self, request: Request) -> Answer:
+            raise NotSentError(request.method)
+
+        async def aclose(self) -> None: ...
+
+    def unreachable(_: InProcess) -> Unreachable:
+        return Unreachable()
+
+    world = otel.world(tmp_path, exchange=unreachable)
+    await world.call(ListCustomers())
+    assert otel.points("fastn_mcp.requests") == [(LISTING, 0)]
+    world.close()
 
 
 async def test_calls_are_counted_once_by_outcome(otel: Collected, traced: World) -> None:
