@@ -241,7 +241,6 @@ def redact(value: JsonValue) -> JsonValue:
 
 
 def redact_object(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Redact secrets in an object."""
     return cast("dict[str, JsonValue]", redact(dict(value)))
 
 
@@ -277,7 +276,6 @@ def texts_in(value: JsonValue) -> list[str]:
 
 
 def is_redacted(value: JsonValue) -> bool:
-    """Return whether a value has a redacted secret."""
     return find_redacted(value) is not None
 
 
@@ -467,7 +465,6 @@ class Redactor:
         return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
 
     def __call__(self, value: JsonValue) -> JsonValue:
-        """Redact the secrets in a value."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -475,11 +472,9 @@ class Redactor:
         return self.object(value) if isinstance(value, dict) else value
 
     def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Redact the secrets in an object."""
         return {self.text(name): self(item) for name, item in value.items()}
 
     def text(self, text: str) -> str:
-        """Redact the secrets in a text."""
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
         if self.secrets and ("%" in text or "\\" in text):
@@ -648,7 +643,6 @@ def left_out(characters: int) -> str:
 
 
 LONGEST_VALUE = 200
-"""Maximum length of a quoted value, in characters."""
 
 
 def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -> str:

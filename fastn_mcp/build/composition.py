@@ -75,12 +75,10 @@ class AccountParts:
     system: System
     audit: AuditFile
     instruments: "Instruments | None"
-    """Spans and metrics, if there is a collector."""
     program: CommandLine
     """Command line by which a person reaches the same account and folders."""
 
     async def aclose(self) -> None:
-        """Close the channels, connections, audit log and ledger."""
         for channel in self.channels:
             await channel.aclose()
         await self.dispatch.aclose()
@@ -139,7 +137,6 @@ def bound_account_of(settings: Settings) -> str:
 
 
 def plan_account_of(settings: Settings) -> PlanAccount:
-    """Return the account that plans are signed for."""
     return PlanAccount(account_of(settings), _account_digest(settings))
 
 
@@ -149,7 +146,6 @@ def begin_log(settings: Settings) -> log.JsonLines:
 
 
 def client_account(settings: Settings, no_key: NoKey | None = None) -> Endpoint:
-    """Return the settings that the HTTP client needs."""
     names = Endpoint.__dataclass_fields__.keys() - {"no_key"}
     return Endpoint(**{name: getattr(settings, name) for name in names}, no_key=no_key)
 

@@ -61,7 +61,6 @@ def options_of(root: click.Context, names: Container[str] | None = None) -> list
 
 
 def command_line_of(root: click.Context, environment: Mapping[str, str]) -> CommandLine:
-    """Return the command line that starts this program on the same account and folders."""
     return this_program(environment).with_(options_of(root, _REACHING))
 
 
@@ -122,7 +121,6 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
 
 
 def http_address(address: str) -> tuple[str, int]:
-    """Parse the host and port of --http. Raises `SettingsError` if it is not HOST:PORT."""
     try:
         return host_and_port(address)
     except ValueError:

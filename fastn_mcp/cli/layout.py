@@ -13,7 +13,6 @@ from fastn_mcp.redaction import sanitize
 
 _GAP = 2
 _MIN_LAST_CELL = 30
-"""Minimum width of the last cell of a row."""
 
 
 def columns_of(stream: TextIO | None = None) -> int | None:

@@ -173,7 +173,6 @@ def _serve_team(start: StartOptions, file: Path, http: str) -> None:
 
 
 def main() -> None:
-    """Run the program."""
     # Imports take nine tenths of a start. Garbage collection meanwhile finds nothing and costs a seventh of that.
     gc.disable()
     from fastn_mcp.cli.exit import run

@@ -94,7 +94,6 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 
 @asynccontextmanager
 async def _beside(check: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
-    """Run a check in the background while the block runs."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(check)
         yield

@@ -25,7 +25,6 @@ class StartOptions:
     context: click.Context
     flags: Mapping[str, object]
     config: Path | None
-    """The configuration file of --config."""
     sandboxed: bool
     sandbox_file: Path | None
 
@@ -90,7 +89,6 @@ class StartOptions:
         return own if own.exists() else None
 
     def config_file(self) -> Path:
-        """Return the path of the configuration file, which may not exist yet."""
         return self.existing_config() or _own_config()
 
     def state(self) -> Path:
@@ -100,7 +98,6 @@ class StartOptions:
         return own_state_of(os.environ, sandboxed=self.sandboxed)
 
     def ledger_settings(self) -> "Settings":
-        """Return the settings of the ledger alone."""
         from fastn_mcp.config.load import ledger_settings
 
         return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)

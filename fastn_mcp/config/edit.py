@@ -18,7 +18,6 @@ from fastn_mcp.errors import SettingsError
 
 
 def read_or_none(path: Path) -> ConfigFile:
-    """Read the file; return an empty one if it does not exist. Raises `SettingsError`."""
     return read(path) if path.exists() else ConfigFile(path)
 
 

@@ -53,8 +53,6 @@ class CheckGroup(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, as a row of the table."""
-
     group: CheckGroup
     name: str
     verdict: CheckResult
@@ -64,8 +62,6 @@ class Check:
 
 
 class DoctorExit(IntEnum):
-    """Exit code of `doctor`."""
-
     FINE = 0
     DIFFERENCES = 1
     CANNOT_WORK = 2
@@ -75,7 +71,6 @@ _OPERATIONS = {CheckGroup.READS, CheckGroup.WRITES}
 
 
 def exit_of(checks: Iterable[Check]) -> DoctorExit:
-    """Return the exit code of all checks together."""
     found = list(checks)
     reads = [check.verdict for check in found if check.group is CheckGroup.READS]
     nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & set(reads)

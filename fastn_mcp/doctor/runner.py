@@ -35,7 +35,6 @@ class DoctorTarget:
     origins: Mapping[str, str]
     environment: Mapping[str, str]
     tools: Collection[AnyTool]
-    """Tools that the settings allow."""
     exchange: ExchangeFactory | None
     system: System
     profile: str | None = None
@@ -207,7 +206,6 @@ def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Render a report as Markdown."""
     lines = [
         "# Doctor report",
         "",
