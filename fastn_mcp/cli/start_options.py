@@ -93,9 +93,12 @@ class StartOptions:
 
     def state(self) -> Path:
         """Return the folder of the ledger and the audit log. Raises `SettingsError` if other users can change it."""
-        from fastn_mcp.build.startup import own_state_of
+        from fastn_mcp.build.startup import state_of
+        from fastn_mcp.config.paths import require_own_folder, state_dir
 
-        return own_state_of(os.environ, sandboxed=self.sandboxed)
+        for folder in (state_dir(os.environ), state := state_of(os.environ, sandboxed=self.sandboxed)):
+            require_own_folder(folder)
+        return state
 
     def ledger_settings(self) -> "Settings":
         from fastn_mcp.config.load import ledger_settings
