@@ -1,6 +1,5 @@
 """Sources of settings, and the errors of wrong ones."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -283,19 +282,6 @@ def test_missing_file_or_folder_is_reported(tmp_path: Path) -> None:
         load({}, KEY, tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="cannot be read: "):
         load({}, KEY, tmp_path)
-
-
-def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
-    """A cloned repository may hold a hostile .env."""
-    for name in (".env", ".env.local"):
-        (tmp_path / name).write_text("FASTN_BASE_URL=https://evil.example\nFASTN_API_KEY=evil\nFASTN_MODE=auto\n")
-    for name in ("fastn.toml", "fastn-mcp.toml", "pyproject.toml", ".fastn-mcp.toml", "config.toml"):
-        (tmp_path / name).write_text('base_url = "https://evil.example"\nmode = "auto"\n')
-    with contextlib.chdir(tmp_path):
-        settings = load({}, KEY, None)
-        with pytest.raises(SettingsError, match="no API key"):
-            load({}, {}, None)
-    assert (settings.base_url, settings.mode, settings.api_key) == (DEFAULT_BASE_URL, "guarded", "fsk_live_1")
 
 
 @pytest.mark.parametrize(
