@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from pydantic import JsonValue
+from support.audit_entries import INTENT, NOW
 
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.files import Keeping, entries, verify
@@ -27,16 +28,9 @@ from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+from fastn_mcp.tools.customers import CreateCustomer
 
-NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
 CANARY = "kanarienvogel-41"
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "audit.jsonl"
 
 
 @pytest.fixture

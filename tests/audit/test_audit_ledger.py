@@ -9,44 +9,27 @@ import os
 import shutil
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
+from support.audit_entries import INTENT, NOW
 
 from fastn_mcp.audit import files
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.chain import BrokenLine, End, sealed
 from fastn_mcp.audit.files import Keeping, entries, log_files, read_end, verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten, about, deleted_name
-from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten, deleted_name
 from fastn_mcp.errors import Failed
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
 
-NOW = datetime(2026, 11, 25, 1, 40, 35, tzinfo=UTC)
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
-OUTCOME = about(AuditEvent.OUTCOME, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
-
+OUTCOME = replace(INTENT, event=AuditEvent.OUTCOME)
 
 Opened = Callable[..., AuditFile]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "audit.jsonl"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Generator[Ledger]:
-    ledger = ledger_at(None, tmp_path / "ledger", System())
-    yield ledger
-    anyio.run(ledger.aclose)
 
 
 @pytest.fixture
@@ -293,6 +276,7 @@ async def test_empty_log_goes_on_after_the_newest_file(
 
 async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(path: Path, opened: Opened) -> None:
     """The first entry accounts for nothing that is not of the log."""
+    path.parent.mkdir()
     path.with_name("audit-notes.jsonl").write_text("of somebody else\n")
     opened().record(INTENT)
     report = verify(path)

@@ -88,9 +88,8 @@ ENVIRONMENT = {
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
 def test_wrong_variable_is_named_in_one_line(variable: str, fastn: Run) -> None:
-    error_line(
-        fastn("call", "list-customers", env={"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]}), variable
-    )
+    env = {"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]}
+    error_line(fastn("call", "list-customers", env=env), variable)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +152,12 @@ def test_nothing_is_read_from_the_working_directory(fastn: Run, tmp_path: Path) 
     cloned = tmp_path / "cloned"
     cloned.mkdir()
     for name in (".env", ".env.local", "config.toml", "fastn.toml", "fastn-mcp.toml", "pyproject.toml", "policy.toml"):
-        (cloned / name).write_text('FASTN_API_KEY="k"\napi_key = "k"\n')
+        (cloned / name).write_text(
+            'FASTN_API_KEY="k"\nFASTN_BASE_URL="https://x.example"\nbase_url="https://x.example"\n'
+        )
     error_line(fastn("call", "list-customers", cwd=cloned), "FASTN_API_KEY")
+    preview = fastn("call", "create-customer", "--name", "x", "--dry-run", env={"FASTN_API_KEY": "k"}, cwd=cloned)
+    assert account_of(preview) == "default at live.fastn.ai"
 
 
 def test_sandbox_ignores_key_and_host_of_the_environment(fastn: Run) -> None:

@@ -1,18 +1,18 @@
 """Checks of doctor on accounts that differ, in this process and with a fake clock; it sends only GET and OPTIONS."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.doctor_runs import SAFE_METHODS, check_of, examine_sandbox, problems_of, sandbox_in
+from support.doctor_runs import check_of, check_only_safe_requests, examine_sandbox, problems_of, sandbox_in
 from support.faulty_sandbox import FaultySandbox, Garbage, Redirect, Reset, Status
 from support.world import Clock
 
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
 from fastn_mcp.doctor.probe import MOST, Probe, check_form
 from fastn_mcp.doctor.reads import READS, compare, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
@@ -32,11 +32,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def check_only_safe_requests(sandbox: FaultySandbox) -> None:
-    assert sandbox.requests
-    assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
 
 
 @pytest.mark.parametrize("guise", VARIANTS)
@@ -351,25 +346,21 @@ async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -
         assert "acme" not in check.seen
 
 
-def test_exit_code_says_whether_it_can_work() -> None:
-    assert DoctorReport().exit is DoctorExit.FINE
+FINE, DIFFERENCES, CANNOT_WORK = DoctorExit
+OK, DIFFERS, FAILED, SKIPPED = CheckResult
 
-    def exit_with(*lines: tuple[CheckGroup, CheckResult]) -> DoctorExit:
-        return exit_of(Check(group, "x", verdict, "") for group, verdict in lines)
 
-    assert exit_with((CheckGroup.SETTINGS, CheckResult.OK), (CheckGroup.READS, CheckResult.SKIPPED)) is DoctorExit.FINE
-    assert (
-        exit_with((CheckGroup.KEY, CheckResult.DIFFERS), (CheckGroup.READS, CheckResult.OK)) is DoctorExit.DIFFERENCES
-    )
-    assert (
-        exit_with((CheckGroup.READS, CheckResult.OK), (CheckGroup.READS, CheckResult.FAILED)) is DoctorExit.DIFFERENCES
-    )
-    assert (
-        exit_with((CheckGroup.WRITES, CheckResult.FAILED), (CheckGroup.READS, CheckResult.OK)) is DoctorExit.DIFFERENCES
-    )
-    assert (
-        exit_with((CheckGroup.READS, CheckResult.SKIPPED), (CheckGroup.READS, CheckResult.FAILED))
-        is DoctorExit.CANNOT_WORK
-    )
-    for gate in (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY):
-        assert exit_with((gate, CheckResult.FAILED)) is DoctorExit.CANNOT_WORK
+@pytest.mark.parametrize(
+    ("checks", "code"),
+    [
+        ([], FINE),
+        ([(CheckGroup.SETTINGS, OK), (CheckGroup.READS, SKIPPED)], FINE),
+        ([(CheckGroup.KEY, DIFFERS), (CheckGroup.READS, OK)], DIFFERENCES),
+        ([(CheckGroup.READS, OK), (CheckGroup.READS, FAILED)], DIFFERENCES),
+        ([(CheckGroup.WRITES, FAILED), (CheckGroup.READS, OK)], DIFFERENCES),
+        ([(CheckGroup.READS, SKIPPED), (CheckGroup.READS, FAILED)], CANNOT_WORK),
+        *([((gate, FAILED),), CANNOT_WORK] for gate in (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY)),
+    ],
+)
+def test_exit_code_says_whether_it_can_work(checks: Sequence[tuple[CheckGroup, CheckResult]], code: DoctorExit) -> None:
+    assert DoctorReport(checks=[Check(group, "x", verdict, "") for group, verdict in checks]).exit is code
