@@ -8,8 +8,7 @@ import click
 
 from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.login import StoredKey
-from fastn_mcp.cli.setting_options import with_settings
-from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.cli.start_options import StartOptions, with_settings
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile

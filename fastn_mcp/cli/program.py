@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fastn_mcp import __version__
 from fastn_mcp.cli.help import GroupedCommands
-from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.cli.start_options import StartOptions, setting_options
 
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
@@ -52,8 +52,6 @@ class Program(GroupedCommands):
         params = super().get_params(ctx)
         if ctx.meta.get(_WITHOUT_SETTINGS):
             return params
-        from fastn_mcp.cli.setting_options import setting_options
-
         *fixed, version, help_ = params
         return [*fixed, *setting_options(), version, help_]
 
