@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
@@ -157,17 +157,6 @@ def test_decision_is_recorded_with_its_request() -> None:
 def test_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
     entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
-
-
-def test_id_or_kind_of_a_secret_is_recorded() -> None:
-    shown = showable({"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}})
-    assert shown == {"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}}
-
-
-def test_long_arguments_are_cut_and_marked() -> None:
-    """The digest covers the whole."""
-    assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
-    assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
 
 
 def test_nested_arguments_are_cut_and_counted() -> None:
@@ -426,12 +415,6 @@ def test_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
         "The audit log cannot be written (File exists). Nothing was sent. Until then, no change is sent."
         " A person has to fix the state folder, or set another: FASTN_STATE_DIR."
     )
-
-
-def test_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
-    path.mkdir(parents=True)
-    with pytest.raises(Unwritten, match="Is a directory"):
-        kept.record(INTENT)
 
 
 def test_value_that_is_not_json_raises(kept: AuditFile) -> None:

@@ -253,13 +253,6 @@ async def test_forged_file_is_read_only_if_the_original_is_missing(path: Path, o
     assert log_files(path) == [forged, path]
 
 
-async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened: Opened) -> None:
-    opened().record(INTENT)
-    moved = path.rename(path.with_name("audit.jsonl.1"))
-    path.touch(0o600)
-    assert log_files(path) == [moved, path]
-
-
 @pytest.mark.parametrize(("seconds", "following"), [(1, "4"), (0, "6"), (-1, "6")])
 async def test_empty_log_goes_on_after_the_newest_file(
     path: Path, opened: Opened, seconds: float, following: str

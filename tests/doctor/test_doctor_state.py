@@ -19,10 +19,6 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 
-def test_missing_folder_is_fine(tmp_path: Path) -> None:
-    assert check_folder(tmp_path / "state").verdict is CheckResult.OK
-
-
 def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     found = check_folder(tmp_path / "state")
