@@ -407,12 +407,15 @@ def test_chain_continues_after_a_full_disk(path: Path, kept: AuditFile) -> None:
     assert (report.broken, report.torn, report.entries) == (None, (2,), 2)
 
 
-def test_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("event", "certainty"), [(AuditEvent.INTENT, "Nothing was sent. "), (AuditEvent.OUTCOME, "")])
+def test_unwritable_log_says_that_nothing_was_sent_unless_it_was(
+    tmp_path: Path, event: AuditEvent, certainty: str
+) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(Unwritten) as raised:
-        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
+        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(replace(INTENT, event=event))
     assert str(raised.value) == (
-        "The audit log cannot be written (File exists). Nothing was sent. Until then, no change is sent."
+        f"The audit log cannot be written (File exists). {certainty}Until then, no change is sent."
         " A person has to fix the state folder, or set another: FASTN_STATE_DIR."
     )
 
@@ -421,11 +424,3 @@ def test_value_that_is_not_json_raises(kept: AuditFile) -> None:
     with pytest.raises(Unwritten, match=r"^The audit log cannot be written \(ValueError\)\. Nothing was sent\."):
         kept.record(replace(INTENT, duration_ms=float("nan")))
     assert kept.record(INTENT) == "1"
-
-
-def test_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("a file")
-    entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
-    with pytest.raises(Unwritten) as raised:
-        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(entry)
-    assert str(raised.value).startswith("The audit log cannot be written (File exists). Until then, ")
