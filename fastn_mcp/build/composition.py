@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.build.approval_channel import choose_channel
+from fastn_mcp.build.approval_channel import ChosenChannel, choose_channel
 from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
@@ -35,14 +34,12 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.identity import bound_account
-from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import is_own_key
-from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
@@ -50,10 +47,7 @@ from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
-    from fastn_mcp.channels.notification import NotifyingChannel
-    from fastn_mcp.channels.page.page import ApprovalPage
-    from fastn_mcp.channels.webhook.webhook import Webhook
-    from fastn_mcp.telemetry.instruments import Instruments
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +57,20 @@ class AccountParts:
     settings: Settings
     dispatch: Dispatcher
     guard: Guard
-    ledger: Ledger
-    webhook: "Webhook | None"
-    channels: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"
-    """Approval channels that are closed with the account, its webhook included."""
-    typed: TypedSecrets
+    stores: AccountStores
+    channel: ChosenChannel
     tools: tuple[AnyTool, ...]
     about: About
-    tally: Tally | None
-    """Collector of the calls of this process, if they are reported."""
-    system: System
-    audit: AuditFile
-    instruments: "Instruments | None"
-    program: CommandLine
-    """Command line by which a person reaches the same account and folders."""
+    process: Process
+    """The process that opened it."""
 
     async def aclose(self) -> None:
-        for channel in self.channels:
+        for channel in self.channel.opened:
             await channel.aclose()
         await self.dispatch.aclose()
-        await self.audit.settle()
-        await self.ledger.aclose()
-        self.audit.close()
+        await self.stores.audit.settle()
+        await self.stores.ledger.aclose()
+        self.stores.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -180,17 +166,11 @@ def assemble(
         settings=settings,
         dispatch=Dispatcher(client, guard, recorder, journal, values, system, disabled_tools(settings)),
         guard=guard,
-        ledger=ledger,
-        webhook=chosen.webhook,
-        channels=chosen.opened,
-        typed=stores.typed,
+        stores=stores,
+        channel=chosen,
         tools=enabled_tools(settings),
         about=_about(settings, policy, state),
-        tally=process.tally,
-        system=system,
-        audit=stores.audit,
-        instruments=process.instruments,
-        program=process.program,
+        process=process,
     )
 
 

@@ -132,7 +132,7 @@ class ScriptRun:
             click.echo("fastn-mcp: The output was closed. The run continues.", err=True)
 
     def _attempt(self, call: ScriptCall, outcome: CallOutcome) -> Attempt:
-        now = moment(self.parts.system.now())
+        now = moment(self.parts.stores.system.now())
         return Attempt(
             now,
             call.tool.tool_name(),
