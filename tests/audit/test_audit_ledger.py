@@ -52,6 +52,12 @@ async def written(log: AuditFile, count: int) -> None:
         await log.anchor()
 
 
+async def rotate(path: Path, opened: Opened, count: int) -> None:
+    """Write so many rotated files of one entry each, and the log with another."""
+    opened().record(INTENT)
+    await written(opened(Keeping(max_bytes=path.stat().st_size)), count)
+
+
 def heads(path: Path) -> list[str]:
     return [str(entry["hash"]) for entry in entries(path)]
 
@@ -241,8 +247,7 @@ async def test_files_are_ordered_by_their_entries(path: Path, opened: Opened) ->
 
 
 async def test_forged_file_is_read_only_if_the_original_is_missing(path: Path, opened: Opened) -> None:
-    opened().record(INTENT)
-    await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
+    await rotate(path, opened, 1)
     right, forged = path.with_name("audit.000000001.jsonl"), path.with_name("audit-0.jsonl")
     forged.write_bytes(sealed(End(), {"event": "intent"})[0] + b"\n")
     assert verify(path).broken is None
@@ -331,8 +336,7 @@ async def test_argument_like_an_entry_is_not_an_entry(
 
 @pytest.mark.posix
 async def test_links_are_not_read(path: Path, opened: Opened) -> None:
-    opened().record(INTENT)
-    await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
+    await rotate(path, opened, 1)
     rotated = path.with_name("audit.000000001.jsonl")
     path.with_name("audit-link.jsonl").symlink_to(rotated)
     assert log_files(path) == [rotated, path]
@@ -415,8 +419,7 @@ async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_a
 
 @pytest.mark.parametrize("keeping", [Keeping(files=0), Keeping(days=1)])
 async def test_several_files_expire_at_once(path: Path, ledger: Ledger, opened: Opened, keeping: Keeping) -> None:
-    opened().record(INTENT)
-    await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
+    await rotate(path, opened, 3)
     names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
     assert [file.name for file in log_files(path)] == [*names, "audit.jsonl"]
     for name in names:
@@ -432,8 +435,7 @@ async def test_several_files_expire_at_once(path: Path, ledger: Ledger, opened: 
 async def test_undeletable_file_is_not_reported_as_deleted(
     path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened().record(INTENT)
-    await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
+    await rotate(path, opened, 3)
     unlink = Path.unlink
 
     def unlink_some(file: Path) -> None:
