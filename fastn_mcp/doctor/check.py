@@ -5,7 +5,7 @@ person at the terminal only.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any, cast
@@ -65,20 +65,6 @@ class DoctorExit(IntEnum):
     FINE = 0
     DIFFERENCES = 1
     CANNOT_WORK = 2
-
-
-_OPERATIONS = {CheckGroup.READS, CheckGroup.WRITES}
-
-
-def exit_of(checks: Iterable[Check]) -> DoctorExit:
-    found = list(checks)
-    reads = [check.verdict for check in found if check.group is CheckGroup.READS]
-    nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & set(reads)
-    failed = {check.group for check in found if check.verdict is CheckResult.FAILED}
-    if nothing_answers or not failed <= _OPERATIONS:
-        return DoctorExit.CANNOT_WORK
-    wrong = any(check.verdict in (CheckResult.DIFFERS, CheckResult.FAILED) for check in found)
-    return DoctorExit.DIFFERENCES if wrong else DoctorExit.FINE
 
 
 Value = str | list[str]
