@@ -30,6 +30,7 @@ RATE_LIMIT = 100
 
 _CUSTOMER = "Katana"
 _ID = "ID of the customer"
+_WORKFLOW = "ID of a workflow"
 _MAX_PAGES = 4
 
 
@@ -75,6 +76,7 @@ _RUNS = Call("get_overview", {"about": "runs"})
 _DIAGNOSE_CUSTOMER = Call("diagnose", {"customer_id": _ID})
 _DIAGNOSE = Call("diagnose", {})
 _DEPENDENTS = Call("find_dependents", {"kind": "customer", "id": _ID})
+_USES = Call("find_dependents", {"kind": "workflow", "id": _WORKFLOW})
 _PREVIEW = Call("preview_change", {"tool": "delete_customer", "arguments": {"customer_id": _ID}})
 
 ROWS = (
@@ -93,6 +95,8 @@ ROWS = (
     Row(_DIAGNOSE, " of everything", [_DIAGNOSE]),
     Row(_DEPENDENTS, " of a customer"),
     Row(_DEPENDENTS, " of a customer", [_OVERVIEW]),
+    Row(_USES, " of a workflow"),
+    Row(_USES, " of a workflow", [_OVERVIEW]),
     Row(_PREVIEW, " of a customer's deletion"),
 )
 
@@ -101,7 +105,8 @@ class _Server:
     def __init__(self, begin: Dataset, folder: Path) -> None:
         self._world = World(folder, begin=begin, snapshot_seconds=90, requests_per_answer=None)
         self._world.sandbox.behaviour = Behaviour(rate_limit=RATE_LIMIT)
-        self._customer = self._world.id_of("customers", _CUSTOMER)
+        workflow = next(iter(self._world.sandbox.state.all("workflows")))
+        self._ids = {_ID: self._world.id_of("customers", _CUSTOMER), _WORKFLOW: str(workflow["id"])}
 
     async def requests(self, call: Call, **more: Any) -> tuple[int, dict[str, Any]]:
         """Return the requests of a call, and its answer."""
@@ -113,7 +118,7 @@ class _Server:
         return len(self._world.sandbox.requests), data
 
     def _filled(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        filled = {name: self._customer if value == _ID else value for name, value in arguments.items()}
+        filled = {name: self._ids.get(str(value), value) for name, value in arguments.items()}
         inner: dict[str, dict[str, Any]] = {name: value for name, value in filled.items() if isinstance(value, dict)}
         return filled | {name: self._filled(value) for name, value in inner.items()}
 

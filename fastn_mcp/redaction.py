@@ -9,7 +9,7 @@ import re
 import unicodedata
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from json import dumps
 from typing import NamedTuple, cast
 from urllib import parse
@@ -241,7 +241,6 @@ def redact(value: JsonValue) -> JsonValue:
 
 
 def redact_object(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Redact secrets in an object."""
     return cast("dict[str, JsonValue]", redact(dict(value)))
 
 
@@ -277,7 +276,6 @@ def texts_in(value: JsonValue) -> list[str]:
 
 
 def is_redacted(value: JsonValue) -> bool:
-    """Return whether a value has a redacted secret."""
     return find_redacted(value) is not None
 
 
@@ -421,7 +419,8 @@ def _hide(value: JsonValue, *, many: bool) -> JsonValue:
 
 def _row_value(name: _Name, value: JsonValue) -> JsonValue:
     if name.plain in _FRAGMENTS:
-        return value if isinstance(value, str) and _is_fragment(value) else _hide(value, many=False)
+        is_fragment = isinstance(value, str) and (len(value) <= 16 or _MASK.search(value) is not None)
+        return value if is_fragment else _hide(value, many=False)
     if name.plain in _ROW or (_ABOUT_A_SECRET.search(name.safe) and not name.secret):
         return redact(value)
     match value:
@@ -433,10 +432,6 @@ def _row_value(name: _Name, value: JsonValue) -> JsonValue:
             return value
         case _:
             return _hide(value, many=name.many)
-
-
-def _is_fragment(text: str) -> bool:
-    return len(text) <= 16 or _MASK.search(text) is not None
 
 
 # --- known secrets -------------------------------------------------------------------------------------------------
@@ -460,14 +455,12 @@ class Redactor:
         self.secrets = sorted({text for text in secrets if len(text) >= _SHORTEST}, key=len, reverse=True)
         self._cores = [core for text in self.secrets for core in _base64_cores(text)]
         self._bytes = [text.encode(errors="replace") for text in (*self.secrets, *self._cores)]
-        self._spelled: re.Pattern[str] | None = None
 
     def may_stand_in(self, body: bytes) -> bool:
         """Return whether this JSON text may contain one of the secrets."""
         return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
 
     def __call__(self, value: JsonValue) -> JsonValue:
-        """Redact the secrets in a value."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -475,15 +468,13 @@ class Redactor:
         return self.object(value) if isinstance(value, dict) else value
 
     def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Redact the secrets in an object."""
         return {self.text(name): self(item) for name, item in value.items()}
 
     def text(self, text: str) -> str:
-        """Redact the secrets in a text."""
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
         if self.secrets and ("%" in text or "\\" in text):
-            text = self._any_spelling().sub(REDACTED, text)
+            text = self._spelled.sub(REDACTED, text)
         for core in self._cores:
             while (at := text.find(core)) >= 0:
                 start, end = at, at + len(core)
@@ -498,10 +489,9 @@ class Redactor:
         """Return the path of the first secret, as `extra.headers[0]`; None if there is none."""
         return find_text(value, lambda text: self.text(text) != text)
 
-    def _any_spelling(self) -> "re.Pattern[str]":
-        if self._spelled is None:
-            self._spelled = re.compile("|".join(map(_spellings, self.secrets)))
-        return self._spelled
+    @cached_property
+    def _spelled(self) -> "re.Pattern[str]":
+        return re.compile("|".join(map(_spellings, self.secrets)))
 
 
 def _spellings(secret: str) -> str:
@@ -648,7 +638,6 @@ def left_out(characters: int) -> str:
 
 
 LONGEST_VALUE = 200
-"""Maximum length of a quoted value, in characters."""
 
 
 def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -> str:

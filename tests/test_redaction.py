@@ -457,7 +457,6 @@ _ALLOWED = {
     "account/entries.py": "kinds of resources",
     "hosted/team_config.py": "settings",
     "procedures/audit_log.py": "kinds of resources and of actors",
-    "procedures/ranking.py": "words that name a kind of resource",
 }
 """Modules with such a list that is no rule for what is hidden, and what it is."""
 

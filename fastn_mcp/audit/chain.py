@@ -145,7 +145,6 @@ class _Reader:
         self._anchor = anchor
 
     def cut(self, lines: int) -> BrokenLine | None:
-        """Return the problem at the end of the chain, if any."""
         if self._anchor is None or self._anchor.n <= self.end.n:
             return None
         gone = f"entries {self.end.n + 1} to {self._anchor.n}"

@@ -38,7 +38,6 @@ class Keeping:
     files: int | None = None
 
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
-        """Return the expired files among a chain's `rotated` ones, the oldest first."""
         by_number = len(rotated) if self.files is None else self.files
         kept = rotated[max(0, len(rotated) - by_number) :]
         if self.days is not None:

@@ -55,7 +55,6 @@ FILE = "audit.jsonl"
 
 class AuditEvent(Enum):
     INTENT = "intent"
-    """A call is about to be sent."""
     OUTCOME = "outcome"
     REFUSED = "refused"
     ASKED = "asked"
@@ -139,7 +138,6 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
 # --- redaction ---------------------------------------------------------------------------------------------------
 
 _MAX_TEXT = 1_000
-"""Maximum length of one text in an entry, in characters."""
 
 _MAX_NAME = 200
 
@@ -155,7 +153,6 @@ def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def named(name: str | None) -> str | None:
-    """Return a name for the log."""
     return None if name is None else shorten(redact_text(name), _MAX_NAME)
 
 

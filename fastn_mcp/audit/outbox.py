@@ -62,7 +62,6 @@ class Unsent:
     """An entry that is not exported yet."""
 
     line: bytes
-    """Its exact text, without the line break."""
     before: End
     end: End
 

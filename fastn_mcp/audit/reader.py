@@ -33,11 +33,9 @@ class AuditLog:
         return log_files
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the entries, oldest first."""
         return parsed(self.lines(self.files()))
 
     def lines(self, log_files: Iterable[Path]) -> Iterator[bytes]:
-        """Yield the lines of these files."""
         with self._readable():
             yield from files.lines_of(log_files)
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChosenChannel:
-    """The approval channel of an account."""
-
     channel: ApprovalChannel
     webhook: "Webhook | None"
     opened: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"

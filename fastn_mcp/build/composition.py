@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,7 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.build.approval_channel import choose_channel
+from fastn_mcp.build.approval_channel import ChosenChannel, choose_channel
 from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
@@ -37,14 +36,12 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.identity import bound_account
-from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import is_own_key
-from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
@@ -52,10 +49,7 @@ from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
-    from fastn_mcp.channels.notification import NotifyingChannel
-    from fastn_mcp.channels.page.page import ApprovalPage
-    from fastn_mcp.channels.webhook.webhook import Webhook
-    from fastn_mcp.telemetry.instruments import Instruments
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +60,20 @@ class AccountParts:
     client: FastnClient
     dispatch: Dispatcher
     guard: Guard
-    ledger: Ledger
-    webhook: "Webhook | None"
-    channels: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"
-    """Approval channels that are closed with the account, its webhook included."""
-    typed: TypedSecrets
+    stores: AccountStores
+    channel: ChosenChannel
     tools: tuple[AnyTool, ...]
     about: About
-    tally: Tally | None
-    """Collector of the calls of this process, if they are reported."""
-    system: System
-    audit: AuditFile
-    instruments: "Instruments | None"
-    """Spans and metrics, if there is a collector."""
-    program: CommandLine
-    """Command line by which a person reaches the same account and folders."""
+    process: Process
+    """The process that opened it."""
 
     async def aclose(self) -> None:
-        """Close the channels, connections, audit log and ledger."""
-        for channel in self.channels:
+        for channel in self.channel.opened:
             await channel.aclose()
         await self.dispatch.aclose()
-        await self.audit.settle()
-        await self.ledger.aclose()
-        self.audit.close()
+        await self.stores.audit.settle()
+        await self.stores.ledger.aclose()
+        self.stores.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -142,7 +126,6 @@ def bound_account_of(settings: Settings) -> str:
 
 
 def plan_account_of(settings: Settings) -> PlanAccount:
-    """Return the account that plans are signed for."""
     return PlanAccount(account_of(settings), _account_digest(settings))
 
 
@@ -152,7 +135,6 @@ def begin_log(settings: Settings) -> log.JsonLines:
 
 
 def client_account(settings: Settings, no_key: NoKey | None = None) -> Endpoint:
-    """Return the settings that the HTTP client needs."""
     names = Endpoint.__dataclass_fields__.keys() - {"no_key"}
     return Endpoint(**{name: getattr(settings, name) for name in names}, no_key=no_key)
 
@@ -190,17 +172,11 @@ def assemble(
         client=client,
         dispatch=Dispatcher(shared, guard, executor, recorder, journal, values),
         guard=guard,
-        ledger=ledger,
-        webhook=chosen.webhook,
-        channels=chosen.opened,
-        typed=stores.typed,
+        stores=stores,
+        channel=chosen,
         tools=enabled_tools(settings),
         about=_about(settings, policy, state),
-        tally=process.tally,
-        system=system,
-        audit=stores.audit,
-        instruments=process.instruments,
-        program=process.program,
+        process=process,
     )
 
 

@@ -30,7 +30,6 @@ class AccountStores:
     """Where an account keeps its approvals, changes and audit entries."""
 
     account: str
-    """Name of the account in the ledger."""
     folder: Path
     """Folder of the ledger, unless it is shared, and of the audit log."""
     ledger: Ledger
@@ -96,7 +95,6 @@ def replica_log_name(log: Path) -> str:
 
 
 def file_of(setting: str | None, state: Path) -> Path:
-    """Path of a ledger that is a file."""
     from fastn_mcp.ledger.sqlite import FILE
 
     return state / FILE if setting is None else ledger_file(setting)

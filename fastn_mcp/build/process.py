@@ -30,7 +30,6 @@ class TenantContext:
     name: str
     run: str
     issuer: str
-    """Issuer of its callers' sign-ins."""
     channel: "Callable[[Webhook | None], ApprovalChannel] | None" = None
     """Factory of its approval channel, which may have a webhook, unless that is a webhook alone or a terminal."""
     system: System = field(default_factory=System)
@@ -38,8 +37,6 @@ class TenantContext:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The process that opens an account."""
-
     environment: Mapping[str, str]
     sandbox: Sandboxed | None = None
     """The in-process sandbox in place of Fastn, if it is used."""
@@ -51,7 +48,6 @@ class Process:
     tally: Tally | None = None
     """Collects calls for a report."""
     instruments: "Instruments | None" = None
-    """Spans and metrics, if there is a collector."""
     outbox_of: Callable[[Path], Outbox] | None = None
     """Returns the outbox of an audit log, if it is exported."""
 

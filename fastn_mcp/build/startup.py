@@ -15,7 +15,7 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
 from fastn_mcp.config.model import Settings, Trait, is_named, settings_with
-from fastn_mcp.config.paths import config_dir, create_secret, read_private, require_own_folder, state_dir
+from fastn_mcp.config.paths import config_dir, create_secret, read_private, state_dir
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
@@ -37,13 +37,6 @@ def state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
     return state_dir(environment) / "sandbox" if sandboxed else state_dir(environment)
 
 
-def own_state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
-    """Return `state_of`. Raises `SettingsError` if other users can change it."""
-    for folder in (state_dir(environment), state := state_of(environment, sandboxed=sandboxed)):
-        require_own_folder(folder)
-    return state
-
-
 def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:
     """Return the options given before the command, or only those in `names`, as arguments to repeat."""
     arguments: list[str] = []
@@ -61,7 +54,6 @@ def options_of(root: click.Context, names: Container[str] | None = None) -> list
 
 
 def command_line_of(root: click.Context, environment: Mapping[str, str]) -> CommandLine:
-    """Return the command line that starts this program on the same account and folders."""
     return this_program(environment).with_(options_of(root, _REACHING))
 
 
@@ -69,17 +61,14 @@ def resolved_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandboxed: bool
 ) -> Resolved:
     """Return the settings and the source of the key. Raises `SettingsError` if they are invalid."""
-    if not sandboxed:
-        return _with_known_tools(resolve(flags, environment, file))
-    # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
-    remaining = {name: value for name, value in environment.items() if name not in own}
-    sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    resolved = resolve({**flags, **sandbox_settings}, remaining, file, sandbox=True)
-    return _with_known_tools(replace(resolved, key="the sandbox"))
-
-
-def _with_known_tools(resolved: Resolved) -> Resolved:
+    if sandboxed:
+        # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
+        own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
+        remaining = {name: value for name, value in environment.items() if name not in own}
+        sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
+        resolved = replace(resolve({**flags, **sandbox_settings}, remaining, file, sandbox=True), key="the sandbox")
+    else:
+        resolved = resolve(flags, environment, file)
     require_known_tools(resolved.settings)
     return resolved
 
@@ -122,7 +111,6 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
 
 
 def http_address(address: str) -> tuple[str, int]:
-    """Parse the host and port of --http. Raises `SettingsError` if it is not HOST:PORT."""
     try:
         return host_and_port(address)
     except ValueError:

@@ -83,8 +83,8 @@ class TenantBuilder:
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
-        if parts.webhook is not None and own is None:
-            answers = Router(parts.webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
+        if (webhook := parts.channel.webhook) is not None and own is None:
+            answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
         self.log.add_secrets(*settings.secrets)
 
         async def close() -> None:
@@ -94,9 +94,9 @@ class TenantBuilder:
         limits = self.team.limits
         return TenantAccount(
             AccountContext(parts.dispatch, parts.tools, parts.label),
-            parts.ledger,
-            parts.typed,
-            parts.audit,
+            parts.stores.ledger,
+            parts.stores.typed,
+            parts.stores.audit,
             bound_account_of(settings),
             ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
             close,

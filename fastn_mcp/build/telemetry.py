@@ -88,14 +88,12 @@ def instruments_of(
 
 
 def with_spans(system: System, instruments: "Instruments", profile: str) -> System:
-    """Add spans and metrics to the system of an account."""
     from fastn_mcp.telemetry.instruments import AccountSpans, current_trace
 
     return replace(system, trace=current_trace, span=AccountSpans(instruments, profile))
 
 
 def observe_requests(server: "Server[Any]", instruments: "Instruments | None") -> None:
-    """Add spans and metrics to the requests of a server, if there is a collector."""
     if instruments is not None:
         from fastn_mcp.telemetry.request_spans import observe
 

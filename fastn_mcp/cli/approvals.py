@@ -33,6 +33,8 @@ from fastn_mcp.policy.decision import Decision
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
+_warn = partial(click.echo, err=True)
+
 
 @click.group(name="approvals", invoke_without_command=True)
 @click.option("--open", "in_browser", is_flag=True, help="Open the approval page in your browser.")
@@ -108,10 +110,6 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
             case NoAnswer():
                 terminal.say("Left waiting.")
     terminal.say("\nNothing else waits.")
-
-
-def _warn(problem: str) -> None:
-    click.echo(problem, err=True)
 
 
 @approvals_group.command(name="temporary")

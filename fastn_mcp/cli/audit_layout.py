@@ -101,7 +101,6 @@ def _field(entry: Entry, field: str) -> str:
 
 
 def show_lines(entry: Entry, columns: int | None) -> Iterator[str]:
-    """Render all fields of an entry, one below the other."""
     for name, value in entry.items():
         text = sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         if columns is not None:
@@ -161,7 +160,6 @@ def _place(report: Report, line: int) -> str:
 
 
 def comparison_lines(copy: CopyComparison) -> Iterator[str]:
-    """Say how the log and its copy compare."""
     if not copy.same:
         yield "The copy has no entry of this log."
     else:

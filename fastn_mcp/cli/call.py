@@ -16,7 +16,7 @@ from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import format_examples
-from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.layout import columns_of, print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
@@ -200,10 +200,7 @@ def tools(start: StartOptions, as_json: bool) -> None:
     columns = columns_of()
     count = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
     rows = [_row(operation)[:count] for operation in enabled]
-    header, *lines = table([_COLUMNS[:count], *rows], columns)
-    click.secho(header, bold=True)
-    for operation, line in zip(enabled, lines, strict=True):
-        click.secho(line, fg=_COLORS.get(operation.effect))
+    print_table([_COLUMNS[:count], *rows], [_COLORS.get(operation.effect) for operation in enabled])
     if columns is not None:
         say(f"\n{len(enabled)} tools. Arguments: fastn-mcp call TOOL --help")
 

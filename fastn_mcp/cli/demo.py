@@ -111,7 +111,6 @@ class DemoStory:
         return answer
 
     def count(self, app: ASGIApp) -> ASGIApp:
-        """Count the requests that reach the sandbox, by method."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             self._received[scope.get("method", "")] += 1

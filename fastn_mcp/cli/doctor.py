@@ -19,7 +19,7 @@ from fastn_mcp.build.composition import client_account, enabled_tools, exchange_
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
-from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.addresses import is_shared
@@ -225,10 +225,7 @@ def _show(result: DoctorReport, *, quiet: bool) -> None:
     for check in result.checks:
         seen = (check.seen, check.here, check.next and f"Next: {check.next}")
         rows.append((check.name, check.verdict.value, " ".join(filter(None, seen))))
-    header, *lines = table(rows, columns_of())
-    click.secho(header, bold=True)
-    for check, line in zip(result.checks, lines, strict=True):
-        click.secho(line, fg=_COLORS.get(check.verdict))
+    print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
     say(f"\n{summary(result)}")
     if result.proposal and not quiet:
         say("\nProposed for your file of settings (--write FILE puts them there):\n")

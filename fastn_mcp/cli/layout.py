@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import TextIO
 
 import click
@@ -13,7 +14,6 @@ from fastn_mcp.redaction import sanitize
 
 _GAP = 2
 _MIN_LAST_CELL = 30
-"""Minimum width of the last cell of a row."""
 
 
 def columns_of(stream: TextIO | None = None) -> int | None:
@@ -58,6 +58,15 @@ def _beside(row: Sequence[str], widths: Sequence[int], columns: int) -> str:
 
 def _below(header: Sequence[str], row: Sequence[str]) -> list[str]:
     return [row[0], *(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell)]
+
+
+def print_table(rows: Sequence[Sequence[str]], colors: Iterable[str | None] = ()) -> None:
+    """Print rows, header first, each of the others in its color."""
+    header, *lines = table(rows, columns_of())
+    if header:
+        click.secho(header, bold=True)
+    for line, color in zip_longest(lines, colors):
+        click.secho(line, fg=color)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -241,8 +241,8 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()
     ends = "never expires"
     if word(mine, *EXPIRES) not in ("", "never"):
-        expires = timestamp(mine, *EXPIRES)
-        ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, parts.system.now())}"
+        expires, now = timestamp(mine, *EXPIRES), parts.stores.system.now()
+        ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, now)}"
     known = ", ".join(filter(None, (mode and f"{mode} mode", permissions, ends)))
     return KeyCheck(True, sanitize(f"The key works. Key {name_of(mine)!r}: {known}."))
 

@@ -19,7 +19,7 @@ from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice
-from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.policy_replay import replay
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
@@ -275,10 +275,11 @@ def simulate_(start: StartOptions, audit: Path, file: Path | None, mode: str | N
     if rows:
         pairs = Counter((row.recorded, row.decision.decision.value) for row in rows)
         counts = [(recorded, now, str(count)) for (recorded, now), count in sorted(pairs.items())]
-        click.echo("\n".join(table([("recorded", "now", "calls"), *counts], columns_of())) + "\n")
+        print_table([("recorded", "now", "calls"), *counts])
+        click.echo()
     if different:
-        cells = [row.cells() for row in different]
-        click.echo("\n".join(table([("line", "time", "call", "recorded", "now", "by"), *cells], columns_of())) + "\n")
+        print_table([("line", "time", "call", "recorded", "now", "by"), *(row.cells() for row in different)])
+        click.echo()
     say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}")
     for line, problem in sorted(problems):
         click.echo(f"Line {line} was not evaluated: {sanitize(problem)}.", err=True)

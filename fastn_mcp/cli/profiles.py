@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.login import StoredKey
-from fastn_mcp.cli.setting_options import with_settings
-from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.cli.start_options import StartOptions, with_settings
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
@@ -34,7 +33,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         cells = [
             ["default" if name == "default" and row[name] else str(row[name] or "") for name in names] for row in rows
         ]
-        click.echo("\n".join(filter(None, table([names, *cells], columns_of()))))
+        print_table([names, *cells])
         for row in rows:
             if row["problem"]:
                 say(f"fastn-mcp: {row['problem']}", err=True)

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fastn_mcp import __version__
 from fastn_mcp.cli.help import GroupedCommands
-from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.cli.start_options import StartOptions, setting_options
 
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
@@ -52,8 +52,6 @@ class Program(GroupedCommands):
         params = super().get_params(ctx)
         if ctx.meta.get(_WITHOUT_SETTINGS):
             return params
-        from fastn_mcp.cli.setting_options import setting_options
-
         *fixed, version, help_ = params
         return [*fixed, *setting_options(), version, help_]
 
@@ -173,7 +171,6 @@ def _serve_team(start: StartOptions, file: Path, http: str) -> None:
 
 
 def main() -> None:
-    """Run the program."""
     # Imports take nine tenths of a start. Garbage collection meanwhile finds nothing and costs a seventh of that.
     gc.disable()
     from fastn_mcp.cli.exit import run

@@ -29,13 +29,11 @@ from fastn_mcp.server.rendering import render_error, with_dashboard
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _MAX_SCRIPT = 32 * 1024 * 1024
-"""Maximum size of a script, in bytes."""
 
 _LISTED_ERRORS = 20
 """Errors that are listed; the rest are counted."""
 
 MAX_CALLS = 10_000
-"""Maximum number of calls in a script."""
 
 _KEYS = ("tool", "arguments", "id")
 _LONGEST_ID = 64
@@ -134,7 +132,7 @@ class ScriptRun:
             click.echo("fastn-mcp: The output was closed. The run continues.", err=True)
 
     def _attempt(self, call: ScriptCall, outcome: CallOutcome) -> Attempt:
-        now = moment(self.parts.system.now())
+        now = moment(self.parts.stores.system.now())
         return Attempt(
             now,
             call.tool.tool_name(),

@@ -42,10 +42,10 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account.guard.decisions.is_leaving = is_leaving
                 checks.start_soon(account.guard.evaluator.check_customers)
                 closing.enter_context(report_at_end(account))
-                if account.webhook is not None:
-                    account.webhook.begin()
+                if account.channel.webhook is not None:
+                    account.channel.webhook.begin()
                 server = build(account.dispatch, account.tools, account.label, account.settings.state_secrets)
-                observe_requests(server, account.instruments)
+                observe_requests(server, account.process.instruments)
                 return server
 
             await stdio.serve(begin, introduction)
@@ -78,13 +78,14 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
             "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
         )
     must_be_free(host, port, "Name another port: --http HOST:PORT")
-    token = keys.http_token(parts.settings, state, parts.system.token)
+    token = keys.http_token(parts.settings, state, parts.stores.system.token)
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
-    observe_requests(server, parts.instruments)
+    observe_requests(server, parts.process.instruments)
     health, ending = Health(), ShutdownConfig()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
-    webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
+    webhook = parts.channel.webhook
+    webhook_routes = [] if webhook is None else webhook.mounted(f"http://{address}")
     beside = ProcessParts(health, webhook_routes, partial(_beside, parts.guard.evaluator.check_customers))
     app = application(server, hosts, token, ending.head, beside)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
@@ -94,7 +95,6 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 
 @asynccontextmanager
 async def _beside(check: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
-    """Run a check in the background while the block runs."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(check)
         yield
@@ -117,14 +117,14 @@ class Reporting:
         self._tally = tally
         self._path = path.absolute()
         self._about = replace(parts.about, script=script)
-        self._began: datetime = parts.system.now()
+        self._began: datetime = parts.stores.system.now()
 
     def write(self) -> None:
         """Write the report. Raises `ClickException` if that fails."""
         from fastn_mcp.report.writer import document, write
 
         tally = self._tally
-        ended = self._parts.system.now()
+        ended = self._parts.stores.system.now()
         requests = self._parts.client.requests_sent
         report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended, requests)
         try:
@@ -133,17 +133,17 @@ class Reporting:
             reason = os_reason(error)
             message = f"The report could not be written to {self._path}: {reason}."
             raise click.ClickException(
-                f"{message} The audit log has it all: {self._parts.program.to('audit', 'report')}"
+                f"{message} The audit log has it all: {self._parts.process.program.to('audit', 'report')}"
             ) from error
 
 
 @contextmanager
 def report_at_end(parts: "AccountParts") -> Generator[None]:
     """Write the report when the block ends, also on an error, if the settings name one."""
-    if parts.settings.report is None or parts.tally is None:
+    if parts.settings.report is None or parts.process.tally is None:
         yield
         return
-    reporting = Reporting(parts, parts.tally, parts.settings.report)
+    reporting = Reporting(parts, parts.process.tally, parts.settings.report)
     try:
         yield
     finally:

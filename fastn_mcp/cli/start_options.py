@@ -1,13 +1,17 @@
-"""Options before a command: which account, settings and folders it uses. Methods import what they need on demand."""
+"""Options before a command, and the options made from `Settings`. Each function imports what it needs on demand."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+
+from fastn_mcp.cli.help import EnumChoice
 
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
     from fastn_mcp.errors import NoKey
     from fastn_mcp.report.collector import Tally
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_METAVARS = {Path: "FILE", float: "SECONDS", int: "MINUTES", list: "NAMES"}
+
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
@@ -25,7 +33,6 @@ class StartOptions:
     context: click.Context
     flags: Mapping[str, object]
     config: Path | None
-    """The configuration file of --config."""
     sandboxed: bool
     sandbox_file: Path | None
 
@@ -90,17 +97,18 @@ class StartOptions:
         return own if own.exists() else None
 
     def config_file(self) -> Path:
-        """Return the path of the configuration file, which may not exist yet."""
         return self.existing_config() or _own_config()
 
     def state(self) -> Path:
         """Return the folder of the ledger and the audit log. Raises `SettingsError` if other users can change it."""
-        from fastn_mcp.build.startup import own_state_of
+        from fastn_mcp.build.startup import state_of
+        from fastn_mcp.config.paths import require_own_folder, state_dir
 
-        return own_state_of(os.environ, sandboxed=self.sandboxed)
+        for folder in (state_dir(os.environ), state := state_of(os.environ, sandboxed=self.sandboxed)):
+            require_own_folder(folder)
+        return state
 
     def ledger_settings(self) -> "Settings":
-        """Return the settings of the ledger alone."""
         from fastn_mcp.config.load import ledger_settings
 
         return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
@@ -122,3 +130,52 @@ def _own_config() -> Path:
     from fastn_mcp.config.paths import CONFIG, config_dir
 
     return config_dir(os.environ) / CONFIG
+
+
+@cache
+def setting_options() -> tuple[click.Option, ...]:
+    """Return an option for each setting with a flag. `config` reads its variable, and applies its default."""
+    from fastn_mcp.config.model import SOURCES
+
+    return tuple(
+        click.Option([source.flag], **_attributes(source.field, f" [{source.variable}]"))
+        for source in SOURCES
+        if source.flag is not None
+    )
+
+
+def with_settings(*names: str) -> Callable[[Command], Command]:
+    """Give a command options for these settings, which it stores."""
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            click.option("--" + name.replace("_", "-"), **_attributes(name))(command)
+        return command
+
+    return decorate
+
+
+def _attributes(name: str, note: str = "") -> dict[str, Any]:
+    from fastn_mcp.config.model import Settings
+
+    field = Settings.model_fields[name]
+    value_type = _value_type(field.annotation)
+    attributes: dict[str, Any] = {"help": f"{field.description}{note}"}
+    if value_type is bool:
+        return attributes | {"is_flag": True, "default": None}
+    if get_origin(value_type) is Literal:
+        return attributes | {"type": EnumChoice(get_args(value_type))}
+    if value_type is str:
+        return attributes | {"metavar": "URL" if name.endswith("_url") else "NAME"}
+    metavar = _METAVARS[get_origin(value_type) or value_type]
+    return attributes | {"metavar": metavar, "type": value_type if value_type in (int, float) else str}
+
+
+def _value_type(annotation: Any) -> Any:
+    """Return the type of a value that is set: without None, and without validators."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _value_type(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return _value_type(next(each for each in get_args(annotation) if each is not NoneType))
+    return annotation

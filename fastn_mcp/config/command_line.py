@@ -33,7 +33,6 @@ class CommandLine:
     """Names and values. For settings, an empty value counts as unset."""
 
     def with_(self, more: Sequence[str]) -> "CommandLine":
-        """Return the command with more arguments."""
         return replace(self, arguments=(*self.arguments, *more))
 
     def line(self, platform: str = sys.platform) -> str:
@@ -59,7 +58,6 @@ PROGRAM = CommandLine("fastn-mcp")
 
 
 def by_uvx(source: str) -> CommandLine:
-    """Return the command that runs the program by uvx, which fetches it from `source`."""
     return CommandLine("uvx", ("--from", source, "fastn-mcp"))
 
 
@@ -100,7 +98,6 @@ def this_program(environment: Mapping[str, str]) -> CommandLine:
 
 
 def kept_in(program: CommandLine, state: Path) -> CommandLine:
-    """Return the command for the state folder `state`."""
     shared = [(name, value) for name, value in program.variables if name == _LEDGER]
     return replace(program, variables=(("FASTN_STATE_DIR", str(state)), *shared))
 

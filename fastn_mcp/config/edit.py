@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,6 @@ from fastn_mcp.errors import SettingsError
 
 
 def read_or_none(path: Path) -> ConfigFile:
-    """Read the file; return an empty one if it does not exist. Raises `SettingsError`."""
     return read(path) if path.exists() else ConfigFile(path)
 
 
@@ -42,16 +42,10 @@ def remove(path: Path, name: str) -> None:
         if wanted.pop("profile", None) is not None:
             left = re.sub(r"(?m)^profile\s*=.*\n?", "", left)
     left = left.rstrip() + "\n"
-    if _table(left) != wanted:  # written in an unusual way
-        raise SettingsError(f"{name} could not be removed from {path}.", "Remove it by hand.")
-    _write(path, left)
-
-
-def _table(text: str) -> object:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
+    with suppress(tomllib.TOMLDecodeError):
+        if tomllib.loads(left) == wanted:
+            return _write(path, left)
+    raise SettingsError(f"{name} could not be removed from {path}.", "Remove it by hand.")  # written in an unusual way
 
 
 def put(path: Path, profile: str | None, setting: str, value: str) -> None:

@@ -34,7 +34,6 @@ _OF_THE_TOP = (*Settings.model_fields, *KeySettings.model_fields, PROFILES)
 
 
 def read(path: Path) -> ConfigFile:
-    """Read the file. Raises `SettingsError`."""
     if str(path) == os.devnull:
         return ConfigFile(path)  # the null device starts without the user's own file
     data, status = strict_toml.read(path, "file", "Correct --config or FASTN_CONFIG.")
@@ -55,7 +54,6 @@ def _is_secret(name: str, value: object) -> bool:
 
 
 def parsed(data: bytes, path: Path) -> ConfigFile:
-    """Parse a text as the file at `path`. Raises `SettingsError`."""
     hint = 'Correct it there; texts stand in quotes, as in: mode = "guarded"'
     return strict_toml.load(data, path, "configuration file", _built, hint)
 

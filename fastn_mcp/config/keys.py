@@ -29,7 +29,6 @@ class SystemKeyring:
     """Keyring found by the library `keyring`, or named by PYTHON_KEYRING_BACKEND. All methods raise `NoKeyring`."""
 
     def get(self, entry: str) -> str | None:
-        """Return the key of an entry, or None."""
         with _usable_backend() as backend:
             return backend.get_password(_SERVICE, entry)
 
@@ -50,7 +49,6 @@ class SystemKeyring:
             return True
 
     def check(self) -> None:
-        """Raise `NoKeyring` if there is no keyring."""
         with _usable_backend():
             pass
 
@@ -79,14 +77,11 @@ _MAX_KEY_FILE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and where it was found, for people."""
-
     value: object
     place: str
 
 
 def entry(profile: str, host: str) -> str:
-    """Return the name of an account's keyring entry."""
     return f"{profile} at {host}"
 
 

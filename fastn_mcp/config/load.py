@@ -39,8 +39,6 @@ _NO_KEY = "-"
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Settings of an account, and the place of its key."""
-
     settings: Settings
     key: str
     """Place of the key, for people."""
@@ -59,7 +57,6 @@ class Chosen:
 
     @property
     def table(self) -> Mapping[str, object]:
-        """The account's own table in the file."""
         return self.file.table(self.profile)
 
     def line(self, name: str) -> str:
@@ -117,7 +114,6 @@ def load(
     *,
     keyring: SystemKeyring | None = None,
 ) -> Settings:
-    """Load the settings of the chosen account, with its key. Raises `SettingsError`."""
     return resolve(flags, environment, file, keyring=keyring).settings
 
 
@@ -220,7 +216,6 @@ def _profile(set_flags: Mapping[str, object], variables: Mapping[str, str], conf
 
 
 def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
-    """Return the error for a profile that does not exist."""
     if kind_of(name) != "unknown":
         return SettingsError(
             "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",

@@ -27,7 +27,6 @@ LIVE = "fsk_live_"
 
 
 def kind_of(key: str) -> KeyKind:
-    """Return whether a key is live, test, or of an unknown kind."""
     if key.startswith(TEST):
         return "test"
     return "live" if key.startswith(LIVE) else "unknown"
@@ -68,7 +67,6 @@ class Trait(Enum):
     """Property of a setting, besides type, description and bounds. A setting with `repr=False` is a secret."""
 
     FLAG = "flag"
-    """The setting has a flag."""
     FILE = "file"
     """The setting is a path. In the configuration file, relative paths start at the file's folder."""
     ACCOUNT = "account"
@@ -430,7 +428,6 @@ class Settings(BaseModel):
 
     @property
     def key_kind(self) -> KeyKind:
-        """Kind of the key: live, test, or unknown."""
         return kind_of(self.api_key)
 
 
@@ -456,7 +453,6 @@ class KeySettings(BaseModel):
 
 
 def settings_with(trait: Trait) -> tuple[str, ...]:
-    """Return the names of the settings with a trait."""
     fields = Settings.model_fields | KeySettings.model_fields
     return tuple(
         name for name, field in fields.items() if trait.value in cast(_Traits, field.json_schema_extra)["traits"]
@@ -481,7 +477,6 @@ KEY_HOST = "api_key_host"
 """Host that the key beside it is bound to. Defaults to the host of the address in the file."""
 
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
-"""Settings that require a file readable only by its owner."""
 
 PROFILES = "profiles"
 """Table of the file with one subtable for each account."""

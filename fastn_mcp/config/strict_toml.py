@@ -149,8 +149,6 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(Exception):
-    """An error and its place in the file."""
-
     def __init__(self, at: Key, what: str) -> None:
         super().__init__(what)
         self.at = at
@@ -173,7 +171,6 @@ class TomlSource:
 
     @cached_property
     def lines(self) -> Mapping[Key, int]:
-        """Line of each key."""
         return places(self.data.decode())
 
     def line(self, at: Key) -> int:

@@ -5,7 +5,7 @@ person at the terminal only.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any, cast
@@ -53,8 +53,6 @@ class CheckGroup(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, as a row of the table."""
-
     group: CheckGroup
     name: str
     verdict: CheckResult
@@ -64,26 +62,9 @@ class Check:
 
 
 class DoctorExit(IntEnum):
-    """Exit code of `doctor`."""
-
     FINE = 0
     DIFFERENCES = 1
     CANNOT_WORK = 2
-
-
-_OPERATIONS = {CheckGroup.READS, CheckGroup.WRITES}
-
-
-def exit_of(checks: Iterable[Check]) -> DoctorExit:
-    """Return the exit code of all checks together."""
-    found = list(checks)
-    reads = [check.verdict for check in found if check.group is CheckGroup.READS]
-    nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & set(reads)
-    failed = {check.group for check in found if check.verdict is CheckResult.FAILED}
-    if nothing_answers or not failed <= _OPERATIONS:
-        return DoctorExit.CANNOT_WORK
-    wrong = any(check.verdict in (CheckResult.DIFFERS, CheckResult.FAILED) for check in found)
-    return DoctorExit.DIFFERENCES if wrong else DoctorExit.FINE
 
 
 Value = str | list[str]

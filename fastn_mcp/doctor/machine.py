@@ -55,7 +55,6 @@ def origins(
 
 
 def check_settings(settings: Settings, found: Mapping[str, str], file: Path | None) -> Check:
-    """Report which settings are set, and by what."""
     listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(found.items()))
     values = ", ".join(f"{name} {getattr(settings, name)}" for name in _PLAIN if getattr(settings, name) is not None)
     here = values + (f"; the file is {file}" if file is not None else "; no file")

@@ -129,7 +129,6 @@ def _style(account: Endpoint) -> str:
 
 
 def check_form(key: str) -> Check:
-    """Classify a key by its prefix."""
     if (kind := kind_of(key)) != "unknown":
         return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
     hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."

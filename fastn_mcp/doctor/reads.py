@@ -42,14 +42,12 @@ class Comparison:
 
 
 def record_of(operation: AnyOperation) -> type[FastnObject]:
-    """Return the declared type of a row in an operation's answers."""
     if issubclass(operation, List):
         return operation.row_type()
     return operation.returns
 
 
 def compare(operation: AnyOperation, fields: Collection[str]) -> Comparison:
-    """Compare the declared fields of an operation with the observed ones."""
     record = record_of(operation)
     absent = [name for name in dict.fromkeys((*record.model_fields, *record.columns)) if name not in fields]
     renamed = {name: other for name in absent if (other := _other_name(operation, name, fields)) is not None}
@@ -82,7 +80,6 @@ def _normalized(name: str) -> str:
 
 
 DECLARED_ENVELOPE = "data"
-"""The envelope that Fastn documents."""
 
 _WRAPPERS = ("data", "items", "results", "result", "item")
 _DEEPEST = 3
@@ -249,7 +246,6 @@ class Reads:
         return None
 
     def _check_answer(self, operation: AnyOperation, answer: Answer, error: FastnError | None, route: Route) -> Check:
-        """Compare an answer with the declaration of its operation."""
         tool = operation.tool_name()
         self.observed[tool] = Observed(route, answer.status)
         if answer.status >= 300:

@@ -12,7 +12,7 @@ from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal, exit_of
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal
 from fastn_mcp.doctor.machine import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.probe import LONGEST_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
@@ -35,7 +35,6 @@ class DoctorTarget:
     origins: Mapping[str, str]
     environment: Mapping[str, str]
     tools: Collection[AnyTool]
-    """Tools that the settings allow."""
     exchange: ExchangeFactory | None
     system: System
     profile: str | None = None
@@ -55,7 +54,13 @@ class DoctorReport:
 
     @property
     def exit(self) -> DoctorExit:
-        return exit_of(self.checks)
+        reads = {check.verdict for check in self.checks if check.group is CheckGroup.READS}
+        nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & reads
+        failed = {check.group for check in self.checks if check.verdict is CheckResult.FAILED}
+        if nothing_answers or not failed <= {CheckGroup.READS, CheckGroup.WRITES}:
+            return DoctorExit.CANNOT_WORK
+        differs = any(check.verdict is CheckResult.DIFFERS for check in self.checks)
+        return DoctorExit.DIFFERENCES if failed or differs else DoctorExit.FINE
 
 
 async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[str], object]) -> DoctorReport:
@@ -207,7 +212,6 @@ def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Render a report as Markdown."""
     lines = [
         "# Doctor report",
         "",

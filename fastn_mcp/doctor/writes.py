@@ -26,7 +26,6 @@ class Writes:
     _answers: dict[str, Answer | None] = field(default_factory=dict[str, Answer | None])
 
     async def check(self, operation: AnyOperation) -> Check:
-        """Check one operation."""
         tool, method = operation.tool_name(), operation.route.method
         route = self.reads.routes.get(tool, operation.route)
         group = CheckGroup.WRITES
@@ -86,7 +85,6 @@ class Writes:
 
 
 def _allowed(answer: Answer | None) -> frozenset[str]:
-    """Return the methods that an answer allows."""
     if answer is None:
         return frozenset()
     header = answer.headers.get("allow") or answer.headers.get("access-control-allow-methods") or ""

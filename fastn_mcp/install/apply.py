@@ -17,7 +17,6 @@ from fastn_mcp.redaction import shorten
 _MAX_ATTEMPTS = 5
 """How often a change is computed again if the client writes its file meanwhile."""
 _MAX_LINE = 300
-"""Maximum width of a line in a diff."""
 _CONTEXT = 3
 
 
@@ -228,7 +227,6 @@ def _apply(change: FileChange, sync: files.Sync) -> None:
 
 
 def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return the length of the common prefix, in lines or characters."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 

@@ -14,8 +14,6 @@ BEARER_VARIABLE = "FASTN_HTTP_TOKEN"
 
 
 class Format(Enum):
-    """Format of a configuration file."""
-
     JSON = "JSON"
     JSONC = "JSON with comments"
     TOML = "TOML"
@@ -53,11 +51,9 @@ class Http:
 
     source: TokenSource
     address: str = "url"
-    """Field of the URL."""
     fixed: Mapping[str, str] = field(default_factory=dict[str, str])
     """Constant fields of every such entry."""
     reference: str = ""
-    """Syntax for the variable of the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,6 @@ class McpClient:
     http: Http | str
     """Format of its entry over HTTP, or why it cannot have one without the token in it."""
     programs: tuple[str, ...] = ()
-    """Names of its program on the PATH."""
     project: str | None = None
     """Its file in a project's folder, which others read too."""
     fixed: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -1,7 +1,8 @@
 """Add an entry to a client's JSON or TOML document, or remove it; every other byte stays as it is.
 
 Comments and trailing commas in JSON are replaced by spaces before the standard library decodes it, so that positions
-hold in the text. A TOML table is appended: at the end its header is valid whatever comes before.
+hold in the text. In JSON an entry becomes the first member, so that no comma and no comment before it matters. A TOML
+table is appended: at the end its header is valid whatever comes before.
 """
 
 import json
@@ -23,7 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A `value` to put under `key` of the object at `path`; without a key, at the end of the list there."""
+    """A `value` to put under `key` of the object at `path`; without a key, into the list there."""
 
     path: tuple[str, ...]
     key: str | None
@@ -32,10 +33,9 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How an addition changed the text: `added` replaced `removed`."""
+    """What was inserted into the text for an addition."""
 
     added: str = ""
-    removed: str = ""
     made: int | None = None
     """First step of the path whose object was created for it; 0 is the document."""
 
@@ -66,6 +66,7 @@ def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> tu
     document = _parsed(format_, text)
     for addition in additions:
         wanted = with_(document, addition)
+        (text,) = _removals(format_, text, addition, Trace())  # an entry that it replaces
         text, trace = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
         traces.append(trace)
         document = _parsed(format_, text)
@@ -93,7 +94,7 @@ def _removals(format_: Format, text: str, addition: Addition, trace: Trace) -> I
     before, ours, after = text.partition(trace.added) if trace.added else (text, "", "")
     if ours:
         joined = format_ is Format.TOML and before and after and not before.endswith("\n")
-        yield before + ("\n" if joined else trace.removed) + after
+        yield before + ("\n" if joined else "") + after
     if format_ is Format.TOML:
         yield without_tables(text, (*addition.path, str(addition.key)), gap=trace.added[:1] in ("\r", "\n"))
     else:
@@ -162,7 +163,7 @@ def with_(document: Any, addition: Addition, depth: int = 0) -> Any:
     if is_last and addition.key is None:
         if not isinstance(document, list):
             raise NoPlace(place)
-        return [*cast(list[Any], document), addition.value]
+        return [addition.value, *cast(list[Any], document)]
     if not isinstance(document, dict):
         raise NoPlace(place)
     if is_last:
@@ -203,9 +204,7 @@ def _id(item: Any) -> Any:
 
 
 def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
-    """Append the addition, and remove what has its name. Raises `NoPlace`."""
-    if find(tomllib.loads(text), addition) is not None:
-        text = without_tables(text, (*addition.path, str(addition.key)))
+    """Append the addition. Raises `NoPlace`."""
     newline = "\r\n" if "\r\n" in text else "\n"
     block: str = tomlkit.dumps(_nested(addition, 0))  # pyright: ignore[reportUnknownMemberType]
     gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
@@ -243,40 +242,51 @@ def _parsed_json(text: str, *, comments: bool) -> Any:
 
 
 def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
-    """Insert the addition, or replace the value of its key. The text has to have a place for it."""
-    layout = _JsonLayout(text)
-    if not layout.plain.strip(_BLANK):
-        gap = layout.newline if text and not text.endswith("\n") else ""
-        added = gap + layout.render(_nested(addition, 0), "") + layout.newline
+    """Insert the addition as the first member of its object or list, which the text has to have a place for."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    indented = re.search(r"\n([ \t]+)[^ \t\r\n]", text)
+    unit = indented[1] if indented else "  "
+
+    def render(value: Any, indent: str) -> str:
+        return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", newline + indent)
+
+    boxes = _boxes(text, addition.path)
+    if not boxes:
+        gap = newline if text and not text.endswith("\n") else ""
+        added = gap + render(_nested(addition, 0), "") + newline
         return text + added, Trace(added, made=0)
-    *_, (depth, box) = enumerate(layout.boxes(addition.path))
-    if depth < len(addition.path):
-        return layout.insert(box, addition.path[depth], _nested(addition, depth + 1), depth + 1)
-    existing = None if addition.key is None else box.last(addition.key)
-    if existing is None:
-        return layout.insert(box, addition.key, addition.value)
-    value = layout.render(addition.value, layout.indent_at(existing.start))
-    return layout.replace(existing.value, existing.end, value)
+    box, depth = boxes[-1], len(boxes) - 1
+    is_nested = depth < len(addition.path)
+    key = addition.path[depth] if is_nested else addition.key
+    value = _nested(addition, depth + 1) if is_nested else addition.value
+    name = "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
+    lead = text[box.start : box.members[0].start] if box.members else "\n"
+    if "\n" not in lead:
+        added = f"{name}{json.dumps(value, ensure_ascii=False)}, "
+    else:
+        outer, own = _indent_at(text, box.start), lead.rpartition("\n")[2]
+        indent = own if box.members and not own.strip(_BLANK) else outer + unit
+        end = "," if box.members else "" if "\n" in text[box.start : box.end] else newline + outer
+        added = newline + indent + name + render(value, indent) + end
+    return text[: box.start] + added + text[box.start :], Trace(added, depth + 1 if is_nested else None)
 
 
 def _remove_json(text: str, addition: Addition, made: int | None) -> str:
     """Remove the addition from a valid text, with the objects that were created for it and are empty now."""
-    layout = _JsonLayout(text)
-    boxes = list(layout.boxes(addition.path)) if layout.plain.strip(_BLANK) else []
-    if len(boxes) <= len(addition.path):
+    boxes, depth = _boxes(text, addition.path), len(addition.path)
+    if len(boxes) <= depth:
         return text
-    named = [box.last(key) for box, key in zip(boxes, (*addition.path, addition.key), strict=True) if key is not None]
-    alike = [member for member in boxes[-1].members if layout.value(member) == addition.value]
-    members = named if addition.key is not None else [*named, *alike[-1:]]
-    depth = len(addition.path)
-    if len(members) <= depth or (ours := members[depth]) is None:
-        return text
-    while made is not None and depth >= made and layout.holds_only(boxes[depth], ours):
+    if addition.key is not None:
+        ours = boxes[depth].member(addition.key)
+    else:
+        ours = next((each for each in boxes[depth].members if each.decoded == addition.value), None)
+    while ours and made is not None and depth >= made and _holds_only(text, boxes[depth], ours):
         if depth == 0:
-            return text[: boxes[0].start].rstrip(_BLANK) + text[boxes[0].end + 1 :].removeprefix(layout.newline)
+            rest = text[boxes[0].end + 1 :]
+            return text[: boxes[0].start - 1].rstrip(_BLANK) + rest.removeprefix("\r").removeprefix("\n")
         depth -= 1
-        ours = cast(_Member, members[depth])
-    return layout.without(boxes[depth], ours)
+        ours = boxes[depth].member(addition.path[depth])
+    return text if ours is None else _without_member(text, boxes[depth], ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,116 +294,74 @@ class _Member:
     key: str | None
     start: int
     value: int
+    """Position of its value."""
     end: int
+    decoded: Any
 
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """An object or a list: positions of its brackets, and its members. Another value has no members."""
+    """An object or a list: where its inside begins and ends, and its members. Another value has no members."""
 
     start: int
     end: int
     members: Sequence[_Member] = ()
 
-    def last(self, key: str) -> _Member | None:
+    def member(self, key: str) -> _Member | None:
         """Return the member of a key; the last one if the key is repeated."""
         return next((member for member in reversed(self.members) if member.key == key), None)
 
 
-class _JsonLayout:
-    """Positions and indentation of a valid JSON text."""
+def _boxes(text: str, path: Sequence[str]) -> list[_Box]:
+    """Return the document and the box at each step of the path, as far as there is one. Empty for an empty text."""
+    plain = _without_last_commas(_without_comments(text))
+    if not plain.strip(_BLANK):
+        return []
+    boxes = [_box(plain, _skip(plain, 0))]
+    for step in path:
+        if (member := boxes[-1].member(step)) is None:
+            break
+        boxes.append(_box(plain, member.value))
+    return boxes
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.bare = _without_comments(text)
-        self.plain = _without_last_commas(self.bare)
-        self.newline = "\r\n" if "\r\n" in text else "\n"
-        indented = re.search(r"\n([ \t]+)[^ \t\r\n]", text)
-        self._unit = indented[1] if indented else "  "
 
-    def value(self, member: _Member) -> Any:
-        return _DECODER.raw_decode(self.plain, member.value)[0]
+def _box(plain: str, start: int) -> _Box:
+    if (opening := plain[start]) not in "{[":
+        return _Box(start, start)
+    members: list[_Member] = []
+    at = _skip(plain, start + 1)
+    while plain[at] not in "}]":
+        begin, key = at, None
+        if opening == "{":
+            key, at = _DECODER.raw_decode(plain, at)
+            at = _skip(plain, _skip(plain, at) + 1)
+        decoded, end = _DECODER.raw_decode(plain, at)
+        members.append(_Member(key, begin, at, end, decoded))
+        at = _skip(plain, end)
+        if plain[at] == ",":
+            at = _skip(plain, at + 1)
+    return _Box(start + 1, at, members)
 
-    def boxes(self, path: Sequence[str]) -> Iterator[_Box]:
-        """Yield the document, then the box at each step of the path, as far as there is one."""
-        box = self._box(_skip(self.plain, 0))
-        yield box
-        for step in path:
-            if (member := box.last(step)) is None:
-                return
-            box = self._box(member.value)
-            yield box
 
-    def _box(self, start: int) -> _Box:
-        opening = self.plain[start]
-        if opening not in "{[":
-            return _Box(start, start)
-        members: list[_Member] = []
-        at = _skip(self.plain, start + 1)
-        while self.plain[at] not in "}]":
-            begin, key = at, None
-            if opening == "{":
-                key, at = _DECODER.raw_decode(self.plain, at)
-                at = _skip(self.plain, _skip(self.plain, at) + 1)
-            value = at
-            _, at = _DECODER.raw_decode(self.plain, at)
-            members.append(_Member(key, begin, value, at))
-            at = _skip(self.plain, at)
-            if self.plain[at] == ",":
-                at = _skip(self.plain, at + 1)
-        return _Box(start, at, members)
+def _holds_only(text: str, box: _Box, member: _Member) -> bool:
+    around = text[box.start : member.start] + text[member.end : box.end]
+    return len(box.members) == 1 and not around.strip(_BLANK + ",")
 
-    def holds_only(self, box: _Box, member: _Member) -> bool:
-        around = self.text[box.start + 1 : member.start] + self.text[member.end : box.end]
-        return len(box.members) == 1 and not around.strip(_BLANK + ",")
 
-    def indent_at(self, position: int) -> str:
-        line = self.text[self.text.rfind("\n", 0, position) + 1 : position]
-        return line[: len(line) - len(line.lstrip(" \t"))]
+def _without_member(text: str, box: _Box, member: _Member) -> str:
+    """Remove a member with its comma. Comments around it stay."""
+    bare = _without_comments(text)
+    comma = _skip(bare, member.end)
+    if bare[comma] == ",":  # the next one, or the end of the box, takes its place
+        return text[: member.start] + text[member.end : comma] + text[_skip(text, comma + 1) :]
+    before = bare.rfind(",", box.start, member.start)
+    head = text[: member.start] if before < 0 else text[:before] + text[before + 1 : member.start]
+    return head.rstrip(_BLANK) + text[member.end :]
 
-    def _indent_in(self, box: _Box) -> str:
-        if box.members:
-            first = box.members[0].start
-            if "\n" in self.text[:first] and not self.text[self.text.rfind("\n", 0, first) : first].strip(_BLANK):
-                return self.indent_at(first)
-        return self.indent_at(box.start) + self._unit
 
-    def render(self, value: Any, indent: str) -> str:
-        lines = json.dumps(value, indent=self._unit, ensure_ascii=False).split("\n")
-        return (self.newline + indent).join(lines)
-
-    def replace(self, start: int, end: int, new: str, made: int | None = None) -> tuple[str, Trace]:
-        return self.text[:start] + new + self.text[end:], Trace(new, self.text[start:end], made)
-
-    def insert(self, box: _Box, key: str | None, value: Any, made: int | None = None) -> tuple[str, Trace]:
-        """Append a member to the box."""
-        text, name = self.text, "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
-        end = box.start + 1 + len(text[box.start + 1 : box.end].rstrip(_BLANK))  # end of the last member or comment
-        indent = self._indent_in(box)
-        item = self.newline + indent + name + self.render(value, indent)
-        if not box.members:
-            return self.replace(end, box.end, item + self.newline + self.indent_at(box.start), made)
-        last = box.members[-1].end
-        comma = _skip(self.bare, last)
-        has_comma = self.bare[comma] == ","
-        if "\n" not in text[box.start : box.end]:
-            item, end = " " + name + json.dumps(value, ensure_ascii=False), comma + 1 if has_comma else last
-        if has_comma:
-            return self.replace(end, end, item + ",", made)
-        return self.replace(last, end, "," + text[last:end] + item, made)
-
-    def without(self, box: _Box, member: _Member) -> str:
-        """Remove a member from the box. Comments around it stay."""
-        text, end = self.text, member.end
-        comma = _skip(self.bare, end)
-        has_comma = self.bare[comma] == ","
-        if has_comma and member is not box.members[-1]:  # the next one takes its place
-            return text[: member.start] + text[end:comma] + text[_skip(text, comma + 1) :]
-        head, tail = text[: member.start], text[end:comma] + text[comma + 1 :] if has_comma else text[end:]
-        if not has_comma and len(box.members) > 1:
-            before = self.bare.rindex(",", 0, member.start)
-            head = text[:before] + text[before + 1 : member.start]
-        return head.rstrip(_BLANK) + tail
+def _indent_at(text: str, position: int) -> str:
+    line = text[text.rfind("\n", 0, position) + 1 : position]
+    return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def _skip(text: str, at: int) -> int:

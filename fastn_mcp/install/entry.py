@@ -93,7 +93,6 @@ def printed(name: str, start: CommandLine) -> dict[str, Any]:
 
 
 def printed_http(name: str, url: str) -> dict[str, Any]:
-    """Return the common entry for a server that runs at `url`."""
     return {"mcpServers": {name: {"type": "http", "url": url, "headers": _header(f"${{{BEARER_VARIABLE}}}")}}}
 
 

@@ -20,7 +20,6 @@ from fastn_mcp.config.paths import read_regular
 from fastn_mcp.install.edit import Addition, Trace
 
 MAX_FILE = 64 << 20
-"""Maximum size of a file that is read, in bytes."""
 
 Sync = Callable[[int], None]
 """Function such as `os.fsync`."""

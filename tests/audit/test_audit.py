@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
+from support.audit_entries import INTENT, NOW
 
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.files import Keeping, entries, verify
@@ -27,16 +28,9 @@ from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+from fastn_mcp.tools.customers import CreateCustomer
 
-NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
 CANARY = "kanarienvogel-41"
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "audit.jsonl"
 
 
 @pytest.fixture
@@ -163,17 +157,6 @@ def test_decision_is_recorded_with_its_request() -> None:
 def test_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
     entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
-
-
-def test_id_or_kind_of_a_secret_is_recorded() -> None:
-    shown = showable({"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}})
-    assert shown == {"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}}
-
-
-def test_long_arguments_are_cut_and_marked() -> None:
-    """The digest covers the whole."""
-    assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
-    assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
 
 
 def test_nested_arguments_are_cut_and_counted() -> None:
@@ -424,31 +407,20 @@ def test_chain_continues_after_a_full_disk(path: Path, kept: AuditFile) -> None:
     assert (report.broken, report.torn, report.entries) == (None, (2,), 2)
 
 
-def test_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("event", "certainty"), [(AuditEvent.INTENT, "Nothing was sent. "), (AuditEvent.OUTCOME, "")])
+def test_unwritable_log_says_that_nothing_was_sent_unless_it_was(
+    tmp_path: Path, event: AuditEvent, certainty: str
+) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(Unwritten) as raised:
-        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
+        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(replace(INTENT, event=event))
     assert str(raised.value) == (
-        "The audit log cannot be written (File exists). Nothing was sent. Until then, no change is sent."
+        f"The audit log cannot be written (File exists). {certainty}Until then, no change is sent."
         " A person has to fix the state folder, or set another: FASTN_STATE_DIR."
     )
-
-
-def test_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
-    path.mkdir(parents=True)
-    with pytest.raises(Unwritten, match="Is a directory"):
-        kept.record(INTENT)
 
 
 def test_value_that_is_not_json_raises(kept: AuditFile) -> None:
     with pytest.raises(Unwritten, match=r"^The audit log cannot be written \(ValueError\)\. Nothing was sent\."):
         kept.record(replace(INTENT, duration_ms=float("nan")))
     assert kept.record(INTENT) == "1"
-
-
-def test_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("a file")
-    entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
-    with pytest.raises(Unwritten) as raised:
-        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(entry)
-    assert str(raised.value).startswith("The audit log cannot be written (File exists). Until then, ")

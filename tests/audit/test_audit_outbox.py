@@ -4,43 +4,26 @@ import gzip
 import logging
 import os
 import shutil
-from collections.abc import Generator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import anyio
 import pytest
+from support.audit_entries import INTENT, NOW
 
 from fastn_mcp.audit import outbox as outbox_module
 from fastn_mcp.audit.chain import End
 from fastn_mcp.audit.files import Keeping, log_files
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.audit.outbox import NotExported, Outbox
-from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
 
-NOW = datetime(2026, 11, 25, 1, 40, 35, tzinfo=UTC)
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
 SMALL = Keeping(max_bytes=1)
 """Each entry has a file of its own."""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "audit.jsonl"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Generator[Ledger]:
-    ledger = ledger_at(None, tmp_path / "ledger", System())
-    yield ledger
-    anyio.run(ledger.aclose)
 
 
 def recorded(path: Path, count: int, keeping: Keeping | None = None, at: datetime = NOW) -> None:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.audit_entries import INTENT
 
 from fastn_mcp.audit.chain import is_unaltered
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.audit.remote import LOG, SCOPE, CopyComparison, StoredEntry, compare, stored
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.customers import DeleteCustomer
-
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
 
 
 def log(folder: Path, count: int = 5, principal: str = "local") -> list[bytes]:

@@ -477,22 +477,20 @@ def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[di
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["https://evil.example", "http://evil.example", "http://127.0.0.1.evil.example", "file:///etc", "ftp:x"],
+    ("url", "mode"),
+    [
+        *((url, 0o600) for url in ("https://evil.example", "http://evil.example", "file:///etc", "ftp:x")),
+        ("http://127.0.0.1.evil.example", 0o600),
+        ("http://127.0.0.1:8123", 0o644),
+    ],
 )
-def test_page_file_with_another_host_is_not_opened(
-    url: str, state: Folder, browser: tuple[dict[str, str], Path]
+def test_page_file_of_another_host_or_for_all_users_is_not_opened(
+    url: str, mode: int, state: Folder, browser: tuple[dict[str, str], Path]
 ) -> None:
-    write_page_file(state, url)
+    write_page_file(state, url, mode)
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
     assert KEY not in ran.stdout + ran.stderr
-
-
-def test_page_file_that_others_can_read_is_not_opened(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    write_page_file(state, mode=0o644)
-    ran = state.run("--open", **browser[0])
-    assert (ran.returncode, browser[1].exists()) == (2, False)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])

@@ -5,12 +5,12 @@ import os
 import subprocess
 from collections.abc import Generator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
+from support.audit_entries import ACCOUNT, INTENT, NOW
 from support.command_line import run_command
 from support.terminal import sitting
 
@@ -23,17 +23,9 @@ from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connectors import DeleteConnection
-from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.workflows import RunWorkflow
 
-NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
-ACCOUNT = "default at live.fastn.ai"
-DELETE = replace(
-    about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", ACCOUNT),
-    decision="typed",
-    approved_by="client_form",
-    grant="g1",
-)
+DELETE = replace(INTENT, decision="typed", approved_by="client_form", grant="g1")
 RUN = about(AuditEvent.REFUSED, RunWorkflow(workflow_id="wf_1"), "agent", ACCOUNT)
 
 

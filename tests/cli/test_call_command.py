@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import pytest
-from support.command_line import Run
+from support.command_line import Run, error_line
 from support.terminal import sitting
 
 from fastn_mcp.cli.call import Calls
@@ -81,7 +81,7 @@ def test_list_argument_is_a_repeated_option(fastn: Run) -> None:
 
 def test_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
-    customer = body_of(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"]
+    customer = globex(fastn, start)
     done = body_of(fastn(*start, "delete-customer", "--customer-id", customer, "--dry-run"))
     assert (done["status"], done["message"]) == ("preview", "Nothing was sent.")
     assert done["preview"]["target"]["name"] == "Globex Exports"
@@ -104,10 +104,8 @@ def test_failed_call_exits_1_with_the_reason_on_both_streams(what: str, fastn: R
     error = body_of(done, 1)
     assert named in json.dumps(error)
     assert error["message"].endswith(("Nothing was sent.", "Nothing was changed."))
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("fastn-mcp: ")
-    assert error["message"] in line
-    assert "C4N4RY" not in done.stdout + done.stderr
+    error_line(done, error["message"], code=1, stdout=None)
+    assert "C4N4RY" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -120,9 +118,7 @@ def test_failed_call_exits_1_with_the_reason_on_both_streams(what: str, fastn: R
     ],
 )
 def test_invalid_command_exits_2(arguments: tuple[str, ...], named: str, fastn: Run) -> None:
-    done = fastn("--sandbox", "call", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert named in done.stderr.splitlines()[-1]
+    error_line(fastn("--sandbox", "call", *arguments), named)
 
 
 def test_disabled_tool_is_not_called(fastn: Run) -> None:

@@ -2,18 +2,16 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx2
 import pytest
-from support.command_line import Run
+from support.command_line import Run, error_line
 from support.ports import free_port
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.help import COMMANDS
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.tools.catalog import CATALOG
@@ -22,23 +20,10 @@ from fastn_mcp.tools.tool import Effect
 CANARY = "fsk_test_C4N4RY"
 
 
-def check_one_line(done: "subprocess.CompletedProcess[str]", *named: str) -> str:
-    """Check that a wrong setting exits with 2, prints nothing on stdout, and is named in one line."""
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("fastn-mcp: ")
-    for name in named:
-        assert name in line
-    return line
-
-
-def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
+def test_help_names_every_setting(fastn: Run) -> None:
     done = fastn("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert fastn("-h").stdout == done.stdout
-    for entries in COMMANDS.values():
-        for name, entry in entries.items():
-            assert bool(re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)) is not entry.hidden, name
     for source in SOURCES:
         if source.flag is not None:
             assert source.flag in done.stdout
@@ -89,11 +74,6 @@ def test_command_imports_only_what_it_needs(
     assert not _imported(*arguments, environment=environment) & unwanted
 
 
-def test_command_without_a_key_says_how_to_give_one(fastn: Run) -> None:
-    """A server starts without one: see `test_missing_key`."""
-    check_one_line(fastn("call", "list-customers"), "FASTN_API_KEY", "--sandbox")
-
-
 ENVIRONMENT = {
     "FASTN_MODE": "C4N4RY",
     "FASTN_TENANT_ID": "C4N4RY\nx-fastn-env: live",
@@ -103,8 +83,8 @@ ENVIRONMENT = {
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
 def test_wrong_variable_is_named_in_one_line(variable: str, fastn: Run) -> None:
-    done = fastn("call", "list-customers", env={"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]})
-    assert "C4N4RY" not in check_one_line(done, variable)
+    env = {"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]}
+    error_line(fastn("call", "list-customers", env=env), variable)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +92,7 @@ def test_wrong_variable_is_named_in_one_line(variable: str, fastn: Run) -> None:
     [("--mode", "never"), ("--auth", "none"), ("--update", "x"), ("--deadline", "soon"), ("--mod", "x")],
 )
 def test_wrong_flag_exits_2_and_is_named(flag: str, value: str, fastn: Run) -> None:
-    check_one_line(fastn("--sandbox", flag, value, "call", "list-customers"), flag)
+    error_line(fastn("--sandbox", flag, value, "call", "list-customers"), flag)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +110,13 @@ def test_misspelt_value_or_option_suggests_the_nearest(
     arguments: tuple[str, ...], env: dict[str, str], meant: str, fastn: Run
 ) -> None:
     command = () if "call" in arguments else ("tools",)
-    check_one_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
+    error_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
 
 
 @pytest.mark.parametrize("flag", ["--tools", "--exclude-tools"])
 def test_unknown_tool_stops_the_start_without_a_key_too(flag: str, fastn: Run) -> None:
     """Before the handshake: a misspelt tool must not end a session that has begun."""
-    check_one_line(fastn(flag, "find,delete_custmer"), flag, "'delete_custmer' (did you mean 'delete_customer'?)")
+    error_line(fastn(flag, "find,delete_custmer"), flag, "'delete_custmer' (did you mean 'delete_customer'?)")
 
 
 def account_of(done: "subprocess.CompletedProcess[str]") -> str:
@@ -166,9 +146,13 @@ def test_flags_override_the_environment_which_overrides_the_file(fastn: Run, tmp
 def test_nothing_is_read_from_the_working_directory(fastn: Run, tmp_path: Path) -> None:
     cloned = tmp_path / "cloned"
     cloned.mkdir()
-    for name in ("config.toml", "fastn.toml", "policy.toml", ".env"):
-        (cloned / name).write_text('FASTN_API_KEY="k"\n')
-    check_one_line(fastn("call", "list-customers", cwd=cloned), "FASTN_API_KEY")
+    for name in (".env", ".env.local", "config.toml", "fastn.toml", "fastn-mcp.toml", "pyproject.toml", "policy.toml"):
+        (cloned / name).write_text(
+            'FASTN_API_KEY="k"\nFASTN_BASE_URL="https://x.example"\nbase_url="https://x.example"\n'
+        )
+    error_line(fastn("call", "list-customers", cwd=cloned), "There is no API key", "FASTN_API_KEY", "--sandbox")
+    preview = fastn("call", "create-customer", "--name", "x", "--dry-run", env={"FASTN_API_KEY": "k"}, cwd=cloned)
+    assert account_of(preview) == "default at live.fastn.ai"
 
 
 def test_sandbox_ignores_key_and_host_of_the_environment(fastn: Run) -> None:
@@ -240,9 +224,7 @@ def test_served_sandbox_says_how_to_use_it(fastn: Run, environment: dict[str, st
 
 def test_invalid_port_is_rejected(fastn: Run) -> None:
     for port in ("0", "65536", "http"):
-        done = fastn("sandbox", "--port", port)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "--port" in done.stderr
+        error_line(fastn("sandbox", "--port", port), "--port")
 
 
 def test_closed_pipe_causes_no_traceback(environment: dict[str, str]) -> None:

@@ -60,10 +60,6 @@ def test_health_reports_by_its_exit_code(fastn: Run) -> None:
     assert gone.stderr.startswith("fastn-mcp: Not healthy: nothing answers at ")
 
 
-def test_health_over_stdio_has_nothing_to_ask(fastn: Run) -> None:
-    assert fastn("health").returncode == 0
-
-
 def test_http_variable_is_accepted_beside_any_command(fastn: Run) -> None:
     """A container sets it for every command that runs in it; the flag is for serving alone."""
     assert fastn("tools", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 0

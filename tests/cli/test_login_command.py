@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from support.command_line import Run, run_command
+from support.command_line import Run, error_line, run_command
 from support.terminal import sitting
 
 from fastn_mcp.runtime import System
@@ -66,15 +66,6 @@ def stored_keys(environment: dict[str, str]) -> dict[str, str]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def error_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
-    """Check the exit code, an empty stdout, and one line on stderr that shows no key; return the line."""
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("fastn-mcp: ")
-    assert "C4N4RY" not in line
-    return line.removeprefix("fastn-mcp: ")
-
-
 # --- login -------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +97,7 @@ def test_login_without_profiles_stores_the_default_key(
 
 
 def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
-    message = error_line(login(CANARY, "acme", "--stdin"), 1)
+    message = error_line(login(CANARY, "acme", "--stdin"), code=1)
     assert message.startswith("The key does not work. ")
     assert message.endswith("Nothing was stored. To store it without a check: --no-check")
     assert stored_keys(environment) == {}
@@ -121,7 +112,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     done = login(KEY, "--stdin", env={"FASTN_BASE_URL": url, "FASTN_DEADLINE": "1"})
-    assert "Could not check whether the key works. " in error_line(done, 1)
+    assert "Could not check whether the key works. " in error_line(done, code=1)
     assert stored_keys(environment) == {}
 
 
@@ -236,18 +227,18 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     ]
     assert stored_keys(environment) == {}
     assert (
-        error_line(fastn("logout", "acme"), 1)
+        error_line(fastn("logout", "acme"), code=1)
         == f"login has kept no key of acme at {address}. Which account has one: fastn-mcp profiles"
     )
 
 
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
-    of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), 1)
+    of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), code=1)
     assert of_default == (
         f"login has kept no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
     )
     config.write_text(config.read_text() + f'api_key = "{CANARY}"\n')
-    assert error_line(fastn("logout", "acme"), 1).endswith(f"Its key comes from api_key in {config}.")
+    assert error_line(fastn("logout", "acme"), code=1).endswith(f"Its key comes from api_key in {config}.")
 
 
 # --- whoami ------------------------------------------------------------------------------------------------------
@@ -314,7 +305,7 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
     ],
 )
 def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: Run) -> None:
-    assert "Leave out --profile" in error_line(fastn(*arguments), 2)
+    assert "Leave out --profile" in error_line(fastn(*arguments))
 
 
 def test_serving_with_a_key_of_the_environment_skips_the_keyring(environment: dict[str, str]) -> None:

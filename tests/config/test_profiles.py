@@ -212,7 +212,10 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
 
 
 def test_missing_key_names_the_next_command(file: Write) -> None:
-    assert refused(file("")).endswith("or keep one: fastn-mcp login. Without an account: fastn-mcp --sandbox")
+    assert refused(file("")) == (
+        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: "
+        "fastn-mcp login. Without an account: fastn-mcp --sandbox"
+    )
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
         "There is no API key, and no profile is chosen; there are acme, globex. "
@@ -273,7 +276,9 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
         ("api_key = 'canary'\napi_key_env = 'K'", 2, "api_key and api_key_env are two keys for one account"),
         ("api_key_env = 1", 1, "api_key_env must be the name of a variable"),
         ("api_key_file = 1", 1, "api_key_file must be the path of a file"),
-        ("mode = 'canary'", 1, "the setting mode is wrong"),
+        ("# mine\n\nmode = 'canary'\n[profiles.acme]", 3, "the setting mode is wrong"),
+        ("zzz = 1", 1, "there is no setting 'zzz'"),
+        ("api_kye = 'canary'", 1, "there is no setting 'api_kye' (did you mean 'api_key'?)"),
         ("profile = 'a'\n[profiles.a]\n\nmode = 'canary'", 4, "the setting mode is wrong"),
         ("profile = 'a'\ndeadline = 'canary'\n[profiles.a]", 2, "the setting deadline is wrong"),
     ],

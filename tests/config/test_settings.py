@@ -1,6 +1,5 @@
 """Sources of settings, and the errors of wrong ones."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -73,26 +72,18 @@ def test_every_variable_is_read() -> None:
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
         "FASTN_READ_ONLY": "true", "FASTN_TOOLSETS": " customers , workflows,", "FASTN_UPDATE": "partial",
-        "FASTN_DEADLINE": "5", "FASTN_AI_DEADLINE": "6.5", "FASTN_CONCURRENCY": "7",
+        "FASTN_DEADLINE": "5", "FASTN_AI_DEADLINE": "6.5", "FASTN_CONCURRENCY": "7", "FASTN_APPROVAL_MINUTES": "1440",
     }  # fmt: skip
     settings = load({}, {**KEY, **given_values}, None)
     assert (settings.toolsets, settings.read_only, settings.deadline) == (["customers", "workflows"], True, 5.0)
     assert (settings.ai_deadline, settings.concurrency, settings.update) == (6.5, 7, "partial")
+    assert settings.approval_minutes == 1440
     assert (settings.space_id, settings.tenant_id, settings.end_org_id, settings.env) == ("s", "t", "o", "e")
     assert {source.variable for source in SOURCES} >= given_values.keys() | KEY.keys()
 
 
 def test_key_has_no_flag() -> None:
     assert {source.field: source.flag for source in SOURCES}["api_key"] is None
-
-
-def test_missing_key_says_how_to_set_it() -> None:
-    with pytest.raises(SettingsError) as caught:
-        load({}, {}, None)
-    assert str(caught.value) == (
-        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: "
-        "fastn-mcp login --file. Without an account: fastn-mcp --sandbox"
-    )
 
 
 WRONG: dict[str, list[Any]] = {
@@ -109,6 +100,7 @@ WRONG: dict[str, list[Any]] = {
     "deadline": [CANARY, "0", "-1", "601", "nan", "inf"],
     "ai_deadline": [CANARY, "0", "3601"],
     "concurrency": [CANARY, "0", "257", "1.5"],
+    "approval_minutes": [CANARY, "0", "1441", "10.5"],
     "webhook_url": [CANARY, "canary", "http://canary.example/x", "https://canary@h/x", "https://h/x#canary"],
     "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters", "whsec_canary-that-is-not-base64!"],
     "ledger": [CANARY, "http://canary", "unix://canary"],
@@ -157,44 +149,10 @@ def test_wrong_variable_is_named(name: str) -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_unknown_setting_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    file = written(tmp_path, 'api_kye = "canary"\n')
-    with pytest.raises(SettingsError) as caught:
-        load({}, KEY, file)
-    assert str(caught.value).startswith(f"{file}, line 1: there is no setting 'api_kye'")
-    assert "'api_key'" in str(caught.value)
-    assert "canary" not in str(caught.value)
-    with pytest.raises(SettingsError, match="there is no setting 'zzz'"):
-        load({}, KEY, written(tmp_path, "zzz = 1\n"))
-
-
-def test_wrong_value_in_the_file_is_named_with_its_line(tmp_path: Path) -> None:
-    for more in ("", "[profiles.acme]\n"):
-        file = written(tmp_path, f'# Ours.\n\nmode = "nope"\n{more}')
-        with pytest.raises(SettingsError) as caught:
-            load({}, KEY, file)
-        assert str(caught.value).startswith(f"{file}, line 3: the setting mode is wrong")
-
-
 def test_unknown_toolset_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
-
-
-@pytest.mark.parametrize("minutes", ["0", "1441", "10.5"])
-def test_approval_minutes_are_a_minute_to_a_day(minutes: str) -> None:
-    assert (load({}, KEY, None).approval_minutes, load({"approval_minutes": 1440}, KEY, None).approval_minutes) == (
-        10,
-        1440,
-    )
-    with pytest.raises(SettingsError, match="approval_minutes"):
-        load({}, KEY | {"FASTN_APPROVAL_MINUTES": minutes}, None)
-
-
-def test_tools_are_selected_by_name_or_pattern() -> None:
-    settings = load({"tools": "run-workflow,get_cust*,find"}, KEY, None)
-    assert [tool.tool_name() for tool in enabled_tools(settings)] == ["find", "get_customer", "run_workflow"]
 
 
 @pytest.mark.parametrize("name", ["tools", "exclude_tools"])
@@ -224,7 +182,7 @@ USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() =
 @pytest.mark.parametrize(
     ("chosen", "left"),
     [
-        ({"tools": "delete_customer"}, {"delete_customer"}),
+        ({"tools": "run-workflow,get_cust*,find"}, {"find", "get_customer", "run_workflow"}),
         ({"toolsets": "users", "tools": "find"}, {"find", *USERS}),
         (
             {"toolsets": "users", "tools": "find", "exclude_tools": "*_user"},
@@ -283,19 +241,6 @@ def test_missing_file_or_folder_is_reported(tmp_path: Path) -> None:
         load({}, KEY, tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="cannot be read: "):
         load({}, KEY, tmp_path)
-
-
-def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
-    """A cloned repository may hold a hostile .env."""
-    for name in (".env", ".env.local"):
-        (tmp_path / name).write_text("FASTN_BASE_URL=https://evil.example\nFASTN_API_KEY=evil\nFASTN_MODE=auto\n")
-    for name in ("fastn.toml", "fastn-mcp.toml", "pyproject.toml", ".fastn-mcp.toml", "config.toml"):
-        (tmp_path / name).write_text('base_url = "https://evil.example"\nmode = "auto"\n')
-    with contextlib.chdir(tmp_path):
-        settings = load({}, KEY, None)
-        with pytest.raises(SettingsError, match="no API key"):
-            load({}, {}, None)
-    assert (settings.base_url, settings.mode, settings.api_key) == (DEFAULT_BASE_URL, "guarded", "fsk_live_1")
 
 
 @pytest.mark.parametrize(

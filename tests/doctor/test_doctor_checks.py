@@ -1,18 +1,18 @@
 """Checks of doctor on accounts that differ, in this process and with a fake clock; it sends only GET and OPTIONS."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.doctor_runs import SAFE_METHODS, check_of, examine_sandbox, problems_of, sandbox_in
-from support.faulty_sandbox import FaultySandbox, Garbage, Redirect, Reset, Status
+from support.doctor_runs import check_of, check_only_safe_requests, examine_sandbox, problems_of, sandbox_in
+from support.faulty_sandbox import Fault, FaultySandbox, Garbage, Redirect, Reset, Status
 from support.world import Clock
 
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
 from fastn_mcp.doctor.probe import MOST, Probe, check_form
 from fastn_mcp.doctor.reads import READS, compare, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
@@ -34,9 +34,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def check_only_safe_requests(sandbox: FaultySandbox) -> None:
-    assert sandbox.requests
-    assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
+async def examine_with(clock: Clock, *faults: Fault) -> DoctorReport:
+    """Run doctor on an account with these faults."""
+    sandbox = FaultySandbox(clock.now)
+    sandbox.faults.add(*faults)
+    return await examine_sandbox(sandbox, clock)
 
 
 @pytest.mark.parametrize("guise", VARIANTS)
@@ -106,15 +108,13 @@ async def test_doctor_waits_for_the_rate_limit(style: RetryAfter, clock: Clock) 
 
 
 async def test_doctor_stops_if_the_rate_limit_opens_late(clock: Clock) -> None:
-    sandbox = FaultySandbox(clock.now)
-    sandbox.faults.add(Status(status=429, retry_after=3600, path=ListWorkflows.route.path, times=None))
-    found = await examine_sandbox(sandbox, clock)
-    assert (check_of(found, "authentication").verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
-    assert check_of(found, "authentication").next == "Run doctor again in some minutes."
-    sandbox = FaultySandbox(clock.now)
-    sandbox.faults.add(Status(status=429, retry_after=3600, path=ListCustomers.route.path, times=None))
-    check = check_of(await examine_sandbox(sandbox, clock), "list_customers")
-    assert (check.verdict, check.next) == (CheckResult.SKIPPED, "Run doctor again in some minutes.")
+    late, after = Status(status=429, retry_after=3600, times=None), "Run doctor again in some minutes."
+    found = await examine_with(clock, late.model_copy(update={"path": ListWorkflows.route.path}))
+    check = check_of(found, "authentication")
+    assert (check.verdict, check.next, found.exit) == (CheckResult.FAILED, after, DoctorExit.CANNOT_WORK)
+    found = await examine_with(clock, late.model_copy(update={"path": ListCustomers.route.path}))
+    check = check_of(found, "list_customers")
+    assert (check.verdict, check.next) == (CheckResult.SKIPPED, after)
 
 
 BROKEN: dict[str, tuple[Any, str, str]] = {
@@ -149,10 +149,8 @@ async def test_failing_operation_is_reported_with_the_next_step(what: str, clock
 
 
 async def test_doctor_cannot_work_if_no_operation_answers(clock: Clock) -> None:
-    sandbox = FaultySandbox(clock.now)
-    for operation in READS:
-        sandbox.faults.add(Garbage(path=operation.route.path, times=None))
-    assert (await examine_sandbox(sandbox, clock)).exit is DoctorExit.CANNOT_WORK
+    found = await examine_with(clock, *(Garbage(path=operation.route.path, times=None) for operation in READS))
+    assert found.exit is DoctorExit.CANNOT_WORK
 
 
 async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: Clock) -> None:
@@ -183,39 +181,35 @@ async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
     assert check_of(found, "authentication").next == "Set auth and test_mode as proposed below."
 
 
-async def test_foreign_host_is_reported(clock: Clock) -> None:
-    for fault, seen in (
-        (Status(status=404, times=None), "Nothing is at the paths of Fastn's API (404)."),
-        (Redirect(to="https://new.example/C4N4RY", times=None), "Every request is redirected (302)"),
-        (Status(status=503, times=None), "Fastn answers with an error (503)."),
-        (Reset(times=None), "The connection breaks"),
-    ):
-        sandbox = FaultySandbox(clock.now)
-        sandbox.faults.add(fault)
-        found = await examine_sandbox(sandbox, clock)
-        check = check_of(found, "authentication")
-        assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
-        assert seen in check.seen
-        assert check.next
-        assert "C4N4RY" not in repr(check)
-    sandbox.faults.clear()
-    sandbox.faults.add(Redirect(to="https://new.example/C4N4RY", times=None))
-    assert check_of(await examine_sandbox(sandbox, clock), "authentication").here == "To new.example."
+@pytest.mark.parametrize(
+    ("fault", "seen", "here"),
+    [
+        (Status(status=404, times=None), "Nothing is at the paths of Fastn's API (404).", ""),
+        (Redirect(to="https://new.example/C4N4RY", times=None), "Every request is redirected (302)", "To new.example."),
+        (Status(status=503, times=None), "Fastn answers with an error (503).", ""),
+        (Reset(times=None), "The connection breaks", ""),
+    ],
+)
+async def test_foreign_host_is_reported(fault: Fault, seen: str, here: str, clock: Clock) -> None:
+    found = await examine_with(clock, fault)
+    check = check_of(found, "authentication")
+    assert (check.verdict, found.exit, check.here) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK, here)
+    assert seen in check.seen
+    assert check.next
+    assert "C4N4RY" not in repr(check)
 
 
 async def test_403_without_a_key_too_proves_nothing(clock: Clock) -> None:
     """A 403 shows that the key is known only if a request without a key gets another status."""
-    sandbox = FaultySandbox(clock.now)
-    sandbox.faults.add(Status(status=401, times=1), Status(status=403, times=1))
-    assert check_of(await examine_sandbox(sandbox, clock), "authentication").verdict is CheckResult.OK
-    sandbox.faults.add(Status(status=403, times=None))
-    assert check_of(await examine_sandbox(sandbox, clock), "authentication").verdict is CheckResult.FAILED
+    found = await examine_with(clock, Status(status=401, times=1), Status(status=403, times=1))
+    assert check_of(found, "authentication").verdict is CheckResult.OK
+    found = await examine_with(clock, Status(status=403, times=None))
+    assert check_of(found, "authentication").verdict is CheckResult.FAILED
 
 
 async def test_account_that_needs_no_key_is_reported(clock: Clock) -> None:
-    sandbox = FaultySandbox(clock.now)
-    sandbox.faults.add(Status(status=200, path=ListWorkflows.route.path, times=1))
-    assert "without a key" in check_of(await examine_sandbox(sandbox, clock), "authentication").seen
+    found = await examine_with(clock, Status(status=200, path=ListWorkflows.route.path, times=1))
+    assert "without a key" in check_of(found, "authentication").seen
 
 
 def test_kind_of_key_is_its_prefix() -> None:
@@ -281,22 +275,11 @@ async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> Non
     assert found.exit is DoctorExit.FINE
 
 
-MUTE = {
-    "says nothing": (Status(status=204, method="OPTIONS", times=None), CheckResult.SKIPPED),
-    "wants more": (Status(status=403, method="OPTIONS", times=None), CheckResult.SKIPPED),
-    "breaks": (Reset(method="OPTIONS", times=None), CheckResult.SKIPPED),
-}
-
-
-@pytest.mark.parametrize("what", MUTE)
-async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Clock) -> None:
-    fault, verdict = MUTE[what]
-    sandbox = FaultySandbox(clock.now)
-    sandbox.faults.add(fault)
-    found = await examine_sandbox(sandbox, clock)
-    assert {c.verdict for c in found.checks if c.group is CheckGroup.WRITES} == {verdict}
+@pytest.mark.parametrize("fault", [Status(status=204, times=None), Status(status=403, times=None), Reset(times=None)])
+async def test_writes_are_skipped_if_options_says_nothing(fault: Fault, clock: Clock) -> None:
+    found = await examine_with(clock, fault.model_copy(update={"method": "OPTIONS"}))
+    assert {c.verdict for c in found.checks if c.group is CheckGroup.WRITES} == {CheckResult.SKIPPED}
     assert found.exit is DoctorExit.FINE
-    check_only_safe_requests(sandbox)
 
 
 async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
@@ -338,38 +321,31 @@ async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Cloc
     }
 
 
-async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("message", "scope"), [("You lack Workflows.execute", "scope: workflows:execute."), ("acme:read", "scope.")]
+)
+async def test_missing_scope_is_named_only_if_it_is_a_permission(message: str, scope: str, clock: Clock) -> None:
     """Other text in Fastn's message may be somebody's data."""
-    for message, expected in (
-        ("You lack Workflows.execute", "Missing scope: workflows:execute."),
-        ("acme:read", "scope."),
-    ):
-        sandbox = FaultySandbox(clock.now)
-        sandbox.faults.add(Status(status=403, message=message, path=ListCustomers.route.path, times=None))
-        check = check_of(await examine_sandbox(sandbox, clock), "list_customers")
-        assert (check.verdict, check.seen.endswith(expected)) == (CheckResult.DIFFERS, True)
-        assert "acme" not in check.seen
+    fault = Status(status=403, message=message, path=ListCustomers.route.path, times=None)
+    check = check_of(await examine_with(clock, fault), "list_customers")
+    assert (check.verdict, check.seen) == (CheckResult.DIFFERS, f"403. Missing {scope}")
 
 
-def test_exit_code_says_whether_it_can_work() -> None:
-    assert DoctorReport().exit is DoctorExit.FINE
+FINE, DIFFERENCES, CANNOT_WORK = DoctorExit
+OK, DIFFERS, FAILED, SKIPPED = CheckResult
 
-    def exit_with(*lines: tuple[CheckGroup, CheckResult]) -> DoctorExit:
-        return exit_of(Check(group, "x", verdict, "") for group, verdict in lines)
 
-    assert exit_with((CheckGroup.SETTINGS, CheckResult.OK), (CheckGroup.READS, CheckResult.SKIPPED)) is DoctorExit.FINE
-    assert (
-        exit_with((CheckGroup.KEY, CheckResult.DIFFERS), (CheckGroup.READS, CheckResult.OK)) is DoctorExit.DIFFERENCES
-    )
-    assert (
-        exit_with((CheckGroup.READS, CheckResult.OK), (CheckGroup.READS, CheckResult.FAILED)) is DoctorExit.DIFFERENCES
-    )
-    assert (
-        exit_with((CheckGroup.WRITES, CheckResult.FAILED), (CheckGroup.READS, CheckResult.OK)) is DoctorExit.DIFFERENCES
-    )
-    assert (
-        exit_with((CheckGroup.READS, CheckResult.SKIPPED), (CheckGroup.READS, CheckResult.FAILED))
-        is DoctorExit.CANNOT_WORK
-    )
-    for gate in (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY):
-        assert exit_with((gate, CheckResult.FAILED)) is DoctorExit.CANNOT_WORK
+@pytest.mark.parametrize(
+    ("checks", "code"),
+    [
+        ([], FINE),
+        ([(CheckGroup.SETTINGS, OK), (CheckGroup.READS, SKIPPED)], FINE),
+        ([(CheckGroup.KEY, DIFFERS), (CheckGroup.READS, OK)], DIFFERENCES),
+        ([(CheckGroup.READS, OK), (CheckGroup.READS, FAILED)], DIFFERENCES),
+        ([(CheckGroup.WRITES, FAILED), (CheckGroup.READS, OK)], DIFFERENCES),
+        ([(CheckGroup.READS, SKIPPED), (CheckGroup.READS, FAILED)], CANNOT_WORK),
+        *([((gate, FAILED),), CANNOT_WORK] for gate in (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY)),
+    ],
+)
+def test_exit_code_says_whether_it_can_work(checks: Sequence[tuple[CheckGroup, CheckResult]], code: DoctorExit) -> None:
+    assert DoctorReport(checks=[Check(group, "x", verdict, "") for group, verdict in checks]).exit is code

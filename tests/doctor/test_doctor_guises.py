@@ -13,7 +13,7 @@ import pytest
 import trustme
 from mcp import Client, StdioServerParameters
 from support.command_line import run_command
-from support.doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
+from support.doctor_runs import HOST, Proxy, account, check_only_safe_requests, run_proxy, sandbox_in, serve_sandbox
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.config.model import TOOLSETS
@@ -51,13 +51,6 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
 def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return cast("list[dict[str, Any]]", json.loads(done.stdout)["data"])
-
-
-def check_only_safe_requests(sandbox: FaultySandbox) -> None:
-    """Writes are never made. One would have another method, or a body."""
-    assert sandbox.requests
-    assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
-    assert all(heard.body is None for heard in sandbox.requests)
 
 
 def _is_permitted(operation: AnyOperation) -> bool:
@@ -147,11 +140,6 @@ def test_account_as_declared_is_fine(tmp_path: Path) -> None:
     asked = {heard.tool for heard in sandbox.requests}
     assert {o.tool_name() for o in CATALOG if o.effect.value == "read"} <= asked
     assert max(sum(h.tool == o.tool_name() for h in sandbox.requests) for o in CATALOG) <= 4
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
 
 
 def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -> dict[str, str]:

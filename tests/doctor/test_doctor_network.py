@@ -60,11 +60,6 @@ def test_proxy_is_shown_without_its_password() -> None:
     assert address_of("http://[fd00::1]") == "[fd00::1]:80"
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
     file = tmp_path / "ca.pem"

@@ -1,12 +1,13 @@
 """Doctor's checks of the state folder and the ledger. Without a ledger for approvals nothing is sent."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.audit_entries import INTENT, NOW
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.ledger import audit_logs
 from fastn_mcp.config.load import load
@@ -14,13 +15,8 @@ from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
-
-
-def test_missing_folder_is_fine(tmp_path: Path) -> None:
-    assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
 def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
@@ -76,18 +72,17 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:
-    now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     paths = [tmp_path / "audit.jsonl", tmp_path / "tenants" / "acme" / "audit.jsonl"]
     for path in paths:
-        log = AuditFile(path, System(now=lambda: now))
-        log.record(about(AuditEvent.REFUSED, DeleteCustomer(customer_id="cus_1"), "local", "default"))
+        log = AuditFile(path, System(now=lambda: NOW))
+        log.record(INTENT)
         log.close()
     (tmp_path / "sandbox").mkdir()
     (tmp_path / "sandbox" / "audit.jsonl").write_bytes(paths[0].read_bytes())
 
     def seen(mode: str, seconds: float) -> list[tuple[CheckResult, str]]:
         settings = load({"api_key": "fsk_test_x", "audit_export": mode}, {}, None)
-        found = check_export(settings, audit_logs(tmp_path), now + timedelta(seconds=seconds))
+        found = check_export(settings, audit_logs(tmp_path), NOW + timedelta(seconds=seconds))
         return [(check.verdict, check.seen) for check in found]
 
     waits = "Entries of 2 audit logs wait, the oldest for"

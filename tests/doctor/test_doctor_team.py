@@ -22,8 +22,9 @@ from support.world import Clock
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.team import application
-from fastn_mcp.doctor.check import Check, CheckResult, exit_of
+from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.public import PublicAddress, check_public
+from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
 from fastn_mcp.hosted import mcp_endpoint
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
@@ -275,7 +276,7 @@ async def test_wrong_claim_is_named_with_what_is_needed(
     found = await checked_token(world, world.provider.token(**claims))
     assert wrong(found) == names
     assert words in " ".join(check.here for check in found.values())
-    assert (exit_of(found.values()) == 0) is not bool(names)
+    assert (DoctorReport(checks=[*found.values()]).exit == 0) is not bool(names)
 
 
 async def test_every_wrong_claim_is_named_at_once(tmp_path: Path) -> None:

@@ -132,10 +132,10 @@ def test_line_added_to_our_toml_table_does_not_join_another() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ('{"a": 1}', '{"a": 1, "mcpServers": {"fastn": {"command": "x"}}}'),
+        ('{"a": 1}', '{"mcpServers": {"fastn": {"command": "x"}}, "a": 1}'),
         (
             '{\n\t"mcpServers": {\n\t\t"other": {} // theirs\n\t}\n}\n',
-            '{\n\t"mcpServers": {\n\t\t"other": {}, // theirs\n\t\t"fastn": {\n\t\t\t"command": "x"\n\t\t}\n\t}\n}\n',
+            '{\n\t"mcpServers": {\n\t\t"fastn": {\n\t\t\t"command": "x"\n\t\t},\n\t\t"other": {} // theirs\n\t}\n}\n',
         ),
         (
             '{\r\n    "mcpServers": {}\r\n}',

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from fastn_mcp.config.command_line import CommandLine, running, source_of
-from fastn_mcp.install import entry
-from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format, Machine, is_present, place
+from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Machine, is_present, place
 from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import Key, additions, check_url, http_additions
 
@@ -187,12 +186,6 @@ def test_other_url_is_refused(url: str) -> None:
         check_url(url)
 
 
-def test_token_command_is_quoted_for_the_shell() -> None:
-    start = CommandLine("/opt/an n/fastn-mcp", ("http-token",))
-    assert start.line("linux") == "'/opt/an n/fastn-mcp' http-token"
-    assert start.line("win32") == '"/opt/an n/fastn-mcp" http-token'
-
-
 @pytest.mark.parametrize(
     ("platform", "arguments", "forwarded"),
     [("linux", (), True), ("darwin", (), False), ("win32", (), False), ("linux", ("--sandbox",), False)],
@@ -252,11 +245,3 @@ GIT = {"vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
 def test_source_is_what_the_installation_came_from(origin: Any, source: str | None) -> None:
     """PEP 610. A URL with a secret is not written into the file of a client."""
     assert source_of(json.dumps(origin), {"/my clone", "/w.whl"}.__contains__) == source
-
-
-def test_table_of_clients_is_complete() -> None:
-    assert len(BY_NAME) == len(CLIENTS) == 8
-    assert {client.format for client in CLIENTS} == set(Format)
-    assert json.dumps(entry.printed("fastn", CommandLine("x", ("--sandbox",)))) == (
-        '{"mcpServers": {"fastn": {"command": "x", "args": ["--sandbox"]}}}'
-    )

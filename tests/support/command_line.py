@@ -39,6 +39,20 @@ def run_command(
     return subprocess.CompletedProcess(arguments, code, *(output.getvalue().decode(encoding) for output in written))
 
 
+def error_line(done: "subprocess.CompletedProcess[str]", *parts: str, code: int = 2, stdout: str | None = "") -> str:
+    """Check the exit code, stdout (None: any), and the only line on stderr, and return that line without its beginning.
+
+    The line has all of the parts, and shows nothing that is marked as secret by C4N4RY.
+    """
+    assert done.returncode == code, done.stderr
+    assert done.stdout == stdout or stdout is None
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastn-mcp: ")
+    assert "C4N4RY" not in line
+    assert [part for part in parts if part not in line] == [], line
+    return line.removeprefix("fastn-mcp: ")
+
+
 @contextmanager
 def _as_process(
     arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None, streams: tuple[TextIO, TextIO, TextIO]

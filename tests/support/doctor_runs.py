@@ -27,8 +27,6 @@ from support.world import Clock
 HOST = "fastn.test"
 """A name that only the company's proxy knows."""
 
-SAFE_METHODS = {"GET", "OPTIONS"}
-
 
 def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
     account = VARIANTS[guise]
@@ -55,6 +53,13 @@ def check_of(found: DoctorReport, name: str) -> Check:
     """Return the check with this name."""
     (check,) = [check for check in found.checks if check.name == name]
     return check
+
+
+def check_only_safe_requests(sandbox: FaultySandbox) -> None:
+    """Writes are never made. One would have another method, or a body."""
+    assert sandbox.requests
+    assert {heard.method for heard in sandbox.requests} <= {"GET", "OPTIONS"}
+    assert all(heard.body is None for heard in sandbox.requests)
 
 
 def problems_of(found: DoctorReport) -> dict[str, CheckResult]:
