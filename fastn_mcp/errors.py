@@ -129,6 +129,10 @@ class RateLimited(Rejected):
     outcome = "rate_limited"
 
 
+class LeftOut(RateLimited):
+    """A read that was not sent, to keep within the rate limit."""
+
+
 class QuotaExceeded(Rejected):
     outcome = "quota_exceeded"
 

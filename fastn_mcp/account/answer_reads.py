@@ -1,5 +1,6 @@
 """Reads of one answer: through the snapshot, and within what Fastn's rate limit leaves."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
-from fastn_mcp.errors import RateLimited
+from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
@@ -57,6 +58,7 @@ class AnswerReads:
         self._oldest = system.monotonic()
         self._sent = 0
         self._waited = 0.0
+        self._left_out: str | None = None
         self._first = anyio.Lock()
 
     @property
@@ -69,7 +71,7 @@ class AnswerReads:
         return {"as_of": stamp(self.as_of)} if self._system.monotonic() - self._oldest > _RECENT else {}
 
     def send_no_more(self) -> None:
-        """From now on, answer only from the snapshot; other reads raise `RateLimited`."""
+        """From now on, answer only from the snapshot; other reads raise `LeftOut`."""
         self._most = self._sent
 
     @property
@@ -82,7 +84,7 @@ class AnswerReads:
         return max(0, most if left is None else min(most, left - RESERVE))
 
     async def __call__(self, call: Call) -> FastnObject:
-        """Return the result of a read. Raises a `FastnError`: `RateLimited` if the plan leaves it out."""
+        """Return the result of a read. Raises a `FastnError`: `LeftOut` if the limit leaves no request for it."""
         self._permit(call)
         result, begun = await self.snapshot.read(call, self._planned)
         self._oldest = min(self._oldest, begun)
@@ -104,11 +106,13 @@ class AnswerReads:
         return await self._send(call)
 
     async def _wait_for_reset(self) -> None:
-        """Wait if the limit resets soon. Raises `RateLimited` if it does not, or if the answer has sent its share."""
+        """Wait if the limit resets soon. Raises `LeftOut` if it does not, or if the answer has sent its share."""
         left, seconds = self._client.requests_left, self._client.resets_in or 0.0
         if left is not None and left <= RESERVE and 0 < seconds <= MAX_WAIT - self._waited:
             self._waited += seconds
             await self._system.sleep(seconds)
             return
-        again = f"Call again in {seconds:.0f} seconds" if left is not None and left <= RESERVE else "Call again"
-        raise RateLimited("Left out, to keep within Fastn's rate limit.", f"{again}: what was read is kept.")
+        if self._left_out is None:  # the same for all reads of the answer
+            when = f" in {math.ceil(seconds)} s" if left is not None and left <= RESERVE and seconds else ""
+            self._left_out = f"Left out, to keep within Fastn's rate limit: call again{when} to read on."
+        raise LeftOut(self._left_out, certainty=NOTHING_SENT)

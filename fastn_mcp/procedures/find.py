@@ -80,7 +80,7 @@ class Find(Procedure[SearchResult]):
         if answer is None:
             data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
             answer = await self._answer(await data.search(self.query), data, context)
-        return SearchResult.model_validate(answer)
+        return SearchResult.model_validate(answer | context.look.age())
 
     async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for an id that can be read directly, or is an execution's; else None."""

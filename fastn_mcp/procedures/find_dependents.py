@@ -47,7 +47,7 @@ class FindDependents(Procedure[ResourceDependents]):
             of["name"] = str(await read_label(deleting, target, context.look) or self.id)
         gaps = [gap.data() for gap in (*unread, *found.gaps)]
         answer: dict[str, JsonValue] = {"of": of, "used_by": [], **found.data(), "not_checked": [*gaps]}
-        return ResourceDependents.model_validate(answer)
+        return ResourceDependents.model_validate(answer | context.look.age())
 
 
 async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:

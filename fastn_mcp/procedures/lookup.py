@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
 from fastn_mcp.client.reads import find_row, has_id
-from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
+from fastn_mcp.errors import Failed, FastnError, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import words_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
@@ -33,7 +33,14 @@ _NEAR = 3
 
 async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several."""
+    listing, snapshot = LISTS[kind](limit=MOST), context.look.snapshot
+    stored = [entry(kind, row) for row in snapshot.rows(listing)]
+    known = {item.id: item for item in named(typed, stored) if item.id}
+    if len(known) == 1 and (typed in known or snapshot.pages_left(listing) == 0):
+        (typed,) = known
     found = await _by_id(kind, typed, context)
+    if found is not None and isinstance(found.error, LeftOut) and typed in known:
+        return FoundResource(typed, known[typed].row)
     if found is not None and not isinstance(found.error, NotFound):
         return found
     entries = await _candidates(kind, typed, context)

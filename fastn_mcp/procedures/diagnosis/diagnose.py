@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.errors import LeftOut
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
 from fastn_mcp.procedures.diagnosis.evidence import Subject, gather
@@ -53,7 +54,11 @@ class Diagnose(Procedure[Diagnosis]):
 
     async def run(self, context: ProcedureContext) -> Diagnosis:
         typed = {"customer": self.customer_id, "workflow": self.workflow_id, "trigger": self.trigger_id}
-        resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
+        try:
+            resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
+        except LeftOut as error:
+            verdict = f"It is not known which resource is meant. {error.what}"
+            return Diagnosis.model_validate({"verdict": verdict, "causes": [], "not_checked": [error.what]})
         evidence = await gather(Subject(resources), Period(self.hours, context.look.snapshot.instant()), context)
         return Diagnosis.model_validate(_fitting(answer(evidence)) | context.look.age())
 

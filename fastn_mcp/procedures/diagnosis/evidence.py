@@ -10,7 +10,7 @@ import anyio
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED, read_customer_names
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
@@ -189,7 +189,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     for name in filter(reads.has_more, lists):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
     for kind, resource in subject.resources.items():
-        if resource.error is not None and not counts.failures:
+        if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
             raise resource.error
         if resource.error is not None:
             reads.failed[kind] = resource.error

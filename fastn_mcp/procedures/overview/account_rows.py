@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.errors import LeftOut
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, count_runs, run_jobs
@@ -48,8 +49,9 @@ async def read_account(context: ProcedureContext, period: Period, only: Collecti
     jobs = run_jobs(reads, context.look, period, filters) if only is None or RUNS in only else {}
     jobs |= {name: job for name, job in _jobs(reads, matching).items() if only is None or name in only}
     await reads.run(jobs, context.report)
-    if reads.failed and not reads.lists and not reads.records:
-        raise next(iter(reads.failed.values()))
+    refused = [error for error in reads.failed.values() if not isinstance(error, LeftOut)]
+    if refused and not reads.lists and not reads.records:
+        raise refused[0]
     return AccountRows(reads, count_runs(reads, period, filters), matching)
 
 
