@@ -5,6 +5,7 @@ A form's answer decides. The answer to a link says whether the person went to th
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -104,12 +105,12 @@ def _schema(form: ApprovalForm) -> dict[str, Any]:
     return {"type": "object", "properties": {form.field: field}, "required": [form.field]}
 
 
+@dataclass(frozen=True, slots=True)
 class ElicitedLink:
     """Up to 2025-11-25: the client offers the page while the call waits, and is told once it was decided."""
 
-    def __init__(self, ctx: Context, id_: str) -> None:
-        self._ctx = ctx
-        self._id = id_
+    ctx: Context
+    id: str
 
     async def __call__(self, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
         # Caught inside, since a task group would raise it as an exception group.
@@ -119,7 +120,7 @@ class ElicitedLink:
             try:
                 is_decided = await wait()
                 if is_decided:
-                    await self._ctx.session.send_elicit_complete(self._id, self._ctx.request_id)
+                    await self.ctx.session.send_elicit_complete(self.id, self.ctx.request_id)
                 return is_decided
             except Exception as error:
                 failure = error
@@ -130,7 +131,7 @@ class ElicitedLink:
     async def _offer(self, waiting: PendingApproval) -> None:
         link = _link(waiting)
         with suppress(Exception):  # whatever the client answers decides nothing, an error included
-            await self._ctx.session.elicit_url(link.message, link.url, self._id, self._ctx.request_id)
+            await self.ctx.session.elicit_url(link.message, link.url, self.id, self.ctx.request_id)
 
 
 class RoundTripLink:

@@ -221,7 +221,6 @@ def _card(context: RouteContext, tool: str, arguments: Row) -> Row:
 
 
 def _execute(context: RouteContext, card: Row) -> Row:
-    """Make the change of a card."""
     arguments = card["arguments"]
     if (row := context.state.get("_builds", arguments.get("buildId"))) is not None:
         # An approved build is nearly finished: the next poll completes it.

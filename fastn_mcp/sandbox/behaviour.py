@@ -85,8 +85,6 @@ class Envelope(Enum):
 
 
 class Paging(Enum):
-    """Pagination fields of a list."""
-
     TOTAL_AND_CURSOR = "total_and_cursor"
     TOTAL = "total"
     CURSOR = "cursor"

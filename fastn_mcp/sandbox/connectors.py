@@ -105,7 +105,6 @@ def _action(key: str, slug: str) -> Row:
 
 
 def new_connector(state: SandboxState, name: str, slug: str, description: str | None, auth: str = "OAUTH_2") -> Row:
-    """Return the row of an empty private connector."""
     return {
         "id": state.uuid(),
         "name": name,

@@ -52,8 +52,6 @@ class RouteContext:
 
 
 class One(NamedTuple):
-    """Response with one resource."""
-
     row: Row
     status: int = 200
 

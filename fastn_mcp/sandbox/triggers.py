@@ -19,7 +19,6 @@ def add_triggers(state: SandboxState, now: datetime) -> None:
 
 
 def add_trigger(state: SandboxState, trigger: Row, when: datetime) -> Row:
-    """Store a trigger created at `when`."""
     row: Row = {"id": state.uuid(), "description": None, "endOrgId": None}
     return state.put("triggers", row | trigger | provenance(stamp(when), "lee@fastn.example"))
 

@@ -171,7 +171,6 @@ def trash(context: RouteContext, row: Row, actor: str | None = None) -> One:
 
 
 def new_workflow(state: SandboxState, name: str, slug: str, description: str | None) -> Row:
-    """Return the row of an empty draft."""
     return _row(state.short_id("wf"), name, slug, description, "INSTANT")
 
 
