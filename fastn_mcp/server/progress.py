@@ -6,6 +6,7 @@ stateless here, legacy clients get no log messages.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar, cast, get_args
 
 import anyio
@@ -23,7 +24,7 @@ from fastn_mcp.client import retry
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm
 from fastn_mcp.guard.channel import FormChannel
 from fastn_mcp.redaction import safe_text
-from fastn_mcp.runtime import Report, System
+from fastn_mcp.runtime import Report, System, with_background
 
 T = TypeVar("T")
 
@@ -77,23 +78,11 @@ class ProgressReporter:
         """Await the work and report on it meanwhile."""
         token = retry.listener.set(self._report_wait)
         try:
-            return await self._run_watched(work)
+            if not self._wants_progress:
+                return await work(self.report)
+            return await with_background(self._watch, partial(work, self.report))
         finally:
             retry.listener.reset(token)
-
-    async def _run_watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
-        # Caught inside, since a task group would raise it as an exception group.
-        failure: Exception = AssertionError("the work ended neither way")
-        async with anyio.create_task_group() as tasks:
-            if self._wants_progress:
-                tasks.start_soon(self._watch)
-            try:
-                return await work(self.report)
-            except Exception as error:
-                failure = error
-            finally:
-                tasks.cancel_scope.cancel()
-        raise failure
 
     async def report(self, message: str, done: float, total: float | None) -> None:
         self.activity, self._total = message, total
