@@ -6,10 +6,11 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import anyio
 
@@ -32,6 +33,23 @@ SpanFacts = dict[str, str | int | float | None]
 
 def _unobserved(kind: str, subject: str, facts: SpanFacts) -> AbstractContextManager[SpanFacts]:  # noqa: ARG001
     return nullcontext(facts)
+
+
+T = TypeVar("T")
+
+
+async def with_background(background: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work`, and cancel `background` once it has ended. Its error is not wrapped in an exception group."""
+    failure: Exception = AssertionError("the work ended neither way")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(background)
+        try:
+            return await work()
+        except Exception as error:  # caught inside the group, which would wrap it
+            failure = error
+        finally:
+            tasks.cancel_scope.cancel()
+    raise failure
 
 
 Report = Callable[[str, float, float | None], Awaitable[None]]

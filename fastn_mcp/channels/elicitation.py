@@ -5,6 +5,8 @@ A form's answer decides. The answer to a link says whether the person went to th
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,7 +22,7 @@ from mcp.types import (
 
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
 from fastn_mcp.redaction import quote
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, with_background
 
 Context = ServerRequestContext[Any]
 
@@ -104,33 +106,25 @@ def _schema(form: ApprovalForm) -> dict[str, Any]:
     return {"type": "object", "properties": {form.field: field}, "required": [form.field]}
 
 
+@dataclass(frozen=True, slots=True)
 class ElicitedLink:
     """Up to 2025-11-25: the client offers the page while the call waits, and is told once it was decided."""
 
-    def __init__(self, ctx: Context, id_: str) -> None:
-        self._ctx = ctx
-        self._id = id_
+    ctx: Context
+    id: str
 
     async def __call__(self, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
-        # Caught inside, since a task group would raise it as an exception group.
-        failure: Exception = AssertionError("the wait ended neither way")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._offer, waiting)
-            try:
-                is_decided = await wait()
-                if is_decided:
-                    await self._ctx.session.send_elicit_complete(self._id, self._ctx.request_id)
-                return is_decided
-            except Exception as error:
-                failure = error
-            finally:
-                tasks.cancel_scope.cancel()
-        raise failure
+        async def decided() -> bool:
+            if is_decided := await wait():
+                await self.ctx.session.send_elicit_complete(self.id, self.ctx.request_id)
+            return is_decided
+
+        return await with_background(partial(self._offer, waiting), decided)
 
     async def _offer(self, waiting: PendingApproval) -> None:
         link = _link(waiting)
         with suppress(Exception):  # whatever the client answers decides nothing, an error included
-            await self._ctx.session.elicit_url(link.message, link.url, self._id, self._ctx.request_id)
+            await self.ctx.session.elicit_url(link.message, link.url, self.id, self.ctx.request_id)
 
 
 class RoundTripLink:

@@ -34,7 +34,6 @@ _PAUSE = 30.0
 
 
 def _until(request: ApprovalRequest) -> str:
-    """Return the end of a request in ISO 8601."""
     return stamp(datetime.fromtimestamp(request.expires, UTC))
 
 
@@ -44,13 +43,11 @@ def _requester(request: ApprovalRequest) -> str:
 
 
 def _lines(request: ApprovalRequest, where: str) -> list[str]:
-    """Return a notification as text."""
     asked = f"{request.tool}, asked by {_requester(request)} in the account {account_name(request.account)}."
     return ["A call waits for an approval.", asked, f"Open until {_until(request)}.", where]
 
 
 def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
-    """Return the body for any receiver."""
     return {
         "kind": "fastn-mcp approval waits",
         "version": 1,

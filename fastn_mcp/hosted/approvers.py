@@ -69,23 +69,23 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules), names)
 
 
+@dataclass(frozen=True, slots=True)
 class TenantInbox:
     """Approval channel of one tenant: the approval page and, if it has one, its webhook."""
 
     capabilities = ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True)
 
-    def __init__(self, team: Team, tenant: str, webhook: "Webhook | None" = None) -> None:
-        self._team = team
-        self._tenant = tenant
-        self._webhook = webhook
+    team: Team
+    tenant: str
+    webhook: "Webhook | None" = None
 
     @property
     def url(self) -> str:
-        return f"{self._team.page_url}/"
+        return f"{self.team.page_url}/"
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        webhook = self._webhook if typed_in(request) is None else None  # secrets are typed on the page only
+        webhook = self.webhook if typed_in(request) is None else None  # secrets are typed on the page only
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)
@@ -107,12 +107,12 @@ class TenantInbox:
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
-        approvals = self._team.approvals
+        approvals = self.team.approvals
         if approvals is None:
             return False
         effects = effects_of(request)
         own = approvals.own and request.needed == 1
-        return own or any(rule.covers(self._tenant, effects) for rule in approvals.approver)
+        return own or any(rule.covers(self.tenant, effects) for rule in approvals.approver)
 
 
 class TeamInbox(Inbox):

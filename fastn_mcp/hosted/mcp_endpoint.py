@@ -114,7 +114,6 @@ class McpEndpoint:
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Run the session managers of the SDK."""
         async with self.app.all_ended(), self._whole.run(), self._streamed.run():
             yield
 

@@ -36,7 +36,6 @@ class Provider:
         self._transport = transport
 
     async def metadata(self) -> dict[str, Any]:
-        """Fetch the discovery document."""
         document = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
         if document.get("issuer") != self.issuer:
             raise ValueError(f"its discovery document names another issuer, {quote(str(document.get('issuer')))}")

@@ -57,7 +57,6 @@ async def read(receive: Receive, largest: int) -> bytes:
 
 
 def body_message(body: bytes) -> Message:
-    """Return the ASGI message of a complete body."""
     return {"type": "http.request", "body": body, "more_body": False}
 
 

@@ -170,7 +170,6 @@ class Match(_Table):
     claims: dict[str, _Texts] = {}
 
     def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
-        """Whether the claims of a sign-in match."""
         return next(self.mismatches(claims, groups_claim), None) is None
 
     def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
@@ -272,8 +271,6 @@ class ApprovalsSection(_Table):
 
 
 class TeamLimits(_Table):
-    """Size, concurrency and time limits."""
-
     body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
     header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = 16 * 1024
     connections: Annotated[int, Field(ge=1, le=100_000)] = 1000
@@ -298,8 +295,6 @@ class TeamLimits(_Table):
 
 
 class Team(_Table):
-    """Content of the team file."""
-
     url: _Resource
     """Public address of the MCP endpoint, which is the resource of tokens."""
     issuer: Annotated[str, AfterValidator(plain_address)]
@@ -336,7 +331,6 @@ class Team(_Table):
 
     @property
     def served_hosts(self) -> list[str]:
-        """Accepted Host headers."""
         urls = (self.url, self.page_url or self.url)
         return self.hosts or list(dict.fromkeys(urlsplit(url).netloc for url in urls))
 

@@ -40,7 +40,6 @@ def columns(record: type[Any]) -> str:
 
 
 def store(record: object) -> dict[str, StoredValue]:
-    """Serialize the fields of a dataclass."""
     return {name: _stored(getattr(record, name)) for name in _types(type(record))}
 
 

@@ -16,8 +16,6 @@ _DAYS = 14
 
 
 class AuditRow(NamedTuple):
-    """One event of the audit log."""
-
     when: str
     actor: str
     action: str
@@ -140,7 +138,6 @@ def add_billing(state: SandboxState, now: datetime) -> None:
 
 
 def month_of(now: datetime) -> tuple[datetime, datetime]:
-    """Return the start of the month, and of the following one."""
     first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return first, first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
 
@@ -199,7 +196,6 @@ def _limits(context: RouteContext) -> dict[tuple[str, str], int]:
 
 
 def _used(context: RouteContext) -> dict[tuple[str, str], int]:
-    """Return the use of each limit."""
     state, limits = context.state, _limits(context)
     today = context.now.replace(hour=0, minute=0, second=0, microsecond=0)
     connections = state.all("connections")

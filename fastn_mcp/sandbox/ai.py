@@ -6,7 +6,9 @@ each poll ("status?"), and once it is approved with each list of its kind.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.behaviour import SandboxRefusal, invalid, not_found
@@ -21,6 +23,7 @@ PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
 _STATES = ("PLANNING", "PLANNED", "GENERATING", "GENERATED", "DEPLOYED")
 _PLANNED = _STATES.index("PLANNED")
 _SECONDS_A_PHASE = 15
+_WAITING = "waiting_for_user"
 _WORKFLOW_ID = re.compile(r"wf_[0-9a-f]{12}")
 _CREATES = re.compile(r"\b(create|make|add)\b")
 _DELETES = re.compile(r"\b(delete|remove|trash)\b")
@@ -33,30 +36,28 @@ def chat(context: RouteContext, call: AiChat) -> One:
     _charge(context, "Orchestrator")
     context.audit("ai.chat", "session", session["id"])
     words = call.message.casefold()
-    cards = session["pendingApprovals"]
+    cards: list[Row] = session["pendingApprovals"]
+    calls: list[Row] = []
     if cards and words.startswith(("approve", "accept", "yes")):
         calls = [_execute(context, card) for card in cards]
-        planned = context.state.get("_builds", session["buildId"])
-        if planned is not None and planned["resourceId"] is None:
-            return _progress(
-                context, context.state.put("_sessions", {**session, "pendingApprovals": []}), planned, calls
-            )
-        return _reply(context, session, "Done.", calls=calls)
-    if cards and words.startswith(("reject", "no")):
+        session, cards = context.state.put("_sessions", {**session, "pendingApprovals": []}), []
+    elif cards and words.startswith(("reject", "no")):
         return _reply(context, session, "Then I leave it as it is. What should I do instead?")
     building = context.state.get("_builds", session["buildId"])
-    if building is not None and (building["resourceId"] is None or "status" in words):
-        return _progress(context, session, building)
+    if building is not None and (building["resourceId"] is None or ("status" in words and not calls)):
+        return _progress(context, session, building, calls)
     if cards:
-        return _reply(context, session, "I wait for your approval.", cards=cards)
-    card = _change(context, call.message)
+        return _reply(context, session, "I wait for your approval.", cards)
+    card = None if calls else _change(context, call.message)
     if card is not None and mode == "manual":
-        return _reply(context, session, "I need your approval for this.", cards=[card])
+        return _reply(context, session, "I need your approval for this.", [card])
     if card is not None:
-        return _reply(context, session, "Done.", calls=[_execute(context, card)])
+        calls = [_execute(context, card)]
+    if calls:
+        return _reply(context, session, "Done.", toolCalls=calls)
     if len(words.split()) < 2:
         question = {"id": "which", "text": "What is it about?", "options": ["Customers", "Workflows", "Failures"]}
-        return _reply(context, session, "I am not sure what you mean.", questions=[question])
+        return _reply(context, session, "I am not sure what you mean.", status=_WAITING, questions=[question])
     return _reply(context, session, _summary(context))
 
 
@@ -90,7 +91,7 @@ def build(context: RouteContext, call: AiBuild) -> One:
     return One(_build_shown(row, 0, "running"), 202)
 
 
-def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row] | None = None) -> One:
+def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row]) -> One:
     """Advance a build after a poll, or after its plan was approved, and report its progress."""
     row["polls"] = row["polls"] + 1
     context.state.put("_builds", row)
@@ -98,14 +99,13 @@ def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row] | 
     if step >= _PLANNED and not row["approved"]:
         pending = session["pendingApprovals"]
         fresh = _card(context, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
-        shown = _build_shown(row, _PLANNED, "waiting_for_user") | {"plan": _plan(row)}
-        return _reply(context, session, "The plan is ready. May I make it?", cards=pending or [fresh], more=shown)
-    if step < len(PHASES):
-        text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
-        return _reply(context, session, text, calls=calls, more=_build_shown(row, step, "running"))
-    row = _finished(context, row)
-    text = f"BUILD PROGRESS {len(PHASES)}/{len(PHASES)}: the {row['type']} {row['resourceId']} is ready."
-    return _reply(context, session, text, calls=calls, more=_build_shown(row, len(PHASES), "completed"))
+        shown = _build_shown(row, _PLANNED, _WAITING) | {"plan": _plan(row)}
+        return _reply(context, session, "The plan is ready. May I make it?", pending or [fresh], **shown)
+    status = "running" if step < len(PHASES) else "completed"
+    row = row if status == "running" else _finished(context, row)
+    news = PHASES[step] if status == "running" else f"the {row['type']} {row['resourceId']} is ready."
+    text = f"BUILD PROGRESS {step}/{len(PHASES)}: {news}"
+    return _reply(context, session, text, toolCalls=calls, **_build_shown(row, step, status))
 
 
 def look(context: RouteContext, kind: str) -> None:
@@ -149,29 +149,20 @@ def _build_shown(row: Row, step: int, status: str) -> Row:
     }
 
 
-def _reply(
-    context: RouteContext,
-    session: Row,
-    text: str,
-    *,
-    cards: list[Row] | None = None,
-    calls: list[Row] | None = None,
-    questions: list[Row] | None = None,
-    more: Row | None = None,
-) -> One:
-    waiting = cards or []
-    context.state.put("_sessions", {**session, "turns": session["turns"] + 1, "pendingApprovals": waiting})
+def _reply(context: RouteContext, session: Row, text: str, cards: Sequence[Row] = (), **more: Any) -> One:
+    """Return a message that waits for an answer to each of the cards."""
+    context.state.put("_sessions", {**session, "turns": session["turns"] + 1, "pendingApprovals": [*cards]})
     reply: Row = {
         "sessionId": session["id"],
         "messageId": context.state.short_id("msg"),
         "message": text,
-        "status": "waiting_for_user" if waiting or questions else "completed",
-        "questions": questions or [],
-        "pendingApprovals": waiting,
-        "toolCalls": calls or [],
+        "status": _WAITING if cards else "completed",
+        "questions": [],
+        "pendingApprovals": [*cards],
+        "toolCalls": [],
         "creditsUsed": 1,
     }
-    return One(reply | (more or {}))
+    return One(reply | more)
 
 
 def _session(context: RouteContext, key: str | None, title: str) -> Row:
@@ -180,14 +171,8 @@ def _session(context: RouteContext, key: str | None, title: str) -> Row:
         if session is None:
             raise not_found()
         return session
-    fresh: Row = {
-        "id": context.state.short_id("ses"),
-        "title": title[:80],
-        "turns": 0,
-        "pendingApprovals": [],
-        "buildId": None,
-    }
-    return context.state.put("_sessions", fresh)
+    fresh: Row = {"id": context.state.short_id("ses"), "title": title[:80], "turns": 0, "buildId": None}
+    return context.state.put("_sessions", fresh | {"pendingApprovals": []})
 
 
 def _charge(context: RouteContext, agent: str) -> None:
@@ -221,7 +206,6 @@ def _card(context: RouteContext, tool: str, arguments: Row) -> Row:
 
 
 def _execute(context: RouteContext, card: Row) -> Row:
-    """Make the change of a card."""
     arguments = card["arguments"]
     if (row := context.state.get("_builds", arguments.get("buildId"))) is not None:
         # An approved build is nearly finished: the next poll completes it.
@@ -238,20 +222,16 @@ def _execute(context: RouteContext, card: Row) -> Row:
 def _create(context: RouteContext, kind: str, name: str, prompt: str, connectors: list[str]) -> str:
     """Create a draft workflow or a private connector, unless there is one of this name. Returns its id."""
     slug = slug_of(name) or context.state.short_id("built")
-    if kind == "connector":
-        existing = context.state.first("connectors", "slug", slug)
-        return str(
-            (existing or CONNECTORS.create(context, new_connector(context.state, name, slug, prompt), by="agent"))["id"]
-        )
-    existing = context.state.first("workflows", "slug", slug)
-    if existing is not None:
+    if (existing := context.state.first(f"{kind}s", "slug", slug)) is not None:
         return existing["id"]
+    if kind == "connector":
+        return CONNECTORS.create(context, new_connector(context.state, name, slug, prompt), by="agent")["id"]
     row = new_workflow(context.state, name, slug, prompt)
     row |= {
         "code": f"// {prompt}\nexport default async function (ctx) {{\n  return {{ ok: true }};\n}}\n",
         "connectors": [{"slug": app, "scope": "MULTI_TENANT"} for app in connectors],
     }
-    return str(WORKFLOWS.create(context, row, by="agent")["id"])
+    return WORKFLOWS.create(context, row, by="agent")["id"]
 
 
 def _summary(context: RouteContext) -> str:

@@ -19,8 +19,6 @@ from fastn_mcp.tools.operation import Route
 
 
 def create_app(sandbox: Sandbox) -> ASGIApp:
-    """Return an ASGI application around `sandbox`."""
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)

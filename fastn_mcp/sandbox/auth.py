@@ -15,63 +15,47 @@ LIVE_KEY = "fsk_live_sandbox"
 VIEWER_KEY = "fsk_test_viewer"
 """Test key that may only read workflows, connectors, connections, triggers and customers."""
 
-_TEST_PREFIX = "fsk_test_"
-_LIVE_PREFIX = "fsk_live_"
+
+def _permissions(**groups: str) -> frozenset[str]:
+    return frozenset(f"{group}:{action}" for group, actions in groups.items() for action in actions.split())
 
 
-_GROUPS = {
-    "connectors": ("create", "read", "update", "delete", "write"),
-    "connections": ("create", "read", "update", "delete", "share", "decrypt"),
-    "workflows": ("create", "read", "update", "delete", "execute", "deploy_test", "deploy_prod"),
-    "users": ("create", "read", "update", "invite", "remove"),
-    "settings": ("read", "update", "manage"),
-    "events": ("create", "read", "update", "delete", "replay"),
-    "secrets": ("read", "write", "delete"),
-    "executions": ("create", "read"),
-    "widgets": ("create", "read", "update", "delete"),
-    "unified": ("read", "execute"),
-}
+ALL = _permissions(
+    connectors="create read update delete write",
+    connections="create read update delete share decrypt",
+    workflows="create read update delete execute deploy_test deploy_prod",
+    users="create read update invite remove",
+    settings="read update manage",
+    events="create read update delete replay",
+    secrets="read write delete",
+    executions="create read",
+    widgets="create read update delete",
+    unified="read execute",
+)
 """Fastn's 42 permissions, in ten groups. Users' roles and keys' presets are separate, with the same names.
 
 AI and the audit log are not among them: they are for owners and admins, which for a key means full access.
 """
 
-ALL = frozenset(f"{group}:{action}" for group, actions in _GROUPS.items() for action in actions)
-
-_PEOPLE = frozenset(f"users:{action}" for action in _GROUPS["users"])
-_MANAGING = frozenset({"settings:update", "settings:manage"})
-
 VIEWER = frozenset(
     f"{group}:read" for group in ("connectors", "connections", "workflows", "events", "widgets", "unified")
 )
-OPERATOR = VIEWER | {
-    "connections:create",
-    "connections:update",
-    "workflows:execute",
-    "workflows:deploy_test",
-    "users:read",
-    "settings:read",
-    "events:create",
-    "events:update",
-    "events:delete",
-    "events:replay",
-    "secrets:read",
-    "executions:create",
-    "executions:read",
-    "widgets:update",
-    "unified:execute",
-}
-DEVELOPER = ALL - _MANAGING - (_PEOPLE - {"users:read"}) - {"connections:decrypt", "workflows:deploy_prod"}
-END_USER = ALL - _PEOPLE - _MANAGING
+OPERATOR = VIEWER | _permissions(
+    connections="create update",
+    workflows="execute deploy_test",
+    users="read",
+    settings="read",
+    events="create update delete replay",
+    secrets="read",
+    executions="create read",
+    widgets="update",
+    unified="execute",
+)
+DEVELOPER = ALL - _permissions(
+    connections="decrypt", workflows="deploy_prod", users="create update invite remove", settings="update manage"
+)
+END_USER = ALL - _permissions(users="create read update invite remove", settings="update manage")
 
-ROLES = {
-    "Owner": ALL,
-    "Admin": ALL,
-    "Developer": DEVELOPER,
-    "Operator": OPERATOR,
-    "Viewer": VIEWER,
-    "End User": END_USER,
-}
 PRESETS = {
     "Full access": ALL,
     "Developer": DEVELOPER,
@@ -79,6 +63,7 @@ PRESETS = {
     "Viewer": VIEWER,
     "End user": END_USER,
 }
+ROLES = {"Owner": ALL, "Admin": ALL, **{name.title(): held for name, held in PRESETS.items() if held != ALL}}
 
 OWNERS_ONLY = "owners and admins only"
 """In place of a permission, for operations that no permission grants."""
@@ -98,11 +83,6 @@ def find_key(state: SandboxState, key: str) -> Row | None:
     """Return the row of an API key; None if it is unknown or revoked."""
     entry = state.get("_keys", digest(key))
     return None if entry is None else state.get("apiKeys", entry["apiKeyId"])
-
-
-def permissions_of(row: Row) -> frozenset[str]:
-    matrix = row.get("matrix")
-    return PRESETS[row["permissions"]] if matrix is None else frozenset(matrix)
 
 
 _WINDOW = 60
@@ -126,11 +106,11 @@ def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime,
     if key is None or row is None:
         raise SandboxRefusal(401, "AUTH_INVALID", "Missing or invalid API key")
     testing = headers.get("x-fastn-test-mode", "").lower() == "true"
-    if key.startswith(_TEST_PREFIX) and testing is behaviour.refuses_test_mode:
+    if key.startswith("fsk_test_") and testing is behaviour.refuses_test_mode:
         if testing:
             raise SandboxRefusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
         raise SandboxRefusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
-    if key.startswith(_LIVE_PREFIX) and testing:
+    if key.startswith("fsk_live_") and testing:
         raise SandboxRefusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")
     expires = row.get("expiresAt")
     if isinstance(expires, str) and parse_stamp(expires) <= now:
@@ -142,7 +122,8 @@ def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime,
 
 def authorize(row: Row, needed: str | None) -> None:
     """Raise `SandboxRefusal` if the key lacks this permission."""
-    held = permissions_of(row)
+    matrix = row.get("matrix")
+    held = PRESETS[row["permissions"]] if matrix is None else frozenset(matrix)
     if needed == OWNERS_ONLY and held != ALL:
         raise forbidden("This is for owners and admins")
     if needed not in (None, OWNERS_ONLY) and needed not in held:
@@ -173,11 +154,8 @@ class RateLimiter:
             return None, headers
         seconds = max(reset - int(now.timestamp()), 1)
         refusal = SandboxRefusal(429, "RATE_LIMITED", f"More than {limit} requests in a minute")
-        match retry_after:
-            case RetryAfter.SECONDS:
-                refusal.headers["retry-after"] = str(seconds)
-            case RetryAfter.DATE:
-                refusal.headers["retry-after"] = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
-            case RetryAfter.ABSENT:
-                pass
+        if retry_after is RetryAfter.SECONDS:
+            refusal.headers["retry-after"] = str(seconds)
+        elif retry_after is RetryAfter.DATE:
+            refusal.headers["retry-after"] = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
         return refusal, headers

@@ -3,7 +3,7 @@
 Each behaviour that a client has to tolerate is one value, so that tests can try all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -56,6 +56,12 @@ def invalid(field: str, problem: str) -> SandboxRefusal:
     return SandboxRefusal(422, "VALIDATION_ERROR", f"{field}: {problem}", [{"field": field, "problem": problem}])
 
 
+def check_choice(field: str, value: object, choices: Collection[str]) -> None:
+    """Raise the refusal of a value that is not one of the choices."""
+    if value not in choices:
+        raise invalid(field, f"one of {', '.join(choices)}")
+
+
 def conflict(message: str, details: JsonValue = None) -> SandboxRefusal:
     return SandboxRefusal(409, "CONFLICT", message, details)
 
@@ -79,8 +85,6 @@ class Envelope(Enum):
 
 
 class Paging(Enum):
-    """Pagination fields of a list."""
-
     TOTAL_AND_CURSOR = "total_and_cursor"
     TOTAL = "total"
     CURSOR = "cursor"

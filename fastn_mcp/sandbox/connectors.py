@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.behaviour import conflict, forbidden, invalid
+from fastn_mcp.sandbox.behaviour import check_choice, conflict, forbidden, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, deactivate, disable, disconnect, endpoint, fields
 from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, objects, provenance, slug_of, stamp
 from fastn_mcp.tools import connectors
@@ -105,7 +105,6 @@ def _action(key: str, slug: str) -> Row:
 
 
 def new_connector(state: SandboxState, name: str, slug: str, description: str | None, auth: str = "OAUTH_2") -> Row:
-    """Return the row of an empty private connector."""
     return {
         "id": state.uuid(),
         "name": name,
@@ -189,12 +188,7 @@ def _connection(key: str, name: str, connector: Row, method: Row, customer: Row 
         "endOrgId": customer["id"] if customer else None,
         "scope": "org",
         "status": status,
-        "verifyStatus": None,
-        "statusReason": None,
-        "userEmail": None,
-        "expiresAt": None,
-        "lastRefreshedAt": None,
-        "lastUsedAt": None,
+        **dict.fromkeys(("verifyStatus", "statusReason", "userEmail", "expiresAt", "lastRefreshedAt", "lastUsedAt")),
     }
 
 
@@ -206,18 +200,10 @@ def connection_id(connector: Row, method: Row, customer: Row | None, name: str =
 
 def connection_of(state: SandboxState, app: str, customer: str | None, status: str | None = None) -> Row | None:
     """Return the customer's connection to an app, with this status if one is given."""
-    connector = state.first("connectors", "slug", app)
-    return next(
-        (
-            row
-            for row in state.all("connections")
-            if connector is not None
-            and row["connectorId"] == connector["id"]
-            and row["endOrgId"] == customer
-            and status in (None, row["status"])
-        ),
-        None,
-    )
+    if (connector := state.first("connectors", "slug", app)) is None:
+        return None
+    rows = [row for row in state.all("connections") if row["connectorId"] == connector["id"]]
+    return next((row for row in rows if row["endOrgId"] == customer and status in (None, row["status"])), None)
 
 
 CONNECTORS = Resource(
@@ -243,8 +229,7 @@ endpoint(connectors.GetConnector, "connectors:read")(CONNECTORS.get)
 def create_connector(context: RouteContext, call: connectors.CreateConnector) -> One:
     CONNECTORS.check(context.body)
     protocol = call.protocol or "REST"
-    if protocol not in _PROTOCOLS:
-        raise invalid("protocol", f"one of {', '.join(_PROTOCOLS)}")
+    check_choice("protocol", protocol, _PROTOCOLS)
     row = new_connector(context.state, call.name, call.slug, call.description)
     row |= {
         "domain": call.domain,
@@ -296,8 +281,7 @@ def _auth_methods(state: SandboxState, methods: list[Row] | None) -> list[Row] |
     if methods is None:
         return None
     for number, method in enumerate(methods):
-        if method.get("type") not in _AUTH_TYPES:
-            raise invalid(f"authMethods[{number}].type", f"one of {', '.join(_AUTH_TYPES)}")
+        check_choice(f"authMethods[{number}].type", method.get("type"), _AUTH_TYPES)
     return [{"id": state.uuid(), "isDefault": number == 0, **method} for number, method in enumerate(methods)]
 
 
@@ -314,13 +298,10 @@ endpoint(connectors.ListConnections, "connections:read")(CONNECTIONS.list)
 @endpoint(connectors.CreateConnection, "connections:create")
 def create_connection(context: RouteContext, call: connectors.CreateConnection) -> One:
     CONNECTIONS.check(context.body)
-    connector = context.state.get("connectors", call.connector_id)
-    if connector is None:
-        raise invalid("connectorId", "there is no such connector")
-    method = _method(connector, call.auth_method_id)
-    customer = None if call.customer_id is None else context.state.get("customers", call.customer_id)
-    if call.customer_id is not None and customer is None:
-        raise invalid("endOrgId", "there is no such customer")
+    connector = context.existing("connectors", call.connector_id, "connectorId", "connector")
+    method, customer = _method(connector, call.auth_method_id), None
+    if call.customer_id is not None:
+        customer = context.existing("customers", call.customer_id, "endOrgId", "customer")
     by_browser = method["type"] == "OAUTH_2"
     if not by_browser and method["type"] != "NO_AUTH" and not call.credentials:
         raise invalid("credentials", f"needed for {method['type']}")
@@ -331,17 +312,14 @@ def create_connection(context: RouteContext, call: connectors.CreateConnection) 
     if context.state.get("connections", key) is not None:
         raise conflict("There is such a connection already", {"field": "name", "by": key})
     row = _connection(key, name, connector, method, customer, "PENDING" if by_browser else "ACTIVE")
-    row |= {
-        "verifyStatus": None if by_browser else "VERIFIED",
-        "createdAt": context.time,
-        "updatedAt": context.time,
-    }
+    row |= {"createdAt": context.time, "updatedAt": context.time}
     context.state.put("connections", row)
     context.audit("connection.create", "connection", key, row["endOrgId"])
-    if by_browser:
-        url = f"https://connect.fastn.dev/oauth/authorize?state={context.state.hex(32)}"
-        return One({**row, "status": "pending", "authorizationUrl": url}, 201)
-    return One(row, 201)
+    if not by_browser:
+        row["verifyStatus"] = "VERIFIED"
+        return One(row, 201)
+    url = f"https://connect.fastn.dev/oauth/authorize?state={context.state.hex(32)}"
+    return One({**row, "status": "pending", "authorizationUrl": url}, 201)
 
 
 @endpoint(connectors.DeleteConnection, "connections:delete")
@@ -351,10 +329,7 @@ def delete_connection(context: RouteContext, call: connectors.DeleteConnection) 
 
 def _method(connector: Row, wanted: str | None) -> Row:
     methods: list[Row] = connector["authMethods"] or []
-    if wanted is None:
-        found = next((m for m in methods if m.get("isDefault")), methods[0] if methods else None)
-    else:
-        found = next((m for m in methods if m["id"] == wanted), None)
-    if found is None:
+    matching = [m for m in methods if (m.get("isDefault") if wanted is None else m["id"] == wanted)]
+    if not (matching or (methods and wanted is None)):
         raise invalid("authMethodId", "the connector has no such auth method")
-    return found
+    return (matching or methods)[0]

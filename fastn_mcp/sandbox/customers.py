@@ -34,7 +34,6 @@ def add_customers(state: SandboxState, now: datetime) -> None:
 
 
 def customer_row(key: str, name: str, slug: str, admin: str, when: datetime) -> Row:
-    """Return the row of an active customer."""
     row = _customer(key, name, slug, admin) | provenance(stamp(when), "dana@fastn.example")
     return row | {"status": "Active", "customerAdmin": {"email": admin, "inviteStatus": "Accepted"}}
 
@@ -124,7 +123,6 @@ def _shown(context: RouteContext, row: Row) -> Row:
 
 
 def _connected(context: RouteContext) -> Counter[str]:
-    """Count the connections of each customer."""
     return Counter(connection["endOrgId"] for connection in context.state.all("connections"))
 
 

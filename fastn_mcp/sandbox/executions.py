@@ -86,7 +86,6 @@ def note_progress(
 
 
 def dependency_error(state: SandboxState, app: str, action: str, customer: str | None) -> Row:
-    """Return the error of a run whose customer's connection no longer works."""
     connections = (row for row in state.all("connections") if row["connector"]["slug"] == app)
     connection = connection_of(state, app, customer) or next(connections, None)
     return unusable(app, action, str(connection["id"]) if connection else "(removed)")
@@ -106,7 +105,6 @@ def unusable(app: str, action: str, pinned: str) -> Row:
 
 
 def no_connection(app: str, customer: str) -> Row:
-    """Return the error for a customer without a connection to the app."""
     return _dependency_error(
         f"{app} is not connected",
         f"connector.{app}",

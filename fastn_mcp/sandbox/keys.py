@@ -2,10 +2,11 @@
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fastn_mcp.sandbox.auth import ALL, KEY, LIVE_KEY, PRESETS, VIEWER_KEY, store_key
 from fastn_mcp.sandbox.behaviour import invalid
+from fastn_mcp.sandbox.paging import instant
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, ListApiKeys, ListSecrets, RevokeApiKey
@@ -70,8 +71,7 @@ def create_api_key(context: RouteContext, call: CreateApiKey) -> One:
         raise invalid("mode", "Test or Live")
     preset, matrix = _permissions(call.permissions or "Viewer", context.body.get("matrix"))
     for customer in call.customers or []:
-        if context.state.get("customers", customer) is None:
-            raise invalid("customers", "there is no such customer")
+        context.existing("customers", customer, "customers", "customer")
     row = api_key(context.state.next_number("apiKeys"), call.name, mode, preset, context.now)
     row |= {
         "matrix": matrix,
@@ -101,10 +101,10 @@ def _permissions(preset: str, matrix: list[str] | None) -> tuple[str, list[str] 
         if matrix is None or not set(matrix) <= ALL:
             raise invalid("matrix", "a list of permissions, needed for Custom")
         return "Custom", matrix
-    found = next((name for name in PRESETS if name.casefold() == preset.casefold()), None)
-    if found is None:
+    names = {name.casefold(): name for name in PRESETS}
+    if preset.casefold() not in names:
         raise invalid("permissions", f"one of {', '.join(PRESETS)}, Custom")
-    return found, None
+    return names[preset.casefold()], None
 
 
 def _expiry(text: str, now: datetime) -> str | None:
@@ -112,11 +112,7 @@ def _expiry(text: str, now: datetime) -> str | None:
         return None
     if text in _PERIODS:
         return stamp(now + timedelta(days=_PERIODS[text]))
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise invalid("expires", "30d, 90d, 1y, never or a date") from None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    when = instant("expires", text, "30d, 90d, 1y, never or a date")
     if when <= now:
         raise invalid("expires", "is over already")
     return stamp(when)
@@ -173,8 +169,8 @@ def create_secret(context: RouteContext, call: CreateSecret) -> One:
         raise invalid("value", "is not JSON")
     if call.environment not in (None, "test", "live"):
         raise invalid("environment", "test or live")
-    if call.customer_id is not None and context.state.get("customers", call.customer_id) is None:
-        raise invalid("customerId", "there is no such customer")
+    if call.customer_id is not None:
+        context.existing("customers", call.customer_id, "customerId", "customer")
     row = secret("", call.name, kind, call.customer_id, context.now) | {"environment": call.environment}
     for same in context.state.all("secrets"):
         if all(same[part] == row[part] for part in ("name", "customerId", "environment")):

@@ -117,13 +117,13 @@ def _time(row: Row) -> str:
     return str(row.get("createdAt") or row.get("timestamp") or "")
 
 
-def instant(name: str, text: str) -> datetime:
-    """Parse the time of a filter, in UTC if it has no zone. Raises `SandboxRefusal`."""
+def instant(field: str, text: str, problem: str = "not a time in ISO 8601") -> datetime:
+    """Parse the time in a field, in UTC if it has no zone. Raises `SandboxRefusal`."""
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        raise invalid(name, "not a time in ISO 8601") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        raise invalid(field, problem) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _text(row: Row) -> str:

@@ -32,6 +32,12 @@ class RouteContext:
     def time(self) -> str:
         return stamp(self.now)
 
+    def existing(self, collection: str, key: str, field: str, kind: str) -> Row:
+        """Return the row that a field of the request names. Raises `SandboxRefusal` if there is none."""
+        if (row := self.state.get(collection, key)) is None:
+            raise invalid(field, f"there is no such {kind}")
+        return row
+
     def audit(self, action: str, kind: str, key: object, customer: str | None = None, actor: str | None = None) -> None:
         """Append an event to the account's audit log."""
         record(self.state, self.now, actor or self.actor, action, (kind, key), customer=customer)
@@ -46,8 +52,6 @@ class RouteContext:
 
 
 class One(NamedTuple):
-    """Response with one resource."""
-
     row: Row
     status: int = 200
 

@@ -6,7 +6,7 @@ A trigger is validated when it is created, because one that never fires looks li
 from datetime import datetime, timedelta
 
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.sandbox.behaviour import invalid
+from fastn_mcp.sandbox.behaviour import check_choice, invalid
 from fastn_mcp.sandbox.connectors import connection_of
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, set_status
 from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, parse_stamp, provenance, stamp
@@ -19,7 +19,6 @@ def add_triggers(state: SandboxState, now: datetime) -> None:
 
 
 def add_trigger(state: SandboxState, trigger: Row, when: datetime) -> Row:
-    """Store a trigger created at `when`."""
     row: Row = {"id": state.uuid(), "description": None, "endOrgId": None}
     return state.put("triggers", row | trigger | provenance(stamp(when), "lee@fastn.example"))
 
@@ -135,11 +134,6 @@ def webhook_url(webhook: str) -> str:
     return f"https://webhooks.fastn.dev/prod/triggers/{ORGANISATION}/webhooks/{webhook}"
 
 
-def last_occurrence(trigger: Row) -> datetime:
-    """Return the last occurrence of a schedule."""
-    return parse_stamp(trigger["lastRun"])
-
-
 TRIGGERS = Resource(
     "triggers",
     "trigger",
@@ -154,7 +148,6 @@ TRIGGERS = Resource(
     fixed=fields(text="type connectorId webhookId"),
 )
 
-_TYPES = ("webhook", "scheduler", "app_event")
 _REQUIRED = {
     "webhook": ("routes",),
     "scheduler": ("routes", "schedule", "timezone"),
@@ -171,8 +164,7 @@ endpoint(tools.DeleteTrigger, "events:delete")(TRIGGERS.delete)
 @endpoint(tools.CreateTrigger, "events:create")
 def create(context: RouteContext, call: tools.CreateTrigger) -> One:
     TRIGGERS.check(context.body)
-    if call.type not in _TYPES:
-        raise invalid("type", f"one of {', '.join(_TYPES)}")
+    check_choice("type", call.type, _REQUIRED)
     row: Row = {"id": context.state.uuid(), "type": call.type}
     row |= {name: context.body.get(name) for name in sorted(TRIGGERS.settable)}
     set_status(row, _status(call.status or "Active"), context.time, context.actor)
@@ -210,12 +202,11 @@ def update(context: RouteContext, call: tools.UpdateTrigger) -> One:
 def _settle(context: RouteContext, row: Row) -> None:
     """Validate a trigger, and set its computed fields. Raises `SandboxRefusal`."""
     for number, target in enumerate(row["routes"] or []):
-        if context.state.get("workflows", target.get("routeId")) is None:
-            raise invalid(f"routes[{number}].routeId", "there is no such workflow")
+        context.existing("workflows", target.get("routeId"), f"routes[{number}].routeId", "workflow")
     match row["type"]:
         case "webhook":
-            if row["authentication"] not in (None, *_AUTHENTICATION):
-                raise invalid("authentication", f"one of {', '.join(_AUTHENTICATION)}")
+            if row["authentication"] is not None:
+                check_choice("authentication", row["authentication"], _AUTHENTICATION)
         case "scheduler":
             row["nextRun"] = _next(context, row)
         case _:

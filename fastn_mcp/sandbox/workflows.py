@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, invalid
+from fastn_mcp.sandbox.behaviour import SandboxRefusal, check_choice, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, slug_for, stop_triggers_of
 from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, stamp
 from fastn_mcp.tools import workflows as tools
@@ -171,7 +171,6 @@ def trash(context: RouteContext, row: Row, actor: str | None = None) -> One:
 
 
 def new_workflow(state: SandboxState, name: str, slug: str, description: str | None) -> Row:
-    """Return the row of an empty draft."""
     return _row(state.short_id("wf"), name, slug, description, "INSTANT")
 
 
@@ -205,6 +204,5 @@ def _check_connectors(context: RouteContext, row: Row) -> None:
 
 
 def _tier(tier: str) -> str:
-    if tier.upper() not in TIMEOUTS:
-        raise invalid("executionTier", f"one of {', '.join(TIMEOUTS)}")
+    check_choice("executionTier", tier.upper(), TIMEOUTS)
     return tier.upper()

@@ -35,8 +35,6 @@ class AccountContext:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Account and caller of one request."""
-
     account: AccountContext
     caller: Caller
     slot: Callable[[], AbstractAsyncContextManager[None]] = nullcontext

@@ -41,8 +41,6 @@ class HandshakeReply:
 
 
 class Introduction:
-    """Early handshake with one client."""
-
     def __init__(self, toolsets: Collection[str] | None, *, reads_only: bool) -> None:
         self._toolsets = toolsets
         self._reads_only = reads_only

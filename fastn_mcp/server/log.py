@@ -72,7 +72,6 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
     def safe(self, text: str) -> str:
-        """Redact and shorten a text."""
         return shorten(redact_text(self._redactor.text(text)), _LONGEST)
 
 

@@ -68,7 +68,6 @@ class Pipes:
         return self._is_pollable and unread_bytes(self._out) > 0
 
     def restore(self) -> None:
-        """Restore the descriptors."""
         if not _WINDOWS:
             os.set_blocking(self._source, True)
         if self._is_pollable:

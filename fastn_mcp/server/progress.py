@@ -6,6 +6,7 @@ stateless here, legacy clients get no log messages.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar, cast, get_args
 
 import anyio
@@ -23,7 +24,7 @@ from fastn_mcp.client import retry
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm
 from fastn_mcp.guard.channel import FormChannel
 from fastn_mcp.redaction import safe_text
-from fastn_mcp.runtime import Report, System
+from fastn_mcp.runtime import Report, System, with_background
 
 T = TypeVar("T")
 
@@ -71,33 +72,20 @@ class ProgressReporter:
         self._reached = 0.0
         self._total: float | None = None
         self._started_at = self._reported_at = system.monotonic()
-        self._activity = "Waiting for Fastn"
+        self.activity = "Waiting for Fastn"
 
     async def during(self, work: Callable[[Report], Awaitable[T]]) -> T:
         """Await the work and report on it meanwhile."""
         token = retry.listener.set(self._report_wait)
         try:
-            return await self._run_watched(work)
+            if not self._wants_progress:
+                return await work(self.report)
+            return await with_background(self._watch, partial(work, self.report))
         finally:
             retry.listener.reset(token)
 
-    async def _run_watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
-        # Caught inside, since a task group would raise it as an exception group.
-        failure: Exception = AssertionError("the work ended neither way")
-        async with anyio.create_task_group() as tasks:
-            if self._wants_progress:
-                tasks.start_soon(self._watch)
-            try:
-                return await work(self.report)
-            except Exception as error:
-                failure = error
-            finally:
-                tasks.cancel_scope.cancel()
-        raise failure
-
     async def report(self, message: str, done: float, total: float | None) -> None:
-        """Report the progress of a procedure."""
-        self._activity, self._total = message, total
+        self.activity, self._total = message, total
         await self._progress(message, done)
 
     async def _watch(self) -> None:
@@ -109,7 +97,7 @@ class ProgressReporter:
             if (quiet := now - self._reported_at) < _FIRST_REPORT:
                 pause = _INTERVAL - quiet
                 continue
-            await self._progress(f"{self._activity}, {now - self._started_at:.0f} s", self._reached)
+            await self._progress(f"{self.activity}, {now - self._started_at:.0f} s", self._reached)
 
     async def _report_wait(self, why: str) -> None:
         if self._wants_logs:
@@ -123,14 +111,6 @@ class ProgressReporter:
             self._reached = max(done, self._reached + _STEP)
             total = None if self._total is None or self._total < self._reached else self._total
             await self._ctx.session.report_progress(self._reached, total, safe_text(message))
-
-    async def ask(self, channel: FormChannel, form: ApprovalForm) -> Answer | PendingForm:
-        """Ask by the client's form, and report that the call waits for a person."""
-        before, self._activity = self._activity, "Waiting for a person's answer"
-        try:
-            return await channel.ask(form)
-        finally:
-            self._activity = before
 
 
 def reporter(ctx: Context, levels: Levels, system: System) -> ProgressReporter | None:
@@ -150,4 +130,8 @@ class ReportedForm:
         self.submitted = form.submitted
 
     async def ask(self, form: ApprovalForm) -> Answer | PendingForm:
-        return await self._reporter.ask(self._form, form)
+        before, self._reporter.activity = self._reporter.activity, "Waiting for a person's answer"
+        try:
+            return await self._form.ask(form)
+        finally:
+            self._reporter.activity = before

@@ -50,7 +50,6 @@ class Recipe:
 
     @property
     def tools(self) -> frozenset[str]:
-        """Names of the tools that the text uses."""
         return frozenset(re.findall(r"`(\w+)`", self.text))
 
     def fill(self, values: Mapping[str, str]) -> str:

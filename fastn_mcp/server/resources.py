@@ -71,7 +71,6 @@ class ResourceSpec:
 
     @property
     def parameter(self) -> str | None:
-        """Name of the id in the template, or None."""
         names = Route("READ", self.uri).parameters
         return names[0] if names else None
 
@@ -154,8 +153,6 @@ _LONGEST_TYPED = 200
 
 
 class ResourceReader:
-    """Resources of one account."""
-
     def __init__(self, dispatch: Dispatcher, tools: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
         self._dispatch = dispatch
         self._account = account

@@ -5,21 +5,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.ports import free_port
-from support.server_process import Upstream, running_sandbox
+from support.server_process import sandbox_process, upstream
 
-
-@pytest.fixture(scope="module")
-def sandbox_process() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
-        yield Upstream(f"http://127.0.0.1:{port}")
-
-
-@pytest.fixture
-def upstream(sandbox_process: Upstream) -> Upstream:
-    sandbox_process.reset()
-    return sandbox_process
+__all__ = ["home", "sandbox_process", "upstream"]
 
 
 @pytest.fixture

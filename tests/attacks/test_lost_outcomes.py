@@ -66,7 +66,7 @@ def introducing(version: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def hanging(upstream: Upstream) -> Upstream:
     """Make it apply the next change without answering."""
-    httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()
+    upstream.fault(**HANG)
     return upstream
 
 

@@ -18,22 +18,12 @@ from support.server_process import (
     environment,
     over_http,
     running,
-    running_sandbox,
+    sandbox_process,
     stdio,
+    upstream,
 )
 
-
-@pytest.fixture(scope="session")
-def sandbox_process() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
-        yield Upstream(f"http://127.0.0.1:{port}")
-
-
-@pytest.fixture
-def upstream(sandbox_process: Upstream) -> Upstream:
-    sandbox_process.reset()
-    return sandbox_process
+__all__ = ["connect", "http_server", "sandbox_process", "upstream"]
 
 
 @pytest.fixture(scope="session")

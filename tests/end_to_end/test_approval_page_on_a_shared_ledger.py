@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -39,12 +38,12 @@ class World(Replicas):
 
 
 @asynccontextmanager
-async def replicas(folder: Path, wait: int = 0, policy: str = POLICY) -> AsyncGenerator[World]:
+async def replicas(folder: Path, policy: str = POLICY) -> AsyncGenerator[World]:
     site, kept = free_port(), ("--appendonly", "yes", "--appendfsync", "always")
     valkey = await anyio.to_thread.run_sync(ValkeyServer(folder, kept).start)
     async with AsyncExitStack() as stack:
         stack.callback(valkey.stop)
-        made = stack.enter_context(two_replicas(folder, valkey.url(), wait=wait, site=site, policy=policy))
+        made = stack.enter_context(two_replicas(folder, valkey.url(), site=site, policy=policy))
         made.provider.person = person("dana")
         people = await stack.enter_async_context(switchboard(site, made.other))
         yield World(**vars(made), valkey=valkey, people=people)
@@ -150,25 +149,6 @@ async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
         assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"
         assert world.deleted() == 1
         assert world.approved() == [(world.other, "Dana Example"), (world.other, "Kim Example")]
-
-
-async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_path: Path) -> None:
-    async with replicas(tmp_path, wait=45) as world, a_tab() as (tab, _), world.agent(world.one) as agent:
-        await sign_in(tab, world.site)
-        customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
-        answers: list[dict[str, Any]] = []
-
-        async def delete() -> None:
-            answers.append(await result(agent, "delete_customer", customer_id=customer["id"]))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(delete)
-            await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()
-            assert world.deleted() == 0
-            await approve(tab, "Delete customer", customer["name"])
-        assert answers[0]["done"] == "delete_customer"
-        assert world.approved() == [(world.other, "Dana Example")]
-        assert world.deleted() == 1
 
 
 async def test_killed_ledger_stops_changes_until_it_is_back(tmp_path: Path) -> None:

@@ -45,8 +45,7 @@ class Server:
 
         With the `moment` after, Fastn has done the deletion by then; before, it has not.
         """
-        fault = {"kind": "hang", "method": "DELETE", "path": f"*/{target}", "moment": moment}
-        httpx2.post(f"{self.upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+        self.upstream.fault(kind="hang", method="DELETE", path=f"*/{target}", moment=moment)
         async with self.started() as client, anyio.create_task_group() as group:
             group.start_soon(client.call_tool, "apply_changes", batch)
             await anyio.to_thread.run_sync(arrived, self.upstream, target)

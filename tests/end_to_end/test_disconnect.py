@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import httpx2
 import pytest
 from mcp import Client
 from support.ports import free_port
@@ -41,7 +40,7 @@ async def leave_once_it_is_under_way(era: str, server: str, progress: Any, upstr
 async def test_disconnect_ends_the_call_as_unknown(era: str, progress: Any, upstream: Upstream) -> None:
     env, port = environment(upstream), free_port()
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
-        httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()
+        upstream.fault(**HANG)
         began = time.monotonic()
         await leave_once_it_is_under_way(era, f"http://127.0.0.1:{port}/mcp", progress, upstream)
         audit, recorded = Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", list[Any]()

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from support.command_line import run_command
 from support.ports import free_port
-from support.raw_client import META, in_era
+from support.raw_client import META, in_era, search
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
 
 CANARY = "C4N4RY"
@@ -130,26 +130,19 @@ def test_invalid_http_request_is_rejected(served: str) -> None:
     alive(served)
 
 
-def _search(value: str, id_: str = "7") -> str:
-    return (
-        f'{{"jsonrpc":"2.0","id":{id_},"method":"tools/call",'
-        f'"params":{{META"name":"list_customers","arguments":{{"search":{value}}}}}}}'
-    )
-
-
 HOSTILE: dict[str, str | bytes] = {
-    "half a character": _search(f'"{CANARY}\\ud800"'),
-    "5,000 levels": _search("[" * 5000 + "]" * 5000),
-    "300 levels": _search("[" * 300 + "]" * 300),
-    "an integer of 5,000 digits": _search("9" * 5000),
-    "no number": _search("NaN"),
-    "bytes that are no UTF-8": _search(f'"{CANARY}X"').encode().replace(b"X", b"\xff\xfe"),
+    "half a character": search(f'"{CANARY}\\ud800"'),
+    "5,000 levels": search("[" * 5000 + "]" * 5000),
+    "300 levels": search("[" * 300 + "]" * 300),
+    "an integer of 5,000 digits": search("9" * 5000),
+    "no number": search("NaN"),
+    "bytes that are no UTF-8": search(f'"{CANARY}X"').encode().replace(b"X", b"\xff\xfe"),
     "half a message": '{"jsonrpc":"2.0","id":7,"method":"ping","params":{',
     "nothing": "",
     "an array": "[1]",
     "a number": "12",
-    "arguments that are an array": _search("1").replace('{"search":1}', f'["{CANARY}"]'),
-    "an unknown argument": _search(f'"{CANARY}"').replace("search", "serch"),
+    "arguments that are an array": search("1").replace('{"search":1}', f'["{CANARY}"]'),
+    "an unknown argument": search(f'"{CANARY}"').replace("search", "serch"),
 }
 
 
@@ -171,7 +164,7 @@ def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
 @pytest.mark.parametrize("id_", ["null", "1.5", "true", "{}"])
 def test_request_with_invalid_id_runs_nothing(id_: str, served: str) -> None:
     """MCP: an id is a string or an integer. An error, where the SDK takes it for a notification."""
-    body = _search(f'"{CANARY}"', id_)
+    body = search(f'"{CANARY}"', id_)
     new = ask(served, in_era(body, MODERN), **modern())
     assert (new.status_code, answer(new)["error"]["code"]) == (400, -32600)
     old = ask(served, in_era(body, "2025-11-25"))

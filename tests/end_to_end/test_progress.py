@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from mcp import Client
 from mcp.client import ClientRequestContext
@@ -43,10 +42,6 @@ class Listener:
         self.logged.append(params)
 
 
-def fault(upstream: Upstream, **how: Any) -> None:
-    httpx2.post(f"{upstream.url}/__sandbox/faults", json=how).raise_for_status()
-
-
 async def choose(client: Client, level: Any) -> None:
     """Set the log level as legacy clients do."""
     with pytest.warns(MCPDeprecationWarning):
@@ -57,7 +52,7 @@ async def test_slow_call_reports_progress(era: str, transport: str, connect: Con
     """MCP: progress goes to requests with a token, and only grows. A slow Fastn does not look like a hang."""
     heard = Listener()
     async with connect(transport, era) as client:
-        fault(upstream, kind="delay", seconds=1.6, times=1)
+        upstream.fault(kind="delay", seconds=1.6, times=1)
         result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
         assert not result.is_error
     waited = [re.fullmatch(r"Waiting for Fastn, (\d+) s", message or "") for *_, message in heard.progress]
@@ -71,7 +66,7 @@ async def test_slow_resource_reports_progress(era: str, transport: str, connect:
     """MCP: any request may carry a progress token."""
     heard = Listener()
     async with connect(transport, era) as client:
-        fault(upstream, kind="status", status=503, times=1)
+        upstream.fault(kind="status", status=503, times=1)
         request = ReadResourceRequest(params=ReadResourceRequestParams(uri="fastn://billing"))
         await client.session.send_request(request, ReadResourceResult, progress_callback=heard.progresses)
     assert "Fastn answered 503." in (heard.progress[0][2] or "")
@@ -92,7 +87,7 @@ async def test_quick_call_reports_nothing(era: str, transport: str, connect: Con
 async def test_retry_is_reported_as_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
     heard = Listener()
     async with connect(transport, era) as client:
-        fault(upstream, kind="status", status=503, times=2)
+        upstream.fault(kind="status", status=503, times=2)
         result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
         assert not result.is_error
     messages = [message or "" for *_, message in heard.progress if "Waiting" not in (message or "")]
@@ -115,7 +110,7 @@ async def test_wait_is_logged_at_the_requested_level(
     async with connect(transport, era, logging_callback=heard.logs, log_level=level if modern else None) as client:
         if level is not None and not modern:
             await choose(client, level)
-        fault(upstream, kind="status", status=429, retry_after=0, times=1)
+        upstream.fault(kind="status", status=429, retry_after=0, times=1)
         result = await client.call_tool("get_quotas", {})
         assert not result.is_error
     messages = [(message.level, message.logger, str(message.data)[:37]) for message in heard.logged]

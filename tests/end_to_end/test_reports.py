@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from mcp import Client
 from support.ports import free_port
@@ -20,10 +19,6 @@ from support.server_process import Upstream, environment, over_http, started
 from fastn_mcp.audit.files import entries
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-
-
-def fault(upstream: Upstream, **what: Any) -> None:
-    httpx2.post(f"{upstream.url}/__sandbox/faults", json=what).raise_for_status()
 
 
 def tools(report: Any) -> dict[str, list[str]]:
@@ -57,7 +52,7 @@ def running_script(folder: Path, env: dict[str, str], *calls: str, more: tuple[s
 
 
 def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
-    fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
+    upstream.fault(kind="reset", method="POST", path="/api/v1/customers", moment="after")
     delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
     calls, env = (created("Initech"), delete, created("Hooli")), environment(upstream)
     with running_script(tmp_path, env, *calls, more=("--keep-going",)) as run:
@@ -71,7 +66,7 @@ def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
-    fault(upstream, kind="hang", method="POST", path="*", moment="after")
+    upstream.fault(kind="hang", method="POST", path="*", moment="after")
     env = environment(upstream)
     with running_script(tmp_path, env, created("Initech"), created("Hooli")) as run:
         assert any(upstream.changes() for _ in range(5_000))
@@ -84,7 +79,7 @@ def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path
 
 
 def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_path: Path) -> None:
-    fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
+    upstream.fault(kind="hang", method="GET", path="/api/v1/customers")
     env = environment(upstream)
     with running_script(tmp_path, env, '{"tool": "list_customers"}\n', created("Hooli")) as run:
         assert any(upstream.requests() for _ in range(5_000))
@@ -102,7 +97,7 @@ def test_stdio_server_records_its_calls_on_exit(upstream: Upstream, tmp_path: Pa
     with serving(env) as server:
         server.send(call(2), call(3, "create_customer", name="Initech"))
         assert {server.heard()["id"], server.heard()["id"]} == {2, 3}
-        fault(upstream, kind="hang", method="POST", path="*", moment="after")
+        upstream.fault(kind="hang", method="POST", path="*", moment="after")
         server.send(call(4, "create_customer", name="Hooli"))
         assert any(len(upstream.changes()) == 2 for _ in range(5_000))
         assert not (tmp_path / "r.json").exists()

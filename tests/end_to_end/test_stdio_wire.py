@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from support.raw_client import (
     HELLO,
@@ -29,6 +28,7 @@ from support.raw_client import (
     ended,
     in_era,
     message,
+    search,
     serving,
     started,
 )
@@ -65,29 +65,22 @@ def alive(server: Server, era: str) -> None:
     assert "result" in answer
 
 
-def _search(value: str, id_: str = "7", name: str = '"search"') -> str:
-    return (
-        f'{{"jsonrpc":"2.0","id":{id_},"method":"tools/call",'
-        f'"params":{{META"name":"list_customers","arguments":{{{name}:{value}}}}}}}'
-    )
-
-
 def _call(tool: str, arguments: str) -> str:
     return f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{META"name":{tool},"arguments":{arguments}}}}}'
 
 
 # Line, id and code of the error.
 REFUSED: dict[str, tuple[str | bytes, object, int]] = {
-    "half a character": (_search(f'"{CANARY}\\ud800"'), 7, -32700),
-    "half a character as a name": (_search(f'"{CANARY}"', name='"\\ud800"'), 7, -32700),
-    "half a character as an id": (_search(f'"{CANARY}"', id_='"\\ud800"'), None, -32700),
-    "5,000 levels": (_search("[" * 5000 + "]" * 5000), 7, -32700),
-    "an integer of 5,000 digits": (_search("9" * 5000), 7, -32700),
-    "an id of 5,000 digits": (_search(f'"{CANARY}"', id_="9" * 5000), None, -32700),
-    "an id that is null": (_search(f'"{CANARY}"', id_="null"), None, -32600),
-    "an id that is a fraction": (_search(f'"{CANARY}"', id_="1.5"), None, -32600),
-    "an id that is an object": (_search(f'"{CANARY}"', id_='{"a":1}'), None, -32600),
-    "an id that is true": (_search(f'"{CANARY}"', id_="true"), None, -32600),
+    "half a character": (search(f'"{CANARY}\\ud800"'), 7, -32700),
+    "half a character as a name": (search(f'"{CANARY}"', name='"\\ud800"'), 7, -32700),
+    "half a character as an id": (search(f'"{CANARY}"', id_='"\\ud800"'), None, -32700),
+    "5,000 levels": (search("[" * 5000 + "]" * 5000), 7, -32700),
+    "an integer of 5,000 digits": (search("9" * 5000), 7, -32700),
+    "an id of 5,000 digits": (search(f'"{CANARY}"', id_="9" * 5000), None, -32700),
+    "an id that is null": (search(f'"{CANARY}"', id_="null"), None, -32600),
+    "an id that is a fraction": (search(f'"{CANARY}"', id_="1.5"), None, -32600),
+    "an id that is an object": (search(f'"{CANARY}"', id_='{"a":1}'), None, -32600),
+    "an id that is true": (search(f'"{CANARY}"', id_="true"), None, -32600),
     "half a message": (f'{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"a":"{CANARY}"', 7, -32700),
     "no JSON": (CANARY, None, -32700),
     "an array": (f'["{CANARY}"]', None, -32600),
@@ -96,7 +89,7 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
     "a number": ("12", None, -32600),
     "null": ("null", None, -32600),
     "another JSON-RPC": (f'{{"jsonrpc":"1.0","id":7,"method":"ping","params":{{"a":"{CANARY}"}}}}', 7, -32600),
-    "bytes that are no UTF-8": (_search(f'"{CANARY}X"').encode().replace(b"X", b"\xff\xfe"), 7, -32700),
+    "bytes that are no UTF-8": (search(f'"{CANARY}X"').encode().replace(b"X", b"\xff\xfe"), 7, -32700),
     "params that are a string": (f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":"{CANARY}"}}', 7, -32600),
     "arguments that are an array": (_call('"list_customers"', f'["{CANARY}"]'), 7, -32602),
     "arguments that are a string": (_call('"list_customers"', f'"{CANARY}"'), 7, -32602),
@@ -104,7 +97,7 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
     "no name": (_call("null", f'{{"search":"{CANARY}"}}').replace('"name":null,', ""), 7, -32602),
     "an unknown tool": (_call('"list_customer"', f'{{"search":"{CANARY}"}}'), 7, -32602),
     "an unknown method": (_call('"x"', f'{{"search":"{CANARY}"}}').replace("tools/call", "tools/cal"), 7, -32601),
-    "5 MB": (_search('"' + CANARY * 875_000 + '"'), 7, -32700),
+    "5 MB": (search('"' + CANARY * 875_000 + '"'), 7, -32700),
 }
 
 
@@ -190,7 +183,7 @@ def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None
 
 
 def held_up(upstream: Upstream, **fault: Any) -> None:
-    httpx2.post(f"{upstream.url}/__sandbox/faults", json={"path": "/api/v1/customers"} | fault).raise_for_status()
+    upstream.fault(path="/api/v1/customers", **fault)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -49,8 +49,7 @@ def sending(upstream: Upstream, url: str, **more: str) -> dict[str, str]:
 
 
 def _strike(upstream: Upstream) -> None:
-    fault = {"kind": "status", "status": 503, "method": "GET", "path": "*", "message": "canary of Fastn"}
-    httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+    upstream.fault(kind="status", status=503, method="GET", path="*", message="canary of Fastn")
 
 
 async def _work(client: Client, upstream: Upstream) -> str:

@@ -16,7 +16,6 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.command_line import run_command
-from support.policy_files import policy_file
 from support.ports import free_port
 from support.server_process import Upstream, body, environment, over_http, running, stdio
 from support.webhook_receiver import EXAMPLE, SECRET, example, received
@@ -154,35 +153,6 @@ async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream
             refused = await delete(client, target)
             assert (refused["outcome"], refused["note"]) == ("declined", "they pay again, ask sales")
     assert upstream.changes() == []
-
-
-async def test_four_eyes_needs_two_approvers(folder: Folder, upstream: Upstream) -> None:
-    policy_file(Path(folder.env["FASTN_CONFIG_DIR"]), '[defaults]\ndestroy = "four_eyes"\n')
-    example_ = example()
-    with received(folder.url, example_) as receiver:
-        async with Client(folder.server(), mode="2026-07-28") as client:
-            target = await deletion(client)
-            assert "0 of 2 approved so far" in (await delete(client, target))["message"]
-            question = receiver.questions.get(timeout=10)
-
-            def answer(name: str, decision: str = "approve", text: str = "Globex Exports") -> str:
-                key = example_.private_key(f"{folder.path / name}.pem")
-                return str(example_.sent(example_.answer(question, name, key, decision, text)))
-
-            assert answer("mallory").startswith("401")
-            assert answer("dana").startswith("200")
-            assert answer("dana").startswith("409")
-            assert "1 of 2 approved so far (dana)" in (await delete(client, target))["message"]
-            assert upstream.changes() == []
-            assert answer("kim").startswith("200")
-            assert (await delete(client, target))["done"] == "delete_customer"
-            (second,) = [await delete(client, await deletion(client, "Acme"))]
-            assert second["status"] == "approval_required"
-            question = receiver.questions.get(timeout=10)
-            assert answer("kim", text=question["expected"]).startswith("200")
-            assert answer("dana", "decline", "not Acme").startswith("200")
-            assert (await delete(client, await deletion(client, "Acme")))["note"] == "not Acme"
-    assert len(upstream.changes()) == 1
 
 
 async def test_http_server_receives_answers_itself(folder: Folder, upstream: Upstream) -> None:

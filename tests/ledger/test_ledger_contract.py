@@ -587,16 +587,6 @@ async def test_unsettled_changes_are_listed_by_call(ledger: Ledger, other: Ledge
     assert await other.unsettled("a", NOW) == {"c1": NOW + 3}
 
 
-@pytest.mark.long
-async def test_change_is_claimed_once_among_processes(where: str, ledger: Ledger) -> None:
-    await ledger.begin(change())
-    assert sum(race(where, "claim")) == 1
-    assert not_none(await ledger.change(ACCOUNT, "c1")).undone
-    await ledger.release("c1")
-    assert await ledger.claim("c1")
-    assert not await ledger.claim("no such change")
-
-
 async def test_change_is_claimed_once_until_released(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(change())
     await ledger.begin(change("c2"))
@@ -699,19 +689,6 @@ async def test_batch_approval_is_used_once_per_call(ledger: Ledger, other: Ledge
     assert await other.decided(5) == [over]
 
 
-@pytest.mark.long
-async def test_second_vote_approves_among_processes(where: str, ledger: Ledger) -> None:
-    await ledger.open(EYES)
-    assert sum(race(where, "vote")) == 1
-    assert len(not_none(await ledger.find("g1")).votes) == 2
-
-
-@pytest.mark.long
-async def test_nonce_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
-    assert sum(race(where, "nonce")) == 1
-    assert not await ledger.use_nonce("n1", NOW + 60, NOW)
-
-
 async def test_nonce_is_kept_until_it_expires(ledger: Ledger, other: Ledger) -> None:
     assert await ledger.use_nonce("n1", NOW + 60, NOW)
     assert not await other.use_nonce("n1", NOW + 600, NOW + 60)
@@ -749,11 +726,6 @@ async def test_batch_call_is_begun_again_only_after_a_failure(ledger: Ledger, ot
     assert await other.changes_of("") == []
 
 
-@pytest.mark.long
-async def test_batch_call_is_begun_once_among_processes(where: str) -> None:
-    assert sum(race(where, "step")) == 1
-
-
 async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
     """Another state of the target is another request."""
     assert await ledger.open(grant("g1")) == "g1"
@@ -770,9 +742,14 @@ async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
 
 
 @pytest.mark.long
-def test_same_request_is_open_once_among_processes(where: str) -> None:
-    """2 processes, 25 attempts at once in each, all for one call."""
-    assert sum(race(where, "ask")) == 1
+@pytest.mark.parametrize("step", ["ask", "vote", "step", "claim", "nonce"])
+async def test_step_succeeds_once_among_processes(where: str, ledger: Ledger, step: str) -> None:
+    """2 processes, 25 attempts at once in each, all for one call, the second vote, one change or one nonce."""
+    if step == "vote":
+        await ledger.open(EYES)
+    if step == "claim":
+        await ledger.begin(change())
+    assert sum(race(where, step)) == 1
 
 
 async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, other: Ledger) -> None:

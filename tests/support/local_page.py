@@ -40,21 +40,29 @@ def posted_by(file: str) -> tuple[str, dict[str, str]]:
     return action, form_in(text)
 
 
-async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
-    """Approve on the page that a key file opens, which names the client. Return the form that the file posts."""
+async def _approved(address: str, **typed: str) -> tuple[dict[str, str], str, str]:
+    """Approve on the page that a key file opens. Return the form that the file posts, and both pages."""
     page_url, keys = posted_by(address)
     async with httpx2.AsyncClient(follow_redirects=True) as person:
         entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
         page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
-        assert "Globex Exports" in page.text
-        named = client if client.isalnum() else f"&#34;{client}&#34;"
-        assert f'<bdi class="plain">{named}</bdi> asks' in page.text
         form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
         assert form is not None
+        for name in typed:
+            assert f'name="{name}"' in form[0]
         origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
-        answer = form_in(form[0]) | {"name": "Globex Exports", "extent": "once"}
+        answer = form_in(form[0]) | typed | {"extent": "once"}
         sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
         assert sent.status_code == 200, sent.text
+    return keys, page.text, sent.text
+
+
+async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
+    """Approve on the page that a key file opens, which names the client. Return the form that the file posts."""
+    keys, page, _ = await _approved(address, name="Globex Exports")
+    assert "Globex Exports" in page
+    named = client if client.isalnum() else f"&#34;{client}&#34;"
+    assert f'<bdi class="plain">{named}</bdi> asks' in page
     return keys
 
 
@@ -80,15 +88,6 @@ def approve(env: dict[str, str]) -> None:
 
 async def typed_on_the_page(address: str, field: str) -> str:
     """Approve on the page that a key file opens, and type the secret. Return what the page showed."""
-    page_url, keys = posted_by(address)
-    async with httpx2.AsyncClient(follow_redirects=True) as person:
-        entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
-        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
-        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
-        assert form is not None
-        assert f'name="secret.{field}" type="password" required' in form[0]
-        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
-        answer = form_in(form[0]) | {f"secret.{field}": CANARY, "extent": "once"}
-        sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
-        assert sent.status_code == 200, sent.text
-        return page.text + sent.text
+    _, page, after = await _approved(address, **{f"secret.{field}": CANARY})
+    assert f'name="secret.{field}" type="password" required' in page
+    return page + after

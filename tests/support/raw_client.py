@@ -32,6 +32,14 @@ def call(id_: object, tool: str = "list_customers", **arguments: Any) -> bytes:
     return message(id_, "tools/call", name=tool, arguments=arguments)
 
 
+def search(value: str, id_: str = "7", name: str = '"search"') -> str:
+    """Return a call with exactly this JSON in it, for `in_era`."""
+    return (
+        f'{{"jsonrpc":"2.0","id":{id_},"method":"tools/call",'
+        f'"params":{{META"name":"list_customers","arguments":{{{name}:{value}}}}}}}'
+    )
+
+
 HELLO = message(
     "hello", "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "bytes", "version": "1"}
 )

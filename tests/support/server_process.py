@@ -63,6 +63,10 @@ class Upstream:
     def reset(self) -> None:
         httpx2.post(f"{self.url}/__sandbox/reset").raise_for_status()
 
+    def fault(self, **what: Any) -> None:
+        """Let this go wrong."""
+        httpx2.post(f"{self.url}/__sandbox/faults", json=what).raise_for_status()
+
 
 @dataclass
 class Person:
@@ -138,6 +142,19 @@ def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes
     """Run the tests' sandbox in its own process."""
     env = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return started("--port", str(port), port=port, env=env, module="support.served_sandbox")
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Generator[Upstream]:
+    port = free_port()
+    with running_sandbox(port):
+        yield Upstream(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def upstream(sandbox_process: Upstream) -> Upstream:
+    sandbox_process.reset()
+    return sandbox_process
 
 
 @asynccontextmanager

@@ -78,10 +78,6 @@ async def _burn(ledger: Ledger, _: str) -> bool:
     return await ledger.use("g1", 1, NOW) is not None
 
 
-async def _spend(ledger: Ledger, _: str) -> bool:
-    return await ledger.spend("destroy", "2026-11-25", 7)
-
-
 async def _open(ledger: Ledger, name: str) -> bool:
     try:
         await ledger.open(grant(name))
@@ -100,17 +96,9 @@ async def _decline(ledger: Ledger, _: str) -> bool:
     return await ledger.decide(request, Vote("client_form", approves=False, at=NOW), "client_form") is not None
 
 
-async def _claim(ledger: Ledger, _: str) -> bool:
-    return await ledger.claim("c1")
-
-
 async def _vote(ledger: Ledger, name: str) -> bool:
     decided = await ledger.decide(replace(grant(), required="four_eyes"), Vote(name, True, NOW), "four_eyes")
     return decided is not None and decided.state is RequestState.APPROVED
-
-
-async def _nonce(ledger: Ledger, _: str) -> bool:
-    return await ledger.use_nonce("n1", NOW + 60, NOW)
 
 
 async def _step(ledger: Ledger, _: str) -> bool:
@@ -119,13 +107,13 @@ async def _step(ledger: Ledger, _: str) -> bool:
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
-    "spend": _spend,
+    "spend": lambda ledger, _: ledger.spend("destroy", "2026-11-25", 7),
     "open": _open,
     "ask": _ask,
     "decline": _decline,
-    "claim": _claim,
+    "claim": lambda ledger, _: ledger.claim("c1"),
     "vote": _vote,
-    "nonce": _nonce,
+    "nonce": lambda ledger, _: ledger.use_nonce("n1", NOW + 60, NOW),
     "step": _step,
 }
 

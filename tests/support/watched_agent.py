@@ -36,8 +36,7 @@ def id_of(upstream: Upstream, kind: str, name: str) -> str:
 
 def fails(upstream: Upstream, path: str) -> None:
     """Let every read of this path fail."""
-    fault = {"kind": "status", "status": 400, "method": "GET", "path": path, "times": None}
-    httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+    upstream.fault(kind="status", status=400, method="GET", path=path, times=None)
 
 
 @dataclass

@@ -58,8 +58,6 @@ Render = Callable[..., Response]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Session of an authenticated browser."""
-
     id: str
     """Secret identifier."""
     root: str
@@ -181,20 +179,18 @@ class NotDecided(Exception):
         self.draft = None if request is None else {"grant": request, "problem": why, "name": "", "note": ""} | draft
 
 
+@dataclass(frozen=True, slots=True)
 class _Page:
-    def __init__(
-        self, access: PageAccess, seal: Seal, ledger: Ledger, system: System, is_leaving: Callable[[], bool]
-    ) -> None:
-        self._access = access
-        self._seal = seal
-        self._ledger = ledger
-        self._system = system
-        self._is_leaving = is_leaving
+    access: PageAccess
+    seal: Seal
+    ledger: Ledger
+    system: System
+    is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:
         session = await self._session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
-        flash = self._seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
+        flash = self.seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
         message = None if flash is None else _message(flash, good=True)
         response = await self._response(request, session, flash=message)
         if sealed is not None:
@@ -213,11 +209,11 @@ class _Page:
 
     async def _changes(self, session: Session, request: Request) -> AsyncIterator[str]:
         last, unchanged = None, 0
-        self._access.watching += 1
+        self.access.watching += 1
         try:
             # On shutdown the stream ends, so that the browser reconnects to another process.
-            while not self._is_leaving() and not await request.is_disconnected():
-                if await self._access.session(request) is None:
+            while not self.is_leaving() and not await request.is_disconnected():
+                if await self.access.session(request) is None:
                     return
                 revision, unchanged = await session.inbox.revision(), unchanged + 1
                 if revision != last:
@@ -226,11 +222,11 @@ class _Page:
                 elif unchanged >= _KEEP_ALIVE_POLLS:
                     unchanged = 0
                     yield ": still here\n\n"
-                await self._system.sleep(_POLL)
+                await self.system.sleep(_POLL)
         except LedgerLost:
             return  # the browser reconnects and gets the error page
         finally:
-            self._access.watching -= 1
+            self.access.watching -= 1
 
     async def approve(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "approve")
@@ -268,7 +264,7 @@ class _Page:
 
     async def revoke(self, request: Request) -> Response:
         session, fields = await self._form(request, "revoke", "approval")
-        if not await session.inbox.revoke(fields["approval"], self._system.timestamp()):
+        if not await session.inbox.revoke(fields["approval"], self.system.timestamp()):
             raise NotDecided(session, 409, "This temporary approval has already ended.")
         return self._back(request, session, "Revoked. Such calls need approval again.")
 
@@ -285,12 +281,12 @@ class _Page:
 
     def render(self, request: Request, template: str, status: int = 200, **content: Any) -> Response:
         base = request.scope.get("root_path", "")
-        text = _TEMPLATES.get_template(template).render(base=base, **self._access.context, **content)
+        text = _TEMPLATES.get_template(template).render(base=base, **self.access.context, **content)
         return HTMLResponse(text, status)
 
     async def _session(self, request: Request) -> Session:
         """Return the session. Raises `NoSession` if access is denied."""
-        if (session := await self._access.session(request)) is None:
+        if (session := await self.access.session(request)) is None:
             raise NoSession
         return session
 
@@ -302,7 +298,7 @@ class _Page:
         except BadForm as problem:
             raise NotDecided(session, problem.status, "Nothing was decided: the form is not from this page.") from None
         if not await redeem(
-            self._seal, self._ledger, session.id, f"{action} {fields.get(about)}", fields, self._system.timestamp()
+            self.seal, self.ledger, session.id, f"{action} {fields.get(about)}", fields, self.system.timestamp()
         ):
             why = "Nothing was decided: this form was already submitted, or is not from this page."
             raise NotDecided(session, 403, why)
@@ -311,7 +307,7 @@ class _Page:
     async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
         """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
         session, fields = await self._form(request, action, "grant")
-        pending, now = await session.inbox.find(fields["grant"]), self._system.timestamp()
+        pending, now = await session.inbox.find(fields["grant"]), self.system.timestamp()
         if pending is None or not _is_open(pending.request, now):
             raise NotDecided(session, 409, why_closed(None if pending is None else pending.request))
         return session, fields, pending, now
@@ -319,7 +315,7 @@ class _Page:
     def _back(self, request: Request, session: Session, flash: str) -> Response:
         response = RedirectResponse(session.root, 303)
         response.set_cookie(
-            _FLASH_COOKIE, self._seal.close(f"said {session.id}", flash), max_age=int(_FLASH_HOLDS), path=session.root,
+            _FLASH_COOKIE, self.seal.close(f"said {session.id}", flash), max_age=int(_FLASH_HOLDS), path=session.root,
             secure=request.headers.get("origin", "").startswith("https:"), httponly=True, samesite="lax",
         )  # fmt: skip
         return response
@@ -334,9 +330,9 @@ class _Page:
 
     async def _content(self, request: Request, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:
         def token(action: str, about: str) -> str:
-            return self._seal.token(session.id, f"{action} {about}")
+            return self.seal.token(session.id, f"{action} {about}")
 
-        now, inbox = self._system.timestamp(), session.inbox
+        now, inbox = self.system.timestamp(), session.inbox
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
         waiting = [view.pending(each, now) for each in await inbox.waiting(now)]
@@ -394,5 +390,4 @@ def _brief(request: ApprovalRequest) -> str:
 
 
 def _message(text: str, *, good: bool) -> dict[str, Any]:
-    """Return the template data of a message on top of the page."""
     return {"parts": view.parts(text), "good": good}

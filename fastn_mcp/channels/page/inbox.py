@@ -74,12 +74,10 @@ class Inbox:
         self._account = account
 
     async def accounts(self) -> AsyncIterator[InboxAccount]:
-        """Yield the accounts whose requests they may decide."""
         if self._account is not None:
             yield self._account
 
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
-        """Whether they may see a request."""
         return True
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
@@ -89,7 +87,6 @@ class Inbox:
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
-        """Whether they may end a temporary approval."""
         return True
 
     def name_of(self, vote: Vote) -> str:

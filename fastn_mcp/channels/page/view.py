@@ -70,7 +70,6 @@ def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
 
 
 def pending(pending: PendingRequest, now: float) -> View:
-    """Return the template data of a pending request."""
     request = pending.request
     card = request.preview
     calls, typed = [mapping(row) for row in items(card.get("calls"))], typed_in(request)
@@ -145,7 +144,6 @@ def briefs(requests: Iterable[DecidedRequest]) -> dict[str, str]:
 
 
 def decided(decided: DecidedRequest, now: float) -> View:
-    """Return the template data of a decided or expired request."""
     request = decided.request
     good, outcome = _outcome(request, now)
     when = request.created if request.decided is None else request.decided
@@ -197,12 +195,10 @@ def shown(value: JsonValue) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Render an age in words."""
     return "just now" if seconds < 60 else f"{_rough(seconds)} ago"
 
 
 def left(seconds: float) -> str:
-    """Render a remaining time in words."""
     return "less than a minute" if seconds < 60 else _rough(seconds)
 
 

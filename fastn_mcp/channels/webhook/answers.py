@@ -65,8 +65,6 @@ class _SignedAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class AnswerResponse:
-    """The HTTP response to an answer."""
-
     status: int
     body: dict[str, JsonValue]
 

@@ -158,7 +158,6 @@ def answer(path: str, timestamp: int, nonce: str, body: bytes) -> bytes:
 
 
 def hmac_hex(secret: str, text: bytes) -> str:
-    """Return the hexadecimal HMAC-SHA256 of a text."""
     return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
 
 

@@ -282,7 +282,6 @@ def _address(host: str, port: int) -> str:
 
 
 def _is_listening(host: str, port: int) -> bool:
-    """Whether a process listens at the address."""
     with suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
