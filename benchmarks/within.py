@@ -100,5 +100,6 @@ def within(
     approvals = Approvals(judge, ledger, recorder, system, channel, typed)
     shared = SharedReads(client, Snapshot(system, 0), system)
     filled = CallSecrets(secrets, typed, None)
-    guard = Guard(judge, approvals, recorder, journalling, client, filled, shared.snapshot, system)
-    return Dispatcher(shared, guard, EnabledTools(guard, recorder, {}), recorder, journalling, secrets)
+    guard = Guard(judge, approvals, recorder, journalling, client, filled, system)
+    executor = EnabledTools(guard, recorder, {}, shared.snapshot)
+    return Dispatcher(shared, guard, executor, recorder, journalling, secrets)

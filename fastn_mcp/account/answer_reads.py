@@ -50,7 +50,7 @@ class AnswerReads:
     def __init__(self, shared: SharedReads, send: Send, permit: Callable[[Call], None]) -> None:
         """`permit` raises for a read that the caller may not make, also if its result is stored."""
         self.snapshot = shared.snapshot.for_answer()
-        self._client = shared.client
+        self._limit = shared.client.limit
         self._send = send
         self._permit = permit
         self._most = shared.requests_per_answer
@@ -59,7 +59,7 @@ class AnswerReads:
         self._sent = 0
         self._waited = 0.0
         self._left_out: str | None = None
-        self._first = anyio.Lock()
+        self._one_by_one = anyio.Lock()
 
     @property
     def as_of(self) -> datetime:
@@ -77,7 +77,7 @@ class AnswerReads:
     @property
     def affordable(self) -> int:
         """Number of requests that the answer may still send."""
-        left = self._client.requests_left
+        left = self._limit.requests_left
         if self._most is None and left is not None:
             self._most = max(LEAST, min(MOST, (left + self._sent) // 2))
         most = (UNLIMITED if self._most is None else self._most) - self._sent
@@ -93,21 +93,26 @@ class AnswerReads:
         return result
 
     async def _planned(self, call: Call) -> FastnObject:
-        if self._client.requests_left is None and self._client.may_name_limit:
-            async with self._first:  # the others wait until its response names what is left
-                if self._client.requests_left is None and self._client.may_name_limit:
+        """Send a read. While the limit is not known, or used up, the reads go one by one."""
+        if not self.affordable or self._is_limit_unknown:
+            async with self._one_by_one:
+                if not self.affordable:
+                    await self._wait_for_reset()
+                if self._is_limit_unknown:  # the others wait until the response states it
                     return await self._counted(call)
         return await self._counted(call)
 
+    @property
+    def _is_limit_unknown(self) -> bool:
+        return self._limit.requests_left is None and self._limit.may_be_stated
+
     async def _counted(self, call: Call) -> FastnObject:
-        if not self.affordable:
-            await self._wait_for_reset()
         self._sent += 1
         return await self._send(call)
 
     async def _wait_for_reset(self) -> None:
         """Wait if the limit resets soon. Raises `LeftOut` if it does not, or if the answer has sent its share."""
-        left, seconds = self._client.requests_left, self._client.resets_in or 0.0
+        left, seconds = self._limit.requests_left, self._limit.resets_in or 0.0
         if left is not None and left <= RESERVE and 0 < seconds <= MAX_WAIT - self._waited:
             self._waited += seconds
             await self._system.sleep(seconds)

@@ -165,8 +165,8 @@ def assemble(
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
     secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
     shared = SharedReads(client, Snapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer)
-    guard = Guard(evaluator, approvals, recorder, journal, client, secrets, shared.snapshot, system)
-    executor = EnabledTools(guard, recorder, disabled_tools(settings))
+    guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
+    executor = EnabledTools(guard, recorder, disabled_tools(settings), shared.snapshot)
     return AccountParts(
         settings=settings,
         client=client,

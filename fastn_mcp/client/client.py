@@ -150,30 +150,12 @@ class FastnClient:
         self._system = system
         self._slots = anyio.Semaphore(endpoint.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
-        self._limit = RateLimit(endpoint, system, store)
-        self._under_way = 0
+        self.limit = RateLimit(endpoint, system, store)
         self.requests_sent = 0
         """Requests sent since the start, retries included."""
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
         self.dashboard_url = endpoint.dashboard_url
-
-    @property
-    def requests_left(self) -> int | None:
-        """Requests that Fastn's limits still allow, less those under way; None if Fastn has not stated it."""
-        window = self._limit.window
-        return None if window is None else max(window.left - self._under_way, 0)
-
-    @property
-    def may_name_limit(self) -> bool:
-        """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
-        return self._limit.may_be_stated
-
-    @property
-    def resets_in(self) -> float | None:
-        """Seconds until the limit of `requests_left` resets; None if that is not known."""
-        window = self._limit.window
-        return None if window is None else window.until - self._system.monotonic()
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -213,7 +195,7 @@ class FastnClient:
         redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
         details: SpanFacts = {"operation": attempts.operation, "effect": call.effect.value}
         with self._system.span("fastn", attempts.operation, details):
-            self._under_way += 1
+            self.limit.under_way += 1
             try:
                 with anyio.fail_after(self.deadline(call)):
                     return await self._send(call, attempts, redactor)
@@ -223,7 +205,7 @@ class FastnClient:
                 error.facts = redactor.object(error.facts)
                 raise
             finally:
-                self._under_way -= 1
+                self.limit.under_way -= 1
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
         if self._endpoint.no_key is not None:
@@ -276,7 +258,7 @@ class FastnClient:
     async def _answer(self, request: Request, attempts: Attempts) -> Answer:
         """Send the request with retries and return its answer. Raises the failure of the last attempt."""
         while True:
-            if (closed := await self._limit.closed_for()) > 0:
+            if (closed := await self.limit.closed_for()) > 0:
                 await self._wait_for_limit(closed, attempts)
             attempts.number += 1
             attempts.last = None
@@ -327,9 +309,9 @@ class FastnClient:
         if answer.status >= 300:
             response = _error_body(answer)
             outcome = outcome_of(answer.status, response.get("code"))
-        self._limit.note(answer.status, answer.headers, response)
+        self.limit.note(answer.status, answer.headers, response)
         if (reset := exhausted_for(answer.headers, now)) is not None:
-            await self._limit.used_up(reset)
+            await self.limit.used_up(reset)
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
             outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
         attempts.end(outcome)
@@ -340,7 +322,7 @@ class FastnClient:
         if outcome is not AttemptOutcome.THROTTLED:
             return attempts.lost(what, response), wait
         if wait:
-            await self._limit.refused(wait)
+            await self.limit.refused(wait)
         return attempts.rejected(throttled(response, wait)), wait
 
     async def _wait_to_retry(self, failure: FastnError, method: str, attempts: Attempts, wait: float | None) -> None:
@@ -383,7 +365,7 @@ class FastnClient:
                 # Servers also answer a completed change with these, to point to its result.
                 what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
                 raise attempts.lost(what, response)
-            not_found = self._not_found(call)
+            not_found = _not_found(call, self._endpoint.base_url)
             raise attempts.rejected(error_of(answer.status, response, key_hint=self._key_hint(), not_found=not_found))
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
@@ -401,19 +383,20 @@ class FastnClient:
         except ValueError:
             raise attempts.unreadable(UnreadableBody.NO_JSON) from None
 
-    def _not_found(self, call: Operation[Any]) -> tuple[str, str]:
-        """Return what a 404 means, and the next step. Without an id among the arguments, the path is wrong."""
-        doctor = "Run fastn-mcp doctor, which finds where this account has it, or correct FASTN_BASE_URL."
-        if call.target is not None:
-            return no_such(call)
-        if any(name.endswith("_id") for name in call.arguments()):
-            return f"Fastn has nothing with one of these ids, or no path {call.route.path}.", f"Check the ids. {doctor}"
-        return f"Fastn at {self._endpoint.base_url} has no path {call.route.path}.", doctor
-
     def _key_hint(self) -> str:
         style = self._endpoint.auth
         other = "bearer" if style == "header" else "header"
         return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._endpoint.host}), or try FASTN_AUTH={other} for {style}."
+
+
+def _not_found(call: Operation[Any], base_url: str) -> tuple[str, str]:
+    """Return what a 404 means, and the next step. Without an id among the arguments, the path is wrong."""
+    doctor = "Run fastn-mcp doctor, which finds where this account has it, or correct FASTN_BASE_URL."
+    if call.target is not None:
+        return no_such(call)
+    if any(name.endswith("_id") for name in call.arguments()):
+        return f"Fastn has nothing with one of these ids, or no path {call.route.path}.", f"Check the ids. {doctor}"
+    return f"Fastn at {base_url} has no path {call.route.path}.", doctor
 
 
 def _missing_key(missing: NoKey) -> NotSent:

@@ -92,11 +92,8 @@ def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
         return now
 
 
-_LONG_WINDOW = 3_600.0
-"""A limit that resets later than this, in seconds, is a long one, usually that of a day."""
-
-_QUOTA_PAUSE = 600.0
-"""Seconds for which a refused quota of API calls counts as used up if Fastn does not state when it resets."""
+_UNKNOWN_PAUSE = 600.0
+"""Seconds for which a quota counts as used up if Fastn does not state when it resets."""
 
 _OF_API_CALLS = re.compile(r"\bapi[ _-]?(call|request)", re.IGNORECASE)
 
@@ -114,71 +111,46 @@ class RateWindow:
     left: int
     until: float
     """Monotonic time."""
-    limit: str = ""
-    """`X-RateLimit-Limit`, which tells one limit from another."""
     reset: str = ""
 
 
 class RateWindows:
-    """What Fastn stated last about a short limit, usually of a minute, and about a long one, usually of a day."""
+    """What Fastn stated last about each of its limits: usually one of a minute, and perhaps one of a day."""
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._short: RateWindow | None = None
+        self._windows: dict[str, RateWindow] = {}
         self.may_be_stated = True
-        """Whether the next response may state a limit: it is the first, or an earlier one did."""
-        self._long: RateWindow | None = None
 
     @property
     def tightest(self) -> RateWindow | None:
         """The window with the fewest requests left; None if Fastn has stated none that is still open."""
         now = self._system.monotonic()
-        windows = [window for window in (self._short, self._long) if window is not None and now < window.until]
+        windows = [window for window in self._windows.values() if now < window.until]
         return min(windows, key=lambda window: (window.left, -window.until), default=None)
 
     def note(self, status: int, headers: Mapping[str, str], now: datetime) -> None:
-        """Note the limit that a response states. A long limit that it does not mention has one request less."""
-        stated = self._stated(headers, now)
-        self.may_be_stated = stated is not None or self._short is not None or self._long is not None
-        is_long = stated is not None and stated.until - self._system.monotonic() > _LONG_WINDOW
-        if self._long is not None and self._long.left:
-            self._long = replace(self._long, left=self._long.left - 1)
-        elif status != 429:
-            self._long = None  # a limit that is used up would have refused the request
-        if stated is None:
-            return
-        if is_long:
-            self._long = stated
-            return
-        if self._long is not None and stated.limit and stated.limit == self._long.limit:
-            self._long = None  # the same limit: its last hour has begun, or a clock was wrong
-        if self._short is not None and self._short.reset == stated.reset:
-            # Responses can arrive in another order than Fastn counted their requests.
-            stated = replace(stated, left=min(stated.left, self._short.left))
-        self._short = stated
-
-    def refused(self, seconds: float) -> None:
-        """Note that requests are refused for `seconds`."""
-        self._short = RateWindow(0, self._system.monotonic() + min(seconds, _DAY))
-
-    def quota_used_up(self, seconds: float | None) -> None:
-        """Note that the quota of API calls is used up. `seconds`: until it resets, if the response states it."""
-        now = self._system.monotonic()
-        if self._long is not None and now < self._long.until:
-            self._long = replace(self._long, left=0)
-        else:
-            self._long = RateWindow(0, now + min(seconds or _QUOTA_PAUSE, _DAY))
-
-    def _stated(self, headers: Mapping[str, str], now: datetime) -> RateWindow | None:
+        """Note the limit that a response states, by its number. The others have one request less."""
         remaining, reset, limit = (
             headers.get(f"x-ratelimit-{name}", "").strip() for name in ("remaining", "reset", "limit")
         )
-        if not re.fullmatch(r"[0-9]{1,9}", remaining) or not re.fullmatch(r"[0-9]{1,12}", reset):
-            return None
-        seconds = int(reset) - _server_time(headers, now).timestamp()
-        if not 0 < seconds <= _DAY:
-            return None
-        return RateWindow(int(remaining), self._system.monotonic() + seconds, limit, reset)
+        # A limit that was used up would have refused the request.
+        others = {name: window for name, window in self._windows.items() if window.left or status == 429}
+        self._windows = {name: replace(window, left=max(0, window.left - 1)) for name, window in others.items()}
+        if re.fullmatch(r"[0-9]{1,9}", remaining) and re.fullmatch(r"[0-9]{1,12}", reset):
+            seconds, left = int(reset) - _server_time(headers, now).timestamp(), int(remaining)
+            if 0 < seconds <= _DAY:
+                earlier = others.get(limit)
+                if earlier is not None and earlier.reset == reset:
+                    left = min(left, earlier.left)  # responses can arrive in another order
+                self._windows[limit] = RateWindow(left, self._system.monotonic() + seconds, reset)
+        self.may_be_stated = bool(self._windows)
+
+    def close(self, limit: str, seconds: float | None) -> None:
+        """Note that a limit allows nothing for `seconds`; if that is not known, until the last reset that is."""
+        now = self._system.monotonic()
+        resets = [window.until - now for window in self._windows.values()]
+        self._windows[limit] = RateWindow(0, now + min(seconds or max([*resets, _UNKNOWN_PAUSE]), _DAY))
 
 
 FULL_BUDGET = 500.0
@@ -225,6 +197,8 @@ class RateLimit:
         self._store = store
         self._key = hashlib.sha256(f"{endpoint.base_url} {endpoint.api_key}".encode()).hexdigest()
         self._windows = RateWindows(system)
+        self.under_way = 0
+        """Number of calls that wait for an answer."""
         self._closed_until = 0.0  # monotonic
         self._next_read = 0.0  # monotonic
         self._shared = 0.0  # Unix
@@ -238,13 +212,20 @@ class RateLimit:
         return self._closed_until - self._system.monotonic()
 
     @property
-    def window(self) -> RateWindow | None:
-        """The window that limits the next requests; None if Fastn has stated none."""
-        return self._windows.tightest
+    def requests_left(self) -> int | None:
+        """Requests that Fastn's limits still allow, less those under way; None if Fastn has not stated it."""
+        window = self._windows.tightest
+        return None if window is None else max(window.left - self.under_way, 0)
+
+    @property
+    def resets_in(self) -> float | None:
+        """Seconds until the limit of `requests_left` resets; None if that is not known."""
+        window = self._windows.tightest
+        return None if window is None else window.until - self._system.monotonic()
 
     @property
     def may_be_stated(self) -> bool:
-        """See `RateWindows.may_be_stated`."""
+        """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
         return self._windows.may_be_stated
 
     def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
@@ -254,9 +235,9 @@ class RateLimit:
         if status == 429:
             wait = retry_after(headers, now)
             if is_of_api_calls(response):
-                self._windows.quota_used_up(wait)
+                self._windows.close("quota", wait)
             elif wait and response.get("code") != "QUOTA_EXCEEDED":
-                self._windows.refused(wait)
+                self._windows.close("refused", wait)
 
     async def used_up(self, seconds: float) -> None:
         """Note a response that reports the limit as used up for `seconds`."""
@@ -275,7 +256,7 @@ class RateLimit:
     async def _read(self, store: RateLimitStore) -> None:
         closed = await store.limited(self._key) - self._system.timestamp()
         if 0 < closed <= _DAY:
-            self._windows.refused(closed)
+            self._windows.close("refused", closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 
     async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]], store: RateLimitStore) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
@@ -49,10 +48,8 @@ class Guard:
         journal: ChangeJournal,
         client: FastnClient,
         secrets: CallSecrets,
-        snapshot: Snapshot,
         system: System,
     ) -> None:
-        """`snapshot`: what each change makes stale is dropped from it. The guard never reads from it."""
         self.evaluator = evaluator
         self._approvals = approvals
         self._recorder = recorder
@@ -61,7 +58,6 @@ class Guard:
         self._secrets = secrets
         self._system = system
         self.decisions = approvals.decisions
-        self._snapshot = snapshot
 
     async def execute(
         self, batch: Batch, caller: Caller, report: Report = no_progress
@@ -162,8 +158,6 @@ class Guard:
         except BaseException as error:
             await self._record_failure(error, change, intent, caller.delivery, is_sent=is_sent)
             raise
-        finally:
-            self._snapshot.forget(call.toolset())
         self.evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
         change = await self._journal.end(change, "done", result, caller.delivery)
@@ -197,16 +191,15 @@ class Guard:
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
-        with self._fail_closed(call, caller):
-            if call.effect is not Effect.READ:
-                raise Refused(f"{call.tool_name()} is not a read. Nothing was sent.")
-            caller.check(call.tool_name(), call.effective)
-            self._recorder.read()
+        self.check_read(call, caller)
+        self._recorder.read()
         return await self._client.send(call)
 
     def check_read(self, call: Call, caller: Caller) -> None:
         """Raise a `FastnError` if the caller may not make this read, also if its answer is stored."""
         with self._fail_closed(call, caller):
+            if call.effect is not Effect.READ:
+                raise Refused(f"{call.tool_name()} is not a read. Nothing was sent.")
             caller.check(call.tool_name(), call.effective)
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:

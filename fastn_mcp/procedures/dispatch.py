@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
+from fastn_mcp.account.snapshot import Snapshot
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
@@ -37,13 +38,17 @@ from fastn_mcp.tools.workflows import RunWorkflow
 
 
 class EnabledTools(Executor):
-    """Sends changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself."""
+    """Sends changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself.
 
-    def __init__(self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str]) -> None:
+    What they make stale is dropped from the snapshot, whatever their outcome.
+    """
+
+    def __init__(self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str], snapshot: Snapshot) -> None:
         """`disabled`: the tools that are not enabled, each with the setting that disables it."""
         self._guard = guard
         self._recorder = recorder
         self._disabled = disabled
+        self._snapshot = snapshot
 
     @override
     async def execute(
@@ -57,7 +62,11 @@ class EnabledTools(Executor):
                 )
                 self._recorder.not_sent(call, caller, error)
                 raise error
-        return await self._guard.execute(batch, caller, report)
+        try:
+            return await self._guard.execute(batch, caller, report)
+        finally:
+            for toolset in {call.toolset() for call in batch.calls}:
+                self._snapshot.forget(toolset)
 
 
 class Dispatcher:

@@ -274,10 +274,9 @@ class World:
             self.journalling,
             self.client,
             CallSecrets(secrets, self.typed, delivery),
-            self.snapshot,
             self.system,
         )
-        executor = EnabledTools(self.guard, self.recorder, self.disabled)
+        executor = EnabledTools(self.guard, self.recorder, self.disabled, self.snapshot)
         return Dispatcher(self.shared, self.guard, executor, self.recorder, self.journalling, secrets)
 
     def context(self, read: Send) -> ProcedureContext:

@@ -1,4 +1,4 @@
-"""Rows of an account read for one overview: about 20 requests for a small account, more where many runs failed."""
+"""Rows of an account read for one overview, and the runs of its period."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

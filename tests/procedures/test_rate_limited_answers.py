@@ -1,0 +1,98 @@
+"""Answers under the Free plan, 20 requests a minute: useful, within 10 seconds, never refused for want of requests."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from large_account import large_account
+from support.world import World
+
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.procedures.context import Procedure
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.sandbox.behaviour import Behaviour
+from fastn_mcp.sandbox.server import Dataset, dataset
+from fastn_mcp.tools.billing import GetQuotas
+
+pytestmark = pytest.mark.anyio
+
+ACCOUNTS = pytest.mark.parametrize("begin", [dataset, large_account], ids=["small", "large"])
+LEFT_OUT = "Left out, to keep within Fastn's rate limit"
+
+
+def limited(folder: Path, begin: Dataset, *, seconds: float = 90, requests: int | None = None) -> World:
+    world = World(folder, begin=begin, snapshot_seconds=seconds, requests_per_answer=requests)
+    world.sandbox.behaviour = Behaviour(rate_limit=20)
+    return world
+
+
+async def answer(world: World, call: Procedure[Any]) -> dict[str, Any]:
+    """Return an answer that takes at most 10 seconds and no refused request."""
+    began, before = world.clock.at, len(world.sandbox.requests)
+    done = await world.call(call)
+    assert isinstance(done, Done), done
+    assert (world.clock.at - began).total_seconds() <= 10
+    assert len(world.sandbox.requests) - before <= 20
+    return done.result.model_dump()
+
+
+@ACCOUNTS
+async def test_answers_in_a_row_are_useful(tmp_path: Path, begin: Dataset) -> None:
+    world = limited(tmp_path, begin)
+    found = await answer(world, Find(query="Katana"))
+    diagnosis = await answer(world, Diagnose(customer_id=world.id_of("customers", "Katana")))
+    assert "the connection TikTok Shop of Katana is FAILED" in diagnosis["verdict"]
+    overview = await answer(world, GetOverview())
+    everything = await answer(world, Diagnose())
+    assert world.client.limit.requests_left == 3  # for the guard
+    if begin is dataset:
+        assert (found["found"][0]["name"], overview["not_checked"]) == ("Katana", [])
+        assert "because the connection TikTok Shop of Katana is FAILED" in everything["verdict"]
+    else:
+        assert overview["findings"]
+        assert LEFT_OUT in str(found["not_searched"] + overview["not_checked"] + everything["not_checked"])
+
+
+@ACCOUNTS
+async def test_answers_with_five_requests_left_are_useful(tmp_path: Path, begin: Dataset) -> None:
+    world = limited(tmp_path, begin)
+    while world.client.limit.requests_left != 5:
+        await world.client.send(GetQuotas())
+    found = await answer(world, Find(query="Katana"))
+    assert found["found"][0]["name"].startswith("Katana")
+    assert "workflow: rate_limited" in found["not_searched"]
+    diagnosis = await answer(world, Diagnose(customer_id="Katana"))
+    assert diagnosis["verdict"]
+    assert LEFT_OUT in str(diagnosis["not_checked"])
+    overview = await answer(world, GetOverview())
+    assert overview["findings"]
+    if "next_cursor" in overview:
+        assert await answer(world, GetOverview(cursor=overview["next_cursor"]))
+    assert world.client.limit.requests_left == 3
+
+
+@ACCOUNTS
+@pytest.mark.parametrize("call", [GetOverview(), Diagnose()], ids=lambda call: call.tool_name())
+async def test_the_same_call_again_continues_where_it_stopped(
+    tmp_path: Path, begin: Dataset, call: Procedure[Any]
+) -> None:
+    """Three calls, a minute apart, together read what one call reads without a limit."""
+    world = limited(tmp_path, begin, seconds=180, requests=17)
+    sizes: list[int] = []
+    for _ in range(3):
+        last = await answer(world, call)
+        sizes.append(len(str(last.get("not_checked", ""))))
+        world.clock.pass_(60)
+    assert LEFT_OUT not in str(last)
+    assert sizes == sorted(sizes, reverse=True)
+
+
+async def test_limit_that_resets_soon_is_waited_for(tmp_path: Path) -> None:
+    world = limited(tmp_path, dataset)
+    for _ in range(17):
+        await world.client.send(GetQuotas())
+    world.clock.pass_(52)
+    overview = await answer(world, GetOverview())
+    assert overview["not_checked"] == []
