@@ -343,7 +343,7 @@ async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> No
     [
         ("/api/v1/audit", "audit log"),
         ("/api/v1/triggers", "triggers"),
-        ("/api/v1/connections", "connections of"),
+        ("/api/v1/connections", "connections that are"),
         ("/api/v1/customers/*", ""),
         ("/api/v1/workflows/*", "workflow"),
         ("/api/v1/executions/*", "run exec_"),
