@@ -80,6 +80,7 @@ async def test_the_same_call_again_continues_where_it_stopped(
 ) -> None:
     """Three calls, a minute apart, together read what one call reads without a limit."""
     world = limited(tmp_path, begin, seconds=180, requests=17)
+    last: dict[str, Any] = {}
     sizes: list[int] = []
     for _ in range(3):
         last = await answer(world, call)
