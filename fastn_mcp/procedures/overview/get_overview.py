@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic_core import to_json
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED, MAX_PAGES, read_customer_names
+from fastn_mcp.client.reads import read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
@@ -38,6 +40,7 @@ from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of
 from fastn_mcp.records.states import NOT_WORKING, STATES, State
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, suggested
+from fastn_mcp.tools.workflows import ListExecutions
 
 Subject = Literal["runs", "connections", "triggers", "access", "quotas", "approvals"]
 
@@ -62,6 +65,9 @@ _ROOM = 7_000
 
 _CURSOR = r"^([\w-]{1,32}:)?\d{1,6}(\.\d{1,6}){0,50}$"
 _ERRORS = 5
+
+_FEW_REQUESTS = 3
+"""Maximum number of requests for how the workflows on later pages ran, beside those for the first page."""
 
 _ORDER = "Worst first; workflows and connections by failed runs, most first."
 
@@ -245,7 +251,7 @@ async def _with_run_records(
 ) -> tuple[list[AccountFinding], int]:
     """Add to failing workflows how many runs there were, and the last success.
 
-    Of those that are not among the `first` rows, only if it takes no request. Returns also the number of the others.
+    Of those that are not among the `first` rows, only if it takes few requests. Returns also the number of the others.
     """
     failures, now = account.counts.failures, account.counts.period.now
     failing = [row for finding in findings for row in finding.rows if "last_failure" in row and row.get("id")]
@@ -256,7 +262,8 @@ async def _with_run_records(
         reads = account.reads if rows is not later else AccountReads(look)
         read = await read_records(reads, account.counts, wanted, look)
         records |= {which.workflow: record for which, record in read.items()}
-        look.send_no_more()
+        if rows is not later:
+            await _prepare(later, look)
     unread = sum(not records[str(row["id"])].knows_success for row in later)
 
     def completed(row: FindingRow) -> FindingRow:
@@ -273,6 +280,20 @@ async def _with_run_records(
         return row | more
 
     return [replace(finding, rows=list(map(completed, finding.rows))) for finding in findings], unread
+
+
+async def _prepare(later: Sequence[FindingRow], look: AnswerReads) -> None:
+    """Read the rest of all runs if that tells how these workflows ran. Let no more be sent if each takes a request."""
+    everything = ListExecutions(limit=100)
+    successes = [ListExecutions(workflow_id=str(row["id"]), status="completed", limit=1) for row in later]
+    unread = [call for call in successes if not look.snapshot.holds(call)]
+    pages = look.snapshot.pages_left(everything)
+    if pages is not None and 0 < pages <= min(len(unread), _FEW_REQUESTS):
+        with suppress(FastnError):
+            await read_pages(everything, look, MAX_PAGES)
+            return
+    if len(unread) > _FEW_REQUESTS:
+        look.send_no_more()
 
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
