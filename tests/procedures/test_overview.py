@@ -1,6 +1,8 @@
 """Tests of get_overview: the problems of the sandbox's account, and of more unusual accounts."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -440,3 +442,45 @@ async def test_large_account_fits_one_answer(large_world: World) -> None:
     assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, runs)
     assert data["not_checked"] == []
     assert float(data["runs"]["success_rate"].removesuffix(" %")) > 80
+
+
+async def _later_rows(world: World, hours: int) -> list[Answer]:
+    """Return the rows of failing workflows on the later pages of the overview."""
+    later: list[Answer] = []
+    done = await world.call(GetOverview(hours=hours))
+    while isinstance(done, Done) and (cursor := done.result.model_dump().get("next_cursor")):
+        done = await world.call(GetOverview(hours=hours, cursor=cursor))
+        assert isinstance(done, Done)
+        later += [row for finding in done.result.model_dump()["findings"] for row in rows(finding) if "failed" in row]
+    return later
+
+
+async def test_rows_on_later_pages_say_how_often_the_workflows_ran(tmp_path: Path) -> None:
+    """All of it follows from the runs of the period, or takes few requests beside those of the first page."""
+    world = World(tmp_path, snapshot_seconds=90)
+    later = await _later_rows(world, 720)
+    assert len(later) == 1
+    assert re.fullmatch(r"\d+ of \d+", later[0]["failed"])
+    assert {"success_rate", "last_success"} <= later[0].keys()
+    world.close()
+
+
+async def test_numbers_of_later_rows_stay_if_their_last_success_is_not_read(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90)
+    state = world.sandbox.state
+    failed = next(row for row in state.all("executions") if row["status"] == "failed")
+    state.rows["executions"].clear()
+    state.rows.pop("_runs", None)
+    for number in range(490):
+        before = timedelta(minutes=number) if number < 60 else timedelta(days=3)
+        flow = f"wf_{number % 12}"
+        state.put(
+            "executions",
+            failed
+            | {"id": f"exec_x{number}", "createdAt": stamp(world.clock.at - before)}
+            | {"workflowId": flow, "workflowName": flow},
+        )
+    for row in await _later_rows(world, 24):
+        assert (row["failed"], row["success_rate"]) == ("5 of 5", "0.0 %")
+        assert "last_success" not in row
+    world.close()
