@@ -89,6 +89,7 @@ async def server_on(account: Account, person: Person) -> AsyncIterator[Client]:
         env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY}
         server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
         async with Client(server, mode=ERAS["2026-07-28"], elicitation_callback=person) as client:
+            await client.list_tools()  # as an agent does; else the client does it within the first call
             yield client
 
 

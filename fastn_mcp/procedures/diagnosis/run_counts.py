@@ -205,6 +205,8 @@ async def read_records(
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
     records = {which: RunRecord(which, failed) for which, failed in failures.items()}
+    if len(failures) > _FEW:  # so many that the first failures are not looked for one by one
+        await read_rest(look, len(failures))
 
     async def read(which: RunFilter) -> None:
         try:
@@ -219,6 +221,17 @@ async def read_records(
         for which in failures:
             group.start_soon(read, which)
     return records
+
+
+async def read_rest(look: AnswerReads, most: int) -> None:
+    """Read the rest of all runs, from which those of each filter follow, if it has at most `most` pages and is short.
+
+    A failure is not reported: what was read is kept.
+    """
+    everything = _runs(RunFilter(), limit=_PAGE)
+    if 0 < (look.snapshot.pages_left(everything) or 0) <= min(most, _FEW_PAGES):
+        with suppress(FastnError):
+            await read_pages(everything, look, _COVERED + _FEW_PAGES)
 
 
 async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, reads_on: bool) -> RunRecord:

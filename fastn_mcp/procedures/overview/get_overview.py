@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -12,13 +11,12 @@ from pydantic_core import to_json
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED, MAX_PAGES, read_customer_names
-from fastn_mcp.client.reads import read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records, read_rest
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     KEY_CHECKS,
@@ -284,15 +282,9 @@ async def _with_run_records(
 
 async def _prepare(later: Sequence[FindingRow], look: AnswerReads) -> None:
     """Read the rest of all runs if that tells how these workflows ran. Let no more be sent if each takes a request."""
-    everything = ListExecutions(limit=100)
     successes = [ListExecutions(workflow_id=str(row["id"]), status="completed", limit=1) for row in later]
-    unread = [call for call in successes if not look.snapshot.holds(call)]
-    pages = look.snapshot.pages_left(everything)
-    if pages is not None and 0 < pages <= min(len(unread), _FEW_REQUESTS):
-        with suppress(FastnError):
-            await read_pages(everything, look, MAX_PAGES)
-            return
-    if len(unread) > _FEW_REQUESTS:
+    await read_rest(look, sum(not look.snapshot.holds(call) for call in successes))
+    if sum(not look.snapshot.holds(call) for call in successes) > _FEW_REQUESTS:
         look.send_no_more()
 
 
