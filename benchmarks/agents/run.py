@@ -1,10 +1,10 @@
 """What agents need for thirty jobs: success, calls, requests, tokens (o200k_base) and seconds, on the large account.
 
 Each job is done by its script (jobs.py) with a real client over stdio, on an account of 400 connectors, 2,000 customers
-and 200,000 executions, which begins anew for each. The judge looks at what reached Fastn, at the rows afterwards and at
-what was answered. Beside it stand the same jobs through FastMCP's OpenAPI bridge (bridge.py, with `--fastmcp PYTHON`),
-and those of a model (model.py), if `AGENT_URL` and `AGENT_MODEL` are set. With `--write`, the tables go into
-docs/measured.md.
+and 200,000 executions. The account begins anew for each job, and so does the server. The judge looks at what reached
+Fastn, at the rows afterwards and at what was answered. Beside it stand the same jobs through FastMCP's OpenAPI bridge
+(bridge.py, with `--fastmcp PYTHON`), and those of a model (model.py), if `AGENT_URL` and `AGENT_MODEL` are set. With
+`--write`, the tables go into docs/measured.md.
 """
 
 import argparse
@@ -12,19 +12,17 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import anyio
 import bridge
 import model
-from account import KEY, Account, serving
-from jobs import ENVIRONMENT, JOBS, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS
-from mcp import Client, StdioServerParameters
+from account import Account, serving
+from jobs import JOBS, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS
 from mcp.types import Tool
 from report import put
-from scripted import Outcome, do, tokens
+from scripted import Outcome, do, server_on, tokens
 from support.server_process import Person, approving
 
 MOST_SECONDS = 2.0
@@ -39,25 +37,19 @@ def price(tool: Tool) -> int:
     return tokens(json.dumps(read, separators=(",", ":"), ensure_ascii=False))
 
 
-def server_on(account: Account, state: str) -> StdioServerParameters:
-    """Return the server under test, with a state folder of its own."""
-    own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
-    env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY}
-    return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-
-
 async def ours(account: Account, chosen: Sequence[int], agent: model.Model | None) -> tuple[dict[str, int], Outcomes]:
-    """Return the price of each tool, and the outcome of each job: by its script, or by a model."""
-    person = Person(approving)
-    with tempfile.TemporaryDirectory() as state:
-        async with Client(server_on(account, state), mode="2026-07-28", elicitation_callback=person) as client:
-            listed = (await client.list_tools()).tools
-            found: dict[int, Outcome] = {}
-            for job in JOBS:
-                if job.number in chosen:
-                    by = do(client, person, job, account) if agent is None else agent.do(client, person, job, account)
-                    found[job.number] = await by
-            return {tool.name: price(tool) for tool in listed}, found
+    """Return the price of each tool, and the outcome of each job: by its script, or by a model.
+
+    Each job has a server of its own: the account begins anew for it, and nothing of the one before may be kept.
+    """
+    person, listed, outcomes = Person(approving), dict[str, int](), dict[int, Outcome]()
+    for job in JOBS:
+        if job.number in chosen:
+            async with server_on(account, person) as client:
+                listed = listed or {tool.name: price(tool) for tool in (await client.list_tools()).tools}
+                by = do(client, person, job, account) if agent is None else agent.do(client, person, job, account)
+                outcomes[job.number] = await by
+    return listed, outcomes
 
 
 def jobs_table(columns: Mapping[str, Outcomes]) -> str:

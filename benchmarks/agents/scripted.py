@@ -1,19 +1,24 @@
 """Do a job with a client by its script, as a sensible agent would, and judge it by the account afterwards."""
 
 import json
+import os
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import jsonschema  # noqa: F401 - or the first call would wait for the client to import it
-from account import Account
+from account import KEY, Account
 from job import Job
-from mcp import Client
+from jobs import ENVIRONMENT
+from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent
-from support.server_process import Person, body
+from support.server_process import ERAS, Person, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,18 @@ class Meter:
         given, answered = (sum(map(tokens, texts)) for texts in (self.arguments, self.texts))
         largest = max(map(len, self.texts), default=0)
         return Outcome(len(self.texts), given, answered, self._seconds, largest, requests, problems)
+
+
+@asynccontextmanager
+async def server_on(account: Account, person: Person) -> AsyncIterator[Client]:
+    """Start the server under test, with a state folder of its own, as for one session of an agent."""
+    with tempfile.TemporaryDirectory() as state:
+        own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
+        env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+        async with Client(server, mode=ERAS["2026-07-28"], elicitation_callback=person) as client:
+            await client.list_tools()  # as an agent does; else the client does it within the first call
+            yield client
 
 
 async def do(client: Client, person: Person, job: Job, account: Account) -> Outcome:

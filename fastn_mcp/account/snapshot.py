@@ -171,7 +171,7 @@ class StoredList:
             return False, None
         if [*rest] == ["until"] and matching and prefix.total is not None:
             return True, prefix.total - (len(prefix.rows) - len(matching))
-        return call.limit <= _FEW and "since" not in rest, None
+        return call.limit <= _FEW and not {"since", "until"}.intersection(rest), None
 
     def _further_filters(self, call: List[Any]) -> dict[str, Any] | None:
         """Return the filters of `call` that these rows were not filtered by; None if they lack rows that it wants."""
@@ -326,16 +326,22 @@ class Snapshot:
         if not isinstance(call, List):
             return None
         listing = cast("List[Any]", call)
-        for of, stored in [*self._lists.items()]:
+        answers: list[tuple[Listed[FastnObject], StoredList]] = []
+        for stored in self._lists.values():
             if type(stored.call) is not type(listing):
                 continue
             page = None
             if stored.call.filters == listing.filters and listing.limit == MAX_LIMIT:
                 page = stored.page(listing.cursor)
             if (page := page or stored.answer(listing)) is not None:
-                self._lists.move_to_end(of)
-                return page, stored.begun
-        return None
+                answers.append((page, stored))
+                if page.total is not None:
+                    break
+        if not answers:
+            return None
+        page, stored = answers[-1]
+        self._lists.move_to_end(_key(stored.call))
+        return page, stored.begun
 
     def _customer(self, call: GetCustomer) -> tuple[FastnObject, float] | None:
         """Return a customer from a list: its rows say as much as the customer itself."""

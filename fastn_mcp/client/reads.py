@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -10,8 +11,9 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.labels import label_of
-from fastn_mcp.records.rows import FastnObject, Row, row_of
+from fastn_mcp.records.rows import FastnObject, Row, connection_refers, row_of
 from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
 from fastn_mcp.tools.paging import List, Listed, Position
 from fastn_mcp.tools.related_reads import kind_of, reader_of
@@ -207,8 +209,29 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
             return await send(reader.model_validate({name: call.target}))
         except NotFound:
             return None
-    row, _ = await find_row(cast("type[List[Any]]", reader), has_id(call.target), send)
+    return await _listed(cast("type[List[Any]]", reader), call.target, send)
+
+
+async def _listed(lister: type[List[Any]], id_: str, send: Send) -> FastnObject | None:
+    """Return the row with this id. Looks first where a connection's id says that it is, and then in the whole list."""
+    if (part := connections_like(id_)) is not None and lister is ListConnections:
+        with suppress(FastnError):
+            row, _ = await find_row(part, has_id(id_), send)
+            if row is not None:
+                return row
+    row, _ = await find_row(lister, has_id(id_), send)
     return row
+
+
+def connections_like(id_: str) -> Callable[..., ListConnections] | None:
+    """Return the list of the connections of the connector and customer in a connection's id; None if it names none."""
+    refers = connection_refers(id_)
+    filters = {"connector_id": refers.get("connectorId"), "customer_id": refers.get("endOrgId")}
+    try:
+        ListConnections.model_validate(filters)
+    except ValueError:
+        return None
+    return partial(ListConnections, **cast("dict[str, Any]", filters)) if refers else None
 
 
 async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:

@@ -11,6 +11,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.client.reads import remembered
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
@@ -100,8 +101,8 @@ class Inventory:
 
 
 async def _take_inventory(send: Send, first: str) -> Inventory:
-    """Read a page of both kinds, and longer lists again with the remaining pages: `first` before the other."""
-    reads = AccountReads(send)
+    """Read a page of both kinds, then the remaining pages of longer lists: of `first` before the other."""
+    reads = AccountReads(remembered(send))
     await reads.read({kind: listing(limit=100) for kind, listing in _LISTS.items()})
     left = PAGES - len(_LISTS)
     for kind in filter(reads.has_more, dict.fromkeys((first, *_LISTS))):

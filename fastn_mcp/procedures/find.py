@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
+from fastn_mcp.client.reads import connections_like
 from fastn_mcp.errors import NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, kinds_of, words_of
@@ -14,10 +15,9 @@ from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
-from fastn_mcp.records.rows import FastnObject, Row, as_word, connection_refers, key_of, short, text, timestamp
+from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp
 from fastn_mcp.records.states import STATES, State, failure_reason, workflow_state
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
@@ -235,6 +235,5 @@ def _read_of(kind: str, id_: str) -> Call | None:
     """Return the read that may find an id; None if it cannot be one."""
     if kind != "connection":
         return OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
-    refers = connection_refers(id_)  # no GET; its parts filter the list
-    of = {"connector_id": refers.get("connectorId"), "customer_id": refers.get("endOrgId")}
-    return ListConnections.model_validate({"limit": 100} | of) if refers else None
+    listing = connections_like(id_)  # no GET; its parts filter the list
+    return None if listing is None else cast(Call, listing(limit=100))

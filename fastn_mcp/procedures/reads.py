@@ -124,7 +124,9 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
         oldest, newest = (created(rows[-1]), created(rows[0])) if rows else (None, None)
         if not page.rows or oldest is None or newest is None or oldest < since or newest <= oldest:
             break
-        if number * (newest - since) / (newest - oldest) > most:
+        left = look.snapshot.pages_left(listing)
+        is_short = left is not None and number + left <= most
+        if not is_short and number * (newest - since) / (newest - oldest) > most:
             break
 
 

@@ -1,49 +1,44 @@
 """The thirty jobs of the benchmark, from the request to its result, on a large account with a real client."""
 
 import json
-import os
 import re
 import statistics
-import sys
 import threading
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import anyio
 import pytest
-from account import KEY, Account, serving
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from account import Account, serving
 from job import Job
-from jobs import ENVIRONMENT, JOBS, LARGEST, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS, MOST_TOKENS
-from mcp import Client, StdioServerParameters
+from jobs import JOBS, LARGEST, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS, MOST_TOKENS
 from model import Model, of_environment
-from scripted import do
-from support.server_process import ERAS, Person, approving
+from scripted import Outcome, do, server_on
+from support.server_process import Person, approving
 
 from fastn_mcp.sandbox.server import Sandbox
 
-Office = tuple[BlockingPortal, Client, Person, Account]
-
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
-    """A server on a large account, which begins anew for each job."""
-    state = str(tmp_path_factory.mktemp("state"))
-    own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
+def account() -> Generator[Account]:
+    """A large account, which begins anew for each job."""
+    with serving() as account:
+        yield account
+
+
+async def _outcome(job: Job, account: Account, agent: Model | None = None) -> Outcome:
+    """Do a job with a server of its own, by its script or by a model."""
     person = Person(approving)
-    with serving() as account, start_blocking_portal() as portal:
-        env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY}
-        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-        client = Client(server, mode=ERAS["2026-07-28"], elicitation_callback=person)
-        with portal.wrap_async_context_manager(client) as connected:
-            yield portal, connected, person, account
+    async with server_on(account, person) as client:
+        by = do(client, person, job, account) if agent is None else agent.do(client, person, job, account)
+        return await by
 
 
 @pytest.mark.long
-def test_jobs_are_done_in_few_calls_and_tokens(office: Office) -> None:
-    portal, client, person, account = office
-    outcomes = {job.number: portal.call(do, client, person, job, account) for job in JOBS}
+def test_jobs_are_done_in_few_calls_and_tokens(account: Account) -> None:
+    outcomes = {job.number: anyio.run(_outcome, job, account) for job in JOBS}
     assert {number: one.problems for number, one in outcomes.items() if one.problems} == {}
     for number, one in outcomes.items():
         print(f"job {number}: {one.calls} calls, {one.tokens} tokens")  # noqa: T201 shown by pytest -rP
@@ -110,18 +105,17 @@ class FakeModel(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("api", ["anthropic", "openai"])
-def test_model_at_an_address_does_a_job(api: str, office: Office) -> None:
-    portal, client, person, account = office
+def test_model_at_an_address_does_a_job(api: str, account: Account) -> None:
     job = next(job for job in JOBS if job.number == 28)
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeModel) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         environment = {"AGENT_URL": f"http://127.0.0.1:{server.server_port}", "AGENT_MODEL": "fake", "AGENT_API": api}
         agent = of_environment(environment)
         assert isinstance(agent, Model)
-        outcome = portal.call(agent.do, client, person, job, account)
+        outcome = anyio.run(_outcome, job, account, agent)
         server.shutdown()
     assert (outcome.problems, outcome.calls) == ([], 2)
-    outcome = portal.call(agent.do, client, person, job, account)
+    outcome = anyio.run(_outcome, job, account, agent)
     assert "the model did not answer" in outcome.problems[0]
 
 

@@ -301,3 +301,40 @@ async def test_read_forbidden_by_policy_is_not_checked(world: World) -> None:
     world.client.send = forbidding
     answer = await dependents(world, "connector", key(world, "connectors", "shopify"))
     assert {"what": "triggers", "why": "No triggers here."} in answer["not_checked"]
+
+
+async def test_connection_is_read_where_its_id_says_that_it_is(world: World) -> None:
+    """A list of all connections would take a page for each hundred of them."""
+    connector = key(world, "connectors", "hubspot")
+    connection = key(world, "connections", connector, by="connectorId")
+    await dependents(world, "connection", connection)
+    queries = [heard.query for heard in world.sandbox.requests if heard.path.endswith("/connections")]
+    assert [query["connectorId"] for query in queries] == [connector]
+
+
+async def test_connection_that_is_elsewhere_than_its_id_says_is_still_read(world: World) -> None:
+    connector = key(world, "connectors", "hubspot")
+    row = world.sandbox.state.named("connections", connector, by="connectorId")
+    row["connectorId"] = "moved"
+    assert (await dependents(world, "connection", str(row["id"])))["of"]["id"] == row["id"]
+
+
+async def test_last_runs_of_several_workflows_are_found_in_one_page_of_runs(world: World) -> None:
+    slack = key(world, "connectors", "slack")
+    few = await dependents(world, "connector", slack)
+    (workflows,) = [row for row in few["used_by"] if row["kind"] == "workflows"]
+    state = world.sandbox.state
+    for number in range(4):
+        copy = state.get("workflows", workflows["examples"][0]["id"]) or {}
+        state.put("workflows", copy | {"id": f"wf_{number}", "slug": f"copy-{number}", "name": f"Copy {number}"})
+    world.sandbox.requests.clear()
+    more = await dependents(world, "connector", slack)
+    (copies,) = [row for row in more["used_by"] if row["kind"] == "workflows"]
+    last = {example["id"]: example["last_run"] for example in copies["examples"]}
+    assert {key_: last[key_] for key_ in (example["id"] for example in workflows["examples"])} == {
+        example["id"]: example["last_run"] for example in workflows["examples"]
+    }
+    assert {last[f"wf_{number}"] for number in range(4)} == {"never"}
+    asked = [heard.query.get("workflowId") for heard in world.sandbox.requests if heard.path.endswith("/executions")]
+    assert None in asked
+    assert len(asked) < len(last) + 1

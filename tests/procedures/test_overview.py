@@ -1,6 +1,8 @@
 """Tests of get_overview: the problems of the sandbox's account, and of more unusual accounts."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,7 +243,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(
     for finding in answer["findings"]:
         wanted = parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
         assert isinstance(await world.call(wanted.call), Done)
-    if behaviour.paging is Paging.TOTAL_AND_CURSOR and behaviour.filtering is Filtering.IGNORED and hours == 24:
+    if behaviour.paging is Paging.TOTAL_AND_CURSOR and behaviour.filtering is Filtering.IGNORED:
         assert answer["runs"] == usual["runs"]  # counted in the newest runs
     elif behaviour.paging not in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR) or behaviour.filtering is Filtering.IGNORED:
         assert "runs" not in answer
@@ -254,7 +256,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(
 async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
     """Older failed runs may be beyond the pages that are read."""
     world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
-    assert finding_about(await overview(world, 720), "failed:")["what"].startswith("4 workflows failed: 31 runs")
+    assert finding_about(await overview(world, 720), "failed:")["what"].startswith("4 workflows failed: 31 of 342 runs")
     state = world.sandbox.state
     completed = next(row for row in state.all("executions") if row["status"] == "completed")
     for number in range(450):
@@ -440,3 +442,45 @@ async def test_large_account_fits_one_answer(large_world: World) -> None:
     assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, runs)
     assert data["not_checked"] == []
     assert float(data["runs"]["success_rate"].removesuffix(" %")) > 80
+
+
+async def _later_rows(world: World, hours: int) -> list[Answer]:
+    """Return the rows of failing workflows on the later pages of the overview."""
+    later: list[Answer] = []
+    done = await world.call(GetOverview(hours=hours))
+    while isinstance(done, Done) and (cursor := done.result.model_dump().get("next_cursor")):
+        done = await world.call(GetOverview(hours=hours, cursor=cursor))
+        assert isinstance(done, Done)
+        later += [row for finding in done.result.model_dump()["findings"] for row in rows(finding) if "failed" in row]
+    return later
+
+
+async def test_rows_on_later_pages_say_how_often_the_workflows_ran(tmp_path: Path) -> None:
+    """All of it follows from the runs of the period, or takes few requests beside those of the first page."""
+    world = World(tmp_path, snapshot_seconds=90)
+    later = await _later_rows(world, 720)
+    assert len(later) == 1
+    assert re.fullmatch(r"\d+ of \d+", later[0]["failed"])
+    assert {"success_rate", "last_success"} <= later[0].keys()
+    world.close()
+
+
+async def test_numbers_of_later_rows_stay_if_their_last_success_is_not_read(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90)
+    state = world.sandbox.state
+    failed = next(row for row in state.all("executions") if row["status"] == "failed")
+    state.rows["executions"].clear()
+    state.rows.pop("_runs", None)
+    for number in range(490):
+        before = timedelta(minutes=number) if number < 60 else timedelta(days=3)
+        flow = f"wf_{number % 12}"
+        state.put(
+            "executions",
+            failed
+            | {"id": f"exec_x{number}", "createdAt": stamp(world.clock.at - before)}
+            | {"workflowId": flow, "workflowName": flow},
+        )
+    for row in await _later_rows(world, 24):
+        assert (row["failed"], row["success_rate"]) == ("5 of 5", "0.0 %")
+        assert "last_success" not in row
+    world.close()

@@ -329,7 +329,9 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     audit = {f"audit log of {key}": key for key in keys}
     calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
     if len(calls) > 1:
-        await reads.run({_LOG: partial(_read_log, look=context.look, begin=begin)})
+        most = _LOG_PAGES if len(calls) > 2 else 1
+        await reads.run({_LOG: partial(_read_log, look=context.look, begin=begin, most=most)})
+    if len(calls) > 2:
         # Where the newest entries of the whole log do not reach back to the begin, only the first is asked for.
         unread = [name for name, call in [*calls.items()][1:] if not context.look.snapshot.holds(call)]
         for name in unread:
@@ -352,8 +354,8 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     return sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
 
 
-async def _read_log(_: str, look: AnswerReads, begin: datetime) -> None:
-    await read_back(QueryAuditLog(limit=100), look, begin, _LOG_PAGES)
+async def _read_log(_: str, look: AnswerReads, begin: datetime, most: int) -> None:
+    await read_back(QueryAuditLog(limit=100), look, begin, most)
 
 
 def _audited(row: Row, key: str) -> Changed | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -205,17 +205,33 @@ async def read_records(
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
     records = {which: RunRecord(which, failed) for which, failed in failures.items()}
+    if len(failures) > _FEW:  # so many that the first failures are not looked for one by one
+        await read_rest(look, len(failures))
 
     async def read(which: RunFilter) -> None:
         try:
             records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _FEW)
         except FastnError as error:
             reads.failed["earlier runs"] = error
+            runs = await _total(everything := _runs(which, since=counts.period.since), look)
+            completed = await _total(everything.model_copy(update={"status": "completed"}), look)
+            records[which] = _counted(records[which], runs, completed)
 
     async with anyio.create_task_group() as group:
         for which in failures:
             group.start_soon(read, which)
     return records
+
+
+async def read_rest(look: AnswerReads, most: int) -> None:
+    """Read the rest of all runs, from which those of each filter follow, if it has at most `most` pages and is short.
+
+    A failure is not reported: what was read is kept.
+    """
+    everything = _runs(RunFilter(), limit=_PAGE)
+    if 0 < (look.snapshot.pages_left(everything) or 0) <= min(most, _FEW_PAGES):
+        with suppress(FastnError):
+            await read_pages(everything, look, _COVERED + _FEW_PAGES)
 
 
 async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, reads_on: bool) -> RunRecord:
@@ -238,15 +254,23 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
     if not knows_success or (success is not None and (success.at is None or success.at >= counts.period.begin)):
         await _read_newest(_COMPLETED, reads, completed)
         number = reads.total(_COMPLETED)
-    runs = None
-    if snapshot.holds(everything := _runs(which, since=since)):
-        runs = cast("Listed[FastnObject]", await look(everything)).total
-    if runs is not None and (runs < len(failures) or (number is not None and runs < number)):
-        runs = number = None  # Fastn ignored a filter
+    known = _counted(known, await _total(_runs(which, since=since), look), number)
     first, knows_since = None, False
     if knows_success:
         first, knows_since = await _first_failure(known, success and success.at, counts, look, reads_on=reads_on)
-    return RunRecord(which, failures, runs, number, success, knows_success, first, knows_since)
+    return replace(known, last_success=success, knows_success=knows_success, since=first, knows_since=knows_since)
+
+
+async def _total(call: ListExecutions, look: AnswerReads) -> int | None:
+    """Return the number of runs that match; None if it would take a request."""
+    return cast("Listed[FastnObject]", await look(call)).total if look.snapshot.holds(call) else None
+
+
+def _counted(known: RunRecord, runs: int | None, completed: int | None) -> RunRecord:
+    """Add the numbers of all runs and of those completed, unless they show that Fastn ignored a filter."""
+    if runs is not None and (runs < len(known.failures) or (completed is not None and runs < completed)):
+        return known
+    return replace(known, runs=runs, completed=completed)
 
 
 async def _read_newest(name: str, reads: AccountReads, call: ListExecutions) -> None:

@@ -16,7 +16,7 @@ from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records, read_rest
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     KEY_CHECKS,
@@ -38,6 +38,7 @@ from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of
 from fastn_mcp.records.states import NOT_WORKING, STATES, State
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, suggested
+from fastn_mcp.tools.workflows import ListExecutions
 
 Subject = Literal["runs", "connections", "triggers", "access", "quotas", "approvals"]
 
@@ -62,6 +63,9 @@ _ROOM = 7_000
 
 _CURSOR = r"^([\w-]{1,32}:)?\d{1,6}(\.\d{1,6}){0,50}$"
 _ERRORS = 5
+
+_FEW_REQUESTS = 3
+"""Maximum number of requests for how the workflows on later pages ran, beside those for the first page."""
 
 _ORDER = "Worst first; workflows and connections by failed runs, most first."
 
@@ -245,7 +249,7 @@ async def _with_run_records(
 ) -> tuple[list[AccountFinding], int]:
     """Add to failing workflows how many runs there were, and the last success.
 
-    Of those that are not among the `first` rows, only if it takes no request. Returns also the number of the others.
+    Of those that are not among the `first` rows, only if it takes few requests. Returns also the number of the others.
     """
     failures, now = account.counts.failures, account.counts.period.now
     failing = [row for finding in findings for row in finding.rows if "last_failure" in row and row.get("id")]
@@ -256,7 +260,8 @@ async def _with_run_records(
         reads = account.reads if rows is not later else AccountReads(look)
         read = await read_records(reads, account.counts, wanted, look)
         records |= {which.workflow: record for which, record in read.items()}
-        look.send_no_more()
+        if rows is not later:
+            await _prepare(later, look)
     unread = sum(not records[str(row["id"])].knows_success for row in later)
 
     def completed(row: FindingRow) -> FindingRow:
@@ -273,6 +278,14 @@ async def _with_run_records(
         return row | more
 
     return [replace(finding, rows=list(map(completed, finding.rows))) for finding in findings], unread
+
+
+async def _prepare(later: Sequence[FindingRow], look: AnswerReads) -> None:
+    """Read the rest of all runs if that tells how these workflows ran. Let no more be sent if each takes a request."""
+    successes = [ListExecutions(workflow_id=str(row["id"]), status="completed", limit=1) for row in later]
+    await read_rest(look, sum(not look.snapshot.holds(call) for call in successes))
+    if sum(not look.snapshot.holds(call) for call in successes) > _FEW_REQUESTS:
+        look.send_no_more()
 
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
