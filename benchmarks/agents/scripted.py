@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -82,7 +82,7 @@ class Meter:
 
 
 @asynccontextmanager
-async def server_on(account: Account, person: Person) -> AsyncIterator[Client]:
+async def server_on(account: Account, person: Person) -> AsyncGenerator[Client]:
     """Start the server under test, with a state folder of its own, as for one session of an agent."""
     with tempfile.TemporaryDirectory() as state:
         own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
