@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from operator import is_
 from typing import Any, TypeVar, cast
 
@@ -132,12 +133,12 @@ class StoredList:
             page = after
 
     def _joined(self) -> Prefix:
-        rows, last = dict[str, Row](), self.pages[None]
-        for last, _ in self._in_order():
-            for row in last.rows:
-                rows.setdefault(key_of(row) or f"without id {len(rows)}", row)
+        rows, pages = dict[str, Row](), [page for page, _ in self._in_order()]
+        for row in chain.from_iterable(page.rows for page in pages):
+            rows.setdefault(key_of(row) or f"without id {len(rows)}", row)
+        last = pages[-1]
         # Rows that were added or removed meanwhile move others past the end of a page.
-        is_complete = last.next_cursor is None and last.total in (None, len(rows))
+        is_complete = last.next_cursor is None and all(page.total in (None, len(rows)) for page in pages)
         return Prefix([*rows.values()], is_complete, len(rows) if is_complete else last.total)
 
     def answer(self, call: List[Any]) -> Listed[FastnObject] | None:
