@@ -58,6 +58,7 @@ class AnswerReads:
         self._sent = 0
         self._waited = 0.0
         self._first = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
 
     @property
     def as_of(self) -> datetime:
@@ -98,9 +99,10 @@ class AnswerReads:
         return await self._counted(call)
 
     async def _counted(self, call: Call) -> FastnObject:
-        if not self.affordable:
-            await self._wait_for_reset()
-        self._sent += 1
+        async with self._turn:  # reads at once wait for the same reset
+            if not self.affordable:
+                await self._wait_for_reset()
+            self._sent += 1
         return await self._send(call)
 
     async def _wait_for_reset(self) -> None:
