@@ -125,6 +125,11 @@ async def test_reserve_is_left_to_the_guard(account: Account, limit: int, used: 
     assert account.fastn.requests_left == RESERVE
 
 
+async def test_share_counts_the_request_whose_response_names_the_limit(account: Account) -> None:
+    account.fastn.limit = 80
+    assert await account.read(account.look(), 100) == 60
+
+
 async def test_share_is_fixed_once_the_limit_is_known(account: Account) -> None:
     """What other answers use meanwhile does not make it smaller, as long as it is left."""
     account.limited(80)
@@ -149,7 +154,7 @@ async def test_first_request_alone_tells_the_limit(account: Account) -> None:
     account.fastn.limit, account.fastn.used, account.fastn.takes_turns = 20, 10, True
     left_out = await account.read(account.look(), 30)
     assert account.fastn.requests_left == RESERVE
-    assert account.fastn.most_under_way <= 9 - RESERVE
+    assert account.fastn.most_under_way == 9 - RESERVE, "the others are sent at once"
     assert left_out == 30 - 7
 
 

@@ -1,5 +1,6 @@
 """Properties of the snapshot: whatever is asked in whatever order, it answers what Fastn would answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ class Question:
 
 @st.composite
 def questions(draw: st.DrawFn) -> Question:
-    which = draw(filters)
+    which: dict[str, Any] = draw(filters)
     if draw(st.booleans()):
         return Question(ListExecutions(limit=PAGE, **which), is_whole=draw(st.booleans()))
     start = draw(st.sampled_from([0, 0, 0, 1, 3, PAGE, 2 * PAGE]))
@@ -151,8 +152,8 @@ def added(rows: list[Any]) -> list[Any]:
     return [run(1_000 + len(rows), -1, "failed", workflowId="w0", endOrgId="c0"), *rows]
 
 
-def removed(place: int) -> Any:
-    return lambda rows: [row for number, row in enumerate(rows) if number != place]
+def removed(place: int) -> Callable[[list[Any]], list[Any]]:
+    return lambda rows: [*rows[:place], *rows[place + 1 :]]
 
 
 @given(
