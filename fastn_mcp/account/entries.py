@@ -1,6 +1,7 @@
 """Named resources of an account: their lists, and the names by which they are searched for."""
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -69,7 +70,7 @@ async def read_contents(kind: str, reads: AnswerReads) -> Contents:
         for item in (entry(kind, row) for row in found.rows):
             if item.name:
                 entries.setdefault(item.id or f"without id {len(entries)}", item)
-        return Contents(tuple(entries.values()), found.is_complete)
+        return Contents(tuple(entries.values()), found.is_complete and not found.lost_rows)
 
     return reads.snapshot.derived(kind, found.pages, make)
 
@@ -96,7 +97,11 @@ async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: i
     names = {key: name for key in wanted if key in rows and (name := entry(kind, rows[key]).name)}
     if kind not in GETS:
         return names
-    calls = {key: GETS[kind].model_validate({f"{kind}_id": key}) for key in wanted if key not in names}
+    calls: dict[str, Call] = {}
+    for key in wanted:
+        if key not in names:
+            with suppress(ValueError):  # an id that cannot be sent
+                calls[key] = GETS[kind].model_validate({f"{kind}_id": key})
     stored = [key for key, call in calls.items() if reads.snapshot.holds(call)]
     unread = [key for key in calls if key not in stored][: max(0, most - len(stored))]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from operator import is_
 from typing import Any, TypeVar, cast
 
@@ -128,17 +129,18 @@ class StoredList:
             after = None
             if page.rows and page.next_cursor is not None:
                 after = self.pages.get(page.next_cursor) or self.pages.get(Position(offset=read).encode())
+            if after and after.total is not None and page.total is not None and after.total < page.total:
+                after = None  # rows were removed meanwhile, and others moved from here to the page before
             yield page, after
             page = after
 
     def _joined(self) -> Prefix:
-        rows, last = dict[str, Row](), self.pages[None]
-        for last, _ in self._in_order():
-            for row in last.rows:
-                rows.setdefault(key_of(row) or f"without id {len(rows)}", row)
-        # Rows that were added or removed meanwhile move others past the end of a page.
-        is_complete = last.next_cursor is None and last.total in (None, len(rows))
-        return Prefix([*rows.values()], is_complete, len(rows) if is_complete else last.total)
+        rows, pages = dict[str, Row](), [page for page, _ in self._in_order()]
+        for row in chain.from_iterable(page.rows for page in pages):
+            rows.setdefault(key_of(row) or f"without id {len(rows)}", row)
+        total = pages[0].total  # without the rows that were added meanwhile, which move others to a second page
+        is_complete = pages[-1].next_cursor is None and (total is None or total <= len(rows))
+        return Prefix([*rows.values()], is_complete, len(rows) if is_complete else total)
 
     def answer(self, call: List[Any]) -> Listed[FastnObject] | None:
         """Return the page that `call` asks for, derived from these rows; None if they do not settle it."""
@@ -169,7 +171,7 @@ class StoredList:
             return True, prefix.total
         if prefix.oldest is None:
             return False, None
-        if [*rest] == ["until"] and matching and prefix.total is not None:
+        if [*rest] == ["until"] and prefix.total is not None:
             return True, prefix.total - (len(prefix.rows) - len(matching))
         return call.limit <= _FEW and not {"since", "until"}.intersection(rest), None
 

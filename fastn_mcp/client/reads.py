@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -102,6 +103,12 @@ class PagesRead:
     def total(self) -> int | None:
         """Fastn's count of all rows; None if there is none, or if it counts rows that do not match."""
         return None if any(page.total is None for page in self.pages) else self.pages[0].total
+
+    @property
+    def lost_rows(self) -> bool:
+        """Whether rows were removed while pages were read, so that others may have moved past the end of a page."""
+        totals = [page.total for page in self.pages if page.total is not None]
+        return any(after < before for before, after in pairwise(totals))
 
 
 async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> PagesRead:

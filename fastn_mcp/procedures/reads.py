@@ -87,6 +87,8 @@ class AccountReads:
         for page in found.pages:
             if page.not_checked:
                 self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
+        if found.lost_rows:
+            self.gaps.append(Unchecked(name, "rows were removed while its pages were read, and others may be missing"))
         if found.error is not None:
             self.failed[f"more {name}"] = found.error
 

@@ -1,0 +1,192 @@
+"""Neither the guard nor a list or a record that is called as a tool is ever answered by the snapshot."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.direct_sandbox import Fastn
+from support.sensible_calls import sensible
+from support.shared_account import answer, neighbour, requests_since
+from support.world import World
+
+from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.find_dependents import FindDependents
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect
+
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
+
+CHANGES = [operation.tool_name() for operation in CATALOG if operation.effect is not Effect.READ]
+READS = [
+    operation.tool_name()
+    for operation in CATALOG
+    if operation.effect is Effect.READ and operation.tool_name() != "query_audit_log"
+]
+WARMING = [GetOverview(), Find(query="acme hubspot sync"), Diagnose(), FindDependents(kind="customer", id="acme-corp")]
+
+
+@pytest.fixture
+def warm(tmp_path: Path) -> Generator[World]:
+    """Yield an account that may be kept for 90 seconds, with a policy that asks about each change."""
+    world = World(tmp_path, snapshot_seconds=90)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def cold(tmp_path: Path) -> Generator[World]:
+    """Yield the same account without a snapshot."""
+    folder = tmp_path / "cold"
+    folder.mkdir()
+    world = World(folder)
+    yield world
+    world.close()
+
+
+def call_of(world: World, tool: str) -> Operation[Any]:
+    return next(call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
+
+
+async def warm_up(world: World) -> None:
+    for call in WARMING:
+        await answer(world, call)
+    before = len(world.sandbox.requests)
+    await answer(world, GetOverview())
+    assert len(world.sandbox.requests) == before, "it is warm"
+
+
+NAMED = ("customers", "connectors", "workflows", "triggers", "api_keys", "secrets")
+
+
+def rename(world: World, *collections: str) -> None:
+    """Change the names of resources elsewhere, as in the dashboard."""
+    for collection in collections:
+        for row in world.sandbox.state.all("apiKeys" if collection == "api_keys" else collection):
+            row["name"] = f"{row['name']} (renamed)"
+    for row in world.sandbox.state.all("connections"):
+        connector: Any = row["connector"]
+        row["connector"] = connector | {"name": f"{connector['name']} (renamed)"}
+
+
+async def preview(world: World, call: Operation[Any]) -> dict[str, Any]:
+    shown: Any = await world.dispatch.preview(call, Caller("local", None))
+    return shown.data()
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each use of what a snapshot holds fail."""
+
+    def used(*_: object) -> Any:
+        raise AssertionError("the snapshot was read")
+
+    for name in ("read", "rows", "holds", "pages_left", "derived", "kept"):
+        monkeypatch.setattr(Snapshot, name, used)
+
+
+@pytest.mark.parametrize("tool", CHANGES)
+async def test_preview_shows_what_was_changed_elsewhere(warm: World, cold: World, tool: str) -> None:
+    """The guard reads as much as without a snapshot, and shows the new state."""
+    call = call_of(warm, tool)
+    earlier = await preview(warm, call)
+    await warm_up(warm)
+    for world in (warm, cold):
+        rename(world, *NAMED)
+        world.sandbox.requests.clear()
+    shown = await preview(warm, call)
+    assert shown == await preview(cold, call)
+    assert requests_since(warm, 0) == requests_since(cold, 0)
+    assert (shown != earlier) == ("(renamed)" in str(shown))
+    if call.target is not None or tool == "create_connection":
+        assert "(renamed)" in str(shown)
+
+
+@pytest.mark.parametrize("tool", CHANGES)
+async def test_change_is_judged_and_sent_without_the_snapshot(
+    warm: World, cold: World, tool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = call_of(warm, tool)
+    await warm_up(warm)
+    for world in (warm, cold):
+        rename(world, *NAMED)
+        world.sandbox.requests.clear()
+    forbid(monkeypatch)
+    for world in (warm, cold):
+        form = world.form()
+        outcome = await world.call(call, form)
+        assert isinstance(outcome, Done), outcome
+        if call.effective in (Effect.DESTROY, Effect.TRASH):
+            assert "(renamed)" in str(form.asked[0])
+    assert requests_since(warm, 0) == requests_since(cold, 0)
+
+
+@pytest.mark.parametrize("tool", READS)
+async def test_record_or_list_as_a_tool_is_read_anew(
+    warm: World, cold: World, tool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the names of what its rows refer to may come from the snapshot, which knows more of them."""
+    call = call_of(warm, tool)
+    await warm_up(warm)
+    for world in (warm, cold):
+        rename(world, *{*NAMED}.intersection({call.toolset()}))
+        world.sandbox.requests.clear()
+    if not tool.startswith("list_"):
+        forbid(monkeypatch)
+    answers: list[Any] = [await answer(world, call) for world in (warm, cold)]
+    if tool.startswith("list_"):
+        answers = [[(row["id"], row.get("name"), row.get("status")) for row in shown["items"]] for shown in answers]
+    assert answers[0] == answers[1]
+    own = [[each for each in requests_since(world, 0) if each[0] == tool] for world in (warm, cold)]
+    assert own[0] == own[1] != []
+
+
+@pytest.mark.parametrize("tool", CHANGES)
+async def test_change_through_this_server_is_seen_at_once(warm: World, tmp_path: Path, tool: str) -> None:
+    """The next answers are those of a process that has read nothing before."""
+    await warm_up(warm)
+    call = call_of(warm, tool)
+    name = str(call.arguments().get("name") or name_of(warm, call) or "acme")
+    asked = [*WARMING, Find(query=name), GetOverview(about="runs"), GetOverview(about="access")]
+    for question in asked:
+        await answer(warm, question)
+    begun = warm.clock.at
+    outcome = await warm.call(call, warm.form())
+    assert isinstance(outcome, Done), outcome
+    warm.clock.at = begun  # as if the person had read in no time, so that the periods of all answers are the same
+    fresh = neighbour(warm, tmp_path)
+    for question in asked:
+        assert await answer(warm, question) == await answer(fresh, question), question
+    fresh.audit.close()
+
+
+def name_of(world: World, call: Operation[Any]) -> str:
+    found: list[Row] = [
+        row
+        for collection in ("customers", "connectors", "workflows", "triggers", "apiKeys", "secrets")
+        for row in world.sandbox.state.all(collection)
+        if str(row["id"]) == call.target
+    ]
+    return str(found[0]["name"]) if found else ""
+
+
+async def test_change_elsewhere_is_seen_once_the_snapshot_is_too_old(warm: World) -> None:
+    question = Find(query="acme corp")
+    earlier = await answer(warm, question)
+    rename(warm, *NAMED)
+    warm.clock.pass_(89)
+    assert await answer(warm, question) == earlier
+    warm.clock.pass_(1)
+    assert "(renamed)" in str(await answer(warm, question))
+
+
+async def test_list_that_was_called_as_a_tool_is_not_kept(warm: World) -> None:
+    await answer(warm, ListCustomers(limit=100))
+    assert warm.snapshot.size == 0
