@@ -209,8 +209,7 @@ async def test_reset_that_is_too_late_is_not_waited_for(account: Account) -> Non
     with pytest.raises(RateLimited) as caught:
         await account.look()(GetCustomer(customer_id="a"))
     assert (account.fastn.sent, account.clock.at) == ([], Clock().at)
-    assert caught.value.what == "Left out, to keep within Fastn's rate limit."
-    assert caught.value.next_step == "Call again in 11 seconds: what was read is kept."
+    assert caught.value.what == "Left out, to keep within Fastn's rate limit: call again in 11 s to read on."
 
 
 async def test_answer_waits_no_longer_in_all(account: Account) -> None:
@@ -230,7 +229,7 @@ async def test_answer_that_has_sent_its_share_does_not_wait(account: Account) ->
     assert await account.read(look, 15) == 0
     with pytest.raises(RateLimited) as caught:
         await look(GetCustomer(customer_id="more"))
-    assert caught.value.next_step == "Call again: what was read is kept."
+    assert caught.value.what == "Left out, to keep within Fastn's rate limit: call again to read on."
     assert account.clock.at == Clock().at
 
 
