@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from fastn_mcp.account.answer_reads import SharedReads
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
@@ -98,7 +98,7 @@ def within(
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     approvals = Approvals(judge, ledger, recorder, system, channel, typed)
-    shared = SharedReads(client, Snapshot(system, 0), system)
+    shared = SharedReads(client, AccountSnapshot(system, 0), system)
     filled = CallSecrets(secrets, typed, None)
     guard = Guard(judge, approvals, recorder, journalling, client, filled, system)
     executor = EnabledTools(guard, recorder, {}, shared.snapshot)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import anyio
 from pydantic import JsonValue
 
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
@@ -35,7 +35,7 @@ class SharedReads:
     """What the answers of one account share: the snapshot, and the client with its rate limit."""
 
     client: FastnClient
-    snapshot: Snapshot
+    snapshot: AccountSnapshot
     system: System
     requests_per_answer: int | None = None
     """Maximum number; by default half of what the rate limit leaves, from `LEAST` to `MOST`."""

@@ -198,7 +198,7 @@ class _Answer:
     result: FastnObject
 
 
-class Snapshot:
+class AccountSnapshot:
     """Rows of one account by list and filters. Concurrent equal reads are made once."""
 
     def __init__(self, system: System, max_age: float) -> None:
@@ -213,13 +213,13 @@ class Snapshot:
         self._changes: dict[str, int] = {}
         self._instant: tuple[float, datetime] | None = None
 
-    def for_answer(self) -> "Snapshot":
+    def for_answer(self) -> "AccountSnapshot":
         """Return this snapshot without what is too old for an answer that begins now; an empty one if it is off.
 
         Runs are dropped together, as their numbers must agree.
         """
         if self._max_age == 0:
-            return Snapshot(self._system, math.inf)
+            return AccountSnapshot(self._system, math.inf)
         oldest = self._system.monotonic() - self._max_age
         self._drop(lambda kept: kept.begun <= oldest)
         if self._instant is not None and self._instant[0] <= oldest:

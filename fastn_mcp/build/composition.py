@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.approval_channel import ChosenChannel, choose_channel
@@ -164,7 +164,9 @@ def assemble(
     approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
     secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
-    shared = SharedReads(client, Snapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer)
+    shared = SharedReads(
+        client, AccountSnapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer
+    )
     guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
     executor = EnabledTools(guard, recorder, disabled_tools(settings), shared.snapshot)
     return AccountParts(

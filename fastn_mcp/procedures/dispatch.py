@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
@@ -43,7 +43,9 @@ class EnabledTools(Executor):
     What they make stale is dropped from the snapshot, whatever their outcome.
     """
 
-    def __init__(self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str], snapshot: Snapshot) -> None:
+    def __init__(
+        self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str], snapshot: AccountSnapshot
+    ) -> None:
         """`disabled`: the tools that are not enabled, each with the setting that disables it."""
         self._guard = guard
         self._recorder = recorder

@@ -10,7 +10,7 @@ import pytest
 from support.world import Clock
 
 from fastn_mcp.account.answer_reads import LEAST, MAX_WAIT, MOST, RESERVE, UNLIMITED, AnswerReads, SharedReads
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import Failed, Forbidden, RateLimited
 from fastn_mcp.records.rows import FastnObject
@@ -79,7 +79,7 @@ class Account:
         self.fastn = Fastn(self.clock)
         system = self.clock.system()
         client: Any = SimpleNamespace(limit=self.fastn)
-        self.shared = SharedReads(client, Snapshot(system, 90), system, self.most)
+        self.shared = SharedReads(client, AccountSnapshot(system, 90), system, self.most)
 
     def limited(self, limit: int, used: int = 0, resets_at: float = 60.0) -> None:
         """Let a response have named a limit."""

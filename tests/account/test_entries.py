@@ -17,7 +17,7 @@ from fastn_mcp.account.entries import (
     read_customer_names,
     read_labels,
 )
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import Forbidden
 from fastn_mcp.procedures.reads import AccountReads
@@ -32,7 +32,7 @@ class Answers:
 
     def __init__(self, world: World, sender: Any) -> None:
         self.clock, self.sender = world.clock, sender
-        self.snapshot = Snapshot(Clock.system(self.clock), 90)
+        self.snapshot = AccountSnapshot(Clock.system(self.clock), 90)
         self._shared = SharedReads(world.client, self.snapshot, world.system, 1000)
 
     def look(self) -> AnswerReads:

@@ -11,7 +11,7 @@ from support.row_source import HIDES, RowSource, run, runs, stamp
 from support.world import Clock
 
 from fastn_mcp.account import snapshot as module
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.errors import Failed
 from fastn_mcp.tools.access import ListUsers
@@ -35,17 +35,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def snapshot(clock: Clock) -> Snapshot:
-    return Snapshot(clock.system(), MAX_AGE)
+def snapshot(clock: Clock) -> AccountSnapshot:
+    return AccountSnapshot(clock.system(), MAX_AGE)
 
 
-async def read(snapshot: Snapshot, call: Operation[Any], source: Any) -> Any:
+async def read(snapshot: AccountSnapshot, call: Operation[Any], source: Any) -> Any:
     """Return the result of one read, for an answer of its own."""
     result, _ = await snapshot.for_answer().read(call, source)
     return result
 
 
-async def read_whole(snapshot: Snapshot, call: List[Any], source: Any, pages: int = 30) -> None:
+async def read_whole(snapshot: AccountSnapshot, call: List[Any], source: Any, pages: int = 30) -> None:
     await read_pages(call, partial(read, snapshot, source=source), pages)
 
 
@@ -67,7 +67,7 @@ def many_runs(number: int = 250) -> list[dict[str, Any]]:
     ]
 
 
-async def derives(snapshot: Snapshot, call: List[Any], source: RowSource) -> bool:
+async def derives(snapshot: AccountSnapshot, call: List[Any], source: RowSource) -> bool:
     """Read a list that the snapshot may derive, and return whether it did. It must be what Fastn answers."""
     direct, before = replace(source, has_totals=True).page(call), len(source.calls)
     answer = await read(snapshot, call, source)
@@ -82,7 +82,7 @@ async def derives(snapshot: Snapshot, call: List[Any], source: RowSource) -> boo
 # What is answered without a request
 
 
-async def test_equal_read_is_answered_once_a_period(snapshot: Snapshot, clock: Clock) -> None:
+async def test_equal_read_is_answered_once_a_period(snapshot: AccountSnapshot, clock: Clock) -> None:
     source = runs(*many_runs())
     readings = [HUNDRED, ListExecutions(trigger_id="t"), ListUsers(), GetCustomer(customer_id="a")]
     for reading in readings:
@@ -121,7 +121,7 @@ NARROWER: list[dict[str, Any]] = [
 @pytest.mark.parametrize("narrower", NARROWER, ids=str)
 @pytest.mark.parametrize("has_cursors", [True, False])
 async def test_narrower_list_comes_from_the_whole_one(
-    snapshot: Snapshot, narrower: dict[str, Any], has_cursors: bool
+    snapshot: AccountSnapshot, narrower: dict[str, Any], has_cursors: bool
 ) -> None:
     source = runs(*many_runs(), has_cursors=has_cursors)
     await read_whole(snapshot, HUNDRED, source)
@@ -143,7 +143,7 @@ async def test_narrower_list_comes_from_the_whole_one(
     ]),
 )  # fmt: skip
 async def test_filters_of_other_kinds_are_derived_too(
-    snapshot: Snapshot, operation: type[List[Any]], rows: list[dict[str, Any]], narrower: dict[str, Any]
+    snapshot: AccountSnapshot, operation: type[List[Any]], rows: list[dict[str, Any]], narrower: dict[str, Any]
 ) -> None:
     source = RowSource({operation: rows})
     await read_whole(snapshot, operation(limit=100), source)
@@ -152,7 +152,7 @@ async def test_filters_of_other_kinds_are_derived_too(
     assert await derives(snapshot, call, source)
 
 
-async def test_list_by_one_filter_answers_the_narrower_ones_only(snapshot: Snapshot) -> None:
+async def test_list_by_one_filter_answers_the_narrower_ones_only(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     await read_whole(snapshot, ListExecutions(status="failed", since=stamp(100), limit=100), source)
     for narrower in (ListExecutions(since=stamp(100)), ListExecutions(since=stamp(50), workflow_id="wf_1")):
@@ -162,7 +162,7 @@ async def test_list_by_one_filter_answers_the_narrower_ones_only(snapshot: Snaps
     assert not await derives(snapshot, ListExecutions(since=stamp(100)), source)
 
 
-async def test_newest_rows_that_cover_a_period_answer_for_it(snapshot: Snapshot) -> None:
+async def test_newest_rows_that_cover_a_period_answer_for_it(snapshot: AccountSnapshot) -> None:
     """The 100th run is of 99 minutes ago."""
     source = runs(*many_runs())
     await read(snapshot, HUNDRED, source)
@@ -175,7 +175,7 @@ async def test_newest_rows_that_cover_a_period_answer_for_it(snapshot: Snapshot)
         assert not await derives(snapshot, call, source), "their number is wanted too"
 
 
-async def test_total_of_newest_rows_is_fastns(snapshot: Snapshot) -> None:
+async def test_total_of_newest_rows_is_fastns(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     await read(snapshot, HUNDRED, source)
     call = ListExecutions(limit=2)
@@ -183,7 +183,7 @@ async def test_total_of_newest_rows_is_fastns(snapshot: Snapshot) -> None:
     assert (await read(snapshot, call, source)).total == 250
 
 
-async def test_number_of_older_runs_is_that_of_all_less_the_newer(snapshot: Snapshot) -> None:
+async def test_number_of_older_runs_is_that_of_all_less_the_newer(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     await read(snapshot, HUNDRED, source)
     call = ListExecutions(until=stamp(60), limit=1)
@@ -193,7 +193,7 @@ async def test_number_of_older_runs_is_that_of_all_less_the_newer(snapshot: Snap
     assert not await derives(snapshot, ListExecutions(until=stamp(60), status="failed", limit=3), source)
 
 
-async def test_newest_run_of_a_filter_is_known_without_their_number(snapshot: Snapshot) -> None:
+async def test_newest_run_of_a_filter_is_known_without_their_number(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     await read(snapshot, HUNDRED, source)
     for limit in (1, 2):
@@ -205,7 +205,7 @@ async def test_newest_run_of_a_filter_is_known_without_their_number(snapshot: Sn
     assert not await derives(snapshot, ListExecutions(status="failed", limit=2, cursor=offset(14)), source)
 
 
-async def test_page_is_known_by_its_offset_and_by_its_cursor(snapshot: Snapshot) -> None:
+async def test_page_is_known_by_its_offset_and_by_its_cursor(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(), has_cursors=True)
     first = await read(snapshot, HUNDRED, source)
     second = await read(snapshot, HUNDRED.model_copy(update={"cursor": offset(100)}), source)
@@ -215,7 +215,7 @@ async def test_page_is_known_by_its_offset_and_by_its_cursor(snapshot: Snapshot)
     assert len(source.calls) == 2
 
 
-async def test_customer_of_a_list_needs_no_read_of_its_own(snapshot: Snapshot) -> None:
+async def test_customer_of_a_list_needs_no_read_of_its_own(snapshot: AccountSnapshot) -> None:
     source = RowSource({ListCustomers: [{"id": "a", "name": "Acme", "plan": "Free"}]})
     await read(snapshot, ListCustomers(limit=100, status=None), source)
     customer = await read(snapshot, GetCustomer(customer_id="a"), source)
@@ -228,7 +228,7 @@ async def test_customer_of_a_list_needs_no_read_of_its_own(snapshot: Snapshot) -
 # What only Fastn can answer
 
 
-async def test_search_is_never_derived(snapshot: Snapshot) -> None:
+async def test_search_is_never_derived(snapshot: AccountSnapshot) -> None:
     """What Fastn searches is not documented."""
     source = RowSource({ListCustomers: [{"id": "a", "name": "Acme"}]})
     await read_whole(snapshot, ListCustomers(limit=100), source)
@@ -237,7 +237,7 @@ async def test_search_is_never_derived(snapshot: Snapshot) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["status", "createdAt"])
-async def test_rows_that_do_not_tell_are_left_to_fastn(snapshot: Snapshot, hidden: str) -> None:
+async def test_rows_that_do_not_tell_are_left_to_fastn(snapshot: AccountSnapshot, hidden: str) -> None:
     rows = many_runs(20)
     rows[5][HIDES] = (hidden,)
     source = runs(*rows)
@@ -249,7 +249,7 @@ async def test_rows_that_do_not_tell_are_left_to_fastn(snapshot: Snapshot, hidde
 
 
 @pytest.mark.parametrize("last_minutes", [0.5, None])
-async def test_rows_in_another_order_cover_no_period(snapshot: Snapshot, last_minutes: float | None) -> None:
+async def test_rows_in_another_order_cover_no_period(snapshot: AccountSnapshot, last_minutes: float | None) -> None:
     rows = many_runs()
     rows[50] |= {HIDES: ("createdAt",)} if last_minutes is None else {"createdAt": stamp(last_minutes)}
     source = runs(*rows)
@@ -259,7 +259,7 @@ async def test_rows_in_another_order_cover_no_period(snapshot: Snapshot, last_mi
     assert not await derives(snapshot, ListExecutions(status="failed", limit=1), source)
 
 
-async def test_rows_beyond_a_gap_do_not_count(snapshot: Snapshot) -> None:
+async def test_rows_beyond_a_gap_do_not_count(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     for cursor in (None, offset(200)):
         await read(snapshot, HUNDRED.model_copy(update={"cursor": cursor}), source)
@@ -271,7 +271,7 @@ async def test_rows_beyond_a_gap_do_not_count(snapshot: Snapshot) -> None:
     assert await derives(snapshot, ListExecutions(customer_id="c1", limit=7), source)
 
 
-async def test_page_that_fastn_did_not_filter_is_not_taken_for_a_list(snapshot: Snapshot) -> None:
+async def test_page_that_fastn_did_not_filter_is_not_taken_for_a_list(snapshot: AccountSnapshot) -> None:
     rows = many_runs(20)
     rows[0][HIDES] = ("status",)
     source = runs(*rows, is_filtering=False)
@@ -281,7 +281,7 @@ async def test_page_that_fastn_did_not_filter_is_not_taken_for_a_list(snapshot: 
     assert snapshot.rows(ListExecutions(status="failed", limit=100)) == ()
 
 
-async def test_list_without_totals_is_whole_once_its_last_page_was_read(snapshot: Snapshot) -> None:
+async def test_list_without_totals_is_whole_once_its_last_page_was_read(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(150), has_totals=False, has_cursors=True)
     first = await read(snapshot, HUNDRED, source)
     assert snapshot.pages_left(HUNDRED) is None
@@ -296,7 +296,7 @@ async def test_list_without_totals_is_whole_once_its_last_page_was_read(snapshot
 @pytest.mark.parametrize("has_cursors", [True, False])
 @pytest.mark.parametrize("number", [1, 10])
 async def test_rows_that_were_removed_while_pages_were_read_leave_a_gap(
-    snapshot: Snapshot, has_cursors: bool, number: int
+    snapshot: AccountSnapshot, has_cursors: bool, number: int
 ) -> None:
     """The last page was read, and the total is the number of rows, of which one was removed and one is missing."""
     source = runs(*many_runs(), has_cursors=has_cursors)
@@ -310,7 +310,7 @@ async def test_rows_that_were_removed_while_pages_were_read_leave_a_gap(
 
 @pytest.mark.parametrize("has_totals", [True, False])
 async def test_rows_that_were_added_while_pages_were_read_are_not_known_yet(
-    snapshot: Snapshot, has_totals: bool
+    snapshot: AccountSnapshot, has_totals: bool
 ) -> None:
     """The answer is that of the time at which the first page was read."""
     source = runs(*many_runs(), has_totals=has_totals)
@@ -325,7 +325,7 @@ async def test_rows_that_were_added_while_pages_were_read_are_not_known_yet(
     assert len(source.calls) == 3
 
 
-async def test_row_that_was_added_to_a_later_page_is_known(snapshot: Snapshot) -> None:
+async def test_row_that_was_added_to_a_later_page_is_known(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(150))
     await read(snapshot, HUNDRED, source)
     source.rows[ListExecutions] = [*many_runs(150), run(999, 151)]
@@ -338,7 +338,7 @@ async def test_row_that_was_added_to_a_later_page_is_known(snapshot: Snapshot) -
 
 
 @pytest.mark.parametrize("call", [HUNDRED, ListUsers(), GetCustomer(customer_id="a")])
-async def test_equal_reads_under_way_are_made_once(snapshot: Snapshot, call: Operation[Any]) -> None:
+async def test_equal_reads_under_way_are_made_once(snapshot: AccountSnapshot, call: Operation[Any]) -> None:
     source = runs(*many_runs())
     answers: list[Any] = []
 
@@ -356,7 +356,7 @@ async def test_equal_reads_under_way_are_made_once(snapshot: Snapshot, call: Ope
     assert all(answer == answers[0] for answer in answers)
 
 
-async def test_failed_read_is_not_kept_and_those_that_wait_try_themselves(snapshot: Snapshot) -> None:
+async def test_failed_read_is_not_kept_and_those_that_wait_try_themselves(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(), error=Failed("Fastn answered 500."))
     outcomes: list[str] = []
 
@@ -377,7 +377,7 @@ async def test_failed_read_is_not_kept_and_those_that_wait_try_themselves(snapsh
     assert len(source.calls) == 2
 
 
-async def test_cancelled_read_leaves_the_others_their_answer(snapshot: Snapshot) -> None:
+async def test_cancelled_read_leaves_the_others_their_answer(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     answers: list[Any] = []
 
@@ -428,7 +428,7 @@ STALE: dict[str, set[str]] = {
 
 
 @pytest.mark.parametrize("toolset", sorted({operation.toolset() for operation in OPERATIONS.values()}))
-async def test_change_drops_its_kind_and_what_depends_on_it(snapshot: Snapshot, toolset: str) -> None:
+async def test_change_drops_its_kind_and_what_depends_on_it(snapshot: AccountSnapshot, toolset: str) -> None:
     for reading in READS:
         await read(snapshot, reading, answering)
     assert all(map(snapshot.holds, READS))
@@ -437,7 +437,7 @@ async def test_change_drops_its_kind_and_what_depends_on_it(snapshot: Snapshot, 
     assert dropped == STALE[toolset] | {"billing", "audit"}
 
 
-async def test_read_that_a_change_overtook_is_not_kept(snapshot: Snapshot) -> None:
+async def test_read_that_a_change_overtook_is_not_kept(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(), meanwhile=lambda: snapshot.forget("workflows"))
     await read(snapshot, HUNDRED, source)
     await read(snapshot, ListUsers(), source)
@@ -445,7 +445,7 @@ async def test_read_that_a_change_overtook_is_not_kept(snapshot: Snapshot) -> No
     assert not snapshot.holds(HUNDRED)
 
 
-async def test_those_that_wait_for_an_overtaken_read_read_anew(snapshot: Snapshot) -> None:
+async def test_those_that_wait_for_an_overtaken_read_read_anew(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(3))
     answers: list[Any] = []
 
@@ -467,7 +467,7 @@ async def test_those_that_wait_for_an_overtaken_read_read_anew(snapshot: Snapsho
     assert len(source.calls) == 2
 
 
-async def test_later_page_after_a_change_does_not_continue_what_was_dropped(snapshot: Snapshot) -> None:
+async def test_later_page_after_a_change_does_not_continue_what_was_dropped(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs())
     await read(snapshot, HUNDRED, source)
     snapshot.forget("executions")
@@ -480,7 +480,7 @@ async def test_later_page_after_a_change_does_not_continue_what_was_dropped(snap
 # Age
 
 
-async def test_rows_are_kept_for_the_maximum_age(snapshot: Snapshot, clock: Clock) -> None:
+async def test_rows_are_kept_for_the_maximum_age(snapshot: AccountSnapshot, clock: Clock) -> None:
     source = RowSource({ListCustomers: [{"id": "a"}]})
     await read(snapshot, ListCustomers(limit=100), source)
     await read(snapshot, ListUsers(), source)
@@ -493,7 +493,7 @@ async def test_rows_are_kept_for_the_maximum_age(snapshot: Snapshot, clock: Cloc
     assert snapshot.size == 0
 
 
-async def test_list_is_as_old_as_its_first_page(snapshot: Snapshot, clock: Clock) -> None:
+async def test_list_is_as_old_as_its_first_page(snapshot: AccountSnapshot, clock: Clock) -> None:
     source, begun = runs(*many_runs(), meanwhile=lambda: clock.pass_(5)), clock.at.timestamp()
     await read(snapshot, HUNDRED, source)
     clock.pass_(60)
@@ -504,7 +504,7 @@ async def test_list_is_as_old_as_its_first_page(snapshot: Snapshot, clock: Clock
 
 
 async def test_without_age_each_answer_reads_anew_and_once(clock: Clock) -> None:
-    off, source = Snapshot(clock.system(), 0), runs(*many_runs())
+    off, source = AccountSnapshot(clock.system(), 0), runs(*many_runs())
     for _ in range(2):
         of_answer = off.for_answer()
         for _ in range(2):
@@ -515,7 +515,7 @@ async def test_without_age_each_answer_reads_anew_and_once(clock: Clock) -> None
 
 @pytest.mark.parametrize(("minutes", "is_kept"), [(0, False), (4.8, False), (5, True), (600, True)])
 async def test_run_under_way_is_read_again_soon_unless_it_takes_long(
-    snapshot: Snapshot, clock: Clock, minutes: float, is_kept: bool
+    snapshot: AccountSnapshot, clock: Clock, minutes: float, is_kept: bool
 ) -> None:
     """All runs are dropped together, as their numbers must agree."""
     source = runs(run(1, minutes, "running"), *many_runs()[11:])
@@ -532,7 +532,7 @@ async def test_run_under_way_is_read_again_soon_unless_it_takes_long(
     assert (snapshot.instant() == begun) == is_kept
 
 
-async def test_run_that_has_ended_is_kept(snapshot: Snapshot, clock: Clock) -> None:
+async def test_run_that_has_ended_is_kept(snapshot: AccountSnapshot, clock: Clock) -> None:
     await read(snapshot, HUNDRED, runs(*many_runs()))
     clock.pass_(60)
     assert snapshot.for_answer().holds(HUNDRED)
@@ -542,7 +542,7 @@ async def test_run_that_has_ended_is_kept(snapshot: Snapshot, clock: Clock) -> N
 async def test_age_is_not_that_of_a_clock_that_jumps(clock: Clock, days: int) -> None:
     jumped = timedelta()
     system = clock.system()
-    snapshot = Snapshot(replace(system, now=lambda: system.now() + jumped), MAX_AGE)
+    snapshot = AccountSnapshot(replace(system, now=lambda: system.now() + jumped), MAX_AGE)
     source = runs(run(1, 0, "running"), *many_runs()[1:])
     await read(snapshot, ListUsers(), source)
     await read(snapshot, HUNDRED, source)
@@ -556,7 +556,7 @@ async def test_age_is_not_that_of_a_clock_that_jumps(clock: Clock, days: int) ->
     assert not snapshot.holds(HUNDRED)
 
 
-async def test_periods_of_answers_that_share_runs_end_together(snapshot: Snapshot, clock: Clock) -> None:
+async def test_periods_of_answers_that_share_runs_end_together(snapshot: AccountSnapshot, clock: Clock) -> None:
     begun = snapshot.for_answer().instant()
     clock.pass_(MAX_AGE - 1)
     assert snapshot.for_answer().instant() == begun
@@ -573,7 +573,7 @@ async def test_periods_of_answers_that_share_runs_end_together(snapshot: Snapsho
 
 
 async def test_memory_is_bounded_and_the_least_recently_used_is_dropped(
-    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+    snapshot: AccountSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 100_000)
     await read(snapshot, HUNDRED, runs(*many_runs()))
@@ -591,7 +591,9 @@ async def test_memory_is_bounded_and_the_least_recently_used_is_dropped(
     assert sum(kept) >= 4
 
 
-async def test_single_answers_are_dropped_before_lists(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_single_answers_are_dropped_before_lists(
+    snapshot: AccountSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 40_000)
     await read(snapshot, HUNDRED, runs(*many_runs(100)))
 
@@ -605,7 +607,9 @@ async def test_single_answers_are_dropped_before_lists(snapshot: Snapshot, monke
     assert snapshot.rows(HUNDRED)
 
 
-async def test_list_larger_than_the_bound_is_not_kept(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_list_larger_than_the_bound_is_not_kept(
+    snapshot: AccountSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 1_000)
     source = runs(*many_runs())
     await read_whole(snapshot, HUNDRED, source)
@@ -616,7 +620,7 @@ async def test_list_larger_than_the_bound_is_not_kept(snapshot: Snapshot, monkey
 # What is derived, and the pages of an answer
 
 
-def test_derived_value_lasts_as_long_as_its_sources(snapshot: Snapshot) -> None:
+def test_derived_value_lasts_as_long_as_its_sources(snapshot: AccountSnapshot) -> None:
     one, other, made = [1], [1], list[int]()
 
     def make() -> object:
@@ -634,7 +638,7 @@ def test_derived_value_lasts_as_long_as_its_sources(snapshot: Snapshot) -> None:
     assert snapshot.derived("index", [one, other], make) is not last
 
 
-def test_derived_values_are_few(snapshot: Snapshot) -> None:
+def test_derived_values_are_few(snapshot: AccountSnapshot) -> None:
     source = object()
     kept = snapshot.derived(0, [source], object)
     for number in range(1, 200):
@@ -646,7 +650,7 @@ def test_derived_values_are_few(snapshot: Snapshot) -> None:
     assert snapshot.derived(100, [source], lambda: lost) is lost
 
 
-def test_pages_of_the_last_answers_are_kept(snapshot: Snapshot, clock: Clock) -> None:
+def test_pages_of_the_last_answers_are_kept(snapshot: AccountSnapshot, clock: Clock) -> None:
     names = [snapshot.keep(f"pages {number}") for number in range(10)]
     assert len(set(names)) == 10
     clock.pass_(10 * MAX_AGE)

@@ -12,7 +12,7 @@ from support.row_source import HIDES, RowSource, run, runs, stamp
 from support.world import Clock
 
 from fastn_mcp.account import snapshot as module
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
@@ -92,7 +92,7 @@ class Account:
     states: dict[float, RowSource] = field(default_factory=dict[float, RowSource])
 
     def __post_init__(self) -> None:
-        self.snapshot = Snapshot(self.clock.system(), 90)
+        self.snapshot = AccountSnapshot(self.clock.system(), 90)
         self.change(self.source.rows[ListExecutions])
 
     def change(self, rows: Any) -> None:

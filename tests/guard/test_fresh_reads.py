@@ -10,7 +10,7 @@ from support.sensible_calls import sensible
 from support.shared_account import answer, neighbour, requests_since
 from support.world import World
 
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -89,7 +89,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the snapshot was read")
 
     for name in ("read", "rows", "holds", "pages_left", "derived", "kept"):
-        monkeypatch.setattr(Snapshot, name, used)
+        monkeypatch.setattr(AccountSnapshot, name, used)
 
 
 @pytest.mark.parametrize("tool", CHANGES)

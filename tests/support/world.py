@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
-from fastn_mcp.account.snapshot import Snapshot
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, headers
@@ -182,8 +182,8 @@ class World:
         account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self._snapshot_seconds = snapshot_seconds
-        self._snapshots: dict[int, tuple[Send, Snapshot]] = {}
-        self.snapshot = Snapshot(self.system, snapshot_seconds)
+        self._snapshots: dict[int, tuple[Send, AccountSnapshot]] = {}
+        self.snapshot = AccountSnapshot(self.system, snapshot_seconds)
         self.shared = SharedReads(self.client, self.snapshot, self.system, requests_per_answer)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
@@ -282,7 +282,7 @@ class World:
     def context(self, read: Send) -> ProcedureContext:
         """What a procedure is given, with another way to read, which has a snapshot of its own."""
         guard: Any = OtherReads(read)
-        _, snapshot = self._snapshots.setdefault(id(read), (read, Snapshot(self.system, self._snapshot_seconds)))
+        _, snapshot = self._snapshots.setdefault(id(read), (read, AccountSnapshot(self.system, self._snapshot_seconds)))
         shared = replace(self.shared, snapshot=snapshot)
         look, caller = AnswerReads(shared, read, lambda _: None), Caller("local", None)
         return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look)
