@@ -99,7 +99,8 @@ def within(
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     approvals = Approvals(judge, ledger, recorder, system, channel, typed)
     shared = SharedReads(client, AccountSnapshot(system, 0), system)
+    client.changed = shared.snapshot.forget
     filled = CallSecrets(secrets, typed, None)
     guard = Guard(judge, approvals, recorder, journalling, client, filled, system)
-    executor = EnabledTools(guard, recorder, {}, shared.snapshot)
+    executor = EnabledTools(guard, recorder, {})
     return Dispatcher(shared, guard, executor, recorder, journalling, secrets)

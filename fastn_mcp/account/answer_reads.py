@@ -1,9 +1,10 @@
 """Reads of one answer: through the snapshot, and within what Fastn's rate limit leaves."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, cast
 
 import anyio
 from pydantic import JsonValue
@@ -13,9 +14,10 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, Row
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.paging import List
 
 RESERVE = 3
 """Requests of the rate limit that answers leave for the guard."""
@@ -55,7 +57,8 @@ class AnswerReads:
         self._permit = permit
         self._most = shared.requests_per_answer
         self._system = system = shared.system
-        self._oldest = system.monotonic()
+        self.began = self.oldest = system.monotonic()
+        """Time of the oldest read that the answer uses, on the monotonic clock."""
         self._sent = 0
         self._waited = 0.0
         self._left_out: str | None = None
@@ -64,11 +67,11 @@ class AnswerReads:
     @property
     def as_of(self) -> datetime:
         """Time of the oldest read that the answer uses."""
-        return self._system.now() - timedelta(seconds=self._system.monotonic() - self._oldest)
+        return self._system.now() - timedelta(seconds=self._system.monotonic() - self.oldest)
 
     def age(self) -> dict[str, JsonValue]:
         """Return as of when the answer is, as `as_of`, if it uses what was read for an earlier one."""
-        return {"as_of": stamp(self.as_of)} if self._system.monotonic() - self._oldest > _RECENT else {}
+        return {"as_of": stamp(self.as_of)} if self.began - self.oldest > _RECENT else {}
 
     def send_no_more(self) -> None:
         """From now on, answer only from the snapshot; other reads raise `LeftOut`."""
@@ -87,10 +90,23 @@ class AnswerReads:
         """Return the result of a read. Raises a `FastnError`: `LeftOut` if the limit leaves no request for it."""
         self._permit(call)
         result, begun = await self.snapshot.read(call, self._planned)
-        self._oldest = min(self._oldest, begun)
-        if (cost := spent.get()) is not None:
-            cost.oldest = self._oldest
+        self.use(begun)
         return result
+
+    def use(self, begun: float) -> None:
+        """Note that the answer uses what was read at that time, on the monotonic clock."""
+        self.oldest = min(self.oldest, begun)
+        if (cost := spent.get()) is not None and self.oldest < self.began:
+            cost.oldest = self.oldest
+
+    def rows(self, listing: List[Any]) -> Sequence[Row]:
+        """Return the stored rows of a list, as far as they were read without a gap; none if there are none."""
+        stored = self.snapshot.stored(listing)
+        if stored is None:
+            return ()
+        self._permit(cast(Call, listing))
+        self.use(stored.begun)
+        return stored.prefix.rows
 
     async def _planned(self, call: Call) -> FastnObject:
         """Send a read. While the limit is not known, or used up, the reads go one by one."""

@@ -1,12 +1,13 @@
 """Named resources of an account: their lists, and the names by which they are searched for."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_each, read_pages
+from fastn_mcp.errors import LeftOut
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, key_of, owner_of, row_of, text
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -62,7 +63,7 @@ async def read_contents(kind: str, reads: AnswerReads) -> Contents:
     await reads(cast(Call, listing))
     pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= reads.affordable // 2 else 1
     found = await read_pages(cast(Call, listing), reads, pages)
-    if found.error is not None:
+    if found.error is not None and not isinstance(found.error, LeftOut):
         raise found.error
 
     def make() -> Contents:
@@ -92,11 +93,37 @@ async def read_customer_names(ids: Collection[str], reads: AnswerReads, most: in
 
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:
     """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
-    rows = {key: row for row in reads.snapshot.rows(LISTS[kind](limit=100)) if (key := key_of(row))}
     wanted = list(dict.fromkeys(ids))
+    known = reads.snapshot.derived(("names", kind), (), dict[str, _Known])
+    found = {key: known[key] for key in wanted if key in known}
+    for each in found.values():
+        reads.use(each.begun)
+    names = {key: each.name for key, each in found.items()}
+    if len(names) < len(wanted):
+        most -= sum(each.is_single for each in found.values())
+        listed, single = await _read_names(kind, [key for key in wanted if key not in names], reads, most)
+        if reads.oldest >= reads.began:  # else of an age that is not known
+            known.update({key: _Known(reads.began, name, key in single) for key, name in (listed | single).items()})
+        names |= listed | single
+    return names
+
+
+class _Known(NamedTuple):
+    """A name, the time since when it is known, and whether it was read alone."""
+
+    begun: float
+    name: str
+    is_single: bool
+
+
+async def _read_names(
+    kind: str, wanted: Sequence[str], reads: AnswerReads, most: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names in the stored list, and those that are read one by one."""
+    rows = {key: row for row in reads.rows(LISTS[kind](limit=100)) if (key := key_of(row))}
     names = {key: name for key in wanted if key in rows and (name := entry(kind, rows[key]).name)}
     if kind not in GETS:
-        return names
+        return names, {}
     calls: dict[str, Call] = {}
     for key in wanted:
         if key not in names:
@@ -109,7 +136,7 @@ async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: i
         label = label_of(kind, row_of(await reads(calls[key])))
         return label.name if label else key
 
-    return names | await read_each([*stored, *unread], read)
+    return names, await read_each([*stored, *unread], read)
 
 
 _EMAILS = ("email", "adminEmail", "customerAdmin.email", "userEmail")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import anyio
 from pydantic_core import to_json
 
-from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp
+from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp, row_of
 from fastn_mcp.records.states import run_state
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -39,6 +39,9 @@ _FEW = 2
 
 _UNFINISHED_SECONDS = 5.0
 """Maximum age of runs of which one was under way."""
+
+_UNSETTLED_SECONDS = 90.0
+"""Seconds in which reads are kept only that long, after a change by Fastn's AI or one whose outcome is unknown."""
 
 _UNTIL_STUCK = 300.0
 """Age in seconds from which on a run that is still under way is not expected to end soon."""
@@ -102,9 +105,11 @@ class StoredList:
     pages: dict[str | None, Listed[FastnObject]] = field(default_factory=dict[str | None, "Listed[FastnObject]"])
     _prefix: Prefix | None = None
 
-    @property
-    def toolset(self) -> str:
-        return self.call.toolset()
+    filters: dict[str, Any] = field(init=False)
+    toolset: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.filters, self.toolset = self.call.filters, self.call.toolset()
 
     def add(self, cursor: str | None, page: Listed[FastnObject], size: int) -> None:
         self.pages[cursor], self._prefix = page, None
@@ -178,7 +183,7 @@ class StoredList:
     def _further_filters(self, call: List[Any]) -> dict[str, Any] | None:
         """Return the filters of `call` that these rows were not filtered by; None if they lack rows that it wants."""
         rest = dict(call.filters)
-        for name, value in self.call.filters.items():
+        for name, value in self.filters.items():
             if name == "since":
                 begin, own = parse_timestamp(rest.get(name)), parse_timestamp(value)
                 if begin is None or own is None or begin < own:
@@ -197,6 +202,12 @@ class _Answer:
     size: int
     result: FastnObject
 
+    @property
+    def prefix(self) -> Prefix:
+        is_page = isinstance(self.result, Listed)
+        rows = cast("Listed[FastnObject]", self.result).rows if is_page else [row_of(self.result)]
+        return Prefix(rows, is_complete=False, total=None)
+
 
 class AccountSnapshot:
     """Rows of one account by list and filters. Concurrent equal reads are made once."""
@@ -207,10 +218,12 @@ class AccountSnapshot:
         self._max_age = max_age
         self._lists: OrderedDict[Key, StoredList] = OrderedDict()
         self._answers: OrderedDict[Key, _Answer] = OrderedDict()
-        self._results: OrderedDict[Hashable, tuple[Sequence[object], Any]] = OrderedDict()
+        self._results: OrderedDict[Hashable, tuple[float, Sequence[object], Any]] = OrderedDict()
         self._pages: OrderedDict[str, object] = OrderedDict()
         self._under_way: dict[Key, anyio.Event] = {}
         self._changes: dict[str, int] = {}
+        self._unsettled: dict[str, float] = {}
+        """Time until which changes of a toolset may still be under way in Fastn."""
         self._instant: tuple[float, datetime] | None = None
 
     def for_answer(self) -> "AccountSnapshot":
@@ -220,11 +233,16 @@ class AccountSnapshot:
         """
         if self._max_age == 0:
             return AccountSnapshot(self._system, math.inf)
-        oldest = self._system.monotonic() - self._max_age
+        now = self._system.monotonic()
+        oldest = now - self._max_age
         self._drop(lambda kept: kept.begun <= oldest)
+        unsettled = {toolset for toolset, until in self._unsettled.items() if now < until}
+        self._drop(lambda kept: kept.toolset in unsettled and now - kept.begun >= _UNFINISHED_SECONDS)
+        for name in [name for name, (begun, _, _) in self._results.items() if begun <= oldest or unsettled]:
+            del self._results[name]
         if self._instant is not None and self._instant[0] <= oldest:
             self._instant = None
-        if any(map(self._is_outdated, self._lists.values())):
+        if any(map(self._is_outdated, (*self._lists.values(), *self._answers.values()))):
             self._drop(lambda kept: kept.toolset == _RUNS)
             self._instant = None
         return self
@@ -241,11 +259,11 @@ class AccountSnapshot:
         It is a stored one, one derived from a wider list, or Fastn's. Raises a `FastnError`.
         """
         key = _key(call)
-        while (found := self._find(call, key)) is None:
-            if (other := self._under_way.get(key)) is None:
-                return await self._send(call, key, send)
+        found, other = self._find(call, key), self._under_way.get(key)
+        if found is None and other is not None:
             await other.wait()
-        return found
+            found = self._find(call, key)
+        return found or await self._send(call, key, send)
 
     async def _send(self, call: Call, key: Key, send: Send) -> tuple[FastnObject, float]:
         self._under_way[key] = done = anyio.Event()
@@ -257,13 +275,13 @@ class AccountSnapshot:
                 self._keep(call, key, begun, result)
             return result, begun
         finally:
-            del self._under_way[key]
+            if self._under_way.get(key) is done:
+                del self._under_way[key]
             done.set()
 
-    def rows(self, listing: List[Any]) -> Sequence[Row]:
-        """Return the stored rows of a list, as far as they were read without a gap."""
-        stored = self._lists.get(_key(_first_page(listing)))
-        return stored.prefix.rows if stored else ()
+    def stored(self, listing: List[Any]) -> StoredList | None:
+        """Return what is stored of a list with these filters; None if its first page is not."""
+        return self._lists.get(_key(_first_page(listing)))
 
     def holds(self, call: Call) -> bool:
         """Whether the answer to `call` needs no request."""
@@ -277,13 +295,12 @@ class AccountSnapshot:
         return math.ceil((stored.prefix.total - len(stored.prefix.rows)) / MAX_LIMIT)
 
     def derived(self, name: Hashable, sources: Sequence[object], make: Callable[[], T]) -> T:
-        """Return `make()`, kept under `name` while these are its sources. The result must not be changed."""
-        kept = self._results.get(name)
-        if kept is not None and len(kept[0]) == len(sources) and all(map(is_, kept[0], sources)):
+        """Return `make()`, kept under `name` while these are its sources, up to the maximum age."""
+        _, known, result = self._results.get(name, (0.0, (), None))
+        if name in self._results and len(known) == len(sources) and all(map(is_, known, sources)):
             self._results.move_to_end(name)
-            return cast(T, kept[1])
-        result = make()
-        self._results[name] = ([*sources], result)
+            return cast(T, result)
+        self._results[name] = (self._system.monotonic(), [*sources], result := make())
         self._results.move_to_end(name)
         if len(self._results) > _MAX_RESULTS:
             self._results.popitem(last=False)
@@ -301,13 +318,15 @@ class AccountSnapshot:
         """Return what was kept under a name; None if it is gone."""
         return self._pages.get(name)
 
-    def forget(self, toolset: str) -> None:
-        """Drop what a change through this server may have made stale."""
+    def forget(self, toolset: str, is_settled: bool = True) -> None:
+        """Drop what a change through this server may have made stale. Not settled: Fastn may still be at it."""
         stale = {toolset, *_CASCADE.get(toolset, ()), *_AFTER_EACH_CHANGE}
         if toolset == _CHANGES_ANYTHING:
             stale.update(operation.toolset() for operation in OPERATIONS.values())
         for name in stale:
             self._changes[name] = self._changes.get(name, 0) + 1
+        if not is_settled or toolset == _CHANGES_ANYTHING:
+            self._unsettled.update(dict.fromkeys(stale, self._system.monotonic() + _UNSETTLED_SECONDS))
         self._drop(lambda kept: kept.toolset in stale)
         self._results.clear()
         if _RUNS in stale:
@@ -328,12 +347,13 @@ class AccountSnapshot:
         if not isinstance(call, List):
             return None
         listing = cast("List[Any]", call)
+        filters = listing.filters
         answers: list[tuple[Listed[FastnObject], StoredList]] = []
         for stored in self._lists.values():
             if type(stored.call) is not type(listing):
                 continue
             page = None
-            if stored.call.filters == listing.filters and listing.limit == MAX_LIMIT:
+            if stored.filters == filters and listing.limit == MAX_LIMIT:
                 page = stored.page(listing.cursor)
             if (page := page or stored.answer(listing)) is not None:
                 answers.append((page, stored))
@@ -360,8 +380,10 @@ class AccountSnapshot:
             self._keep_page(cast("List[Any]", call), begun, cast("Listed[FastnObject]", result), size)
         else:
             self._answers[key] = _Answer(call.toolset(), begun, size, result)
-        while self.size > MAX_BYTES:
-            (self._answers or self._lists).popitem(last=False)
+        excess = self.size - MAX_BYTES
+        while excess > 0:
+            kept: Any = min(filter(None, (self._answers, self._lists)), key=lambda of: next(iter(of.values())).begun)
+            excess -= kept.popitem(last=False)[1].size
 
     def _keep_page(self, call: List[Any], begun: float, page: Listed[FastnObject], size: int) -> None:
         of = _key(_first_page(call))
@@ -379,7 +401,7 @@ class AccountSnapshot:
             for key in [key for key, kept in of.items() if is_stale(kept)]:
                 del of[key]
 
-    def _is_outdated(self, stored: StoredList) -> bool:
+    def _is_outdated(self, stored: StoredList | _Answer) -> bool:
         """Whether a run that was under way has probably ended. A long one is not expected to end just now."""
         if stored.toolset != _RUNS or self._system.monotonic() - stored.begun < _UNFINISHED_SECONDS:
             return False

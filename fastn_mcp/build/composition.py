@@ -167,8 +167,9 @@ def assemble(
     shared = SharedReads(
         client, AccountSnapshot(system, settings.snapshot_seconds), system, settings.requests_per_answer
     )
+    client.changed = shared.snapshot.forget
     guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
-    executor = EnabledTools(guard, recorder, disabled_tools(settings), shared.snapshot)
+    executor = EnabledTools(guard, recorder, disabled_tools(settings))
     return AccountParts(
         settings=settings,
         client=client,

@@ -1,7 +1,7 @@
 """Sending a call to Fastn: deadlines, retries, rate limits, merged updates and exact outcomes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -9,7 +9,7 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client.cost import count_requests
+from fastn_mcp.client.cost import spent
 from fastn_mcp.client.endpoint import Endpoint, from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
@@ -151,6 +151,8 @@ class FastnClient:
         self._slots = anyio.Semaphore(endpoint.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
         self.limit = RateLimit(endpoint, system, store)
+        self.changed: Callable[[str, bool], None] = lambda toolset, is_settled: None  # noqa: ARG005
+        """Hears of each change that was sent, whatever its outcome: the toolset, and whether Fastn has done with it."""
         self.requests_sent = 0
         """Requests sent since the start, retries included."""
         self.redactor = Redactor([endpoint.api_key])
@@ -196,16 +198,22 @@ class FastnClient:
         details: SpanFacts = {"operation": attempts.operation, "effect": call.effect.value}
         with self._system.span("fastn", attempts.operation, details):
             self.limit.under_way += 1
+            is_settled = False
             try:
                 with anyio.fail_after(self.deadline(call)):
-                    return await self._send(call, attempts, redactor)
+                    result = await self._send(call, attempts, redactor)
+                is_settled = True
+                return result
             except TimeoutError:
                 raise attempts.timed_out() from None
             except FastnError as error:
+                is_settled = not isinstance(error, UnknownOutcome)
                 error.facts = redactor.object(error.facts)
                 raise
             finally:
                 self.limit.under_way -= 1
+                if call.effect is not Effect.READ:
+                    self.changed(call.toolset(), is_settled)
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
         if self._endpoint.no_key is not None:
@@ -298,7 +306,8 @@ class FastnClient:
 
     def _count(self, number: int) -> None:
         self.requests_sent += number
-        count_requests(number)
+        if (cost := spent.get()) is not None:
+            cost.requests += number
 
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts

@@ -37,9 +37,3 @@ def counted_requests() -> Generator[Spent]:
         yield inner
     finally:
         spent.reset(token)
-
-
-def count_requests(number: int) -> None:
-    """Add requests to the cost of the call in this context."""
-    if (current := spent.get()) is not None:
-        current.requests += number

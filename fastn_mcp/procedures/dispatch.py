@@ -9,7 +9,6 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
-from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
@@ -38,19 +37,13 @@ from fastn_mcp.tools.workflows import RunWorkflow
 
 
 class EnabledTools(Executor):
-    """Sends changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself.
+    """Sends changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself."""
 
-    What they make stale is dropped from the snapshot, whatever their outcome.
-    """
-
-    def __init__(
-        self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str], snapshot: AccountSnapshot
-    ) -> None:
+    def __init__(self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str]) -> None:
         """`disabled`: the tools that are not enabled, each with the setting that disables it."""
         self._guard = guard
         self._recorder = recorder
         self._disabled = disabled
-        self._snapshot = snapshot
 
     @override
     async def execute(
@@ -64,11 +57,7 @@ class EnabledTools(Executor):
                 )
                 self._recorder.not_sent(call, caller, error)
                 raise error
-        try:
-            return await self._guard.execute(batch, caller, report)
-        finally:
-            for toolset in {call.toolset() for call in batch.calls}:
-                self._snapshot.forget(toolset)
+        return await self._guard.execute(batch, caller, report)
 
 
 class Dispatcher:

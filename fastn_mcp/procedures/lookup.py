@@ -1,5 +1,6 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -27,23 +28,29 @@ class FoundResource:
     error: FastnError | None = None
 
 
+_ID = re.compile(r"(?:wf|org|personal|exec)_\w+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 _NEAR = 3
 """Maximum number of names suggested if none matches."""
 
 
 async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several."""
-    listing, snapshot = LISTS[kind](limit=MOST), context.look.snapshot
-    stored = [entry(kind, row) for row in snapshot.rows(listing)]
+    listing = LISTS[kind](limit=MOST)
+    stored = [entry(kind, row) for row in context.look.rows(listing)]
     known = {item.id: item for item in named(typed, stored) if item.id}
-    if len(known) == 1 and (typed in known or snapshot.pages_left(listing) == 0):
+    if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
         (typed,) = known
     found = await _by_id(kind, typed, context)
-    if found is not None and isinstance(found.error, LeftOut) and typed in known:
-        return FoundResource(typed, known[typed].row)
+    if found is not None and isinstance(found.error, LeftOut):
+        if typed in known:
+            return FoundResource(typed, known[typed].row)
+        if not _ID.fullmatch(typed):
+            raise found.error  # it may be a name
     if found is not None and not isinstance(found.error, NotFound):
         return found
-    entries = await _candidates(kind, typed, context)
+    contents = await _candidates(kind, typed, context)
+    entries = contents.entries
     matching = named(typed, entries)
     if found is not None and any(item.id == typed for item in matching):
         return found  # it is listed, though it cannot be read
@@ -52,6 +59,11 @@ async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundReso
     if matching:
         ids = ", ".join(item.id for item in matching[:_NEAR])
         raise NotSent(f"{len(matching)} {kind}s have this name or slug.", f"Give the id of one: {ids}")
+    if not contents.complete:
+        raise Failed(
+            f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
+            "Give the id, or call again later.",
+        )
     near = ", ".join(item.name for item in ranked(typed, entries)[:_NEAR])
     raise NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
@@ -80,15 +92,15 @@ async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResourc
         return FoundResource(id_, {}, error)
 
 
-async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple[Entry, ...]:
+async def _candidates(kind: str, typed: str, context: ProcedureContext) -> Contents:
     """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
     lister: Any = LISTS[kind]
     if "search" in lister.model_fields:
         page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MOST)))
         found = tuple(entry(kind, row) for row in page.rows)
         if named(typed, found) or (found and page.next_cursor is None):
-            return found
-    return (await read_contents(kind, context.look)).entries
+            return Contents(found, complete=True)
+    return await read_contents(kind, context.look)
 
 
 class ReadRow(Procedure[FastnObject]):

@@ -88,7 +88,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def used(*_: object) -> Any:
         raise AssertionError("the snapshot was read")
 
-    for name in ("read", "rows", "holds", "pages_left", "derived", "kept"):
+    for name in ("read", "stored", "holds", "pages_left", "derived", "kept"):
         monkeypatch.setattr(AccountSnapshot, name, used)
 
 

@@ -185,6 +185,7 @@ class World:
         self._snapshots: dict[int, tuple[Send, AccountSnapshot]] = {}
         self.snapshot = AccountSnapshot(self.system, snapshot_seconds)
         self.shared = SharedReads(self.client, self.snapshot, self.system, requests_per_answer)
+        self.client.changed = self.snapshot.forget
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
@@ -276,7 +277,7 @@ class World:
             CallSecrets(secrets, self.typed, delivery),
             self.system,
         )
-        executor = EnabledTools(self.guard, self.recorder, self.disabled, self.snapshot)
+        executor = EnabledTools(self.guard, self.recorder, self.disabled)
         return Dispatcher(self.shared, self.guard, executor, self.recorder, self.journalling, secrets)
 
     def context(self, read: Send) -> ProcedureContext:

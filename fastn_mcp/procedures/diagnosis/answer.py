@@ -124,7 +124,7 @@ def _runs(evidence: Evidence) -> Entry:
     totals: Entry = {**counts.totals} or {
         "failed": f"at least {count}" if count and counts.has_failures_unread else count
     }
-    if not counts.knows_failures:
+    if not counts.knows_failures or (not count and counts.has_failures_unread):
         totals.pop("failed", None)
     entry: Entry = {"hours": counts.period.hours, **totals}
     entry["last_success"] = aged(last, now) if last else counts.last_success_in_words

@@ -148,7 +148,7 @@ async def _read_older(name: str, reads: AccountReads, look: AnswerReads, which: 
     Neither takes a request of its own if the numbers of all runs and of those since then differ: Fastn then filters.
     """
     call = _runs(which, until=since)
-    if not look.snapshot.holds(call):
+    if not look.snapshot.holds(call) and look.snapshot.holds(_runs(which)):
         ever, period = [
             cast("Listed[FastnObject]", await look(each)).total for each in (_runs(which), _runs(which, since=since))
         ]

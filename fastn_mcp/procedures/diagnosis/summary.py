@@ -8,6 +8,8 @@ from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.states import State
 
+_UNREAD = "Whether runs failed could not be read"
+
 
 def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:
     """Return the summary.
@@ -21,9 +23,10 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
         failing = _failing(evidence, of_one_cause=len(whys) == 1)
         why = whys[0][1] if len(whys) == 1 else "; ".join(f"{count:,} because {clause}" for count, clause in whys)
         return f"{failing}: {why}.{blocked}{_not_started(evidence)}"
-    if not counts.knows_failures:
+    if not counts.knows_failures or counts.has_failures_unread:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
-        return f"Whether runs failed could not be read.{done} {sentence(counts.last_success_in_words)}.{blocked}"
+        unread = "No failed run was found, but not all could be read" if counts.knows_failures else _UNREAD
+        return f"{unread}.{done} {sentence(counts.last_success_in_words)}.{blocked}"
     if not completed and (last is None or last < period.begin):
         return _idle(evidence, reasons)
     done = "" if completed is None else f" {completed:,} of {counts.runs:,} runs completed,"

@@ -95,15 +95,17 @@ class GetOverview(Procedure[Overview]):
             answer["guard"] = await context.guard.allowance(context.caller.principal)
             return Overview.model_validate(answer)
         pages = context.look.snapshot.kept(name) if name else None
-        if not isinstance(pages, _Pages) or pages.principal != context.caller.principal:
+        if not isinstance(pages, _Pages) or pages.of != (context.caller.principal, self.about, self.hours):
             pages = await self._read(context, starts)
+        context.look.use(pages.read_at)
         page, next_cursor = _page(pages.findings, starts, self.about)
         if next_cursor:
             name = name if pages is context.look.snapshot.kept(name) else context.look.snapshot.keep(pages)
             next_cursor = f"{name}:{next_cursor}"
         entries: list[JsonValue] = [finding.data(rows) for finding, rows in page]
         answer = {"now": pages.frame["now"], "order": _ORDER, "findings": entries}
-        return Overview.model_validate(answer | ({"next_cursor": next_cursor} if next_cursor else {}) | {**pages.frame})
+        more: dict[str, JsonValue] = {"next_cursor": next_cursor} if next_cursor else {}
+        return Overview.model_validate(answer | more | {**pages.frame} | context.look.age())
 
     async def _read(self, context: ProcedureContext, starts: str) -> "_Pages":
         """Read the findings for all pages, and what else is said on each. `starts`: as `_page`."""
@@ -124,14 +126,18 @@ class GetOverview(Procedure[Overview]):
             frame |= _runs(account, self.about, findings)
         if starts:
             frame["note"] = "The first page is no longer kept: this one was read anew."
-        return _Pages(context.caller.principal, findings, frame | _not_checked(account) | look.age())
+        of = (context.caller.principal, self.about, self.hours)
+        return _Pages(of, look.oldest, findings, frame | _not_checked(account))
 
 
 @dataclass(frozen=True, slots=True)
 class _Pages:
     """The findings of all pages of an answer, and the fields that each page has besides."""
 
-    principal: str
+    of: tuple[str, Subject | None, int]
+    """The principal, the subject and the hours."""
+    read_at: float
+    """Time of the oldest read, on the monotonic clock."""
     findings: Sequence[AccountFinding]
     frame: Mapping[str, JsonValue]
 
