@@ -664,3 +664,18 @@ def test_pages_of_the_last_answers_are_kept(snapshot: AccountSnapshot, clock: Cl
     snapshot.forget("customers")
     assert [snapshot.kept(name) for name in names] == [None, None, *(f"pages {number}" for number in range(2, 10))]
     assert snapshot.kept("no such") is None
+
+
+async def test_what_fastn_may_still_change_is_kept_for_seconds(snapshot: AccountSnapshot, clock: Clock) -> None:
+    """After a change whose outcome is unknown, or by the AI, Fastn may apply it after the next read."""
+    source = runs(*many_runs(10))
+    for toolset, is_settled in (("workflows", False), ("ai", True)):
+        snapshot.forget(toolset, is_settled)
+        await read(snapshot, HUNDRED, source)
+        assert snapshot.for_answer().holds(HUNDRED)
+        clock.pass_(6)
+        assert not snapshot.for_answer().holds(HUNDRED)
+        clock.pass_(90)
+    await read(snapshot, HUNDRED, source)
+    clock.pass_(6)
+    assert snapshot.for_answer().holds(HUNDRED)

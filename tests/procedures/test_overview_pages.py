@@ -76,3 +76,12 @@ async def test_pages_of_another_principal_are_read_anew(world: World) -> None:
     first = await page(world)
     assert "note" in await page(world, first["next_cursor"], "somebody else")
     assert "note" not in await page(world, first["next_cursor"])
+
+
+async def test_cursor_of_another_question_is_read_anew(world: World) -> None:
+    first = await page(world)
+    done = await world.dispatch(GetOverview(about="runs", cursor=first["next_cursor"]), Caller("local", None))
+    assert isinstance(done, Done)
+    answer = done.result.model_dump()
+    assert "note" in answer
+    assert "runs" in answer

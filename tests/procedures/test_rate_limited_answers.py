@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from large_account import large_account
+from support.faulty_sandbox import Status
 from support.world import World
 
+from fastn_mcp.errors import Failed
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -97,3 +100,31 @@ async def test_limit_that_resets_soon_is_waited_for(tmp_path: Path) -> None:
     world.clock.pass_(52)
     overview = await answer(world, GetOverview())
     assert overview["not_checked"] == []
+
+
+async def test_name_that_cannot_be_looked_up_is_not_diagnosed_as_an_id(tmp_path: Path) -> None:
+    """Nothing is known of an id that does not exist, which looks as if nothing failed."""
+    world = limited(tmp_path, dataset)
+    await answer(world, GetOverview())
+    while world.client.limit.requests_left != 3:
+        await world.client.send(GetQuotas())
+    diagnosis = await answer(world, Diagnose(workflow_id="A workflow of another name"))
+    assert diagnosis["verdict"].startswith("It is not known which resource is meant.")
+    assert diagnosis["causes"] == []
+
+
+async def test_kind_that_was_not_looked_through_is_not_said_to_lack_a_name(tmp_path: Path) -> None:
+    world = limited(tmp_path, dataset, requests=6)
+    trigger = world.sandbox.state.all("triggers")[0]
+    for number in range(500):
+        world.sandbox.state.put("triggers", {**trigger, "id": str(UUID(int=number)), "name": f"Trigger {number}"})
+    error = await world.call(Diagnose(trigger_id="Trigger 250"))
+    assert isinstance(error, Failed)
+    assert error.what == "Not all triggers were looked through, to keep within Fastn's rate limit."
+
+
+async def test_no_failures_are_claimed_where_not_all_were_read(tmp_path: Path) -> None:
+    world = limited(tmp_path, dataset)
+    world.sandbox.faults.add(Status(status=500, path="/api/v1/executions", times=None))
+    diagnosis = await answer(world, Diagnose())
+    assert diagnosis["verdict"].startswith("Whether runs failed could not be read.")
