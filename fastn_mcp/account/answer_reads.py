@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, cast
 
 import anyio
@@ -51,7 +52,7 @@ class AnswerReads:
 
     def __init__(self, shared: SharedReads, send: Send, permit: Callable[[Call], None]) -> None:
         """`permit` raises for a read that the caller may not make, also if its result is stored."""
-        self.snapshot = shared.snapshot.for_answer()
+        self._shared = shared
         self._limit = shared.client.limit
         self._send = send
         self._permit = permit
@@ -63,6 +64,11 @@ class AnswerReads:
         self._waited = 0.0
         self._left_out: str | None = None
         self._one_by_one = anyio.Lock()
+
+    @cached_property
+    def snapshot(self) -> AccountSnapshot:
+        """The snapshot as of the first read; a call that reads nothing through it costs nothing."""
+        return self._shared.snapshot.for_answer()
 
     @property
     def as_of(self) -> datetime:

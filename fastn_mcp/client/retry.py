@@ -138,11 +138,10 @@ class RateWindows:
         others = {name: window for name, window in self._windows.items() if window.left or status == 429}
         self._windows = {name: replace(window, left=max(0, window.left - 1)) for name, window in others.items()}
         if re.fullmatch(r"[0-9]{1,9}", remaining) and re.fullmatch(r"[0-9]{1,12}", reset):
-            seconds, left = int(reset) - _server_time(headers, now).timestamp(), int(remaining)
-            if 0 < seconds <= _DAY:
-                earlier = others.get(limit)
-                if earlier is not None and earlier.reset == reset:
-                    left = min(left, earlier.left)  # responses can arrive in another order
+            left, earlier = int(remaining), others.get(limit)
+            if earlier is not None and earlier.reset == reset:  # responses can arrive in another order
+                self._windows[limit] = replace(earlier, left=min(left, earlier.left))
+            elif 0 < (seconds := int(reset) - _server_time(headers, now).timestamp()) <= _DAY:
                 self._windows[limit] = RateWindow(left, self._system.monotonic() + seconds, reset)
         self.may_be_stated = bool(self._windows)
 

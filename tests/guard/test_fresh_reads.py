@@ -23,7 +23,7 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
-pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
+pytestmark = [pytest.mark.anyio]
 
 CHANGES = [operation.tool_name() for operation in CATALOG if operation.effect is not Effect.READ]
 READS = [
