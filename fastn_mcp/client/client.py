@@ -9,7 +9,7 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client.cost import spent
+from fastn_mcp.client.cost import Spent, spent
 from fastn_mcp.client.endpoint import Endpoint, from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
@@ -297,17 +297,15 @@ class FastnClient:
             await self._wait_to_retry(failure, request.method, attempts, wait)
 
     async def _exchanged(self, request: Request) -> Answer:
-        self._count(1)
+        cost = spent.get() or Spent()
+        self.requests_sent += 1
+        cost.requests += 1
         try:
             return await self._exchange(request)
         except NotSentError:
-            self._count(-1)
+            self.requests_sent -= 1
+            cost.requests -= 1
             raise
-
-    def _count(self, number: int) -> None:
-        self.requests_sent += number
-        if (cost := spent.get()) is not None:
-            cost.requests += number
 
     async def _classify(
         self, answer: Answer, method: str, attempts: Attempts
@@ -375,7 +373,9 @@ class FastnClient:
                 what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
                 raise attempts.lost(what, response)
             not_found = _not_found(call, self._endpoint.base_url)
-            raise attempts.rejected(error_of(answer.status, response, key_hint=self._key_hint(), not_found=not_found))
+            raise attempts.rejected(
+                error_of(answer.status, response, key_hint=_key_hint(self._endpoint), not_found=not_found)
+            )
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
         try:
@@ -392,10 +392,10 @@ class FastnClient:
         except ValueError:
             raise attempts.unreadable(UnreadableBody.NO_JSON) from None
 
-    def _key_hint(self) -> str:
-        style = self._endpoint.auth
-        other = "bearer" if style == "header" else "header"
-        return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._endpoint.host}), or try FASTN_AUTH={other} for {style}."
+
+def _key_hint(endpoint: Endpoint) -> str:
+    other = "bearer" if endpoint.auth == "header" else "header"
+    return f"Check FASTN_API_KEY and FASTN_BASE_URL ({endpoint.host}), or try FASTN_AUTH={other} for {endpoint.auth}."
 
 
 def _not_found(call: Operation[Any], base_url: str) -> tuple[str, str]:
