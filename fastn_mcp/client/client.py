@@ -230,12 +230,8 @@ class FastnClient:
             )
         if isinstance(call, Update) and self._endpoint.update == "merge":
             request = await self._merged(cast(Call, call), request)
-        if isinstance(call, Update) and (masked := find_text(request.body, is_masked)) is not None:
-            field = re.split(r"[.\[]", masked)[0]
-            raise NotSent(
-                f"{masked}: Fastn shows a mask in place of this value, and the update would store the mask.",
-                f"Give {field} as well, whole and with the real value, which a person knows. Or use the dashboard.",
-            )
+        if isinstance(call, Update):
+            _refuse_masks(request)
         if self._endpoint.fields and (names := self._endpoint.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
@@ -391,6 +387,16 @@ class FastnClient:
             raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
         except ValueError:
             raise attempts.unreadable(UnreadableBody.NO_JSON) from None
+
+
+def _refuse_masks(request: Request) -> None:
+    """Raise `NotSent` if an update would store a mask that Fastn shows in place of a secret."""
+    if (masked := find_text(request.body, is_masked)) is not None:
+        field = re.split(r"[.\[]", masked)[0]
+        raise NotSent(
+            f"{masked}: Fastn shows a mask in place of this value, and the update would store the mask.",
+            f"Give {field} as well, whole and with the real value, which a person knows. Or use the dashboard.",
+        )
 
 
 def _key_hint(endpoint: Endpoint) -> str:
