@@ -1,6 +1,6 @@
 """Dependents of a resource: how many there are of each kind, the first of them, and what could not be checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -21,6 +21,14 @@ class Unchecked:
 
     def data(self) -> dict[str, JsonValue]:
         return {"what": self.what, "why": self.why}
+
+
+def by_reason(gaps: Iterable[Unchecked]) -> dict[str, str]:
+    """Return what could not be checked, separated by commas, by the reason."""
+    grouped: dict[str, list[str]] = {}
+    for gap in gaps:
+        grouped.setdefault(gap.why, []).append(gap.what)
+    return {why: ", ".join(what) for why, what in grouped.items()}
 
 
 @dataclass(frozen=True, slots=True)

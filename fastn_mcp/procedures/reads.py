@@ -132,9 +132,12 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
             break
 
 
-async def read_whole(listing: List[Any], look: AnswerReads, most: int) -> None:
-    """Read a list, if it has at most `most` pages, so that narrower ones need no request. A failure is not reported."""
-    with suppress(FastnError):
-        await look(cast(Call, listing))
-        if (look.snapshot.pages_left(listing) or most) < most:
-            await read_pages(cast(Call, listing), look, most)
+async def read_rest(listing: List[Any], look: AnswerReads, most: int) -> None:
+    """Read the rest of a stored list, if that is at most `most` pages, so that narrower ones need no request.
+
+    A failure is not reported: what was read is kept.
+    """
+    stored, left = look.snapshot.stored(listing), look.snapshot.pages_left(listing) or 0
+    if stored is not None and 0 < left <= most:
+        with suppress(FastnError):
+            await read_pages(cast(Call, listing), look, len(stored.pages) + left)

@@ -1,12 +1,13 @@
 """The answer of a diagnosis: causes with their remedies, connections, triggers and changes, from the evidence."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.evidence import AFFECTED, CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
@@ -66,18 +67,10 @@ def answer(evidence: Evidence) -> Entry:
         "triggers": None if triggers is None else [*map(_trigger, _relevant_triggers(evidence, triggers))],
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
-        "not_checked": [_cut(", ".join(what), 120) + (why and f": {_cut(why)}") for why, what in _gaps(evidence)],
+        "not_checked": [_cut(what, 120) + (why and f": {_cut(why)}") for why, what in by_reason(evidence.gaps).items()],
     }
     kept = ("verdict", "causes", "connections", "triggers")
     return {name: item for name, item in entries.items() if item not in (None, []) or (name in kept and item == [])}
-
-
-def _gaps(evidence: Evidence) -> Iterable[tuple[str, list[str]]]:
-    """Return what was not checked, by reason."""
-    by_reason: dict[str, list[str]] = {}
-    for gap in evidence.gaps:
-        by_reason.setdefault(gap.why, []).append(gap.what)
-    return by_reason.items()
 
 
 def _prefix(evidence: Evidence) -> str:

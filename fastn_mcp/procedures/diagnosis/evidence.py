@@ -1,6 +1,7 @@
 """What is read for a diagnosis: runs, connections, triggers, changes, and the names of those affected."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,7 +30,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
     run_jobs,
 )
 from fastn_mcp.procedures.lookup import FoundResource
-from fastn_mcp.procedures.reads import AccountReads, read_back, read_whole
+from fastn_mcp.procedures.reads import AccountReads, read_back, read_rest
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
@@ -55,8 +56,8 @@ _PAGES = 10
 _LOG, _LOG_PAGES = "audit log", 3
 """Name of the whole audit log, and the maximum number of its pages that are read in place of those of each resource."""
 
-_WHOLE = 3
-"""Maximum number of pages of the list of all connections, if it is read in place of those of each status."""
+_FURTHER_PAGES = 2
+"""Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
 
 _RECORDS = 8
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
@@ -175,12 +176,14 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    calls, connecting = _lists(subject), anyio.Lock()
+    calls, connecting, listing = _lists(subject), anyio.Lock(), ListConnections(limit=100)
     lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
 
     async def read_connections(name: str) -> None:
         async with connecting:
-            await read_whole(ListConnections(limit=100), look, _WHOLE)
+            with suppress(FastnError):  # each of the narrower reads then finds out for itself
+                await look(listing)
+                await read_rest(listing, look, _FURTHER_PAGES)
         await lists[name](name)
 
     jobs = {name: read_connections if "connections" in name else job for name, job in lists.items()}

@@ -15,7 +15,7 @@ from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
-from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back
+from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_rest
 from fastn_mcp.records.formats import age, aged, counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.paging import Listed, Position
@@ -30,7 +30,7 @@ _PAGES = 8
 _PAGE = 100
 _FEW_PAGES = 3
 
-_FEW = 3
+_MAX_EXACT_STARTS = 3
 """Maximum number of workflows, or workflows of a customer, whose first failure since the last success is looked for."""
 
 _FEW_FAILURES = 20
@@ -205,12 +205,12 @@ async def read_records(
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
     records = {which: RunRecord(which, failed) for which, failed in failures.items()}
-    if len(failures) > _FEW:  # so many that the first failures are not looked for one by one
-        await read_rest(look, len(failures))
+    if len(failures) > _MAX_EXACT_STARTS:  # so many that the first failures are not looked for one by one
+        await read_rest_of_runs(look, len(failures))
 
     async def read(which: RunFilter) -> None:
         try:
-            records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _FEW)
+            records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _MAX_EXACT_STARTS)
         except FastnError as error:
             reads.failed["earlier runs"] = error
             runs = await _total(everything := _runs(which, since=counts.period.since), look)
@@ -223,15 +223,9 @@ async def read_records(
     return records
 
 
-async def read_rest(look: AnswerReads, most: int) -> None:
-    """Read the rest of all runs, from which those of each filter follow, if it has at most `most` pages and is short.
-
-    A failure is not reported: what was read is kept.
-    """
-    everything = _runs(RunFilter(), limit=_PAGE)
-    if 0 < (look.snapshot.pages_left(everything) or 0) <= min(most, _FEW_PAGES):
-        with suppress(FastnError):
-            await read_pages(everything, look, _COVERED + _FEW_PAGES)
+async def read_rest_of_runs(look: AnswerReads, most: int) -> None:
+    """Read the rest of all runs, from which those of each filter follow, if it is short and at most `most` pages."""
+    await read_rest(_runs(RunFilter(), limit=_PAGE), look, min(most, _FEW_PAGES))
 
 
 async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, reads_on: bool) -> RunRecord:

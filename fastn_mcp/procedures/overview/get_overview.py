@@ -9,14 +9,14 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.account.answer_reads import AnswerReads
-from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_NAMED, MAX_PAGES, read_customer_names
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records, read_rest
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records, read_rest_of_runs
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     KEY_CHECKS,
@@ -289,7 +289,7 @@ async def _with_run_records(
 async def _prepare(later: Sequence[FindingRow], look: AnswerReads) -> None:
     """Read the rest of all runs if that tells how these workflows ran. Let no more be sent if each takes a request."""
     successes = [ListExecutions(workflow_id=str(row["id"]), status="completed", limit=1) for row in later]
-    await read_rest(look, sum(not look.snapshot.holds(call) for call in successes))
+    await read_rest_of_runs(look, sum(not look.snapshot.holds(call) for call in successes))
     if sum(not look.snapshot.holds(call) for call in successes) > _FEW_REQUESTS:
         look.send_no_more()
 
@@ -351,7 +351,4 @@ def _not_checked(account: AccountRows) -> dict[str, JsonValue]:
         if unknown:
             why = "Their status is missing or undocumented."
             gaps.append(Unchecked(counted(unknown, kind.removesuffix("s")), why))
-    by_reason: dict[str, list[str]] = {}
-    for gap in gaps:
-        by_reason.setdefault(gap.why, []).append(gap.what)
-    return {"not_checked": [{"what": ", ".join(what), "why": why} for why, what in by_reason.items()]}
+    return {"not_checked": [{"what": what, "why": why} for why, what in by_reason(gaps).items()]}
