@@ -23,8 +23,11 @@ from fastn_mcp.tools.paging import List
 RESERVE = 3
 """Requests of the rate limit that answers leave for the guard."""
 
-LEAST, MOST, UNLIMITED = 12, 60, 25
-"""Bounds of the requests per answer, by default; and their number while Fastn has named no limit."""
+MIN_REQUESTS, MAX_REQUESTS = 12, 60
+"""Bounds of the default for the requests per answer."""
+
+REQUESTS_WITHOUT_LIMIT = 25
+"""Maximum number of requests per answer while Fastn has named no limit."""
 
 _RECENT = 1.0
 """Age in seconds from which on an answer says as of when it is."""
@@ -41,7 +44,7 @@ class SharedReads:
     snapshot: AccountSnapshot
     system: System
     requests_per_answer: int | None = None
-    """Maximum number; by default half of what the rate limit leaves, from `LEAST` to `MOST`."""
+    """Maximum number; by default half of what the rate limit leaves, from `MIN_REQUESTS` to `MAX_REQUESTS`."""
 
 
 class AnswerReads:
@@ -88,8 +91,8 @@ class AnswerReads:
         """Number of requests that the answer may still send."""
         left = self._limit.requests_left
         if self._most is None and left is not None:
-            self._most = max(LEAST, min(MOST, (left + self._sent) // 2))
-        most = (UNLIMITED if self._most is None else self._most) - self._sent
+            self._most = max(MIN_REQUESTS, min(MAX_REQUESTS, (left + self._sent) // 2))
+        most = (REQUESTS_WITHOUT_LIMIT if self._most is None else self._most) - self._sent
         return max(0, most if left is None else min(most, left - RESERVE))
 
     async def __call__(self, call: Call) -> FastnObject:

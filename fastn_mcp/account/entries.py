@@ -62,18 +62,18 @@ async def read_contents(kind: str, reads: AnswerReads) -> Contents:
     listing = LISTS[kind](limit=100)
     await reads(cast(Call, listing))
     pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= reads.affordable // 2 else 1
-    found = await read_pages(cast(Call, listing), reads, pages)
-    if found.error is not None and not isinstance(found.error, LeftOut):
-        raise found.error
+    result = await read_pages(cast(Call, listing), reads, pages)
+    if result.error is not None and not isinstance(result.error, LeftOut):
+        raise result.error
 
     def make() -> Contents:
         entries: dict[str, Entry] = {}
-        for item in (entry(kind, row) for row in found.rows):
+        for item in (entry(kind, row) for row in result.rows):
             if item.name:
                 entries.setdefault(item.id or f"without id {len(entries)}", item)
-        return Contents(tuple(entries.values()), found.is_complete and not found.lost_rows)
+        return Contents(tuple(entries.values()), result.is_complete and not result.lost_rows)
 
-    return reads.snapshot.derived(kind, found.pages, make)
+    return reads.snapshot.derived(kind, result.pages, make)
 
 
 async def read_customer_names(ids: Collection[str], reads: AnswerReads, most: int = MAX_NAMED) -> dict[str, str]:
@@ -95,12 +95,12 @@ async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: i
     """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
     wanted = list(dict.fromkeys(ids))
     known = reads.snapshot.derived(("names", kind), (), dict[str, _Known])
-    found = {key: known[key] for key in wanted if key in known}
-    for each in found.values():
-        reads.use(each.begun)
-    names = {key: each.name for key, each in found.items()}
+    kept = {key: known[key] for key in wanted if key in known}
+    for name in kept.values():
+        reads.use(name.begun)
+    names = {key: name.name for key, name in kept.items()}
     if len(names) < len(wanted):
-        most -= sum(each.is_single for each in found.values())
+        most -= sum(name.is_single for name in kept.values())
         listed, single = await _read_names(kind, [key for key in wanted if key not in names], reads, most)
         if reads.oldest >= reads.began:  # else of an age that is not known
             known.update({key: _Known(reads.began, name, key in single) for key, name in (listed | single).items()})

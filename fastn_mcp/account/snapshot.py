@@ -26,7 +26,7 @@ from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
 
 MAX_BYTES = 8_000_000
-"""Maximum size of what is kept, as JSON; in memory it is about twice as large."""
+"""Maximum size of the stored rows as JSON, in bytes. In memory they take about twice as much."""
 
 _MAX_RESULTS = 50
 """Maximum number of values derived from lists, such as a search index or the findings of an overview."""
@@ -34,11 +34,11 @@ _MAX_RESULTS = 50
 _MAX_ANSWERS_WITH_PAGES = 8
 _NAME_LENGTH = 12
 
-_FEW = 2
-"""Maximum limit of a list for which the newest rows suffice, as its total is not wanted."""
+_MAX_LIMIT_WITHOUT_TOTAL = 2
+"""Maximum limit of a list that is answered from the newest rows without Fastn's count of all rows."""
 
 _UNFINISHED_SECONDS = 5.0
-"""Maximum age of runs of which one was under way."""
+"""Age in seconds from which on stored runs are read again if one of them had not ended."""
 
 _UNSETTLED_SECONDS = 90.0
 """Seconds in which reads are kept only that long, after a change by Fastn's AI or one whose outcome is unknown."""
@@ -178,7 +178,7 @@ class StoredList:
             return False, None
         if [*rest] == ["until"] and prefix.total is not None:
             return True, prefix.total - (len(prefix.rows) - len(matching))
-        return call.limit <= _FEW and not {"since", "until"}.intersection(rest), None
+        return call.limit <= _MAX_LIMIT_WITHOUT_TOTAL and not {"since", "until"}.intersection(rest), None
 
     def _further_filters(self, call: List[Any]) -> dict[str, Any] | None:
         """Return the filters of `call` that these rows were not filtered by; None if they lack rows that it wants."""
@@ -289,7 +289,7 @@ class AccountSnapshot:
 
     def pages_left(self, listing: List[Any]) -> int | None:
         """Return the number of pages of a list that were not read; None if its first was not, or it has no total."""
-        stored = self._lists.get(_key(_first_page(listing)))
+        stored = self.stored(listing)
         if stored is None or stored.prefix.total is None:
             return None
         return math.ceil((stored.prefix.total - len(stored.prefix.rows)) / MAX_LIMIT)
@@ -334,7 +334,7 @@ class AccountSnapshot:
 
     @property
     def size(self) -> int:
-        """Size of what is kept, as JSON."""
+        """Size of the stored rows as JSON, in bytes."""
         return sum(kept.size for kept in (*self._lists.values(), *self._answers.values()))
 
     def _find(self, call: Call, key: Key) -> tuple[FastnObject, float] | None:

@@ -9,7 +9,15 @@ import anyio
 import pytest
 from support.world import Clock
 
-from fastn_mcp.account.answer_reads import LEAST, MAX_WAIT, MOST, RESERVE, UNLIMITED, AnswerReads, SharedReads
+from fastn_mcp.account.answer_reads import (
+    MAX_REQUESTS,
+    MAX_WAIT,
+    MIN_REQUESTS,
+    REQUESTS_WITHOUT_LIMIT,
+    RESERVE,
+    AnswerReads,
+    SharedReads,
+)
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import Failed, Forbidden, RateLimited
@@ -111,7 +119,8 @@ def account() -> Account:
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "share"), [(600, 0, MOST), (80, 0, 40), (80, 50, 15), (26, 0, 13), (20, 0, LEAST), (20, 2, LEAST)]
+    ("limit", "used", "share"),
+    [(600, 0, MAX_REQUESTS), (80, 0, 40), (80, 50, 15), (26, 0, 13), (20, 0, MIN_REQUESTS), (20, 2, MIN_REQUESTS)],
 )
 async def test_answer_sends_half_of_what_is_left(account: Account, limit: int, used: int, share: int) -> None:
     account.limited(limit, used)
@@ -145,7 +154,7 @@ async def test_share_is_fixed_once_the_limit_is_known(account: Account) -> None:
 
 async def test_number_is_bounded_while_no_limit_is_named(account: Account) -> None:
     account.fastn.may_be_stated = False
-    assert await account.read(account.look(), 40) == 40 - UNLIMITED
+    assert await account.read(account.look(), 40) == 40 - REQUESTS_WITHOUT_LIMIT
     assert await account.read(account.look(), 40) == 0, "the same call again continues"
     assert len(account.fastn.sent) == 40
 

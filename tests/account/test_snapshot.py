@@ -60,7 +60,7 @@ def offset(number: int) -> str:
 
 
 def many_runs(number: int = 250) -> list[dict[str, Any]]:
-    """Return runs of two workflows and three customers, one a minute, of which each seventh failed."""
+    """Return runs of two workflows and three customers, one a minute. Every seventh failed."""
     return [
         run(
             n,
@@ -304,7 +304,7 @@ async def test_list_without_totals_is_whole_once_its_last_page_was_read(snapshot
 async def test_rows_that_were_removed_while_pages_were_read_leave_a_gap(
     snapshot: AccountSnapshot, has_cursors: bool, number: int
 ) -> None:
-    """The last page was read, and the total is the number of rows, of which one was removed and one is missing."""
+    """The last page was read and the total matches, though one row was removed and another one was missed."""
     source = runs(*many_runs(), has_cursors=has_cursors)
     await read(snapshot, HUNDRED, source)
     source.rows[ListExecutions] = many_runs()[number:]
