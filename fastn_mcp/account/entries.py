@@ -1,5 +1,6 @@
 """Named resources of an account: their lists, and the names by which they are searched for."""
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,16 +53,19 @@ class Contents:
 
     entries: tuple[Entry, ...]
     complete: bool
+    unread: int = 0
+    """How many more there are, where Fastn says so."""
 
 
-async def read_contents(kind: str, reads: AnswerReads) -> Contents:
+async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -> Contents:
     """Return the resources of a kind, up to `MAX_PAGES`. Raises a `FastnError` if they cannot be read.
 
-    Only the first page is read of a list that would take more than half of the requests that the answer may send.
+    Only the first page is read of a list with more than `most` others, or that would take more than half of the
+    requests that the answer may send.
     """
     listing = LISTS[kind](limit=100)
     await reads(cast(Call, listing))
-    pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= reads.affordable // 2 else 1
+    pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= min(most, reads.affordable // 2) else 1
     result = await read_pages(cast(Call, listing), reads, pages)
     if result.error is not None and not isinstance(result.error, LeftOut):
         raise result.error
@@ -71,7 +75,8 @@ async def read_contents(kind: str, reads: AnswerReads) -> Contents:
         for item in (entry(kind, row) for row in result.rows):
             if item.name:
                 entries.setdefault(item.id or f"without id {len(entries)}", item)
-        return Contents(tuple(entries.values()), result.is_complete and not result.lost_rows)
+        is_complete = result.is_complete and not result.lost_rows
+        return Contents(tuple(entries.values()), is_complete, max(0, (result.total or 0) - len(result.rows)))
 
     return reads.snapshot.derived(kind, result.pages, make)
 

@@ -179,7 +179,8 @@ class _Query(NamedTuple):
 class Index:
     """Index of all names by their words."""
 
-    def __init__(self, resources: Iterable[NamedResource]) -> None:
+    def __init__(self, resources: Iterable[NamedResource], unread: int = 0) -> None:
+        """Take the resources, and how many more there are in the account."""
         self._names: list[tuple[Entry, tuple[str, ...]]] = []
         self._holding: defaultdict[str, list[tuple[int, Match]]] = defaultdict(list)
         """Numbers of the names that have a word, or that belong to what has it."""
@@ -192,7 +193,12 @@ class Index:
                     self._holding[unit].append((len(self._names), match))
                 self._names.append((entry, words))
         self._vocabulary = [*self._holding]
+        self._size = len(self._entries) + unread
         self.rank = lru_cache(maxsize=16)(self._rank)  # one search ranks the same words several times
+
+    def has_word(self, word: str) -> bool:
+        """Whether a name has this word as it is."""
+        return word in self._holding
 
     def _rank(self, query: str) -> Ranking:
         """Rank the resources that `query` may mean."""
@@ -228,8 +234,8 @@ class Index:
         return min(weight, KIND_WEIGHT) if kinds_of(word) else weight
 
     def _rarity(self, words: Iterable[str]) -> float:
-        size, count = len(self._entries), sum(len(self._holding[word]) for word in words)
-        return max(FREQUENT_WEIGHT, math.log(1 + size / count) / math.log(1 + size))
+        count = sum(len(self._holding[word]) for word in words)
+        return max(FREQUENT_WEIGHT, math.log(1 + self._size / count) / math.log(1 + self._size))
 
     def _hit(self, query: _Query, entry: Entry, name: tuple[str, ...], matches: dict[int, Match]) -> Hit:
         if "".join(name) in ("".join(query.all_words), "".join(query.words)):

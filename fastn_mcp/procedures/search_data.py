@@ -1,5 +1,6 @@
 """Resources read for one search, and how they belong together: what a trigger starts, what runs for a customer."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,12 +41,14 @@ _NEEDS = {
 """Kinds whose names are part of the names of another kind, or of its row in the answer."""
 
 _PAGE = 100  # rows of a list
-_MAX_SEARCHES = 3  # words searched for in Fastn, of a kind too large to read whole
+_MAX_SEARCHES = 3  # words searched for in Fastn, of a kind that takes more requests to read whole
 _MAX_OWNERS = 5  # customers, or connectors, whose connections are listed
 _MAX_CUSTOMERS = 2  # whose runs are read
 _MAX_NEAR = 3  # similar names
 _MAX_WORDS = 8  # beyond which a query is ranked by clauses
 _CLAUSE = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
+
+_EMAIL = re.compile(r"[^\s,;:<>()]+@[\w.-]*\w")
 
 _UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
 """Words that may mean a workflow that was never published, or a customer that is not active yet."""
@@ -85,8 +88,11 @@ class SearchData:
         self._reads = AccountReads(context.look)
         self._contents: dict[str, Contents] = {}
         self._entries: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+        self._searched: set[str] = set()
+        """Large kinds in which Fastn found what the query may mean."""
         self._is_extended = False
         """Whether there are entries or uses that only this query has."""
+        self._own_index: Index | None = None
         self.names: defaultdict[str, dict[str, str]] = defaultdict(dict)
         """Names by kind and id."""
         self._runs: dict[str, str] = {}
@@ -99,8 +105,10 @@ class SearchData:
         """Read what the query needs, in parallel and within bounds, and rank it."""
         needed = [need for kind in self._wanted for need in (kind, *_NEEDS.get(kind, ()))]
         await self._read(kind for kind in needed if kind != "connection")
-        index = self._index()
         clauses = [query] if len(words_of(query)) <= _MAX_WORDS else _CLAUSE.split(query)
+        if len(clauses) > 1:
+            await self._search(query)
+        index = self._index()
         skipped = [*takewhile(lambda it: not index.rank(it).of(self._wanted), clauses)]
         if len(skipped) == len(clauses):
             clauses, skipped = [query], []
@@ -115,14 +123,12 @@ class SearchData:
 
     async def _read_belongings(self, query: str) -> None:
         """Read what the query may mean of large kinds, runs of the customers that it names, and connections."""
-        words, incomplete = self._index().rank(query).words[:_MAX_SEARCHES], self._incomplete()
-        searched = [kind for kind in incomplete if "search" in LISTS[kind].model_fields]
-        await self._add([(kind, "search", word) for kind in searched for word in words])
+        hits = self._index().rank(query).of(self._wanted)
+        if "workflow" in self._wanted and not (hits and not hits[0].lacking):
+            await self._read(["customer"])
+        await self._search(query)
         ranking = self._index().rank(query)
         hits = ranking.of(self._wanted)
-        if "workflow" in self._wanted and "customer" not in self._contents and not (hits and not hits[0].lacking):
-            await self._read(["customer"])
-            ranking = self._index().rank(query)
         customers, connectors = (leaders(ranking.of((it,), NAMED_AMONG_OTHERS)) for it in ("customer", "connector"))
         asked = {kind for word in words_of(query) for kind in kinds_of(word)}
         is_clear = hits and hits[0].entry.kind != "customer" and hits[0].is_named and not hits[0].lacking
@@ -137,6 +143,27 @@ class SearchData:
             is_filtered = await self._add([("connection", f"{owner.kind}_id", owner.id) for owner in owners])
             if not is_filtered or (only and not owners):
                 await self._read(["connection"])
+
+    async def _search(self, query: str) -> None:
+        """Let Fastn search large kinds for the words of the query. A kind is read whole if that may have missed some.
+
+        A word that neither Fastn finds nor any name has may be misspelt.
+        """
+        index = self._index()
+        emails = [*map(str.casefold, _EMAIL.findall(query))]
+        words = [*emails, *sorted(index.rank(query).words, key=index.has_word)][:_MAX_SEARCHES]
+        large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
+        await self._add([(kind, "search", word) for kind in large for word in words])
+        best = next(iter(self._index().rank(query).of(self._wanted)), None)
+        is_named = best is not None and best.is_verbatim and not best.lacking
+        if best is not None and emails:
+            is_named = not {*emails}.isdisjoint(map(str.casefold, best.entry.emails))
+        for kind in large:
+            lists = {word: f"{kind} of {word}" for word in words}
+            is_each_known = all(self._reads.rows(name) or index.has_word(word) for word, name in lists.items())
+            if is_named or (is_each_known and not all(map(self._reads.has_more, lists.values()))):
+                self._searched.add(kind)
+        await self._read([kind for kind in large if kind not in self._searched], math.inf)
 
     def _matches(self, query: str, ranking: Ranking) -> Matches:
         hits = ranking.of(self._wanted)
@@ -164,6 +191,11 @@ class SearchData:
         for kind, ids in wanted.items():
             self.names[kind] |= await read_labels(kind, filter(None, ids), self._context.look)
         return _titled(single, self.names)
+
+    async def name_customers(self, entries: Iterable[Entry]) -> None:
+        """Read the names of the customers of these entries that no read list has."""
+        unnamed = {item.customer for item in entries if item.customer} - self.names["customer"].keys()
+        self.names["customer"] |= await read_labels("customer", unnamed, self._context.look)
 
     async def read_last_run(self, workflow: Entry) -> None:
         """Read the last run of a workflow, unless those of a customer were read.
@@ -199,20 +231,23 @@ class SearchData:
         return not related.isdisjoint([(one.id, other.id), (other.id, one.id)])
 
     def _incomplete(self) -> list[str]:
-        return [kind for kind, contents in self._contents.items() if not contents.complete]
+        return [kind for kind, it in self._contents.items() if not it.complete and kind not in self._searched]
 
-    async def _read(self, wanted: Iterable[str]) -> None:
-        """Read these kinds in parallel, unless they were read already."""
+    async def _read(self, wanted: Iterable[str], most: float = _MAX_SEARCHES) -> None:
+        """Read these kinds in parallel, unless they were; of one with more than `most` further pages only the first."""
 
         async def read_kind(kind: str) -> None:
-            self._contents[kind] = await read_contents(kind, self._context.look)
+            searchable = "search" in LISTS[kind].model_fields
+            self._contents[kind] = await read_contents(kind, self._context.look, most if searchable else math.inf)
             self._keep(kind, self._contents[kind].entries)
 
-        jobs = dict.fromkeys((kind for kind in wanted if kind not in self._contents), read_kind)
+        unread = (kind for kind in wanted if kind not in self._contents or most > _MAX_SEARCHES)
+        jobs = dict.fromkeys(unread, read_kind)
         await self._reads.run(jobs, self._context.report)
 
     def _keep(self, kind: str, entries: Iterable[Entry]) -> None:
         """Keep entries and their names. Those that were kept already stay."""
+        self._own_index = None
         keyed = {item.id or f"without id {place}": item for place, item in enumerate(entries)}
         self._entries[kind] = keyed | self._entries[kind]
         for item in keyed.values():
@@ -234,7 +269,7 @@ class SearchData:
             self.uses += [Use(customer, workflow, last_run=run) for workflow, run in runs.items() if workflow]
             able = (workflow for workflow in self._able(customer) if workflow not in runs)
             self.uses += [Use(customer, workflow, is_certain=False) for workflow in able]
-            self._is_extended = True
+            self._is_extended, self._own_index = True, None
 
     def _able(self, customer: str) -> Iterator[str]:
         """Yield the workflows whose apps the customer has all connected."""
@@ -269,7 +304,8 @@ class SearchData:
     def _index(self) -> Index:
         """Return the index of what was read. It is kept for later queries if they would read the same."""
         if self._is_extended:
-            return self._build_index()
+            self._own_index = self._own_index or self._build_index()
+            return self._own_index
         read = tuple(sorted(self._contents))
         contents = [self._contents[kind] for kind in read]
         return self._context.look.snapshot.derived(read, contents, self._build_index)
@@ -280,9 +316,8 @@ class SearchData:
             owner = self.names["customer"].get(use.customer, "")
             owners[use.workflow][owner] = OWNED if use.is_certain else POSSIBLE
         entries = (_titled(item, self.names) for kind in self._entries for item in self._of(kind))
-        return Index(
-            NamedResource(item, (item.name, *item.also), owners[item.id] | self._owners(item)) for item in entries
-        )
+        named = (NamedResource(item, (item.name, *item.also), owners[item.id] | self._owners(item)) for item in entries)
+        return Index(named, sum(contents.unread for contents in self._contents.values()))
 
     def _owners(self, item: Entry) -> dict[str, float]:
         names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in _belongs_to(item))

@@ -43,6 +43,9 @@ def same(query: str, *names: str) -> Search:
 
 NOTHING = hits()
 
+COFFEES = ("Cedar", "Copper", "Foxglove", "Hazel", "Lakeside", "Lantern", "Solstice")
+"""Customers of the large account that are called so, all as near to "coffee"."""
+
 WHOLE_NAMES = (
     same("Acme Corp", "customer Acme Corp"),
     same("ACME CORP", "customer Acme Corp"),
@@ -111,7 +114,7 @@ PARTS = (
     Search(
         "acme",
         small=hits("customer Acme Corp"),
-        large=hits("customer Acme Co", "customer Acme Foods", "customer Acme Logistics"),
+        large=hits("customer Acme Co", "customer Acme Corp", "customer Acme Foods", "customer Acme Logistics"),
     ),
     Search("glob", small=hits("customer Globex Exports"), large=hits("customer Globex")),
     same("kat", "customer Katana"),
@@ -127,7 +130,7 @@ PARTS = (
     Search(
         "coffee",
         small=NOTHING,
-        large=hits("customer Cedar Coffee", "customer Copper Coffee", "customer Lakeside Coffee"),
+        large=hits(*(f"customer {name} Coffee" for name in COFFEES)),
     ),
     same("settlements", "workflow sync_tiktok_settlements_cin7"),
     same("backfill", "workflow orders-backfill"),

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import pytest
@@ -97,18 +98,20 @@ def names(rows: Iterable[dict[str, Any]]) -> list[str]:
 async def worse_places(world: World, account: Literal["small", "large"]) -> dict[str, list[str]]:
     """Return the queries whose hits are not where they are expected, with the first three hits."""
     worse: dict[str, list[str]] = {}
-    await search_for(world, "katana")
-    assert len(world.sandbox.requests) <= 32  # for the names, which last for a minute
+    requests: list[int] = []
     for search in SEARCHES:
         expected: Expected | None = getattr(search, account)
         if expected is None:
             continue
-        before = len(world.sandbox.requests)
+        world.sandbox.requests.clear()
+        world.snapshot.forget("customers")
         answer = await search_for(world, search.query)
-        assert len(world.sandbox.requests) - before <= 6, search.query  # for what belongs to a match
+        requests.append(len(world.sandbox.requests))
         found = [f"{row['kind']} {row['name']}" for row in answer["found"][:3]]
         if not expected.is_met(found):
             worse[search.query] = found
+    assert median(requests) <= 8
+    assert max(requests) <= 32
     return worse
 
 
@@ -129,7 +132,7 @@ async def test_best_match_comes_first_among_thousands(world: World, listing: Lis
 
 async def test_what_belongs_to_a_match_is_read_once_and_only_if_needed(large_world: World) -> None:
     """A name that is the whole query needs no runs of customers and no connections."""
-    await search_for(large_world, "katana")
+    await search_for(large_world, "katanna")  # which reads all customers
     for query, needed in [
         ("the acme hubspot sync", ["/api/v1/executions"]),
         ("pause the acme hubspot sync", []),
@@ -140,25 +143,66 @@ async def test_what_belongs_to_a_match_is_read_once_and_only_if_needed(large_wor
         assert sorted(heard.path for heard in large_world.sandbox.requests) == needed
 
 
-async def test_large_account_is_read_once_within_bounds(world: World) -> None:
+@pytest.mark.parametrize(
+    ("query", "customer", "pages"),
+    [
+        ("nordale gmbh", "Nordale GmbH", 3),
+        ("nordael gmbh", "Nordale GmbH", 22),
+        ("katana", "Katana", 1),
+        ("Nordale GmbH is on the phone. Their invoices are what they call about today.", "Nordale GmbH", 23),
+    ],
+    ids=["searched for", "misspelt", "on the first page", "in the first of two sentences"],
+)
+async def test_customers_are_searched_for_and_read_whole_if_a_word_is_unknown(
+    world: World, query: str, customer: str, pages: int
+) -> None:
     """Requests are bounded, and what was read is cached for a minute."""
     listing = Listing(large())
-    answer = (await Find(query="katana").run(world.context(listing))).model_dump()
-    assert "not_searched" not in answer
-    assert listing.counts["list_customers"] == 20
+    answer = (await Find(query=query).run(world.context(listing))).model_dump()
+    assert first(answer) == ("customer", customer)
+    assert "customer" not in str(answer.get("not_searched"))
+    assert listing.counts["list_customers"] <= pages + 1
     assert listing.counts["list_connections"] == 0
     read = len(listing.calls)
-    assert read <= 32
-    await Find(query="katana").run(world.context(listing))
+    await Find(query=query).run(world.context(listing))
     assert len(listing.calls) == read
     world.clock.pass_(61)
-    await Find(query="katana").run(world.context(listing))
+    await Find(query=query).run(world.context(listing))
     assert len(listing.calls) == 2 * read
 
 
-async def test_index_is_built_once(world: World, listing: Listing) -> None:
+@pytest.mark.parametrize("ignores", [True, False])
+async def test_customers_are_read_whole_if_fastn_does_not_search(world: World, *, ignores: bool) -> None:
+    """Whether it ignores `search`, or finds nothing by it."""
+    listing = Listing(large())
+    answer_to = listing.__call__
+
+    async def send(call: Operation[Any]) -> Any:
+        if getattr(call, "search", None) and call.tool_name() == "list_customers":
+            if ignores:
+                page = await answer_to(call.model_copy(update={"search": None}))
+                rows = [row for row in page.rows if "nordale" in row["name"].casefold()]
+                return page.model_copy(update={"rows": rows})
+            return call.result([])
+        return await answer_to(call)
+
+    answer = (await Find(query="nordale gmbh").run(world.context(send))).model_dump()
+    assert first(answer) == ("customer", "Nordale GmbH")
+    assert "not_searched" not in answer
+
+
+async def test_customer_of_a_match_is_named_although_not_all_were_read(large_world: World) -> None:
+    state = large_world.sandbox.state
+    customer = state.all("customers")[-1]
+    trigger = state.named("triggers", "Tracking updates (public)", "name")
+    state.put("triggers", trigger | {"customerId": customer["id"]})
+    answer = await search_for(large_world, "Tracking updates (public)")
+    assert answer["found"][0]["customer"] == {"id": customer["id"], "name": customer["name"]}
+
+
+async def test_index_is_built_once(world: World) -> None:
     """Later queries do not process the names again, until something changes."""
-    context = world.context(listing)
+    context = world.context(Listing(large(customers=300)))
 
     async def looked_at() -> int:
         before = units.cache_info()
@@ -166,10 +210,10 @@ async def test_index_is_built_once(world: World, listing: Listing) -> None:
         after = units.cache_info()
         return after.hits + after.misses - before.hits - before.misses
 
-    assert await looked_at() > 2_500  # names
+    assert await looked_at() > 800  # names
     assert await looked_at() == 0
     context.look.snapshot.forget("customers")
-    assert await looked_at() > 2_500  # names
+    assert await looked_at() > 800  # names
 
 
 async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
@@ -186,7 +230,7 @@ async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
 
 
 async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> None:
-    """Beyond the first 3,000 customers, Fastn searches, and the answer says so."""
+    """Beyond the first 3,000 customers Fastn searches, and the answer says so if that may have missed some."""
     rows = large()
     more = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(1_200)]
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
@@ -194,8 +238,12 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
     listing = Listing(rows)
     answer = (await Find(query="the zephyrine looms customer").run(world.context(listing))).model_dump()
     assert first(answer) == ("customer", "Zephyrine Looms")
+    assert "not_searched" not in answer
+    assert listing.counts["list_customers"] <= 3
+    answer = (await Find(query="the zephirine looms customer").run(world.context(listing))).model_dump()
+    assert first(answer) == ("customer", "Zephyrine Looms")
     assert answer["not_searched"] == ["customer: only the first 3000"]
-    assert listing.counts["list_customers"] <= MAX_PAGES + 3
+    assert listing.counts["list_customers"] <= MAX_PAGES + 5
     answer = (await Find(query="zephyrine looms hubspot").run(world.context(listing))).model_dump()
     assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
     assert listing.counts["list_connections"] <= 3
