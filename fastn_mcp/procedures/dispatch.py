@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
+from fastn_mcp.account.short_ids import ShortIds
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
@@ -23,6 +24,7 @@ from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.procedures.get_connector import described
+from fastn_mcp.procedures.lookup import ReadRow
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
 from fastn_mcp.records.rows import FastnObject
@@ -31,7 +33,7 @@ from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -79,6 +81,7 @@ class Dispatcher:
         self._changes = changes
         self._secrets = secrets
         self._executor = executor
+        self._short_ids = ShortIds()
         self.system = shared.system
         self.dashboard_url = client.dashboard_url
 
@@ -106,13 +109,16 @@ class Dispatcher:
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
+            call = await self._short_ids.expanded(call, look)
             if call.effect is not Effect.READ:
                 self._check_secrets(call, caller)
             outcome = await _perform(call, context)
             if is_preview and not isinstance(outcome, Evaluation):
                 raise NotSent(f"{call.tool_name()} would change nothing.")
             attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
-        return Done(outcome) if isinstance(outcome, FastnObject) else outcome
+        if not isinstance(outcome, FastnObject):
+            return outcome
+        return Done(outcome if _is_whole(call) else self._short_ids.shortened(outcome))
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse a missing secret before a person is asked. Raises `NotSent`."""
@@ -130,6 +136,12 @@ class Dispatcher:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _is_whole(call: Tool[Any]) -> bool:
+    """Whether the answer to a call has whole ids: that of a change, of a single record, or with `detail=full`."""
+    is_single = isinstance(call, ReadRow) or (isinstance(call, Operation) and not isinstance(call, List))
+    return call.effect is not Effect.READ or is_single or (isinstance(call, List) and call.detail == FULL)
 
 
 _OUTCOMES: dict[type, str] = {

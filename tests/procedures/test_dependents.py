@@ -8,12 +8,14 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.account.dependents import DETAILS
+from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
@@ -137,6 +139,11 @@ KINDS: list[tuple[Kind, str]] = [
 ]
 
 
+def with_references(shown: list[dict[str, Any]]) -> Any:
+    """Return the dependents of a preview as an answer has them: with short ids."""
+    return ShortIds().shortened(FastnObject.model_validate({"shown": shown})).model_dump()["shown"]
+
+
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
 async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, kind: Kind, collection: str) -> None:
     for row in world.sandbox.state.all(collection):
@@ -144,7 +151,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
         shown = (await world.dispatch.preview(delete, Caller("local", None))).data()
-        assert answer["used_by"] == shown.get("used_by", [])
+        assert answer["used_by"] == with_references(shown.get("used_by", []))
         assert answer.get("may_be_used_by") == shown.get("may_be_used_by")
         assert answer["not_checked"] == shown.get("not_checked", [])
     assert world.changes == []
@@ -316,7 +323,7 @@ async def test_connection_that_is_elsewhere_than_its_id_says_is_still_read(world
     connector = key(world, "connectors", "hubspot")
     row = world.sandbox.state.named("connections", connector, by="connectorId")
     row["connectorId"] = "moved"
-    assert (await dependents(world, "connection", str(row["id"])))["of"]["id"] == row["id"]
+    assert (await dependents(world, "connection", str(row["id"])))["of"]["id"] == reference_to(row["id"])
 
 
 async def test_last_runs_of_several_workflows_are_found_in_one_page_of_runs(world: World) -> None:

@@ -13,6 +13,7 @@ from support.faulty_sandbox import Status
 from support.table_rows import rows_of
 from support.world import World
 
+from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import parse
@@ -301,6 +302,8 @@ async def test_filter_holds_whether_fastn_honours_it_or_not(
     if name == "customer_id":
         value = str(world.sandbox.state.named("customers", value)["id"])
     wanted = {str(row["id"]) for row in world.sandbox.state.all(kind) if fits(row, value)}
+    if kind == "connections":
+        wanted = {*map(reference_to, wanted)}
     assert 0 < len(wanted) < len(world.sandbox.state.all(kind))
     found: list[str] = []
     cursor: str | None = None

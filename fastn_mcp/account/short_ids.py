@@ -1,0 +1,125 @@
+"""Short references in place of long composite ids: `ref_` and ten characters of the id's digest.
+
+The ids of connections have 150 to 200 characters, and repeat those of the account, the connector and the customer.
+Answers to questions have references instead, and each tool takes them. A reference is the same in every process, and
+stands for an id of the account whose key the server uses: it is looked up among what was read of it.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.account.entries import read_contents
+from fastn_mcp.errors import NotFound, NotSent
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.tool import Tool
+
+_LONG_ID = re.compile(rb'"(?:id|\w+Id|\w+_id)":"([^"\\\s]{61,256})"')
+"""An id of more than 60 characters, by the name of its field. Longer than 256 it could not be sent."""
+
+_MAX_KEPT = 20_000
+"""Maximum number of ids kept by their reference; those shown first are dropped, and are looked up again."""
+
+_KIND = "connection"
+"""The kind of resource that has composite ids."""
+
+_REFERENCE = re.compile(r"ref_[a-z2-7]{10}")
+_TAKES_REFERENCES = re.compile(r"(\A|_)(id|ids|query)\Z")
+"""Names of arguments in which references are looked up."""
+
+AnyCall = TypeVar("AnyCall", bound=Tool[Any])
+
+
+def reference_to(id_: str) -> str:
+    """Return the short reference to an id."""
+    digest = base64.b32encode(hashlib.sha256(id_.encode()).digest()).decode()
+    return f"ref_{digest[:10].lower()}"
+
+
+class ShortIds:
+    """The ids of an account whose references were given in answers."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+
+    def shortened(self, result: FastnObject) -> FastnObject:
+        """Return an answer with a reference for each long id, wherever it is in it."""
+        fields = type(result).model_fields
+        shown = {name: item for name, item in result if name not in fields or not fields[name].exclude}
+        text = to_json(shown)
+        ids = {*_LONG_ID.findall(text)}
+        if not ids:
+            return result
+        for id_ in sorted(ids, key=len, reverse=True):
+            reference = reference_to(id_.decode())
+            self._ids[reference] = id_.decode()
+            text = text.replace(id_, reference.encode())
+        while len(self._ids) > _MAX_KEPT:
+            del self._ids[next(iter(self._ids))]
+        return result.model_copy(update=from_json(text))
+
+    async def expanded(self, call: AnyCall, reads: AnswerReads) -> AnyCall:
+        """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
+        given = call.model_dump(exclude_unset=True)
+        references = {*_references(given)}
+        if not references:
+            return call
+        ids = {reference: self._ids[reference] for reference in references & self._ids.keys()}
+        if missing := references - ids.keys():
+            ids |= await _looked_up(missing, reads)
+        return type(call).model_validate(_replaced(given, ids))
+
+
+async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]:
+    contents = await read_contents(_KIND, reads)
+    fitting = [
+        (reference, entry.id) for entry in contents.entries if (reference := reference_to(entry.id)) in references
+    ]
+    for reference in sorted(references):
+        match [id_ for found, id_ in fitting if found == reference]:
+            case [_]:
+                continue
+            case []:
+                read = "" if contents.complete else f" among the first {len(contents.entries)}"
+                raise NotFound(
+                    f"No {_KIND} has the short id {reference}{read}.",
+                    f"Call list_{_KIND}s again, or with detail=full for whole ids.",
+                )
+            case several:
+                raise NotSent(
+                    f"{len(several)} {_KIND}s have the short id {reference}.", f"Give the whole id: {several}"
+                )
+    return dict(fitting)
+
+
+def _references(value: object, name: str = "") -> Iterable[str]:
+    match value:
+        case str():
+            if _TAKES_REFERENCES.search(name):
+                yield from _REFERENCE.findall(value)
+        case dict():
+            for key, item in cast("Mapping[str, object]", value).items():
+                yield from _references(item, key)
+        case list() | tuple():
+            for item in cast("list[object]", value):
+                yield from _references(item, name)
+        case _:
+            pass
+
+
+def _replaced(value: Any, ids: Mapping[str, str], name: str = "") -> Any:
+    match value:
+        case str() if _TAKES_REFERENCES.search(name):
+            return _REFERENCE.sub(lambda it: ids.get(it[0], it[0]), value)
+        case dict():
+            return {key: _replaced(item, ids, key) for key, item in cast("Mapping[str, JsonValue]", value).items()}
+        case list() | tuple():
+            return [_replaced(item, ids, name) for item in cast("list[JsonValue]", value)]
+        case _:
+            return value

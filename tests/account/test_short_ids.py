@@ -1,0 +1,140 @@
+"""Short references stand for the long ids of connections in answers, and every tool takes them."""
+
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import to_json
+from support.world import World
+
+from fastn_mcp.account import short_ids
+from fastn_mcp.account.short_ids import ShortIds, reference_to
+from fastn_mcp.errors import NotFound, NotSent
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.find_dependents import FindDependents
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
+from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.tool import Tool
+
+pytestmark = pytest.mark.anyio
+
+_REFERENCE = re.compile(r"ref_[a-z2-7]{10}")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def rows(world: World) -> list[dict[str, Any]]:
+    return world.sandbox.state.all("connections")
+
+
+async def answer(world: World, call: Tool[Any]) -> dict[str, Any]:
+    done = await world.expect(Done, call)
+    return done.result.model_dump()
+
+
+async def test_list_has_a_reference_for_each_id_and_whole_ids_in_full(world: World) -> None:
+    ids = [row["id"] for row in rows(world)]
+    assert min(map(len, ids)) > 60
+    short = await answer(world, ListConnections(limit=100))
+    assert {row["id"] for row in short["items"]} == set(map(reference_to, ids))
+    whole = await answer(world, ListConnections(limit=100, detail="full"))
+    assert {row["id"] for row in whole["items"]} == set(ids)
+    assert len(to_json(short)) < len(to_json(whole)) / 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Find(query="the slack connection of acme corp"),
+        GetOverview(),
+        GetOverview(about="connections"),
+        Diagnose(),
+        ListConnections(fields=["id", "status"]),
+    ],
+    ids=lambda call: call.tool_name(),
+)
+async def test_no_answer_repeats_a_long_id(world: World, call: Tool[Any]) -> None:
+    """Neither in its rows nor in the calls that it suggests."""
+    got = to_json(await answer(world, call)).decode()
+    assert not [row["id"] for row in rows(world) if row["id"] in got]
+
+
+def deletion(id_: str) -> DeleteConnection:
+    return DeleteConnection(connection_id=id_)
+
+
+def batch(id_: str) -> ApplyChanges:
+    return ApplyChanges.model_validate(
+        {"changes": [{"tool": "delete_connection", "arguments": {"connection_id": id_}}]}
+    )
+
+
+@pytest.mark.parametrize("make", [deletion, batch])
+@pytest.mark.parametrize("was_shown", [True, False], ids=["shown before", "of another process"])
+async def test_approval_request_of_a_reference_has_the_whole_id(world: World, make: Any, *, was_shown: bool) -> None:
+    """And is the one that the whole id has."""
+    id_ = rows(world)[0]["id"]
+    if was_shown:
+        await answer(world, ListConnections())
+    pending = await world.expect(PendingApproval, make(reference_to(id_)))
+    shown = to_json(pending.preview.data()).decode()
+    assert id_ in shown
+    assert not _REFERENCE.search(shown)
+    again = await world.expect(PendingApproval, make(id_))
+    assert again.request == pending.request
+
+
+async def test_find_dependents_and_find_take_references(world: World) -> None:
+    row = rows(world)[0]
+    reference = reference_to(row["id"])
+    got = await answer(world, FindDependents(kind="connection", id=reference))
+    assert got["of"]["id"] == reference
+    (found,) = (await answer(world, Find(query=f"what is {reference}?")))["found"]
+    assert (found["kind"], found["id"]) == ("connection", reference)
+
+
+async def test_reference_of_another_account_or_none_is_not_found(world: World) -> None:
+    """An id that this key cannot list has no reference here, whoever knows it."""
+    other = reference_to("ucl:another:live:" + "x" * 80)
+    failed = await world.expect(NotFound, deletion(other))
+    assert failed.what == f"No connection has the short id {other}."
+    assert await world.ledger.waiting(world.timestamp) == []
+
+
+async def test_ambiguous_reference_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ids with the same digest are told apart by a person only."""
+
+    def same(_: str) -> str:
+        return "ref_aaaaaaaaaa"
+
+    monkeypatch.setattr(short_ids, "reference_to", same)
+    failed = await world.expect(NotSent, deletion("ref_aaaaaaaaaa"))
+    assert failed.what.endswith("connections have the short id ref_aaaaaaaaaa.")
+
+
+async def test_reference_in_another_argument_is_left_as_it_is(world: World) -> None:
+    """Only arguments that take ids are looked up."""
+    id_ = rows(world)[0]["id"]
+    await answer(world, ListConnections())
+    done = await world.expect(Done, CreateCustomer(name=reference_to(id_)))
+    assert done.result.model_dump()["name"] == reference_to(id_)
+
+
+async def test_kept_references_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_ids, "_MAX_KEPT", 2)
+    kept = ShortIds()
+    done = await world.expect(Done, ListConnections(limit=100, detail="full"))
+    kept.shortened(done.result)
+    assert len(vars(kept)["_ids"]) == 2
