@@ -170,7 +170,8 @@ class StoredList:
     def _total(self, call: List[Any], rest: Row, matching: Sequence[Row]) -> tuple[bool, int | None]:
         """Return whether the matching rows are the first that Fastn would return, and the number of all, if known."""
         prefix = self.prefix
-        if prefix.is_complete or ("since" in call.filters and prefix.covers(call.filters["since"])):
+        by_creation = "since" in call.filters and "since" not in call.matching
+        if prefix.is_complete or (by_creation and prefix.covers(call.filters["since"])):
             return True, len(matching)
         if not rest:
             return True, prefix.total

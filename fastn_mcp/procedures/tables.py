@@ -1,26 +1,27 @@
-"""List results for agents: matching rows from bounded reads, few columns, ages in words."""
+"""List results for agents: few columns, names for ids, ages in words."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, cast
-from uuid import UUID
+from typing import Any
 
 import anyio
-from pydantic import Field, JsonValue, SkipValidation
+from pydantic import JsonValue
 
 from fastn_mcp.account.entries import read_labels
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.records.formats import aged, counted, stamp
+from fastn_mcp.procedures.list_rows import Table, collected
+from fastn_mcp.records.formats import age, aged, counted, stamp
 from fastn_mcp.records.labels import NO_NAMES, Names
-from fastn_mcp.records.rows import FastnObject, Row, parse_timestamp, row_of, started_workflows, text
+from fastn_mcp.records.rows import Row, parse_timestamp, row_of, started_workflows, text
+from fastn_mcp.records.states import run_state
 from fastn_mcp.redaction import shorten, texts_in
-from fastn_mcp.tools.connectors import GetConnector
-from fastn_mcp.tools.paging import FULL, List, Listed, Position
-from fastn_mcp.tools.workflows import GetExecution, ListExecutions, ListWorkflows
+from fastn_mcp.tools.paging import FULL, MAX_OBJECTS, List, created
+from fastn_mcp.tools.workflows import ELAPSED, GetExecution, ListExecutions
 
 REFERS = {
     "endOrgId": "customer",
@@ -85,7 +86,7 @@ class ConciseRows:
         for name in shown:
             value = row[name]
             if name in self._plain_columns and isinstance(value, str) and value:
-                cells[name] = self._dated(name, value) if value[0].isdigit() else shorten(value, _LONGEST)
+                cells[name] = self.dated(name, value) if value[0].isdigit() else shorten(value, _LONGEST)
             elif value is None or value == "":
                 cells |= {name: "never"} if name in self._never else {}
             elif name in REFERS and isinstance(value, str):
@@ -121,10 +122,10 @@ class ConciseRows:
         elif isinstance(value, list):
             plain = [item for item in value if isinstance(item, (str, int, float))]
             value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
-        return self._dated(name, value) if isinstance(value, (str, int, float)) and value != "" else value or None
+        return self.dated(name, value) if isinstance(value, (str, int, float)) and value != "" else value or None
 
-    def _dated(self, name: str, value: str | float) -> str | float:
-        """Return a time with its age, or any other value as it is."""
+    def dated(self, name: str, value: str | float, longest: int = _LONGEST) -> str | float:
+        """Return a time with its age, or any other value as it is, up to `longest` characters."""
         if isinstance(value, str) and value[4:5] == "-":  # ISO 8601
             may_be_time = len(value) >= 16
         else:
@@ -132,7 +133,7 @@ class ConciseRows:
             may_be_time = is_number and _is_time(name)
         if may_be_time and (time := parse_timestamp(value)) is not None:
             return stamp(time) if self._now is None else aged(time, self._now)
-        return shorten(value, _LONGEST) if isinstance(value, str) else value
+        return shorten(value, longest) if isinstance(value, str) else value
 
     def _named(self, kind: str, key: str) -> str:
         label = self._names.get(kind, {}).get(key)
@@ -144,6 +145,12 @@ class ConciseRows:
 @lru_cache(maxsize=1024)
 def _is_time(name: str) -> bool:
     return _TIME.search(name) is not None
+
+
+def _with_elapsed(run: dict[str, JsonValue], now: datetime) -> dict[str, JsonValue]:
+    """Add to a run that has not ended how long it has been under way."""
+    at = created(run) if text(run, "status") and not run_state(run).has_ended else None
+    return run if at is None else run | {ELAPSED: age(at, now).removesuffix(" ago")}
 
 
 def _derived(column: str) -> str | None:
@@ -210,32 +217,6 @@ def _thing(value: Mapping[str, JsonValue]) -> tuple[str, str] | None:
     return (kind, str(key)) if isinstance(kind, str) and isinstance(key, (str, int)) else None
 
 
-class Table(FastnObject):
-    """Rows of a list as an agent reads them, and what it has to know about them."""
-
-    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
-    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
-    not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
-    unknown: Annotated[
-        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
-    ] = None
-    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
-    now: Annotated[str | None, Field(description="The server's time, where the rows' times have no age.")] = None
-    ids: Annotated[
-        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
-    ] = None
-    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
-    items: SkipValidation[list[dict[str, JsonValue]]]
-    positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
-    """Position after each row."""
-    gaps: list[str] = Field(default=[], exclude=True)
-    """What could not be read of the rows, in sentences."""
-
-
-FURTHER = 10
-"""Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
-
-
 async def listed(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     return await shown(call, await collected(call, context), context)
@@ -246,7 +227,9 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
 
     `known` are names of what the rows refer to.
     """
-    items, update = page.items, dict[str, Any]()
+    items, update, now = page.items, dict[str, Any](), context.system.now()
+    if isinstance(call, ListExecutions) and call.detail != FULL:
+        items = [_with_elapsed(row, now) for row in items]
     if isinstance(call, ListExecutions) and (wanted := _details_of(call)):
         items, update["gaps"] = await _with_details(items, wanted, context)
     if call.fields is not None:
@@ -256,49 +239,9 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
     else:
         concise, update["ids"] = await _concise(call, call.row_type().columns, items, context, known)
         update["items"] = list(map(concise, items))
-        update["now"] = stamp(context.system.now()) if call.is_table and items else None
+    if len(items) > MAX_OBJECTS and call.detail != FULL:
+        update["now"] = stamp(now)
     return page.model_copy(update=update)
-
-
-async def _by_slug(call: ListWorkflows, connector: str, context: ProcedureContext) -> ListWorkflows:
-    """Replace the id of a connector by its slug, as workflows name connectors by slug."""
-    try:
-        UUID(connector)
-    except ValueError:
-        return call
-    row = row_of(await context.read(GetConnector(connector_id=connector)))
-    return call.model_copy(update={"connector": text(row, "slug") or connector})
-
-
-async def collected(call: List[Any], context: ProcedureContext) -> Table:
-    """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
-    if isinstance(call, ListWorkflows) and call.connector is not None:
-        call = await _by_slug(call, call.connector, context)
-    page = cast("Listed[FastnObject]", await context.read(call))
-    items, positions, unchecked = list(page.rows), list(page.positions), set(page.not_checked or ())
-    total, read = page.total, 1
-    while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
-        await context.report(f"{len(items)} of {call.limit} rows found", read, None)
-        try:
-            following = call.wider(page.next_cursor, call.limit - len(items))
-            page = cast("Listed[FastnObject]", await context.read(following))
-        except FastnError:
-            if not items:
-                raise
-            break  # keep the rows found; the cursor continues from here
-        items += page.rows
-        positions += page.positions
-        unchecked |= {*(page.not_checked or ())}
-        total, read = None, read + 1
-    return Table(
-        items=items,
-        positions=positions,
-        next_cursor=page.next_cursor,
-        total=total,
-        not_checked=sorted(unchecked) or None,
-        unknown=call.unknown() or None if not items else None,
-        looked_at=call.limit + (read - 1) * 100 if read > 1 else None,
-    )
 
 
 async def _concise(
@@ -311,7 +254,7 @@ async def _concise(
         names[kind] = {**names.get(kind, {}), **await read_labels(kind, keys, context.look)}
     legend = legend_of(names, len(rows))
     ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
-    now = None if call.is_table else context.system.now()
+    now = None if len(rows) > MAX_OBJECTS else context.system.now()
     return ConciseRows(columns, call.row_type().never, names, legend, now), ids or None
 
 
@@ -325,7 +268,9 @@ async def _picked(
     picked: list[dict[str, JsonValue]] = []
     for row in rows:
         cells: dict[str, JsonValue] = concise(row) if columns else {}
-        cells = {**cells, **row} if call.detail == FULL else {**row, **cells}
+        plain = {name: value for name in wanted if isinstance(value := row.get(name), (str, int, float))}
+        dated = {name: concise.dated(name, value, sys.maxsize) for name, value in plain.items()}
+        cells = {**cells, **row} if call.detail == FULL else {**row, **dated, **cells}
         for name in columns:  # a name that is not known
             if (derived := _derived(name)) is not None and row.get(name) and derived not in cells:
                 cells[derived] = row[name]

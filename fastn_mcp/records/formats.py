@@ -2,15 +2,16 @@
 
 from datetime import UTC, datetime
 
-_STEPS = (
-    (60, "second"),
-    (60, "minute"),
-    (24, "hour"),
-    (7, "day"),
-    (4.35, "week"),
-    (12, "month"),
-    (float("inf"), "year"),
+_DAY = 86_400
+_UNITS = (
+    (60, 1, "second"),
+    (3_600, 60, "minute"),
+    (_DAY, 3_600, "hour"),
+    (60 * _DAY, _DAY, "day"),  # no weeks: `2 weeks` of 20 days
+    (365 * _DAY, 30.4 * _DAY, "month"),
+    (float("inf"), 365 * _DAY, "year"),
 )
+"""Age in seconds up to which a unit is used, and its length."""
 
 
 def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
@@ -55,11 +56,6 @@ def age(moment: datetime, now: datetime) -> str:
     amount = abs(seconds)
     if amount < 5:
         return "just now"
-    unit = "second"
-    for step, unit in _STEPS:  # noqa: B007 the unit is used after the loop
-        if amount < step:
-            break
-        amount /= step
-    count = int(amount)
-    words = counted(count, unit)
+    length, unit = next((length, unit) for limit, length, unit in _UNITS if amount < limit)
+    words = counted(int(amount / length), unit)
     return f"{words} ago" if seconds > 0 else f"in {words}"

@@ -219,7 +219,7 @@ def _used(context: RouteContext) -> dict[tuple[str, str], int]:
 
 def _events(context: RouteContext, since: datetime, customer: str | None = None) -> int:
     """Count the runs started by webhooks and app events."""
-    return len(context.runs(ListExecutions(triggered_by="webhook", since=stamp(since), customer_id=customer)))
+    return len(context.runs(ListExecutions(started_by="webhook", since=stamp(since), customer_id=customer)))
 
 
 def _quota(name: str, scope: str, limit: int, used: int, source: str = "plan default") -> Row:

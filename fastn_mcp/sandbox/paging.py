@@ -51,8 +51,6 @@ def select(rows: list[Row], call: List[Any]) -> list[Row]:
             case "until":
                 end = instant(name, wanted)
                 rows = [row for row in rows if parse_stamp(_time(row)) < end]
-            case "trigger_id":
-                continue  # rows of runs do not tell it
             case _:
                 field = call.wire(name)
                 rows = [row for row in rows if wanted.casefold() in _values(row, name, field)]

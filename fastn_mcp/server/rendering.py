@@ -72,6 +72,8 @@ def render(
         answer["receipt"] = safe(receipt(change))  # its names and values come from Fastn
     answer |= {"data": None, "untrusted": True}
     raw = row_of(result)
+    if "cursor" in type(call).model_fields and "next_cursor" in raw:
+        raw["next_cursor"] = call.sealed(str(raw["next_cursor"]))
     if isinstance(call, Operation) and call.effect is Effect.READ:
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
@@ -133,6 +135,8 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
             envelope["next_cursor"] = page.positions[row_count - 1].encode()
             way = "Go on with next_cursor"
         left_out.append(f"{counted(missing, 'row')} did not fit. {way}, or name the columns you need in fields.")
+    if "next_cursor" in envelope:
+        envelope["next_cursor"] = call.sealed(str(envelope["next_cursor"]))
     note: dict[str, JsonValue] = {"left_out": " ".join(left_out)} if left_out else {}
     return note | envelope | {"data": data, "untrusted": True}
 

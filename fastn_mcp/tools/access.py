@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self, cast
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text
+from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text, word
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
     SECRET,
@@ -23,7 +23,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
-from fastn_mcp.tools.paging import List, Match
+from fastn_mcp.tools.paging import EXPIRES, HERE, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import Effect
 
@@ -101,13 +101,9 @@ class CreateRole(Operation[Role]):
     extra: Extra = None
 
 
-EXPIRES = ("expiresAt", "expires")
-"""Fields with the expiry of a key; null or `never` if it does not expire."""
-
-
 class ApiKey(SecretRow):
     columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
-    never = ("expiresAt",)
+    never = EXPIRES
 
     id: JsonValue = None
     name: JsonValue = None
@@ -120,12 +116,22 @@ class NewApiKey(FastnObject):
     name: JsonValue = None
 
 
+def _is_unused(row: Row, wanted: bool) -> bool | None:
+    is_known = any(name in row for name in ("lastUsed", "lastUsedAt", "last_used", "last_used_at"))
+    return (word(row, "lastUsed", "lastUsedAt") in ("", "never")) is wanted if is_known else None
+
+
 class ListApiKeys(List[ApiKey]):
-    """List API keys: mode, permissions, expiry, last use. See lastUsed before you revoke."""
+    """List API keys. See lastUsed before you revoke."""
 
     route = GET("/api/v1/api-keys")
     effect = Effect.READ
     evidence = DOCUMENTED("API keys: columns; the path is inferred")
+    matching: ClassVar[Mapping[str, Match]] = {"expires_before": expires_before, "never_used": _is_unused}
+
+    expires_before: ExpiresBefore = None
+    never_used: Annotated[bool | None, Field(description="By lastUsed."), HERE] = None
+    permissions: Annotated[str | None, Field(description="Preset, such as Full access."), HERE] = None
 
 
 class CreateApiKey(Operation[NewApiKey]):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, as_word, objects, text, word
+from fastn_mcp.records.rows import FastnObject, Row, as_word, objects, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import (
     SECRET,
     ConnectionId,
@@ -18,12 +18,13 @@ from fastn_mcp.tools.fields import (
     JsonObjects,
     Known,
     Name,
+    OfCustomer,
     Search,
+    any_of,
     names_only,
-    one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
-from fastn_mcp.tools.paging import List, Match
+from fastn_mcp.tools.paging import EXPIRES, HERE, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.tool import Effect
 
 Domain = Annotated[str | None, Field(description="The app's domain.")]
@@ -156,8 +157,11 @@ def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | 
     return effect if is_private and dependents == 0 else effect.raised_to(Effect.EXTERNAL)
 
 
-# Connections carry the customer as `endOrgId`.
-OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
+def _changed_since(row: Row, wanted: str) -> bool | None:
+    """Match a connection by its last use or change, or by its expiry if it has expired."""
+    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *EXPIRES[: word(row, "status") == "expired"])
+    times, begin = list(filter(None, (timestamp(row, field) for field in fields))), parse_timestamp(wanted)
+    return max(times) >= begin if times and begin else None
 
 
 class Connection(FastnObject):
@@ -174,11 +178,17 @@ class ListConnections(List[Connection]):
     route = GET("/api/v1/connections")
     effect = Effect.READ
     evidence = DOCUMENTED("connections")
-    matching: ClassVar[Mapping[str, Match]] = {"authentication": _authenticates}
+    matching: ClassVar[Mapping[str, Match]] = {
+        "authentication": _authenticates,
+        "since": _changed_since,
+        "expires_before": expires_before,
+    }
 
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     connector_id: ConnectorId | None = None
-    status: Annotated[str | None, *one_of("ACTIVE", "INACTIVE", "EXPIRED", "FAILED")] = None
+    status: Annotated[str | None, *any_of("ACTIVE", "INACTIVE", "EXPIRED", "FAILED")] = None
+    since: Annotated[str | None, Field(description="Used, changed or expired from then, ISO 8601."), HERE] = None
+    expires_before: ExpiresBefore = None
     authentication: Authentication = None
 
 

@@ -72,11 +72,18 @@ def one_of(*values: str) -> tuple[Any, Known, AfterValidator]:
     return Field(description=f"{in_words(values)}."), Known(values), AfterValidator(_trimmed)
 
 
+def any_of(*values: str) -> tuple[Any, Known, AfterValidator]:
+    """Return `one_of`, and say that the filter takes several values or excludes them. Each with known values does."""
+    return Field(description=f"{in_words(values)}; several: A,B; !A: not A."), *one_of(*values)[1:]
+
+
 def _id(kind: str) -> Any:
     return Field(description=f"{kind} id.")
 
 
 CustomerId = Annotated[str, _id("Customer"), BeforeValidator(_number), AfterValidator(_not_empty)]
+# Connections and triggers carry the customer as `endOrgId`.
+OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
 ConnectorId = Annotated[str, _id("Connector"), BeforeValidator(_number), AfterValidator(_not_empty)]
 ConnectionId = Annotated[str, _id("Connection"), BeforeValidator(_number), AfterValidator(_not_empty)]
 WorkflowId = Annotated[str, _id("Workflow"), BeforeValidator(_number), AfterValidator(_not_empty)]

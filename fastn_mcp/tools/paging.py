@@ -6,7 +6,7 @@ Fastn's pagination and filters are not documented, so they are sent, and then ap
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
@@ -24,7 +24,7 @@ from fastn_mcp.tools.tool import OURS
 MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
 
-_MAX_OBJECTS = 20
+MAX_OBJECTS = 20
 """Maximum limit of a page whose rows are shown as objects; the default."""
 
 
@@ -69,10 +69,34 @@ def created(row: Row) -> datetime | None:
     return timestamp(row, *_TIMES)
 
 
+HERE = object()
+"""Marks a filter that is applied here only: nothing says that Fastn has such a one."""
+
+EXPIRES = ("expiresAt", "expires")
+"""Fields with an expiry; null or `never` if there is none."""
+
+ExpiresBefore = Annotated[str | None, Field(description="ISO 8601; soonest first."), HERE]
+
+ORDERS = {"expires_before": ("soonest first", EXPIRES), "under_way_minutes": ("longest first", _TIMES)}
+"""Filters by which a list is sorted here: the order, and the fields with the time, earliest first."""
+
+
+def expires_before(row: Row, wanted: str) -> bool | None:
+    """Match what expires before a time, or has expired."""
+    if (at := timestamp(row, *EXPIRES)) and (bound := parse_timestamp(wanted)):
+        return at < bound
+    return False if at is None and any(name in row for name in EXPIRES) else None
+
+
+def values_of(choice: str) -> tuple[list[str], bool]:
+    """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!ACTIVE`."""
+    return [value.strip() for value in choice.strip().removeprefix("!").split(",")], choice.strip().startswith("!")
+
+
 _SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
 
 
-Match = Callable[[Row, str], bool | None]
+Match = Callable[[Row, Any], bool | None]
 """Whether a row matches the value of a filter; None if the row does not tell."""
 
 
@@ -110,6 +134,7 @@ def _detail(detail: str | None) -> str | None:
 Detail = Annotated[str | None, Field(description="concise (default) or full."), AfterValidator(_detail), OURS]
 Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
+FullRow = dict[str, JsonValue]
 Item = TypeVar("Item", bound=FastnObject)
 
 
@@ -123,6 +148,8 @@ class Listed(FastnObject, Generic[Item]):
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
     positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
     """Position after each row."""
+    received: int = Field(default=0, exclude=True)
+    """Number of rows that Fastn sent for it, with those that do not match."""
 
     @property
     def items(self) -> list[Item]:
@@ -145,7 +172,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
     @property
     def is_table(self) -> bool:
         """Whether rows are shown as a table: columns once, rows as arrays. A few rows are read best as objects."""
-        return self.limit > _MAX_OBJECTS and self.detail != FULL
+        return self.limit > MAX_OBJECTS and self.detail != FULL
 
     @field_validator("cursor")
     @classmethod
@@ -173,7 +200,8 @@ class List(Operation[Listed[Item]], Generic[Item]):
     @override
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)
-        request.query.pop("cursor", None)
+        for name in ("cursor", *self.applied_here()):
+            request.query.pop(self.wire(name), None)
         position = self.position
         request.query["limit"] = position.size or self.limit
         if position.cursor is not None:
@@ -193,28 +221,49 @@ class List(Operation[Listed[Item]], Generic[Item]):
         others = {"limit", "cursor", *self.ours()}
         return {name: value for name, value in self if value is not None and name not in others}
 
+    def applied_here(self) -> list[str]:
+        """Return the names of the filters that are not sent, such as several values in one."""
+        return [
+            name
+            for name, value in self.filters.items()
+            if HERE in type(self).model_fields[name].metadata
+            or (self._known(name) and values_of(value) != ([value], False))
+        ]
+
+    @classmethod
+    def _known(cls, name: str) -> tuple[str, ...]:
+        """Return the known values of a filter; empty if any text may be one."""
+        metadata = cls.model_fields[name].metadata
+        return next((known.values for known in metadata if isinstance(known, Known)), ())
+
+    @property
+    def statuses(self) -> Sequence[str]:
+        """Known statuses that the list can be read by, one after the other; empty if one request asks for all."""
+        values, is_excluded = values_of(getattr(self, "status", None) or "")
+        if is_excluded:
+            return [value for value in self._known("status") if as_word(value) not in map(as_word, values)]
+        return values if len(values) > 1 else ()
+
     def unknown(self) -> list[str]:
         """Describe the filters whose value is not a known one: it may be mistyped."""
         return [
-            f"{name}: {str(value)[:64]!r} is not known{nearest(str(value), known.values)}; "
-            f"known are {in_words(known.values)}"
-            for name, value in self.filters.items()
-            for known in type(self).model_fields[name].metadata
-            if isinstance(known, Known) and str(value).casefold() not in map(str.casefold, known.values)
+            f"{name}: {value[:64]!r} is not known{nearest(value, known)}; known are {in_words(known)}"
+            for name, choice in self.filters.items()
+            if (known := self._known(name))
+            for value in values_of(str(choice))[0]
+            if value.casefold() not in map(str.casefold, known)
         ]
 
     @override
     def result(self, body: JsonValue) -> Listed[Item]:
         position = self.position
         rows, around = rows_of(body)
-        if position.before and _mark(rows) == position.before:
+        if position.before and mark(rows) == position.before:
             rows = []  # the offset was ignored: these rows were shown already
         fresh = rows[position.skip :]
         counts = (around.get(key) for key in _TOTAL)
         total = next((n for n in counts if isinstance(n, int) and n is not True and 0 <= n < 2**53), None)
-        matching, unchecked = list(enumerate(fresh, 1)), list[str]()
-        if filters := self.filters:
-            matching, unchecked = self._matching(matching, filters)
+        matching, unchecked = self.matching_rows(fresh)
         page = matching[: self.limit]
         requested = position.size or self.limit
         cursor, offset, skip, before, _ = position
@@ -226,6 +275,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         values: dict[str, Any] = {
             "rows": list(map(self.row_type().kept, (row for _, row in page))),
             "positions": positions,
+            "received": len(rows),
             "next_cursor": following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
             "total": total if len(matching) == len(fresh) and not unchecked else None,
@@ -240,15 +290,14 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def _matches(self, row: Row, name: str, wanted: Any) -> bool | None:
         compare = type(self).matching.get(name)
-        return compare(row, wanted) if compare else matches(row, name, self.wire(name), wanted)
+        values, is_excluded = values_of(wanted) if self._known(name) else ([wanted], False)
+        answers = {compare(row, value) if compare else matches(row, name, self.wire(name), value) for value in values}
+        return (True in answers) is not is_excluded if answers != {None} else None
 
-    def _matching(
-        self, rows: list[tuple[int, dict[str, JsonValue]]], filters: dict[str, Any]
-    ) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
+    def matching_rows(self, rows: Iterable[FullRow]) -> tuple[list[tuple[int, FullRow]], list[str]]:
         """Return the numbered rows that match, and the filters that could not be checked."""
-        found: list[tuple[int, dict[str, JsonValue]]] = []
-        unchecked: set[str] = set()
-        for number, row in rows:
+        found, unchecked, filters = list[tuple[int, FullRow]](), set[str](), self.filters
+        for number, row in enumerate(rows, 1):
             answers = {name: self._matches(row, name, value) for name, value in filters.items()}
             if False not in answers.values():
                 found.append((number, row))
@@ -292,10 +341,10 @@ def _following(
     reached = position.offset + received
     more = reached < total if total is not None else received == requested
     if fresh and position.cursor is None and received <= requested and more:
-        return Position(offset=reached, before=_mark(fresh))
+        return Position(offset=reached, before=mark(fresh))
     return None
 
 
-def _mark(rows: list[dict[str, JsonValue]]) -> str:
+def mark(rows: list[dict[str, JsonValue]]) -> str:
     """Return a digest of the first row, which identifies a page."""
     return hashlib.sha256(to_json(rows[0])).hexdigest()[:12] if rows else ""

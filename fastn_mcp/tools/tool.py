@@ -1,14 +1,15 @@
 """Base class of tools. A tool is a type and a call is an instance, with arguments, an effect and a result type."""
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, ValidationInfo, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic_core import core_schema, to_json
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject
@@ -105,6 +106,33 @@ class Tool(BaseModel, Generic[Result]):
             if value is not None or name not in fields or fields[name].default is None or fields[name].is_required()
         }
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _unseal_cursor(cls, raw: object, validate: Callable[[object], Self]) -> Self:
+        """Take the cursor of an earlier page, and refuse it with other filters: rows would be skipped silently."""
+        fields = cast("dict[str, object]", raw)
+        if not isinstance(raw, dict) or "~" not in str(fields.get("cursor")):
+            return validate(fields)
+        cursor, _, seal = str(fields["cursor"]).partition("~")
+        call = validate({**fields, "cursor": cursor})
+        own = call._digests()
+        sealed = {name: digest for name, _, digest in (part.partition("=") for part in seal.split(","))}
+        if own != sealed:
+            changed = sorted(name for name in cls.model_fields if own.get(name) != sealed.get(name))
+            what = f"had another {' and '.join(changed)}" if own["tool"] == sealed.get("tool") else "is of another tool"
+            raise ValueError(f"cursor: the page that it goes on from {what}. Repeat its arguments, or omit the cursor")
+        return call
+
+    def sealed(self, cursor: str) -> str:
+        """Return the cursor for a client, with the filters that it belongs to."""
+        return f"{cursor}~{','.join(f'{name}={digest}' for name, digest in self._digests().items())}"
+
+    def _digests(self) -> dict[str, str]:
+        """Return digests of the tool and of its filters, by name."""
+        others = {"limit", "cursor", *self.ours()}
+        values = [("tool", self.tool_name()), *((name, value) for name, value in self if name not in others)]
+        return {name: hashlib.sha256(to_json(value)).hexdigest()[:4] for name, value in values if value is not None}
+
     @model_validator(mode="after")
     def _refuse_control_characters(self) -> Self:
         for name, value in self:
@@ -148,6 +176,7 @@ class Tool(BaseModel, Generic[Result]):
         schema = cls.model_json_schema(schema_generator=ToolSchema)
         schema.pop("title", None)
         schema.pop("description", None)
+        schema["properties"].get("cursor", {}).pop("pattern", None)  # that of the cursor without its seal
         return schema
 
     @classmethod

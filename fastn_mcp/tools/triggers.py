@@ -1,20 +1,21 @@
 """Tools for triggers, which start workflows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.records.cron import is_subset
-from fastn_mcp.records.rows import FastnObject, Row, as_word, row_of, started_workflows, word
-from fastn_mcp.records.states import State, trigger_state
+from fastn_mcp.records.rows import FastnObject, Row, as_word, number, row_of, started_workflows, word
+from fastn_mcp.records.states import MANY_FAILURES, State, switched_off, trigger_state
 from fastn_mcp.tools.fields import (
     CustomerId,
     Description,
     Extra,
     JsonObjects,
     Name,
+    OfCustomer,
     Texts,
     TriggerId,
     WorkflowId,
@@ -22,7 +23,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
-from fastn_mcp.tools.paging import List, Match
+from fastn_mcp.tools.paging import HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
 ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
@@ -60,8 +61,17 @@ def _starts(row: Row, wanted: str) -> bool | None:
     return wanted in started_workflows(row) if "routes" in row else None
 
 
+_PROBLEMS: Mapping[str, Callable[[Row], bool]] = {
+    "failing": lambda row: not _is_off(row) and (number(row, "consecutiveFailures") or 0) >= MANY_FAILURES,
+    "broken": lambda row: trigger_state(row) is State.BROKEN,
+    "stopped": lambda row: _is_off(row) and switched_off(row).is_platform,
+    "never_ran": lambda row: "lastRun" in row and word(row, "lastRun") in ("", "never"),
+}
+"""What the status of a trigger does not say: `stopped` is disabled by Fastn, and only schedules tell `never_ran`."""
+
+
 class ListTriggers(List[Trigger]):
-    """List triggers. Active is not firing: see subscriptionStatus, and consecutiveFailures of schedules."""
+    """List triggers. Active is not firing: see problem and subscriptionStatus."""
 
     route = GET("/api/v1/triggers")
     effect = Effect.READ
@@ -71,10 +81,12 @@ class ListTriggers(List[Trigger]):
         "workflow_id": _starts,
         "subscription_status": _of_type("app event", "subscriptionStatus"),
         "authentication": _of_type("webhook", "authentication"),
+        "problem": lambda row, wanted: _PROBLEMS.get(wanted.lower(), lambda _: False)(row),
     }
 
     type: Annotated[str | None, *TYPES] = None
     status: Status = None
+    problem: Annotated[str | None, *one_of(*_PROBLEMS), HERE] = None
     subscription_status: Annotated[str | None, *one_of("ACTIVE", "FAILED")] = None
     authentication: Annotated[str | None, *one_of("API_KEY", "NONE")] = None
     workflow_id: WorkflowId | None = None
@@ -103,6 +115,7 @@ class CreateTrigger(Operation[Trigger]):
     type: Annotated[str, *TYPES]
     routes: Annotated[JsonObjects, Field(description=ROUTES)]
     status: Status = None
+    customer_id: OfCustomer = None
     schedule: Schedule = None
     timezone: Timezone = None
     connector_id: Annotated[str | None, Field(description="app_event: connector id.")] = None
@@ -115,8 +128,8 @@ class CreateTrigger(Operation[Trigger]):
     @property
     @override
     def effective(self) -> Effect:
-        # A route with its own status may fire nevertheless.
-        stays_off = _is_off({"status": self.status}) and names_only(self.routes, _ROUTE)
+        # A route with its own status may fire nevertheless, and the field of the customer is not documented.
+        stays_off = _is_off({"status": self.status}) and names_only(self.routes, _ROUTE) and self.customer_id is None
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.records.states import State, workflow_state
+from fastn_mcp.records.states import State, run_state, workflow_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.fields import (
     CustomerId,
@@ -20,14 +20,13 @@ from fastn_mcp.tools.fields import (
     Name,
     Search,
     Since,
-    TriggerId,
     Until,
     WaitSeconds,
     WorkflowId,
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
-from fastn_mcp.tools.paging import List, Match
+from fastn_mcp.tools.paging import HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
@@ -223,10 +222,14 @@ def _is_off(workflow: Row) -> bool:
     return workflow_state(workflow) in (State.OFF, State.DRAFT)
 
 
+ELAPSED = "elapsed"
+"""Column of ours: how long a run that has not ended has been under way."""
+
+
 class Execution(FastnObject):
     columns = (
         "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
-        "errorCategory", "fixSuggestion",
+        "errorCategory", "fixSuggestion", ELAPSED,
     )  # fmt: skip
 
     id: JsonValue = None
@@ -239,14 +242,17 @@ class ListExecutions(List[Execution]):
     route = GET("/api/v1/executions")
     effect = Effect.READ
     evidence = DOCUMENTED("observed by third parties: limit, offset, workflowId, endOrgId")
+    matching: ClassVar[Mapping[str, Match]] = {"under_way_minutes": lambda row, _: not run_state(row).has_ended}
 
     workflow_id: WorkflowId | None = None
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     status: Annotated[
         str | None, *one_of("pending", "queued", "running", "completed", "failed", "timeout", "cancelled")
     ] = None
-    triggered_by: Annotated[str | None, *one_of("webhook", "scheduler", "manual", "agent-service")] = None
-    trigger_id: TriggerId | None = None
+    started_by: Annotated[
+        str | None, *one_of("webhook", "scheduler", "manual", "agent-service"), Field(serialization_alias="triggeredBy")
+    ] = None
+    under_way_minutes: Annotated[int | None, Field(description="At least 1; longest first.", ge=1), HERE] = None
     since: Since = None
     until: Until = None
 

@@ -134,7 +134,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
     data = await preview(world, "create_api_key", name="BI", **given)
     assert "defaults" not in data
     assert data["notes"] == [
-        "It expires on 2027-11-25 (in 11 months).",
+        "It expires on 2027-11-25 (in 1 year).",
         "The key is returned once, in the result, and stays in the conversation.",
     ]
 
@@ -142,7 +142,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
 @pytest.mark.parametrize(
     ("expires", "note"),
     [
-        ("30d", "It expires on 2026-12-25 (in 4 weeks)."),
+        ("30d", "It expires on 2026-12-25 (in 30 days)."),
         ("never", "It never expires."),
         ("2026-12-01", "It expires on 2026-12-01 (in 5 days)."),
         ("soon", "Its expiry is not one that is documented."),

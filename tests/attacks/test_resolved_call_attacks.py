@@ -146,6 +146,7 @@ def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any
         ("run_workflow", {"workflow_id": WORKFLOW, "customer_id": customer, "environment": "test"}),
         ("create_api_key", {"name": "Theirs", "customers": [customer]}),
         ("create_secret", {"name": "NEW", "customer_id": customer}),
+        ("create_trigger", {"name": "New", "type": "webhook", "routes": routes, "customer_id": customer}),
         ("create_connection", {"connector_id": gamma, "customer_id": customer}),
         ("delete_connector", {"connector_id": own}),
     ]

@@ -326,7 +326,7 @@ class PastContext(RouteContext):
             workflow=call.workflow_id,
             customer=call.customer_id,
             status=call.status,
-            triggered_by=call.triggered_by,
+            triggered_by=call.started_by,
             since=None if call.since is None else instant("since", call.since),
             until=None if call.until is None else instant("until", call.until),
         )

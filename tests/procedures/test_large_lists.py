@@ -14,7 +14,7 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.procedures.tables import FURTHER
+from fastn_mcp.procedures.list_rows import FURTHER
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.operation import Request

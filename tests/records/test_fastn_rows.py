@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_mcp.procedures.tables import ConciseRows
+from fastn_mcp.records.formats import age
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, number, owner_of, parse_timestamp, text, timestamp, value, word
 from fastn_mcp.tools.paging import matches
@@ -83,6 +84,26 @@ def test_enum_is_read_in_each_spelling(spelling: str) -> None:
 )  # fmt: skip
 def test_number_is_parsed_from_text(raw: Any, amount: float | None) -> None:
     assert number({"used": raw}, "used") == amount
+
+
+@pytest.mark.parametrize(
+    ("past", "words"),
+    [
+        ({"seconds": 4}, "just now"),
+        ({"seconds": 119}, "1 minute ago"),
+        ({"hours": 23}, "23 hours ago"),
+        ({"days": 6}, "6 days ago"),
+        ({"days": 20}, "20 days ago"),
+        ({"days": -14}, "in 14 days"),
+        ({"days": 59}, "59 days ago"),
+        ({"days": 61}, "2 months ago"),
+        ({"days": 364}, "11 months ago"),
+        ({"days": 365}, "1 year ago"),
+    ],
+)
+def test_age_is_in_days_up_to_two_months(past: dict[str, int], words: str) -> None:
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    assert age(now - timedelta(**past), now) == words
 
 
 def test_list_shows_a_numeric_time_with_its_age() -> None:

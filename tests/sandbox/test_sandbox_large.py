@@ -214,8 +214,8 @@ def matches(query: dict[str, str], row: Row) -> bool:
 @pytest.mark.parametrize("by", ["offset", "cursor"])
 def test_filters_match_the_rows_on_every_page(fresh: Fastn, by: str) -> None:
     assert ListExecutions.model_fields.keys() == {
-        "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "triggered_by", "trigger_id",
-        "since", "until",
+        "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "started_by",
+        "under_way_minutes", "since", "until",
     }  # fmt: skip
     rows = all_runs(fresh)
     empty = 0

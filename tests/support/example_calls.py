@@ -55,6 +55,8 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
         return ids
     if schema["type"] == "integer":
         return st.integers(schema.get("minimum", 1), schema.get("maximum", 10**9))
+    if schema["type"] == "boolean":
+        return st.booleans()
     if name == "extra":
         return st.dictionaries(field_names, json_values, min_size=1, max_size=3)  # an empty one says nothing
     if schema["type"] == "object":

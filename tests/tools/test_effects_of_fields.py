@@ -154,7 +154,8 @@ TABLES: dict[str, Table] = {
            for word in (None, "Active", "Inactive", "INACTIVE", "paused", "off", "")]
         + [("routes", [{"routeId": "w", key: value}], "external", "a route may fire by a flag of its own")
            for key, value in each(("status", "Active"), ("enabled", True), ("Status", "Active"), ("active", 1))]
-        + [("extra", {"enabled": True}, "external", "may enable it after all")],
+        + [("extra", {"enabled": True}, "external", "may enable it after all"),
+           ("customer_id", "c", "external", "the field of the customer is not documented")],
     ),
     "update_trigger": Table(
         {"trigger_id": "t"},

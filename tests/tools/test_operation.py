@@ -58,8 +58,8 @@ def test_operation_has_exactly_these_class_attributes() -> None:
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
         "raises_to", "extra_effect", "clears", "effect_on", "needs_person",
         "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "idempotent",
-        "destructive", "arguments", "inner_calls", "ours", "person_types", "read", "shown", "unresolved", "request",
-        "wire", "received", "result",
+        "destructive", "arguments", "inner_calls", "ours", "person_types", "read", "shown", "sealed", "unresolved",
+        "request", "wire", "received", "result",
     }  # fmt: skip
     assert set(Operation.__class_vars__) == {
         "route", "effect", "evidence", "returns", "raises_to", "extra_effect", "clears",

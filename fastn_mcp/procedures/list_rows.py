@@ -1,0 +1,159 @@
+"""Rows of one page of a list, by bounded reads: until it is full, or of the whole list where it is sorted here."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+from pydantic import Field, JsonValue, SkipValidation
+
+from fastn_mcp.client.reads import read_pages, remembered
+from fastn_mcp.errors import FastnError
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.records.formats import counted, stamp
+from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp, row_of, text, timestamp
+from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.tools.fields import in_words
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.paging import MAX_LIMIT, MAX_OBJECTS, ORDERS, List, Listed, Position, mark
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
+
+_NOT_ENDED = "!completed,failed,timeout,cancelled"
+
+
+class Table(FastnObject):
+    """Rows of a list as an agent reads them, and what it has to know about them."""
+
+    total: Annotated[int | None, Field(description="How many there are in all, where that is known.")] = None
+    by_status: Annotated[
+        dict[str, int] | None, Field(description="How many of these rows have which status, if no page is missing.")
+    ] = None
+    order: Annotated[str | None, Field(description="Order of the rows, where it is not Fastn's.")] = None
+    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
+    not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
+    unknown: Annotated[
+        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
+    ] = None
+    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
+    now: Annotated[str | None, Field(description="The server's time, where the rows' times have no age.")] = None
+    ids: Annotated[
+        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
+    ] = None
+    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
+    items: SkipValidation[list[dict[str, JsonValue]]]
+    positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
+    """Position after each row."""
+    gaps: list[str] = Field(default=[], exclude=True)
+    """What could not be read of the rows, in sentences."""
+
+
+FURTHER = 10
+"""Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
+
+
+async def _by_slug(call: ListWorkflows, connector: str, context: ProcedureContext) -> ListWorkflows:
+    """Replace the id of a connector by its slug, as workflows name connectors by slug."""
+    try:
+        UUID(connector)
+    except ValueError:
+        return call
+    row = row_of(await context.read(GetConnector(connector_id=connector)))
+    return call.model_copy(update={"connector": text(row, "slug") or connector})
+
+
+async def collected(call: List[Any], context: ProcedureContext) -> Table:
+    """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
+    if isinstance(call, ListWorkflows) and call.connector is not None:
+        call = await _by_slug(call, call.connector, context)
+    if isinstance(call, ListExecutions) and call.under_way_minutes is not None:
+        begun = context.system.now() - timedelta(minutes=call.under_way_minutes)
+        until = stamp(min(begun, parse_timestamp(call.until) or begun))
+        call = call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
+    if call.statuses or ORDERS.keys() & call.filters:
+        return await _whole(call, context)
+    page = cast("Listed[FastnObject]", await context.read(call))
+    items, positions, unchecked = list(page.rows), list(page.positions), set(page.not_checked or ())
+    total, read, received = page.total, 1, page.received
+    while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
+        if not context.look.affordable:
+            break
+        await context.report(f"{len(items)} of {call.limit} rows found", read, None)
+        try:
+            following = call.wider(page.next_cursor, call.limit - len(items))
+            page = cast("Listed[FastnObject]", await context.read(following))
+        except FastnError:
+            if not items:
+                raise
+            break  # keep the rows found; the cursor continues from here
+        items += page.rows
+        positions += page.positions
+        unchecked |= {*(page.not_checked or ())}
+        total, read, received = None, read + 1, received + page.received
+    return Table(
+        items=items,
+        positions=positions,
+        next_cursor=page.next_cursor,
+        total=total,
+        not_checked=sorted(unchecked) or None,
+        unknown=call.unknown() or None if not items else None,
+        looked_at=received if read > 1 else None,
+        by_status=_by_status(items) if page.next_cursor is None and call.cursor is None else None,
+    )
+
+
+async def _whole(call: List[Any], context: ProcedureContext) -> Table:
+    """Return the page of a list that is read whole, up to a bound, before it is filtered and sorted here."""
+    read, statuses, is_complete = await _all_rows(call, context)
+    found, unchecked = call.matching_rows(read)
+    matching, position = [row for _, row in found], call.position
+    words, fields = next((order for name, order in ORDERS.items() if name in call.filters), (None, ()))
+    if words is not None:
+        matching.sort(key=lambda row: at.timestamp() if (at := timestamp(row, *fields)) else math.inf)
+    start = next((end for end, row in enumerate(matching, 1) if mark([row]) == position.before), position.skip)
+    rows = matching[start : start + call.limit]
+    positions = [Position(skip=start + number, before=mark([row])) for number, row in enumerate(rows, 1)]
+    gaps = [f"Only {counted(len(read), 'row')} were read, others may match: use more filters."] * (not is_complete)
+    if statuses and call.filters["status"].startswith("!"):
+        gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
+    return Table(
+        items=rows,
+        positions=positions,
+        next_cursor=positions[-1].encode() if rows and start + len(rows) < len(matching) else None,
+        total=len(matching) if is_complete and not unchecked else None,
+        not_checked=unchecked or None,
+        unknown=call.unknown() or None if not matching else None,
+        looked_at=len(read) if len(read) > MAX_LIMIT else None,
+        by_status=_by_status(matching) if is_complete else None,
+        order=words,
+        gaps=gaps,
+    )
+
+
+async def _all_rows(
+    call: List[Any], context: ProcedureContext
+) -> tuple[list[dict[str, JsonValue]], Sequence[str], bool]:
+    """Return what Fastn's filters leave, the statuses by which it was read, and whether no row is missing."""
+    send, ours = remembered(context.read), dict.fromkeys(call.applied_here())
+    listing = cast(Call, call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, **ours}))
+    first, statuses = cast("Listed[FastnObject]", await send(listing)), call.statuses
+    by_status = [listing.model_copy(update={"status": status}) for status in statuses]
+    is_shorter = first.next_cursor is not None and MAX_LIMIT * len(statuses) < (first.total or math.inf)
+    if not (is_shorter and by_status and context.look.affordable):
+        statuses = ()
+    else:  # where Fastn does not filter, this would read everything several times
+        page = cast("Listed[FastnObject]", await send(by_status[0]))
+        statuses = statuses if page.received == len(page.rows) else ()
+    rows, is_complete, most = list[dict[str, JsonValue]](), True, min(FURTHER, context.look.affordable) + 1
+    for part in by_status if statuses else [listing]:
+        pages = await read_pages(part, send, max(1, most))
+        most, is_complete = most - len(pages.pages), is_complete and pages.is_complete
+        rows += [row for page in pages.pages for row in page.rows]
+    return list({key_of(row) or str(number): row for number, row in enumerate(rows)}.values()), statuses, is_complete
+
+
+def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
+    """Count many rows by status, if they differ in it."""
+    counts = Counter(text(row, "status") for row in rows)
+    return dict(counts.most_common()) if len(rows) > MAX_OBJECTS and len(counts) > 1 else None

@@ -1,0 +1,257 @@
+"""Lists by what people ask: several statuses, expiry, what is under way, problems of triggers, unused keys."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from large_account import large_account
+from support.table_rows import rows_of
+from support.world import World
+
+from fastn_mcp.account.answer_reads import RESERVE
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.procedures.catalog import TOOLS, parse
+from fastn_mcp.procedures.list_rows import FURTHER
+from fastn_mcp.records.formats import stamp
+from fastn_mcp.sandbox.behaviour import Behaviour, Filtering
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.server.rendering import render
+
+pytestmark = pytest.mark.anyio
+
+each_filtering = pytest.mark.parametrize("filtering", Filtering)
+
+
+async def ask(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
+    call = parse(TOOLS, tool, arguments).call
+    done = await world.call(cast(Any, call))
+    assert isinstance(done, Done), done
+    return cast("dict[str, Any]", render(call, done.result, {}))
+
+
+async def pages(world: World, tool: str, **arguments: Any) -> list[dict[str, Any]]:
+    """All rows of a list, page by page."""
+    rows: list[dict[str, Any]] = []
+    cursor: str | None = None
+    for _ in range(200):
+        answer = await ask(world, tool, **arguments, cursor=cursor)
+        rows += rows_of(answer["data"])
+        if (cursor := answer.get("next_cursor")) is None:
+            return rows
+    raise AssertionError("the list does not end")
+
+
+def filtering_by(world: World, filtering: Filtering) -> None:
+    world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"filtering": filtering})
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return [str(row["id"]) for row in rows]
+
+
+def ids_where(world: World, kind: str, fits: Callable[[Row], bool]) -> set[str]:
+    found = {str(row["id"]) for row in world.sandbox.state.all(kind) if fits(row)}
+    assert 0 < len(found) < len(world.sandbox.state.all(kind))
+    return found
+
+
+def requests_for(world: World, path: str) -> int:
+    return sum(request.path == f"/api/v1/{path}" for request in world.sandbox.requests)
+
+
+def ago(world: World, **time: float) -> str:
+    return stamp(world.clock.now() - timedelta(**time))
+
+
+# --- statuses ------------------------------------------------------------------------------------------------------
+
+
+@each_filtering
+@pytest.mark.parametrize(
+    ("wanted", "statuses"),
+    [
+        ("EXPIRED,FAILED", {"EXPIRED", "FAILED"}),
+        (" failed , expired", {"EXPIRED", "FAILED"}),
+        ("!ACTIVE", {"EXPIRED", "FAILED", "INACTIVE"}),
+        ("!ACTIVE, INACTIVE", {"EXPIRED", "FAILED"}),
+    ],
+)
+async def test_list_takes_several_statuses(world: World, wanted: str, statuses: set[str], filtering: Filtering) -> None:
+    filtering_by(world, filtering)
+    answer = await ask(world, "list_connections", status=wanted)
+    expected = ids_where(world, "connections", lambda row: row["status"] in statuses)
+    assert set(ids(answer["data"])) == expected
+    assert answer["total"] == len(expected)
+    assert requests_for(world, "connections") == 1
+
+
+async def test_status_that_fastn_has_not_documented_is_not_lost(world: World) -> None:
+    row = world.sandbox.state.all("connections")[0]
+    row["status"] = "REVOKED"
+    assert row["id"] in ids((await ask(world, "list_connections", status="!ACTIVE"))["data"])
+
+
+async def test_unknown_one_of_several_statuses_is_named(world: World) -> None:
+    answer = await ask(world, "list_workflows", status="paused,stopped")
+    assert [text.partition(" is not known")[0] for text in answer["unknown"]] == [
+        "status: 'paused'",
+        "status: 'stopped'",
+    ]
+
+
+@each_filtering
+async def test_large_list_is_read_by_status_where_fastn_filters(tmp_path: Path, filtering: Filtering) -> None:
+    world = World(tmp_path, begin=large_account)
+    filtering_by(world, filtering)
+    for number in range(1_000):
+        row = world.sandbox.state.all("connections")[0]
+        world.sandbox.state.put("connections", {**row, "id": f"ucl:more:{number}", "status": "ACTIVE"})
+    expected = ids_where(world, "connections", lambda row: row["status"] != "ACTIVE")
+    answer = await ask(world, "list_connections", status="!ACTIVE", limit=100)
+    if filtering is Filtering.HEEDED:
+        assert requests_for(world, "connections") <= 5
+        assert answer["left_out"].startswith("Read by status: INACTIVE, EXPIRED or FAILED.")
+        assert answer["total"] == len(expected) > 50
+        assert set(ids(await pages(world, "list_connections", status="!ACTIVE", limit=100))) == expected
+    else:
+        assert requests_for(world, "connections") <= FURTHER + 3
+        assert answer["left_out"].startswith("Only 1,100 rows were read, others may match")
+        assert answer["looked_at"] == 1_100
+        assert "total" not in answer
+    world.close()
+
+
+async def test_statuses_of_a_whole_list_are_counted(large_world: World) -> None:
+    answer = await ask(large_world, "list_users", limit=100, fields=["name"])
+    counts = Counter(str(row["status"]) for row in large_world.sandbox.state.all("users"))
+    assert answer["by_status"] == counts
+    assert "by_status" not in await ask(large_world, "list_users", limit=2)
+
+
+# --- times ---------------------------------------------------------------------------------------------------------
+
+
+async def test_connections_that_stopped_since(world: World) -> None:
+    long_ago = ago(world, days=40)
+    used, expired, renamed, old = world.sandbox.state.all("connections")[:4]
+    for row in world.sandbox.state.all("connections"):
+        row |= {"status": "FAILED", **dict.fromkeys(("createdAt", "updatedAt", "lastUsedAt", "expiresAt"), long_ago)}
+    used["lastUsedAt"] = ago(world, days=2)
+    expired.update(status="EXPIRED", expiresAt=ago(world, days=1))
+    renamed["updatedAt"] = ago(world, hours=1)
+    old["expiresAt"] = ago(world, days=-20)  # is to expire, and did not stop by that
+    answer = await ask(world, "list_connections", status="!ACTIVE", since=ago(world, days=3))
+    assert set(ids(answer["data"])) == {used["id"], expired["id"], renamed["id"]}
+
+
+@each_filtering
+async def test_what_expires_is_listed_soonest_first_on_every_page(world: World, filtering: Filtering) -> None:
+    filtering_by(world, filtering)
+    rows = world.sandbox.state.all("connections")
+    for number, row in enumerate(rows):
+        row["expiresAt"] = ago(world, days=-((number * 5) % 13) - 1)
+    rows[0]["expiresAt"] = None
+    bound = world.clock.now() + timedelta(days=10)
+    due = {str(row["id"]): datetime.fromisoformat(str(row["expiresAt"])) for row in rows[1:]}
+    expected = sorted((key for key, at in due.items() if at < bound), key=due.__getitem__)
+    arguments = {"expires_before": stamp(bound), "limit": 2}
+    assert ids(await pages(world, "list_connections", **arguments)) == expected
+    first = await ask(world, "list_connections", **arguments)
+    assert (first["order"], first["total"]) == ("soonest first", len(expected))
+    world.sandbox.state.drop("connections", expected[0])
+    second = await ask(world, "list_connections", **arguments, cursor=first["next_cursor"])
+    assert ids(second["data"]) == expected[2:4]
+
+
+async def test_time_that_cannot_be_read_is_said(world: World) -> None:
+    assert (await ask(world, "list_connections", expires_before="soon"))["not_checked"] == ["expires_before"]
+
+
+async def test_fields_keep_the_ages_of_times(world: World) -> None:
+    for limit in (20, 100):
+        answer = await ask(world, "list_api_keys", fields=["name", "expiresAt", "createdAt"], limit=limit)
+        rows = {row["name"]: row for row in rows_of(answer["data"])}
+        assert rows["BI export"]["expiresAt"].endswith("(in 5 days)")
+        assert all(row["createdAt"].endswith(" ago)") for row in rows.values())
+
+
+# --- keys, triggers, runs ------------------------------------------------------------------------------------------
+
+
+@each_filtering
+async def test_keys_are_listed_by_what_an_overview_finds(world: World, filtering: Filtering) -> None:
+    filtering_by(world, filtering)
+    rows = world.sandbox.state.all("apiKeys")
+    by_name = {str(row["name"]): str(row["id"]) for row in rows}
+    soon = await ask(world, "list_api_keys", expires_before=ago(world, days=-14))
+    assert ids(soon["data"]) == [by_name["BI export"]]
+    unused = await ask(world, "list_api_keys", never_used=True)
+    assert set(ids(unused["data"])) == ids_where(world, "apiKeys", lambda row: row["lastUsed"] is None)
+    used = await ask(world, "list_api_keys", never_used=False)
+    assert set(ids(used["data"])) == set(by_name.values()) - set(ids(unused["data"]))
+    full = await ask(world, "list_api_keys", permissions="full access")
+    assert set(ids(full["data"])) == ids_where(world, "apiKeys", lambda row: row["permissions"] == "Full access")
+
+
+@pytest.mark.parametrize(
+    ("problem", "names"),
+    [
+        ("failing", ["Daily TikTok sync"]),
+        ("stopped", ["Nightly contact sync"]),
+        ("broken", ["Paid Shopify orders"]),
+        ("never_ran", ["Hourly Slack sync"]),
+        ("odd", []),
+    ],
+)
+async def test_triggers_are_listed_by_problem(world: World, problem: str, names: list[str]) -> None:
+    for row in world.sandbox.state.all("triggers"):
+        if row["name"] == "Hourly Slack sync":
+            row["lastRun"] = None
+        if row["name"] == "Paid Shopify orders":
+            row["subscriptionStatus"] = "FAILED"
+    answer = await ask(world, "list_triggers", problem=problem)
+    assert [row["name"] for row in answer["data"]] == names
+    assert "not_checked" not in answer
+    assert ("unknown" in answer) == (problem == "odd")
+
+
+@each_filtering
+async def test_runs_under_way_for_too_long_are_listed_longest_first(tmp_path: Path, filtering: Filtering) -> None:
+    world = World(tmp_path, begin=large_account)
+    filtering_by(world, filtering)
+    template = world.sandbox.state.all("executions")[0]
+    runs = (("a", "queued", 1_320), ("b", "running", 1_500), ("c", "RUNNING", 20), ("d", "failed", 1_400))
+    for key, status, minutes in runs:
+        begun = {"createdAt": ago(world, minutes=minutes), "startedAt": None, "completedAt": None}
+        world.sandbox.state.put("executions", {**template, **begun, "id": f"exec_{key}", "status": status})
+    arguments: dict[str, Any] = {"since": ago(world, days=2), "under_way_minutes": 60}
+    answer = await ask(world, "list_executions", **arguments)
+    own = [row for row in answer["data"] if row["id"] in ("exec_a", "exec_b", "exec_c", "exec_d")]
+    if filtering is Filtering.HEEDED:
+        assert requests_for(world, "executions") <= 5
+        assert [(row["id"], row["elapsed"]) for row in own] == [("exec_b", "1 day"), ("exec_a", "22 hours")]
+    assert all("elapsed" in row for row in answer["data"])
+    world.close()
+
+
+async def test_elapsed_time_is_shown_while_a_run_is_under_way(world: World) -> None:
+    for arguments in ({}, {"fields": ["status", "elapsed"]}, {"limit": 100}):
+        rows = rows_of((await ask(world, "list_executions", since=ago(world, days=1), **arguments))["data"])
+        under_way = [row for row in rows if row["status"] in ("running", "queued", "pending")]
+        assert under_way
+        assert all(row["elapsed"] for row in under_way)
+        assert not any(row.get("elapsed") for row in rows if row not in under_way)
+
+
+@pytest.mark.parametrize("arguments", [{"started_by": "nobody"}, {"status": "timeout,cancelled"}])
+async def test_filtered_list_keeps_within_the_rate_limit(tmp_path: Path, arguments: dict[str, str]) -> None:
+    world = World(tmp_path, begin=large_account)
+    world.sandbox.behaviour = Behaviour(rate_limit=20, filtering=Filtering.IGNORED)
+    await ask(world, "list_executions", **arguments)
+    again = await ask(world, "list_executions", **arguments)
+    assert (world.client.limit.requests_left or 0) >= RESERVE - 1  # the first page of a list is always read
+    assert "next_cursor" in again or "others may match" in again["left_out"]
+    world.close()
