@@ -64,8 +64,8 @@ async def read_by_name(
             if not named_:
                 raise
         # Without rows, or with rows that may not match these arguments, it is not settled that they are ids.
-        is_page = isinstance(result, Table) and named_
-        if result is not None and not (is_page and (not result.items or {*named_} & {*(result.not_checked or ())})):
+        may_be_names = isinstance(result, Table) and (not result.items or {*named_} & {*(result.not_checked or ())})
+        if result is not None and not (named_ and may_be_names):
             return result
     ids: dict[str, str] = {}
     for argument, kind in named_.items():
