@@ -42,7 +42,7 @@ class FindDependents(Procedure[ResourceDependents]):
     effect = Effect.READ
 
     kind: Annotated[Kind, Field(description="Its kind.")]
-    id: Annotated[str | None, Field(description="Its id, slug or name.", min_length=1)] = None
+    id: Annotated[str | None, Field(description="Id or name.", min_length=1)] = None
     ids: Annotated[Texts | None, Field(description="Several, in brief.")] = None
 
     @model_validator(mode="after")

@@ -48,8 +48,7 @@ class Diagnosis(FastnObject):
 
 
 class Diagnose(Procedure[Diagnosis]):
-    """Why runs fail, hang or do not come, since when, for whom, and what helps: of one or several of these, or of
-    all."""
+    """Why runs fail, hang or do not come, since when, for whom, and what helps: of one of these, or of all."""
 
     effect = Effect.READ
 
