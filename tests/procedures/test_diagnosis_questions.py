@@ -175,14 +175,14 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
 @pytest.mark.parametrize("behaviour", [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)])
 async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, behaviour: Behaviour) -> None:
     not_hanging(world)  # these end after some polls
-    for status in ("running", "queued"):
+    for status in ("completed", "running", "queued"):
         add_run(world, BACKFILL, 22, status)
     world.sandbox.behaviour = behaviour
     assert [row["for"] for row in (await diagnosed(world))["stuck_runs"]] == ["22 h", "22 h"]
 
 
 @pytest.mark.parametrize(
-    ("status", "minutes", "seen", "timeout", "usual"),
+    ("status", "minutes", "seen", "limit", "usual"),
     [
         ("running", 4, True, 30_000, None),
         ("running", 6, True, 30_000, "at most 1 s in"),
@@ -196,12 +196,12 @@ async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, beh
     ],
 )
 async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
-    world: World, status: str, minutes: int, seen: bool, timeout: int | None, usual: str | None
+    world: World, status: str, minutes: int, seen: bool, limit: int | None, usual: str | None
 ) -> None:
     not_hanging(world)
     state = world.sandbox.state
     flow = state.put("workflows", {**state.named("workflows", "process-new-orders"), "id": "wf_new", "slug": "new"})
-    flow["timeoutMs"] = timeout
+    flow["timeoutMs"] = limit
     if seen:
         add_run(world, "wf_new", 5, "completed")
     add_run(world, "wf_new", minutes / 60, status)
@@ -273,7 +273,7 @@ async def test_cursor_of_another_diagnosis_is_refused(world: World) -> None:
         add_run(world, ORDERS, 1, "failed", error={"message": f"odd {'abcdefghijklmnopqrst'[number]}"})
     cursor = (await diagnosed(world, workflow_id=ORDERS))["next_cursor"]
     for others in ({}, {"workflow_id": TIKTOK}, {"workflow_id": ORDERS, "hours": 24}):
-        error = await world.call(Diagnose(cursor=cursor, **others))
+        error = await world.call(parse(TOOLS, "diagnose", {"cursor": cursor, **others}).call)
         assert isinstance(error, NotSent), others
         assert "other arguments" in error.what
 
