@@ -10,8 +10,9 @@ from pydantic_core import to_json
 from fastn_mcp.errors import LeftOut, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
-from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Subject, gather
+from fastn_mcp.procedures.diagnosis.evidence import CAUSES, gather
 from fastn_mcp.procedures.diagnosis.failures import Period
+from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject

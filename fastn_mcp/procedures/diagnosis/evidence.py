@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import anyio
 
@@ -27,13 +27,14 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Peri
 from fastn_mcp.procedures.diagnosis.run_counts import (
     RunCounts,
     RunRecord,
+    at_connector,
     count_runs,
     read_records,
     run_jobs,
     runs_of,
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
-from fastn_mcp.procedures.lookup import FoundResource
+from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.reads import AccountReads, read_back, read_rest
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
@@ -73,52 +74,14 @@ _LOG, _LOG_PAGES = "audit log", 3
 _FURTHER_PAGES = 2
 """Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
 
-_RECORDS, _STARTED = 5, 8
-"""Maximum number of workflows and customers for which the last success and the first failure since are read; and of
-workflows that a trigger starts."""
+_RECORDS = 5
+"""Maximum number of workflows and customers for which the last success and the first failure since are read."""
 
 _CONNECTED, _CHANGED = 4, 6
 """Maximum number of customers whose connections, and of resources whose changes are read."""
 
 _BEFORE = timedelta(days=1)
 """Time before the first failure from which on changes are reported."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is diagnosed: resources by kind; the whole account if there are none."""
-
-    resources: Mapping[str, FoundResource]
-
-    @property
-    def trigger(self) -> Row | None:
-        return self.resources["trigger"].row if "trigger" in self.resources else None
-
-    @property
-    def customer(self) -> str | None:
-        """Id of the customer: the given one, or the trigger's."""
-        return self.resources["customer"].id if "customer" in self.resources else owner_of(self.trigger or {})
-
-    @property
-    def connector(self) -> str | None:
-        return self.resources["connector"].id if "connector" in self.resources else None
-
-    @property
-    def workflows(self) -> list[str]:
-        """Ids of the workflows: the given one, or the first of those that the trigger starts."""
-        started = started_workflows(self.trigger or {})[:_STARTED]
-        return [self.resources["workflow"].id] if "workflow" in self.resources else started
-
-    @property
-    def is_any_of_customer(self) -> bool:
-        """Whether the runs are those of one customer, of any workflow."""
-        return self.customer is not None and not self.workflows
-
-    @property
-    def filters(self) -> list[RunFilter]:
-        if self.trigger is not None and not self.workflows:
-            return []
-        return [RunFilter(workflow, self.customer) for workflow in self.workflows or [None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +190,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
         single.append(subject.resources["workflow"].row)
     workflows = {key_of(row): row for row in (*reads.rows(_WORKFLOWS), *single)}
     if subject.connector:
-        counts = _at_connector(counts, subject.resources["connector"], workflows)
+        apps = {key: workflow_setup(row).apps for key, row in workflows.items()}
+        counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
     causes = grouped(counts.failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
@@ -249,16 +213,6 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
         stuck=stuck,
         starters=starters,
     )
-
-
-def _at_connector(counts: RunCounts, connector: FoundResource, workflows: Mapping[str, Row]) -> RunCounts:
-    """Return only the runs that failed at a connector. The numbers of all others say nothing about it."""
-    keys = {connector.id, text(connector.row, "slug")}
-    apps = {key: workflow_setup(row).apps for key, row in workflows.items()}
-    failures = [run for run in counts.failures if run.app(apps.get(run.workflow, ())) in keys]
-    under_way = [run for run in counts.under_way if keys.intersection(apps.get(run.workflow, ()))]
-    nothing: dict[str, Any] = dict.fromkeys(("runs", "completed", "ever", "last_success", "last_before"))
-    return replace(counts, failures=failures, totals={}, knows_success=False, under_way=under_way, **nothing)
 
 
 def _lists(subject: Subject) -> dict[str, Call]:

@@ -215,6 +215,17 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     )
 
 
+def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[str]]) -> RunCounts:
+    """Return only the runs that failed at a connector, named by `keys`. `apps` are the connectors of workflows by id.
+
+    The numbers of all others say nothing about it.
+    """
+    failures = [run for run in counts.failures if run.app(apps.get(run.workflow, ())) in keys]
+    under_way = [run for run in counts.under_way if keys.intersection(apps.get(run.workflow, ()))]
+    nothing: dict[str, Any] = dict.fromkeys(("runs", "completed", "ever", "last_success", "last_before"))
+    return replace(counts, failures=failures, totals={}, knows_success=False, under_way=under_way, **nothing)
+
+
 async def read_records(
     reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]], look: AnswerReads
 ) -> dict[RunFilter, RunRecord]:
