@@ -1,5 +1,6 @@
 """Dependents of a resource: how many there are of each kind, the first of them, and what could not be checked."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -59,12 +60,21 @@ class Dependents:
         """Return the count and the kind, such as `1 connection`."""
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
 
+    def brief(self) -> str:
+        """Return the count, with the states or the last run: `2 (1 live, 1 broken)`."""
+        states = self.states or Counter(str(row["state"]) for row in self.rows if "state" in row)
+        facts = [f"{count} {state}" for state, count in states.items() if sum(states.values()) == self.count]
+        facts += [f"last {self.rows[0]['last_run']}"] if self.kind == "executions" and self.rows else []
+        return self.words().partition(f" {self.kind[:-1]}")[0] + (f" ({', '.join(facts)})" if facts else "")
+
     def data(self) -> dict[str, JsonValue]:
         """Return an entry of `used_by`."""
         entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
         entry |= {"at_least": True} if self.more else {}
         entry |= {"states": dict(self.states)} if self.states else {}
-        entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
+        rows = self.rows or [{"name": name} for name in self.examples]
+        is_all = not self.more and self.count == sum(int(str(row.get("runs", 1))) for row in rows)
+        entry["all" if is_all else "examples"] = [dict(row) for row in rows]
         if self.rest:
             entry["more"] = self.rest
         return entry

@@ -43,7 +43,7 @@ DETAILS = 30
 """Maximum number of rows of one kind to read one by one, if the list does not show enough."""
 
 _MAX_RUNS = 10
-"""Maximum number of workflows whose last run is read."""
+"""Maximum number of workflows whose last run is read one by one."""
 
 _MAX_EXAMPLES = 3
 """Maximum number of dependents of one kind that sentences name."""
@@ -111,15 +111,13 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Depe
                 newest[text(row, "workflowId")] = row
 
     async def last_run(key: str) -> str:
-        if key in newest:
-            return run_in_words(newest[key], now)
         page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=key, limit=1)))
         return run_in_words(page.rows[0], now) if page.rows else "never"
 
-    runs = await read_each(keys[:_MAX_RUNS], last_run)
+    runs = {key: run_in_words(run, now) for key, run in newest.items()}
+    runs |= await read_each([key for key in keys if key not in newest][:_MAX_RUNS], last_run)
     facts = (
-        ({"last_run": runs[key]} if key in runs else {})
-        | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
+        {"last_run": runs.get(key, "not read")} | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
         for key in keys
     )
     rows = tuple({**row, **more} for row, more in zip(dependents.rows, facts, strict=True))

@@ -24,7 +24,7 @@ from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.procedures.get_connector import described
-from fastn_mcp.procedures.lookup import ReadRow
+from fastn_mcp.procedures.lookup import ReadRow, read_by_name
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
 from fastn_mcp.records.rows import FastnObject
@@ -155,21 +155,27 @@ async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | 
     match call:
         case Procedure():
             return await cast("Procedure[FastnObject]", call).run(context)
-        case QueryAuditLog():
-            return await entries(call, context)
-        case List():
-            return await listed(cast("List[Any]", call), context)
         case RunWorkflow() if call.wait_seconds:
             return await run_and_wait(call, context)
         case AiChat():
             return await chat(call, context)
         case AiBuild():
             return await build(call, context)
-        case GetConnector():
-            return await described(call, context)
         case Operation() if call.effect is Effect.READ:
-            return await context.read(call)
+            return await read_by_name(call, context, _read)
         case Operation():
             return await context.change(call)
         case _:
             raise TypeError(f"{call.tool_name()} is neither an operation nor a procedure")
+
+
+async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
+    match call:
+        case QueryAuditLog():
+            return await entries(call, context)
+        case List():
+            return await listed(cast("List[Any]", call), context)
+        case GetConnector():
+            return await described(call, context)
+        case _:
+            return await context.read(call)

@@ -1,22 +1,33 @@
-"""The tool `find_dependents`: the resources that use another, as previews of its deletion show them."""
+"""The tool `find_dependents`: the resources that use others, as previews of their deletion show them."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
-from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.account.dependence import Dependence, Unchecked, by_reason
+from fastn_mcp.account.dependency_rules import dependency_rules
 from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.reads import read_target
-from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
+from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.lookup import is_id, resolve
+from fastn_mcp.procedures.reads import read_rest
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.fields import Texts
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import no_such
 from fastn_mcp.tools.tool import Effect
 
+Entry = dict[str, JsonValue]
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
+
+MAX_IDS = 20
+"""Maximum number of resources of one answer."""
 
 
 class ResourceDependents(FastnObject):
@@ -31,33 +42,76 @@ class FindDependents(Procedure[ResourceDependents]):
     effect = Effect.READ
 
     kind: Annotated[Kind, Field(description="Its kind.")]
-    id: Annotated[str, Field(description="Its id.", min_length=1)]
+    id: Annotated[str | None, Field(description="Id or name.", min_length=1)] = None
+    ids: Annotated[Texts | None, Field(description="Several, in brief.")] = None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        ids = [self.id] if self.ids is None else self.ids
+        if (self.id and self.ids) or not all(ids) or not 1 <= len(ids) <= MAX_IDS:
+            raise ValueError(f"give id, or 1 to {MAX_IDS} ids")
+        return self
 
     @property
     def target(self) -> str | None:
         return self.id
 
     async def run(self, context: ProcedureContext) -> ResourceDependents:
-        operation = OPERATIONS[f"delete_{self.kind}"]  # as the guard would preview it
-        deleting = operation.model_validate({operation.route.parameters[-1]: self.id})
-        target, unread = await _record(deleting, context)
-        found = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
-        of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
-        if target is not None:
-            of["name"] = str(await read_label(deleting, target, context.look) or self.id)
-        gaps = [gap.data() for gap in (*unread, *found.gaps)]
-        answer: dict[str, JsonValue] = {"of": of, "used_by": [], **found.data(), "not_checked": [*gaps]}
+        if self.id is None:
+            answer = await _several(self.kind, list(dict.fromkeys(self.ids or ())), context)
+        else:
+            of, found = await _dependents(self.kind, self.id, context)
+            answer = {"of": {"kind": self.kind, **of}, "used_by": [], "not_checked": [], **found.data()}
         return ResourceDependents.model_validate(answer | context.look.age())
 
 
+async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) -> dict[str, JsonValue]:
+    """Return in brief what uses each of these. Lists that are short are read once for all of them."""
+    for rule in dependency_rules(kind, ids[0], None).certain:
+        if rule.depends is None:
+            listing: Any = type(rule.reading)(limit=100)  # pyright: ignore[reportCallIssue]
+            with suppress(FastnError):  # each of the narrower reads then finds out for itself
+                await context.look(listing)
+                await read_rest(listing, context.look, len(ids) - 1)
+    rows: list[JsonValue] = []
+    gaps: list[Unchecked] = []
+    for typed in ids:
+        try:
+            of, found = await _dependents(kind, typed, context)
+        except FastnError as error:
+            rows.append({"id": typed, "error": str(error)})
+            continue
+        uses: Entry = {use.kind: use.brief() for use in found.found}
+        uses |= {f"maybe {use.kind}": use.brief() for use in found.possible}
+        rows.append(of | (uses or {"uses": "none found"}))
+        gaps += [Unchecked(f"{gap.what} of {of.get('name', typed)}", gap.why) for gap in found.gaps]
+    unchecked: list[JsonValue] = [{"what": what, "why": why} for why, what in by_reason(gaps).items()]
+    return {"kind": kind, "used_by": rows, "not_checked": unchecked}
+
+
+async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tuple[Entry, Dependence]:
+    """Return the id and name of a resource, and what uses it. Raises `NotFound` if it does not exist."""
+    operation = OPERATIONS[f"delete_{kind}"]  # as the guard would preview it
+    deleting = operation.model_validate({operation.route.parameters[-1]: typed})
+    target, unread = await _record(deleting, context)
+    if target is None and not unread:
+        if is_id(typed):
+            raise NotFound(*no_such(deleting), certainty=NOTHING_SENT)
+        id_ = (await resolve(kind, typed, context, is_tried=True)).id
+        deleting = operation.model_validate({operation.route.parameters[-1]: id_})
+        target, unread = await _record(deleting, context)
+    found = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
+    of: Entry = {"id": deleting.target}
+    if target is not None:
+        of["name"] = str(await read_label(deleting, target, context.look) or deleting.target)
+    return of, replace(found, gaps=(*unread, *found.gaps))
+
+
 async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
-    """Return the resource, or a gap if it cannot be read. Raises `NotFound` if it does not exist."""
+    """Return the resource, or a gap if it cannot be read; neither if it does not exist."""
     try:
-        target = await read_target(deleting, context.look)
-    except NotFound:
-        raise
+        return await read_target(deleting, context.look), []
+    except (NotFound, NotSent):  # NotSent: it cannot be an id
+        return None, []
     except FastnError as error:
         return None, [Unchecked("the resource itself", error.what)]
-    if target is None:
-        raise NotFound(*no_such(deleting), certainty=NOTHING_SENT)
-    return target, []

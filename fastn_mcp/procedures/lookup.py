@@ -1,7 +1,7 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -11,9 +11,12 @@ from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_conten
 from fastn_mcp.client.reads import find_row, has_id
 from fastn_mcp.errors import Failed, FastnError, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.ranking import words_of
-from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.procedures.ranking import Index, NamedResource, words_of
+from fastn_mcp.procedures.tables import Table
+from fastn_mcp.records.labels import distinction, label_of
+from fastn_mcp.records.rows import FastnObject, Row, row_of, short, text
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import ListExecutions
@@ -30,22 +33,70 @@ class FoundResource:
 
 _ID = re.compile(r"(?:wf|org|personal|exec)_\w+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
+_MAY_BE_ID = re.compile(r"[\w.~:@+=-]+")
+
 _NEAR = 3
 """Maximum number of names suggested if none matches."""
 
+_MAX_CANDIDATES = 10
+"""Maximum number of resources of one name that are listed to choose from."""
 
-async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundResource:
-    """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several."""
+
+async def read_by_name(
+    call: Operation[Any], context: ProcedureContext, read: Callable[[Any, ProcedureContext], Awaitable[FastnObject]]
+) -> FastnObject:
+    """Read with `read`. What an argument takes for an id is tried as one, and else looked up as a slug or name.
+
+    An id takes no further request where it looks like one of Fastn's, or where the read has rows.
+    """
+    named_: dict[str, str] = {
+        argument: kind
+        for argument in type(call).model_fields
+        if (kind := argument.removesuffix("_id")) in LISTS
+        and isinstance(typed := getattr(call, argument), str)
+        and not is_id(typed)
+    }
+    result: FastnObject | None = None
+    if may_be_ids := all(_MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in named_):
+        try:
+            result = await read(call, context)
+        except (NotFound, NotSent):
+            if not named_:
+                raise
+        # Without rows, or with rows that may not match these arguments, it is not settled that they are ids.
+        may_be_names = isinstance(result, Table) and (not result.items or {*named_} & {*(result.not_checked or ())})
+        if result is not None and not (named_ and may_be_names):
+            return result
+    ids: dict[str, str] = {}
+    for argument, kind in named_.items():
+        resource = await resolve(kind, getattr(call, argument), context, is_tried=may_be_ids and result is None)
+        ids[argument] = text(resource.row, "slug") or resource.id if argument == kind else resource.id
+    if result is not None and all(getattr(call, argument) == id_ for argument, id_ in ids.items()):
+        return result
+    result = await read(call.model_copy(update=ids), context)
+    return result.model_copy(update={"named": ids}) if isinstance(result, Table) else result
+
+
+def is_id(typed: str) -> bool:
+    """Whether it looks like one of Fastn's ids. Other ids are not known from a slug."""
+    return _ID.fullmatch(typed) is not None
+
+
+async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False) -> FoundResource:
+    """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
+
+    `is_tried`: it is not an id.
+    """
     listing = LISTS[kind](limit=MOST)
     stored = [entry(kind, row) for row in context.look.rows(listing)]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
-        (typed,) = known
-    found = await _by_id(kind, typed, context)
+        (typed,), is_tried = known, False
+    found = None if is_tried else await _by_id(kind, typed, context)
     if found is not None and isinstance(found.error, LeftOut):
         if typed in known:
             return FoundResource(typed, known[typed].row)
-        if not _ID.fullmatch(typed):
+        if not is_id(typed):
             raise found.error  # it may be a name
     if found is not None and not isinstance(found.error, NotFound):
         return found
@@ -54,21 +105,27 @@ async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundReso
     matching = named(typed, entries)
     if found is not None and any(item.id == typed for item in matching):
         return found  # it is listed, though it cannot be read
-    if len(matching) == 1 and matching[0].id:
-        return await _by_id(kind, matching[0].id, context) or FoundResource(matching[0].id, {})
+    if len(matching) == 1 and (id_ := matching[0].id):
+        return await _by_id(kind, id_, context) or FoundResource(id_, matching[0].row)
     if matching:
-        ids = ", ".join(item.id for item in matching[:_NEAR])
-        raise NotSent(f"{len(matching)} {kind}s have this name or slug.", f"Give the id of one: {ids}")
+        candidates = "; ".join(f"{item.id} ({_distinction(kind, item)})" for item in matching[:_MAX_CANDIDATES])
+        raise NotSent(f"{len(matching)} {kind}s have this name or slug.", f"Give the id of one: {candidates}")
     if not contents.complete:
         raise Failed(
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    near = ", ".join(item.name for item in ranked(typed, entries)[:_NEAR])
+    index = Index(NamedResource(item, (item.name, *item.also), {}) for item in entries)
+    near = ", ".join(short(hit.entry.name) for hit in index.rank(typed).candidates[:_NEAR])
     raise NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
     )
+
+
+def _distinction(kind: str, item: Entry) -> str:
+    label = label_of(kind, item.row)
+    return short(distinction(kind, item.row, label) or label.name) if label else ""
 
 
 def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
@@ -83,8 +140,11 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 
 async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id."""
-    reading: Any = OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
+    operation: AnyOperation | None = OPERATIONS.get(f"get_{kind}")
+    if operation is None:
+        return None
     try:
+        reading: Any = operation.model_validate({f"{kind}_id": id_})
         return FoundResource(id_, row_of(await context.look(reading)))
     except NotSent:
         return None

@@ -1,6 +1,6 @@
 """Counts, times and ages as people read them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _DAY = 86_400
 _UNITS = (
@@ -18,6 +18,13 @@ def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") 
     """Return a count with its noun: `1 key`, `3 keys`, `at least 100 keys`."""
     words = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
     return f"at least {words}" if at_least else words
+
+
+def lasting(length: timedelta) -> str:
+    """Return a length of time: `22 h`."""
+    seconds = length.total_seconds()
+    size, unit = next(step for step in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 2 * step[0] or step[0] == 1)
+    return f"{seconds / size:,.0f} {unit}"
 
 
 def sentence(text: str) -> str:

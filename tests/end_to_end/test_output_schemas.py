@@ -52,7 +52,9 @@ def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str
         "tool": "create_customer", "arguments": {"name": "Hooli"},
     }  # fmt: skip
     schema = tool.input_schema()
-    return {name: values[name] for name in schema["properties"] if name in (*schema.get("required", ()), "arguments")}
+    return {
+        name: values[name] for name in schema["properties"] if name in (*schema.get("required", ()), "arguments", "id")
+    }
 
 
 async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:

@@ -66,8 +66,10 @@ async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(worl
     assert described.preview is not None
     assert plain.preview is not None
     (workflows,) = [row for row in rows(described.preview.data()) if row["kind"] == "workflows"]
-    assert {"last_run", "triggers"} <= workflows["examples"][0].keys()
-    assert not any("last_run" in example for row in rows(plain.preview.data()) for example in row["examples"])
+    assert {"last_run", "triggers"} <= (workflows.get("all") or workflows["examples"])[0].keys()
+    assert not any(
+        "last_run" in example for row in rows(plain.preview.data()) for example in row.get("all") or row["examples"]
+    )
 
 
 def rows(shown: dict[str, Any]) -> list[dict[str, Any]]:

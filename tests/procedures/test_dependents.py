@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 from support.faulty_sandbox import Status
 from support.world import World
 
@@ -41,9 +42,14 @@ def counts(rows: list[Answer]) -> dict[str, int]:
     return {row["kind"]: row["count"] for row in rows}
 
 
+def shown(row: Answer) -> list[Answer]:
+    """Return the dependents of one kind that are named: all of them, or examples."""
+    return row.get("all") or row["examples"]
+
+
 def names(rows: list[Answer], kind: str) -> list[str]:
     (row,) = [row for row in rows if row["kind"] == kind]
-    return sorted(example["name"] for example in row["examples"])
+    return sorted(example["name"] for example in shown(row))
 
 
 async def test_customer_dependents_are_connections_secrets_runs_and_triggers(world: World) -> None:
@@ -62,9 +68,9 @@ async def test_connector_dependents_are_connections_workflows_and_triggers(world
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
     assert answer["not_checked"] == []
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
-    assert [example["state"] for example in workflows["examples"]] == ["live", "live"]
-    assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["examples"])
-    (contacts,) = [e["triggers"] for e in workflows["examples"] if e["name"].startswith("Sync HubSpot")]
+    assert [example["state"] for example in workflows["all"]] == ["live", "live"]
+    assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["all"])
+    (contacts,) = [e["triggers"] for e in workflows["all"] if e["name"].startswith("Sync HubSpot")]
     assert "New HubSpot contact (on contact.creation)" in contacts
 
 
@@ -157,12 +163,13 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
     assert world.changes == []
 
 
-async def test_unreadable_runs_and_triggers_of_workflows_are_left_out(world: World) -> None:
+async def test_unreadable_runs_of_workflows_are_said_to_be_unread(world: World) -> None:
     for path in ("/api/v1/executions", "/api/v1/triggers"):
         world.sandbox.faults.add(Status(status=403, path=path, times=None))
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
-    assert all(example.keys() == {"id", "name", "state"} for example in workflows["examples"])
+    assert all(example.keys() == {"id", "name", "state", "last_run"} for example in workflows["all"])
+    assert {example["last_run"] for example in workflows["all"]} == {"not read"}
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers"]
 
 
@@ -332,16 +339,92 @@ async def test_last_runs_of_several_workflows_are_found_in_one_page_of_runs(worl
     (workflows,) = [row for row in few["used_by"] if row["kind"] == "workflows"]
     state = world.sandbox.state
     for number in range(4):
-        copy = state.get("workflows", workflows["examples"][0]["id"]) or {}
+        copy = state.get("workflows", workflows["all"][0]["id"]) or {}
         state.put("workflows", copy | {"id": f"wf_{number}", "slug": f"copy-{number}", "name": f"Copy {number}"})
     world.sandbox.requests.clear()
     more = await dependents(world, "connector", slack)
     (copies,) = [row for row in more["used_by"] if row["kind"] == "workflows"]
-    last = {example["id"]: example["last_run"] for example in copies["examples"]}
-    assert {key_: last[key_] for key_ in (example["id"] for example in workflows["examples"])} == {
-        example["id"]: example["last_run"] for example in workflows["examples"]
+    last = {example["id"]: example["last_run"] for example in copies["all"]}
+    assert {key_: last[key_] for key_ in (example["id"] for example in workflows["all"])} == {
+        example["id"]: example["last_run"] for example in workflows["all"]
     }
     assert {last[f"wf_{number}"] for number in range(4)} == {"never"}
     asked = [heard.query.get("workflowId") for heard in world.sandbox.requests if heard.path.endswith("/executions")]
     assert None in asked
     assert len(asked) < len(last) + 1
+
+
+async def test_workflow_whose_last_run_is_not_read_says_so(world: World) -> None:
+    """At most ten are read one by one; a page of the newest runs shows others."""
+    slack, state = key(world, "connectors", "slack"), world.sandbox.state
+    for number in range(15):
+        copy = state.named("workflows", "slack-messages-to-supabase-hourly-sync")
+        state.put("workflows", copy | {"id": f"wf_{number}", "slug": f"copy-{number}", "name": f"Copy {number}"})
+    (workflows,) = [
+        row for row in (await dependents(world, "connector", slack))["used_by"] if row["kind"] == "workflows"
+    ]
+    last = [example["last_run"] for example in workflows["all"]]
+    assert len(last) == workflows["count"] >= 16
+    assert last.count("never") == 10
+    assert last.count("not read") == 5
+    assert sum(" ago)" in each for each in last) == len(last) - 15
+
+
+async def test_all_dependents_are_not_called_examples(world: World) -> None:
+    connector = key(world, "connectors", "shopify")
+    for use in (await dependents(world, "connector", connector))["used_by"]:
+        assert ("all" in use) is (len(shown(use)) == use["count"]), use
+        assert ("examples" in use) is ("all" not in use)
+
+
+async def several(world: World, **arguments: Any) -> Answer:
+    done = await world.call(FindDependents(**arguments))
+    assert isinstance(done, Done), done
+    return done.result.model_dump()
+
+
+async def test_several_customers_are_one_brief_answer(large_world: World) -> None:
+    customers = [row for row in large_world.sandbox.state.all("customers") if "acme" in str(row["slug"])][:8]
+    assert len(customers) == 8
+    answer = await several(large_world, kind="customer", ids=[str(row["id"]) for row in customers])
+    rows = {row["id"]: row for row in answer["used_by"]}
+    assert [*rows] == [row["id"] for row in customers]
+    assert {row["name"] for row in rows.values()} == {row["name"] for row in customers}
+    assert len(to_json(answer)) < 4_000
+    for key_, row in rows.items():
+        alone = await dependents(large_world, "customer", key_)
+        for use in alone["used_by"]:
+            assert row[use["kind"]].startswith(f"{use['count']:,}"), (use, row)
+        assert ("uses" not in row) is bool(alone["used_by"] or alone.get("may_be_used_by"))
+
+
+async def test_several_are_in_words_with_states_and_last_run(world: World) -> None:
+    answer = await several(world, kind="customer", ids=["katana-customer", "Globex Exports", "nobody"])
+    katana, globex, nobody = answer["used_by"]
+    assert katana["connections"] == "2 (2 broken)"
+    assert re.fullmatch(r"\d+ \(last .* ago\)\)", katana["executions"]), katana
+    assert (globex["name"], globex["maybe triggers"]) == ("Globex Exports", "1 (1 broken)")
+    assert nobody["id"] == "nobody"
+    assert "No customer" in nobody["error"]
+
+
+async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/secrets", times=None))
+    answer = await several(world, kind="customer", ids=["katana-customer", "globex-exports"])
+    (gap,) = answer["not_checked"]
+    assert gap["what"] == "secrets of Katana, secrets of Globex Exports"
+
+
+async def test_short_lists_are_read_once_for_several(world: World) -> None:
+    cached = World(world.audit_path.parent, snapshot_seconds=90)
+    ids = [str(row["id"]) for row in cached.sandbox.state.all("customers")]
+    await several(cached, kind="customer", ids=ids)
+    lists = [heard.path for heard in cached.sandbox.requests if str(heard.tool).startswith("list_")]
+    assert len(lists) <= 2 * len(set(lists))
+    cached.close()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"id": "a", "ids": ["b"]}, {"ids": []}, {"ids": ["a"] * 21}, {"ids": [""]}])
+def test_one_id_or_several_are_wanted(arguments: Answer) -> None:
+    with pytest.raises(NotSent):
+        parse(TOOLS, "find_dependents", {"kind": "customer", **arguments})

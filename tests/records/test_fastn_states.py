@@ -197,7 +197,7 @@ class Account:
         assert uses == {use["kind"]: use["count"] for use in shown.data().get("used_by", [])}
         assert uses == {kind: len(cases) for kind, cases in self.expected.items() if cases}
         for use in found["used_by"]:
-            states = Counter(example.get("state", LIVE.value) for example in use["examples"])
+            states = Counter(example.get("state", LIVE.value) for example in use.get("all") or use["examples"])
             assert states == Counter(state.value for _, state in self.expected[use["kind"]])
 
 

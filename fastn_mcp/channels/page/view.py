@@ -237,7 +237,7 @@ def _used(used: Mapping[str, JsonValue]) -> View:
     """Return the template data of one kind of dependents: their number and some examples."""
     kind = sanitize(_text(used.get("kind"))).removesuffix("s")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
-    examples = [mapping(example) for example in items(used.get("examples"))[:_EXAMPLES]]
+    examples = [mapping(example) for example in items(used.get("examples") or used.get("all"))[:_EXAMPLES]]
     return {"count": count, "examples": [_example(example) for example in examples]}
 
 

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, repairs
+from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import AFFECTED, CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
@@ -17,7 +18,7 @@ from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
-from fastn_mcp.records.rows import owner_of, text
+from fastn_mcp.records.rows import owner_of, started_workflows, text
 from fastn_mcp.records.states import State, is_pending
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
@@ -26,9 +27,6 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 _ALSO = 12
 """Maximum number of further affected workflows and customers of a cause by name."""
-
-_OTHERS = 8
-"""Maximum number of less frequent causes by name."""
 
 _SHORT = 120
 """Maximum length of a text in characters."""
@@ -50,21 +48,29 @@ def answer(evidence: Evidence) -> Entry:
     newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
     causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
     connections, triggers = _connections(evidence), evidence.triggers
+    is_connections_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
     repaired = [connection for cause in causes for connection in cause.remedy.repairs]
     whys = [(len(cause.failures.runs), cause.remedy.short) for cause in causes[:2]]
     entries: Entry = {
-        "verdict": _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
+        "verdict": connector_verdict(evidence)
+        if evidence.subject.connector
+        else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
         **{
             kind: {"id": resource.id, "name": _cut(name_of(resource.row) or resource.id)}
             for kind, resource in evidence.subject.resources.items()
         },
         "now": stamp(evidence.counts.period.now),
         "runs": _runs(evidence),
+        "stuck_runs": [run.data(evidence.names) for run in evidence.stuck],
+        "customers": affected_customers(evidence) if evidence.subject.connector else None,
+        "advice": advice(evidence) if evidence.subject.connector else None,
         "causes": [_cause(evidence, cause) for cause in causes],
         "other_causes": _other_causes(evidence),
         "without_failures": _without_failures(evidence),
-        "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections],
-        "triggers": None if triggers is None else [*map(_trigger, _relevant_triggers(evidence, triggers))],
+        "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
+        if is_connections_read and not evidence.subject.connector
+        else None,
+        "triggers": None if triggers is None else [_trigger(t, causes) for t in _relevant_triggers(evidence, triggers)],
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
         "not_checked": [_cut(what, 120) + (why and f": {_cut(why)}") for why, what in by_reason(evidence.gaps).items()],
@@ -120,7 +126,12 @@ def _runs(evidence: Evidence) -> Entry:
     if not counts.knows_failures or (not count and counts.has_failures_unread):
         totals.pop("failed", None)
     entry: Entry = {"hours": counts.period.hours, **totals}
-    entry["last_success"] = aged(last, now) if last else counts.last_success_in_words
+    if evidence.starters and not evidence.subject.connector:
+        starters = "; ".join(f"{number} {name}" for name, number in evidence.starters.most_common())
+        of = sum(evidence.starters.values())
+        entry["started_by"] = starters if of == counts.runs else f"of the newest {of}: {starters}"
+    if not evidence.subject.connector:
+        entry["last_success"] = aged(last, now) if last else counts.last_success_in_words
     if not counts.runs and before and before.at:
         entry["last_run"] = f"{before.id}, {aged(before.at, now)}"
     return entry
@@ -156,7 +167,7 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
             "category": _cut(newest.category, 60),
             "fastn_suggests": _cut(newest.suggestion, 160),
             "example": newest.id,
-            **_affected(evidence, failures),
+            **({} if evidence.subject.connector else _affected(evidence, failures)),  # its customers have a row each
             "likely_cause": remedy.likely,
             "fix": remedy.fix,
             "will_not_help": remedy.will_not_help,
@@ -166,14 +177,11 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
 
 
 def _other_causes(evidence: Evidence) -> list[JsonValue]:
-    """Return the less frequent causes in Fastn's words, with their numbers of runs."""
-    rest = evidence.causes[CAUSES:]
-    entries: list[JsonValue] = [
-        f"{cause.newest.reason or 'unknown'}: {counted(len(cause.runs), 'run')}" for cause in rest[:_OTHERS]
+    """Return the less frequent causes in Fastn's words, each with an example and its number of runs."""
+    return [
+        f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
+        for cause in evidence.causes[CAUSES:]
     ]
-    if more := rest[_OTHERS:]:
-        entries.append(f"{len(more)} more causes: {counted(sum(len(cause.runs) for cause in more), 'run')}")
-    return entries
 
 
 def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
@@ -225,8 +233,12 @@ def _history(evidence: Evidence, record: RunRecord) -> Entry:
 
 
 def _without_failures(evidence: Evidence) -> list[JsonValue]:
-    """Return the other workflows of the customer, with their last success."""
+    """Return the other workflows of the customer, with their last success, unless more runs of them may have failed."""
+    if evidence.counts.has_failures_unread:
+        return []
+    stuck = {run.run.workflow for run in evidence.stuck}
     records = [record for record in evidence.run_records.values() if not record.failures]
+    records = [record for record in records if record.which.workflow not in stuck]
     return [
         _without_empty(
             {
@@ -270,16 +282,20 @@ def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool)
 
 def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> list[PartState]:
     """Return those to show: if runs fail, no other customer's triggers but those with a problem."""
-    if not evidence.subject.resources:
+    if not evidence.subject.resources or evidence.subject.connector:
         return [trigger for trigger in triggers if trigger.problem]
     affected = {None, *(key for cause in evidence.causes for key in cause.customers)}
     return [each for each in triggers if each.problem or not evidence.counts.failures or each.customer in affected]
 
 
-def _trigger(trigger: PartState) -> Entry:
+def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
+    """Return a trigger. Its cause is that of the failures of the workflows that it starts."""
+    started = {RunFilter(workflow, trigger.customer) for workflow in started_workflows(trigger.row)}
+    cause = next((cause.remedy.short for cause in causes if started & {*cause.failures.filters}), "")
     entry: Entry = {"id": trigger.id, "name": _cut(trigger.label, 60), "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": _cut(trigger.problem, 160)} if trigger.problem else {}
+    entry |= {"runs_fail_because": _cut(cause, 160)} if cause and trigger.problem else {}
     if trigger.state is State.OFF:
         entry["fix"] = "Fix the cause first, then switch it on."
         entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")

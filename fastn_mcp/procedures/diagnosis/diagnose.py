@@ -2,22 +2,30 @@
 
 from collections import Counter
 from typing import Annotated, cast
+from zlib import crc32
 
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.errors import LeftOut
+from fastn_mcp.errors import LeftOut, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
-from fastn_mcp.procedures.diagnosis.evidence import Subject, gather
+from fastn_mcp.procedures.diagnosis.evidence import CAUSES, gather
 from fastn_mcp.procedures.diagnosis.failures import Period
+from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
+from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.fields import CustomerId, TriggerId, WorkflowId
+from fastn_mcp.tools.fields import ConnectorId, Cursor, CustomerId, TriggerId, WorkflowId
 from fastn_mcp.tools.tool import Effect
 
-LONGEST = 6_000
+LONGEST = 7_000
 """Maximum size of the answer as JSON in characters."""
+
+_OTHERS, _PAGE = 8, 30
+"""Number of less frequent causes in a line each: in the whole answer, and on a later page."""
+
+_CURSOR = r"^[0-9a-f]{1,8}\.\d{1,5}$"
 
 _CUTS = (
     *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
@@ -28,6 +36,8 @@ _CUTS = (
     ("triggers", 1, LONGEST),
     ("not_checked", 3, LONGEST),
     ("causes", 1, LONGEST),
+    ("customers", 12, LONGEST),
+    ("stuck_runs", 5, LONGEST),
 )
 """Cuts in order: a list, its minimum number of entries, and the size in characters above which it is shortened."""
 
@@ -39,28 +49,46 @@ class Diagnosis(FastnObject):
 
 
 class Diagnose(Procedure[Diagnosis]):
-    """Why runs fail or do not come, since when, and what helps: of a customer, workflow or trigger, or of all."""
+    """Why runs fail, hang or do not come, since when, for whom, and what helps: of one of these, or of all."""
 
     effect = Effect.READ
 
     customer_id: Annotated[CustomerId | None, Field(description="Id or name.")] = None
+    connector_id: Annotated[ConnectorId | None, Field(description="Id or name.")] = None
     workflow_id: Annotated[WorkflowId | None, Field(description="Id or name.")] = None
     trigger_id: Annotated[TriggerId | None, Field(description="Id or name.")] = None
+    cursor: Annotated[Cursor, Field(pattern=_CURSOR)] = None
     hours: Annotated[int, Field(ge=1, le=720, description="1-720, default 72.")] = 72
 
     @property
     def target(self) -> str | None:
-        return self.workflow_id or self.trigger_id or self.customer_id
+        return self.workflow_id or self.trigger_id or self.customer_id or self.connector_id
 
     async def run(self, context: ProcedureContext) -> Diagnosis:
-        typed = {"customer": self.customer_id, "workflow": self.workflow_id, "trigger": self.trigger_id}
+        own = f"{crc32(to_json(self.model_copy(update={'cursor': None}))):x}"
+        name, _, number = (self.cursor or f"{own}.0").partition(".")
+        if name != own:
+            raise NotSent("The cursor is of a diagnosis with other arguments.", "Call without it.")
+        begin = int(number)
+        typed = {kind: getattr(self, f"{kind}_id") for kind in ("customer", "connector", "workflow", "trigger")}
         try:
             resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
         except LeftOut as error:
             verdict = f"It is not known which resource is meant. {error.what}"
             return Diagnosis.model_validate({"verdict": verdict, "causes": [], "not_checked": [error.what]})
         evidence = await gather(Subject(resources), Period(self.hours, context.look.snapshot.instant()), context)
-        return Diagnosis.model_validate(_fitting(answer(evidence)) | context.look.age())
+        diagnosis: dict[str, JsonValue] = answer(evidence)
+        others = cast("list[JsonValue]", diagnosis.pop("other_causes", []))
+        end = begin + (_PAGE if begin else _OTHERS)
+        if begin:
+            first, last = begin + CAUSES + 1, min(end, len(others)) + CAUSES
+            diagnosis = {"verdict": f"Causes {first} to {last} of {len(evidence.causes)}.", "causes": []}
+        page = others[begin:end]
+        if more := [len(cause.runs) for cause in evidence.causes[CAUSES + end :]]:
+            page.append(f"{len(more)} more causes, see next_cursor: {counted(sum(more), 'run')}")
+            diagnosis["next_cursor"] = f"{own}.{end}"
+        diagnosis |= {"other_causes": page} if page else {}
+        return Diagnosis.model_validate(_fitting(diagnosis) | context.look.age())
 
 
 def _fitting(entries_by_name: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -1,10 +1,12 @@
 """What is read for a diagnosis: runs, connections, triggers, changes, and the names of those affected."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import cast
 
 import anyio
 
@@ -25,20 +27,33 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Peri
 from fastn_mcp.procedures.diagnosis.run_counts import (
     RunCounts,
     RunRecord,
+    at_connector,
     count_runs,
     read_records,
     run_jobs,
+    runs_of,
 )
-from fastn_mcp.procedures.lookup import FoundResource
+from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
+from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.reads import AccountReads, read_back, read_rest
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
+from fastn_mcp.records.rows import (
+    FastnObject,
+    Row,
+    connector_keys,
+    key_of,
+    owner_of,
+    started_workflows,
+    text,
+    timestamp,
+)
 from fastn_mcp.records.states import NOT_WORKING, State
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
@@ -59,7 +74,7 @@ _LOG, _LOG_PAGES = "audit log", 3
 _FURTHER_PAGES = 2
 """Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
 
-_RECORDS = 8
+_RECORDS = 5
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
 
 _CONNECTED, _CHANGED = 4, 6
@@ -67,39 +82,6 @@ _CONNECTED, _CHANGED = 4, 6
 
 _BEFORE = timedelta(days=1)
 """Time before the first failure from which on changes are reported."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is diagnosed: resources by kind; the whole account if there are none."""
-
-    resources: Mapping[str, FoundResource]
-
-    @property
-    def trigger(self) -> Row | None:
-        return self.resources["trigger"].row if "trigger" in self.resources else None
-
-    @property
-    def customer(self) -> str | None:
-        """Id of the customer: the given one, or the trigger's."""
-        return self.resources["customer"].id if "customer" in self.resources else owner_of(self.trigger or {})
-
-    @property
-    def workflows(self) -> list[str]:
-        """Ids of the workflows: the given one, or the first of those that the trigger starts."""
-        started = started_workflows(self.trigger or {})[:_RECORDS]
-        return [self.resources["workflow"].id] if "workflow" in self.resources else started
-
-    @property
-    def is_any_of_customer(self) -> bool:
-        """Whether the runs are those of one customer, of any workflow."""
-        return self.customer is not None and not self.workflows
-
-    @property
-    def filters(self) -> list[RunFilter]:
-        if self.trigger is not None and not self.workflows:
-            return []
-        return [RunFilter(workflow, self.customer) for workflow in self.workflows or [None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +126,11 @@ class Evidence:
     changes: Sequence[Changed] = ()
     """Newest first."""
     gaps: Sequence[Unchecked] = ()
+    connections_in_all: int | None = None
+    """Number of connections of the subject's connector, also of those that work."""
+    stuck: Sequence[StuckRun] = ()
+    starters: Counter[str] = field(default_factory=Counter[str])
+    """Number of the runs of the period by what started them, as far as their rows were read."""
 
     def setup(self, workflow: str) -> WorkflowSetup:
         return workflow_setup(self.workflows.get(workflow, {}))
@@ -176,7 +163,8 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    calls, connecting, listing = _lists(subject), anyio.Lock(), ListConnections(limit=100)
+    calls, connecting = _lists(subject), anyio.Lock()
+    listing = ListConnections(connector_id=subject.connector, limit=100)
     lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
 
     async def read_connections(name: str) -> None:
@@ -196,12 +184,15 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
             raise resource.error
         if resource.error is not None:
             reads.failed[kind] = resource.error
-    causes = grouped(counts.failures, lambda run: run.cause)
     newest = [*map(ended_run, reads.rows(_NEWEST))]
     single = [row for name, row in reads.records.items() if name.startswith("workflow ")]
     if "workflow" in subject.resources:
         single.append(subject.resources["workflow"].row)
     workflows = {key_of(row): row for row in (*reads.rows(_WORKFLOWS), *single)}
+    if subject.connector:
+        apps = {key: workflow_setup(row).apps for key, row in workflows.items()}
+        counts = at_connector(counts, {subject.connector, text(subject.resources["connector"].row, "slug")}, apps)
+    causes = grouped(counts.failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
     relevant = subject.workflows
@@ -211,13 +202,24 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
         started = [key for row in own for key in started_workflows(row)]
         ran = [*failed, *(run.workflow for run in newest), *started]
         relevant = [key for key in dict.fromkeys(ran) if key]
-    return Evidence(subject, counts, causes, workflows, relevant, reads.records.get(_QUOTAS, {}), names)
+    stuck = await read_stuck_runs(counts, workflows, look)
+    stored = [row for which in subject.filters for row in look.rows(runs_of(which, limit=100))]
+    starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
+    quotas = reads.records.get(_QUOTAS, {})
+    page = cast("Listed[FastnObject]", await look(listing)) if look.snapshot.holds(listing) else None
+    return Evidence(
+        *(subject, counts, causes, workflows, relevant, quotas, names),
+        connections_in_all=page and page.total,
+        stuck=stuck,
+        starters=starters,
+    )
 
 
 def _lists(subject: Subject) -> dict[str, Call]:
     """Return the first reads beside those of runs, by display name."""
     calls: dict[str, Call] = {
-        f"connections that are {status}": ListConnections(status=status, limit=100) for status in NOT_WORKING
+        f"connections that are {status}": ListConnections(connector_id=subject.connector, status=status, limit=100)
+        for status in NOT_WORKING
     }
     calls[_TRIGGERS] = ListTriggers(limit=100)
     if subject.customer:
@@ -243,6 +245,9 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     if customer is not None and customer.row:
         names[customer.id] = name_of(customer.row)
     first = [key for cause in evidence.causes[:CAUSES] for key in cause.customers[:AFFECTED]]
+    if subject.connector:
+        first += filter(None, map(owner_of, reads.rows(*(name for name in reads.lists if "connections" in name))))
+    first += [run.run.customer for run in evidence.stuck if run.run.customer]
     mentioned = [*first, subject.customer, *evidence.affected, *map(owner_of, triggers or ())]
 
     async def read_names() -> None:
@@ -300,6 +305,8 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
 
 def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
     """Return the failures of the workflows and customers to look at, those with most failures first."""
+    if evidence.subject.connector:
+        return {}  # its customers have a row each
     by_filter = {group.newest.filter: group.runs for group in grouped(evidence.counts.failures, lambda run: run.filter)}
     reported = {which for cause in evidence.causes[:CAUSES] for which in cause.filters}
     wanted = [which for which in by_filter if which in reported and which.workflow]

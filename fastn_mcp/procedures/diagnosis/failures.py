@@ -79,6 +79,7 @@ class EndedRun:
     category: str
     suggestion: str
     """Fix that Fastn suggests."""
+    started_by: str
     memory_used: float
     """Share of the memory limit; 0 if unknown."""
 
@@ -103,6 +104,10 @@ class EndedRun:
     @property
     def has_failed(self) -> bool:
         return run_state(self.row).is_failure
+
+    @property
+    def status(self) -> str:
+        return word(self.row, "status")
 
     @property
     def filter(self) -> RunFilter:
@@ -183,6 +188,7 @@ def ended_run(row: Row) -> EndedRun:
         message=_line(error, "raw", "message", "reason", "detail", "stack"),
         category=_line(row, "errorCategory"),
         suggestion=_line(row, "fixSuggestion"),
+        started_by=short(text(row, "triggeredBy"), 30) or "unknown",
         memory_used=used / limit if used and limit and limit > 0 else 0.0,
     )
 

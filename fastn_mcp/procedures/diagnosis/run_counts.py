@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -18,11 +18,16 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter,
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_rest
 from fastn_mcp.records.formats import age, aged, counted
 from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.paging import Listed, Position
 from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
 _COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
+_UNDER_WAY = {f"{status} runs": status for status in ("running", "queued", "pending")}
+
+_LONGEST_RUN = timedelta(hours=48)
+"""Age up to which runs under way are looked for also before the period: no tier lets one take more than 36 hours."""
 
 _PAGES = 8
 """Maximum number of pages of failed runs read for one answer, and as many of timed-out ones."""
@@ -40,7 +45,8 @@ _COVERED = 4
 """Maximum number of pages of the newest runs that are read instead of counting them, which takes as many requests."""
 
 
-def _runs(which: RunFilter, **filters: Any) -> ListExecutions:
+def runs_of(which: RunFilter, **filters: Any) -> ListExecutions:
+    """Return the list of these runs, by default only the newest one."""
     named = {"workflow_id": which.workflow, "customer_id": which.customer, "limit": 1}
     return ListExecutions.model_validate(named | filters)
 
@@ -101,6 +107,9 @@ class RunCounts:
     """Whether a last success was found, or there certainly is none."""
     last_before: EndedRun | None
     """The newest run from before the period."""
+    under_way: Sequence[EndedRun] = ()
+    """Runs that are queued or running, also from before the period, newest first."""
+    knows_under_way: bool = True
 
     @property
     def failures_of_runs(self) -> str:
@@ -127,16 +136,19 @@ def run_jobs(reads: AccountReads, look: AnswerReads, period: Period, filters: Se
 
     async def read(_: str, which: RunFilter) -> None:
         with suppress(FastnError):  # each of the others then finds out for itself
-            await read_back(_runs(which, limit=_PAGE), look, period.begin, _COVERED)
+            await read_back(runs_of(which, limit=_PAGE), look, period.begin, _COVERED)
         since = period.since
         lists = {
-            FAILED: reads.reading(_runs(which, status="failed", since=since, limit=_PAGE), _PAGES),
-            TIMED_OUT: reads.reading(_runs(which, status="timeout", since=since, limit=_PAGE), _PAGES),
-            _COMPLETED: reads.reading(_runs(which, status="completed", since=since)),
-            _ALL: reads.reading(_runs(which, since=since)),
+            FAILED: reads.reading(runs_of(which, status="failed", since=since, limit=_PAGE), _PAGES),
+            TIMED_OUT: reads.reading(runs_of(which, status="timeout", since=since, limit=_PAGE), _PAGES),
+            _COMPLETED: reads.reading(runs_of(which, status="completed", since=since)),
+            _ALL: reads.reading(runs_of(which, since=since)),
             _OLDER: partial(_read_older, reads=reads, look=look, which=which, since=since),
-            _SUCCESSES: reads.reading(_runs(which, status="completed")),
+            _SUCCESSES: reads.reading(runs_of(which, status="completed")),
         }
+        begin = min(period.begin, period.now - _LONGEST_RUN).isoformat(timespec="seconds")
+        for name, status in _UNDER_WAY.items():
+            lists[name] = reads.reading(runs_of(which, status=status, since=begin, limit=_PAGE))
         await reads.run({_name(kind, which, filters): job for kind, job in lists.items()})
 
     return {_name("newest runs", which, filters): partial(read, which=which) for which in filters}
@@ -147,10 +159,11 @@ async def _read_older(name: str, reads: AccountReads, look: AnswerReads, which: 
 
     Neither takes a request of its own if the numbers of all runs and of those since then differ: Fastn then filters.
     """
-    call = _runs(which, until=since)
-    if not look.snapshot.holds(call) and look.snapshot.holds(_runs(which)):
+    call = runs_of(which, until=since)
+    if not look.snapshot.holds(call) and look.snapshot.holds(runs_of(which)):
         ever, period = [
-            cast("Listed[FastnObject]", await look(each)).total for each in (_runs(which), _runs(which, since=since))
+            cast("Listed[FastnObject]", await look(each)).total
+            for each in (runs_of(which), runs_of(which, since=since))
         ]
         if ever is not None and period is not None and 0 < period < ever:
             reads.lists[name] = RowList((), ever - period, more=True)
@@ -175,7 +188,7 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         counts = [reads.total(name) for name in names(kind)]
         return None if None in counts else sum(filter(None, counts))
 
-    failed = names(FAILED, TIMED_OUT)
+    failed, under_way = names(FAILED, TIMED_OUT), names(*_UNDER_WAY)
     for name in filter(reads.has_more, failed):
         rows, whole = reads.lists[name].rows, reads.lists[name].total
         of = "" if whole is None else f" of {whole:,}"
@@ -197,7 +210,20 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
         last_success=last_success,
         knows_success=last_success is not None or knows_none,
         last_before=newest(_OLDER),
+        under_way=[run for run in newest_first(reads.rows(*under_way)) if not run_state(run.row).has_ended],
+        knows_under_way=all(name in reads.lists and not reads.has_more(name) for name in under_way),
     )
+
+
+def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[str]]) -> RunCounts:
+    """Return only the runs that failed at a connector, named by `keys`. `apps` are the connectors of workflows by id.
+
+    The numbers of all others say nothing about it.
+    """
+    failures = [run for run in counts.failures if run.app(apps.get(run.workflow, ())) in keys]
+    under_way = [run for run in counts.under_way if keys.intersection(apps.get(run.workflow, ()))]
+    nothing: dict[str, Any] = dict.fromkeys(("runs", "completed", "ever", "last_success", "last_before"))
+    return replace(counts, failures=failures, totals={}, knows_success=False, under_way=under_way, **nothing)
 
 
 async def read_records(
@@ -213,7 +239,7 @@ async def read_records(
             records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _MAX_EXACT_STARTS)
         except FastnError as error:
             reads.failed["earlier runs"] = error
-            runs = await _total(everything := _runs(which, since=counts.period.since), look)
+            runs = await _total(everything := runs_of(which, since=counts.period.since), look)
             completed = await _total(everything.model_copy(update={"status": "completed"}), look)
             records[which] = _counted(records[which], runs, completed)
 
@@ -225,7 +251,7 @@ async def read_records(
 
 async def read_rest_of_runs(look: AnswerReads, most: int) -> None:
     """Read the rest of all runs, from which those of each filter follow, if it is short and at most `most` pages."""
-    await read_rest(_runs(RunFilter(), limit=_PAGE), look, min(most, _FEW_PAGES))
+    await read_rest(runs_of(RunFilter(), limit=_PAGE), look, min(most, _FEW_PAGES))
 
 
 async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, reads_on: bool) -> RunRecord:
@@ -235,12 +261,12 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
     """
     which, failures, since = known.which, known.failures, counts.period.since
     reads, snapshot = AccountReads(look), look.snapshot
-    completed, successes = _runs(which, status="completed", since=since), _runs(which, status="completed")
+    completed, successes = runs_of(which, status="completed", since=since), runs_of(which, status="completed")
     if which.customer is None:  # probably some have completed
         await _read_newest(_COMPLETED, reads, completed)
     if not reads.rows(_COMPLETED):
         if len(failures) < _FEW_FAILURES and not (snapshot.holds(completed) and snapshot.holds(successes)):
-            await look(_runs(which, limit=_PAGE))  # from which all of the rest may be derived
+            await look(runs_of(which, limit=_PAGE))  # from which all of the rest may be derived
         await _read_newest(_SUCCESSES, reads, successes)
     success = next(iter(newest_first(reads.rows(_SUCCESSES, _COMPLETED))), None)
     knows_success = success is not None or not reads.has_more(_SUCCESSES)
@@ -248,7 +274,7 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
     if not knows_success or (success is not None and (success.at is None or success.at >= counts.period.begin)):
         await _read_newest(_COMPLETED, reads, completed)
         number = reads.total(_COMPLETED)
-    known = _counted(known, await _total(_runs(which, since=since), look), number)
+    known = _counted(known, await _total(runs_of(which, since=since), look), number)
     first, knows_since = None, False
     if knows_success:
         first, knows_since = await _first_failure(known, success and success.at, counts, look, reads_on=reads_on)
@@ -280,7 +306,7 @@ async def _first_failure(
     times = [run.at for run in known.failures if run.at and (last is None or run.at > last)]
     if not times or (last is not None and last >= counts.period.begin):
         return min(times, default=None), not counts.has_failures_unread
-    call = _runs(known.which, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
+    call = runs_of(known.which, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
     if not reads_on and not look.snapshot.holds(call):
         return min(times), False
     newest = await read_pages(call, look, 1)

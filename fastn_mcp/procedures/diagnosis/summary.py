@@ -16,7 +16,7 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
 
     `reasons` keep runs from happening at all. `whys` are the most frequent causes as number of runs and clause.
     """
-    blocked = "".join(f" {sentence(reason)}." for reason in reasons)
+    blocked = "".join(f" {sentence(reason)}." for reason in reasons) + _stuck(evidence)
     counts = evidence.counts
     period, completed, last = counts.period, counts.completed, counts.last_success_at
     if counts.failures:
@@ -28,9 +28,25 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
         unread = "No failed run was found, but not all could be read" if counts.knows_failures else _UNREAD
         return f"{unread}.{done} {sentence(counts.last_success_in_words)}.{blocked}"
     if not completed and (last is None or last < period.begin):
-        return _idle(evidence, reasons)
+        return _idle(evidence, reasons) + _stuck(evidence)
     done = "" if completed is None else f" {completed:,} of {counts.runs:,} runs completed,"
-    return f"No failures in {period}:{done} {counts.last_success_in_words}.{blocked}{_not_started(evidence)}"
+    nothing = "No run has failed" if evidence.stuck or not counts.knows_under_way else "No failures"
+    return f"{nothing} in {period}:{done} {counts.last_success_in_words}.{blocked}{_not_started(evidence)}"
+
+
+def _stuck(evidence: Evidence) -> str:
+    """Return which runs hang, or that it is not known."""
+    runs = [run.in_words(evidence.names) for run in evidence.stuck[:2]]
+    more = f" and {len(evidence.stuck) - 2} more" if len(evidence.stuck) > 2 else ""
+    if runs:
+        has = "has" if len(evidence.stuck) == 1 else "have"
+        stuck = counted(len(evidence.stuck), "run")
+        return f" But {stuck} {has} been under way far longer than usual: {'; '.join(runs)}{more}."
+    return (
+        ""
+        if evidence.counts.knows_under_way
+        else " Whether runs hang is not known: not all of those under way were read."
+    )
 
 
 def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
@@ -51,7 +67,8 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
         return f"{names.get(workflow, workflow)} has failed each time{since} ({of} in {period})"
     customers = [names.get(key, key) for record in always if (key := record.which.customer)]
     if customers:
-        only = ", and not for others" if len(always) == len({run.filter for run in failures}) else ""
+        is_only = not counts.has_failures_unread and len(always) == len({run.filter for run in failures})
+        only = ", and not for others" if is_only else ""
         return f"Failing each time for {listed(customers)}{since}{only} ({of} in {period})"
     later = [run for run in failures if last is not None and run.at is not None and run.at > last]
     if later:
@@ -83,7 +100,7 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
         reasons.append("no trigger that was read starts it" if is_unsure else "no trigger starts it")
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
-        reasons += [f"trigger {trigger.label}: {trigger.problem}" for trigger in with_problem[:2]]
+        reasons += [f"trigger {trigger.label} of {trigger.owner}: {trigger.problem}" for trigger in with_problem[:2]]
         if any(trigger.state is State.LIVE for trigger in triggers):
             reasons.append("a trigger is active and may not have been due")
     why, last = "; ".join(reasons), sentence(counts.last_success_in_words)
@@ -94,6 +111,9 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
 def _not_started(evidence: Evidence) -> str:
     """Return what prevents runs from being started."""
     triggers = evidence.triggers or ()
-    if triggers and all(trigger.state in (State.OFF, State.BROKEN) for trigger in triggers):
-        return f" Nothing starts it now: trigger {triggers[0].label}: {triggers[0].problem}."
-    return ""
+    if not triggers or any(trigger.state not in (State.OFF, State.BROKEN) for trigger in triggers):
+        return ""
+    first, runs = triggers[0], evidence.starters
+    others = ", ".join(f"{count:,} by {name}" for name, count in runs.most_common())
+    yet = f" Yet {counted(sum(runs.values()), 'run')} came: {others}; see list_executions." if runs else ""
+    return f" Nothing starts it now: trigger {first.label} of {first.owner}: {first.problem}.{yet}"

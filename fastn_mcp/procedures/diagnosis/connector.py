@@ -1,0 +1,81 @@
+"""Diagnosis of a connector: for which customers it does not work, since when, and what to tell them."""
+
+from pydantic import JsonValue
+
+from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, listed, repairs
+from fastn_mcp.procedures.diagnosis.evidence import Evidence
+from fastn_mcp.records.formats import counted, dated
+from fastn_mcp.records.labels import ACCOUNT, name_of
+from fastn_mcp.records.rows import text
+from fastn_mcp.records.states import State
+
+_TELL = {
+    State.BROKEN: "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
+    "What should have run since then was not done; we run it again once you have connected.",
+    State.OFF: "Your connection to {app} is switched off, so nothing runs through it. It has to be connected again.",
+}
+
+
+def connector_verdict(evidence: Evidence) -> str:
+    """Return for how many customers a connector does not work, and what failed at it."""
+    counts, broken, in_all = evidence.counts, _broken(evidence), evidence.connections_in_all
+    is_part = any("connections" in gap.what for gap in evidence.gaps)
+    unusable = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
+    owners, affected = ({each.owner for each in broken}, {run.customer for run in counts.failures})
+    failed = "whether runs failed at it could not be read"
+    if counts.knows_failures:
+        failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
+    for_ = f", for {counted(len(affected), 'customer')}" if affected else ""
+    return (
+        f"{_app(evidence)}: {'at least ' * is_part}{unusable} connections not working, for "
+        f"{counted(len(owners), 'customer')}; {failed} in {counts.period}{for_}."
+    )
+
+
+def affected_customers(evidence: Evidence) -> list[JsonValue]:
+    """Return the customers whose connection does not work, and those whose runs failed at it; the last first."""
+    failures, now = evidence.counts.failures, evidence.counts.period.now
+    broken = {each.customer: each for each in _broken(evidence)}
+    rows: list[JsonValue] = []
+    for customer in dict.fromkeys([*broken, *(run.customer for run in failures)]):
+        connection, failed = broken.get(customer), [run for run in failures if run.customer == customer]
+        workflows = [evidence.names.get(run.workflow, run.workflow) for run in failed]
+        first, is_part = min((run.at for run in failed if run.at), default=None), evidence.counts.has_failures_unread
+        row: dict[str, JsonValue] = {
+            "customer": ACCOUNT if customer is None else evidence.names.get(customer, customer),
+            "id": customer,
+            "connection": connection.status if connection else "none known to be broken: see causes",
+            "since": broken_since(connection, now) if connection else None,
+            "failed": f"at least {len(failed)}" if is_part else len(failed),
+            "first_failed": dated(first, now) if first and not is_part else None,
+            "workflows": listed(workflows) or None,
+        }
+        rows.append({name: value for name, value in row.items() if value is not None})
+    return rows
+
+
+def advice(evidence: Evidence) -> list[JsonValue]:
+    """Return what has to be done about the connections that do not work, and what to tell the customers."""
+    by_state = {state: [each for each in _broken(evidence) if each.state is state] for state in _TELL}
+    return [
+        {
+            "for": ", ".join(sorted({each.status for each in connections})),
+            "fix": repairs(connections, named=0),
+            "tell": tell.format(app=_app(evidence)),
+        }
+        for state, tell in _TELL.items()
+        if (connections := by_state[state])
+    ]
+
+
+def _app(evidence: Evidence) -> str:
+    return name_of(evidence.subject.resources["connector"].row) or str(evidence.subject.connector)
+
+
+def _broken(evidence: Evidence) -> list[PartState]:
+    """Return its connections that do not work, those that stopped last first."""
+    row, now = evidence.subject.resources["connector"].row, evidence.counts.period.now
+    own = connections_to([str(evidence.subject.connector), text(row, "slug")], evidence.connections)
+    customer = evidence.subject.customer
+    broken = [each for each in own if each.state in _TELL and customer in (None, each.customer)]
+    return sorted(broken, key=lambda each: broken_since(each, now).removeprefix("last used "), reverse=True)

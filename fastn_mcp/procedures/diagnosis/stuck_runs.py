@@ -1,0 +1,94 @@
+"""Runs that are queued or running far longer than usual. A run that hangs is no failure, and no success either."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.client.reads import read_each
+from fastn_mcp.procedures.diagnosis.failures import EndedRun
+from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
+from fastn_mcp.records.formats import counted, lasting, stamp
+from fastn_mcp.records.rows import FastnObject, Row, number
+from fastn_mcp.records.states import run_state
+from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.workflows import ListExecutions
+
+TIMES_USUAL, SHORTEST = 3, timedelta(minutes=5)
+"""A run is stuck after this many times the longest run seen of its workflow, and not before `SHORTEST`."""
+
+IN_QUEUE, UNKNOWN_LIMIT = timedelta(minutes=15), timedelta(hours=1)
+"""Time from which on a run is stuck in the queue; and if no run of its workflow was seen, and it has no timeout."""
+
+_MAX_WORKFLOWS = 5
+"""Maximum number of workflows whose newest runs are read to see how long they take."""
+
+
+@dataclass(frozen=True, slots=True)
+class StuckRun:
+    """A run under way far longer than usual."""
+
+    run: EndedRun
+    length: str
+    """Time since it was created: `22 h`."""
+    usual: str
+    limit: str
+    """Timeout of its workflow in words; empty if not known."""
+
+    def in_words(self, names: Mapping[str, str]) -> str:
+        """Return which run it is, for how long, and how long is usual. `names` are by id of customer and workflow."""
+        row = self.data(names)
+        for_ = f" for {row['customer']}" if "customer" in row else ""
+        return f"{row['workflow']}{for_}, {row['status']} for {self.length} (usual: {self.usual})"
+
+    def data(self, names: Mapping[str, str]) -> dict[str, JsonValue]:
+        """Return it as a row. `names` are those of customers and workflows by id."""
+        run = self.run
+        facts: dict[str, JsonValue] = {
+            "run": run.id,
+            "workflow": names.get(run.workflow, run.workflow_name or run.workflow),
+            "customer": run.customer and names.get(run.customer, run.customer),
+            "status": run.status,
+            "for": self.length,
+            "since": stamp(run.at) if run.at else None,
+            "usual": self.usual,
+            "limit": self.limit,
+            "started_by": run.started_by,
+        }
+        return {name: value for name, value in facts.items() if value}
+
+
+async def read_stuck_runs(counts: RunCounts, workflows: Mapping[str, Row], look: AnswerReads) -> list[StuckRun]:
+    """Return the stuck runs among those under way, oldest first. Reads the newest runs of their workflows.
+
+    `workflows` are rows by id, as far as they were read.
+    """
+    now = counts.period.now
+    waiting = [run for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
+
+    async def longest(workflow: str) -> tuple[timedelta, int]:
+        page = cast("Listed[FastnObject]", await look(ListExecutions(workflow_id=workflow, limit=100)))
+        lengths = [number(row, "durationMs") for row in page.rows if run_state(row).has_ended]
+        known = [length for length in lengths if length is not None]
+        return timedelta(milliseconds=max(known, default=0)), len(known)
+
+    usual = await read_each(list(dict.fromkeys(run.workflow for run in waiting))[:_MAX_WORKFLOWS], longest)
+
+    def stuck(run: EndedRun) -> StuckRun | None:
+        longest_seen, seen = usual.get(run.workflow, (timedelta(), 0))
+        timeout = number(workflows.get(run.workflow, {}), "timeoutMs")
+        limit = None if timeout is None else timedelta(milliseconds=timeout)
+        most, why = (limit, "its limit") if limit else (UNKNOWN_LIMIT, "no run or limit of it known")
+        if seen:
+            most = max(min(TIMES_USUAL * longest_seen, limit or timedelta.max), SHORTEST)
+            why = f"at most {lasting(longest_seen)} in {counted(seen, 'run')} seen"
+        elif run.status in ("queued", "pending"):
+            most, why = IN_QUEUE, f"no run of it seen; at most {lasting(IN_QUEUE)} in the queue"
+        if run.at is None or now - run.at <= most:
+            return None
+        return StuckRun(run, lasting(now - run.at), why, lasting(limit) if limit else "")
+
+    return [each for each in map(stuck, waiting) if each is not None]

@@ -1,0 +1,298 @@
+"""Tests of diagnose by what administrators ask: about a connector, about runs that hang, about who started runs."""
+
+import re
+import sys
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+from pydantic_core import to_json
+from support.faulty_sandbox import Status
+from support.world import World
+
+from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.procedures.catalog import TOOLS, parse
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
+from fastn_mcp.sandbox.executions import execution, unusable
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.server.rendering import render
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "agents"))
+
+pytestmark = pytest.mark.anyio
+
+BACKFILL, TIKTOK, ORDERS = "wf_58c9d02e7f14", "wf_96d1b3072c5a", "wf_0d93ee5b1f62"
+
+
+async def diagnosed(world: World, **arguments: Any) -> dict[str, Any]:
+    outcome = await world.call(Diagnose(**arguments))
+    assert isinstance(outcome, Done), outcome
+    return outcome.result.model_dump()
+
+
+def tokens(text: str) -> int:
+    from scripted import tokens
+
+    return tokens(text)
+
+
+def add_run(world: World, workflow: str, hours_ago: float, status: str, **more: JsonValue) -> Row:
+    state = world.sandbox.state
+    row = state.get("workflows", workflow)
+    assert row is not None
+    begun = world.clock.at - timedelta(hours=hours_ago)
+    duration = None if status in ("running", "queued", "pending") else 900
+    fields: dict[str, Any] = {"triggered_by": "manual", **more}
+    by = fields.pop("triggered_by")
+    return state.put("executions", execution(state.short_id("exec"), row, status, begun, duration, by, **fields))
+
+
+def not_hanging(world: World) -> None:
+    for run in world.sandbox.state.all("executions"):
+        if run["status"] in ("running", "queued"):
+            world.sandbox.state.drop("executions", run["id"])
+            world.sandbox.state.drop("_runs", run["id"])
+
+
+# About a connector
+
+
+async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_call(large_world: World) -> None:
+    """ "Which HubSpot customers stopped since the weekend, and what do I tell them": one call, 2,500 tokens."""
+    call = Diagnose(connector_id="HubSpot", hours=96)
+    outcome = await large_world.call(call)
+    assert isinstance(outcome, Done)
+    answer = render(call, outcome.result, {}, None)
+    assert tokens(to_json(answer).decode()) <= 2_500
+    found = answer["data"]
+    assert isinstance(found, dict)
+    state = large_world.sandbox.state
+    names = {row["id"]: row["name"] for row in state.all("customers")}
+    broken = {
+        names[row["endOrgId"]]: row["status"]
+        for row in state.all("connections")
+        if row["connector"]["slug"] == "hubspot" and row["status"] != "ACTIVE"
+    }
+    rows: Any = found["customers"]
+    assert {row["customer"]: row["connection"] for row in rows} == broken
+    since = [row["since"] for row in rows]
+    assert since == sorted(since, reverse=True)
+    assert since[0].startswith("2026-11-24")
+    in_all = sum(row["connector"]["slug"] == "hubspot" for row in state.all("connections"))
+    assert f"HubSpot: {len(broken)} of {in_all} connections not working, for {len(broken)} customers" in str(
+        found["verdict"]
+    )
+    advice: Any = found["advice"]
+    assert {status for each in advice for status in each["for"].split(", ")} == set(broken.values())
+    assert all("HubSpot" in each["tell"] for each in advice)
+
+
+@pytest.mark.parametrize("typed", ["tiktokShop", "TikTok Shop", "id"])
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(), Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)],
+    ids=["as is", "ignored filters", "cursors"],
+)
+async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: str, behaviour: Behaviour) -> None:
+    world.sandbox.behaviour = behaviour
+    connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
+    found = await diagnosed(world, connector_id=connector if typed == "id" else typed, hours=72)
+    (row,) = found["customers"]
+    assert (row["customer"], row["connection"], row["failed"]) == ("Katana", "FAILED", 3)
+    assert row["workflows"] == "Sync TikTok Orders to Cin7 Core"
+    assert "3 runs failed at it in 72 hours, for 1 customer." in found["verdict"]
+    assert [each["for"] for each in found["advice"]] == ["FAILED"]
+    assert "connect TikTok Shop again in the widget" in found["advice"][0]["tell"]
+    assert found["causes"][0]["fix"].startswith("Katana has to authorise TikTok Shop again")
+    assert "success_rate" not in found["runs"]
+
+
+async def test_customers_without_failed_runs_and_failures_without_broken_connection_are_listed(world: World) -> None:
+    state = world.sandbox.state
+    widget = state.named("customers", "widget-inc")["id"]
+    add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=unusable("shopify", "listOrders", "ucl:x"))
+    found = await diagnosed(world, connector_id="shopify")
+    rows = {row["customer"]: row for row in found["customers"]}
+    assert rows["Globex Exports"]["failed"] == 0
+    assert rows["Widget Inc"]["connection"] == "none known to be broken: see causes"
+    assert rows["Widget Inc"]["first_failed"].startswith("2026-11-25")
+
+
+async def test_connector_of_one_customer_is_only_about_them(world: World) -> None:
+    found = await diagnosed(world, connector_id="shopify", customer_id="acme-corp")
+    assert "customers" not in found
+    assert found["verdict"].startswith("Shopify: 0")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/connections", "/api/v1/executions"])
+async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: World, path: str) -> None:
+    connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
+    world.sandbox.faults.add(Status(status=403, path=path, times=None))
+    found = await diagnosed(world, connector_id=connector)
+    unread = "at least 0" if "connections" in path else "whether runs failed at it could not be read"
+    assert unread in found["verdict"]
+    assert found["not_checked"]
+
+
+# Runs that hang
+
+
+async def test_hanging_runs_are_a_finding(world: World) -> None:
+    """For whom, since when, how long is usual, and their limit."""
+    found = await diagnosed(world, workflow_id=BACKFILL)
+    assert "No failures" not in found["verdict"]
+    assert (
+        "2 runs have been under way far longer than usual: orders-backfill for Acme Corp, running for 11 h"
+        in (found["verdict"])
+    )
+    running, queued = found["stuck_runs"]
+    assert running == {
+        "run": running["run"],
+        "workflow": "orders-backfill",
+        "customer": "Acme Corp",
+        "status": "running",
+        "for": "11 h",
+        "since": "2026-11-24T22:00:00Z",
+        "usual": "at most 10 min in 1 run seen",
+        "limit": "36 h",
+        "started_by": "manual",
+    }
+    assert (queued["status"], queued["for"]) == ("queued", "10 h")
+    for arguments in ({}, {"customer_id": "acme-corp"}, {"hours": 1}, {"workflow_id": BACKFILL, "hours": 1}):
+        other = await diagnosed(world, **arguments)
+        assert [row["run"] for row in other["stuck_runs"]] == [running["run"], queued["run"]], arguments
+        assert "far longer than usual" in other["verdict"]
+        assert "No failures" not in other["verdict"]
+        without = [row["workflow"] for row in other.get("without_failures", [])]
+        assert "orders-backfill" not in without
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)])
+async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, behaviour: Behaviour) -> None:
+    not_hanging(world)  # these end after some polls
+    for status in ("completed", "running", "queued"):
+        add_run(world, BACKFILL, 22, status)
+    world.sandbox.behaviour = behaviour
+    assert [row["for"] for row in (await diagnosed(world))["stuck_runs"]] == ["22 h", "22 h"]
+
+
+@pytest.mark.parametrize(
+    ("status", "minutes", "seen", "limit", "usual"),
+    [
+        ("running", 4, True, 30_000, None),
+        ("running", 6, True, 30_000, "at most 1 s in"),
+        ("queued", 6, True, None, "at most 1 s in"),
+        ("running", 14, False, 900_000, None),
+        ("running", 16, False, 900_000, "its limit"),
+        ("queued", 16, False, 900_000, "no run of it seen; at most 15 min in the queue"),
+        ("pending", 16, False, 129_600_000, "no run of it seen; at most 15 min in the queue"),
+        ("running", 59, False, None, None),
+        ("running", 61, False, None, "no run or limit of it known"),
+    ],
+)
+async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
+    world: World, status: str, minutes: int, seen: bool, limit: int | None, usual: str | None
+) -> None:
+    not_hanging(world)
+    state = world.sandbox.state
+    flow = state.put("workflows", {**state.named("workflows", "process-new-orders"), "id": "wf_new", "slug": "new"})
+    flow["timeoutMs"] = limit
+    if seen:
+        add_run(world, "wf_new", 5, "completed")
+    add_run(world, "wf_new", minutes / 60, status)
+    stuck = (await diagnosed(world, workflow_id="wf_new")).get("stuck_runs", [])
+    assert [row["usual"].startswith(usual or "-") for row in stuck] == ([] if usual is None else [True])
+
+
+async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> None:
+    not_hanging(world)
+    for number in range(1_200):
+        add_run(world, ORDERS, 0.01 + number / 1_000, "completed")
+    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
+    found = await diagnosed(world, workflow_id=ORDERS)
+    assert "No failures" not in found["verdict"]
+    assert "Whether runs hang is not known" in found["verdict"]
+
+
+# Who started runs, and triggers
+
+
+async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) -> None:
+    not_hanging(world)
+    trigger = world.sandbox.state.named("triggers", "Paid Shopify orders", by="name")
+    owner = trigger["endOrgId"]
+    for number in range(7):
+        add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, triggered_by="agent-service")
+    add_run(world, ORDERS, 0.3, "completed", endOrgId=owner)
+    found = await diagnosed(world, trigger_id=str(trigger["id"]))
+    assert "Nothing starts it now: trigger Paid Shopify orders of Globex Exports" in found["verdict"]
+    assert "Yet 8 runs came: 7 by agent-service, 1 by manual" in found["verdict"]
+    assert found["runs"]["started_by"] == "7 agent-service; 1 manual"
+
+
+async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None:
+    found = await diagnosed(world)
+    (daily,) = [trigger for trigger in found["triggers"] if trigger["name"] == "Daily TikTok sync"]
+    assert daily["of"] == "Katana"
+    assert daily["runs_fail_because"] == "the connection TikTok Shop of Katana is FAILED"
+
+
+# All causes
+
+
+async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for number in range(60):
+        message = f"odd {letters[number % 26]}{letters[number // 26]}"
+        add_run(world, ORDERS, 1, "failed", error={"message": message})
+    first = await diagnosed(world, workflow_id=ORDERS)
+    lines = [cause["headline"] if "headline" in cause else cause["message"] for cause in first["causes"]]
+    lines += first["other_causes"]
+    answer = first
+    while cursor := answer.get("next_cursor"):
+        assert re.search(r"^\d+ more causes, see next_cursor: \d+ runs$", lines.pop())
+        parsed = parse(TOOLS, "diagnose", {"workflow_id": ORDERS, "cursor": cursor}).call
+        outcome = await world.call(parsed)
+        assert isinstance(outcome, Done)
+        answer = outcome.result.model_dump()
+        assert answer["verdict"].startswith("Causes ")
+        assert answer["causes"] == []
+        lines += answer["other_causes"]
+    assert len({re.sub(r" \(exec.*", "", line) for line in lines}) == len(lines)
+    assert len(lines) >= 60
+    assert Counter(line.count("exec_") for line in lines[3:]) == {1: len(lines) - 3}
+
+
+async def test_cursor_of_another_diagnosis_is_refused(world: World) -> None:
+    for number in range(20):
+        add_run(world, ORDERS, 1, "failed", error={"message": f"odd {'abcdefghijklmnopqrst'[number]}"})
+    cursor = (await diagnosed(world, workflow_id=ORDERS))["next_cursor"]
+    for others in ({}, {"workflow_id": TIKTOK}, {"workflow_id": ORDERS, "hours": 24}):
+        error = await world.call(parse(TOOLS, "diagnose", {"cursor": cursor, **others}).call)
+        assert isinstance(error, NotSent), others
+        assert "other arguments" in error.what
+
+
+# What was not looked at
+
+
+async def test_no_others_are_said_to_work_if_not_all_failures_were_read(world: World) -> None:
+    katana = world.sandbox.state.named("customers", "katana-customer")["id"]
+    for number in range(620):
+        add_run(world, ORDERS, 0.1 + number / 10, "failed", endOrgId=katana, error={"message": "odd"})
+    add_run(world, ORDERS, 70, "completed")
+    world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
+    found = await diagnosed(world, workflow_id=ORDERS)
+    assert "and not for others" not in found["verdict"]
+
+
+async def test_connections_that_could_not_be_read_are_not_an_empty_list(world: World) -> None:
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
+    found = await diagnosed(world, customer_id="acme-corp")
+    assert "connections" not in found
+    assert any("connections" in what for what in found["not_checked"])
