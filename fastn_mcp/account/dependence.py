@@ -59,12 +59,13 @@ class Dependents:
         """Return the count and the kind, such as `1 connection`."""
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
 
-    def data(self) -> dict[str, JsonValue]:
-        """Return an entry of `used_by`."""
+    def data(self, most: int | None = None) -> dict[str, JsonValue]:
+        """Return an entry of `used_by`, with `most` examples."""
         entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
         entry |= {"at_least": True} if self.more else {}
         entry |= {"states": dict(self.states)} if self.states else {}
-        entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
+        names: list[JsonValue] = [{"name": name} for name in self.examples]
+        entry["examples"] = [dict(row) for row in self.rows[:most]] if self.rows else names[:most]
         if self.rest:
             entry["more"] = self.rest
         return entry
@@ -99,11 +100,15 @@ class Dependence:
         found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
         return found | dict.fromkeys(self.unchecked)
 
-    def data(self) -> dict[str, JsonValue]:
-        """Return the dependents as JSON, the same for previews and for `find_dependents`."""
-        body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
+    def has_more(self, most: int) -> bool:
+        """Whether there are more than `most` examples of a kind."""
+        return any(len(each.rows or each.examples) > most for each in (*self.found, *self.possible))
+
+    def data(self, most: int | None = None) -> dict[str, JsonValue]:
+        """Return the dependents as JSON, for previews and for `find_dependents`, with `most` examples of each kind."""
+        body: dict[str, JsonValue] = {"used_by": [each.data(most) for each in self.found]} if self.found else {}
         if self.possible:
-            body["may_be_used_by"] = [each.data() for each in self.possible]
+            body["may_be_used_by"] = [each.data(most) for each in self.possible]
         if self.gaps:
             body["not_checked"] = [gap.data() for gap in self.gaps]
         return body

@@ -1,7 +1,7 @@
 """Tests of find_dependents, and of the dependents in the guard's previews, which use the same rules."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.faulty_sandbox import Status
@@ -143,10 +143,16 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
-        shown = (await world.dispatch.preview(delete, Caller("local", None))).data()
-        assert answer["used_by"] == shown.get("used_by", [])
-        assert answer.get("may_be_used_by") == shown.get("may_be_used_by")
-        assert answer["not_checked"] == shown.get("not_checked", [])
+        preview = await world.dispatch.preview(delete, Caller("local", None))
+        shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
+        named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
+        assert named == [*stored.get("used_by", []), *stored.get("may_be_used_by", [])]
+        assert answer["not_checked"] == shown.get("not_checked", []) == stored.get("not_checked", [])
+        cut = [{**each, "examples": each["examples"][:3]} for each in named]
+        assert cut == [*shown.get("used_by", []), *shown.get("may_be_used_by", [])]
+        call = {"tool": "find_dependents", "arguments": {"kind": kind, "id": str(row["id"])}}
+        assert shown.get("dependents") == (call if cut != named else None)
+        assert "dependents" not in stored
     assert world.changes == []
 
 
