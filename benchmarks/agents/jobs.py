@@ -193,7 +193,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "create_secret",
                 {"name": "STRIPE_SECRET_KEY", "value_from_env": VARIABLE, "customer_id": From(0, FOUND)},
-                ('"scope": "customer"', '"undo": null'),
+                ('"scope": "customer"', '"why": "The secret of this name was overwritten'),
             ),
             Call(
                 "list_secrets",

@@ -67,12 +67,12 @@ class Dependents:
         facts += [f"last {self.rows[0]['last_run']}"] if self.kind == "executions" and self.rows else []
         return self.words().partition(f" {self.kind[:-1]}")[0] + (f" ({', '.join(facts)})" if facts else "")
 
-    def data(self) -> dict[str, JsonValue]:
-        """Return an entry of `used_by`."""
+    def data(self, most: int | None = None) -> dict[str, JsonValue]:
+        """Return an entry of `used_by`, with `most` examples, or under `all` if those are all."""
         entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
         entry |= {"at_least": True} if self.more else {}
         entry |= {"states": dict(self.states)} if self.states else {}
-        rows = self.rows or [{"name": name} for name in self.examples]
+        rows = (self.rows or [{"name": name} for name in self.examples])[:most]
         is_all = not self.more and self.count == sum(int(str(row.get("runs", 1))) for row in rows)
         entry["all" if is_all else "examples"] = [dict(row) for row in rows]
         if self.rest:
@@ -109,11 +109,15 @@ class Dependence:
         found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
         return found | dict.fromkeys(self.unchecked)
 
-    def data(self) -> dict[str, JsonValue]:
-        """Return the dependents as JSON, the same for previews and for `find_dependents`."""
-        body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
+    def has_more(self, most: int) -> bool:
+        """Whether there are more than `most` examples of a kind."""
+        return any(len(each.rows or each.examples) > most for each in (*self.found, *self.possible))
+
+    def data(self, most: int | None = None) -> dict[str, JsonValue]:
+        """Return the dependents as JSON, for previews and for `find_dependents`, with `most` examples of each kind."""
+        body: dict[str, JsonValue] = {"used_by": [each.data(most) for each in self.found]} if self.found else {}
         if self.possible:
-            body["may_be_used_by"] = [each.data() for each in self.possible]
+            body["may_be_used_by"] = [each.data(most) for each in self.possible]
         if self.gaps:
             body["not_checked"] = [gap.data() for gap in self.gaps]
         return body

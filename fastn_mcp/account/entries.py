@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
@@ -81,19 +82,24 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
     return reads.snapshot.derived(kind, result.pages, make)
 
 
-async def read_customer_names(ids: Collection[str], reads: AnswerReads, most: int = MAX_NAMED) -> dict[str, str]:
-    """Return the names of these customers, of the first `most` if there are many customers, as far as they are read.
+async def read_many_labels(
+    kind: str, ids: Collection[str], reads: AnswerReads, most: int = MAX_NAMED
+) -> dict[str, str]:
+    """Return the names of these ids, of the first `most` if there are many of the kind, as far as they are read.
 
-    The list of customers is read if that takes no more requests. Raises a `FastnError` if it cannot be read.
+    Their list is read if that takes no more requests. Raises a `FastnError` if it cannot be read.
     """
-    listing = LISTS["customer"](limit=100)
-    names = await read_labels("customer", ids, reads, most=0)
+    listing = LISTS[kind](limit=100)
+    names = await read_labels(kind, ids, reads, most=0)
     if len(ids) - len(names) > 1:
         await reads(cast(Call, listing))
-        unnamed = len(ids) - len(await read_labels("customer", ids, reads, most=0))
+        unnamed = len(ids) - len(await read_labels(kind, ids, reads, most=0))
         if (reads.snapshot.pages_left(listing) or 0) <= min(unnamed, most):
-            await read_contents("customer", reads)
-    return await read_labels("customer", ids, reads, most=most)
+            await read_contents(kind, reads)
+    return await read_labels(kind, ids, reads, most=most)
+
+
+read_customer_names = partial(read_many_labels, "customer")
 
 
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -12,12 +14,35 @@ from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.formats import aged, dated
-from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
-from fastn_mcp.records.states import State, failure_reason, is_pending, run_state, workflow_state
-from fastn_mcp.redaction import quote
+from fastn_mcp.records.labels import label_of, name_of
+from fastn_mcp.records.rows import (
+    FastnObject,
+    Row,
+    apps_of_customers,
+    as_word,
+    connector_keys,
+    inside,
+    parse_timestamp,
+    row_of,
+    short,
+    text,
+    value,
+    word,
+)
+from fastn_mcp.records.states import (
+    State,
+    broken_since,
+    connection_state,
+    failure_reason,
+    is_pending,
+    run_state,
+    workflow_state,
+)
+from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Send
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
@@ -69,8 +94,9 @@ async def _of_run(
     notes = [where, _STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
     if resolved.customer.values:
         notes.append(_customer(resolved.customer.values[0], resolved))
+        notes += await _connections(workflow, resolved, send, now)
     elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
-        named = ", ".join(quote(text(app, "slug", "name", "id")) for app in apps)
+        named = ", ".join(_app(dict(app)) for app in apps)
         notes.append(f"No customer is named, and it uses connections of customers: {named}.")
     notes.append(await _last_runs(call, send, now))
     return Outlook(defaults, tuple(filter(None, notes)))
@@ -98,6 +124,43 @@ def _customer(key: str, resolved: ResolvedCall) -> str:
         return "Its customer could not be read."
     pending = " is pending: its integrations do not run" if is_pending(customer) else ""
     return f"Customer {quote(name_of(customer))}{pending}."
+
+
+async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: datetime) -> list[str]:
+    """Return which apps the run cannot use for its customer, by one read of the customer's connections.
+
+    Not checked are the account's own connections, a status that is not documented, and rows that do not tell.
+    """
+    apps = value(workflow, "connectors")
+    if not apps or not isinstance(apps, list):
+        return [] if apps == [] else ["Not checked: which connections it uses."]
+    rows, is_whole = list[Row](), False
+    with suppress(FastnError, ValueError):
+        listing = ListConnections(customer_id=resolved.customer.values[0], limit=100)
+        page = cast("Listed[FastnObject]", await send(listing))
+        rows = [] if page.not_checked else page.rows
+        is_whole = not (page.not_checked or page.next_cursor)
+        is_whole = is_whole and all(text(row, "connectorSlug", "connector.slug") for row in rows)
+    notes, unchecked = list[str](), list[str]()
+    for app in apps:
+        is_shared = isinstance(app, dict) and word(app, "scope") == "saas"
+        own = [] if is_shared else [row for row in rows if connector_keys(row) & {*texts_in(app)}]
+        states = {connection_state(row) for row in own}
+        if State.LIVE in states:
+            continue
+        if State.UNKNOWN in states or not (is_whole and (own or app in apps_of_customers(workflow))):
+            unchecked.append(_app(app))
+        elif not own:
+            notes.append(f"The customer has no connection to {_app(app)}: the run will fail where it calls it.")
+        else:
+            label = quote(str(label_of("connection", own[0], {"customer": resolved.names.get("customer", {})})))
+            status = f"{text(own[0], 'status').upper()} ({broken_since(own[0], now)})"
+            notes.append(f"{label} is {status}: the run will fail where it calls {_app(app)}.")
+    return [*notes, f"Not checked: connections to {', '.join(unchecked)}."] if unchecked else notes
+
+
+def _app(app: JsonValue) -> str:
+    return quote(text(app, "slug", "name", "id") if isinstance(app, dict) else str(app))
 
 
 async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:

@@ -128,8 +128,8 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
     with counted_requests():
         result_or_request = await parts.dispatch(wanted.call, caller)
     match result_or_request:
-        case Done(result, change):
-            return outcome(DONE, render(wanted.call, result, parts.label, change))
+        case Done(result, change, notes):
+            return outcome(DONE, render(wanted.call, result, parts.label, change, notes))
         case PendingApproval(_, preview, where, until):
             return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
         case PendingForm():  # a terminal answers at once

@@ -130,6 +130,8 @@ class PendingApproval:
     """URL of the page where it is decided, without a key; None if it is not decided on a page."""
     needs_link: bool = False
     """Whether the person is led to the page by the client, if it can: no browser shows it, and no form was left."""
+    tells_first: bool = False
+    """Whether the agent hears of it before the call waits: a person types something, where none looks yet."""
 
 
 Answer = Approve | Decline | NoAnswer

@@ -1,7 +1,10 @@
 """Batches of calls, and the results of each call."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.ledger.change import Change
@@ -40,6 +43,8 @@ class Done:
 
     result: FastnObject
     change: Change | None = None
+    notes: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    """What its receipt says besides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets
+from fastn_mcp.guard.preview import stopped_triggers
 from fastn_mcp.guard.recorder import Intent, Recorder
 from fastn_mcp.guard.refusals import batch_refusal, refusal
 from fastn_mcp.ledger.change import MADE, Change
@@ -147,6 +148,9 @@ class Guard:
             span.update(_approval_facts(approved.by, approved.trace))
             account, deadline = self._journal.account, self._client.deadline(call)
             change = await change_of(approved, account, self._client.send, deadline, self._system)
+            if call.route.method == "DELETE" and current.preview is not None:
+                stored = approval.request.preview if approval.request else current.preview.stored()
+                change = replace(change, stopped_triggers=stopped_triggers(stored, number))
             await self._journal.begin(change)
         intent, is_sent = None, False
         try:
@@ -230,12 +234,13 @@ class Guard:
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
         until = min(began + self.evaluator.policy.approval_wait, pending.until)
-        if self._system.timestamp() >= until:
+        leads = caller.link is not None and pending.needs_link
+        if self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
-        await report("Waiting for a person to decide", 0, None)
+        await report(f"Waiting for a person to decide. {pending.where}", 0, None)
         wait = partial(self.decisions.decided, pending.request, until)
         async with caller.waiting():
-            return await (caller.link(pending, wait) if caller.link is not None and pending.needs_link else wait())
+            return await (caller.link(pending, wait) if caller.link is not None and leads else wait())
 
     async def _evaluate(
         self, batch: Batch, caller: Caller, skip: Collection[int], span: SpanFacts, *, reads: bool = False

@@ -14,14 +14,18 @@ from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
 from fastn_mcp.records.formats import counted
-from fastn_mcp.records.labels import typed_id
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.labels import name_of, typed_id
+from fastn_mcp.records.rows import FastnObject, key_of, objects, text
+from fastn_mcp.records.states import State
 from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object, sanitize
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
+from fastn_mcp.tools.related_reads import kind_of
 from fastn_mcp.tools.tool import Effect
 
 _CHANGES = 12
+_EXAMPLES = 3
+"""Dependents of each kind that the agent is shown. A person is shown all that were read."""
 _LONGEST_IN_FORM = 1500
 """Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
 
@@ -130,10 +134,11 @@ class Preview:
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
         references = {} if self.facts is None else {REFERENCES: cast(JsonValue, self.facts.resolved.references)}
-        return {**self.data(), "says": self.says.data(), **references}
+        return {**self.data(None), "says": self.says.data(), **references}
 
-    def data(self) -> dict[str, JsonValue]:
-        """Return the preview as JSON, for `dry_run`."""
+    def data(self, examples: int | None = _EXAMPLES) -> dict[str, JsonValue]:
+        """Return the preview as JSON, for the agent: the first dependents of each kind, and the call that lists all."""
+        dependence = self.described or self.dependence
         body: dict[str, JsonValue] = {
             "call": self.tool,
             "arguments": self.arguments,
@@ -154,7 +159,10 @@ class Preview:
             body["pending"] = list(self.pending)
         if self.left_out:
             body["more_changes"] = self.left_out
-        body |= (self.described or self.dependence).data() | self.outlook.data()
+        body |= dependence.data(examples) | self.outlook.data()
+        if examples is not None and dependence.has_more(examples) and self.facts is not None:
+            kind = kind_of(self.facts.call)
+            body["dependents"] = {"tool": "find_dependents", "arguments": {"kind": kind, "id": self.target}}
         return redact_object(body)
 
 
@@ -295,6 +303,17 @@ def references_of(stored: Mapping[str, JsonValue]) -> list[JsonValue]:
     parts = [each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [stored]
     lists = [each.get(REFERENCES) for each in parts]
     return [reference for each in lists if isinstance(each, list) for reference in each]
+
+
+def stopped_triggers(stored: Mapping[str, JsonValue], number: int) -> tuple[str, ...]:
+    """Return name and id of the live triggers that depend on the target of a call, as a stored preview has them."""
+    one = next((call for call in objects(stored, "calls") if call.get("number") == number), stored)
+    kinds = [entry for name in ("used_by", "may_be_used_by") for entry in objects(one, name)]
+    entries = [entry for entry in kinds if entry.get("kind") == "triggers"]
+    rows = [row for entry in entries for name in ("all", "examples") for row in objects(entry, name)]
+    live = [f"{name_of(row)} ({key_of(row)})" for row in rows if text(row, "state") != State.OFF.value]
+    more = sum(int(text(entry, "count") or 0) for entry in entries) - len(rows)
+    return (*live, f"{more} more") if more > 0 else tuple(live)
 
 
 Shown = Preview | ListPreview

@@ -10,12 +10,14 @@ from pydantic_core import to_json
 from fastn_mcp.ledger.change import FINAL, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
+from fastn_mcp.records.rows import FastnObject, word
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Operation, Update
 from fastn_mcp.tools.related_reads import fields_sent
+from fastn_mcp.tools.triggers import CreateTrigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,13 @@ RULES: Mapping[str, Rule] = {
     ),
     "create_workflow": Rule("delete_workflow", "The workflow can be moved to Trash with undo_change."),
     "update_workflow": Rule("update_workflow", _FIELDS),
-    "delete_workflow": Rule(
-        None, "", "Only the dashboard can restore the workflow from Trash; its slug and history come back with it."
-    ),
+    "delete_workflow": Rule(None, "", TRASH),
     "run_workflow": Rule(None, "", "What the run does in other systems cannot be undone from here."),
     "create_trigger": Rule("delete_trigger", "The trigger can be deleted again with undo_change.", _MEANWHILE),
     "update_trigger": Rule("update_trigger", _FIELDS, _MEANWHILE),
-    "delete_trigger": Rule(
-        "create_trigger", "The trigger can be created again under a new id.", "A webhook gets a new address."
-    ),
-    "invite_user": Rule(None, "", "The invitation is sent; only the dashboard can take the access back."),
-    "create_role": Rule(None, "", "Only the dashboard can change or delete the role."),
+    "delete_trigger": Rule("create_trigger", "The trigger can be created again under a new id."),
+    "invite_user": Rule(None, "", f"The invitation is sent. {PEOPLE}"),
+    "create_role": Rule(None, "", ROLES),
     "create_api_key": Rule(
         "revoke_api_key", "The key can be revoked with undo_change.", "Until then anyone who has it can use it."
     ),
@@ -167,14 +165,15 @@ def without_secrets(record: FastnObject) -> dict[str, JsonValue]:
 
 
 def receipt(change: Change) -> dict[str, JsonValue]:
-    """Return the receipt of a change: target, changed fields, what approved it and how to undo it."""
+    """Return the receipt of a change: target, changed fields, what approved it, how to undo it, or else why not."""
     facts: dict[str, JsonValue] = {"change_id": change.id}
     facts |= {"name": change.name} if change.name else {}
     facts |= {"changed": changed} if (changed := changed_fields(change)) else {}
+    facts |= {"stopped_triggers": [*change.stopped_triggers]} if change.stopped_triggers else {}
     facts |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
     undo = undo_of(change)
     if isinstance(undo, NotUndoable):
-        return facts | {"undo": None, "why": undo.why}
+        return facts | {"why": undo.why}
     facts |= {"undo": "undo_change", "restores": undo.restores}
     facts |= {"lost": undo.lost} if undo.lost else {}
     if undo.not_restored:
@@ -194,12 +193,15 @@ def approver(approved_by: str) -> str:
 
 
 def changed_fields(change: Change) -> dict[str, JsonValue]:
-    """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size."""
+    """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size.
+
+    None for Fastn's AI: what was said in a session changes no field.
+    """
     before = change.before or {}
     return {
         name: ({"from": _brief(before[name])} if name in before else {}) | {"to": _brief(value)}
         for name, value in change.sent.items()
-        if before and before.get(name) != value
+        if before and before.get(name) != value and not change.tool.startswith("ai_")
     }
 
 
@@ -265,7 +267,8 @@ def _making_again(operation: Any, rule: Rule, before: Mapping[str, JsonValue]) -
         return NotUndoable("Too little is known to create it again.")
     left = (before.keys() - known - _KEPT_BY_FASTN) | set(refused)
     not_restored = tuple(sorted(name for name in left if before[name] is not None))
-    return Undo(call, rule.restores, rule.lost, not_restored)
+    is_webhook = isinstance(call, CreateTrigger) and word(before, "type") not in ("scheduler", "app event")
+    return Undo(call, rule.restores, "Its webhook gets a new address." if is_webhook else rule.lost, not_restored)
 
 
 _KEPT_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy", "version"})

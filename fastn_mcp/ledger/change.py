@@ -42,6 +42,8 @@ class Change:
     """What permitted it, such as `policy` or `verified: Dana (issuer|dana)`, with a line for each person; or empty."""
     unsettled_until: float = 0.0
     """Unix seconds until which repeating the call needs approval: its outcome is unknown, or unknown to the client."""
+    stopped_triggers: tuple[str, ...] = ()
+    """Name and id of the triggers that Fastn stops with a deletion, as its preview showed them."""
     batch: str = ""
     """Id of its list; empty for a single call. `number` is its place in the list, from 1."""
     number: int = 0

@@ -17,7 +17,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, text, timestamp, word
+from fastn_mcp.records.rows import FastnObject, Row, key_of, number, row_of, text, timestamp, word
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
@@ -35,15 +35,15 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
     session = reply.get("session_id")
     if session is None and waits_for_person(reply):
         return "Fastn names no session, so this conversation cannot be continued."
-    if reply.get("pending_approvals"):
+    if reply.get("pending_approvals") or (reply.get("plan") and waits_for_person(reply)):
         return {
             "what": "Show the person the plan and pending_approvals in full: only they can approve. "
-            "A rejection says what to do instead. Each answer spends credits.",
+            f"A rejection says what to do instead. {_costs(reply)}",
             "if_they_agree": _answer(session, "approve"),
             "otherwise": _answer(session, "reject"),
         }
     if waits_for_person(reply):
-        return {"what": "Ask the person, and answer by ai_chat.", "ai_chat": {"session_id": session}}
+        return {"what": f"Ask the person, and answer by ai_chat. {_costs(reply)}", "ai_chat": {"session_id": session}}
     if isinstance(key := reply.get("resourceId"), str) and key:
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
@@ -75,10 +75,17 @@ def ask_status(reply: Mapping[str, JsonValue]) -> JsonValue:
     if session is None:
         return "Look later with list_workflows or list_connectors; Fastn names no session that could be asked."
     return {
-        "what": "It plans, and makes nothing before a person has approved the plan. Only the AI shows the plan: asking "
-        "for it spends credits, and a person approves that. Fastn has no free way to read it.",
+        "what": "It plans, and makes nothing before a person has approved the plan. Only the AI shows the plan; Fastn "
+        f"has no free way to read it. {_costs(reply)}",
         **(_answer(session, "status?")),
     }
+
+
+def _costs(reply: Row) -> str:
+    """Say what a further message costs."""
+    used = number(reply, "credits_used")
+    price = "" if used is None else f" (the last one used {used:,.10g})"
+    return f"Each message spends AI credits{price} and needs a person's approval."
 
 
 def _answer(session: JsonValue, message: str) -> dict[str, JsonValue]:
@@ -193,7 +200,7 @@ async def _follow(
 ) -> Done | Pending:
     """Send a message, and report what changed. Polls the lists for `wait_seconds`, since reads cost no credits.
 
-    A build in manual mode waits for the approval of its plan, which only the AI shows; after that the lists tell.
+    A build in manual mode is not waited for: it makes nothing before its plan is approved, and no list shows the plan.
     """
     before = await _take_inventory(context.read, kinds[0])
     sent = context.system.now() - _SKEW
@@ -201,23 +208,20 @@ async def _follow(
     if not isinstance(outcome, Done):
         return outcome
     reply = normalize_reply(row_of(outcome.result), call.session_id)
-    created: Row | None = None
+    created, waited = None, 0.0
+    plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
     try:
-        waited = await _wait(call.wait_seconds, kinds, name, reply, before, sent, context)
+        waited = await _wait(0 if plans else call.wait_seconds, kinds, name, reply, before, sent, context)
         changed = _changed(before, await _take_inventory(context.read, kinds[0]), sent)
         created = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
-        observed: dict[str, JsonValue] = {
-            "changed": changed,
-            **({"waited_seconds": round(waited, 1)} if call.wait_seconds else {}),
-        }
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        observed = {"changed": {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}}
-    plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
+        changed: dict[str, JsonValue] = {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}
     step = next_step(reply, created, "" if plans else kinds[0], name)
     if step is None and isinstance(call, AiBuild) and not _has_ended(reply):
         step = ask_status(reply) if plans else follow(kinds[0], name)
-    return Done(_with_next(reply, observed, step), outcome.change)
+    observed: dict[str, JsonValue] = {"waited_seconds": round(waited, 1)} if call.wait_seconds else {}
+    return Done(_with_next(reply, observed, step), outcome.change, {"changed": changed})
 
 
 async def _wait(

@@ -192,7 +192,8 @@ def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> d
         row["made"] = change.target
     if change is not None:
         fields = receipt(change)
-        names = ("name", "changed", *(("change_id",) if fields["undo"] is not None else ()), "not_restored", *_SHARED)
+        can_undo = ("change_id",) if "undo" in fields else ()
+        names = ("name", "changed", "stopped_triggers", *can_undo, "not_restored", *_SHARED)
         row |= {name: fields[name] for name in names if name in fields}
     return {name: value for name, value in row.items() if value is not None}
 

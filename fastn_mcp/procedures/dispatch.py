@@ -1,6 +1,6 @@
 """Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
+from fastn_mcp.procedures.change_trigger import change_trigger
 from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.procedures.get_connector import described
 from fastn_mcp.procedures.lookup import ReadRow, read_by_name
@@ -35,6 +36,7 @@ from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
+from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 
@@ -151,16 +153,29 @@ _OUTCOMES: dict[type, str] = {
 }
 
 
+_CHANGES: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject | Done | Pending]]] = {
+    AiChat: chat,
+    AiBuild: build,
+    UpdateTrigger: change_trigger,
+    DeleteTrigger: change_trigger,
+}
+"""Changes that are more than one request."""
+
+_READS: Mapping[type[Tool[Any]], Callable[[Any, ProcedureContext], Awaitable[FastnObject]]] = {
+    QueryAuditLog: entries,
+    GetConnector: described,
+}
+"""Reads that are more than one request."""
+
+
 async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | Done | Pending:
+    if (change := _CHANGES.get(type(call))) is not None:
+        return await change(call, context)
     match call:
         case Procedure():
             return await cast("Procedure[FastnObject]", call).run(context)
         case RunWorkflow() if call.wait_seconds:
             return await run_and_wait(call, context)
-        case AiChat():
-            return await chat(call, context)
-        case AiBuild():
-            return await build(call, context)
         case Operation() if call.effect is Effect.READ:
             return await read_by_name(call, context, _read)
         case Operation():
@@ -170,12 +185,6 @@ async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | 
 
 
 async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
-    match call:
-        case QueryAuditLog():
-            return await entries(call, context)
-        case List():
-            return await listed(cast("List[Any]", call), context)
-        case GetConnector():
-            return await described(call, context)
-        case _:
-            return await context.read(call)
+    if (read := _READS.get(type(call))) is not None:
+        return await read(call, context)
+    return await (listed(call, context) if isinstance(call, List) else context.read(call))

@@ -15,6 +15,7 @@ from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
+from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp
 from fastn_mcp.records.states import STATES, State, failure_reason, workflow_state
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -80,7 +81,8 @@ class Find(Procedure[SearchResult]):
         if answer is None:
             data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
             answer = await self._answer(await data.search(self.query), data, context)
-        return SearchResult.model_validate(answer | context.look.age())
+        facts: dict[str, JsonValue] = {"not_done_here": [*asked]} if (asked := facts_about(self.query)) else {}
+        return SearchResult.model_validate(facts | answer | context.look.age())
 
     async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for an id that can be read directly, or is an execution's; else None."""

@@ -4,6 +4,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import anyio
 from pydantic import JsonValue
 
-from fastn_mcp.account.entries import read_labels
+from fastn_mcp.account.entries import read_labels, read_many_labels
+from fastn_mcp.client.reads import MAX_LOOKUPS
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.list_rows import Table, collected
@@ -251,6 +253,9 @@ async def _concise(
     named, unnamed = referred(rows, columns)
     names = {**known, **named}
     for kind, keys in unnamed.items():
+        if kind == "workflow" and len(keys) > MAX_LOOKUPS:  # too many to be read one by one: their list has them
+            with suppress(FastnError):
+                await read_many_labels(kind, keys, context.look, MAX_LOOKUPS)
         names[kind] = {**names.get(kind, {}), **await read_labels(kind, keys, context.look)}
     legend = legend_of(names, len(rows))
     ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}

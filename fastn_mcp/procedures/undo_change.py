@@ -138,6 +138,7 @@ def _row(change: Change, now: float) -> dict[str, JsonValue]:
         "outcome": "unknown_outcome" if change.outcome == BEGUN else change.outcome,
     }
     fields = receipt(change)
-    row |= {name: fields[name] for name in ("changed", "approved_by") if name in fields}
-    row["undo"] = "undone" if change.undone else fields["undo"] or fields["why"]
+    row |= {name: fields[name] for name in ("changed", "stopped_triggers", "approved_by") if name in fields}
+    row = {name: value for name, value in row.items() if value is not None}
+    row["undo"] = "undone" if change.undone else fields.get("undo") or fields["why"]
     return row

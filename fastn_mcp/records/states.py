@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
+from fastn_mcp.records.formats import dated
 from fastn_mcp.records.rows import Row, number, objects, short, text, timestamp, value, word
 
 
@@ -106,6 +107,14 @@ def is_unfinished(kind: str, row: Row) -> bool:
 
 def connection_state(row: Row) -> State:
     return _CONNECTION.get(word(row, "status"), State.UNKNOWN)
+
+
+def broken_since(connection: Row, now: datetime) -> str:
+    """Return since when a connection does not work, as far as its row tells."""
+    expired, used = timestamp(connection, "expiresAt"), timestamp(connection, "lastUsedAt", "lastUsed")
+    if expired is not None and expired <= now:
+        return dated(expired, now)
+    return f"last used {dated(used, now)}" if used else "unknown since when"
 
 
 def trigger_state(row: Row) -> State:

@@ -154,8 +154,8 @@ class _Handlers:
                 case PendingApproval(_, preview, where, until):
                     body = render_pending(preview.data(), where, until)
                     meta = dispatch.redacted(approval_app.result_meta(outcome)) if approval_app.can_show(ctx) else None
-                case Done(done, change):
-                    body = render(parsed.call, done, account.label, change)
+                case Done(done, change, notes):
+                    body = render(parsed.call, done, account.label, change, notes)
                 case _:
                     body = render_preview(outcome.data())
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)

@@ -3,7 +3,7 @@
 Text from Fastn appears only in `data`, marked as untrusted, since names, logs and AI replies can contain instructions.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, cast
@@ -17,6 +17,7 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
+from fastn_mcp.records.platform import note_on
 from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
 from fastn_mcp.tools.access import CreateApiKey
@@ -55,9 +56,13 @@ _SHORTEST_CELL = 40
 
 
 def render(
-    call: Tool[Any], result: FastnObject, account: dict[str, JsonValue], change: Change | None = None
+    call: Tool[Any],
+    result: FastnObject,
+    account: dict[str, JsonValue],
+    change: Change | None = None,
+    notes: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
-    """Render the result of `call`, with the receipt of its change."""
+    """Render the result of `call`, with the receipt of its change, and what the receipt says besides."""
     if isinstance(result, Table):
         return _render_page(cast("List[Any]", call), result)
     answer: dict[str, JsonValue] = {}
@@ -69,12 +74,14 @@ def render(
     if isinstance(call, RunWorkflow) and not hasattr(result, "environment"):
         answer["environment"] = call.environment or account.get("environment") or UNNAMED_ENVIRONMENT
     if change is not None:
-        answer["receipt"] = safe(receipt(change))  # its names and values come from Fastn
-    answer |= {"data": None, "untrusted": True}
+        answer["receipt"] = safe({**receipt(change), **(notes or {})})  # its names and values come from Fastn
     raw = row_of(result)
     if "cursor" in type(call).model_fields and "next_cursor" in raw:
         raw["next_cursor"] = call.sealed(str(raw["next_cursor"]))
-    if isinstance(call, Operation) and call.effect is Effect.READ:
+    if note := note_on(call.tool_name(), raw):
+        answer["note"] = note
+    answer |= {"data": None, "untrusted": True}
+    if isinstance(call, Operation):
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     answer["data"], left_out = _fit(data, BUDGET - _NOTE_SIZE - _size(answer))
@@ -138,6 +145,8 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     if "next_cursor" in envelope:
         envelope["next_cursor"] = call.sealed(str(envelope["next_cursor"]))
     note: dict[str, JsonValue] = {"left_out": " ".join(left_out)} if left_out else {}
+    if call.cursor is None and (fact := note_on(call.tool_name(), {})):
+        note["note"] = fact
     return note | envelope | {"data": data, "untrusted": True}
 
 

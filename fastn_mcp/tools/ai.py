@@ -93,7 +93,9 @@ _ALIASES = {
     "credits_used": ("creditsUsed", "credits_used"),
 }
 _LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
-_WAITING = frozenset({"waiting for user", "waiting", "waiting for approval", "needs input", "awaiting approval"})
+_WAITING = frozenset(
+    {"waiting for user", "waiting", "waiting for approval", "needs input", "awaiting approval", "planned"}
+)
 IN_PROGRESS = frozenset({"running", "building", "planning", "generating", "in progress", "queued", "pending"})
 _OVER = frozenset({"completed", "done", "deployed", "succeeded", "success"})
 FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})

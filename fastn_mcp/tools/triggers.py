@@ -174,7 +174,7 @@ class UpdateTrigger(Update[Trigger]):
 
 
 class DeleteTrigger(Operation[FastnObject]):
-    """Delete a trigger for good. Its webhook stops answering; app events are unsubscribed."""
+    """Delete a trigger. Its webhook stops answering; app events are unsubscribed. An undo gives a new id."""
 
     route = DELETE("/api/v1/triggers/{trigger_id}")
     effect = Effect.DESTROY

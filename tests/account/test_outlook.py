@@ -9,11 +9,13 @@ from support.world import World
 
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.records.states import State
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT
+from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -189,3 +191,96 @@ async def test_agent_preview_names_what_fastn_does_by_itself(
 
 def test_call_without_an_outlook_adds_nothing() -> None:
     assert Outlook().data() == {}
+
+
+def connect(world: World, customer: str, app: str, **fields: Any) -> None:
+    """Give a customer one connection to an app, and no other."""
+    state, owner = world.sandbox.state, key(world, "customers", customer)
+    row = next(each for each in state.all("connections") if each["connector"]["slug"] == "shopify")
+    for each in state.all("connections"):
+        if each["endOrgId"] == owner and each["connector"]["slug"] == app:
+            state.drop("connections", each["id"])
+    connector = state.named("connectors", app)
+    refers = {"connectorId": connector["id"], "connector": {name: connector[name] for name in ("slug", "name")}}
+    state.put("connections", {**row, "id": f"own-{app}", "name": "default", "endOrgId": owner, **refers, **fields})
+
+
+@pytest.fixture
+def contacts(world: World) -> dict[str, Any]:
+    """A workflow that uses HubSpot of its customer, and Slack of the account; its customer is Acme."""
+    flow = world.sandbox.state.named("workflows", ORDERS)
+    flow["connectors"] = [{"slug": "hubspot", "scope": "MULTI_TENANT"}, {"slug": "slack", "scope": "SAAS"}]
+    return {"customer_id": key(world, "customers", "acme-corp")}
+
+
+FAILS = ': the run will fail where it calls "hubspot".'
+NOT_SLACK = 'Not checked: connections to "slack".'
+NOT_CHECKED = 'Not checked: connections to "hubspot", "slack".'
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        (
+            {"status": "INACTIVE", "expiresAt": None, "lastUsedAt": "2026-11-20T08:00:00Z"},
+            f'"HubSpot of Acme Corp" is INACTIVE (last used 2026-11-20 (5 days ago)){FAILS}',
+        ),
+        (
+            {"status": "expired", "expiresAt": "2026-11-23T09:00:00Z"},
+            f'"HubSpot of Acme Corp" is EXPIRED (2026-11-23 (2 days ago)){FAILS}',
+        ),
+        ({"status": "ACTIVE"}, NOT_SLACK),
+        ({"status": "migrating"}, NOT_CHECKED),
+        ({"status": None}, NOT_CHECKED),
+    ],
+)
+async def test_run_says_which_connections_it_cannot_use(
+    world: World, contacts: dict[str, Any], fields: dict[str, Any], note: str
+) -> None:
+    connect(world, "acme-corp", "hubspot", **fields)
+    notes = (await of_run(world, **contacts))["notes"]
+    about = [each for each in notes if "onnection" in each or "HubSpot" in each]
+    assert about == ([note] if note.startswith("Not checked") else [note, NOT_SLACK])
+    pending = await world.expect(PendingApproval, RunWorkflow(workflow_id=key(world, "workflows", ORDERS), **contacts))
+    assert pending.preview.data()["notes"] == notes
+    asked = "\n".join((await world.open_request()).text)
+    assert all(each in asked for each in notes)
+
+
+async def test_run_of_a_customer_without_the_app_will_fail(world: World, contacts: dict[str, Any]) -> None:
+    missing = 'The customer has no connection to "hubspot": the run will fail where it calls it.'
+    connect(world, "widget-inc", "hubspot", status="ACTIVE")
+    assert missing in (await of_run(world, **contacts))["notes"]
+    world.sandbox.state.named("workflows", ORDERS)["connectors"] = ["hubspot"]  # without a scope
+    assert 'Not checked: connections to "hubspot".' in (await of_run(world, **contacts))["notes"]
+    world.sandbox.state.named("workflows", ORDERS)["connectors"] = None
+    assert "Not checked: which connections it uses." in (await of_run(world, **contacts))["notes"]
+    world.sandbox.state.named("workflows", ORDERS)["connectors"] = []
+    assert not any("onnection" in note for note in (await of_run(world, **contacts))["notes"])
+
+
+async def test_rows_that_do_not_tell_their_app_or_owner_are_not_checked(world: World, contacts: dict[str, Any]) -> None:
+    connect(world, "acme-corp", "hubspot", status="FAILED")
+    read, unchecked = world.evaluator._read, NOT_CHECKED  # pyright: ignore[reportPrivateUsage]
+
+    async def without_owner(call: Any) -> Any:
+        page = await read(call)
+        return page.model_copy(update={"not_checked": ["customer_id"]}) if isinstance(call, ListConnections) else page
+
+    world.evaluator._read = without_owner  # pyright: ignore[reportPrivateUsage]
+    assert [each for each in (await of_run(world, **contacts))["notes"] if "hubspot" in each] == [unchecked]
+    world.evaluator._read = read  # pyright: ignore[reportPrivateUsage]
+    for row in world.sandbox.state.all("connections"):
+        world.sandbox.state.put("connections", {name: value for name, value in row.items() if name != "connector"})
+    assert [each for each in (await of_run(world, **contacts))["notes"] if "hubspot" in each] == [unchecked]
+
+
+async def test_connections_of_a_run_take_one_request(world: World, contacts: dict[str, Any]) -> None:
+    flow = world.sandbox.state.named("workflows", ORDERS)
+    flow["connectors"] = [{"slug": app, "scope": "MULTI_TENANT"} for app in ("hubspot", "shopify", "slack", "xero")]
+    await of_run(world, **contacts)
+    paths = [heard.path for heard in world.sandbox.requests]
+    assert paths.count("/api/v1/connections") == 1
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
+    unread = 'Not checked: connections to "hubspot", "shopify", "slack", "xero".'
+    assert unread in (await of_run(world, **contacts))["notes"]

@@ -60,7 +60,7 @@ async def waiting_calls(client: Client) -> AsyncGenerator[list[dict[str, Any]]]:
 
         async def call(number: int) -> None:
             async def progress(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-                if message == WAITING:
+                if str(message).startswith(WAITING):
                     wait.add(number)
                 if len(wait) == CALLS:
                     all_wait.set()
@@ -142,7 +142,7 @@ async def test_process_exits_with_waiting_calls(upstream: Upstream, ending: str)
         wait = set[int]()
         while len(wait) < CALLS:
             progress = server.heard()["params"]
-            if progress["message"] == WAITING:
+            if str(progress["message"]).startswith(WAITING):
                 wait.add(progress["progressToken"])
         if ending == "cancelled":
             server.send(*map(cancelled, range(CALLS)))

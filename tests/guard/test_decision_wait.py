@@ -22,6 +22,7 @@ from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +65,8 @@ async def test_approved_call_continues(tmp_path: Path) -> None:
     assert isinstance(done, Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert world.timestamp == began + 10
-    assert reported == ["Waiting for a person to decide"]
+    assert [each.partition(". ")[0] for each in reported] == ["Waiting for a person to decide"]
+    assert reported[0].endswith("It lies on the desk.")
     assert done.change is not None
     assert done.change.approved_by == "local_page"
     assert await world.burnt() == 1
@@ -361,3 +363,23 @@ async def test_call_ends_in_time_while_the_ledger_does_not_answer(hangs: str) ->
             for request in ("first", "second"):
                 tasks.start_soon(waiting, request)
     assert answers == [False, False]
+
+
+async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) -> None:
+    """The first answer says who types it and where; the repeated call waits for them and goes on."""
+    world = waits(tmp_path)
+    call, began, reported = CreateSecret(name="STRIPE_KEY"), world.timestamp, list[str]()
+
+    async def report(message: str, *_: float | None) -> None:
+        reported.append(message)
+
+    pending = await world.dispatch(call, Caller("local", None), report)
+    assert isinstance(pending, PendingApproval)
+    assert (world.timestamp, reported) == (began, [])
+    assert "A person types the value outside of the client." in pending.where
+    assert "have it rotated" in pending.where
+    meanwhile(world, 40, lambda: decide(world, RequestState.DECLINED))
+    with pytest.raises(Declined):
+        await world.dispatch(call, Caller("local", None), report)
+    assert world.timestamp == began + 10
+    assert reported == ["Waiting for a person to decide. It is still waiting for an answer. It lies on the desk."]

@@ -14,6 +14,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, approver, changed_fields, receipt, undo_of
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.records.platform import PEOPLE
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import UpdateWorkflow
 
@@ -53,10 +54,8 @@ def test_receipt_of_a_deletion_names_the_fields_that_undo_does_not_restore() -> 
 
 def test_receipt_of_an_invitation_says_that_it_was_sent() -> None:
     card = receipt(replace(UPDATE, tool="invite_user", before=None))
-    assert (card["undo"], card["why"]) == (
-        None,
-        "The invitation is sent; only the dashboard can take the access back.",
-    )
+    assert "undo" not in card
+    assert card["why"] == f"The invitation is sent. {PEOPLE}"
 
 
 def test_hidden_earlier_value_is_neither_shown_nor_restored() -> None:

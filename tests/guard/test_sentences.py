@@ -339,8 +339,8 @@ CASES = [
         button='Move "stock-levels" to Trash',
         brief='To Trash: workflow "stock-levels"',
         then=(
-            'Its trigger "Daily sync" stops. Only the dashboard can restore the workflow from Trash; its slug '
-            "and history come back with it."
+            'Its trigger "Daily sync" stops. Only the dashboard can restore a workflow from Trash (Settings, Trash); '
+            "its slug and history come back with it."
         ),
         unchecked="Not checked: other callers.",
         facts=(("Which one", '"active"'),),
@@ -464,8 +464,8 @@ CASES = [
         button='Invite as "Admin"',
         brief='Invite as "Admin": "sam.ode@partner.example"',
         then=(
-            "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can take the"
-            " access back."
+            "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can change a person's"
+            " role or take the access back (Settings, People)."
         ),
     ),
     Case(
@@ -474,7 +474,7 @@ CASES = [
         first='Create role "Auditor" that may do everything ("*").',
         button='Create role "Auditor"',
         brief='Create role "Auditor"',
-        then="Only the dashboard can change or delete the role.",
+        then="Only the dashboard can change or delete a role (Settings, Roles).",
         facts=(("Narrows", '"Viewer"'),),
     ),
     Case(

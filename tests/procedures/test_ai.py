@@ -14,10 +14,12 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
+from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.sandbox.workflows import new_workflow
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, normalize_reply
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +56,7 @@ async def reply_to(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
     outcome = await world.call(call, FormNow(yes, world.clock, ASKING))
     assert isinstance(outcome, Done), outcome
     assert type(outcome.result) is AiReply
-    return outcome.result.model_dump(exclude_unset=True)
+    return {**outcome.result.model_dump(exclude_unset=True), **outcome.notes}
 
 
 def posted_paths(world: World) -> list[str]:
@@ -195,14 +197,16 @@ def test_reply_shapes_are_normalized(answer: dict[str, JsonValue], shape: dict[s
 
 def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
     assert normalize_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
-    assert next_step({"questions": ["Which?"]}) == ("Fastn names no session, so this conversation cannot be continued.")
+    assert next_step({"questions": ["Which?"]}) == "Fastn names no session, so this conversation cannot be continued."
     assert "ai_chat" in str(next_step({"session_id": "s", "status": "FAILED"}))
     assert next_step({"session_id": "s", "status": "Waiting for user"}) is not None
 
 
 async def test_build_polls_lists_until_the_resource_exists(built: World, workshop: Workshop) -> None:
     workshop.works = [lambda: None, lambda: make(built, "Greeter")]
-    found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=45))
+    found = await reply_to(
+        built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=45)
+    )
     (created,) = found["changed"]["created"]
     assert (created["kind"], created["name"]) == ("workflow", "Greeter")
     assert created["id"].startswith("wf_")
@@ -212,7 +216,7 @@ async def test_build_polls_lists_until_the_resource_exists(built: World, worksho
         "type": "workflow",
         "prompt": "greet",
         "name": "Greeter",
-        "approvalMode": "manual",
+        "approvalMode": "auto",
     }
 
 
@@ -229,30 +233,64 @@ async def test_build_reports_all_changes(built: World, workshop: Workshop) -> No
         state.put("connectors", {**extra, "createdAt": now, "updatedAt": now})
 
     workshop.works = [work]
-    changed = (await reply_to(built, AiBuild(type="connector", prompt="greet", wait_seconds=20)))["changed"]
+    changed = (await reply_to(built, AiBuild(type="connector", prompt="greet", approval_mode="auto", wait_seconds=20)))[
+        "changed"
+    ]
     assert [(row["kind"], row["name"]) for row in changed["created"]] == [("connector", "Greeter API")]
     assert [row["id"] for row in changed["updated"]] == [ORDERS]
     assert [row["id"] for row in changed["deleted"]] == [SLACK]
     assert "not_checked" not in changed
 
 
+async def test_build_that_only_plans_is_not_waited_for(world: World) -> None:
+    """No list shows the plan, and asking spends a credit: the caller hears at once what shows it and what that
+    costs."""
+    at = world.clock.at
+    found = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=45))
+    assert (world.clock.at - at).total_seconds() == ASKING
+    assert found["changed"] == {"created": [], "updated": [], "deleted": []}
+    assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
+    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
+    assert found["next"]["what"].endswith("Each message spends AI credits and needs a person's approval.")
+    planned = await reply_to(world, AiChat.model_validate(found["next"]["arguments"]))
+    assert planned["next"]["if_they_agree"]["arguments"]["message"] == "approve"
+    assert planned["next"]["what"].endswith("AI credits (the last one used 1) and needs a person's approval.")
+
+
+async def test_plan_in_the_answer_of_a_build_is_answered_by_approve(tmp_path: Path) -> None:
+    world = Answering(tmp_path, {"sessionId": "s", "status": "PLANNED", "plan": "## Do it"})
+    found = await reply_to(world, AiBuild(type="workflow", prompt="greet", approval_mode="auto", wait_seconds=45))
+    assert (found["plan"], found["waited_seconds"]) == ("## Do it", 0)
+    assert found["next"]["if_they_agree"]["arguments"] == {"session_id": "s", "message": "approve"}
+    world.close()
+
+
 async def test_build_that_times_out_returns_next_step(world: World) -> None:
-    """Asking spends a credit, so the caller decides."""
     heard: list[str] = []
 
     async def report(message: str, _: float, total: float | None) -> None:
         heard.append(f"{message} of {total}")
 
-    call = AiBuild(type="workflow", prompt="sync things", wait_seconds=30)
+    call = AiBuild(type="workflow", prompt="sync things", approval_mode="auto", wait_seconds=3)
     outcome = await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), report)
     assert isinstance(outcome, Done)
-    found = outcome.result.model_dump()
+    found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
     assert found["changed"] == {"created": [], "updated": [], "deleted": []}
-    assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
-    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
+    assert found["next"]["tool"] == "list_workflows"
     assert heard[-1].startswith("building for ")
     assert posted_paths(world) == ["/api/v1/ai/build"]
     assert len(read_paths(world)) <= 2 * PAGES + 8
+
+
+async def test_receipt_of_the_ai_says_what_it_changed_and_not_what_it_said(world: World) -> None:
+    asked = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
+    call = AiChat.model_validate(asked["next"]["if_they_agree"]["arguments"])
+    outcome = await world.expect(Done, call, world.form())
+    rendered: Any = render(call, outcome.result, {}, outcome.change, outcome.notes)
+    assert [row["id"] for row in rendered["receipt"]["changed"]["deleted"]] == [ORDERS]
+    assert "message" not in rendered["receipt"]["changed"]
+    listed, *_ = (await world.expect(Done, ListChanges())).result.model_dump()["changes"]
+    assert "changed" not in listed
 
 
 async def test_build_without_waiting_reads_before_and_after(world: World) -> None:
@@ -362,7 +400,11 @@ async def test_unreadable_rows_are_not_reported_as_deleted(built: World, worksho
         lambda: built.sandbox.faults.add(Status(path="/api/v1/connectors", status=403, times=None)),
         lambda: make(built, "Greeter"),
     ]
-    changed = (await reply_to(built, AiBuild(type="workflow", prompt="greet", wait_seconds=20)))["changed"]
+    changed = (
+        await reply_to(
+            built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=20)
+        )
+    )["changed"]
     assert [row["name"] for row in changed["created"]] == ["Greeter"]
     assert changed["deleted"] == []
     assert changed["not_checked"]
@@ -374,10 +416,10 @@ async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
 
-    call = AiBuild(type="workflow", prompt="sync things", wait_seconds=10)
+    call = AiBuild(type="workflow", prompt="sync things", approval_mode="auto", wait_seconds=10)
     outcome = await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), broken)
     assert isinstance(outcome, Done)
-    found = outcome.result.model_dump()
+    found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
     assert "RuntimeError" in found["changed"]["not_checked"][0]
     assert found["session_id"]
 
@@ -395,7 +437,11 @@ async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, w
     add_connectors(built, 800)
     workshop.works = [lambda: make(built, "Greeter")]
     before = len(read_paths(built))
-    found = (await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9)))["changed"]
+    found = (
+        await reply_to(
+            built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=9)
+        )
+    )["changed"]
     assert [row["name"] for row in found["created"]] == ["Greeter"]
     assert found["deleted"] == []
     assert "Not all connectors" in found["not_checked"][0]
@@ -411,5 +457,7 @@ async def test_inventory_works_without_filters_and_paging(
 ) -> None:
     built.sandbox.behaviour = behaviour
     workshop.works = [lambda: make(built, "Greeter")]
-    found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
+    found = await reply_to(
+        built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=9)
+    )
     assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]

@@ -1,7 +1,7 @@
 """Tests of find_dependents, and of the dependents in the guard's previews, which use the same rules."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic_core import to_json
@@ -42,14 +42,14 @@ def counts(rows: list[Answer]) -> dict[str, int]:
     return {row["kind"]: row["count"] for row in rows}
 
 
-def shown(row: Answer) -> list[Answer]:
+def examples_of(row: Answer) -> list[Answer]:
     """Return the dependents of one kind that are named: all of them, or examples."""
     return row.get("all") or row["examples"]
 
 
 def names(rows: list[Answer], kind: str) -> list[str]:
     (row,) = [row for row in rows if row["kind"] == kind]
-    return sorted(example["name"] for example in shown(row))
+    return sorted(example["name"] for example in examples_of(row))
 
 
 async def test_customer_dependents_are_connections_secrets_runs_and_triggers(world: World) -> None:
@@ -156,10 +156,17 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
-        shown = (await world.dispatch.preview(delete, Caller("local", None))).data()
-        assert answer["used_by"] == with_references(shown.get("used_by", []))
-        assert answer.get("may_be_used_by") == shown.get("may_be_used_by")
-        assert answer["not_checked"] == shown.get("not_checked", [])
+        preview = await world.dispatch.preview(delete, Caller("local", None))
+        shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
+        named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
+        assert named == with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
+        assert answer["not_checked"] == shown.get("not_checked", []) == stored.get("not_checked", [])
+        briefly = with_references([*shown.get("used_by", []), *shown.get("may_be_used_by", [])])
+        assert [examples_of(each)[:3] for each in named] == [*map(examples_of, briefly)]
+        call = {"tool": "find_dependents", "arguments": {"kind": kind, "id": str(row["id"])}}
+        is_cut = any(len(examples_of(each)) > 3 for each in named)
+        assert shown.get("dependents") == (call if is_cut else None)
+        assert "dependents" not in stored
     assert world.changes == []
 
 
@@ -373,7 +380,7 @@ async def test_workflow_whose_last_run_is_not_read_says_so(world: World) -> None
 async def test_all_dependents_are_not_called_examples(world: World) -> None:
     connector = key(world, "connectors", "shopify")
     for use in (await dependents(world, "connector", connector))["used_by"]:
-        assert ("all" in use) is (len(shown(use)) == use["count"]), use
+        assert ("all" in use) is (len(examples_of(use)) == use["count"]), use
         assert ("examples" in use) is ("all" not in use)
 
 

@@ -161,6 +161,16 @@ async def test_field_with_an_unknown_name_shows_the_id(world: World) -> None:
     assert run["customer"] == state["endOrgId"]
 
 
+async def test_every_started_workflow_is_named_by_their_list(large_world: World) -> None:
+    shown = await answer(large_world, ListTriggers(limit=20))
+    started = [row["starts"] for row in rows_of(shown["data"]) if "starts" in row]
+    assert len(started) > 5
+    names = {str(row["name"]) for row in large_world.sandbox.state.all("workflows")}
+    assert all(any(name in each for name in names) for each in started)
+    assert [heard.path for heard in large_world.sandbox.requests].count("/api/v1/workflows") <= 2
+    assert not any(heard.path.startswith("/api/v1/workflows/") for heard in large_world.sandbox.requests)
+
+
 async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
     for operation in LISTS:
         sent = await large_world.client.send(operation(limit=100))

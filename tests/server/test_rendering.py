@@ -190,11 +190,11 @@ def test_empty_fields_of_a_record_are_left_out() -> None:
         "id": 1, "schedule": None, "note": "", "routes": [{"routeId": "wf", "filter": None}, None], "count": 0,
         "output": [{"a": None}], "input": {"b": None}, "labels": [],
     }  # fmt: skip
-    assert render(READ, record(raw), ACCOUNT)["data"] == {
-        "id": 1, "routes": [{"routeId": "wf"}, None], "count": 0, "output": [{"a": None}], "input": {"b": None},
-        "labels": [],
-    }  # fmt: skip
-    assert render(DeleteCustomer(customer_id="a"), record(raw), ACCOUNT)["data"] == raw
+    for call in (READ, DeleteCustomer(customer_id="a")):
+        assert render(call, record(raw), ACCOUNT)["data"] == {
+            "id": 1, "routes": [{"routeId": "wf"}, None], "count": 0, "output": [{"a": None}], "input": {"b": None},
+            "labels": [],
+        }  # fmt: skip
 
 
 def test_oversized_cursor_is_explained() -> None:
@@ -238,7 +238,7 @@ def test_read_does_not_name_the_account() -> None:
 def test_text_from_fastn_appears_in_data_only(text: str) -> None:
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
     answer = render(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
-    data = evil | {"name": sanitize(text, keep="\n\t")}
+    data = {name: value for name, value in (evil | {"name": sanitize(text, keep="\n\t")}).items() if value != ""}
     assert answer == {
         "done": "update_customer", "account": ACCOUNT, "target": "acme", "data": data, "untrusted": True,
     }  # fmt: skip

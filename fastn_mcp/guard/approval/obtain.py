@@ -47,6 +47,12 @@ _BY_A_PROGRAM = (
     "the client's software answered the form in less than a second, before anyone could read it; that does not count"
 )
 
+_KNOWN_VALUE = (
+    "One that already stands in the conversation is known to the model: have it rotated, and type the new one, or type "
+    "it anyway."
+)
+"""What to do with a secret that the agent was told."""
+
 _DISTRUST_SECONDS = 900.0
 """Time for which a form is not used after it was found not to reach a person."""
 
@@ -126,10 +132,10 @@ class Approvals:
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
         form, decision = caller.form, evaluation.verdict.decision
+        if evaluation.typed is not None and not (form is not None and form.is_terminal):
+            return f"A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
         if form is None:
             return "This client cannot ask. "
-        if evaluation.typed is not None and not form.is_terminal:
-            return f"A person types the {evaluation.typed.name} outside of the client. "
         if decision is Decision.OUT_OF_BAND:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
@@ -207,7 +213,9 @@ class Approvals:
                 f"{by_variable} person makes the call at a terminal: fastn-mcp call {tool}",
             )
         request = await self._open(evaluation, caller, out_of_band=True)
-        return await _announce(channel, request, evaluation, why)
+        pending = await _announce(channel, request, evaluation, why)
+        is_in_view = pending.page is not None and not pending.needs_link
+        return replace(pending, tells_first=evaluation.typed is not None and not is_in_view)
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""

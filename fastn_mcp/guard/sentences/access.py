@@ -23,6 +23,7 @@ from fastn_mcp.guard.sentences.facts import (
     undo_words,
 )
 from fastn_mcp.records.formats import counted
+from fastn_mcp.records.platform import PEOPLE
 from fastn_mcp.records.rows import text, value, word
 from fastn_mcp.redaction import quote, texts_in
 
@@ -51,7 +52,7 @@ def invite_user(facts: Facts) -> Sentences:
     email, role = quoted(facts.given.get("email")), quoted(facts.given.get("role"))
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= LONGEST_ON_BUTTON else "Invite this person"
-    then = f"{sent} Only the dashboard can take the access back."
+    then = f"{sent} {PEOPLE}"
     first = joined(f"Invite {email} as {role}.", look_alikes(facts.given.get("email")))
     return Sentences(first, button, f"Invite as {role}: {email}", then=then)
 

@@ -1,0 +1,52 @@
+"""Facts of the platform: what cannot be done through its API, and where it can. Each is worded here only."""
+
+import re
+
+from fastn_mcp.records.rows import Row
+from fastn_mcp.records.states import State, run_state, workflow_state
+
+PEOPLE = "Only the dashboard can change a person's role or take the access back (Settings, People)."
+ROLES = "Only the dashboard can change or delete a role (Settings, Roles)."
+PERMISSIONS = (
+    "Not governed by a permission that Fastn documents: customers and billing. Its AI and the audit log are for owners "
+    "and admins, whatever their permissions."
+)
+RUNS = "Only the dashboard can cancel a run or replay it (Activity, Executions)."
+PUBLISHING = "Only the dashboard can publish, deploy or roll back a workflow (Integrations, Workflows)."
+TRASH = (
+    "Only the dashboard can restore a workflow from Trash (Settings, Trash); its slug and history come back with it."
+)
+KEYS = "Only the dashboard can change an API key (Settings, API keys); here, create another and revoke it."
+SECRETS = "The value of a secret cannot be read anywhere; create_secret overwrites it."
+
+# Each fact, the page of Fastn's documentation that says so, and the words of queries that ask: one of each group.
+_FACTS = (
+    (
+        PEOPLE,
+        "people",
+        "change update remove delete offboard promote demote",
+        "user person people colleague member role",
+    ),
+    (ROLES, "roles", "change update edit remove delete", "role"),
+    (PERMISSIONS, "roles, permission groups", "permission scope", ""),
+    (RUNS, "executions", "cancel abort kill stop terminate replay", "run execution running backfill job"),
+    (PUBLISHING, "workflows, versions", "publish unpublish deploy rollback roll", ""),
+    (TRASH, "trash", "restore recover undelete trash", ""),
+    (KEYS, "API keys", "change update edit rotate extend renew", "key"),
+    (SECRETS, "secrets", "show read reveal see value", "secret"),
+)
+
+
+def facts_about(query: str) -> list[str]:
+    """Return the facts that a query asks about, in sentences."""
+    asked = {word.removesuffix("s") for word in re.findall(r"[a-z]+", query.lower())}
+    groups = {text: [actions, *filter(None, [things])] for text, _, actions, things in _FACTS}
+    return [text for text, group in groups.items() if not any(asked.isdisjoint(words.split()) for words in group)]
+
+
+def note_on(tool: str, record: Row) -> str:
+    """Return the fact that the answer of a reading tool raises; empty if none. `record`: the one that was read."""
+    is_under_way = tool in ("get_execution", "wait_for_execution") and not run_state(record).has_ended
+    is_draft = tool == "get_workflow" and workflow_state(record) is State.DRAFT
+    notes = {"list_users": PEOPLE, "list_roles": PERMISSIONS}
+    return RUNS if is_under_way else PUBLISHING if is_draft else notes.get(tool, "")

@@ -1,0 +1,135 @@
+"""Receipts say which triggers a deletion stops, and what else starts the workflows of a trigger that is switched
+off."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faulty_sandbox import Status
+from support.world import World
+
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.undo_change import ListChanges
+from fastn_mcp.records.platform import PEOPLE, PERMISSIONS, PUBLISHING, RUNS
+from fastn_mcp.server.rendering import render
+from fastn_mcp.tools.access import ListRoles, ListUsers
+from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.customers import DeleteCustomer
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import DeleteWorkflow, GetExecution, GetWorkflow
+
+pytestmark = pytest.mark.anyio
+
+
+async def receipt(world: World, call: Operation[Any]) -> dict[str, Any]:
+    done = await world.expect(Done, call, world.form())
+    shown: Any = render(call, done.result, {}, done.change, done.notes)
+    assert None not in shown["receipt"].values()
+    return shown["receipt"]
+
+
+def trigger(world: World, name: str) -> str:
+    return world.id_of("triggers", name)
+
+
+def named(world: World, *names: str) -> list[str]:
+    return [f"{name} ({trigger(world, name)})" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("call", "collection", "name", "stopped"),
+    [
+        (DeleteWorkflow, "workflows", "process-new-orders", ["Shop events", "Paid Shopify orders"]),
+        (DeleteConnector, "connectors", "HubSpot", ["New HubSpot contact"]),
+        (DeleteCustomer, "customers", "Katana", ["Daily TikTok sync"]),
+        (DeleteCustomer, "customers", "Acme Corp", []),
+    ],
+)
+async def test_receipt_of_a_deletion_names_the_triggers_that_stop(
+    world: World, call: type[Operation[Any]], collection: str, name: str, stopped: list[str]
+) -> None:
+    expected = sorted(named(world, *stopped))
+    key = world.id_of(collection, name)
+    shown = await receipt(world, call.model_validate({call.route.parameters[-1]: key}))
+    assert sorted(shown.get("stopped_triggers", [])) == expected
+    (change,) = (await world.expect(Done, ListChanges())).result.model_dump()["changes"]
+    assert sorted(change.get("stopped_triggers", [])) == expected
+
+
+async def test_stopped_triggers_are_named_by_a_batch_and_without_a_request(tmp_path: Path, world: World) -> None:
+    key = world.id_of("workflows", "process-new-orders")
+    expected = sorted(named(world, "Shop events", "Paid Shopify orders"))
+    changes: list[Any] = [{"tool": "delete_workflow", "arguments": {"workflow_id": key}}]
+    done = await world.expect(Done, ApplyChanges(changes=changes), world.form())
+    (row,) = done.result.model_dump()["calls"]
+    assert sorted(row["stopped_triggers"]) == expected
+    other = World(tmp_path / "other", Policy("auto"))
+    key = other.id_of("workflows", "process-new-orders")
+    allowed = await receipt(other, DeleteWorkflow(workflow_id=key))
+    assert len(allowed["stopped_triggers"]) == 2
+    other.close()
+
+
+async def test_trigger_that_is_off_already_is_not_called_stopped(world: World) -> None:
+    world.sandbox.state.named("triggers", "Shop events", "name")["status"] = "Disabled"
+    key = world.id_of("workflows", "process-new-orders")
+    expected = named(world, "Paid Shopify orders")
+    assert (await receipt(world, DeleteWorkflow(workflow_id=key)))["stopped_triggers"] == expected
+
+
+async def test_receipt_of_a_disabled_trigger_says_what_still_starts_its_workflows(world: World) -> None:
+    orders, stock = world.id_of("workflows", "process-new-orders"), world.id_of("workflows", "update-inventory")
+    off = UpdateTrigger(trigger_id=trigger(world, "Shop events"), status="Disabled")
+    shown = await receipt(world, off)
+    assert shown["still_started_by"] == {orders: named(world, "Paid Shopify orders"), stock: "no other trigger"}
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/triggers", times=None))
+    deleted = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Paid Shopify orders")))
+    assert deleted["still_started_by"][orders].startswith("not checked: ")
+    renamed = await receipt(world, UpdateTrigger(trigger_id=trigger(world, "Daily TikTok sync"), name="Daily"))
+    assert "still_started_by" not in renamed
+
+
+async def test_deleted_schedule_loses_no_address(world: World) -> None:
+    schedule = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Hourly Slack sync")))
+    assert "lost" not in schedule
+    webhook = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Shop events")))
+    assert webhook["lost"] == "Its webhook gets a new address."
+    assert schedule["undo"] == webhook["undo"] == "undo_change"
+    assert "for good" not in (DeleteTrigger.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("query", "fact"),
+    [
+        ("cancel run", "Only the dashboard can cancel a run or replay it"),
+        ("publish the order sync", "Only the dashboard can publish, deploy or roll back a workflow"),
+        ("change role of user", "Only the dashboard can change a person's role"),
+        ("permission for billing", "Not governed by a permission"),
+        ("restore a workflow from trash", "Only the dashboard can restore a workflow from Trash"),
+        ("acme corp", None),
+        ("tiktok sync", None),
+    ],
+)
+async def test_find_says_what_cannot_be_done_here(world: World, query: str, fact: str | None) -> None:
+    found: Any = (await world.expect(Done, Find(query=query))).result.model_dump()
+    facts = found.get("not_done_here", [])
+    assert any(text.startswith(fact) for text in facts) if fact else facts == []
+
+
+async def test_tools_say_what_cannot_be_done_where_one_looks(world: World) -> None:
+    async def note(call: Operation[Any]) -> str:
+        shown: Any = render(call, (await world.expect(Done, call)).result, {})
+        return shown.get("note", "")
+
+    runs = {status: run["id"] for run in world.sandbox.state.all("executions") if (status := run["status"])}
+    drafts = {flow["status"]: flow["id"] for flow in world.sandbox.state.all("workflows")}
+    assert await note(ListUsers()) == PEOPLE
+    assert await note(ListRoles()) == PERMISSIONS
+    assert await note(GetExecution(execution_id=str(runs["running"]))) == RUNS
+    assert await note(GetExecution(execution_id=str(runs["failed"]))) == ""
+    assert await note(GetWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))) == ""
+    assert await note(GetWorkflow(workflow_id=str(drafts["draft"]))) == PUBLISHING
