@@ -72,7 +72,7 @@ def _key(calls: Sequence[Call]) -> str:
 
 _FIND = Call("find", {"query": _CUSTOMER})
 _OVERVIEW = Call("get_overview", {})
-_RUNS = Call("get_overview", {"about": "runs"})
+_WORKFLOWS = Call("get_overview", {"about": "workflows"})
 _DIAGNOSE_CUSTOMER = Call("diagnose", {"customer_id": _ID})
 _DIAGNOSE = Call("diagnose", {})
 _DEPENDENTS = Call("find_dependents", {"kind": "customer", "id": _ID})
@@ -85,9 +85,9 @@ ROWS = (
     Row(_OVERVIEW),
     Row(_OVERVIEW, before=[_FIND]),
     Row(_OVERVIEW, before=[_OVERVIEW]),
-    Row(_RUNS, " about runs"),
-    Row(_RUNS, " about runs", [_OVERVIEW]),
-    Row(_RUNS, " about runs", counts_pages=True),
+    Row(_WORKFLOWS, " about workflows"),
+    Row(_WORKFLOWS, " about workflows", [_OVERVIEW]),
+    Row(_WORKFLOWS, " about workflows", counts_pages=True),
     Row(_DIAGNOSE_CUSTOMER, " of a customer"),
     Row(_DIAGNOSE_CUSTOMER, " of a customer", [_OVERVIEW]),
     Row(_DIAGNOSE_CUSTOMER, " of a customer", [_DIAGNOSE_CUSTOMER]),

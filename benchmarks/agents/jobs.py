@@ -148,8 +148,8 @@ JOBS: tuple[Job, ...] = (
             Call("get_overview", {"hours": 168}, ('"severity": "high"', "1 quota at 80 % or more: API calls")),
             Call(
                 "get_overview",
-                {"hours": 168, "about": "runs"},
-                ('"success_rate"', '"top_errors"', "connection cannot be used", '"tool": "diagnose"'),
+                {"hours": 168, "about": "workflows"},
+                ('"success_rate"', '"top_errors"', "connection cannot be used"),
             ),
             Call("get_quotas", {}, ('"API calls"', '"percent"')),
         ),
@@ -170,7 +170,7 @@ JOBS: tuple[Job, ...] = (
         8,
         "Create a read-only key for the BI team that ends in 30 days, and revoke TEST if it was never used.",
         (
-            Call("get_overview", {"about": "access"}, ("API keys never used", '"name": "TEST"')),
+            Call("get_overview", {"about": "access"}, ("API keys never used", '"TEST"')),
             Call(
                 "create_api_key",
                 {"name": "BI team", "permissions": "Viewer", "expires": "30d"},
@@ -428,7 +428,7 @@ JOBS: tuple[Job, ...] = (
     Job(
         26,
         "How many runs failed in the last week, and which workflow failed most?",
-        (Call("get_overview", {"hours": 168, "about": "runs"}, ('"success_rate"',)),),
+        (Call("get_overview", {"hours": 168, "about": "workflows"}, ('"success_rate"',)),),
         facts=("Daily NetSuite sales report in Google Sheets",),
     ),
     Job(

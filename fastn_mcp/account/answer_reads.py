@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
+from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject, Row
@@ -72,6 +73,11 @@ class AnswerReads:
     def snapshot(self) -> AccountSnapshot:
         """The snapshot as of the first read; a call that reads nothing through it costs nothing."""
         return self._shared.snapshot.for_answer()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The account that is read."""
+        return self._shared.client.endpoint
 
     @property
     def as_of(self) -> datetime:

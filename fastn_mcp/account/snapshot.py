@@ -31,9 +31,6 @@ MAX_BYTES = 8_000_000
 _MAX_RESULTS = 50
 """Maximum number of values derived from lists, such as a search index or the findings of an overview."""
 
-_MAX_ANSWERS_WITH_PAGES = 8
-_NAME_LENGTH = 12
-
 _MAX_LIMIT_WITHOUT_TOTAL = 2
 """Maximum limit of a list that is answered from the newest rows without Fastn's count of all rows."""
 
@@ -220,7 +217,6 @@ class AccountSnapshot:
         self._lists: OrderedDict[Key, StoredList] = OrderedDict()
         self._answers: OrderedDict[Key, _Answer] = OrderedDict()
         self._results: OrderedDict[Hashable, tuple[float, Sequence[object], Any]] = OrderedDict()
-        self._pages: OrderedDict[str, object] = OrderedDict()
         self._under_way: dict[Key, anyio.Event] = {}
         self._changes: dict[str, int] = {}
         self._unsettled: dict[str, float] = {}
@@ -306,18 +302,6 @@ class AccountSnapshot:
         if len(self._results) > _MAX_RESULTS:
             self._results.popitem(last=False)
         return result
-
-    def keep(self, pages: object) -> str:
-        """Keep the later pages of an answer, as they are now, and return the name for a cursor."""
-        name = self._system.token()[:_NAME_LENGTH]
-        self._pages[name] = pages
-        if len(self._pages) > _MAX_ANSWERS_WITH_PAGES:
-            self._pages.popitem(last=False)
-        return name
-
-    def kept(self, name: str) -> Any:
-        """Return what was kept under a name; None if it is gone."""
-        return self._pages.get(name)
 
     def forget(self, toolset: str, is_settled: bool = True) -> None:
         """Drop what a change through this server may have made stale. Not settled: Fastn may still be at it."""

@@ -145,7 +145,7 @@ class FastnClient:
         self, endpoint: Endpoint, exchange: Exchange, system: System, store: RateLimitStore | None = None
     ) -> None:
         """`store` shares a used-up rate limit between processes with the same key."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._exchange = exchange
         self._system = system
         self._slots = anyio.Semaphore(endpoint.concurrency, fast_acquire=True)
@@ -168,8 +168,8 @@ class FastnClient:
         Without an API key, no call may be sent. An argument must not contain the account's key in any encoding, and a
         change must not contain a redacted value, which would replace the real one.
         """
-        if self._endpoint.no_key is not None:
-            raise _missing_key(self._endpoint.no_key)
+        if self.endpoint.no_key is not None:
+            raise _missing_key(self.endpoint.no_key)
         is_read = call.effect is Effect.READ
         holds_key = self.redactor.may_stand_in(call.model_dump_json().encode())
         if is_read and not holds_key:
@@ -188,7 +188,7 @@ class FastnClient:
 
     def deadline(self, call: Operation[Any]) -> float:
         """Return the deadline of `call` in seconds."""
-        return self._endpoint.ai_deadline if call.effect is Effect.SPEND else self._endpoint.deadline
+        return self.endpoint.ai_deadline if call.effect is Effect.SPEND else self.endpoint.deadline
 
     async def send(self, call: Operation[R]) -> R:
         """Send the call. Raises a `FastnError` that states its exact outcome."""
@@ -216,23 +216,23 @@ class FastnClient:
                     self.changed(call.toolset(), is_settled)
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
-        if self._endpoint.no_key is not None:
-            raise _missing_key(self._endpoint.no_key)
+        if self.endpoint.no_key is not None:
+            raise _missing_key(self.endpoint.no_key)
         try:
-            request = call.request(self._endpoint.routes.get(attempts.operation))
+            request = call.request(self.endpoint.routes.get(attempts.operation))
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
-        if self._endpoint.end_org_id and "x-end-org-ref" in request.headers:
+        if self.endpoint.end_org_id and "x-end-org-ref" in request.headers:
             # The request would name two customers, and which one wins is not documented.
             raise NotSent(
                 "customer_ref: this account's settings name a customer for every request (end_org_id).",
                 "Give customer_id instead, which replaces it.",
             )
-        if isinstance(call, Update) and self._endpoint.update == "merge":
+        if isinstance(call, Update) and self.endpoint.update == "merge":
             request = await self._merged(cast(Call, call), request)
         if isinstance(call, Update):
             _refuse_masks(request)
-        if self._endpoint.fields and (names := self._endpoint.fields.get(call.toolset())):
+        if self.endpoint.fields and (names := self.endpoint.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
             raise NotSent(
@@ -270,7 +270,7 @@ class FastnClient:
             details: SpanFacts = {
                 "method": request.method,
                 "template": request.template,
-                "base_url": self._endpoint.base_url,
+                "base_url": self.endpoint.base_url,
                 "resent": attempts.number - 1 or None,
             }
             try:
@@ -281,7 +281,7 @@ class FastnClient:
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
                 attempts.end(AttemptOutcome.NOT_SENT)
-                failure: FastnError = attempts.unreachable(self._endpoint.host, error)
+                failure: FastnError = attempts.unreachable(self.endpoint.host, error)
             except ResponseLost as error:
                 attempts.end(AttemptOutcome.UNKNOWN)
                 failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
@@ -368,9 +368,9 @@ class FastnClient:
                 # Servers also answer a completed change with these, to point to its result.
                 what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
                 raise attempts.lost(what, response)
-            not_found = _not_found(call, self._endpoint.base_url)
+            not_found = _not_found(call, self.endpoint.base_url)
             raise attempts.rejected(
-                error_of(answer.status, response, key_hint=_key_hint(self._endpoint), not_found=not_found)
+                error_of(answer.status, response, key_hint=_key_hint(self.endpoint), not_found=not_found)
             )
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
@@ -378,7 +378,7 @@ class FastnClient:
             body = call.read(unwrap(_decoded(answer.body)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
-            if self._endpoint.fields and (names := self._endpoint.fields.get(call.toolset())):
+            if self.endpoint.fields and (names := self.endpoint.fields.get(call.toolset())):
                 from_wire(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})

@@ -22,6 +22,9 @@ from fastn_mcp.errors import NoKey
 from fastn_mcp.tools.operation import Call, Request, Route
 from fastn_mcp.tools.paging import List, rows_of
 
+MAX_TAIL = 4
+"""Maximum number of characters of the key that are shown, and only of one that is long enough."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -45,6 +48,7 @@ class Endpoint:
     routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     dashboard_url: str | None = None
+    profile: str = "default"
     no_key: NoKey | None = None
     """Why there is no usable `api_key`. Every call then fails with this error."""
 
@@ -52,6 +56,13 @@ class Endpoint:
     def host(self) -> str:
         """Host and port, as named in error messages."""
         return urlsplit(self.base_url).netloc
+
+    @property
+    def identity(self) -> dict[str, JsonValue]:
+        """What tells this account from others, for results: profile, host, environment, the last letters of its key."""
+        tail = self.api_key[-MAX_TAIL:] if len(self.api_key) >= 4 * MAX_TAIL else ""
+        identity = {"profile": self.profile, "host": self.host, "environment": self.env, "key_ends": tail}
+        return {name: item for name, item in identity.items() if item}
 
 
 def to_wire(request: Request, names: Mapping[str, str]) -> Request:

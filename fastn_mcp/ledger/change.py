@@ -9,6 +9,9 @@ from pydantic import JsonValue
 BEGUN = "begun"
 """Outcome of a change that may have been sent and has no known outcome yet."""
 
+KEPT_DAYS = 30
+"""Number of days for which changes are kept, at least."""
+
 PERHAPS_MADE = ("unknown_outcome", BEGUN)
 """Outcomes of a change that may have happened."""
 

@@ -12,7 +12,7 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import FINAL, Change, Journal
+from fastn_mcp.ledger.change import FINAL, KEPT_DAYS, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequests,
@@ -69,7 +69,7 @@ _SAME_REQUEST = (
 
 _FINAL = f"({', '.join(repr(outcome) for outcome in FINAL)})"
 
-_KEPT = 30 * 86_400.0
+_KEPT = KEPT_DAYS * 86_400.0
 """Seconds for which requests (after they expire) and changes are kept, for the history."""
 
 _MARK_KEPT = 86_400.0

@@ -55,6 +55,7 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
         notes["resource"] = f"{matches[0].kind} {matches[0].id} ({matches[0].name})"
     if not page.items and call.cursor is None:
         notes["log_begins"] = await _beginning(context)
+        notes["see"] = "list_changes for changes made here; updatedAt and updatedBy of the resource itself."
         unknown: list[JsonValue] = [*(page.unknown or ()), *_doubts(call, matches)]
         if unknown:
             notes["unknown"] = unknown

@@ -187,4 +187,4 @@ async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | 
 async def _read(call: Operation[Any], context: ProcedureContext) -> FastnObject:
     if (read := _READS.get(type(call))) is not None:
         return await read(call, context)
-    return await (listed(call, context) if isinstance(call, List) else context.read(call))
+    return await (listed(cast("List[Any]", call), context) if isinstance(call, List) else context.read(call))

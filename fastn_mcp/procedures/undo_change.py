@@ -1,7 +1,7 @@
 """The tools `list_changes` and `undo_change`."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, cast
 
 from pydantic import Field, JsonValue
@@ -10,9 +10,9 @@ from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
-from fastn_mcp.ledger.change import BEGUN, Change
+from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.records.formats import age, since
+from fastn_mcp.records.formats import age, aged, since
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Update
@@ -47,6 +47,11 @@ class ListChanges(Procedure[ChangeList]):
         changes = await context.changes.journal.changes(context.changes.account, self.limit + 1, before)
         page, now = changes[: self.limit], context.system.timestamp()
         answer: dict[str, JsonValue] = {"changes": [_row(change, now) for change in page]}
+        if not page and self.cursor is None:
+            since_when = aged(context.system.now() - timedelta(days=KEPT_DAYS), context.system.now())
+            answer["note"] = (
+                f"No changes since {since_when}. Kept are those made here with this key; see query_audit_log."
+            )
         if len(changes) > self.limit:
             answer["next_cursor"] = repr(page[-1].at)
         return ChangeList.model_validate(answer)

@@ -108,7 +108,7 @@ Report: what was deleted, what went with it, what could not be checked, and what
         (),
         """\
 Report on the health of this Fastn account over the last seven days. Read only; change nothing.
-1. Begin with `get_overview` (hours=168), then see it about runs and about connections, page by page.
+1. Begin with `get_overview` (hours=168), then see it about workflows and about connections.
 2. Explain the failures with `diagnose` (hours=168), and the worst three workflows one by one.
 3. See `list_triggers` that are active but do not fire, and `get_quotas` above 80 %.
 4. See `list_changes` for what was changed through this server.

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.context import Procedure
+from fastn_mcp.procedures.overview.get_overview import Overview
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import note_on
@@ -84,7 +85,8 @@ def render(
     if isinstance(call, Operation):
         raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
-    answer["data"], left_out = _fit(data, BUDGET - _NOTE_SIZE - _size(answer))
+    budget = 2 * BUDGET if isinstance(result, Overview) else BUDGET  # it limits its table itself
+    answer["data"], left_out = _fit(data, budget - _NOTE_SIZE - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
 
 

@@ -655,16 +655,6 @@ def test_derived_values_are_few(snapshot: AccountSnapshot) -> None:
     assert snapshot.derived(100, [source], lambda: lost) is lost
 
 
-def test_pages_of_the_last_answers_are_kept(snapshot: AccountSnapshot, clock: Clock) -> None:
-    names = [snapshot.keep(f"pages {number}") for number in range(10)]
-    assert len(set(names)) == 10
-    clock.pass_(10 * MAX_AGE)
-    snapshot.for_answer()
-    snapshot.forget("customers")
-    assert [snapshot.kept(name) for name in names] == [None, None, *(f"pages {number}" for number in range(2, 10))]
-    assert snapshot.kept("no such") is None
-
-
 async def test_what_fastn_may_still_change_is_kept_for_seconds(snapshot: AccountSnapshot, clock: Clock) -> None:
     """After a change whose outcome is unknown, or by the AI, Fastn may apply it after the next read."""
     source = runs(*many_runs(10))

@@ -88,7 +88,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def used(*_: object) -> Any:
         raise AssertionError("the snapshot was read")
 
-    for name in ("read", "stored", "holds", "pages_left", "derived", "kept"):
+    for name in ("read", "stored", "holds", "pages_left", "derived"):
         monkeypatch.setattr(AccountSnapshot, name, used)
 
 
@@ -154,7 +154,7 @@ async def test_change_through_this_server_is_seen_at_once(warm: World, tmp_path:
     await warm_up(warm)
     call = call_of(warm, tool)
     name = str(call.arguments().get("name") or name_of(warm, call) or "acme")
-    asked = [*WARMING, Find(query=name), GetOverview(about="runs"), GetOverview(about="access")]
+    asked = [*WARMING, Find(query=name), GetOverview(about="workflows"), GetOverview(about="access")]
     for question in asked:
         await answer(warm, question)
     begun = warm.clock.at

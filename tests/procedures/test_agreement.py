@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from large_account import large_account
+from support.table_rows import table_rows
 from support.world import World
 
 from fastn_mcp.guard.batch import Done
@@ -109,16 +110,17 @@ class Account:
             if cursor is None:
                 return found
 
-    async def overview(self, about: Any) -> dict[str, list[Answer]]:
-        found: dict[str, list[Answer]] = {}
-        cursor: str | None = None
+    async def overview(self, about: Any) -> list[tuple[str, Answer]]:
+        """Return all rows of a table, each with the finding that it is of."""
+        rows: list[Answer] = []
+        first = page = await self.call(GetOverview(hours=HOURS, about=about))
         while True:
-            page = await self.call(GetOverview(hours=HOURS, about=about, cursor=cursor))
-            for finding in page["findings"]:
-                found.setdefault(finding["what"], []).extend(finding.get("rows", []))
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                return found
+            rows += table_rows(page["table"])
+            if (cursor := page.get("next_cursor")) is None:
+                break
+            page = await self.call(GetOverview(cursor=cursor))
+        findings = [finding["what"] for finding in first["findings"]]
+        return [(findings[row.get("finding", 1) - 1] if findings else "", row) for row in rows]
 
     async def failed(self, **filters: Any) -> tuple[int, int]:
         counts = [
@@ -133,12 +135,6 @@ def of(runs: Answer) -> tuple[int, int]:
     return runs["failed"] + runs["timeout"], runs["all"]
 
 
-def numbers(text: str) -> tuple[int, int]:
-    """Return the numbers of `1 of 2,000`."""
-    first, second = (int(number.replace(",", "")) for number in text.split(" of "))
-    return first, second
-
-
 async def test_numbers_of_runs_agree(account: Account) -> None:
     whole = await account.failed()
     assert of((await account.call(GetOverview(hours=HOURS)))["runs"]) == whole
@@ -148,15 +144,19 @@ async def test_numbers_of_runs_agree(account: Account) -> None:
         int(re.findall(r": ([\d,]+) runs?$", other)[0].replace(",", "")) for other in everything.get("other_causes", [])
     ]
     assert sum(cause["runs"] for cause in everything["causes"]) + sum(others) == whole[0]
-    failing = [row for rows in (await account.overview("runs")).values() for row in rows]
-    assert sum(numbers(row["failed"])[0] for row in failing) == whole[0]
+    failing = [row for _, row in await account.overview("workflows") if row["failed"]]
+    assert sum(row["failed"] for row in failing) == whole[0]
     for row in failing[:3]:
         expected = await account.failed(workflow_id=row["id"])
-        assert numbers(row["failed"]) == expected
+        assert row["failed"] == expected[0]
         diagnosis = await account.call(Diagnose(workflow_id=row["id"], hours=HOURS))
         assert of(diagnosis["runs"]) == expected
-        assert diagnosis["workflow"]["name"] == row["name"]
-        assert diagnosis["runs"]["last_success"] == row["last_success"] or row["last_success"] == "none found"
+        assert (diagnosis["workflow"]["name"], diagnosis["runs"]["completed"]) == (row["name"], row["completed"])
+        last = diagnosis["runs"]["last_success"]
+        assert row["last_success"] == "none found" or row["last_success"].partition(" (")[0] in last
+    of_customers = {row["name"]: row for _, row in await account.overview("customers")}
+    for name, row in [(name, row) for name, row in of_customers.items() if row["failed"] and "id" in row][:3]:
+        assert row["failed"] == (await account.failed(customer_id=row["id"]))[0], name
     affected = {found["customer"] for cause in everything["causes"] for found in cause["affected"]} - {
         "the account itself"
     }
@@ -196,9 +196,9 @@ async def test_connections_that_do_not_work_agree(account: Account) -> None:
             f"{row['connector']['name']} of {customers.get(str(row['endOrgId']), 'the account itself')}"
             for row in listed
         ]
-        shown = [row["name"] for what, rows in found.items() for row in rows if f" {status}:" in what]
+        shown = [row["name"] for what, row in found if f" {status}:" in what]
         assert Counter(shown) == Counter(labels)
-        assert all(what.startswith(f"{len(listed)} connection") for what in found if f" {status}:" in what)
+        assert all(what.startswith(f"{len(listed)} connection") for what, _ in found if f" {status}:" in what)
         for row in [row for row in listed if row["endOrgId"]][:2]:
             diagnosis = await account.call(Diagnose(customer_id=str(row["endOrgId"]), hours=HOURS))
             of_customer = await account.rows(ListConnections(customer_id=str(row["endOrgId"])))
@@ -224,8 +224,7 @@ async def dependents_agree(account: Account, kind: Any, key: str, connections: i
 async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
     triggers = await account.rows(ListTriggers())
     silent = {str(row["id"]) for row in triggers if trigger_state(row) is State.BROKEN}
-    findings = await account.overview("triggers")
-    rows = [row for what, rows in findings.items() if "never firing" in what for row in rows]
+    rows = [row for what, row in await account.overview("triggers") if "never firing" in what]
     assert {row["id"] for row in rows} == silent
     for row in [row for row in triggers if trigger_state(row) is not State.LIVE][:2]:
         diagnosis = await account.call(Diagnose(trigger_id=str(row["id"]), hours=HOURS))

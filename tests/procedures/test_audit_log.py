@@ -46,6 +46,7 @@ async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World
     assert found["data"] == []
     assert found["log_begins"].startswith(begun[:19])
     assert " days ago)" in found["log_begins"]
+    assert "list_changes" in found["see"]
     assert len(large_world.sandbox.requests) <= 8
 
 

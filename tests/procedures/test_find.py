@@ -180,7 +180,7 @@ async def test_customers_are_read_whole_if_fastn_does_not_search(world: World, *
     async def send(call: Operation[Any]) -> Any:
         if getattr(call, "search", None) and call.tool_name() == "list_customers":
             if ignores:
-                page = await answer_to(call.model_copy(update={"search": None}))
+                page: Any = await answer_to(call.model_copy(update={"search": None}))
                 rows = [row for row in page.rows if "nordale" in row["name"].casefold()]
                 return page.model_copy(update={"rows": rows})
             return call.result([])

@@ -1,4 +1,4 @@
-"""Pages of an overview: they come from what the first page was made of."""
+"""Pages of an overview's table: a cursor carries what was asked, and later pages have rows only."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from large_account import large_account
+from support.table_rows import table_rows
 from support.world import World
 
+from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.tools.connectors import DeleteConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -23,65 +24,61 @@ def world(tmp_path: Path) -> Generator[World]:
     made.close()
 
 
-async def page(world: World, cursor: str | None = None, principal: str = "local") -> dict[str, Any]:
-    call = GetOverview(about="connections", cursor=cursor)
-    done = await world.dispatch(call, Caller(principal, None))
-    assert isinstance(done, Done)
+async def page(world: World, **arguments: Any) -> dict[str, Any]:
+    done = await world.call(GetOverview(**arguments))
+    assert isinstance(done, Done), done
     return done.result.model_dump()
 
 
 def names(answer: dict[str, Any]) -> list[str]:
-    return [row["name"] for finding in answer["findings"] for row in finding.get("rows", [])]
+    return [row["name"] for row in table_rows(answer["table"])]
 
 
-async def test_later_pages_send_nothing_and_show_the_state_of_the_first(world: World) -> None:
-    first = await page(world)
+async def test_later_pages_send_nothing_and_have_rows_only(world: World) -> None:
+    first = await page(world, about="workflows", order="name", hours=168)
     before = len(world.sandbox.requests)
-    second = await page(world, first["next_cursor"])
-    assert not {*names(first)} & {*names(second)}
-    for row in world.sandbox.state.all("connections"):
-        row["status"] = "ACTIVE"
-    world.clock.pass_(3600)
-    later = await page(world, first["next_cursor"])
-    assert later.pop("as_of") == first["now"]
-    assert later == second
+    rows, answer = names(first), first
+    while cursor := answer.get("next_cursor"):
+        answer = await page(world, cursor=cursor)
+        assert answer.keys() <= {"table", "of", "next_cursor"}
+        rows += names(answer)
+    assert len(rows) == first["of"] == 150
+    assert rows == sorted(rows, key=str.casefold)
     assert len(world.sandbox.requests) == before
-    assert {name: second[name] for name in ("now", "order")} == {name: first[name] for name in ("now", "order")}
 
 
-async def test_change_does_not_move_the_pages(world: World) -> None:
-    first = await page(world)
-    second = await page(world, first["next_cursor"])
-    row = next(row for row in world.sandbox.state.all("connections") if row["status"] == "EXPIRED")
-    world.snapshot.forget(DeleteConnection.toolset())
-    world.sandbox.state.drop("connections", str(row["id"]))
-    assert await page(world, first["next_cursor"]) == second
-    anew = await page(world)
-    assert [finding["what"] for finding in anew["findings"]] != [finding["what"] for finding in first["findings"]]
+async def test_page_after_the_snapshot_is_too_old_says_that_it_was_read_anew(world: World) -> None:
+    first = await page(world, about="workflows")
+    world.clock.pass_(3600)
+    again = await page(world, cursor=first["next_cursor"])
+    assert again["note"] == "Read anew since the first page: rows may have moved."
 
 
-async def test_page_whose_first_one_is_gone_says_so(world: World) -> None:
-    first = await page(world)
-    second = await page(world, first["next_cursor"])
-    for _ in range(8):  # as many answers as are kept
-        await page(world)
-    again = await page(world, first["next_cursor"])
-    assert again["note"] == "The first page is no longer kept: this one was read anew."
-    assert names(again) == names(second)
-    assert "note" not in second
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"hours": 72}, "hours=24, not 72"),
+        ({"about": "connections"}, "about=workflows, not connections"),
+        ({"order": "name", "hours": 2}, "order=failed, not name, hours=24, not 2"),
+    ],
+)
+async def test_cursor_of_another_call_is_refused(world: World, other: dict[str, Any], words: str) -> None:
+    """It was accepted with other hours, and rows were skipped."""
+    first = await page(world, about="workflows")
+    world.sandbox.requests.clear()
+    refused = await world.call(GetOverview(cursor=first["next_cursor"], **other))
+    assert isinstance(refused, NotSent)
+    assert words in str(refused)
+    assert world.sandbox.requests == []
+    same = await page(world, cursor=first["next_cursor"], about="workflows", hours=24, order="failed")
+    assert same["table"]["rows"]
 
 
-async def test_pages_of_another_principal_are_read_anew(world: World) -> None:
-    """A cursor shows nobody what only somebody else may read."""
-    first = await page(world)
-    assert "note" in await page(world, first["next_cursor"], "somebody else")
-    assert "note" not in await page(world, first["next_cursor"])
+@pytest.mark.parametrize("cursor", ["", "t1:3.3", "runs..24.1.1", "workflows.worst.24.1.1", "workflows.failed.24.1"])
+def test_cursor_that_is_none_is_refused(cursor: str) -> None:
+    with pytest.raises(FastnError, match="cursor"):
+        parse(TOOLS, "get_overview", {"cursor": cursor})
 
 
-async def test_cursor_of_another_question_is_read_anew(world: World) -> None:
-    first = await page(world)
-    done = await world.dispatch(GetOverview(about="runs", cursor=first["next_cursor"]), Caller("local", None))
-    assert isinstance(done, Done)
-    answer = done.result.model_dump()
-    assert "note" in answer
-    assert "runs" in answer
+async def test_order_without_a_table_is_refused(world: World) -> None:
+    assert isinstance(await world.call(GetOverview(order="name")), NotSent)

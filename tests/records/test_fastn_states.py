@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.table_rows import table_rows
 from support.world import World
 
 from fastn_mcp.guard.batch import Done
@@ -167,8 +168,9 @@ class Account:
     async def connections(self) -> None:
         """Check the reads about connections alone, and the lists that they point to."""
         answer = await self.call(GetOverview(hours=1, about="connections"))
-        shown = {status: f for f in answer["findings"] for status in STATUSES if f" {status.upper()}:" in f["what"]}
-        counts = Counter({status: len(finding["rows"]) for status, finding in shown.items()})
+        numbered = {number: finding["what"].upper() for number, finding in enumerate(answer["findings"], 1)}
+        rows = [numbered[row.get("finding", 1)] for row in table_rows(answer["table"])]
+        counts = Counter(status for what in rows for status in STATUSES if f" {status.upper()}:" in what)
         for status, state in STATUSES.items():
             rows = (await self.call(ListConnections(status=status)))["items"]
             listed = [row for row in rows if row.get("status")]  # a row without one is kept, and reported as unchecked

@@ -10,3 +10,10 @@ def rows_of(data: Any) -> list[dict[str, Any]]:
     shared, columns = data.get("in_all_rows", {}), data["columns"]
     assert all(len(row) == len(columns) for row in data["rows"])
     return [{**shared, **dict(zip(columns, row, strict=True))} for row in data["rows"]]
+
+
+def table_rows(table: Any) -> list[dict[str, Any]]:
+    """Return the rows of an overview's table as objects without what is empty."""
+    rows = [dict(zip(table["columns"], row, strict=False)) for row in table["rows"]]
+    assert all(row[-1] is not None for row in table["rows"])
+    return [{name: cell for name, cell in row.items() if cell is not None} for row in rows]

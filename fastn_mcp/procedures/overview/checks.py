@@ -1,44 +1,28 @@
 """Checks that report problems of an account. A row with a missing field is never reported for it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.procedures.diagnosis.blockers import (
-    PartState,
-    broken_since,
-    failures_in_a_row,
-    is_public,
-    listed,
-    repairs,
-)
-from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, grouped
-from fastn_mcp.records.formats import age, aged, counted, sentence
+from fastn_mcp.procedures.diagnosis.blockers import failures_in_a_row, is_public, listed, trigger_states
+from fastn_mcp.procedures.overview.table import Cells, TableRow
+from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
-from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
+from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.records.states import (
     MANY_FAILURES,
-    NOT_WORKING,
-    PENDING,
     State,
     is_pending,
     switched_off,
     trigger_state,
     workflow_state,
 )
-from fastn_mcp.tools.access import EXPIRES, ListApiKeys, ListUsers
-from fastn_mcp.tools.connectors import ListConnections
-from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Tool
-from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
-from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
+from fastn_mcp.tools.access import EXPIRES
+from fastn_mcp.tools.paging import created
 
 SOON = timedelta(days=14)
 """Time before its expiry in which a key is reported."""
@@ -61,32 +45,24 @@ class Severity(Enum):
     """Something to tidy up."""
 
 
-FindingRow = dict[str, JsonValue]
-
-
 @dataclass(frozen=True, slots=True)
 class AccountFinding:
-    """One problem: `what` is a sentence with numbers, and `more` the call that shows more."""
+    """One problem: `what` is a sentence with numbers."""
 
     severity: Severity
     what: str
-    more: Tool[Any]
-    rows: Sequence[FindingRow] = ()
+    rows: Sequence[TableRow] = ()
     """All resources concerned, in a stated order."""
+    shown: Sequence[TableRow] = ()
+    """Those that the finding itself shows; the table has the others."""
+    more: JsonValue = None
+    """Call that shows all of them, if there are more."""
 
-    def data(self, rows: Sequence[FindingRow]) -> FindingRow:
-        """Return the finding as JSON, with these of its rows."""
-        entry: FindingRow = {"severity": self.severity.value, "what": self.what}
-        if rows:
-            entry["rows"] = [*rows]
-        if len(rows) < len(self.rows):
-            entry["of"] = len(self.rows)
-        entry["more"] = {"tool": self.more.tool_name(), "arguments": self.more.model_dump(exclude_unset=True)}
-        return entry
-
-
-_DETAILS: dict[str, type[Operation[Any]]] = {"trigger": GetTrigger, "webhook": GetTrigger, "workflow": GetWorkflow}
-"""Tool that shows one resource, by the noun of a finding."""
+    def data(self, names: Mapping[str, str]) -> JsonValue:
+        """Return the finding as JSON. `names` are those of customers."""
+        entry: Cells = {"severity": self.severity.value, "what": self.what}
+        entry |= {"rows": [row.named(names) for row in self.shown]} if self.shown else {}
+        return entry | ({"of": len(self.rows), "more": self.more} if self.more else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +76,12 @@ class FindingCheck:
     noun: str
     applies: Callable[[Row, datetime], bool]
     sentence: str
-    next_call: Tool[Any]
     detail: Callable[[Sequence[Row], datetime], str] | None = None
     name: Callable[[Row], str] = name_of
+    cells: Callable[[Row, datetime], Cells] = lambda _, __: {}
+    """Further cells of a row."""
+    at: Callable[[Row], datetime | None] = created
+    """What rows are ordered by in time."""
 
     def findings(
         self, rows: Iterable[Row], now: datetime, *, total: int | None = None, more: bool = False
@@ -111,15 +90,17 @@ class FindingCheck:
         affected = [row for row in rows if self.applies(row, now)]
         if not affected:
             return []
-        resources: list[FindingRow] = [{"id": key, "name": self.name(row)} for row in affected if (key := key_of(row))]
-        next_call = self.next_call
-        if len(affected) == 1 and resources and self.noun in _DETAILS:
-            details = _DETAILS[self.noun]
-            next_call = details.model_validate({details.route.parameters[-1]: resources[0]["id"]})
+        resources = [
+            TableRow(
+                {"id": key, "name": self.name(row)} | self.cells(row, now), at=self.at(row), customer=owner_of(row)
+            )
+            for row in affected
+            if (key := key_of(row))
+        ]
         count = counted(total or len(affected), self.noun, at_least=more and total is None)
         detail = self.detail(affected, now) if self.detail else ""
         what = self.sentence.format(rows=count, detail=detail)
-        return [AccountFinding(self.severity, sentence(what), next_call, resources)]
+        return [AccountFinding(self.severity, sentence(what), resources)]
 
 
 def _is_on(trigger: Row) -> bool:
@@ -148,7 +129,6 @@ TRIGGER_CHECKS = (
         "trigger",
         lambda row, _: trigger_state(row) is State.BROKEN,
         "{rows} not disabled but never firing: the subscription at the app is {detail}.",
-        ListTriggers(type="app_event"),
         _subscriptions,
     ),
     FindingCheck(
@@ -156,7 +136,6 @@ TRIGGER_CHECKS = (
         "trigger",
         lambda row, _: not _is_on(row) and switched_off(row).is_platform,
         "{rows} {detail}.",
-        ListTriggers(status="Disabled"),
         _stopped,
     ),
     FindingCheck(
@@ -164,7 +143,6 @@ TRIGGER_CHECKS = (
         "trigger",
         lambda row, _: _is_on(row) and failures_in_a_row(row) >= MANY_FAILURES,
         "{rows} with {detail}.",
-        ListTriggers(status="Active"),
         lambda rows, _: _most_failures(rows),
     ),
     FindingCheck(
@@ -172,7 +150,6 @@ TRIGGER_CHECKS = (
         "webhook",
         lambda row, _: _is_on(row) and is_public(row),
         "{rows} callable by anybody: authentication is NONE.",
-        ListTriggers(type="webhook"),
     ),
 )
 
@@ -181,21 +158,44 @@ UNPUBLISHED = FindingCheck(
     "workflow",
     lambda row, _: workflow_state(row) is State.DRAFT,
     "{rows} started by triggers but never published, so that nothing runs.",
-    ListWorkflows(status="draft"),
 )
 
 
-def trigger_findings(triggers: Sequence[Row], workflows: Iterable[Row], now: datetime) -> list[AccountFinding]:
+def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: datetime) -> list[AccountFinding]:
     """Report problems of triggers, and drafts that triggers start. Disabled triggers start nothing."""
     started = {key for row in triggers if _is_on(row) for key in started_workflows(row)}
     drafts = UNPUBLISHED.findings((row for row in workflows if key_of(row) in started), now)
-    return [*(finding for check in TRIGGER_CHECKS for finding in check.findings(triggers, now)), *drafts]
+    names = {key_of(row): name_of(row) for row in workflows}
+    details: dict[JsonValue, Cells] = {}
+    for state in trigger_states(triggers, now, {}):
+        starts = listed([names.get(key, key) for key in started_workflows(state.row)], 2)
+        why = "" if state.state is State.BROKEN else state.problem.partition(";")[0]  # the finding itself says it
+        cells: Cells = {"customer": state.customer and state.owner, "starts": starts, "why": why}
+        details[state.id] = {name: cell for name, cell in cells.items() if cell}
+    problems = [finding for check in TRIGGER_CHECKS for finding in check.findings(triggers, now)]
+    return [
+        *(
+            replace(each, rows=[replace(row, cells=row.cells | details[row.cells["id"]]) for row in each.rows])
+            for each in problems
+        ),
+        *drafts,
+    ]
 
 
 def _expires_within(key: Row, now: datetime, time: timedelta) -> bool:
     """Whether a key that is not revoked expires in this time, or has expired."""
     at = timestamp(key, *EXPIRES)
     return not _is_ended(key) and at is not None and at <= now + time
+
+
+def expires_soon(row: Row, now: datetime, time: timedelta = SOON) -> bool:
+    """Whether a key that is valid, or a connection, expires in this time."""
+    return _is_usable(row, now) and _expires_within(row, now, time)
+
+
+def _expiry(row: Row, now: datetime) -> Cells:
+    at = timestamp(row, *EXPIRES)
+    return {"expires": dated(at, now)} if at else {}
 
 
 def _is_usable(key: Row, now: datetime) -> bool:
@@ -220,35 +220,47 @@ def _is_older(row: Row, now: datetime) -> bool:
     return created is not None and created < now - UNUSED
 
 
-KEY_CHECKS = (
-    FindingCheck(
+def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = SOON) -> list[AccountFinding]:
+    """Report the keys that expire in this time, the first first."""
+    check = FindingCheck(
         Severity.MEDIUM,
         "API key",
-        lambda row, now: _is_usable(row, now) and _expires_within(row, now, SOON),
-        "{rows} expiring within two weeks, the first {detail}.",
-        ListApiKeys(),
+        lambda row, now: expires_soon(row, now, time),
+        f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
+        "this one is used, then revoke this one.",
         lambda rows, now: age(min(timestamp(row, *EXPIRES) or now for row in rows), now),
-    ),
+        cells=_expiry,
+        at=lambda row: timestamp(row, *EXPIRES),
+    )
+    return check.findings(sorted(keys, key=lambda row: timestamp(row, *EXPIRES) or now), now)
+
+
+def within(time: timedelta) -> str:
+    """Return a time in words: `within two weeks`, `within 30 days`."""
+    hours = round(time.total_seconds() / 3600)
+    words = counted(hours // 24, "day") if hours % 24 == 0 else counted(hours, "hour")
+    return f"within {'two weeks' if time == SOON else words}"
+
+
+KEY_CHECKS = (
     FindingCheck(
         Severity.MEDIUM,
         "API key",
         lambda row, now: _is_usable(row, now) and _permissions(row) == "full access",
         "{rows} with Full access.",
-        ListApiKeys(),
     ),
     FindingCheck(
         Severity.LOW,
         "API key",
         lambda row, now: _expires_within(row, now, timedelta()),
         "{rows} expired.",
-        ListApiKeys(),
+        cells=_expiry,
     ),
     FindingCheck(
         Severity.LOW,
         "API key",
         lambda row, now: _is_usable(row, now) and _is_unused(row) and _is_older(row, now),
         "{rows} never used; could be revoked.",
-        ListApiKeys(),
     ),
 )
 
@@ -257,7 +269,6 @@ UNANSWERED_INVITATIONS = FindingCheck(
     "invitation",
     lambda row, now: word(row, "status") in ("invited", "pending") and _is_older(row, now),
     "{rows} not accepted for over a week.",
-    ListUsers(status="Invited"),
     name=lambda row: short(str(label_of("user", row) or key_of(row))),
 )
 
@@ -266,65 +277,14 @@ PENDING_CUSTOMERS = FindingCheck(
     "customer",
     lambda row, _: is_pending(row),
     "{rows} waiting for activation by the admin; nothing runs there yet.",
-    ListCustomers(status=PENDING),
 )
 
 
-def failing_workflows(
-    runs: Sequence[EndedRun], names: Mapping[str, str], period: Period, whole: str
-) -> list[AccountFinding]:
-    """Report the workflows of failed runs. `names` maps their ids to names; `whole` says of how many runs in all."""
-    if not runs:
-        return []
-    groups = grouped(runs, lambda run: run.workflow)
-    more = Diagnose(hours=period.hours)
-    if len(groups) == 1 and groups[0].newest.workflow.startswith("wf_"):  # some rows have only the slug
-        more = Diagnose(workflow_id=groups[0].newest.workflow, hours=period.hours)
-    what = f"{counted(len(groups), 'workflow')} failed: {whole} in {period}."
-    rows: list[FindingRow] = []
-    for group in groups:
-        last = group.newest
-        row: FindingRow = {"id": last.workflow, "name": last.workflow_name or names.get(last.workflow) or "A workflow"}
-        row |= {
-            "failed": len(group.runs),
-            "last_failure": aged(last.at, period.now) if last.at else None,
-            "why": last.reason,
-        }
-        rows.append({name: item for name, item in row.items() if item not in (None, "")})
-    return [AccountFinding(Severity.HIGH, sentence(what), more, rows)]
-
-
-def unusable_connections(
-    connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], now: datetime, *, more: bool
-) -> list[AccountFinding]:
-    """Report connections that do not work, those with most failed runs first.
-
-    `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
-    """
-    findings: list[AccountFinding] = []
-    for status in NOT_WORKING:
-        unusable = [connection for connection in connections if connection.status == status]
-        if not unusable:
-            continue
-        unusable.sort(key=lambda connection: -sum(failures.get(connection.id, {}).values()))
-        count = counted(len(unusable), "connection", at_least=more)
-        what = f"{count} with status {status}: {unusable[0].problem}. {repairs(unusable, named=0)}"
-        rows: list[FindingRow] = []
-        for connection in unusable:
-            row: FindingRow = {"name": connection.label, "since": broken_since(connection, now).partition(" (")[0]}
-            if connection.id in failures:
-                row["fails"] = [f"{name} ({runs})" for name, runs in failures[connection.id].items()]
-            rows.append(row)
-        severity = Severity.HIGH if unusable[0].state is State.BROKEN else Severity.LOW
-        findings.append(AccountFinding(severity, sentence(what), ListConnections(status=status), rows))
-    return findings
-
-
-def full_quotas(quotas: Sequence[Quota], more: Tool[Any], now: datetime) -> list[AccountFinding]:
+def full_quotas(quotas: Sequence[Quota], now: datetime) -> list[AccountFinding]:
     """Report the quotas that are nearly used up, the fullest first."""
     near = [quota for quota in quotas if quota.percent >= NEAR]
     if not near:
         return []
     severity = Severity.HIGH if near[0].percent >= 100 else Severity.MEDIUM
     what = f"{counted(len(near), 'quota')} at {NEAR} % or more: {listed([str(quota) for quota in near])}."
-    return [AccountFinding(severity, what, more, [quota.data(now) for quota in near])]
+    return [AccountFinding(severity, what, [TableRow(quota.data(now)) for quota in near])]

@@ -1,75 +1,93 @@
-"""The tool `get_overview`: an overview of the account, or one subject in full, page by page."""
+"""The tool `get_overview`: an overview of the account, or all of one subject in a table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from datetime import timedelta
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import Field, JsonValue
-from pydantic_core import to_json
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked, by_reason
-from fastn_mcp.account.entries import MAX_NAMED, MAX_PAGES, read_customer_names
-from fastn_mcp.errors import FastnError
+from fastn_mcp.account.entries import MAX_PAGES, read_customer_names
+from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
-from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records, read_rest_of_runs
-from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
+from fastn_mcp.procedures.overview.account_rows import RUNS, UNDER_WAY, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     KEY_CHECKS,
     PENDING_CUSTOMERS,
+    SOON,
     UNANSWERED_INVITATIONS,
     AccountFinding,
-    FindingRow,
     Severity,
-    failing_workflows,
+    expiring_keys,
     full_quotas,
     trigger_findings,
-    unusable_connections,
 )
-from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.procedures.overview.findings import (
+    customer_rows,
+    expiring_connections,
+    failing_workflows,
+    overdue_runs,
+    unusable_connections,
+    workflow_rows,
+)
+from fastn_mcp.procedures.overview.table import ROOM, Order, TableRow, as_table, fitting, ordered
+from fastn_mcp.procedures.reads import RowList, unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of
-from fastn_mcp.records.states import NOT_WORKING, STATES, State
-from fastn_mcp.tools.billing import GetBilling, GetQuotas
+from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, text
+from fastn_mcp.records.states import STATES, State
+from fastn_mcp.redaction import is_own_key
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import ListExecutions
 
-Subject = Literal["runs", "connections", "triggers", "access", "quotas", "approvals"]
+Subject = Literal["workflows", "connections", "customers", "expiry", "triggers", "access", "quotas", "approvals"]
 
 READS: Mapping[Subject, tuple[str, ...]] = {
-    "runs": (RUNS, "workflows"),
+    "workflows": (RUNS, "workflows", "triggers"),
     "connections": (RUNS, "connections", "workflows"),
+    "customers": (RUNS, "customers", "connections"),
+    "expiry": ("connections", "API keys"),
     "triggers": ("triggers", "workflows"),
-    "access": ("customers", "users", "API keys"),
+    "access": ("users", "API keys"),
     "quotas": ("quotas", "billing"),
     "approvals": (),
 }
 """What is read for one subject."""
 
-FEW = 3
-"""Number of rows of each finding in the overview of the whole account, and at least on one subject."""
+ORDERS: Mapping[Subject | None, Order] = {
+    **dict.fromkeys(("workflows", "connections", "customers"), "failed"),
+    "expiry": "age",
+}
+"""Order of a table if none is chosen. The other subjects are in the order of their findings, worst first."""
 
-_MAX_ROWS, _MAX_WORKFLOWS = 30, 12
-"""Maximum number of rows of a finding in an answer, and of failing workflows, whose runs are counted one by one."""
+FEW: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
+"""Number of rows of each finding in the overview of the whole account."""
 
-_ROOM = 7_000
-"""Maximum size of the findings on one subject in characters."""
+_RATES = 10
+"""Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
+In the overview of the whole account it is one."""
 
-_CURSOR = r"^([\w-]{1,32}:)?\d{1,6}(\.\d{1,6}){0,50}$"
+_HOURS_AHEAD = int(SOON.total_seconds()) // 3600
+
+_EXPIRY_ROOM = 4_000
+"""Maximum size of the rows about expiry in characters: what expires first is what matters."""
+
+_NAMED, _NAMED_EXPIRING = 7, 12
+"""Maximum number of requests for the names of customers in the overview of the whole account, and about expiry."""
+
+_CURSOR = rf"^({'|'.join(READS)})\.({'|'.join(get_args(Order))}|)\.\d{{1,3}}\.\d{{1,12}}\.\d{{1,6}}$"
+
 _ERRORS = 5
 
-_FEW_REQUESTS = 3
-"""Maximum number of requests for how the workflows on later pages ran, beside those for the first page."""
-
-_ORDER = "Worst first; workflows and connections by failed runs, most first."
-
-_COUNTED = ("customers", "connectors", "connections", "workflows", "triggers", "users", "API keys", "secrets")
+_LISTED = ("customers", "connectors", "connections", "workflows", "triggers", "users", "API keys", "secrets")
 """Lists whose rows are counted in an answer."""
 
 
@@ -84,214 +102,225 @@ class GetOverview(Procedure[Overview]):
 
     effect = Effect.READ
 
-    hours: Annotated[int, Field(ge=1, le=720, description="For runs: 1-720, default 24.")] = 24
-    about: Annotated[Subject | None, Field(description="Only this, in full.")] = None
+    about: Annotated[Subject | None, Field(description="Only this: all of it, in a table.")] = None
+    order: Annotated[Order | None, Field(description="Of the table.")] = None
+    hours: Annotated[
+        int | None, Field(ge=1, le=720, description="Back for runs (24), ahead for expiry (336); 1-720.")
+    ] = None
     cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=_CURSOR)] = None
 
     async def run(self, context: ProcedureContext) -> Overview:
-        name, _, starts = (self.cursor or "").rpartition(":")
         if self.about == "approvals":
             answer: dict[str, JsonValue] = {"now": stamp(context.system.now()), "findings": [], "not_checked": []}
             answer["guard"] = await context.guard.allowance(context.caller.principal)
             return Overview.model_validate(answer)
-        pages = context.look.snapshot.kept(name) if name else None
-        if not isinstance(pages, _Pages) or pages.of != (context.caller.principal, self.about, self.hours):
-            pages = await self._read(context, starts)
-        context.look.use(pages.read_at)
-        page, next_cursor = _page(pages.findings, starts, self.about)
-        if next_cursor:
-            name = name if pages is context.look.snapshot.kept(name) else context.look.snapshot.keep(pages)
-            next_cursor = f"{name}:{next_cursor}"
-        entries: list[JsonValue] = [finding.data(rows) for finding, rows in page]
-        answer = {"now": pages.frame["now"], "order": _ORDER, "findings": entries}
-        more: dict[str, JsonValue] = {"next_cursor": next_cursor} if next_cursor else {}
-        return Overview.model_validate(answer | more | {**pages.frame} | context.look.age())
+        look, (asked, began, start) = context.look, self._question()
+        period = Period(24 if asked.about == "expiry" else asked.hours, look.snapshot.instant())
+        only = READS[asked.about] if asked.about else None
+        account = await read_account(context, period, only, all_connections=asked.about == "expiry")
+        at = int(period.now.timestamp())
+        findings, rows = await _findings(account, asked, look, counts_rates=began != at)
+        customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
+        names = {key_of(row): name_of(row) for row in customers}
+        page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if asked.about == "expiry" else ROOM)]
+        shown = [row for each in findings for row in each.shown] if not start else []
+        most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(asked.about, MAX_PAGES)
+        await _read_names([*shown, *page], names, account, look, most)
+        answer = {}
+        if not start:
+            answer |= {"now": stamp(period.now), "account": _identity(account, look)}
+            answer["findings"] = [finding.data(names) for finding in findings]
+            answer |= await _account(account, context) if asked.about is None else {}
+            answer |= _runs(account) if asked.about == "workflows" else {}
+            answer |= _not_checked(account, asked)
+        elif began != at:
+            answer["note"] = "Read anew since the first page: rows may have moved."
+        if asked.about is not None:
+            answer["table"] = as_table([row.named(names) for row in page])
+        if asked.about is not None and (end := start + len(page)) < len(rows):
+            cursor = (asked.about, asked.order or "", asked.hours, at, end)
+            answer |= {"of": len(rows), "next_cursor": ".".join(map(str, cursor))}
+        return Overview.model_validate(answer | look.age())
 
-    async def _read(self, context: ProcedureContext, starts: str) -> "_Pages":
-        """Read the findings for all pages, and what else is said on each. `starts`: as `_page`."""
-        look = context.look
-        period = Period(self.hours, look.snapshot.instant())
-        account = await read_account(context, period, None if self.about is None else READS[self.about])
-        connections = await _connections(account, look, self.about) if self.about in (None, "connections") else []
-        findings = _findings(account, self.about, connections)
-        first = _page(findings, starts, self.about)[0]
-        findings, unread = await _with_run_records(findings, [row for _, rows in first for row in rows], account, look)
-        if unread and self.about == "runs":
-            what = f"how often {counted(unread, 'workflow')} on later pages ran"
-            account.reads.gaps.append(Unchecked(what, "Each takes a request: see diagnose."))
-        frame: dict[str, JsonValue] = {"now": stamp(period.now)}
-        if self.about is None:
-            frame |= await _account(account, context)
-        elif self.about in ("runs", "connections"):
-            frame |= _runs(account, self.about, findings)
-        if starts:
-            frame["note"] = "The first page is no longer kept: this one was read anew."
-        of = (context.caller.principal, self.about, self.hours)
-        return _Pages(of, look.oldest, findings, frame | _not_checked(account))
+    def _question(self) -> "tuple[_Question, int, int]":
+        """Return what is asked, when the first page was read, in Unix seconds, and the first row.
+
+        A cursor carries the arguments of the first page. Raises `NotSent` if the call has others.
+        """
+        if self.cursor is None:
+            if self.order is not None and self.about is None:
+                raise NotSent("order: it sorts the table of one subject.", "Give about, too.")
+            hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
+            return _Question(self.about, self.order or ORDERS.get(self.about), hours), 0, 0
+        about, order, hours, began, start = self.cursor.split(".")
+        known = {"about": about, "order": order or None, "hours": int(hours)}
+        own = {name: value for name in known if (value := getattr(self, name)) is not None}
+        others = [f"{name}={known[name]}, not {value}" for name, value in own.items() if value != known[name]]
+        if others:
+            raise NotSent(
+                f"cursor: it belongs to a call with {', '.join(others)}.", "Give it alone, or begin without it."
+            )
+        return _Question(cast(Subject, about), cast("Order | None", order or None), int(hours)), int(began), int(start)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pages:
-    """The findings of all pages of an answer, and the fields that each page has besides."""
+class _Question:
+    """What is asked."""
 
-    of: tuple[str, Subject | None, int]
-    """The principal, the subject and the hours."""
-    read_at: float
-    """Time of the oldest read, on the monotonic clock."""
-    findings: Sequence[AccountFinding]
-    frame: Mapping[str, JsonValue]
+    about: Subject | None
+    order: Order | None
+    hours: int
 
+    @property
+    def ahead(self) -> timedelta:
+        """Time in which an expiry is reported."""
+        return timedelta(hours=self.hours) if self.about == "expiry" else SOON
 
-def _page(
-    findings: Sequence[AccountFinding], cursor: str, about: Subject | None
-) -> tuple[list[tuple[AccountFinding, list[FindingRow]]], str | None]:
-    """Return some rows of each finding, and the next cursor: at least a few, and more of the first as far as they fit.
-
-    A cursor holds the number of rows of each finding that were shown before.
-    """
-    starts = [int(start) for start in cursor.split(".")] if cursor else []
-    starts += [0] * (len(findings) - len(starts))
-    rows = [list(map(_brief, finding.rows)) if about is None else [*finding.rows] for finding in findings]
-    ends = [min(start + FEW, len(of)) for start, of in zip(starts, rows, strict=False)]
-    parts = list(zip(findings, rows, starts, strict=False))
-    entries = [finding.data(of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
-    room = 0 if about is None else _ROOM - len(to_json(entries))
-    most = _MAX_WORKFLOWS if about == "runs" else _MAX_ROWS
-    for number, (_, of, start) in enumerate(parts):
-        while ends[number] < min(len(of), start + most):
-            room -= len(to_json(of[ends[number]]))
-            if room < 0:
-                break
-            ends[number] += 1
-    page = [(finding, of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
-    is_whole = all(end >= len(of) for of, end in zip(rows, ends, strict=True))
-    return [(finding, of) for finding, of in page if of or not cursor], None if is_whole else ".".join(map(str, ends))
+    def shows(self, subject: Subject, finding: AccountFinding) -> AccountFinding:
+        """Return the finding with its first rows, and the call for all of them."""
+        shown = finding.rows[: FEW[finding.severity]]
+        hours = {"hours": self.hours} if RUNS in READS[subject] and self.hours != 24 else {}
+        more = suggested(GetOverview, about=subject, **hours) if len(shown) < len(finding.rows) else None
+        return replace(finding, shown=shown, more=more)
 
 
-def _brief(row: FindingRow) -> FindingRow:
-    """Return a row with the first entry of each of its lists, and the number of others."""
-    return {
-        name: [*item[:1], f"{len(item) - 1} more"] if isinstance(item, list) and len(item) > 2 else item
-        for name, item in row.items()
-    }
+async def _read_names(
+    rows: Sequence[TableRow], names: dict[str, str], account: AccountRows, look: AnswerReads, most: int
+) -> None:
+    """Read the names of the customers of these rows that are not known."""
+    unnamed = [row.customer for row in rows if row.customer and row.customer not in names]
+    try:
+        names |= await read_customer_names(list(dict.fromkeys(unnamed)), look, most)
+    except FastnError as error:
+        account.reads.failed["names of customers"] = error
 
 
-def _findings(account: AccountRows, about: Subject | None, states: Sequence[PartState]) -> list[AccountFinding]:
-    """Run the checks on one subject, or all of them. `states` are those of the connections. Worst first."""
-    records, counts = account.reads.records, account.counts
-    period, now, failures = counts.period, counts.period.now, counts.failures
-    workflows, users, waiting = map(account.chosen, ("workflows", "users", "customers"))
-    connections = account.chosen("connections")
-    names = {key_of(row): name_of(row) for row in workflows.rows}
+async def _subject_rows(
+    account: AccountRows, asked: _Question, broken: Sequence[PartState], look: AnswerReads, *, counts_rates: bool
+) -> list[TableRow] | None:
+    """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
+    now, failures, waiting = account.counts.period.now, account.counts.failures, account.chosen("customers")
+    if asked.about in (None, "workflows"):
+        failing = [group.newest.workflow for group in grouped(failures, lambda run: run.workflow)]
+        ran, triggers = (
+            await _records(failing, account, asked, look, counts_rates=counts_rates),
+            account.chosen("triggers"),
+        )
+        starts = () if asked.about is None or asked.order == "rate" or triggers.more else triggers.rows
+        return workflow_rows(failures, account.chosen("workflows").rows, starts, ran, now)
+    if asked.about == "customers":
+        known = account.reads.lists.get("customers", RowList())
+        return customer_rows(failures, broken, waiting.rows if known.more else known.rows, now)
+    return None
+
+
+async def _findings(
+    account: AccountRows, asked: _Question, look: AnswerReads, *, counts_rates: bool
+) -> tuple[list[AccountFinding], list[TableRow]]:
+    """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
+    now, failures, records = account.counts.period.now, account.counts.failures, account.reads.records
+    workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
+    connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
+    broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
+    table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
+    is_all, under_way = asked.about is None, account.reads.rows(*(f"{status} runs" for status in UNDER_WAY))
+    of_runs, unusable = account.counts.failures_of_runs, _fails_without(broken, failures, workflows)
+    pending = waiting.total if "customers" in account.matching else None
+    expiring = unique((*account.reads.rows("connections"), *connections.rows))
     findings: dict[Subject, list[AccountFinding]] = {
-        "runs": failing_workflows(failures, names, period, counts.failures_of_runs),
-        "connections": unusable_connections(
-            states,
-            _fails_without(states, failures, workflows.rows),
-            now,
-            more=connections.more and connections.total is None,
-        ),
-        "triggers": trigger_findings(account.chosen("triggers").rows, workflows.rows, now),
+        "workflows": [
+            *failing_workflows(
+                failures, (table or [])[: len({run.workflow for run in failures})], account.counts.period, of_runs
+            ),
+            *overdue_runs(under_way, workflows, now),
+        ],
+        "connections": unusable_connections(broken, unusable, now, more=connections.more and connections.total is None),
+        "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
+        "expiry": [
+            *expiring_connections(
+                expiring, now, asked.ahead, more=account.reads.has_more("connections"), tells=not is_all
+            ),
+            *expiring_keys(keys, now, asked.ahead),
+        ],
+        "triggers": trigger_findings(triggers, workflows, now),
         "quotas": [
-            *full_quotas(quotas_of(records.get("quotas", {})), GetQuotas(), now),
-            *full_quotas(credits_quota(records.get("billing", {})), GetBilling(), now),
+            *full_quotas(quotas_of(records.get("quotas", {})), now),
+            *full_quotas(credits_quota(records.get("billing", {})), now),
         ],
         "access": [
-            *PENDING_CUSTOMERS.findings(
-                waiting.rows, now, total=waiting.total if "customers" in account.matching else None, more=waiting.more
-            ),
-            *(each for check in KEY_CHECKS for each in check.findings(account.chosen("API keys").rows, now)),
+            *(each for check in KEY_CHECKS for each in check.findings(keys, now)),
             *UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more),
         ],
     }
-    selected = [finding for subject, of in findings.items() if about in (None, subject) for finding in of]
-    return sorted(selected, key=lambda finding: list(Severity).index(finding.severity))
+    selected: list[tuple[Subject, AccountFinding]] = [
+        (subject, one) for subject, of in findings.items() for one in of if asked.about in (None, subject)
+    ]
+    selected.sort(key=lambda each: list(Severity).index(each[1].severity))
+    if is_all:
+        return [asked.shows(subject, finding) for subject, finding in selected], []
+    found = [finding for _, finding in selected]
+    if table is not None:
+        return found, ordered(table, asked.order)
+    return found, ordered(_numbered(found), asked.order)
+
+
+def _numbered(findings: Sequence[AccountFinding]) -> list[TableRow]:
+    """Return the rows of all findings, each with the number of its finding if there are several."""
+    return [
+        replace(row, cells={"finding": number, **row.cells} if len(findings) > 1 else row.cells)
+        for number, finding in enumerate(findings, 1)
+        for row in finding.rows
+    ]
 
 
 def _fails_without(
     connections: Sequence[PartState], failures: Sequence[EndedRun], workflows: Sequence[Row]
 ) -> dict[str, dict[str, int]]:
     """Return by connection the workflows whose runs failed for its customer at its app, with the number of runs."""
-    setups = {key_of(row): workflow_setup(row) for row in workflows}
+    setups = {key_of(row): workflow_setup(row).apps for row in workflows}
     by_customer: dict[str | None, list[EndedRun]] = {}
     for run in failures:
         by_customer.setdefault(run.customer, []).append(run)
     failing: dict[str, dict[str, int]] = {}
     for connection in connections:
-        if connection.state is State.LIVE:
-            continue
         apps = connector_keys(connection.row)
-        runs = [
-            run
+        names = Counter(
+            run.workflow_name or run.workflow
             for run in by_customer.get(connection.customer, ())
-            if run.app(setups[run.workflow].apps if run.workflow in setups else ()) in apps or run.blames(connection.id)
-        ]
-        names = Counter(run.workflow_name or run.workflow for run in runs)
-        if names:
-            failing[connection.id] = dict(names.most_common())
+            if run.app(setups.get(run.workflow, ())) in apps or run.blames(connection.id)
+        )
+        failing[connection.id] = dict(names.most_common())
     return failing
 
 
-async def _connections(account: AccountRows, look: AnswerReads, about: Subject | None) -> list[PartState]:
-    """Return the connections, with the names of their customers: for the whole account, of those shown first."""
-    rows = account.chosen("connections").rows
-    known = (*account.reads.rows("customers"), *account.chosen("customers").rows)
-    names = {key_of(row): name_of(row) for row in known}
-    broken = [connection for connection in connection_states(rows, names) if connection.state is not State.LIVE]
-    if about is None:
-        fails = _fails_without(broken, account.counts.failures, account.chosen("workflows").rows)
-        broken.sort(key=lambda connection: -sum(fails.get(connection.id, {}).values()))
-        broken = [each for status in NOT_WORKING for each in [it for it in broken if it.status == status][:FEW]]
-    unnamed = [owner for owner in dict.fromkeys(each.customer for each in broken) if owner and owner not in names]
-    try:
-        names |= await read_customer_names(unnamed, look, MAX_NAMED if about is None else MAX_PAGES)
-    except FastnError as error:
-        account.reads.failed["names of customers"] = error
-    return connection_states(rows, names)
+async def _records(
+    failing: Sequence[str], account: AccountRows, asked: _Question, look: AnswerReads, *, counts_rates: bool
+) -> dict[str, RunRecord]:
+    """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
+    period, failures = account.counts.period, account.counts.failures
 
+    def completed(key: str) -> ListExecutions:
+        return ListExecutions(workflow_id=key or None, status="completed", since=period.since, limit=1)
 
-async def _with_run_records(
-    findings: Sequence[AccountFinding], first: Sequence[FindingRow], account: AccountRows, look: AnswerReads
-) -> tuple[list[AccountFinding], int]:
-    """Add to failing workflows how many runs there were, and the last success.
-
-    Of those that are not among the `first` rows, only if it takes few requests. Returns also the number of the others.
-    """
-    failures, now = account.counts.failures, account.counts.period.now
-    failing = [row for finding in findings for row in finding.rows if "last_failure" in row and row.get("id")]
-    later = [row for row in failing if row not in first]
-    records: dict[str | None, RunRecord] = {}
-    for rows in ([row for row in failing if row in first], later):
-        wanted = {RunFilter(str(row["id"])): [run for run in failures if run.workflow == row["id"]] for row in rows}
-        reads = account.reads if rows is not later else AccountReads(look)
-        read = await read_records(reads, account.counts, wanted, look)
-        records |= {which.workflow: record for which, record in read.items()}
-        if rows is not later:
-            await _prepare(later, look)
-    unread = sum(not records[str(row["id"])].knows_success for row in later)
-
-    def completed(row: FindingRow) -> FindingRow:
-        record = records.get(str(row.get("id")))
-        if "last_failure" not in row or record is None:
-            return row
-        more: FindingRow = {}
-        if record.runs is not None:
-            more["failed"] = f"{len(record.failures):,} of {record.runs:,}"
-        if record.completed is not None and record.failures:
-            more["success_rate"] = f"{100 * record.completed / (record.completed + len(record.failures)):.1f} %"
-        if last := record.last_success_in_words(now):
-            more["last_success"] = last
-        return row | more
-
-    return [replace(finding, rows=list(map(completed, finding.rows))) for finding in findings], unread
-
-
-async def _prepare(later: Sequence[FindingRow], look: AnswerReads) -> None:
-    """Read the rest of all runs if that tells how these workflows ran. Let no more be sent if each takes a request."""
-    successes = [ListExecutions(workflow_id=str(row["id"]), status="completed", limit=1) for row in later]
-    await read_rest_of_runs(look, sum(not look.snapshot.holds(call) for call in successes))
-    if sum(not look.snapshot.holds(call) for call in successes) > _FEW_REQUESTS:
-        look.send_no_more()
+    first, others = failing[:1], list[str]()
+    if asked.about is not None:
+        most = max(_RATES, look.affordable - _NAMED) if asked.order == "rate" else _RATES
+        left_out = [key for key in failing if not look.snapshot.holds(completed(key))][most if counts_rates else 0 :]
+        first = [key for key in failing if key not in left_out]
+        others = [*failing, *map(key_of, account.chosen("workflows").rows)]
+    wanted = {RunFilter(key): [run for run in failures if run.workflow == key] for key in first if key}
+    read = await read_records(account.reads, account.counts, wanted, look)
+    records = {which.workflow or "": record for which, record in read.items()}
+    for key in dict.fromkeys(others):
+        if key and key not in records and look.snapshot.holds(completed(key)):
+            page = cast("Listed[FastnObject]", await look(completed(key)))
+            last = next(iter(newest_first(page.rows)), None)
+            records[key] = RunRecord(RunFilter(key), completed=page.total, last_success=last)
+    unread = sum(key not in records or records[key].completed is None for key in failing) if others else 0
+    if unread:
+        why = "Call again to read on." if asked.order == "rate" else "Each takes a request: see order=rate."
+        account.reads.gaps.append(Unchecked(f"how often {counted(unread, 'failing workflow')} ran", why))
+    return records
 
 
 async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
@@ -300,7 +329,7 @@ async def _account(account: AccountRows, context: ProcedureContext) -> dict[str,
     if totals := _run_totals(account):
         answer["runs"] = totals
     counts: dict[str, JsonValue] = {}
-    for kind in filter(account.reads.lists.__contains__, _COUNTED):
+    for kind in filter(account.reads.lists.__contains__, _LISTED):
         total = account.reads.total(kind)
         rows = account.reads.lists[kind].rows
         counts[kind.replace(" ", "_").lower()] = f"at least {len(rows)}" if total is None else total
@@ -326,26 +355,27 @@ def _run_totals(account: AccountRows) -> dict[str, JsonValue]:
     return {"hours": account.counts.period.hours, **totals}
 
 
-def _runs(account: AccountRows, about: Subject, findings: Sequence[AccountFinding]) -> dict[str, JsonValue]:
-    """Return the totals and the most frequent errors of the runs, or what the rows of connections say of them."""
-    if about == "connections":
-        hours = f"in {account.counts.period}"
-        return {"fails": f"Workflows whose runs failed {hours} for this customer at this app, with the number of runs."}
-    totals = _run_totals(account)
-    answer: dict[str, JsonValue] = {"runs": totals} if totals else {}
-    failures = account.counts.failures
-    errors = Counter(run.reason for run in failures if run.reason)
-    answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
-    if findings:
-        answer["next"] = suggested(
-            Diagnose, workflow_id=findings[0].rows[0].get("id"), hours=account.counts.period.hours
-        )
-    return answer
+def _runs(account: AccountRows) -> dict[str, JsonValue]:
+    """Return the totals and the most frequent errors of the runs."""
+    totals, errors = _run_totals(account), Counter(run.reason for run in account.counts.failures if run.reason)
+    top: list[JsonValue] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
+    return {"top_errors": top, **({"runs": totals} if totals else {})}
 
 
-def _not_checked(account: AccountRows) -> dict[str, JsonValue]:
+def _identity(account: AccountRows, look: AnswerReads) -> dict[str, JsonValue]:
+    """Return the account and the key of this server, with its permissions if the listed keys that it may be agree."""
+    own = [row for row in account.reads.rows("API keys") if is_own_key(look.endpoint.api_key, row)]
+    presets = {text(row, "permissions.preset", "permissions", "preset") for row in own} - {""}
+    return {**look.endpoint.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
+
+
+def _not_checked(account: AccountRows, asked: _Question) -> dict[str, JsonValue]:
     """Return the gaps and unknown states, grouped by reason."""
-    gaps = account.reads.all_gaps()
+    gaps, connections = account.reads.all_gaps(), account.reads.lists.get("connections", RowList())
+    if asked.about == "expiry":
+        gaps.append(Unchecked("secrets", "Fastn keeps no expiry of theirs."))
+    elif asked.about is None and connections.more:
+        gaps.append(Unchecked("expiry of more connections", "See get_overview about expiry."))
     for kind, state in STATES.items():
         unknown = sum(state(row) is State.UNKNOWN for row in account.chosen(kind).rows)
         if unknown:

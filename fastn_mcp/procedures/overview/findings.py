@@ -1,0 +1,211 @@
+"""Findings and table rows that are made of several lists: workflows, connections, customers and runs under way."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connection_states, listed, repairs
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, grouped
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
+from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_soon, within
+from fastn_mcp.procedures.overview.table import Cells, TableRow
+from fastn_mcp.records.formats import age, aged, counted, dated, sentence
+from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
+from fastn_mcp.records.lifetimes import overdue_limit, renews_itself
+from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, value, word
+from fastn_mcp.records.states import NOT_WORKING, State, connection_state, is_pending, trigger_state, workflow_state
+from fastn_mcp.tools.access import EXPIRES
+from fastn_mcp.tools.paging import created
+
+_DAY = timedelta(days=1)
+
+_MAX_OVERDUE = 10
+"""Maximum number of runs under way that are shown beside a table of workflows."""
+
+
+def _recent(moment: datetime, now: datetime) -> str:
+    """Return the age of a time, with its date if that is another day."""
+    return age(moment, now) if now - moment < _DAY else dated(moment, now)
+
+
+def _reasons(group: FailureGroup) -> str:
+    """Return the most frequent reason, and how many others there are."""
+    (reason, _), *others = Counter(run.reason for run in group.runs).most_common()
+    also = f" (and {counted(len(others), 'other reason')})" if others else ""
+    return f"{reason or 'no reason named'}{also}"
+
+
+def failing_workflows(
+    runs: Sequence[EndedRun], rows: Sequence[TableRow], period: Period, whole: str
+) -> list[AccountFinding]:
+    """Report the workflows of failed runs. `rows` are theirs; `whole` says of how many runs in all."""
+    customers, workflows = {run.customer for run in runs if run.customer}, {run.workflow for run in runs}
+    whom = f", for {counted(len(customers), 'customer')}" if customers else ""
+    what = f"{counted(len(workflows), 'workflow')} failed: {whole} in {period}{whom}."
+    return [AccountFinding(Severity.HIGH, what, rows)] if runs else []
+
+
+def workflow_rows(
+    runs: Sequence[EndedRun],
+    workflows: Sequence[Row],
+    triggers: Sequence[Row],
+    records: Mapping[str, RunRecord],
+    now: datetime,
+) -> list[TableRow]:
+    """Return all workflows, those with most failed runs first. `triggers` are empty if they were not all read."""
+    groups = {group.newest.workflow: group for group in grouped(runs, lambda run: run.workflow)}
+    by_id, starts = {key_of(row): row for row in workflows}, dict[str, list[str]]()
+    for trigger in triggers:
+        for key in started_workflows(trigger):
+            starts.setdefault(key, []).append(_start(trigger))
+    rows: list[TableRow] = []
+    for key in dict.fromkeys([*groups, *by_id]):
+        row, group, record = by_id.get(key, {}), groups.get(key), records.get(key, RunRecord(RunFilter(key)))
+        failed, completed, state = len(group.runs) if group else 0, record.completed, workflow_state(row)
+        rate = None if completed is None or not completed + failed else 100 * completed / (completed + failed)
+        last = record.last_success and record.last_success.at
+        cells: Cells = {
+            "id": key,
+            "name": (group.newest.workflow_name if group else "") or (name_of(row) if row else "A workflow"),
+            "failed": failed,
+            "completed": completed,
+            "success_rate": None if rate is None else f"{rate:.1f} %",
+            "last_success": _recent(last, now) if last else record.last_success_in_words(now),
+            "starts": listed(starts.get(key, []), 1),
+            "why": _reasons(group) if group else "",
+            "state": state.value if row and state is not State.LIVE else "",
+        }
+        rows.append(TableRow(cells, failed, rate, created(row)))
+    return rows
+
+
+def _start(trigger: Row) -> str:
+    """Return what kind of trigger it is: `webhook`, `schedule 0 * * * *`, `event contact.creation`."""
+    events, schedule = value(trigger, "events"), text(trigger, "schedule", "cron")
+    words = f"event {events[0]}" if isinstance(events, list) and events else word(trigger, "type")
+    words = f"schedule {schedule}" if schedule else words
+    return short(words) + (" (disabled)" if trigger_state(trigger) is State.OFF else "")
+
+
+def unusable_connections(
+    connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], now: datetime, *, more: bool
+) -> list[AccountFinding]:
+    """Report connections that do not work, those with most failed runs first.
+
+    `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
+    """
+    findings: list[AccountFinding] = []
+    for status in NOT_WORKING:
+        unusable = [connection for connection in connections if connection.status == status]
+        if not unusable:
+            continue
+        rows: list[TableRow] = []
+        for connection in unusable:
+            fails = failures.get(connection.id, {})
+            cells: Cells = {
+                "name": connection.label,
+                "since": broken_since(connection, now).partition(" (")[0],
+                "failed": sum(fails.values()) or None,
+                "auth": text(connection.row, "authType", "auth.type"),
+                "fails": listed([f"{name} ({runs})" for name, runs in fails.items()], 1),
+            }
+            at = timestamp(connection.row, *EXPIRES) or timestamp(connection.row, "lastUsedAt", "lastUsed")
+            rows.append(TableRow(cells, sum(fails.values()), at=at, customer=connection.customer))
+        rows.sort(key=lambda row: -row.failed)
+        count = counted(len(unusable), "connection", at_least=more)
+        what = f"{count} with status {status}: {unusable[0].problem}. {_distinct_repairs(unusable)}"
+        severity = Severity.HIGH if unusable[0].state is State.BROKEN else Severity.LOW
+        findings.append(AccountFinding(severity, sentence(what), rows))
+    return findings
+
+
+def _distinct_repairs(connections: Iterable[PartState]) -> str:
+    """Return who has to repair them, each customer counted once for each kind of authentication."""
+    distinct = {(each.customer, word(each.row, "authType", "auth.type")): each for each in connections}
+    return repairs(distinct.values(), named=0)
+
+
+def expiring_connections(
+    rows: Iterable[Row], now: datetime, time: timedelta, *, more: bool, tells: bool
+) -> list[AccountFinding]:
+    """Report live connections that expire in this time and that Fastn does not renew, the first first.
+
+    With `tells`, those that it does renew are counted too. `more`: some connections were not read.
+    """
+    soon = [row for row in rows if connection_state(row) is State.LIVE and expires_soon(row, now, time)]
+    renewed = [row for row in soon if renews_itself(row)]
+    ending = connection_states((row for row in soon if not renews_itself(row)), {})
+    found = [
+        TableRow(
+            {"name": each.label, "expires": dated(at, now), "auth": text(each.row, "authType")},
+            at=at,
+            customer=each.customer,
+        )
+        for each in ending
+        if (at := timestamp(each.row, *EXPIRES))
+    ]
+    found.sort(key=lambda row: row.at or now)
+    findings: list[AccountFinding] = []
+    if found:
+        count, first = counted(len(found), "connection", at_least=more), age(found[0].at or now, now)
+        what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first {first}. "
+        findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), found))
+    if renewed and tells:
+        what = (
+            f"{counted(len(renewed), 'connection', at_least=more)} by OAuth expiring {within(time)}: Fastn renews them"
+        )
+        findings.append(
+            AccountFinding(Severity.LOW, sentence(f"{what} itself, while the app accepts the refresh token."))
+        )
+    return findings
+
+
+def overdue_runs(runs: Iterable[Row], workflows: Iterable[Row], now: datetime) -> list[AccountFinding]:
+    """Report the runs that are under way far longer than their limit, the longest first."""
+    by_id = {key_of(row): row for row in workflows}
+    rows: list[TableRow] = []
+    for run in runs:
+        key, began = text(run, "workflowId", "workflow.id", "workflowSlug"), timestamp(run, "startedAt", "createdAt")
+        limit = overdue_limit(run, by_id.get(key, {}), now)
+        if limit is not None and began is not None:
+            cells: Cells = {
+                "id": key_of(run),
+                "name": (
+                    short(text(run, "workflowName", "workflow.name", "workflowSlug")) or name_of(by_id.get(key, {}))
+                ),
+                "status": word(run, "status"),
+                "since": aged(began, now),
+                "limit": age(now - limit, now).removesuffix(" ago"),
+                "customer": owner_of(run) or ACCOUNT,
+            }
+            rows.append(TableRow(cells, at=began, customer=owner_of(run)))
+    if not rows:
+        return []
+    rows.sort(key=lambda row: row.at or now)
+    what = f"{counted(len(rows), 'run')} under way far longer than the limit, the first since {rows[0].cells['since']}."
+    return [AccountFinding(Severity.HIGH, what, rows, shown=rows[:_MAX_OVERDUE])]
+
+
+def customer_rows(
+    runs: Sequence[EndedRun], not_working: Iterable[PartState], customers: Iterable[Row], now: datetime
+) -> list[TableRow]:
+    """Return the given customers, and those with failed runs or a connection that does not work, worst first."""
+    groups = {group.newest.customer: group for group in grouped(runs, lambda run: run.customer)}
+    by_id, broken = {key_of(row): row for row in customers}, dict[str | None, list[str]]()
+    for each in not_working:
+        broken.setdefault(each.customer, []).append(f"{app_of(each.row)} {each.status}")
+    rows: list[TableRow] = []
+    for key in dict.fromkeys([*groups, *broken, *by_id]):
+        row, group = by_id.get(key or "", {}), groups.get(key)
+        cells: Cells = {
+            "id": key,
+            "name": name_of(row) if row else key or ACCOUNT,
+            "failed": len(group.runs) if group else 0,
+            "workflows": len({run.workflow for run in group.runs}) if group else None,
+            "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
+            "connections": listed(broken.get(key, []), 2),
+            "why": _reasons(group) if group else "",
+            "state": "activation pending" if is_pending(row) else "",
+        }
+        rows.append(TableRow(cells, len(group.runs) if group else 0, at=created(row), customer=key))
+    return rows

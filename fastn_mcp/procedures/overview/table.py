@@ -1,0 +1,71 @@
+"""The table of an overview about one subject: all rows in few columns, by a chosen order, as many as fit."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+Order = Literal["failed", "rate", "name", "age"]
+
+Cells = dict[str, JsonValue]
+
+ROOM = 10_000
+"""Maximum size of the rows of a page in characters of JSON: under 4,000 tokens with ids of workflows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row by the names of its columns, and what it is ordered by."""
+
+    cells: Cells
+    failed: int = 0
+    rate: float | None = None
+    """Success rate in percent, if it is known."""
+    at: datetime | None = None
+    """Since when it is there or does not work, or when it expires."""
+    customer: str | None = None
+    """Id of the customer that the cells name by it, until its name is read."""
+
+    def named(self, names: Mapping[str, str]) -> Cells:
+        """Return the cells that are not empty, with the customer's name in place of its id."""
+        own = self.customer or "\0"
+        return {
+            column: cell.replace(own, names.get(own, own)) if isinstance(cell, str) and column != "id" else cell
+            for column, cell in self.cells.items()
+            if cell not in (None, "")
+        }
+
+
+_KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
+    "failed": lambda row: -row.failed,
+    "rate": lambda row: (row.rate is None, row.rate or 0.0, -row.failed),
+    "name": lambda row: str(row.cells.get("name", "")).casefold(),
+    "age": lambda row: row.at or datetime.max.replace(tzinfo=UTC),
+}
+
+
+def ordered(rows: Sequence[TableRow], order: Order | None) -> list[TableRow]:
+    """Sort rows; None keeps the order of the findings. Rates that are not known come after those that are."""
+    return [*rows] if order is None else sorted(rows, key=_KEYS[order])
+
+
+def fitting(rows: Sequence[TableRow], room: int) -> int:
+    """Return how many rows fit on a page, at least one."""
+    for number, row in enumerate(rows):
+        room -= len(to_json([*row.cells.values()])) + 1
+        if room < 0 and number:
+            return number
+    return len(rows)
+
+
+def as_table(rows: Sequence[Cells]) -> dict[str, JsonValue]:
+    """Return rows as arrays under columns that are named once. Cells that are missing at the end are left out."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    last = [max((columns.index(name) for name in row), default=-1) for row in rows]
+    return {
+        "columns": [*columns],
+        "rows": [[row.get(name) for name in columns[: end + 1]] for row, end in zip(rows, last, strict=True)],
+    }
