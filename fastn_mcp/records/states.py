@@ -175,3 +175,21 @@ def _at(entry: Row) -> datetime | None:
 
 def _when(entry: Row) -> datetime:
     return _at(entry) or datetime.min.replace(tzinfo=UTC)
+
+
+_RENEWS_ITSELF = {
+    **dict.fromkeys(("oauth", "oauth 2", "oauth 2.0", "oauth2"), True),
+    **dict.fromkeys(("api key", "bearer", "basic", "digest", "input"), False),
+}
+"""By auth type: Fastn refreshes OAuth tokens; EXPIRED means that it failed. It cannot renew what a person entered."""
+
+
+def renews_itself(connection: Row) -> bool | None:
+    """Return whether Fastn renews a connection's credentials, while its refresh token is valid; None if not known."""
+    return _RENEWS_ITSELF.get(word(connection, "authType", "auth.type"))
+
+
+def is_unused(key: Row) -> bool | None:
+    """Return whether an API key was never used; None if its row does not tell."""
+    fields = ("lastUsed", "lastUsedAt", "last_used", "last_used_at")
+    return word(key, *fields) in ("", "never") if any(field in key for field in fields) else None

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Self, cast
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text, word
+from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text
+from fastn_mcp.records.states import is_unused
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
     SECRET,
@@ -117,8 +118,8 @@ class NewApiKey(FastnObject):
 
 
 def _is_unused(row: Row, wanted: bool) -> bool | None:
-    is_known = any(name in row for name in ("lastUsed", "lastUsedAt", "last_used", "last_used_at"))
-    return (word(row, "lastUsed", "lastUsedAt") in ("", "never")) is wanted if is_known else None
+    unused = is_unused(row)
+    return None if unused is None else unused is wanted
 
 
 class ListApiKeys(List[ApiKey]):

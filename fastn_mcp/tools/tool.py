@@ -114,14 +114,16 @@ class Tool(BaseModel, Generic[Result]):
         if not isinstance(raw, dict) or "~" not in str(fields.get("cursor")):
             return validate(fields)
         cursor, _, seal = str(fields["cursor"]).partition("~")
-        call = validate({**fields, "cursor": cursor})
-        own = call._digests()
         sealed = {name: digest for name, _, digest in (part.partition("=") for part in seal.split(","))}
-        if own != sealed:
+        what = "is of another tool"
+        if sealed.get("tool") == _digest(cls.tool_name()):
+            call = validate({**fields, "cursor": cursor})
+            own = call._digests()
+            if own == sealed:
+                return call
             changed = sorted(name for name in cls.model_fields if own.get(name) != sealed.get(name))
-            what = f"had another {' and '.join(changed)}" if own["tool"] == sealed.get("tool") else "is of another tool"
-            raise ValueError(f"cursor: the page that it goes on from {what}. Repeat its arguments, or omit the cursor")
-        return call
+            what = f"had another {' and '.join(changed)}"
+        raise ValueError(f"cursor: the page that it goes on from {what}. Repeat its arguments, or omit the cursor")
 
     def sealed(self, cursor: str) -> str:
         """Return the cursor for a client, with the filters that it belongs to."""
@@ -131,7 +133,7 @@ class Tool(BaseModel, Generic[Result]):
         """Return digests of the tool and of its filters, by name."""
         others = {"limit", "cursor", *self.ours()}
         values = [("tool", self.tool_name()), *((name, value) for name, value in self if name not in others)]
-        return {name: hashlib.sha256(to_json(value)).hexdigest()[:4] for name, value in values if value is not None}
+        return {name: _digest(value) for name, value in values if value is not None}
 
     @model_validator(mode="after")
     def _refuse_control_characters(self) -> Self:
@@ -247,6 +249,10 @@ class Tool(BaseModel, Generic[Result]):
 
 
 AnyTool = type[Tool[Any]]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(to_json(value)).hexdigest()[:4]
 
 
 def suggested(type_: AnyTool, **arguments: object) -> dict[str, JsonValue] | None:

@@ -76,7 +76,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
     found = await diagnosed(world, TIKTOK, hours=720)
     assert (
         found["verdict"]
-        == "Failing for 8 days, since 2026-11-16 (9 of 29 runs; last success 1 week ago): the connection TikTok"
+        == "Failing for 8 days, since 2026-11-16 (9 of 29 runs; last success 9 days ago): the connection TikTok"
         " Shop of "
         "Katana is FAILED."
     )
@@ -87,8 +87,8 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
         {
             "customer": "Katana",
             "failed": "9 of 29",
-            "since": "2026-11-16T15:00:00Z (1 week ago)",
-            "last_success": "2026-11-15T15:00:00Z (1 week ago)",
+            "since": "2026-11-16T15:00:00Z (8 days ago)",
+            "last_success": "2026-11-15T15:00:00Z (9 days ago)",
         }
     ]
     assert cause["failing_step"] == "connector.tiktokShop.getAuthorizedShops (Step 2 of 2)"

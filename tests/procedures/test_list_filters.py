@@ -12,6 +12,7 @@ from support.table_rows import rows_of
 from support.world import World
 
 from fastn_mcp.account.answer_reads import RESERVE
+from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.list_rows import FURTHER
@@ -52,8 +53,12 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
     return [str(row["id"]) for row in rows]
 
 
+def as_shown(id_: str) -> str:
+    return reference_to(id_) if len(id_) > 60 else id_
+
+
 def ids_where(world: World, kind: str, fits: Callable[[Row], bool]) -> set[str]:
-    found = {str(row["id"]) for row in world.sandbox.state.all(kind) if fits(row)}
+    found = {as_shown(str(row["id"])) for row in world.sandbox.state.all(kind) if fits(row)}
     assert 0 < len(found) < len(world.sandbox.state.all(kind))
     return found
 
@@ -91,7 +96,7 @@ async def test_list_takes_several_statuses(world: World, wanted: str, statuses: 
 async def test_status_that_fastn_has_not_documented_is_not_lost(world: World) -> None:
     row = world.sandbox.state.all("connections")[0]
     row["status"] = "REVOKED"
-    assert row["id"] in ids((await ask(world, "list_connections", status="!ACTIVE"))["data"])
+    assert as_shown(row["id"]) in ids((await ask(world, "list_connections", status="!ACTIVE"))["data"])
 
 
 async def test_unknown_one_of_several_statuses_is_named(world: World) -> None:
@@ -144,7 +149,7 @@ async def test_connections_that_stopped_since(world: World) -> None:
     renamed["updatedAt"] = ago(world, hours=1)
     old["expiresAt"] = ago(world, days=-20)  # is to expire, and did not stop by that
     answer = await ask(world, "list_connections", status="!ACTIVE", since=ago(world, days=3))
-    assert set(ids(answer["data"])) == {used["id"], expired["id"], renamed["id"]}
+    assert set(ids(answer["data"])) == {as_shown(row["id"]) for row in (used, expired, renamed)}
 
 
 @each_filtering
@@ -158,12 +163,12 @@ async def test_what_expires_is_listed_soonest_first_on_every_page(world: World, 
     due = {str(row["id"]): datetime.fromisoformat(str(row["expiresAt"])) for row in rows[1:]}
     expected = sorted((key for key, at in due.items() if at < bound), key=due.__getitem__)
     arguments = {"expires_before": stamp(bound), "limit": 2}
-    assert ids(await pages(world, "list_connections", **arguments)) == expected
+    assert ids(await pages(world, "list_connections", **arguments)) == [*map(as_shown, expected)]
     first = await ask(world, "list_connections", **arguments)
     assert (first["order"], first["total"]) == ("soonest first", len(expected))
     world.sandbox.state.drop("connections", expected[0])
     second = await ask(world, "list_connections", **arguments, cursor=first["next_cursor"])
-    assert ids(second["data"]) == expected[2:4]
+    assert ids(second["data"]) == [*map(as_shown, expected[2:4])]
 
 
 async def test_time_that_cannot_be_read_is_said(world: World) -> None:

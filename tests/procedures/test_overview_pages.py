@@ -35,11 +35,12 @@ def names(answer: dict[str, Any]) -> list[str]:
 
 
 async def test_later_pages_send_nothing_and_have_rows_only(world: World) -> None:
-    first = await page(world, about="workflows", order="name", hours=168)
+    asked = {"about": "workflows", "order": "name", "hours": 168}
+    first = await page(world, **asked)
     before = len(world.sandbox.requests)
     rows, answer = names(first), first
     while cursor := answer.get("next_cursor"):
-        answer = await page(world, cursor=cursor)
+        answer = await page(world, **asked, cursor=cursor)
         assert answer.keys() <= {"table", "of", "next_cursor"}
         rows += names(answer)
     assert len(rows) == first["of"] == 150
@@ -50,31 +51,11 @@ async def test_later_pages_send_nothing_and_have_rows_only(world: World) -> None
 async def test_page_after_the_snapshot_is_too_old_says_that_it_was_read_anew(world: World) -> None:
     first = await page(world, about="workflows")
     world.clock.pass_(3600)
-    again = await page(world, cursor=first["next_cursor"])
+    again = await page(world, about="workflows", cursor=first["next_cursor"])
     assert again["note"] == "Read anew since the first page: rows may have moved."
 
 
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"hours": 72}, "hours=24, not 72"),
-        ({"about": "connections"}, "about=workflows, not connections"),
-        ({"order": "name", "hours": 2}, "order=failed, not name, hours=24, not 2"),
-    ],
-)
-async def test_cursor_of_another_call_is_refused(world: World, other: dict[str, Any], words: str) -> None:
-    """It was accepted with other hours, and rows were skipped."""
-    first = await page(world, about="workflows")
-    world.sandbox.requests.clear()
-    refused = await world.call(GetOverview(cursor=first["next_cursor"], **other))
-    assert isinstance(refused, NotSent)
-    assert words in str(refused)
-    assert world.sandbox.requests == []
-    same = await page(world, cursor=first["next_cursor"], about="workflows", hours=24, order="failed")
-    assert same["table"]["rows"]
-
-
-@pytest.mark.parametrize("cursor", ["", "t1:3.3", "runs..24.1.1", "workflows.worst.24.1.1", "workflows.failed.24.1"])
+@pytest.mark.parametrize("cursor", ["", "t1:3.3", "1", "1.1.1", "1.-1"])
 def test_cursor_that_is_none_is_refused(cursor: str) -> None:
     with pytest.raises(FastnError, match="cursor"):
         parse(TOOLS, "get_overview", {"cursor": cursor})

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
-from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import AFFECTED, CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
@@ -19,7 +19,7 @@ from fastn_mcp.records.formats import aged, counted, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, started_workflows, text
-from fastn_mcp.records.states import State, is_pending
+from fastn_mcp.records.states import State, broken_since, is_pending
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
@@ -274,7 +274,7 @@ def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool)
     """Return a connection; not how to repair it, if the fix of a cause says so."""
     entry: Entry = {"what": _cut(connection.label), "status": connection.status}
     if connection.state in (State.BROKEN, State.OFF):
-        entry["since"] = broken_since(connection, evidence.counts.period.now)
+        entry["since"] = broken_since(connection.row, evidence.counts.period.now)
         if not is_repaired:
             entry["fix"] = repairs([connection])
     return entry

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.formats import age, counted, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
-from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, timestamp, value, word
+from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
 from fastn_mcp.records.states import State, connection_state, switched_off, trigger_state, workflow_state
 
 
@@ -92,14 +92,6 @@ def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> lis
     """Return the connections to any of these apps, named by slug or id."""
     names = {*apps}
     return [connection for connection in connections if connector_keys(connection.row) & names]
-
-
-def broken_since(connection: PartState, now: datetime) -> str:
-    """Return since when a connection does not work, as far as its row tells."""
-    expired, used = timestamp(connection.row, "expiresAt"), timestamp(connection.row, "lastUsedAt", "lastUsed")
-    if expired is not None and expired <= now:
-        return dated(expired, now)
-    return f"last used {dated(used, now)}" if used else "unknown since when"
 
 
 _BY_AUTH_TYPE = {

@@ -2,12 +2,12 @@
 
 from pydantic import JsonValue
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, listed, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.records.formats import counted, dated
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import text
-from fastn_mcp.records.states import State
+from fastn_mcp.records.states import State, broken_since
 
 _TELL = {
     State.BROKEN: "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
@@ -45,7 +45,7 @@ def affected_customers(evidence: Evidence) -> list[JsonValue]:
             "customer": ACCOUNT if customer is None else evidence.names.get(customer, customer),
             "id": customer,
             "connection": connection.status if connection else "none known to be broken: see causes",
-            "since": broken_since(connection, now) if connection else None,
+            "since": broken_since(connection.row, now) if connection else None,
             "failed": f"at least {len(failed)}" if is_part else len(failed),
             "first_failed": dated(first, now) if first and not is_part else None,
             "workflows": listed(workflows) or None,
@@ -78,4 +78,4 @@ def _broken(evidence: Evidence) -> list[PartState]:
     own = connections_to([str(evidence.subject.connector), text(row, "slug")], evidence.connections)
     customer = evidence.subject.customer
     broken = [each for each in own if each.state in _TELL and customer in (None, each.customer)]
-    return sorted(broken, key=lambda each: broken_since(each, now).removeprefix("last used "), reverse=True)
+    return sorted(broken, key=lambda each: broken_since(each.row, now).removeprefix("last used "), reverse=True)

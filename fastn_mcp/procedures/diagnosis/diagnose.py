@@ -2,12 +2,11 @@
 
 from collections import Counter
 from typing import Annotated, cast
-from zlib import crc32
 
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.errors import LeftOut, NotSent
+from fastn_mcp.errors import LeftOut
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
 from fastn_mcp.procedures.diagnosis.evidence import CAUSES, gather
@@ -25,7 +24,7 @@ LONGEST = 7_000
 _OTHERS, _PAGE = 8, 30
 """Number of less frequent causes in a line each: in the whole answer, and on a later page."""
 
-_CURSOR = r"^[0-9a-f]{1,8}\.\d{1,5}$"
+_CURSOR = r"^\d{1,5}$"
 
 _CUTS = (
     *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
@@ -65,11 +64,7 @@ class Diagnose(Procedure[Diagnosis]):
         return self.workflow_id or self.trigger_id or self.customer_id or self.connector_id
 
     async def run(self, context: ProcedureContext) -> Diagnosis:
-        own = f"{crc32(to_json(self.model_copy(update={'cursor': None}))):x}"
-        name, _, number = (self.cursor or f"{own}.0").partition(".")
-        if name != own:
-            raise NotSent("The cursor is of a diagnosis with other arguments.", "Call without it.")
-        begin = int(number)
+        begin = int(self.cursor or 0)
         typed = {kind: getattr(self, f"{kind}_id") for kind in ("customer", "connector", "workflow", "trigger")}
         try:
             resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
@@ -86,7 +81,7 @@ class Diagnose(Procedure[Diagnosis]):
         page = others[begin:end]
         if more := [len(cause.runs) for cause in evidence.causes[CAUSES + end :]]:
             page.append(f"{len(more)} more causes, see next_cursor: {counted(sum(more), 'run')}")
-            diagnosis["next_cursor"] = f"{own}.{end}"
+            diagnosis["next_cursor"] = str(end)
         diagnosis |= {"other_causes": page} if page else {}
         return Diagnosis.model_validate(_fitting(diagnosis) | context.look.age())
 

@@ -24,7 +24,7 @@ from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
 _COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
-_UNDER_WAY = {f"{status} runs": status for status in ("running", "queued", "pending")}
+_UNDER_WAY = {f"{status} runs": status for status in ("running", "queued")}
 
 _LONGEST_RUN = timedelta(hours=48)
 """Age up to which runs under way are looked for also before the period: no tier lets one take more than 36 hours."""

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import read_each
-from fastn_mcp.procedures.diagnosis.failures import EndedRun
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, ended_run
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, lasting, stamp
 from fastn_mcp.records.rows import FastnObject, Row, number
@@ -61,21 +61,31 @@ class StuckRun:
         return {name: value for name, value in facts.items() if value}
 
 
-async def read_stuck_runs(counts: RunCounts, workflows: Mapping[str, Row], look: AnswerReads) -> list[StuckRun]:
-    """Return the stuck runs among those under way, oldest first. Reads the newest runs of their workflows.
+async def read_stuck_runs(
+    counts: RunCounts, workflows: Mapping[str, Row], look: AnswerReads, most: int = _MAX_WORKFLOWS
+) -> list[StuckRun]:
+    """Return the stuck runs among those under way, oldest first.
 
+    The newest runs of `most` of their workflows are read, if those of the account do not tell how long they take.
     `workflows` are rows by id, as far as they were read.
     """
     now = counts.period.now
     waiting = [run for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
 
+    newest = look.rows(ListExecutions(limit=100))
+
     async def longest(workflow: str) -> tuple[timedelta, int]:
-        page = cast("Listed[FastnObject]", await look(ListExecutions(workflow_id=workflow, limit=100)))
-        lengths = [number(row, "durationMs") for row in page.rows if run_state(row).has_ended]
+        ended = [row for row in newest if run_state(row).has_ended and ended_run(row).workflow == workflow]
+        if not ended and workflow in read:
+            page = cast("Listed[FastnObject]", await look(ListExecutions(workflow_id=workflow, limit=100)))
+            ended = [row for row in page.rows if run_state(row).has_ended]
+        lengths = [number(row, "durationMs") for row in ended]
         known = [length for length in lengths if length is not None]
         return timedelta(milliseconds=max(known, default=0)), len(known)
 
-    usual = await read_each(list(dict.fromkeys(run.workflow for run in waiting))[:_MAX_WORKFLOWS], longest)
+    waiting_for = list(dict.fromkeys(run.workflow for run in waiting))
+    read = waiting_for[:most]
+    usual = await read_each(waiting_for, longest)
 
     def stuck(run: EndedRun) -> StuckRun | None:
         longest_seen, seen = usual.get(run.workflow, (timedelta(), 0))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.errors import LeftOut
@@ -21,13 +20,10 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
+from fastn_mcp.tools.workflows import ListWorkflows
 
 RUNS = "runs"
 """What stands for all reads of runs."""
-
-UNDER_WAY = ("running", "queued")
-"""Statuses of runs that have not ended, which are looked for, also from before the period."""
 
 _PAGE = 100
 _PAGES = 5
@@ -58,18 +54,10 @@ async def read_account(
     if all_connections:
         jobs["connections"] = reads.reading(ListConnections(limit=_PAGE), MAX_PAGES)
     await reads.run(jobs, context.report)
-    if only is None or RUNS in only:
-        await reads.read({f"{status} runs": _under_way(status, context.look, period) for status in UNDER_WAY})
     refused = [error for error in reads.failed.values() if not isinstance(error, LeftOut)]
     if refused and not reads.lists and not reads.records:
         raise refused[0]
     return AccountRows(reads, count_runs(reads, period, filters), matching)
-
-
-def _under_way(status: str, look: AnswerReads, period: Period) -> Call:
-    """Return the list of runs of this status: those of the period, if that takes no request."""
-    call = ListExecutions(status=status, limit=_PAGE, since=period.since)
-    return call if look.snapshot.holds(call) else ListExecutions(status=status, limit=_PAGE)
 
 
 def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:

@@ -12,11 +12,12 @@ from fastn_mcp.procedures.overview.table import Cells, TableRow
 from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
-from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, value, word
+from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, word
 from fastn_mcp.records.states import (
     MANY_FAILURES,
     State,
     is_pending,
+    is_unused,
     switched_off,
     trigger_state,
     workflow_state,
@@ -210,11 +211,6 @@ def _permissions(key: Row) -> str:
     return word(key, "permissions.preset", "permissions", "preset")
 
 
-def _is_unused(key: Row) -> bool:
-    fields = ("lastUsed", "lastUsedAt", "last_used", "last_used_at")
-    return any(field in key for field in fields) and value(key, *fields) in (None, "", "never", "Never")
-
-
 def _is_older(row: Row, now: datetime) -> bool:
     created = timestamp(row, "createdAt", "addedAt", "invitedAt")
     return created is not None and created < now - UNUSED
@@ -259,7 +255,7 @@ KEY_CHECKS = (
     FindingCheck(
         Severity.LOW,
         "API key",
-        lambda row, now: _is_usable(row, now) and _is_unused(row) and _is_older(row, now),
+        lambda row, now: _is_usable(row, now) and is_unused(row) is True and _is_older(row, now),
         "{rows} never used; could be revoked.",
     ),
 )

@@ -4,22 +4,31 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connection_states, listed, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
+from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
 from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_soon, within
 from fastn_mcp.procedures.overview.table import Cells, TableRow
-from fastn_mcp.records.formats import age, aged, counted, dated, sentence
+from fastn_mcp.records.formats import age, counted, dated, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, name_of
-from fastn_mcp.records.lifetimes import overdue_limit, renews_itself
-from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, value, word
-from fastn_mcp.records.states import NOT_WORKING, State, connection_state, is_pending, trigger_state, workflow_state
+from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
+from fastn_mcp.records.states import (
+    NOT_WORKING,
+    State,
+    broken_since,
+    connection_state,
+    is_pending,
+    renews_itself,
+    trigger_state,
+    workflow_state,
+)
 from fastn_mcp.tools.access import EXPIRES
 from fastn_mcp.tools.paging import created
 
 _DAY = timedelta(days=1)
 
-_MAX_OVERDUE = 10
+_MAX_STUCK = 10
 """Maximum number of runs under way that are shown beside a table of workflows."""
 
 
@@ -104,7 +113,7 @@ def unusable_connections(
             fails = failures.get(connection.id, {})
             cells: Cells = {
                 "name": connection.label,
-                "since": broken_since(connection, now).partition(" (")[0],
+                "since": broken_since(connection.row, now).partition(" (")[0],
                 "failed": sum(fails.values()) or None,
                 "auth": text(connection.row, "authType", "auth.type"),
                 "fails": listed([f"{name} ({runs})" for name, runs in fails.items()], 1),
@@ -160,30 +169,16 @@ def expiring_connections(
     return findings
 
 
-def overdue_runs(runs: Iterable[Row], workflows: Iterable[Row], now: datetime) -> list[AccountFinding]:
-    """Report the runs that are under way far longer than their limit, the longest first."""
-    by_id = {key_of(row): row for row in workflows}
-    rows: list[TableRow] = []
-    for run in runs:
-        key, began = text(run, "workflowId", "workflow.id", "workflowSlug"), timestamp(run, "startedAt", "createdAt")
-        limit = overdue_limit(run, by_id.get(key, {}), now)
-        if limit is not None and began is not None:
-            cells: Cells = {
-                "id": key_of(run),
-                "name": (
-                    short(text(run, "workflowName", "workflow.name", "workflowSlug")) or name_of(by_id.get(key, {}))
-                ),
-                "status": word(run, "status"),
-                "since": aged(began, now),
-                "limit": age(now - limit, now).removesuffix(" ago"),
-                "customer": owner_of(run) or ACCOUNT,
-            }
-            rows.append(TableRow(cells, at=began, customer=owner_of(run)))
-    if not rows:
+def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str]) -> list[AccountFinding]:
+    """Report the runs under way far longer than usual, the longest first. `names` are those of workflows by id."""
+    rows = [
+        TableRow({**run.data(names), "customer": run.run.customer or ACCOUNT}, at=run.run.at, customer=run.run.customer)
+        for run in runs
+    ]
+    if not runs:
         return []
-    rows.sort(key=lambda row: row.at or now)
-    what = f"{counted(len(rows), 'run')} under way far longer than the limit, the first since {rows[0].cells['since']}."
-    return [AccountFinding(Severity.HIGH, what, rows, shown=rows[:_MAX_OVERDUE])]
+    what = f"{counted(len(runs), 'run')} under way far longer than usual, the first for {runs[0].length}."
+    return [AccountFinding(Severity.HIGH, what, rows, shown=rows[:_MAX_STUCK])]
 
 
 def customer_rows(

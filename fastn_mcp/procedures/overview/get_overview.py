@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Literal, cast
 
 from pydantic import Field, JsonValue
 
@@ -16,7 +16,8 @@ from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
-from fastn_mcp.procedures.overview.account_rows import RUNS, UNDER_WAY, AccountRows, read_account
+from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
+from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     KEY_CHECKS,
     PENDING_CUSTOMERS,
@@ -32,7 +33,7 @@ from fastn_mcp.procedures.overview.findings import (
     customer_rows,
     expiring_connections,
     failing_workflows,
-    overdue_runs,
+    stuck_runs,
     unusable_connections,
     workflow_rows,
 )
@@ -83,7 +84,7 @@ _EXPIRY_ROOM = 4_000
 _NAMED, _NAMED_EXPIRING = 7, 12
 """Maximum number of requests for the names of customers in the overview of the whole account, and about expiry."""
 
-_CURSOR = rf"^({'|'.join(READS)})\.({'|'.join(get_args(Order))}|)\.\d{{1,3}}\.\d{{1,12}}\.\d{{1,6}}$"
+_CURSOR = r"^\d{1,12}\.\d{1,6}$"
 
 _ERRORS = 5
 
@@ -138,29 +139,16 @@ class GetOverview(Procedure[Overview]):
         if asked.about is not None:
             answer["table"] = as_table([row.named(names) for row in page])
         if asked.about is not None and (end := start + len(page)) < len(rows):
-            cursor = (asked.about, asked.order or "", asked.hours, at, end)
-            answer |= {"of": len(rows), "next_cursor": ".".join(map(str, cursor))}
+            answer |= {"of": len(rows), "next_cursor": f"{at}.{end}"}
         return Overview.model_validate(answer | look.age())
 
     def _question(self) -> "tuple[_Question, int, int]":
-        """Return what is asked, when the first page was read, in Unix seconds, and the first row.
-
-        A cursor carries the arguments of the first page. Raises `NotSent` if the call has others.
-        """
-        if self.cursor is None:
-            if self.order is not None and self.about is None:
-                raise NotSent("order: it sorts the table of one subject.", "Give about, too.")
-            hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
-            return _Question(self.about, self.order or ORDERS.get(self.about), hours), 0, 0
-        about, order, hours, began, start = self.cursor.split(".")
-        known = {"about": about, "order": order or None, "hours": int(hours)}
-        own = {name: value for name in known if (value := getattr(self, name)) is not None}
-        others = [f"{name}={known[name]}, not {value}" for name, value in own.items() if value != known[name]]
-        if others:
-            raise NotSent(
-                f"cursor: it belongs to a call with {', '.join(others)}.", "Give it alone, or begin without it."
-            )
-        return _Question(cast(Subject, about), cast("Order | None", order or None), int(hours)), int(began), int(start)
+        """Return what is asked, when the first page was read, in Unix seconds, and the first row."""
+        if self.order is not None and self.about is None:
+            raise NotSent("order: it sorts the table of one subject.", "Give about, too.")
+        hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
+        began, start = map(int, (self.cursor or "0.0").split("."))
+        return _Question(self.about, self.order or ORDERS.get(self.about), hours), began, start
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +211,8 @@ async def _findings(
     connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
     broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
-    is_all, under_way = asked.about is None, account.reads.rows(*(f"{status} runs" for status in UNDER_WAY))
+    is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
+    stuck = await read_stuck_runs(account.counts, by_id, look, most=0)
     of_runs, unusable = account.counts.failures_of_runs, _fails_without(broken, failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
     expiring = unique((*account.reads.rows("connections"), *connections.rows))
@@ -232,7 +221,7 @@ async def _findings(
             *failing_workflows(
                 failures, (table or [])[: len({run.workflow for run in failures})], account.counts.period, of_runs
             ),
-            *overdue_runs(under_way, workflows, now),
+            *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}),
         ],
         "connections": unusable_connections(broken, unusable, now, more=connections.more and connections.total is None),
         "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
