@@ -148,9 +148,7 @@ class Guard:
             span.update(_approval_facts(approved.by, approved.trace))
             account, deadline = self._journal.account, self._client.deadline(call)
             change = await change_of(approved, account, self._client.send, deadline, self._system)
-            if call.route.method == "DELETE" and current.preview is not None:
-                stored = approval.request.preview if approval.request else current.preview.stored()
-                change = replace(change, stopped_triggers=stopped_triggers(stored, number))
+            change = replace(change, stopped_triggers=_stopped_triggers(current, approval, number))
             await self._journal.begin(change)
         intent, is_sent = None, False
         try:
@@ -294,6 +292,13 @@ class Guard:
 def _decision_facts(evaluation: Evaluation | CallEvaluation) -> SpanFacts:
     verdict = evaluation.verdict
     return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
+
+
+def _stopped_triggers(current: CallEvaluation, approval: Approval, number: int) -> tuple[str, ...]:
+    """Return the live triggers that a deletion switches off."""
+    if current.call.route.method != "DELETE" or current.preview is None:
+        return ()
+    return stopped_triggers(approval.request.preview if approval.request else current.preview.stored(), number)
 
 
 def _approval_facts(by: str, trace: str | None) -> SpanFacts:

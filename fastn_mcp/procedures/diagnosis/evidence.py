@@ -162,6 +162,13 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     return replace(evidence, changes=changes, gaps=reads.all_gaps())
 
 
+def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> list[str]:
+    """Return the workflows that ran, or that triggers of the subject's customer start."""
+    own = [row for row in triggers if subject.customer and owner_of(row) == subject.customer]
+    started = [key for row in own for key in started_workflows(row)]
+    return [key for key in dict.fromkeys([*ran, *started]) if key]
+
+
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
     calls, connecting = _lists(subject), anyio.Lock()
     listing = ListConnections(connector_id=subject.connector, limit=100)
@@ -195,13 +202,9 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     causes = grouped(counts.failures, lambda run: run.cause)
     names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
     names |= {key: name_of(row) for key, row in workflows.items() if row}
-    relevant = subject.workflows
-    if not relevant:  # those that ran for the customer, or that its own triggers start
-        own = [row for row in reads.rows(_TRIGGERS) if subject.customer and owner_of(row) == subject.customer]
-        failed = [which.workflow or "" for cause in causes for which in cause.filters]
-        started = [key for row in own for key in started_workflows(row)]
-        ran = [*failed, *(run.workflow for run in newest), *started]
-        relevant = [key for key in dict.fromkeys(ran) if key]
+    failed = [which.workflow or "" for cause in causes for which in cause.filters]
+    ran = [*failed, *(run.workflow for run in newest)]
+    relevant = subject.workflows or _relevant(subject, ran, reads.rows(_TRIGGERS))
     stuck = await read_stuck_runs(counts, workflows, look)
     stored = [row for which in subject.filters for row in look.rows(runs_of(which, limit=100))]
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
