@@ -266,10 +266,10 @@ async def _concise(
 async def _picked(
     call: List[Any], fields: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
 ) -> dict[str, Any]:
-    """Return rows with these fields and the id. Columns of the concise form are as they are there, unless in full."""
+    """Return rows with these fields. Columns of the concise form are as they are there, unless in full."""
     columns = [name for name in call.row_type().columns if name in fields or _derived(name) in fields]
     concise, ids = await _concise(call, columns, rows, context, known)
-    wanted = list(dict.fromkeys(["id", *fields]))
+    wanted = list(dict.fromkeys(fields))
     picked: list[dict[str, JsonValue]] = []
     for row in rows:
         cells: dict[str, JsonValue] = concise(row) if columns else {}
