@@ -37,9 +37,6 @@ _ID = re.compile(r"(?:wf|org|personal|exec)_\w+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[
 _NEAR = 3
 """Maximum number of names suggested if none matches."""
 
-_UNTRUSTED = {"untrusted": True}
-"""Marks an error that quotes names from Fastn."""
-
 _MAX_CANDIDATES = 10
 """Maximum number of resources of one name that are listed to choose from."""
 
@@ -112,7 +109,9 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
         raise NotSent(
-            f"{len(matching)} {kind}s have this name or slug.", f"Give the id of one: {candidates}", facts=_UNTRUSTED
+            f"{len(matching)} {kind}s have this name or slug.",
+            f"Give the id of one: {candidates}",
+            facts={"untrusted": True},
         )
     if not contents.complete:
         raise Failed(
@@ -124,7 +123,7 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
     raise NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
-        facts=_UNTRUSTED if near else None,
+        facts={"untrusted": True} if near else None,
     )
 
 
