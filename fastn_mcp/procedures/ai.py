@@ -23,7 +23,7 @@ from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import suggested
+from fastn_mcp.tools.tool import MAY_BE_ID, suggested
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 
@@ -33,6 +33,7 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
     `created` is what was just built, `kind` and `name` what the AI is building.
     """
     session = reply.get("session_id")
+    session = session if MAY_BE_ID.fullmatch(str(session)) else None
     if session is None and waits_for_person(reply):
         return "Fastn names no session, so this conversation cannot be continued."
     if reply.get("pending_approvals") or (reply.get("plan") and waits_for_person(reply)):
@@ -44,7 +45,7 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
         }
     if waits_for_person(reply):
         return {"what": f"Ask the person, and answer by ai_chat. {_costs(reply)}", "ai_chat": {"session_id": session}}
-    if isinstance(key := reply.get("resourceId"), str) and key:
+    if isinstance(key := reply.get("resourceId"), str) and MAY_BE_ID.fullmatch(key):
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
     if created is not None:
@@ -261,4 +262,4 @@ def _with_next(reply: dict[str, JsonValue], observed: dict[str, JsonValue], step
     first = {name: reply[name] for name in ours if name in reply} | observed
     if step is not None:
         first["next"] = step
-    return AiReply.model_validate(first | {name: value for name, value in reply.items() if name not in first})
+    return AiReply.model_validate(first | {k: v for k, v in reply.items() if k not in first and k != "next"})

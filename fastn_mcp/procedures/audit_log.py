@@ -13,7 +13,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import named
 from fastn_mcp.procedures.tables import Table, collected, shown
-from fastn_mcp.records.formats import aged, counted
+from fastn_mcp.records.formats import aged, counted, quoted
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, connection_refers, inside, row_of, text, timestamp
 from fastn_mcp.tools.access import AuditEntry, QueryAuditLog
@@ -52,7 +52,7 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
     answer = await shown(listing, page, context, names)
     notes: dict[str, JsonValue] = {}
     if len(matches) == 1:
-        notes["resource"] = f"{matches[0].kind} {matches[0].id} ({matches[0].name})"
+        notes["resource"] = f"{matches[0].kind} {matches[0].id} ({quoted(matches[0].name)})"
     if not page.items and call.cursor is None:
         notes["log_begins"] = await _beginning(context)
         notes["see"] = "list_changes for changes made here; updatedAt and updatedBy of the resource itself."

@@ -16,6 +16,7 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import is_id, resolve
 from fastn_mcp.procedures.reads import read_rest
+from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import Texts
@@ -84,7 +85,7 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
         uses: Entry = {use.kind: use.brief() for use in found.found}
         uses |= {f"maybe {use.kind}": use.brief() for use in found.possible}
         rows.append(of | (uses or {"uses": "none found"}))
-        gaps += [Unchecked(f"{gap.what} of {of.get('name', typed)}", gap.why) for gap in found.gaps]
+        gaps += [Unchecked(f"{gap.what} of {quoted(str(of.get('name', typed)))}", gap.why) for gap in found.gaps]
     unchecked: list[JsonValue] = [{"what": what, "why": why} for why, what in by_reason(gaps).items()]
     return {"kind": kind, "used_by": rows, "not_checked": unchecked}
 

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, SkipValidation
 from fastn_mcp.client.reads import read_pages, remembered
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.records.formats import counted, stamp
+from fastn_mcp.records.formats import counted, quoted, stamp
 from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp, row_of, text, timestamp
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.fields import in_words
@@ -39,7 +39,7 @@ class Table(FastnObject):
     absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
     now: Annotated[str | None, Field(description="The server's time, where the rows' times have no age.")] = None
     ids: Annotated[
-        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
+        dict[str, dict[str, str]] | None, Field(description="Names by id of what the rows call by name, by kind.")
     ] = None
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     items: SkipValidation[list[dict[str, JsonValue]]]
@@ -155,5 +155,5 @@ async def _all_rows(
 
 def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
     """Count many rows by status, if they differ in it."""
-    counts = Counter(text(row, "status") for row in rows)
+    counts = Counter(status if quoted(status := text(row, "status")) == status else "other" for row in rows)
     return dict(counts.most_common()) if len(rows) > MAX_OBJECTS and len(counts) > 1 else None

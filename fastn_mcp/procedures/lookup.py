@@ -13,12 +13,13 @@ from fastn_mcp.errors import Failed, FastnError, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, NamedResource, words_of
 from fastn_mcp.procedures.tables import Table
+from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of, short, text
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 from fastn_mcp.tools.workflows import ListExecutions
 
 
@@ -32,8 +33,6 @@ class FoundResource:
 
 
 _ID = re.compile(r"(?:wf|org|personal|exec)_\w+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-_MAY_BE_ID = re.compile(r"[\w.~:@+=-]+")
 
 _NEAR = 3
 """Maximum number of names suggested if none matches."""
@@ -57,7 +56,7 @@ async def read_by_name(
         and not is_id(typed)
     }
     result: FastnObject | None = None
-    if may_be_ids := all(_MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in named_):
+    if may_be_ids := all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in named_):
         try:
             result = await read(call, context)
         except (NotFound, NotSent):
@@ -108,18 +107,23 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
     if len(matching) == 1 and (id_ := matching[0].id):
         return await _by_id(kind, id_, context) or FoundResource(id_, matching[0].row)
     if matching:
-        candidates = "; ".join(f"{item.id} ({_distinction(kind, item)})" for item in matching[:_MAX_CANDIDATES])
-        raise NotSent(f"{len(matching)} {kind}s have this name or slug.", f"Give the id of one: {candidates}")
+        candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
+        raise NotSent(
+            f"{len(matching)} {kind}s have this name or slug.",
+            f"Give the id of one: {candidates}",
+            facts={"untrusted": True},
+        )
     if not contents.complete:
         raise Failed(
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
     index = Index(NamedResource(item, (item.name, *item.also), {}) for item in entries)
-    near = ", ".join(short(hit.entry.name) for hit in index.rank(typed).candidates[:_NEAR])
+    near = ", ".join(quoted(short(hit.entry.name)) for hit in index.rank(typed).candidates[:_NEAR])
     raise NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
+        facts={"untrusted": True} if near else None,
     )
 
 

@@ -248,8 +248,8 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
 
 async def _concise(
     call: List[Any], columns: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
-) -> tuple[ConciseRows, dict[str, dict[str, str]] | None]:
-    """Return the format of these columns, and the ids of what it calls by name."""
+) -> tuple[ConciseRows, Names | None]:
+    """Return the format of these columns, and what it calls by name, by kind and id."""
     named, unnamed = referred(rows, columns)
     names = {**known, **named}
     for kind, keys in unnamed.items():
@@ -258,9 +258,8 @@ async def _concise(
                 await read_many_labels(kind, keys, context.look, MAX_LOOKUPS)
         names[kind] = {**names.get(kind, {}), **await read_labels(kind, keys, context.look)}
     legend = legend_of(names, len(rows))
-    ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     now = None if len(rows) > MAX_OBJECTS else context.system.now()
-    return ConciseRows(columns, call.row_type().never, names, legend, now), ids or None
+    return ConciseRows(columns, call.row_type().never, names, legend, now), legend or None
 
 
 async def _picked(

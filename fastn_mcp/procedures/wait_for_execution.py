@@ -65,7 +65,7 @@ class Waited:
         if self.error is not None:
             fields["last_look"] = self.error.what
         fields |= _next(execution_id, state)
-        return fields | {name: value for name, value in state.items() if name not in fields}
+        return fields | {name: value for name, value in state.items() if name not in fields and name != "next"}
 
 
 async def wait_for(
@@ -119,14 +119,15 @@ async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | P
     if execution_id is None:
         fields: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run to wait for."}
         fields["next"] = suggested(ListExecutions, workflow_id=call.workflow_id)
-        return Done(Run.model_validate(fields | answer), started.change)
+        return Done(Run.model_validate(fields | answer | fields), started.change)
     try:
         # No NotFound here: a run that has just started may not be found yet.
         waited = await wait_for(execution_id, call.wait_seconds, context)
     except Exception as error:  # the run was started, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         failed: dict[str, JsonValue] = {"last_look": f"It was started, but could not be read: {why}"}
-        return Done(Run.model_validate(failed | _next(execution_id, answer) | answer), started.change)
+        failed |= _next(execution_id, answer)
+        return Done(Run.model_validate(failed | answer | failed), started.change)
     data = waited.data(execution_id, {"workflowId": call.workflow_id} | answer)
     return Done(Run.model_validate(data), started.change)
 

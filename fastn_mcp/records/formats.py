@@ -1,6 +1,12 @@
 """Counts, times and ages as people read them."""
 
+import re
 from datetime import UTC, datetime, timedelta
+
+from fastn_mcp.redaction import quote
+
+_PLAIN_NAME = re.compile(r"(?=.{1,60}\Z)[-&@+/.]?[^\W_]+(?:[-&@+/.][^\W_]+)*(?: [^\W_]+(?:[-&@+/.][^\W_]+)*){,6}")
+"""A few words without a mark that could end a sentence, begin another or name a tool."""
 
 _DAY = 86_400
 _UNITS = (
@@ -30,6 +36,11 @@ def lasting(length: timedelta) -> str:
 def sentence(text: str) -> str:
     """Capitalize the first letter."""
     return text[:1].upper() + text[1:]
+
+
+def quoted(name: str) -> str:
+    """Return a text from Fastn for one of our sentences: in quotes, so that it cannot pose as ours, unless plain."""
+    return name if not name or _PLAIN_NAME.fullmatch(name) else quote(name, is_name=True)
 
 
 def kind_in_words(kind: str) -> str:

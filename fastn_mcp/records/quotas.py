@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.records.formats import aged, stamp
+from fastn_mcp.records.formats import aged, quoted, stamp
 from fastn_mcp.records.rows import Row, inside, number, owner_of, short, text, timestamp, word
 
 _USES = ("used", "usage", "current", "consumed", "count", "value")
@@ -31,7 +31,7 @@ class Quota:
     resets_at: datetime | None
 
     def __str__(self) -> str:
-        return f"{self.name} {self.numbers}{', ' * bool(self.numbers)}{self.percent:.0f} %"
+        return f"{quoted(self.name)} {self.numbers}{', ' * bool(self.numbers)}{self.percent:.0f} %"
 
     def data(self, now: datetime) -> dict[str, JsonValue]:
         return {

@@ -126,6 +126,7 @@ def _page_of(call: Tool[Any] | None) -> str:
 
 def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     envelope = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
+    envelope = {name: item if name == "next_cursor" else safe(item) for name, item in envelope.items()}
     left_out = list(page.gaps)
     room = _page_size(call)
     if _size(envelope) > room // 2:

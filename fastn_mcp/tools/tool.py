@@ -15,6 +15,9 @@ from typing_extensions import override
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import REDACTED, redact_object
 
+MAY_BE_ID = re.compile(r"[\w.~:@+=-]{1,256}")
+"""What may be an id of Fastn's, and is no sentence."""
+
 KEEP_NULLS = "keep nulls"
 """Validation context of a request, in which a null is a value. Among a client's arguments it means not given."""
 
@@ -257,6 +260,8 @@ def _digest(value: object) -> str:
 
 def suggested(type_: AnyTool, **arguments: object) -> dict[str, JsonValue] | None:
     """Return a next call as `{"tool", "arguments"}`; None if an argument is invalid, such as an omitted id."""
+    if not all(MAY_BE_ID.fullmatch(str(item)) for name, item in arguments.items() if name.endswith("_id")):
+        return None
     try:
         call = type_.model_validate(arguments)
     except ValidationError:

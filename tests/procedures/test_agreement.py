@@ -3,10 +3,10 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from large_account import large_account
@@ -15,13 +15,17 @@ from support.world import World
 
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
-from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.overview.get_overview import READS, GetOverview
+from fastn_mcp.records.formats import age
+from fastn_mcp.records.labels import ACCOUNT
 from fastn_mcp.records.states import State, connection_state, trigger_state
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.server import dataset
-from fastn_mcp.sandbox.state import Row, SandboxState
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp
 from fastn_mcp.tools.connectors import DeleteConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.tool import Tool
@@ -91,6 +95,8 @@ class Account:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.has_rows_of_runs = len(world.sandbox.state.all("customers")) < 100
+        """Whether the sandbox stores each run, and not only series of them."""
         self.since = (world.clock.at - timedelta(hours=HOURS)).isoformat(timespec="seconds")
 
     async def call(self, call: Tool[Any]) -> Answer:
@@ -242,3 +248,172 @@ async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
         int(re.findall(r"^(\d+) connection", f["what"])[0]) for f in counts if re.search("FAILED:|EXPIRED:", f["what"])
     ]
     assert sum(said) == len(broken)
+
+
+def records(account: Account) -> dict[str, Row]:
+    """Return the rows of everything by id."""
+    state = account.world.sandbox.state
+    kinds = ("executions", "customers", "connectors", "connections", "workflows", "triggers", "users", "secrets")
+    return {str(row["id"]): row for kind in (*kinds, "apiKeys", "billing") for row in state.all(kind)}
+
+
+def parts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the objects and texts in an answer, each with the name of its field. Tables are yielded as rows."""
+    if isinstance(value, dict):
+        if {"columns", "rows"} <= cast("Answer", value).keys():
+            yield from parts(table_rows(value), name)
+            return
+        yield name, value
+        for key, item in cast("Answer", value).items():
+            yield from parts(item, key)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from parts(item, name)
+    else:
+        yield name, value
+
+
+DATED = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d:\d\d)Z)?(?: \(([^()]+)\))?")
+KINDS = {"customer": "customers", "workflow": "workflows", "connector": "connectors"}
+
+
+def check_facts(account: Account, answer: Answer, known: dict[str, Row]) -> None:
+    """Check the names, ids and dates in an answer against the account's rows."""
+    state, now = account.world.sandbox.state, account.world.clock.at
+    names = {kind: {str(row["name"]) for row in state.all(rows)} | {ACCOUNT} for kind, rows in KINDS.items()}
+    times = {str(value)[:19] for row in known.values() for _, value in parts(row) if isinstance(value, str)}
+    times |= {f"{now:%Y-%m-%dT%H:%M:%S}"}
+    days = {time[:10] for time in times} | {f"{now - timedelta(hours=HOURS):%Y-%m-%d}"}
+    for name, part in parts(answer):
+        if isinstance(part, dict):
+            fields = cast("Answer", part)
+            row = known.get(str(fields.get("id")))
+            if row is not None and "name" in fields and "createdBy" in row and "connectorId" not in row:
+                assert str(fields["name"]).startswith(str(row["name"])), fields
+            if row is not None and "status" in fields and "workflowId" not in row:
+                assert str(fields["status"]).upper() == str(row["status"]).upper(), fields
+        elif isinstance(part, str):
+            if name in names and part not in known:
+                assert part in names[name] or part in ("other customers", *KINDS), (name, part)
+            for day, time, ago in DATED.findall(part) if account.has_rows_of_runs else ():
+                assert f"{day}T{time}" in times if time else day in days, (name, part)
+                if re.search(r"^\d.* (day|month)s? ago|^\d.* hours? ago", ago) or (time and ago.endswith(" ago")):
+                    at = datetime.fromisoformat(f"{day}T{time or '00:00:00'}+00:00")
+                    later = [timedelta(seconds=1)] if time else [timedelta(hours=hour) for hour in range(25)]
+                    assert ago in {age(at + each, now) for each in (timedelta(), *later)}, (name, part)
+
+
+async def test_names_and_dates_are_those_of_the_rows(account: Account) -> None:
+    """In every subject of the overview, in diagnoses of each kind, in searches and in previews of deletions."""
+    known, state = records(account), account.world.sandbox.state
+    one = {kind: str(state.all(f"{kind}s")[0]["id"]) for kind in ("customer", "connector", "workflow", "trigger")}
+    calls: list[Tool[Any]] = [GetOverview(hours=HOURS), Diagnose(hours=HOURS)]
+    calls += [GetOverview(about=about, hours=HOURS) for about in READS]
+    calls += [Diagnose.model_validate({f"{kind}_id": key, "hours": HOURS}) for kind, key in one.items()]
+    calls += [Find(query=key) for key in one.values()] + [Find(query="sync orders", limit=20)]
+    for call in calls:
+        check_facts(account, await account.call(call), known)
+    for kind in ("customer", "connector", "workflow", "trigger"):
+        deletion: Any = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": one[kind]})
+        preview: Any = await account.world.dispatch.preview(deletion, Caller("local", None))
+        check_facts(account, preview.data(), known)
+
+
+async def test_failed_runs_by_workflow_are_those_of_the_rows(account: Account) -> None:
+    """In the table of workflows, and in the causes of a diagnosis as far as it has rows for all."""
+    if not account.has_rows_of_runs:
+        pytest.skip("its runs are not stored as rows")
+    state, begin = account.world.sandbox.state, account.world.clock.at - timedelta(hours=HOURS)
+    runs = [row for row in state.all("executions") if parse_stamp(str(row["createdAt"])) >= begin]
+    failed = Counter(str(row["workflowId"]) for row in runs if row["status"] in ("failed", "timeout"))
+    rows = [row for _, row in await account.overview("workflows")]
+    assert {row["id"]: row["failed"] for row in rows if row["failed"]} == failed
+    completed = Counter(str(row["workflowId"]) for row in runs if row["status"] == "completed")
+    for row in rows:
+        if "completed" in row:
+            assert row["completed"] == completed[row["id"]], row
+    counted: Counter[str] = Counter()
+    causes = (await account.call(Diagnose(hours=HOURS)))["causes"]
+    for affected in [affected for cause in causes for affected in cause["affected"]]:
+        number, _, of = affected["failed"].partition(" of ")
+        counted[affected["workflow_id"]] += int(number.replace(",", ""))
+        assert not of or int(of.replace(",", "")) <= failed.total() + completed.total()
+    assert counted <= failed
+
+
+async def test_state_of_each_connection_agrees(account: Account) -> None:
+    """In searches, lists, the overview and the diagnosis of its customer."""
+    rows = account.world.sandbox.state.all("connections")
+    table = Counter(what.partition("status ")[2].partition(":")[0] for what, _ in await account.overview("connections"))
+    assert table == Counter(str(row["status"]) for row in rows if row["status"] != "ACTIVE")
+    for row in rows[:4]:
+        (hit,) = (await account.call(Find(query=str(row["id"]))))["found"]
+        listed = await account.rows(ListConnections(customer_id=row["endOrgId"], connector_id=str(row["connectorId"])))
+        (same,) = [each for each in listed if each["id"] == row["id"]]
+        assert hit["status"] == same["status"] == row["status"]
+
+
+async def test_what_expires_agrees(account: Account) -> None:
+    """About expiry, in the overview of everything, and in the list of connections."""
+    state, now = account.world.sandbox.state, account.world.clock.at
+    until = now + timedelta(hours=720)
+    dated = [
+        (row, parse_stamp(str(at)))
+        for kind in ("connections", "apiKeys")
+        for row in state.all(kind)
+        if (at := row.get("expiresAt")) and ("connectorId" not in row or row["status"] == "ACTIVE")
+    ]
+    ending = [(row, f"{at:%Y-%m-%d}") for row, at in dated if now < at <= until]
+    answer = await account.call(GetOverview(about="expiry", hours=720))
+    shown = Counter(row["expires"][:10] for row in table_rows(answer["table"]))
+    is_whole = "next_cursor" not in answer and not any("connections" in gap["what"] for gap in answer["not_checked"])
+    expected = Counter(day for row, day in ending if not str(row.get("authType")).startswith("OAUTH"))
+    assert shown == expected if is_whole else shown <= expected
+    before = until.isoformat(timespec="seconds")
+    listed = await account.rows(ListConnections(expires_before=before, status="ACTIVE"))
+    days = Counter(day for row in listed if (day := str(row["expiresAt"])[:10]) >= f"{now:%Y-%m-%d}")
+    of_connections = Counter(day for row, day in ending if "connectorId" in row)
+    assert days == of_connections if is_whole else days <= of_connections
+    brief = [await account.call(GetOverview(about=about, hours=336)) for about in ("expiry", None)]
+    of_keys = [
+        [found["what"] for found in each["findings"] if re.search("API keys? expiring", found["what"])]
+        for each in brief
+    ]
+    assert of_keys[0] == of_keys[1]
+
+
+async def test_runs_that_hang_agree(account: Account) -> None:
+    """What the overview calls far longer than its limit, a diagnosis calls stuck, with the same dates and names."""
+    state, now = account.world.sandbox.state, account.world.clock.at
+    workflow, customer = state.all("workflows")[0], state.all("customers")[0]
+    for hours, status in ((22, "running"), (30, "queued")):
+        run = execution(
+            state.short_id("exec"),
+            workflow,
+            status,
+            now - timedelta(hours=hours),
+            None,
+            "manual",
+            endOrgId=customer["id"],
+        )
+        state.put("executions", run)
+    overview = await account.call(GetOverview(hours=HOURS))
+    (overdue,) = [finding["rows"] for finding in overview["findings"] if "under way far longer" in finding["what"]]
+    stuck = {row["run"]: row for row in (await account.call(Diagnose(hours=HOURS)))["stuck_runs"]}
+    assert len(overdue) >= 2
+    for row in overdue:
+        same = stuck[row["id"]]
+        assert (row["name"], row["customer"], row["status"]) == (same["workflow"], same["customer"], same["status"])
+        assert row["since"].partition(" (")[0] == same["since"]
+
+
+@pytest.mark.parametrize("kind", ["customer", "connector", "workflow", "connection"])
+async def test_dependents_agree_with_previews(account: Account, kind: str) -> None:
+    for row in account.world.sandbox.state.all(f"{kind}s")[:3]:
+        deletion: Any = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
+        answer = await account.call(FindDependents(kind=cast("Any", kind), id=str(row["id"])))
+        preview: Any = await account.world.dispatch.preview(deletion, Caller("local", None))
+        data = preview.data()
+        for name in ("used_by", "may_be_used_by"):
+            counts = [{use["kind"]: use["count"] for use in each.get(name, [])} for each in (answer, data)]
+            assert counts[0] == counts[1], (name, row["id"])

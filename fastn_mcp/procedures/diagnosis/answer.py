@@ -15,11 +15,12 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunF
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
-from fastn_mcp.records.formats import aged, counted, stamp
+from fastn_mcp.records.formats import aged, counted, quoted, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, started_workflows, text
 from fastn_mcp.records.states import State, broken_since, is_pending
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
@@ -83,9 +84,9 @@ def _prefix(evidence: Evidence) -> str:
     subject = evidence.subject
     if subject.trigger is not None:
         owner = _owner(evidence, owner_of(subject.trigger))
-        return f"Trigger {_cut(name_of(subject.trigger), 60)} of {owner}: "
+        return f"Trigger {quoted(_cut(name_of(subject.trigger), 60))} of {quoted(owner)}: "
     customer = subject.resources.get("customer")
-    return "" if customer is None or "workflow" in subject.resources else f"{_owner(evidence, customer.id)}: "
+    return "" if customer is None or "workflow" in subject.resources else f"{quoted(_owner(evidence, customer.id))}: "
 
 
 def _owner(evidence: Evidence, customer: str | None) -> str:
@@ -103,17 +104,19 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     customer = subject.resources.get("customer")
     if customer is not None and is_pending(customer.row):
         owner = _owner(evidence, customer.id)
-        reasons.append(f"{owner} waits for activation by its admin: nothing runs for it until then")
+        reasons.append(f"{quoted(owner)} waits for activation by its admin: nothing runs for it until then")
     workflows = evidence.relevant_workflows if subject.resources else ()
     for key in workflows:
         if blocked := evidence.setup(key).blocked:
-            name = "the workflow" if len(workflows) == 1 else f'"{_workflow(evidence, key)}"'
+            name = "the workflow" if len(workflows) == 1 else quote(_workflow(evidence, key), is_name=True)
             reasons.append(f"{name} {blocked}")
     if subject.trigger is not None and not workflows:
         reasons.append("the trigger starts no workflow")
     if not evidence.counts.failures and subject.customer:
         broken = [connection for connection in connections if connection.state in (State.BROKEN, State.OFF)]
-        reasons += [f"the connection {connection.label} is {connection.status}" for connection in broken[:2]]
+        reasons += [
+            f"the connection {quoted(connection.label)} is {quoted(connection.status)}" for connection in broken[:2]
+        ]
     return reasons + [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if quota.percent >= 100]
 
 

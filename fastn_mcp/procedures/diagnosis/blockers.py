@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.records.formats import age, counted, sentence
+from fastn_mcp.records.formats import age, counted, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
 from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
 from fastn_mcp.records.states import State, connection_state, switched_off, trigger_state, workflow_state
@@ -111,7 +111,7 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
     """
     owners: dict[tuple[str, str], list[str]] = {}
     for connection in connections:
-        app = app_of(connection.row) if named else "the app"
+        app = quoted(app_of(connection.row)) if named else "the app"
         action = (
             "reconnect {}"
             if connection.state is State.OFF
@@ -124,7 +124,7 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
 
 
 def _who(owners: Sequence[str], named: int) -> str:
-    others = [owner for owner in owners if owner != ACCOUNT]
+    others = [quoted(owner) for owner in owners if owner != ACCOUNT]
     if not others:
         return "for the account itself, somebody has to"
     who = listed(others, named) if named else counted(len(others), "customer")
@@ -157,9 +157,11 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
     if state is State.OFF:
         problem = _disabled(row, now)
     elif state is State.BROKEN:
-        problem = f"{status or 'not disabled'}, but its subscription is {subscription}: it never fires"
+        problem = f"{quoted(status or 'not disabled')}, but its subscription is {quoted(subscription)}: it never fires"
     elif state is State.UNKNOWN:
-        known = filter(None, (status and f"status {status}", subscription and f"subscription {subscription}"))
+        known = filter(
+            None, (status and f"status {quoted(status)}", subscription and f"subscription {quoted(subscription)}")
+        )
         problem = f"whether it fires is not known ({', '.join(known) or 'it has no status'})"
     elif value(row, "manualRegistrationRequired") is True:
         problem = "its webhook has to be registered at the app by hand"
@@ -172,10 +174,10 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
 def _disabled(row: Row, now: datetime) -> str:
     """Describe who disabled a trigger, when and why, as far as its history says."""
     off = switched_off(row)
-    by = "the platform" if off.is_platform else off.by
+    by = "the platform" if off.is_platform else off.by and quoted(off.by)
     who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
     ago = "" if off.at is None else f" {age(off.at, now)}"
-    reason = off.reason.rstrip(".")
+    reason = off.reason.rstrip(".") if off.is_platform and off.by else quoted(off.reason)
     return f"disabled{who}{ago}" + (f": {reason}" if reason else "")
 
 

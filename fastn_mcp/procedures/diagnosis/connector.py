@@ -4,7 +4,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
-from fastn_mcp.records.formats import counted, dated
+from fastn_mcp.records.formats import counted, dated, quoted
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import text
 from fastn_mcp.records.states import State, broken_since
@@ -69,7 +69,7 @@ def advice(evidence: Evidence) -> list[JsonValue]:
 
 
 def _app(evidence: Evidence) -> str:
-    return name_of(evidence.subject.resources["connector"].row) or str(evidence.subject.connector)
+    return quoted(name_of(evidence.subject.resources["connector"].row) or str(evidence.subject.connector))
 
 
 def _broken(evidence: Evidence) -> list[PartState]:

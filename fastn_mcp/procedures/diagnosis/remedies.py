@@ -10,7 +10,7 @@ from typing import Any
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, WorkflowSetup, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
-from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.formats import quoted, sentence
 from fastn_mcp.records.labels import app_of
 from fastn_mcp.records.states import State
 from fastn_mcp.tools.billing import GetQuotas
@@ -74,13 +74,13 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
     rule = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
     if rule is None:
         return None
-    setup, app = evidence.setup, evidence.connector
+    setup, app = evidence.setup, evidence.connector and quoted(evidence.connector)
     facts = {
         "app": app or "an app",
         "App": app or "An app",
         "called": app or "An app that it calls",
         "limit": "" if setup.timeout_ms is None else f" of {setup.timeout_ms / 1000:.0f} s",
-        "tier": f" (tier {setup.tier})" if setup.tier else "",
+        "tier": f" (tier {quoted(setup.tier)})" if setup.tier else "",
         "longer": _LONGER.get(
             setup.tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
         ),
@@ -175,13 +175,14 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     ]
     if not evidence.mentions(_CONNECTION) and not (unusable and evidence.mentions(r"connector\.")):
         return None
-    app = evidence.connector or "an app"
+    app = quoted(evidence.connector or "an app")
     if unusable:
         return _unusable(unusable)
     if connections and not usable:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
-            f"The connection {connections[0].label} is {connections[0].status}, which is no documented status.",
+            f"The connection {quoted(connections[0].label)} is {quoted(connections[0].status)}, "
+            "which is no documented status.",
             "Look at the connection in the dashboard, and authorise the app again if it asks for that.",
             _AUTHORISE_FIRST,
             ListConnections,
@@ -217,12 +218,12 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
 
 
 def _unusable(connections: Sequence[PartState]) -> Remedy:
-    first, statuses = connections[0], " or ".join(sorted({connection.status for connection in connections}))
+    first, statuses = connections[0], " or ".join(sorted({quoted(connection.status) for connection in connections}))
     if len(connections) == 1:
-        state = f"the connection {first.label} is {first.status}"
+        state = f"the connection {quoted(first.label)} is {statuses}"
     else:
-        owners = listed([connection.owner for connection in connections])
-        state = f"the connections to {app_of(first.row)} of {owners} are {statuses}"
+        owners = listed([quoted(connection.owner) for connection in connections])
+        state = f"the connections to {quoted(app_of(first.row))} of {owners} are {statuses}"
     broken = any(connection.state is State.BROKEN for connection in connections)
     return Remedy(
         state,

@@ -11,7 +11,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import read_each
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, ended_run
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
-from fastn_mcp.records.formats import counted, lasting, stamp
+from fastn_mcp.records.formats import counted, lasting, quoted, stamp
 from fastn_mcp.records.rows import FastnObject, Row, number
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.paging import Listed
@@ -41,8 +41,8 @@ class StuckRun:
     def in_words(self, names: Mapping[str, str]) -> str:
         """Return which run it is, for how long, and how long is usual. `names` are by id of customer and workflow."""
         row = self.data(names)
-        for_ = f" for {row['customer']}" if "customer" in row else ""
-        return f"{row['workflow']}{for_}, {row['status']} for {self.length} (usual: {self.usual})"
+        workflow, customer, status = (quoted(str(row.get(name, ""))) for name in ("workflow", "customer", "status"))
+        return f"{workflow}{customer and f' for {customer}'}, {status} for {self.length} (usual: {self.usual})"
 
     def data(self, names: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return it as a row. `names` are those of customers and workflows by id."""

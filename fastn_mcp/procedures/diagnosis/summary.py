@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fastn_mcp.procedures.diagnosis.blockers import listed
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
-from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.formats import age, counted, dated, quoted, sentence
 from fastn_mcp.records.states import State
 
 _UNREAD = "Whether runs failed could not be read"
@@ -64,8 +64,8 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
         return f"{of} failed in {period}{of_them}{for_} ({success})"
     if always and evidence.subject.is_any_of_customer:
         workflow = always[0].which.workflow or ""
-        return f"{names.get(workflow, workflow)} has failed each time{since} ({of} in {period})"
-    customers = [names.get(key, key) for record in always if (key := record.which.customer)]
+        return f"{quoted(names.get(workflow, workflow))} has failed each time{since} ({of} in {period})"
+    customers = [quoted(names.get(key, key)) for record in always if (key := record.which.customer)]
     if customers:
         is_only = not counts.has_failures_unread and len(always) == len({run.filter for run in failures})
         only = ", and not for others" if is_only else ""
@@ -92,7 +92,9 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
     counts, triggers, reasons = evidence.counts, evidence.triggers, [*blocked]
     period, before = counts.period, counts.last_before
     if before is not None and before.at is not None and before.has_failed and not counts.runs:
-        reasons.append(f"the last run, {age(before.at, period.now)}, failed: {before.reason or 'it does not say why'}")
+        reasons.append(
+            f"the last run, {age(before.at, period.now)}, failed: {quoted(before.reason) or 'it does not say why'}"
+        )
     if triggers is None:
         reasons.append("triggers could not be read")
     elif not triggers:
@@ -100,7 +102,10 @@ def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
         reasons.append("no trigger that was read starts it" if is_unsure else "no trigger starts it")
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
-        reasons += [f"trigger {trigger.label} of {trigger.owner}: {trigger.problem}" for trigger in with_problem[:2]]
+        reasons += [
+            f"trigger {quoted(trigger.label)} of {quoted(trigger.owner)}: {trigger.problem}"
+            for trigger in with_problem[:2]
+        ]
         if any(trigger.state is State.LIVE for trigger in triggers):
             reasons.append("a trigger is active and may not have been due")
     why, last = "; ".join(reasons), sentence(counts.last_success_in_words)
@@ -114,6 +119,6 @@ def _not_started(evidence: Evidence) -> str:
     if not triggers or any(trigger.state not in (State.OFF, State.BROKEN) for trigger in triggers):
         return ""
     first, runs = triggers[0], evidence.starters
-    others = ", ".join(f"{count:,} by {name}" for name, count in runs.most_common())
+    others = ", ".join(f"{count:,} by {quoted(name)}" for name, count in runs.most_common())
     yet = f" Yet {counted(sum(runs.values()), 'run')} came: {others}; see list_executions." if runs else ""
-    return f" Nothing starts it now: trigger {first.label} of {first.owner}: {first.problem}.{yet}"
+    return f" Nothing starts it now: trigger {quoted(first.label)} of {quoted(first.owner)}: {first.problem}.{yet}"
