@@ -79,7 +79,6 @@ Lists change only with the version or the settings, which take a restart. A clie
 that names the tool it may not call. Private, because lists depend on the account.
 """
 
-
 REQUESTS_META = "fastn-mcp/requests"
 """Key in the `_meta` of each result of a tool: the requests that were sent to Fastn for it."""
 
@@ -199,9 +198,8 @@ class _Handlers:
 
 async def _discover(server: Server[Any], ctx: Context, _: RequestParams | None) -> DiscoverResult:
     """Answer with every version that is served. The SDK leaves out those that begin with a handshake."""
-    capabilities = server.get_capabilities(protocol_version=ctx.protocol_version)
-    versions = [MODERN, *reversed(HANDSHAKE)]
-    return DiscoverResult(supported_versions=versions, capabilities=capabilities, instructions=INSTRUCTIONS)
+    able, versions = server.get_capabilities(protocol_version=ctx.protocol_version), [MODERN, *reversed(HANDSHAKE)]
+    return DiscoverResult(supported_versions=versions, capabilities=able, instructions=INSTRUCTIONS)
 
 
 def _icon() -> Icon:
