@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
-	conformance sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens requests load replicas lock clean
+	conformance score sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens requests load replicas lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -188,6 +188,16 @@ conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite agai
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
 	@touch $@
 
+score: $(READY) .cache/score/ready ## An outside judge of the server, and how well descriptions separate; its shares anew: make score ARGS=--write
+	@code=0; .cache/score/bin/python benchmarks/score/descriptions.py $(ARGS) || code=1; \
+		PYTHONPATH=tests $(BIN)/python benchmarks/score/judge.py .cache/score/bin/mcpscore || code=1; exit $$code
+
+# An environment of its own: the judge pins an MCP SDK, and the tests need neither it nor the model.
+.cache/score/ready: benchmarks/score/requirements.txt | $(UV)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv --without-pip $(@D)
+	@$(call install,$(@D),--compile --require-hashes -r $<)
+	@touch $@
+
 clients: $(READY) .cache/clients/ready ## install, uninstall and the plugin with Claude Code, Codex and Gemini CLI, from npm
 	@$(BIN)/python tests/clients/run.py .cache/clients
 
@@ -267,6 +277,9 @@ lock: $(UV) ## Compile constraints.txt anew from pyproject.toml, and the pins of
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group docs --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--output-file docs/site/requirements.txt $(ARGS)
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group score --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--output-file benchmarks/score/requirements.txt $(ARGS)
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile deploy/check.py --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --output-file deploy/requirements.txt $(ARGS)
 	@for example in examples/*/main.py; do \

@@ -38,7 +38,7 @@ class ResourceDependents(FastnObject):
 
 
 class FindDependents(Procedure[ResourceDependents]):
-    """Find what uses a resource, before you change or delete it."""
+    """Find which workflows and others use a resource, what breaks without it."""
 
     effect = Effect.READ
 

@@ -14,11 +14,11 @@ class ChangePreview(FastnObject):
 
 
 class PreviewChange(Tool[ChangePreview]):
-    """Show what a call would do, from fresh reads, without making it: what changes, what is lost, who approves."""
+    """What would happen if I did this: what changes, what is lost, who approves; without doing it."""
 
     effect = Effect.READ
 
-    tool: Annotated[str, Field(description="A tool that changes something, as delete_customer.")]
+    tool: Annotated[str, Field(description="For example delete_customer.")]
     values: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
 
     @classmethod

@@ -39,7 +39,7 @@ class ListChanges(Procedure[ChangeList]):
 
     effect = Effect.READ
 
-    limit: Annotated[int, Field(ge=1, le=100, description="ChangeList: 1-100, default 20.")] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")] = 20
     cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
 
     async def run(self, context: ProcedureContext) -> ChangeList:
@@ -58,7 +58,7 @@ class ListChanges(Procedure[ChangeList]):
 
 
 class UndoChange(Procedure[UndoResult]):
-    """Undo a change, unless somebody has changed it since."""
+    """Undo what you did, take it back, unless somebody has changed it since."""
 
     effect = Effect.EXTERNAL
 

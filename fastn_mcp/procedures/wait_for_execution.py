@@ -28,7 +28,7 @@ _FINAL = (Unauthorized, Forbidden, Invalid, Refused)
 
 
 class WaitForExecution(Procedure[Execution]):
-    """Get a run once it has ended. Call again while it runs."""
+    """Wait until a run has finished. Call again while it runs."""
 
     effect = Effect.READ
 

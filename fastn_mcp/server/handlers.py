@@ -3,9 +3,11 @@
 Resources, prompts, completion and progress have their own modules. `context` holds the account and the caller.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from typing import Any
 
 from mcp import MCPError
@@ -17,8 +19,10 @@ from mcp.types import (
     CallToolResult,
     CompleteRequestParams,
     CompleteResult,
+    DiscoverResult,
     GetPromptRequestParams,
     GetPromptResult,
+    Icon,
     InputRequiredResult,
     ListPromptsResult,
     ListResourcesResult,
@@ -27,6 +31,7 @@ from mcp.types import (
     PaginatedRequestParams,
     ReadResourceRequestParams,
     ReadResourceResult,
+    RequestParams,
     SetLevelRequestParams,
     TextContent,
 )
@@ -46,7 +51,7 @@ from fastn_mcp.runtime import System
 from fastn_mcp.server import approval_app
 from fastn_mcp.server.context import AccountContext, RequestContext, single_account
 from fastn_mcp.server.delivery import delivery_of
-from fastn_mcp.server.handshake import APPS
+from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.server.tool_list import input_schema
@@ -72,7 +77,6 @@ _LISTS = CacheHint(ttl_ms=3_600_000, scope="private")
 Lists change only with the version or the settings, which take a restart. A client with an outdated list gets an error
 that names the tool it may not call. Private, because lists depend on the account.
 """
-
 
 REQUESTS_META = "fastn-mcp/requests"
 """Key in the `_meta` of each result of a tool: the requests that were sent to Fastn for it."""
@@ -115,8 +119,14 @@ class _Handlers:
         self._resolve = resolve
         self.levels = Levels()
 
-    async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
-        return self._resolve(ctx).account.listed(shows_apps=approval_app.can_show(ctx))
+    def _listing(self, ctx: Context, params: PaginatedRequestParams | None) -> AccountContext:
+        """Return the account whose lists are asked for. Each has one page, so no cursor is valid."""
+        if params is not None and params.cursor:
+            raise MCPError(INVALID_PARAMS, "Unknown cursor: this list has one page. List again without a cursor.")
+        return self._resolve(ctx).account
+
+    async def list_tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        return self._listing(ctx, params).listed(shows_apps=approval_app.can_show(ctx))
 
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         request = self._resolve(ctx)
@@ -162,11 +172,11 @@ class _Handlers:
         text = TextContent(type="text", text=to_json(body).decode())
         return CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
 
-    async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
-        return self._resolve(ctx).account.resources.listed
+    async def list_resources(self, ctx: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        return self._listing(ctx, params).resources.listed
 
-    async def list_templates(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        return self._resolve(ctx).account.resources.templates
+    async def list_templates(self, ctx: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        return self._listing(ctx, params).resources.templates
 
     async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         request = self._resolve(ctx)
@@ -174,8 +184,8 @@ class _Handlers:
             return app
         return await request.account.resources.read(ctx, params, request.caller, self.levels, request.slot)
 
-    async def list_prompts(self, ctx: Context, _: PaginatedRequestParams | None) -> ListPromptsResult:
-        return self._resolve(ctx).account.prompts.listed
+    async def list_prompts(self, ctx: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
+        return self._listing(ctx, params).prompts.listed
 
     async def get_prompt(self, ctx: Context, params: GetPromptRequestParams) -> GetPromptResult:
         return self._resolve(ctx).account.prompts.get(params)
@@ -183,6 +193,18 @@ class _Handlers:
     async def complete(self, ctx: Context, params: CompleteRequestParams) -> CompleteResult:
         request = self._resolve(ctx)
         return await request.account.completion.complete(params, request.caller, request.slot)
+
+
+async def _discover(server: Server[Any], ctx: Context, _: RequestParams | None) -> DiscoverResult:
+    """Answer with every version that is served. The SDK leaves out those that begin with a handshake."""
+    able, versions = server.get_capabilities(protocol_version=ctx.protocol_version), [MODERN, *reversed(HANDSHAKE)]
+    return DiscoverResult(supported_versions=versions, capabilities=able, instructions=INSTRUCTIONS)
+
+
+def _icon() -> Icon:
+    """Return the server's icon. Small, since each result of 2026-07-28 carries it in its `_meta`."""
+    image = b64encode((files("fastn_mcp") / "channels/page/static/icon.svg").read_bytes()).decode()
+    return Icon(src=f"data:image/svg+xml;base64,{image}", mime_type="image/svg+xml", sizes=["any"])
 
 
 def build(
@@ -211,6 +233,8 @@ def build_for(
         NAME,
         version=__version__,
         title="Fastn",
+        website_url="https://docs.fastn.ai",
+        icons=[_icon()],
         instructions=INSTRUCTIONS,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
@@ -220,16 +244,12 @@ def build_for(
         on_list_prompts=handlers.list_prompts,
         on_get_prompt=handlers.get_prompt,
         on_completion=handlers.complete,
-        cache_hints={
-            "tools/list": _LISTS,
-            "prompts/list": _LISTS,
-            "resources/list": _LISTS,
-            "resources/templates/list": _LISTS,
-        },
+        cache_hints=dict.fromkeys(("tools/list", "prompts/list", "resources/list", "resources/templates/list"), _LISTS),
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=input_schema,
     )
     server.extensions[APPS] = {}
+    server.add_request_handler("server/discover", RequestParams, partial(_discover, server))
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
     # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.

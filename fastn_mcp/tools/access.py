@@ -51,7 +51,7 @@ class User(FastnObject):
 
 
 class ListUsers(List[User]):
-    """List people and their roles."""
+    """List the people of the team and their access."""
 
     route = GET("/api/v1/users")
     effect = Effect.READ
@@ -62,7 +62,7 @@ class ListUsers(List[User]):
 
 
 class InviteUser(Operation[User]):
-    """Invite a person by email. Only the dashboard can change or remove them later."""
+    """Invite a colleague by email. Only the dashboard can change or remove them later."""
 
     route = POST("/api/v1/users/invite")
     effect = Effect.ACCESS
@@ -81,7 +81,7 @@ class Role(FastnObject):
 
 
 class ListRoles(List[Role]):
-    """List roles with their permissions."""
+    """List roles: which permissions people can have."""
 
     route = GET("/api/v1/roles")
     effect = Effect.READ
@@ -123,7 +123,7 @@ def _is_unused(row: Row, wanted: bool) -> bool | None:
 
 
 class ListApiKeys(List[ApiKey]):
-    """List API keys. See lastUsed before you revoke."""
+    """List API keys: expiry; see lastUsed before you revoke."""
 
     route = GET("/api/v1/api-keys")
     effect = Effect.READ
@@ -136,7 +136,7 @@ class ListApiKeys(List[ApiKey]):
 
 
 class CreateApiKey(Operation[NewApiKey]):
-    """Create an API key. It goes to a file on the server's machine, or is shown once."""
+    """Issue an API key (access token). It goes to a file on the server's machine, or is shown once."""
 
     route = POST("/api/v1/api-keys")
     effect = Effect.ACCESS
@@ -155,7 +155,7 @@ class CreateApiKey(Operation[NewApiKey]):
 
 
 class RevokeApiKey(Operation[SecretRow]):
-    """Revoke an API key for good. Whatever uses it stops working at once."""
+    """Revoke a leaked or unused API key for good. What uses it stops working at once."""
 
     route = DELETE("/api/v1/api-keys/{api_key_id}")
     effect = Effect.DESTROY
@@ -182,7 +182,7 @@ class ListSecrets(List[FastnSecret]):
 
 
 class CreateSecret(Create[FastnSecret]):
-    """Create a secret, or overwrite the one of the same name and scope, without undo."""
+    """Store a secret (password, token), or overwrite the one of the same name and scope, without undo."""
 
     route = POST("/api/v1/secrets")
     effect = Effect.ACCESS
@@ -251,7 +251,7 @@ def _acted_on(row: Row, wanted: str) -> bool | None:
 
 
 class QueryAuditLog(List[AuditEntry]):
-    """List who did what, newest first. Millions of rows: filter. Owners and admins only."""
+    """What colleagues did: who changed or deleted what, newest first. Millions: filter. Owners and admins only."""
 
     route = GET("/api/v1/audit")
     effect = Effect.READ

@@ -49,7 +49,7 @@ class Conversation(Operation[Result], Generic[Result]):
 
 
 class AiChat(Conversation[AiReply]):
-    """Send a message to Fastn's AI. Spends credits."""
+    """Message Fastn's AI: answer its questions, approve its plan. Spends credits."""
 
     route = POST("/api/v1/ai/chat")
 

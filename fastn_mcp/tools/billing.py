@@ -14,7 +14,7 @@ class GetBilling(Operation[FastnObject]):
 
 
 class GetUsage(Operation[FastnObject]):
-    """Get usage by customer: events, API calls, executions, AI credits."""
+    """How much was used, by customer: events, API calls, executions, AI credits."""
 
     route = GET("/api/v1/billing/usage")
     effect = Effect.READ
@@ -22,7 +22,7 @@ class GetUsage(Operation[FastnObject]):
 
 
 class GetQuotas(Operation[FastnObject]):
-    """Get limits with their use. At a Hard Block new work is refused; nothing is charged."""
+    """How many of the plan's limits are left. At a Hard Block new work is refused; nothing is charged."""
 
     route = GET("/api/v1/billing/quotas")
     effect = Effect.READ

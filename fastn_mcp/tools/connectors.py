@@ -27,7 +27,7 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, P
 from fastn_mcp.tools.paging import EXPIRES, HERE, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.tool import Effect
 
-Domain = Annotated[str | None, Field(description="The app's domain.")]
+Domain = Annotated[str | None, Field(description="Its domain.")]
 AuthMethods = Annotated[
     JsonObjects | None,
     Field(description="{type: NO_AUTH|BASIC|DIGEST|BEARER|API_KEY|OAUTH_2|INPUT, title, isDefault, config}."),
@@ -57,7 +57,7 @@ class Connector(FastnObject):
 
 
 class ListConnectors(List[Connector]):
-    """List connectors: hundreds, so search."""
+    """List connectors: apps we can integrate. Hundreds, so search."""
 
     route = GET("/api/v1/connectors")
     effect = Effect.READ
@@ -71,7 +71,7 @@ class ListConnectors(List[Connector]):
 
 
 class GetConnector(Operation[Connector]):
-    """Get a connector with its auth methods, actions and events."""
+    """Get a connector: how to sign in (auth methods), actions and events."""
 
     route = GET("/api/v1/connectors/{connector_id}")
     effect = Effect.READ
@@ -81,7 +81,7 @@ class GetConnector(Operation[Connector]):
 
 
 class CreateConnector(Create[Connector]):
-    """Create a private connector."""
+    """Add a private connector for an API of your own."""
 
     route = POST("/api/v1/connectors")
     effect = Effect.WRITE
@@ -107,7 +107,7 @@ class CreateConnector(Create[Connector]):
 
 
 class UpdateConnector(Update[Connector]):
-    """Change the named fields of a connector. Managed ones are read-only; edits stay in test until published."""
+    """Change named fields of a connector. Managed ones are read-only; edits stay in test until published."""
 
     route = PUT("/api/v1/connectors/{connector_id}")
     effect = Effect.WRITE
@@ -173,7 +173,7 @@ class Connection(FastnObject):
 
 
 class ListConnections(List[Connection]):
-    """List connections. EXPIRED or FAILED ones need the customer to authorise again."""
+    """List which apps customers connected. EXPIRED or FAILED ones need the customer to authorise again."""
 
     route = GET("/api/v1/connections")
     effect = Effect.READ
@@ -193,7 +193,7 @@ class ListConnections(List[Connection]):
 
 
 class CreateConnection(Operation[Connection]):
-    """Connect an app by credentials. OAuth needs a person: pass on the authorizationUrl of the answer."""
+    """Connect or reconnect a customer's app by credentials. OAuth needs a person: pass on the authorizationUrl."""
 
     route = POST("/api/v1/connections")
     effect = Effect.EXTERNAL
@@ -217,7 +217,7 @@ class CreateConnection(Operation[Connection]):
 
 
 class DeleteConnection(Operation[FastnObject]):
-    """Disconnect: deletes the credentials, syncs stop. Only the customer can authorise again."""
+    """Disconnect a customer's app: deletes the credentials, syncs stop. Only the customer can authorise again."""
 
     route = DELETE("/api/v1/connections/{connection_id}")
     effect = Effect.DESTROY

@@ -26,7 +26,7 @@ class Customer(FastnObject):
 
 
 class ListCustomers(List[Customer]):
-    """List customers. One that is Pending Admin Activation runs nothing."""
+    """List all customers (tenants). Those in Pending Admin Activation run nothing."""
 
     route = GET("/api/v1/customers")
     effect = Effect.READ
@@ -47,7 +47,7 @@ class GetCustomer(Operation[Customer]):
 
 
 class CreateCustomer(Create[Customer]):
-    """Create a customer, pending until its admin accepts the invitation."""
+    """Add a new customer, pending until its admin accepts the invitation."""
 
     route = POST("/api/v1/customers")
     effect = Effect.WRITE
@@ -70,7 +70,7 @@ class CreateCustomer(Create[Customer]):
 
 
 class UpdateCustomer(Update[Customer]):
-    """Change the named fields of a customer."""
+    """Rename a customer or change its named fields."""
 
     route = PUT("/api/v1/customers/{customer_id}")
     effect = Effect.WRITE

@@ -93,16 +93,16 @@ ApiKeyId = Annotated[str, _id("API key"), BeforeValidator(_number), AfterValidat
 SecretId = Annotated[str, _id("Secret"), BeforeValidator(_number), AfterValidator(_not_empty)]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")]
-Cursor = Annotated[str | None, Field(description="The last next_cursor.")]
+Cursor = Annotated[str | None, Field(description="Last next_cursor.")]
 Search = Annotated[str | None, Field(description="In name, slug or id.")]
 Since = Annotated[str | None, Field(description="From, ISO 8601.")]
 Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
 
 WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), OURS]
 
-Name = Annotated[str, Field(description="At most 200 characters.", min_length=1, max_length=200)]
+Name = Annotated[str, Field(description="1-200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="Its purpose.")]
-Extra = Annotated[JsonObject | None, Field(description="Other fields as is; null clears.")]
+Extra = Annotated[JsonObject | None, Field(description="Other fields; null clears.")]
 
 
 def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:

@@ -71,7 +71,7 @@ _PROBLEMS: Mapping[str, Callable[[Row], bool]] = {
 
 
 class ListTriggers(List[Trigger]):
-    """List triggers. Active is not firing: see problem and subscriptionStatus."""
+    """List what starts workflows: schedules, webhooks, app events. Active is not firing: see problem."""
 
     route = GET("/api/v1/triggers")
     effect = Effect.READ
@@ -104,7 +104,7 @@ class GetTrigger(Operation[Trigger]):
 
 
 class CreateTrigger(Operation[Trigger]):
-    """Create a trigger. It fires at once, for real, unless Disabled. app_event needs an active connection."""
+    """Run a workflow by schedule, webhook or app_event (on an active connection): for real at once, unless Disabled."""
 
     route = POST("/api/v1/triggers")
     effect = Effect.WRITE
@@ -174,7 +174,7 @@ class UpdateTrigger(Update[Trigger]):
 
 
 class DeleteTrigger(Operation[FastnObject]):
-    """Delete a trigger. Its webhook stops answering; app events are unsubscribed. An undo gives a new id."""
+    """Delete a schedule, webhook or app event subscription: it stops. An undo gives a new id."""
 
     route = DELETE("/api/v1/triggers/{trigger_id}")
     effect = Effect.DESTROY

@@ -65,7 +65,7 @@ def _uses(row: Row, wanted: str) -> bool | None:
 
 
 class ListWorkflows(List[Workflow]):
-    """List workflows."""
+    """List workflows (flows), also drafts."""
 
     route = GET("/api/v1/workflows")
     effect = Effect.READ
@@ -78,7 +78,7 @@ class ListWorkflows(List[Workflow]):
 
 
 class GetWorkflow(Operation[Workflow]):
-    """Get a workflow with its code and connectors, by id, not slug."""
+    """Get a workflow's steps: code and connectors; by id, not slug."""
 
     route = GET("/api/v1/workflows/{workflow_id}")
     effect = Effect.READ
@@ -88,7 +88,7 @@ class GetWorkflow(Operation[Workflow]):
 
 
 class CreateWorkflow(Create[Workflow]):
-    """Create a draft, which runs once published by Fastn or in the dashboard. A taken slug may overwrite."""
+    """Create a new draft, which runs once published by Fastn or in the dashboard. A taken slug may overwrite."""
 
     route = POST("/api/v1/workflows")
     effect = Effect.WRITE
@@ -111,7 +111,7 @@ class CreateWorkflow(Create[Workflow]):
 
 
 class UpdateWorkflow(Update[Workflow]):
-    """Change the named fields of a workflow. Fastn may publish new code within minutes, or not at all."""
+    """Rename a workflow or change its named fields. Fastn may publish new code within minutes, or not at all."""
 
     route = PUT("/api/v1/workflows/{workflow_id}")
     effect = Effect.WRITE
@@ -152,7 +152,7 @@ class DeleteWorkflow(Operation[FastnObject]):
 
 
 class RunWorkflow(Operation[Run]):
-    """Run a published workflow now: real effects, even with a test key. Then wait_for_execution."""
+    """Start a published workflow (sync, import) now: real effects, even with a test key. Then wait_for_execution."""
 
     route = POST("/api/v1/workflows/{workflow_id}/run")
     effect = Effect.EXTERNAL
@@ -237,7 +237,7 @@ class Execution(FastnObject):
 
 
 class ListExecutions(List[Execution]):
-    """List runs, newest first. There can be hundreds of thousands: filter."""
+    """List failed, hanging or all runs, newest first. Hundreds of thousands: filter."""
 
     route = GET("/api/v1/executions")
     effect = Effect.READ
@@ -258,7 +258,7 @@ class ListExecutions(List[Execution]):
 
 
 class GetExecution(Operation[Execution]):
-    """Get a run: steps, output, cause and fix of a failure."""
+    """Get a run's steps, output, error, cause and fix."""
 
     route = GET("/api/v1/executions/{execution_id}")
     effect = Effect.READ

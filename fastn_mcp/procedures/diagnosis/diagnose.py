@@ -48,7 +48,7 @@ class Diagnosis(FastnObject):
 
 
 class Diagnose(Procedure[Diagnosis]):
-    """Why runs fail, hang or do not come, since when, for whom, and what helps: of one of these, or of all."""
+    """Why no data comes, or a sync or run fails or hangs: the cause, since when, for whom, what helps."""
 
     effect = Effect.READ
 

@@ -99,7 +99,7 @@ class Overview(FastnObject):
 
 
 class GetOverview(Procedure[Overview]):
-    """The account at a glance: what fails, expires, never fires or is open, worst first; counts, quotas. Start here."""
+    """What needs attention today: what fails, expires or is open, worst first; success rates, counts. Start here."""
 
     effect = Effect.READ
 
@@ -108,7 +108,7 @@ class GetOverview(Procedure[Overview]):
     hours: Annotated[
         int | None, Field(ge=1, le=720, description="Back for runs (24), ahead for expiry (336); 1-720.")
     ] = None
-    cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=_CURSOR)] = None
+    cursor: Annotated[str | None, Field(description="Last next_cursor.", pattern=_CURSOR)] = None
 
     async def run(self, context: ProcedureContext) -> Overview:
         if self.about == "approvals":
