@@ -1,4 +1,4 @@
-"""Thirty of the jobs through FastMCP's OpenAPI bridge, one tool for each operation, by the calls that the jobs need there.
+"""Thirty jobs through FastMCP's OpenAPI bridge, one tool for each operation, by the calls that the jobs need there.
 
 The assumptions favour the bridge: Fastn honours every filter, a page holds a hundred rows, and the agent makes no
 unnecessary call and reads only what the answer needs. Counting and joining rows cost nothing, and no call is confirmed.

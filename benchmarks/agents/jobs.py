@@ -127,16 +127,15 @@ THIRTY: tuple[Job, ...] = (
         6,
         "Weekly health report: success rate per workflow, top errors, quota use.",
         (
-            Call("get_overview", {"hours": 168}, ('"severity": "high"', "1 quota at 80 % or more: API calls")),
             Call(
                 "get_overview",
                 {"hours": 168, "about": "workflows"},
-                ('"success_rate"', '"top_errors"', "connection cannot be used"),
+                ('"severity": "high"', '"success_rate"', '"top_errors"', "connection cannot be used"),
             ),
             Call("get_quotas", {}, ('"API calls"', '"percent"')),
         ),
         (),
-        facts=("API calls",),
+        facts=("API calls", "success_rate"),
     ),
     Job(
         7,
@@ -160,7 +159,7 @@ THIRTY: tuple[Job, ...] = (
             ),
             Call(
                 "revoke_api_key",
-                {"api_key_id": From(0, ("findings", Says("never used"), "rows", Says("TEST"), "id"))},
+                {"api_key_id": From(0, ("table", "rows", Says("TEST"), 1))},
                 ('"done": "revoke_api_key"',),
             ),
         ),
@@ -175,7 +174,7 @@ THIRTY: tuple[Job, ...] = (
             Call(
                 "create_secret",
                 {"name": "STRIPE_SECRET_KEY", "value_from_env": VARIABLE, "customer_id": From(0, FOUND)},
-                ('"scope": "customer"', '"why": "The secret of this name was overwritten'),
+                ('"scope": "customer"', '"why": "Whether it overwrote something is unknown'),
             ),
             Call(
                 "list_secrets",

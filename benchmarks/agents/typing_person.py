@@ -10,7 +10,7 @@ import anyio
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from support.local_page import typed_on_the_page  # noqa: E402 - a browser is started without the paths of the tests
+from support.local_page import typed_on_the_page
 
 if __name__ == "__main__":
     anyio.run(typed_on_the_page, sys.argv[1], "value")
