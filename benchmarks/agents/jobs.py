@@ -135,7 +135,7 @@ THIRTY: tuple[Job, ...] = (
             Call("get_quotas", {}, ('"API calls"', '"percent"')),
         ),
         (),
-        facts=("API calls", "success_rate"),
+        facts=("API calls",),
     ),
     Job(
         7,
