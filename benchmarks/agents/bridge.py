@@ -1,4 +1,4 @@
-"""The thirty jobs through FastMCP's OpenAPI bridge, one tool for each operation, by the calls that the jobs need there.
+"""Thirty jobs through FastMCP's OpenAPI bridge, one tool for each operation, by the calls that the jobs need there.
 
 The assumptions favour the bridge: Fastn honours every filter, a page holds a hundred rows, and the agent makes no
 unnecessary call and reads only what the answer needs. Counting and joining rows cost nothing, and no call is confirmed.
@@ -18,8 +18,8 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 from account import KEY, Account
-from jobs import JOBS as OURS
 from jobs import LAST_NIGHT
+from jobs import THIRTY as OURS
 from mcp import Client, StdioServerParameters
 from scripted import Meter, Outcome
 from support.server_process import Person, approving

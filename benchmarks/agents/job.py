@@ -1,12 +1,29 @@
 """A job: what a person says, the calls that a sensible agent makes, and how the outcome is judged."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 Rows = Callable[[str], list[dict[str, Any]]]
 """Rows of a collection of the sandbox's state, such as `customers`."""
+
+Holds = Callable[[Rows], bool]
+
+
+def any_row(collection: str, **values: object) -> Holds:
+    """Return a condition: there is a row with these values."""
+    return lambda rows: any(all(row.get(k) == v for k, v in values.items()) for row in rows(collection))
+
+
+def no_row(collection: str, **values: object) -> Holds:
+    """Return a condition: there is no row with these values."""
+    return lambda rows: not any_row(collection, **values)(rows)
+
+
+def all_of(*conditions: Holds) -> Holds:
+    return lambda rows: all(condition(rows) for condition in conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +37,39 @@ class Says:
 
 
 @dataclass(frozen=True, slots=True)
+class Captured:
+    """Selects what the first group of a pattern captures in a text."""
+
+    pattern: str
+
+    def within(self, text: str) -> str:
+        match = re.search(self.pattern, text)
+        if match is None:
+            raise LookupError(self.pattern)
+        return match[1]
+
+
+@dataclass(frozen=True, slots=True)
 class From:
     """A value from an earlier answer: the call, counted from 0, and the path in its `data`.
 
-    In the path a number is a list index, a text a field, and `Says` selects a list entry.
+    In the path a number is a list index, a text a field, `Says` selects a list entry, and `Captured` a part of a text.
     """
 
     call: int
-    path: tuple["int | str | Says", ...]
+    path: tuple["int | str | Says | Captured", ...]
     field: str = "data"
 
     def out_of(self, answers: Sequence[Mapping[str, Any]]) -> Any:
         value: Any = answers[self.call][self.field]
         for part in self.path:
-            value = part.among(value) if isinstance(part, Says) else value[part]
+            match part:
+                case Says():
+                    value = part.among(value)
+                case Captured():
+                    value = part.within(value)
+                case _:
+                    value = value[part]
         return value
 
 
@@ -44,6 +80,8 @@ class Call:
     tool: str
     arguments: "Mapping[str, Any] | From"
     says: tuple[str, ...] = ()
+    is_refused: bool = False
+    """Whether the answer is an error, which says how to continue."""
 
     def filled(self, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the arguments with values of earlier answers, or the whole call that an answer suggested."""
@@ -64,15 +102,17 @@ class Job:
     """What the person says, the calls that do it, and what has to be so afterwards.
 
     `sends` are the changes that reach Fastn, as "POST customers"; nothing else may. `holds` looks at the rows
-    of the account afterwards. `facts` must be among what was answered; a model has to say them in the end.
+    of the account afterwards. `facts` must be among what was answered; a model has to say them in the end. `texts` are
+    parts of answers that depend on the rows: they too must be among what was answered to a script.
     """
 
     number: int
     said: str
     calls: tuple[Call, ...]
     sends: tuple[str, ...] = ()
-    holds: Callable[[Rows], bool] = field(default=lambda _: True)
+    holds: Holds = field(default=lambda _: True)
     facts: tuple[str, ...] = ()
+    texts: Callable[[Rows], Sequence[str]] = field(default=lambda _: ())
 
     def __str__(self) -> str:
         return f"{self.number}"

@@ -1,16 +1,14 @@
-"""Thirty jobs of administrators, with the calls that the server's instructions and answers suggest for each.
+"""Fifty jobs of administrators, with the calls that the server's instructions and answers suggest for each.
 
 A script knows what the person said and what earlier answers returned, but no ids. The account is the large one of
-`tests/large_account`. The tests hold the costs, and `make tokens` measures them.
+`tests/large_account`. The tests hold the costs, and `make tokens` measures them. Jobs 31 to 50 are in question_jobs.py.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from job import Call, From, Job, Rows, Says
-
-Holds = Callable[[Rows], bool]
+from job import Call, From, Job, Says, all_of, any_row, no_row
+from question_jobs import FOUND, QUESTIONS
 
 VARIABLE = "NEW_STRIPE_KEY"
 """In which the operator has put the new value of a secret."""
@@ -20,39 +18,23 @@ ENVIRONMENT = {"FASTN_SECRET_ENV": VARIABLE, VARIABLE: "sk_live_of_nobody"}
 LAST_NIGHT = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT18:00:00Z")
 """When it began, as an agent that knows the date would write it. The sandbox's past ends at midnight UTC."""
 
-MOST_CALLS = 8
-MOST_TOKENS = 6_000
+MOST_CALLS = 6
+MOST_TOKENS = 5_000
 """For one job: all answers together, in o200k_base."""
 
-MEDIAN_CALLS = 3
-MEDIAN_TOKENS = 2_000
+MEDIAN_CALLS = 2
+MEDIAN_TOKENS = 900
 """For all jobs."""
 
 LARGEST = 30_000
 """Characters of one answer."""
 
 
-def _any(collection: str, **values: object) -> Holds:
-    """Return a condition: there is a row with these values."""
-    return lambda rows: any(all(row.get(k) == v for k, v in values.items()) for row in rows(collection))
-
-
-def _none(collection: str, **values: object) -> Holds:
-    return lambda rows: not _any(collection, **values)(rows)
-
-
-def _all(*conditions: Holds) -> Holds:
-    return lambda rows: all(condition(rows) for condition in conditions)
-
-
 def _is_of(connection: dict[str, Any], app: str, email: str) -> bool:
     return connection["connector"]["slug"] == app and connection["userEmail"] == email
 
 
-FOUND = ("found", 0, "id")
-"""Where `find` has the id of what it found first."""
-
-JOBS: tuple[Job, ...] = (
+THIRTY: tuple[Job, ...] = (
     Job(
         1,
         "Onboard Nordlicht Bikes, admin ops@nordlicht.example, and tell me whether its admin has activated.",
@@ -66,7 +48,7 @@ JOBS: tuple[Job, ...] = (
             ),
         ),
         ("POST customers",),
-        _any("customers", name="Nordlicht Bikes", adminEmail="ops@nordlicht.example"),
+        any_row("customers", name="Nordlicht Bikes", adminEmail="ops@nordlicht.example"),
         ("Pending Admin Activation",),
     ),
     Job(
@@ -139,17 +121,16 @@ JOBS: tuple[Job, ...] = (
             ),
         ),
         ("PUT triggers", "PUT triggers"),
-        _any("triggers", name="Hourly Slack sync", status="Active", schedule="*/15 * * * *"),
+        any_row("triggers", name="Hourly Slack sync", status="Active", schedule="*/15 * * * *"),
     ),
     Job(
         6,
         "Weekly health report: success rate per workflow, top errors, quota use.",
         (
-            Call("get_overview", {"hours": 168}, ('"severity": "high"', "1 quota at 80 % or more: API calls")),
             Call(
                 "get_overview",
                 {"hours": 168, "about": "workflows"},
-                ('"success_rate"', '"top_errors"', "connection cannot be used"),
+                ('"severity": "high"', '"success_rate"', '"top_errors"', "connection cannot be used"),
             ),
             Call("get_quotas", {}, ('"API calls"', '"percent"')),
         ),
@@ -178,12 +159,12 @@ JOBS: tuple[Job, ...] = (
             ),
             Call(
                 "revoke_api_key",
-                {"api_key_id": From(0, ("findings", Says("never used"), "rows", Says("TEST"), "id"))},
+                {"api_key_id": From(0, ("table", "rows", Says("TEST"), 1))},
                 ('"done": "revoke_api_key"',),
             ),
         ),
         ("POST api-keys", "DELETE api-keys"),
-        _all(_any("apiKeys", name="BI team", permissions="Viewer"), _none("apiKeys", name="TEST")),
+        all_of(any_row("apiKeys", name="BI team", permissions="Viewer"), no_row("apiKeys", name="TEST")),
     ),
     Job(
         9,
@@ -193,7 +174,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "create_secret",
                 {"name": "STRIPE_SECRET_KEY", "value_from_env": VARIABLE, "customer_id": From(0, FOUND)},
-                ('"scope": "customer"', '"why": "The secret of this name was overwritten'),
+                ('"scope": "customer"', '"why": "Whether it overwrote something is unknown'),
             ),
             Call(
                 "list_secrets",
@@ -202,7 +183,7 @@ JOBS: tuple[Job, ...] = (
             ),
         ),
         ("POST secrets",),
-        _any("secrets", name="STRIPE_SECRET_KEY", scope="customer"),
+        any_row("secrets", name="STRIPE_SECRET_KEY", scope="customer"),
     ),
     Job(
         10,
@@ -221,9 +202,9 @@ JOBS: tuple[Job, ...] = (
             ),
         ),
         ("POST users", "POST roles"),
-        _all(
-            _any("users", email="sam.rivera@fastn.example", role="Operator"),
-            _any("roles", name="Support, sees runs", permissions=["executions:read", "workflows:read"]),
+        all_of(
+            any_row("users", email="sam.rivera@fastn.example", role="Operator"),
+            any_row("roles", name="Support, sees runs", permissions=["executions:read", "workflows:read"]),
         ),
     ),
     Job(
@@ -259,7 +240,7 @@ JOBS: tuple[Job, ...] = (
             Call("delete_customer", {"customer_id": From(0, FOUND)}, ('"done": "delete_customer"', "secrets are lost")),
         ),
         ("DELETE customers",),
-        _all(_none("customers", name="Widget Inc"), _any("customers", name="Widget Inc UK")),
+        all_of(no_row("customers", name="Widget Inc"), any_row("customers", name="Widget Inc UK")),
     ),
     Job(
         13,
@@ -288,7 +269,7 @@ JOBS: tuple[Job, ...] = (
             Call("ai_chat", From(1, ("next", "if_they_agree", "arguments")), ('"created"', '"get_workflow"')),
         ),
         (),
-        _any("workflows", slug="sync-shopify-orders-to-xero", status="draft"),
+        any_row("workflows", slug="sync-shopify-orders-to-xero", status="draft"),
     ),
     Job(
         15,
@@ -329,7 +310,7 @@ JOBS: tuple[Job, ...] = (
             Call("undo_change", {"change_id": From(1, ("change_id",), "receipt")}),
         ),
         ("PUT customers", "PUT customers"),
-        _any("customers", name="Globex Exports", plan="Enterprise", quotaOverrides={"events.day": 200}),
+        any_row("customers", name="Globex Exports", plan="Enterprise", quotaOverrides={"events.day": 200}),
     ),
     Job(
         19,
@@ -366,7 +347,7 @@ JOBS: tuple[Job, ...] = (
             ),
         ),
         ("POST triggers",),
-        _any("triggers", name="Nightly backfill", status="Disabled", schedule="0 3 * * *", timezone="Europe/Berlin"),
+        any_row("triggers", name="Nightly backfill", status="Disabled", schedule="0 3 * * *", timezone="Europe/Berlin"),
     ),
     Job(
         21,
@@ -387,8 +368,9 @@ JOBS: tuple[Job, ...] = (
             Call("delete_workflow", {"workflow_id": From(0, FOUND)}, ('"done": "delete_workflow"',)),
         ),
         ("DELETE workflows",),
-        _all(
-            _none("workflows", slug="sync_tiktok_settlements_cin7"), _any("_trash", slug="sync_tiktok_settlements_cin7")
+        all_of(
+            no_row("workflows", slug="sync_tiktok_settlements_cin7"),
+            any_row("_trash", slug="sync_tiktok_settlements_cin7"),
         ),
     ),
     Job(
@@ -406,7 +388,7 @@ JOBS: tuple[Job, ...] = (
             ),
         ),
         ("POST customers",) * 3,
-        _all(*(_any("customers", name=name, plan="Starter") for name in ("Hooli", "Initech", "Initrode"))),
+        all_of(*(any_row("customers", name=name, plan="Starter") for name in ("Hooli", "Initech", "Initrode"))),
     ),
     Job(
         24,
@@ -416,7 +398,7 @@ JOBS: tuple[Job, ...] = (
             Call("preview_change", {"tool": "delete_customer", "arguments": {"customer_id": From(0, FOUND)}}),
         ),
         (),
-        _any("customers", name="Katana"),
+        any_row("customers", name="Katana"),
         ("TikTok Shop", "Cin7 Core"),
     ),
     Job(
@@ -483,3 +465,5 @@ JOBS: tuple[Job, ...] = (
         ("sent",),
     ),
 )
+
+JOBS = (*THIRTY, *QUESTIONS)

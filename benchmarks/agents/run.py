@@ -1,10 +1,10 @@
-"""What agents need for thirty jobs: success, calls, requests, tokens (o200k_base) and seconds, on the large account.
+"""What agents need for fifty jobs: success, calls, requests, tokens (o200k_base) and seconds, on the large account.
 
 Each job is done by its script (jobs.py) with a real client over stdio, on an account of 400 connectors, 2,000 customers
 and 200,000 executions. The account begins anew for each job, and so does the server. The judge looks at what reached
-Fastn, at the rows afterwards and at what was answered. Beside it stand the same jobs through FastMCP's OpenAPI bridge
-(bridge.py, with `--fastmcp PYTHON`), and those of a model (model.py), if `AGENT_URL` and `AGENT_MODEL` are set. With
-`--write`, the tables go into docs/measured.md.
+Fastn, at the rows afterwards and at what was answered. Beside it stand the first thirty jobs through FastMCP's OpenAPI
+bridge (bridge.py, with `--fastmcp PYTHON`), and all by a model (model.py), if `AGENT_URL` and `AGENT_MODEL` are set.
+With `--write`, the tables go into docs/measured.md.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # noqa: F401 - or the first call would wait for the client to import it
@@ -19,6 +20,9 @@ from jobs import ENVIRONMENT
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent
 from support.server_process import ERAS, Person, body
+
+BROWSER = f"{sys.executable} {Path(__file__).with_name('typing_person.py')} %s &"
+"""The command that opens the approval page: a person there approves, and types the secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ async def server_on(account: Account, person: Person) -> AsyncGenerator[Client]:
     """Start the server under test, with a state folder of its own, as for one session of an agent."""
     with tempfile.TemporaryDirectory() as state:
         own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
-        env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY}
+        env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY, "BROWSER": BROWSER}
         server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
         async with Client(server, mode=ERAS["2026-07-28"], elicitation_callback=person) as client:
             await client.list_tools()  # as an agent does; else the client does it within the first call
@@ -107,8 +111,10 @@ async def do(client: Client, person: Person, job: Job, account: Account) -> Outc
         result = await meter.call(call.tool, arguments)
         answers.append(body(result))
         missing = [words for words in call.says if words not in json.dumps(answers[-1], ensure_ascii=False)]
-        if result.is_error or missing:
+        if bool(result.is_error) is not call.is_refused or missing:
             problems.append(f"{call.tool} does not say {missing}: {meter.texts[-1][:1500]}")
             break
-    judged = job.problems(account.sent(), account.rows, "\n".join(meter.texts))
+    answered = "\n".join(meter.texts)
+    problems += [f"not answered: {text}" for text in job.texts(account.rows) if text not in answered]
+    judged = job.problems(account.sent(), account.rows, answered)
     return meter.outcome([*problems, *judged], account.requests())
