@@ -166,6 +166,7 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
+                call = await parts.dispatch.with_whole_ids(call, Caller("local", None))
                 evaluation, matches = await parts.guard.evaluator.explain(call, "local")
                 lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
                 return [*lines, *_evaluated_facts(evaluation), policy_line]

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
-from fastn_mcp.account.short_ids import ShortIds
+from fastn_mcp.account.short_ids import AnyCall, ShortIds
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch, BatchResult, Done
@@ -101,12 +101,18 @@ class Dispatcher:
         outcome = await self._run(call, caller, report, is_preview=True)
         return cast(Evaluation, outcome).preview_for_agent()
 
+    async def with_whole_ids(self, call: AnyCall, caller: Caller) -> AnyCall:
+        """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""
+        return await self._short_ids.expanded(call, self._reads(caller))
+
+    def _reads(self, caller: Caller) -> AnswerReads:
+        read, permit = partial(self.guard.read, caller=caller), partial(self.guard.check_read, caller=caller)
+        return AnswerReads(self._shared, read, permit)
+
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
-        executor = PreviewOnly(self.guard) if is_preview else self._executor
-        read, permit = partial(self.guard.read, caller=caller), partial(self.guard.check_read, caller=caller)
-        look = AnswerReads(self._shared, read, permit)
+        executor, look = PreviewOnly(self.guard) if is_preview else self._executor, self._reads(caller)
         context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes, look)
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):

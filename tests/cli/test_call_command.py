@@ -90,7 +90,7 @@ def test_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
 
 BAD = {
     "too many": (("list-customers", "--limit", "1000"), "limit"),
-    "no id": (("get-customer", "--customer-id", "../C4N4RY"), "customer_id"),
+    "no id": (("get-execution", "--execution-id", "../C4N4RY"), "execution_id"),
     "no JSON": (("create-customer", "--name", "x", "--extra", "{C4N4RY"), "extra"),
     "no UTF-8": (("create-customer", "--name", os.fsdecode(b"C4N4RY\xff")), "name"),
     "nothing there": (("get-customer", "--customer-id", "nobody"), "not_found"),

@@ -143,7 +143,10 @@ def test_keep_going_makes_all_calls(fastn: Run, script: Callable[..., str], tmp_
 
 def test_run_stops_at_the_first_failure(fastn: Run, script: Callable[..., str]) -> None:
     done = fastn(
-        "--sandbox", "run", script({"tool": "get_customer", "arguments": {"customer_id": "no"}}, LAST), "--json"
+        "--sandbox",
+        "run",
+        script({"tool": "get_customer", "arguments": {"customer_id": "00000000-0000-4000-8000-000000000000"}}, LAST),
+        "--json",
     )
     assert done.returncode == 1
     assert [line["outcome"] for line in results(done)] == ["not_found", "left"]

@@ -121,7 +121,7 @@ NOT_SENT = {
     "no number in an object": (_call('"create_customer"', '{"name":"x","extra":{"a":NaN}}'), "extra:"),
     "a missing argument": (_call('"get_customer"', "{}"), "customer_id: is required"),
     "a dry_run that is text": (_call('"create_customer"', f'{{"name":"x","dry_run":"{CANARY}"}}'), "dry_run:"),
-    "another path": (_call('"get_customer"', f'{{"customer_id":"../{CANARY}"}}'), "customer_id:"),
+    "another path": (_call('"get_execution"', f'{{"execution_id":"../{CANARY}"}}'), "execution_id:"),
 }
 
 

@@ -215,7 +215,7 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
                 "at_least": True,
                 "examples": [{"name": "Katana"}, {"name": "HubSpot"}],
             },
-            {"kind": "secrets", "count": 1, "examples": [{"name": "KEY"}]},
+            {"kind": "secrets", "count": 1, "all": [{"name": "KEY"}]},
         ],
         "not_checked": [{"what": kind, "why": "Forbidden."} for kind in ("triggers", "runs")],
     }

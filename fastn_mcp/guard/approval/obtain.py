@@ -213,7 +213,8 @@ class Approvals:
                 f"{by_variable} person makes the call at a terminal: fastn-mcp call {tool}",
             )
         request = await self._open(evaluation, caller, out_of_band=True)
-        return await _announce(channel, request, evaluation, why)
+        pending = await _announce(channel, request, evaluation, why)
+        return replace(pending, tells_first=evaluation.typed is not None and (not pending.page or pending.needs_link))
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
@@ -313,9 +314,8 @@ async def _announce(
 ) -> PendingApproval:
     announced = await channel.announce(request)
     needs_link = announced.url is not None and not announced.is_in_view
-    tells_first = evaluation.typed is not None and (announced.url is None or needs_link)
-    where, until = why + announced.where, request.expires
-    return PendingApproval(request.id, evaluation.preview, where, until, announced.url, needs_link, tells_first)
+    where = why + announced.where
+    return PendingApproval(request.id, evaluation.preview, where, request.expires, announced.url, needs_link)
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
