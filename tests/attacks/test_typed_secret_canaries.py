@@ -70,6 +70,8 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
             async def create() -> None:
                 results.append(await agent("create_secret", name="PAYMENTS_TOKEN"))
 
+            told = await agent("create_secret", name="PAYMENTS_TOKEN")
+            assert told["outcome"] == "approval_required"  # with where a person types it
             tasks.start_soon(create)
             await dana.until("PAYMENTS_TOKEN")
             assert (await dana.approve(token="of.nobody", **{"secret.value": FORGED})).status_code == 403
