@@ -20,8 +20,11 @@ from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.tool import Tool
 
-_LONG_ID = re.compile(rb'"(?:id|\w+Id|\w+_id)":"([^"\\\s]{61,256})"')
-"""An id of more than 60 characters, by the name of its field. Longer than 256 it could not be sent."""
+_LONG_ID = re.compile(rb'"(?:id|\w+Id|\w+_id)":"((?=[^":]+:)[A-Za-z0-9][\w.~:@+=-]{60,255})"')
+"""A composite id of more than 60 characters, by the name of its field. Longer than 256 it could not be sent.
+
+In JSON, such text with a colon in it stands within a string only, so that it can be replaced wherever it is.
+"""
 
 _MAX_KEPT = 20_000
 """Maximum number of ids kept by their reference; those shown first are dropped, and are looked up again."""
@@ -66,25 +69,23 @@ class ShortIds:
 
     async def expanded(self, call: AnyCall, reads: AnswerReads) -> AnyCall:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
-        given = call.model_dump(exclude_unset=True)
-        references = {*_references(given)}
+        arguments = call.model_dump(exclude_unset=True)
+        references = {*_references(arguments)}
         if not references:
             return call
         ids = {reference: self._ids[reference] for reference in references & self._ids.keys()}
         if missing := references - ids.keys():
             ids |= await _looked_up(missing, reads)
-        return type(call).model_validate(_replaced(given, ids))
+        return type(call).model_validate(_replaced(arguments, ids))
 
 
 async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]:
     contents = await read_contents(_KIND, reads)
-    fitting = [
-        (reference, entry.id) for entry in contents.entries if (reference := reference_to(entry.id)) in references
-    ]
+    ids: dict[str, str] = {}
     for reference in sorted(references):
-        match [id_ for found, id_ in fitting if found == reference]:
-            case [_]:
-                continue
+        match [entry.id for entry in contents.entries if reference_to(entry.id) == reference]:
+            case [id_]:
+                ids[reference] = id_
             case []:
                 read = "" if contents.complete else f" among the first {len(contents.entries)}"
                 raise NotFound(
@@ -95,7 +96,7 @@ async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]
                 raise NotSent(
                     f"{len(several)} {_KIND}s have the short id {reference}.", f"Give the whole id: {several}"
                 )
-    return dict(fitting)
+    return ids
 
 
 def _references(value: object, name: str = "") -> Iterable[str]:

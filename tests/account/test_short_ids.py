@@ -19,6 +19,7 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.tool import Tool
@@ -106,7 +107,7 @@ async def test_find_dependents_and_find_take_references(world: World) -> None:
 
 
 async def test_reference_of_another_account_or_none_is_not_found(world: World) -> None:
-    """An id that this key cannot list has no reference here, whoever knows it."""
+    """A reference is looked up only among the connections that this key can list."""
     other = reference_to("ucl:another:live:" + "x" * 80)
     failed = await world.expect(NotFound, deletion(other))
     assert failed.what == f"No connection has the short id {other}."
@@ -130,6 +131,17 @@ async def test_reference_in_another_argument_is_left_as_it_is(world: World) -> N
     await answer(world, ListConnections())
     done = await world.expect(Done, CreateCustomer(name=reference_to(id_)))
     assert done.result.model_dump()["name"] == reference_to(id_)
+
+
+@pytest.mark.parametrize(
+    ("id_", "output"),
+    [(",".join(map(str, range(40))), list(range(40))), ("1" * 70, int("1" * 70)), ("x " * 40, "x")],
+    ids=["numbers", "digits", "text"],
+)
+def test_text_that_is_no_composite_id_is_left_as_it_is(id_: str, output: Any) -> None:
+    """Replacing it would change what stands outside of strings in the answer."""
+    result = FastnObject.model_validate({"items": [{"rowId": id_, "output": output}]})
+    assert ShortIds().shortened(result) == result
 
 
 async def test_kept_references_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
