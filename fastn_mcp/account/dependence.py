@@ -24,12 +24,12 @@ class Unchecked:
         return {"what": self.what, "why": self.why}
 
 
-def by_reason(gaps: Iterable[Unchecked]) -> dict[str, str]:
-    """Return what could not be checked, separated by commas, by the reason."""
+def by_reason(gaps: Iterable[Unchecked]) -> list[Unchecked]:
+    """Return one gap for each reason, with what could not be checked for it, separated by commas."""
     grouped: dict[str, list[str]] = {}
     for gap in gaps:
         grouped.setdefault(gap.why, []).append(gap.what)
-    return {why: ", ".join(what) for why, what in grouped.items()}
+    return [Unchecked(", ".join(what), why) for why, what in grouped.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,8 @@ class FindDependents(Procedure[ResourceDependents]):
         if self.id is None:
             answer = await _several(self.kind, list(dict.fromkeys(self.ids or ())), context)
         else:
-            of, found = await _dependents(self.kind, self.id, context)
-            answer = {"of": {"kind": self.kind, **of}, "used_by": [], "not_checked": [], **found.data()}
+            of, dependence = await _dependents(self.kind, self.id, context)
+            answer = {"of": {"kind": self.kind, **of}, "used_by": [], "not_checked": [], **dependence.data()}
         return ResourceDependents.model_validate(answer | context.look.age())
 
 
@@ -78,16 +78,15 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
     gaps: list[Unchecked] = []
     for typed in ids:
         try:
-            of, found = await _dependents(kind, typed, context)
+            of, dependence = await _dependents(kind, typed, context)
         except FastnError as error:
             rows.append({"id": typed, "error": str(error)})
             continue
-        uses: Entry = {use.kind: use.brief() for use in found.found}
-        uses |= {f"maybe {use.kind}": use.brief() for use in found.possible}
+        uses: Entry = {use.kind: use.brief() for use in dependence.found}
+        uses |= {f"maybe {use.kind}": use.brief() for use in dependence.possible}
         rows.append(of | (uses or {"uses": "none found"}))
-        gaps += [Unchecked(f"{gap.what} of {quoted(str(of.get('name', typed)))}", gap.why) for gap in found.gaps]
-    unchecked: list[JsonValue] = [{"what": what, "why": why} for why, what in by_reason(gaps).items()]
-    return {"kind": kind, "used_by": rows, "not_checked": unchecked}
+        gaps += [Unchecked(f"{gap.what} of {quoted(str(of.get('name', typed)))}", gap.why) for gap in dependence.gaps]
+    return {"kind": kind, "used_by": rows, "not_checked": [gap.data() for gap in by_reason(gaps)]}
 
 
 async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tuple[Entry, Dependence]:
@@ -101,11 +100,11 @@ async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tupl
         id_ = (await resolve(kind, typed, context, is_tried=True)).id
         deleting = operation.model_validate({operation.route.parameters[-1]: id_})
         target, unread = await _record(deleting, context)
-    found = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
+    dependence = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
     of: Entry = {"id": deleting.target}
     if target is not None:
         of["name"] = str(await read_label(deleting, target, context.look) or deleting.target)
-    return of, replace(found, gaps=(*unread, *found.gaps))
+    return of, replace(dependence, gaps=(*unread, *dependence.gaps))
 
 
 async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:

@@ -91,19 +91,19 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
         (typed,), is_tried = known, False
-    found = None if is_tried else await _by_id(kind, typed, context)
-    if found is not None and isinstance(found.error, LeftOut):
+    resource = None if is_tried else await _by_id(kind, typed, context)
+    if resource is not None and isinstance(resource.error, LeftOut):
         if typed in known:
             return FoundResource(typed, known[typed].row)
         if not is_id(typed):
-            raise found.error  # it may be a name
-    if found is not None and not isinstance(found.error, NotFound):
-        return found
+            raise resource.error  # it may be a name
+    if resource is not None and not isinstance(resource.error, NotFound):
+        return resource
     contents = await _candidates(kind, typed, context)
     entries = contents.entries
     matching = named(typed, entries)
-    if found is not None and any(item.id == typed for item in matching):
-        return found  # it is listed, though it cannot be read
+    if resource is not None and any(item.id == typed for item in matching):
+        return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and (id_ := matching[0].id):
         return await _by_id(kind, id_, context) or FoundResource(id_, matching[0].row)
     if matching:

@@ -177,16 +177,18 @@ def _when(entry: Row) -> datetime:
     return _at(entry) or datetime.min.replace(tzinfo=UTC)
 
 
-_RENEWS_ITSELF = {
-    **dict.fromkeys(("oauth", "oauth 2", "oauth 2.0", "oauth2"), True),
-    **dict.fromkeys(("api key", "bearer", "basic", "digest", "input"), False),
-}
-"""By auth type: Fastn refreshes OAuth tokens; EXPIRED means that it failed. It cannot renew what a person entered."""
+OAUTH = ("oauth", "oauth 2", "oauth 2.0", "oauth2")
+"""Auth types whose tokens Fastn refreshes; EXPIRED means that it failed."""
 
 
-def renews_itself(connection: Row) -> bool | None:
-    """Return whether Fastn renews a connection's credentials, while its refresh token is valid; None if not known."""
-    return _RENEWS_ITSELF.get(word(connection, "authType", "auth.type"))
+def auth_type(connection: Row) -> str:
+    """Return how a connection signs in, as one word in lower case; empty if its row does not tell."""
+    return word(connection, "authType", "auth.type")
+
+
+def renews_itself(connection: Row) -> bool:
+    """Whether Fastn certainly renews a connection's credentials, while its refresh token is valid."""
+    return auth_type(connection) in OAUTH
 
 
 def is_unused(key: Row) -> bool | None:

@@ -61,7 +61,7 @@ def _starts(row: Row, wanted: str) -> bool | None:
     return wanted in started_workflows(row) if "routes" in row else None
 
 
-_PROBLEMS: Mapping[str, Callable[[Row], bool]] = {
+PROBLEMS: Mapping[str, Callable[[Row], bool]] = {
     "failing": lambda row: not _is_off(row) and (number(row, "consecutiveFailures") or 0) >= MANY_FAILURES,
     "broken": lambda row: trigger_state(row) is State.BROKEN,
     "stopped": lambda row: _is_off(row) and switched_off(row).is_platform,
@@ -81,12 +81,12 @@ class ListTriggers(List[Trigger]):
         "workflow_id": _starts,
         "subscription_status": _of_type("app event", "subscriptionStatus"),
         "authentication": _of_type("webhook", "authentication"),
-        "problem": lambda row, wanted: _PROBLEMS.get(wanted.lower(), lambda _: False)(row),
+        "problem": lambda row, wanted: PROBLEMS.get(wanted.lower(), lambda _: False)(row),
     }
 
     type: Annotated[str | None, *TYPES] = None
     status: Status = None
-    problem: Annotated[str | None, *one_of(*_PROBLEMS), HERE] = None
+    problem: Annotated[str | None, *one_of(*PROBLEMS), HERE] = None
     subscription_status: Annotated[str | None, *one_of("ACTIVE", "FAILED")] = None
     authentication: Annotated[str | None, *one_of("API_KEY", "NONE")] = None
     workflow_id: WorkflowId | None = None

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, repairs
-from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, connector_verdict
+from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import AFFECTED, CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
@@ -52,8 +52,9 @@ def answer(evidence: Evidence) -> Entry:
     is_connections_read = bool(connections) or not any("connections" in gap.what for gap in evidence.gaps)
     repaired = [connection for cause in causes for connection in cause.remedy.repairs]
     whys = [(len(cause.failures.runs), cause.remedy.short) for cause in causes[:2]]
+    broken = broken_connections(evidence) if evidence.subject.connector else []
     entries: Entry = {
-        "verdict": connector_verdict(evidence)
+        "verdict": connector_verdict(evidence, broken)
         if evidence.subject.connector
         else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
         **{
@@ -63,8 +64,8 @@ def answer(evidence: Evidence) -> Entry:
         "now": stamp(evidence.counts.period.now),
         "runs": _runs(evidence),
         "stuck_runs": [run.data(evidence.names) for run in evidence.stuck],
-        "customers": affected_customers(evidence) if evidence.subject.connector else None,
-        "advice": advice(evidence) if evidence.subject.connector else None,
+        "customers": affected_customers(evidence, broken) if evidence.subject.connector else None,
+        "advice": advice(evidence, broken) if evidence.subject.connector else None,
         "causes": [_cause(evidence, cause) for cause in causes],
         "other_causes": _other_causes(evidence),
         "without_failures": _without_failures(evidence),
@@ -74,7 +75,7 @@ def answer(evidence: Evidence) -> Entry:
         "triggers": None if triggers is None else [_trigger(t, causes) for t in _relevant_triggers(evidence, triggers)],
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
-        "not_checked": [_cut(what, 120) + (why and f": {_cut(why)}") for why, what in by_reason(evidence.gaps).items()],
+        "not_checked": [_cut(gap.what, 120) + (gap.why and f": {_cut(gap.why)}") for gap in by_reason(evidence.gaps)],
     }
     kept = ("verdict", "causes", "connections", "triggers")
     return {name: item for name, item in entries.items() if item not in (None, []) or (name in kept and item == [])}

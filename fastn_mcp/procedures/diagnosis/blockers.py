@@ -9,7 +9,15 @@ from pydantic import JsonValue
 from fastn_mcp.records.formats import age, counted, quoted, sentence
 from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
 from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
-from fastn_mcp.records.states import State, connection_state, switched_off, trigger_state, workflow_state
+from fastn_mcp.records.states import (
+    OAUTH,
+    State,
+    auth_type,
+    connection_state,
+    switched_off,
+    trigger_state,
+    workflow_state,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> lis
 
 
 _BY_AUTH_TYPE = {
-    **dict.fromkeys(("oauth", "oauth 2", "oauth 2.0", "oauth2"), "authorise {} again"),
+    **dict.fromkeys(OAUTH, "authorise {} again"),
     "api key": "enter a new API key for {}",
     "bearer": "enter a new token for {}",
     **dict.fromkeys(("basic", "digest"), "enter user name and password for {} again"),
@@ -115,7 +123,7 @@ def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
         action = (
             "reconnect {}"
             if connection.state is State.OFF
-            else _BY_AUTH_TYPE.get(word(connection.row, "authType", "auth.type"), _BY_ANY_AUTH_TYPE)
+            else _BY_AUTH_TYPE.get(auth_type(connection.row), _BY_ANY_AUTH_TYPE)
         )
         by_customer = connection.customer is not None and connection.state is not State.OFF
         where = "the widget" if by_customer else "the dashboard"

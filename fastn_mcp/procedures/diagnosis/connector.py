@@ -1,5 +1,7 @@
 """Diagnosis of a connector: for which customers it does not work, since when, and what to tell them."""
 
+from collections.abc import Sequence
+
 from pydantic import JsonValue
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
@@ -16,9 +18,9 @@ _TELL = {
 }
 
 
-def connector_verdict(evidence: Evidence) -> str:
+def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     """Return for how many customers a connector does not work, and what failed at it."""
-    counts, broken, in_all = evidence.counts, _broken(evidence), evidence.connections_in_all
+    counts, in_all = evidence.counts, evidence.connections_in_all
     is_part = any("connections" in gap.what for gap in evidence.gaps)
     unusable = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
     owners, affected = ({each.owner for each in broken}, {run.customer for run in counts.failures})
@@ -32,13 +34,13 @@ def connector_verdict(evidence: Evidence) -> str:
     )
 
 
-def affected_customers(evidence: Evidence) -> list[JsonValue]:
+def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
     """Return the customers whose connection does not work, and those whose runs failed at it; the last first."""
     failures, now = evidence.counts.failures, evidence.counts.period.now
-    broken = {each.customer: each for each in _broken(evidence)}
+    connections = {each.customer: each for each in broken}
     rows: list[JsonValue] = []
-    for customer in dict.fromkeys([*broken, *(run.customer for run in failures)]):
-        connection, failed = broken.get(customer), [run for run in failures if run.customer == customer]
+    for customer in dict.fromkeys([*connections, *(run.customer for run in failures)]):
+        connection, failed = connections.get(customer), [run for run in failures if run.customer == customer]
         workflows = [evidence.names.get(run.workflow, run.workflow) for run in failed]
         first, is_part = min((run.at for run in failed if run.at), default=None), evidence.counts.has_failures_unread
         row: dict[str, JsonValue] = {
@@ -54,9 +56,8 @@ def affected_customers(evidence: Evidence) -> list[JsonValue]:
     return rows
 
 
-def advice(evidence: Evidence) -> list[JsonValue]:
+def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
     """Return what has to be done about the connections that do not work, and what to tell the customers."""
-    by_state = {state: [each for each in _broken(evidence) if each.state is state] for state in _TELL}
     return [
         {
             "for": ", ".join(sorted({each.status for each in connections})),
@@ -64,7 +65,7 @@ def advice(evidence: Evidence) -> list[JsonValue]:
             "tell": tell.format(app=_app(evidence)),
         }
         for state, tell in _TELL.items()
-        if (connections := by_state[state])
+        if (connections := [each for each in broken if each.state is state])
     ]
 
 
@@ -72,8 +73,8 @@ def _app(evidence: Evidence) -> str:
     return quoted(name_of(evidence.subject.resources["connector"].row) or str(evidence.subject.connector))
 
 
-def _broken(evidence: Evidence) -> list[PartState]:
-    """Return its connections that do not work, those that stopped last first."""
+def broken_connections(evidence: Evidence) -> list[PartState]:
+    """Return the connector's connections that do not work, those that stopped last first."""
     row, now = evidence.subject.resources["connector"].row, evidence.counts.period.now
     own = connections_to([str(evidence.subject.connector), text(row, "slug")], evidence.connections)
     customer = evidence.subject.customer

@@ -14,7 +14,6 @@ from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.quotas import Quota
 from fastn_mcp.records.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, word
 from fastn_mcp.records.states import (
-    MANY_FAILURES,
     State,
     is_pending,
     is_unused,
@@ -24,6 +23,7 @@ from fastn_mcp.records.states import (
 )
 from fastn_mcp.tools.access import EXPIRES
 from fastn_mcp.tools.paging import created
+from fastn_mcp.tools.triggers import PROBLEMS
 
 SOON = timedelta(days=14)
 """Time before its expiry in which a key is reported."""
@@ -128,21 +128,21 @@ TRIGGER_CHECKS = (
     FindingCheck(
         Severity.HIGH,
         "trigger",
-        lambda row, _: trigger_state(row) is State.BROKEN,
+        lambda row, _: PROBLEMS["broken"](row),
         "{rows} not disabled but never firing: the subscription at the app is {detail}.",
         _subscriptions,
     ),
     FindingCheck(
         Severity.HIGH,
         "trigger",
-        lambda row, _: not _is_on(row) and switched_off(row).is_platform,
+        lambda row, _: PROBLEMS["stopped"](row),
         "{rows} {detail}.",
         _stopped,
     ),
     FindingCheck(
         Severity.MEDIUM,
         "trigger",
-        lambda row, _: _is_on(row) and failures_in_a_row(row) >= MANY_FAILURES,
+        lambda row, _: PROBLEMS["failing"](row),
         "{rows} with {detail}.",
         lambda rows, _: _most_failures(rows),
     ),

@@ -16,6 +16,7 @@ from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, 
 from fastn_mcp.records.states import (
     NOT_WORKING,
     State,
+    auth_type,
     broken_since,
     connection_state,
     is_pending,
@@ -130,7 +131,7 @@ def unusable_connections(
 
 def _distinct_repairs(connections: Iterable[PartState]) -> str:
     """Return who has to repair them, each customer counted once for each kind of authentication."""
-    distinct = {(each.customer, word(each.row, "authType", "auth.type")): each for each in connections}
+    distinct = {(each.customer, auth_type(each.row)): each for each in connections}
     return repairs(distinct.values(), named=0)
 
 
@@ -144,7 +145,7 @@ def expiring_connections(
     soon = [row for row in rows if connection_state(row) is State.LIVE and expires_soon(row, now, time)]
     renewed = [row for row in soon if renews_itself(row)]
     ending = connection_states((row for row in soon if not renews_itself(row)), {})
-    found = [
+    expiring = [
         TableRow(
             {"name": each.label, "expires": dated(at, now), "auth": text(each.row, "authType")},
             at=at,
@@ -153,12 +154,12 @@ def expiring_connections(
         for each in ending
         if (at := timestamp(each.row, *EXPIRES))
     ]
-    found.sort(key=lambda row: row.at or now)
+    expiring.sort(key=lambda row: row.at or now)
     findings: list[AccountFinding] = []
-    if found:
-        count, first = counted(len(found), "connection", at_least=more), age(found[0].at or now, now)
+    if expiring:
+        count, first = counted(len(expiring), "connection", at_least=more), age(expiring[0].at or now, now)
         what = f"{count} expiring {within(time)} that Fastn does not renew by itself, the first {first}. "
-        findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), found))
+        findings.append(AccountFinding(Severity.MEDIUM, sentence(what + _distinct_repairs(ending)), expiring))
     if renewed and tells:
         what = (
             f"{counted(len(renewed), 'connection', at_least=more)} by OAuth expiring {within(time)}: Fastn renews them"
@@ -171,12 +172,12 @@ def expiring_connections(
 
 def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str]) -> list[AccountFinding]:
     """Report the runs under way far longer than usual, the longest first. `names` are those of workflows by id."""
+    if not runs:
+        return []
     rows = [
         TableRow({**run.data(names), "customer": run.run.customer or ACCOUNT}, at=run.run.at, customer=run.run.customer)
         for run in runs
     ]
-    if not runs:
-        return []
     what = f"{counted(len(runs), 'run')} under way far longer than usual, the first for {runs[0].length}."
     return [AccountFinding(Severity.HIGH, what, rows, shown=rows[:_MAX_STUCK])]
 

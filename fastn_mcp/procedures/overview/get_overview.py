@@ -143,7 +143,7 @@ class GetOverview(Procedure[Overview]):
         return Overview.model_validate(answer | look.age())
 
     def _question(self) -> "tuple[_Question, int, int]":
-        """Return what is asked, when the first page was read, in Unix seconds, and the first row."""
+        """Return the question, the time of the first page in Unix seconds, and the number of rows before this page."""
         if self.order is not None and self.about is None:
             raise NotSent("order: it sorts the table of one subject.", "Give about, too.")
         hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
@@ -190,10 +190,8 @@ async def _subject_rows(
     now, failures, waiting = account.counts.period.now, account.counts.failures, account.chosen("customers")
     if asked.about in (None, "workflows"):
         failing = [group.newest.workflow for group in grouped(failures, lambda run: run.workflow)]
-        ran, triggers = (
-            await _records(failing, account, asked, look, counts_rates=counts_rates),
-            account.chosen("triggers"),
-        )
+        ran = await _records(failing, account, asked, look, counts_rates=counts_rates)
+        triggers = account.chosen("triggers")
         starts = () if asked.about is None or asked.order == "rate" or triggers.more else triggers.rows
         return workflow_rows(failures, account.chosen("workflows").rows, starts, ran, now)
     if asked.about == "customers":
@@ -247,10 +245,8 @@ async def _findings(
     selected.sort(key=lambda each: list(Severity).index(each[1].severity))
     if is_all:
         return [asked.shows(subject, finding) for subject, finding in selected], []
-    found = [finding for _, finding in selected]
-    if table is not None:
-        return found, ordered(table, asked.order)
-    return found, ordered(_numbered(found), asked.order)
+    of_subject = [finding for _, finding in selected]
+    return of_subject, ordered(_numbered(of_subject) if table is None else table, asked.order)
 
 
 def _numbered(findings: Sequence[AccountFinding]) -> list[TableRow]:
@@ -370,4 +366,4 @@ def _not_checked(account: AccountRows, asked: _Question) -> dict[str, JsonValue]
         if unknown:
             why = "Their status is missing or undocumented."
             gaps.append(Unchecked(counted(unknown, kind.removesuffix("s")), why))
-    return {"not_checked": [{"what": what, "why": why} for why, what in by_reason(gaps).items()]}
+    return {"not_checked": [gap.data() for gap in by_reason(gaps)]}
