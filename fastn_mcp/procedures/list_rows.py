@@ -155,5 +155,11 @@ async def _all_rows(
 
 def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:
     """Count many rows by status, if they differ in it."""
-    counts = Counter(status if quoted(status := text(row, "status")) == status else "other" for row in rows)
-    return dict(counts.most_common()) if len(rows) > MAX_OBJECTS and len(counts) > 1 else None
+    if len(rows) <= MAX_OBJECTS:
+        return None
+    counts = Counter[str]()
+    values = (value if isinstance(value := row.get("status"), str) else text(row, "status") for row in rows)
+    for value, count in Counter(values).items():  # the words are looked at once for each, not for each row
+        status = value if value.strip() else ""
+        counts[status if quoted(status) == status else "other"] += count
+    return dict(counts.most_common()) if len(counts) > 1 else None

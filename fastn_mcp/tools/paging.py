@@ -296,7 +296,9 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def matching_rows(self, rows: Iterable[FullRow]) -> tuple[list[tuple[int, FullRow]], list[str]]:
         """Return the numbered rows that match, and the filters that could not be checked."""
-        found, unchecked, filters = list[tuple[int, FullRow]](), set[str](), self.filters
+        if not (filters := self.filters):
+            return list(enumerate(rows, 1)), []
+        found, unchecked = list[tuple[int, FullRow]](), set[str]()
         for number, row in enumerate(rows, 1):
             answers = {name: self._matches(row, name, value) for name, value in filters.items()}
             if False not in answers.values():
