@@ -188,7 +188,7 @@ class Guard:
         execution = await self._resume(batch, caller)
         if len(execution.results) == len(batch.calls):
             return execution
-        evaluation = await self.evaluator.evaluate(batch, caller.principal, execution.results)
+        evaluation = await self.evaluator.evaluate(batch, caller.asker, execution.results)
         return await self.evaluator.describe(evaluation)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
@@ -250,8 +250,8 @@ class Guard:
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
                 caller.check(call.tool_name(), call.effective)
-        evaluation = None if reads else await self.evaluator.evaluate_without_reads(batch, caller.principal)
-        evaluation = evaluation or await self.evaluator.evaluate(batch, caller.principal, skip)
+        evaluation = None if reads else await self.evaluator.evaluate_without_reads(batch, caller.asker)
+        evaluation = evaluation or await self.evaluator.evaluate(batch, caller.asker, skip)
         for current in evaluation.calls.values():
             caller.check(current.call.tool_name(), current.effect)
         span.update(_decision_facts(evaluation))
@@ -261,7 +261,7 @@ class Guard:
 
     async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        current = await self.evaluator.evaluate_call(call, caller.principal)
+        current = await self.evaluator.evaluate_call(call, caller.asker)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
             raise refusal(call, current.verdict, self.evaluator.policy)

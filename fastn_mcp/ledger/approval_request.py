@@ -11,6 +11,7 @@ from enum import Enum
 from pydantic import JsonValue
 
 from fastn_mcp.ledger.identity import holder, who
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 
 
@@ -103,6 +104,9 @@ class ApprovalRequest:
     """Oldest first, one per approver. While the request is open, an approver can replace an approval by a decline."""
     used: tuple[int, ...] = ()
     """Numbers of the calls for which it was used."""
+    client: str = ""
+    """As in `Asker`, like `client_name`."""
+    client_name: str = ""
 
     @property
     def holder(self) -> str:
@@ -119,6 +123,11 @@ class ApprovalRequest:
     def person(self) -> str | None:
         """Name of the person who asked, from their sign-in; None without one."""
         return self.asked_by if "|" in self.principal else None
+
+    @property
+    def asker(self) -> Asker:
+        """The person and the client that asked, without what is not stored of them."""
+        return Asker(self.principal, self.person or "", client=self.client, client_name=self.client_name)
 
     @property
     def people(self) -> list[str]:

@@ -20,6 +20,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -61,7 +62,7 @@ async def test_approved_call_continues(tmp_path: Path) -> None:
         assert (done, total) == (0, None)
 
     meanwhile(world, 40, lambda: decide(world, RequestState.APPROVED))
-    done = await world.dispatch(call, Caller("local", None), report)
+    done = await world.dispatch(call, Caller(Asker(), None), report)
     assert isinstance(done, Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert world.timestamp == began + 10
@@ -83,7 +84,7 @@ async def test_client_opens_a_page_that_is_not_in_view(tmp_path: Path, leads: bo
         return await wait()
 
     meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.dispatch(world.deletion(), Caller("local", None, link=link)), Done)
+    assert isinstance(await world.dispatch(world.deletion(), Caller(Asker(), None, link=link)), Done)
     assert [waiting.page for waiting in led] == ["https://page.example/"] * leads
 
 
@@ -166,7 +167,7 @@ async def test_waiting_call_holds_no_slot(tmp_path: Path) -> None:
         await decide(world, RequestState.APPROVED)
 
     meanwhile(world, 4, approve)
-    assert isinstance(await world.dispatch(world.deletion(), Caller("local", None, waiting=released)), Done)
+    assert isinstance(await world.dispatch(world.deletion(), Caller(Asker(), None, waiting=released)), Done)
     assert held == [True, False, True]
 
 
@@ -373,13 +374,13 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
     async def report(message: str, *_: float | None) -> None:
         reported.append(message)
 
-    pending = await world.dispatch(call, Caller("local", None), report)
+    pending = await world.dispatch(call, Caller(Asker(), None), report)
     assert isinstance(pending, PendingApproval)
     assert (world.timestamp, reported) == (began, [])
     assert "A person types the value outside of the client." in pending.where
     assert "have it rotated" in pending.where
     meanwhile(world, 40, lambda: decide(world, RequestState.DECLINED))
     with pytest.raises(Declined):
-        await world.dispatch(call, Caller("local", None), report)
+        await world.dispatch(call, Caller(Asker(), None), report)
     assert world.timestamp == began + 10
     assert reported == ["Waiting for a person to decide. It is still waiting for an answer. It lies on the desk."]

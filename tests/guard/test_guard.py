@@ -29,6 +29,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
@@ -265,7 +266,7 @@ async def test_interruption_is_recorded_as_unsent_or_unknown(
     monkeypatch.setattr(world.recorder, "anchor", anchored)
     monkeypatch.setattr(world.client, "send", interrupted)
     with pytest.raises(type(error)):
-        await world.dispatch(CreateCustomer(name="Initech"), Caller("local", None))
+        await world.dispatch(CreateCustomer(name="Initech"), Caller(Asker(), None))
     last = json.loads(world.audit_path.read_text().splitlines()[-1])
     assert (last["outcome"], last["message"]) == (outcome, type(error).__name__ if is_sent else "")
     (change,) = await world.ledger.changes("test", 10, 1e12)
@@ -398,7 +399,7 @@ async def test_dry_run_sends_nothing(world: World) -> None:
     assert kinds["connections"] == 3
     assert shown.name == "Acme Corp"
     assert world.changes == []
-    described = await world.guard.preview(Batch(call, (call,)), Caller("local", None))
+    described = await world.guard.preview(Batch(call, (call,)), Caller(Asker(), None))
     assert isinstance(described, Evaluation)
     form = world.form(Decline())
     await world.call(call, form)

@@ -15,6 +15,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateSecret
@@ -38,7 +39,7 @@ async def test_update_is_journalled_with_the_whole_state_before(world: World, ju
     before = row(world, "customers", "Katana")
     admin = "a@example.com" if judged_first else None
     call = UpdateCustomer(customer_id=before["id"], plan="Free", admin_email=admin)
-    assert isinstance(await world.dispatch(call, Caller("ana", world.form())), Done)
+    assert isinstance(await world.dispatch(call, Caller(Asker("ana"), world.form())), Done)
     kept = await newest(world)
     assert kept.id.startswith("chg_")
     assert (kept.principal, kept.account, kept.tool) == ("ana", "test", "update_customer")

@@ -13,6 +13,7 @@ from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
@@ -156,7 +157,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
-        preview = await world.dispatch.preview(delete, Caller("local", None))
+        preview = await world.dispatch.preview(delete, Caller(Asker(), None))
         shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
         named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
         assert named == with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
@@ -299,13 +300,13 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
     flow = key(world, "workflows", "process-new-orders")
     answer = await dependents(world, "workflow", flow)
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers", "other callers"]
-    shown = (await world.dispatch.preview(DeleteWorkflow(workflow_id=flow), Caller("local", None))).data()
+    shown = (await world.dispatch.preview(DeleteWorkflow(workflow_id=flow), Caller(Asker(), None))).data()
     assert shown["not_checked"] == answer["not_checked"]
 
 
 async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World) -> None:
     john = key(world, "customers", "acme-customer")
-    await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller("local", None))
+    await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller(Asker(), None))
     assert [heard.tool for heard in world.sandbox.requests] == [
         "get_customer", "list_connections", "list_secrets", "list_executions", "list_triggers"
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.checks import Severity
@@ -385,7 +386,7 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
     async def report(_: str, done: float, total: float | None) -> None:
         heard.append((done, total))
 
-    await world.dispatch(GetOverview(), Caller("local", None), report)
+    await world.dispatch(GetOverview(), Caller(Asker(), None), report)
     assert len(heard) > 8
     assert [*heard] == [(done, len(heard)) for done in range(1, len(heard) + 1)]
 

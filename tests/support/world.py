@@ -34,6 +34,7 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Tem
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
@@ -211,7 +212,7 @@ class World:
     ) -> Done | PendingForm | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
-            return await self.dispatch(call, Caller("local", form, delivery=delivery))
+            return await self.dispatch(call, Caller(Asker(), form, delivery=delivery))
         except FastnError as error:
             return error
 
@@ -285,12 +286,12 @@ class World:
         guard: Any = OtherReads(read)
         _, snapshot = self._snapshots.setdefault(id(read), (read, AccountSnapshot(self.system, self._snapshot_seconds)))
         shared = replace(self.shared, snapshot=snapshot)
-        look, caller = AnswerReads(shared, read, lambda _: None), Caller("local", None)
+        look, caller = AnswerReads(shared, read, lambda _: None), Caller(Asker(), None)
         return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""
-        seen = await self.guard.evaluator.evaluate_call(call, "local")
+        seen = await self.guard.evaluator.evaluate_call(call, Asker())
         return seen.verdict, seen.preview
 
     async def decision(self, call: Call) -> Decision:

@@ -222,11 +222,13 @@ class Approvals:
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
         is_temporary = evaluation.similar is not None and tool.target is not None
         preview = with_typed(evaluation.preview.stored(), evaluation.typed)
-        if caller.name:
-            preview["asked_by"] = redact_text(caller.name)
+        if caller.asker.name:
+            preview["asked_by"] = redact_text(caller.asker.name)
         request = ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
+            client=caller.asker.client,
+            client_name=redact_text(caller.asker.client_name),
             account=self._account,
             tool=tool.tool_name(),
             target=tool.target,
