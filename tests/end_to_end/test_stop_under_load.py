@@ -136,7 +136,7 @@ def heard(addresses: list[str]) -> int:
 
 async def reached(count: Callable[[], Awaitable[int]], least: int) -> None:
     with anyio.fail_after(120):
-        while await count() < least:
+        while await count() < least:  # noqa: ASYNC110 - other processes
             await anyio.sleep(0.2)
 
 
