@@ -98,6 +98,7 @@ class TenantBuilder:
             parts.stores.typed,
             parts.stores.audit,
             bound_account_of(settings),
+            parts.limits,
             ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
             close,
             answers,

@@ -151,7 +151,7 @@ class TeamInbox(Inbox):
             try:
                 async with self._tenants.lease(tenant) as account:
                     record = partial(self._record, account.audit)
-                    yield InboxAccount(account.account, account.ledger, record, account.typed, name)
+                    yield InboxAccount(account.account, account.ledger, record, account.typed, name, account.limits)
             except LedgerLost:
                 raise
             except FastnError as error:
@@ -160,7 +160,11 @@ class TeamInbox(Inbox):
     @override
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:
         """Whether they may decide the request, or made it and may withdraw it."""
-        return self._is_own(request.principal) or self._is_covered(tenant, request)
+        return self.sees_call(tenant, request.principal, effects_of(request))
+
+    @override
+    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
+        return self._is_own(principal) or any(rule.covers(tenant, effects) for rule in self._rules)
 
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:

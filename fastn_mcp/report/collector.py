@@ -88,6 +88,8 @@ class Attempt:
     change: str | None = None
     digest: str | None = None
     """Digest of the arguments."""
+    grant: str | None = None
+    """Approval request or temporary approval. That of a call of a batch begins with that of the batch and a point."""
     audit: tuple[Link, ...] = ()
     is_split: bool = False
     """Whether this is an approved batch, which the report replaces with its calls."""
@@ -113,6 +115,7 @@ _TAKEN = (
         "change",
     ),
     "digest",
+    "grant",
 )
 
 

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
-from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
+from fastn_mcp.channels.page.places import place_routes
+from fastn_mcp.channels.page.security import BadForm, PageSecurity, Render, Session, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
@@ -51,20 +52,6 @@ _TEMPLATES = Environment(
 """Compiled once in a process: a template takes longer than the rest of a page."""
 _SCRIPT = "text/javascript"
 _STATIC = {"page.css": "text/css", "page.js": _SCRIPT, "closed.js": _SCRIPT, "icon.svg": "image/svg+xml"}
-
-Render = Callable[..., Response]
-"""Renders a template: `render(request, template, status, **content)`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    id: str
-    """Secret identifier."""
-    root: str
-    """Root path of the page for this session, with a trailing slash."""
-    inbox: Inbox
-    person: str | None = None
-    """Name of the person, if known."""
 
 
 class PageAccess(Protocol):
@@ -151,6 +138,7 @@ def page(
         Route(f"{prefix}/approve", pages.approve, methods=["POST"]),
         Route(f"{prefix}/decline", pages.decline, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
+        *place_routes(prefix, pages.render, pages.session, pages.seal, system),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
@@ -188,7 +176,7 @@ class _Page:
     is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:
-        session = await self._session(request)
+        session = await self.session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
         flash = self.seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
         message = None if flash is None else _message(flash, good=True)
@@ -199,12 +187,12 @@ class _Page:
 
     async def now(self, request: Request) -> Response:
         """Return only the part of the page that changes, for an open page."""
-        session = await self._session(request)
+        session = await self.session(request)
         return self.render(request, "now.html", root=session.root, **await self._content(request, session))
 
     async def events(self, request: Request) -> Response:
         """Stream an event for each change, without its content."""
-        session = await self._session(request)
+        session = await self.session(request)
         return StreamingResponse(self._changes(session, request), media_type="text/event-stream")
 
     async def _changes(self, session: Session, request: Request) -> AsyncIterator[str]:
@@ -270,7 +258,7 @@ class _Page:
 
     async def anything(self, request: Request) -> Response:
         """Redirect unknown addresses to the page. Raises `NoSession` without a session."""
-        return RedirectResponse((await self._session(request)).root, 303)
+        return RedirectResponse((await self.session(request)).root, 303)
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
         flash = None if problem.draft else _message(str(problem), good=False)
@@ -284,7 +272,7 @@ class _Page:
         text = _TEMPLATES.get_template(template).render(base=base, **self.access.context, **content)
         return HTMLResponse(text, status)
 
-    async def _session(self, request: Request) -> Session:
+    async def session(self, request: Request) -> Session:
         """Return the session. Raises `NoSession` if access is denied."""
         if (session := await self.access.session(request)) is None:
             raise NoSession
@@ -292,7 +280,7 @@ class _Page:
 
     async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
         """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
-        session = await self._session(request)
+        session = await self.session(request)
         try:
             fields = await form(request)
         except BadForm as problem:
@@ -325,7 +313,7 @@ class _Page:
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         content = await self._content(request, session, draft)
-        about = {"root": session.root, "person": session.person, "said": flash}
+        about = {"root": session.root, "person": session.person, "said": flash, "place": ""}
         return self.render(request, "page.html", status, **about, **content)
 
     async def _content(self, request: Request, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:

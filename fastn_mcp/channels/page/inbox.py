@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import record_expired
@@ -50,6 +51,7 @@ class InboxAccount:
     typed: TypedSecrets
     """Keeps the secrets that they type."""
     tenant: str = ""
+    limits: Limits | None = None
 
     def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
         """Whether a request or approval belongs to this account, since several can share a ledger."""
@@ -78,6 +80,10 @@ class Inbox:
             yield self._account
 
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
+        return True
+
+    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:  # noqa: ARG002
+        """Whether they may see a call of a principal with these effects."""
         return True
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
