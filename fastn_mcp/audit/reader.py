@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,6 @@ from fastn_mcp.errors import SettingsError
 Entry = dict[str, JsonValue]
 
 _BLOCK = 65_536
-_LONGEST_LINE = 64 * _BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,59 +123,53 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
 def newest_first(log: Path, is_later: Callable[[Entry], bool] | None = None) -> Iterator[bytes]:
     """Yield the lines of a log from its end, or from the newest entry that is not `is_later`, over its rotated files.
 
-    Only what is needed is read, in blocks. A compressed file ends it, and so does the start. Raises `OSError`.
+    Reads blocks, and only those that are needed. Ends at a file that is compressed. Raises `OSError`.
     """
     for file in _newest_files(log):
         with file.open("rb") as data:
-            size = data.seek(0, os.SEEK_END)
+            end = data.seek(0, os.SEEK_END)
             if is_later is not None:
-                # The first position from which on every entry is later.
-                first = bisect_left(range(size), True, key=lambda position: _is_later(data, position, is_later))
-                size = _line_from(data, first)
-            yield from _backwards(data, size)
+                end = bisect_left(range(end), True, key=partial(_is_later, data, is_later))
+                end = _line_from(data, end)
+            yield from _backwards(data, end)
 
 
 def _newest_files(log: Path) -> Iterator[Path]:
-    first = None
+    first = first_of(files.lines_of([log])) if log.exists() else None
     if log.exists():
-        first = first_of(files.lines_of([log]))
         yield log
     ends = files.by_end(log)
     last = max(ends, default=0) if first is None else first.n
-    while (file := ends.get(last)) is not None:
+    while (file := ends.pop(last, None)) is not None:
         yield file
-        first = first_of(files.lines_of([file]))
-        last = 0 if first is None else first.n
+        last = getattr(first_of(files.lines_of([file])), "n", 0)
 
 
 def _line_from(data: BinaryIO, position: int) -> int:
-    """Go to the first line that begins at `position` or after it, and return where that is."""
+    """Seek the first line that begins at `position` or after it, and return where it begins."""
     data.seek(max(0, position - 1))
     if position:
         data.readline()
     return data.tell()
 
 
-def _is_later(data: BinaryIO, position: int, is_later: Callable[[Entry], bool]) -> bool:
+def _is_later(data: BinaryIO, is_later: Callable[[Entry], bool], position: int) -> bool:
     _line_from(data, position)
     return next(map(is_later, parsed(data)), True)
 
 
 def _backwards(data: BinaryIO, end: int) -> Iterator[bytes]:
-    """Yield the lines before `end`, the last first. One without a line break is still being written."""
-    rest, is_end = b"", True
+    """Yield the lines before `end`, the last one first, without one that is still being written."""
+    rest, is_last = b"", True
     while end > 0:
         start = max(0, end - _BLOCK)
         data.seek(start)
         rest, *lines = (data.read(end - start) + rest).split(b"\n")
-        if lines and is_end:
-            lines, is_end = lines[:-1], False
+        if lines and is_last:
+            lines, is_last = lines[:-1], False
         yield from filter(None, reversed(lines))
-        if len(rest) > _LONGEST_LINE:
-            yield rest
-            rest = b""
         end = start
-    if rest and not is_end:
+    if rest and not is_last:
         yield rest
 
 

@@ -137,8 +137,8 @@ class TeamInbox(Inbox):
         self._rules = [rule for rule in (approvals.approver if approvals else ()) if rule.digest in person.rules]
 
     @property
+    @override
     def tenants(self) -> frozenset[str]:
-        """Names of the tenants whose requests this person may see."""
         own = {self._person.tenant} if self._own and self._person.tenant is not None else set[str]()
         return frozenset(own).union(*(rule.tenants or self._team.with_keys() for rule in self._rules))
 

@@ -89,7 +89,7 @@ class Attempt:
     digest: str | None = None
     """Digest of the arguments."""
     grant: str | None = None
-    """Approval request or temporary approval. That of a call of a batch begins with that of the batch and a point."""
+    """Approval request or temporary approval; for a call of a batch, with a point and the call's number."""
     audit: tuple[Link, ...] = ()
     is_split: bool = False
     """Whether this is an approved batch, which the report replaces with its calls."""

@@ -1,6 +1,5 @@
 """The place Activity: rows joined from an audit log and the ledger, searched and paged without reading all of it."""
 
-import re
 
 import pytest
 from support.long_log import write_log

@@ -1,256 +1,192 @@
-"""The place Activity: rows of the audit log, with what the ledger has about their requests and changes."""
+"""The place Activity: rows of an audit log, with what the ledger has about their requests and changes."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
+from pathlib import Path
 from urllib.parse import urlencode
 
 from anyio import to_thread
 
 from fastn_mcp.audit.reader import Entry
 from fastn_mcp.channels.page import view
-from fastn_mcp.channels.page.activity_log import LogPage, Row, Search, read_page
+from fastn_mcp.channels.page.activity_log import ENDINGS, LogPage, Row, Search, read_page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.view import View
 from fastn_mcp.errors import os_reason
-from fastn_mcp.guard.sentences.facts import mapping
-from fastn_mcp.guard.undo import approver, receipt
+from fastn_mcp.guard.sentences.facts import Sentences, mapping
+from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
-from fastn_mcp.records.formats import counted, sentence, stamp
+from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup
 from fastn_mcp.tools.catalog import OPERATIONS
 
 _MOST_CHANGES = 200
 """Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
-_END = 1 << 60
-"""Number of an entry after the end of any log."""
-_WORDS = {"target_changed": "Void", **{each: each.capitalize() for each in ("expired", "withdrawn", "void", "stopped")}}
+_WORDS = {"target_changed": "Void"} | {each: each.capitalize() for each in ENDINGS}
 _STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined", RequestState.STALE: "Void"}
-_REASONS = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped"}
-_ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval"}
+_HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
+_ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
+_KINDS = {"Done": "tick", "Failed": "bad", "Unknown": "bad"}
 _SIGNS = {"destroy": "lost", "trash": "lost", "access": "access", "spend": "spend"}
-_EVENTS = {"intent": "Sent to Fastn", "agreed": "Approved for all calls"}
+_LEFT_OUT = ("n", "time", "event", "prev", "hash", "of", "digest", "trace", "torn", "tool")
+"""Fields of an entry that say nothing more to a person."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """A row with calls, with what the ledger of its account has about it."""
+class Activity:
+    """What one person may see of the activity of an account, with the audit `log` of this server."""
 
-    row: Row
     inbox: Inbox
+    account: InboxAccount
+    log: Path
     now: float
-    request: ApprovalRequest | None
-    change: Change | None
 
-    @property
-    def outcome(self) -> str:
-        calls, request, call = self.row.calls, self.request, self.row.calls[0]
-        if self.change is not None and self.change.undone:
-            return "Undone"
-        total = len(request.calls) if request and "." in (call.grant or "") else len(calls)
-        done = sum(each.group is OutcomeGroup.DONE for each in calls)
-        if total > 1 and done < total:
-            return f"{done} of {total} done"
-        if call.group is not OutcomeGroup.WAITING:
-            return _WORDS.get(call.outcome) or call.group.value.capitalize()
-        if request is None:
-            return "Not used" if call.approved_by else "Expired"
-        if request.expires > self.now and request.state in (RequestState.OPEN, RequestState.APPROVED):
-            return "Waiting" if request.state is RequestState.OPEN else "Not used yet"
-        return _STATES.get(request.state, "Expired")
+    async def page(self, search: Search, below: int | None) -> View:
+        """Return the template variables of the rows that begin before entry `below`."""
+        read, problem = LogPage(), None
+        wanted = partial(self._is_wanted, search)
+        try:
+            read = await to_thread.run_sync(read_page, self.log, wanted, search, below)
+        except OSError as error:
+            problem = f"The audit log cannot be read ({os_reason(error)}). The rows are from the journal."
+        rows = [*read.rows, *filter(wanted, await self._journal(read))]
+        rows.sort(key=lambda row: row.time, reverse=True)
+        views = [await self._view(row) if row.calls else self._place(row) for row in rows]
+        return {"rows": views, "before": read.before, "since": _day(read.since, self.now), "problem": problem}
 
-    @property
-    def how(self) -> str:
-        """By whom or what the call was allowed, or was not."""
-        by, outcome = self.row.calls[0].approved_by, self.outcome
-        verb = outcome.lower() if outcome in ("Declined", "Withdrawn") else "approved"
-        if outcome in _REASONS or (verb == "approved" and by in (None, *_ALLOWED)):
-            return _REASONS.get(outcome) or _ALLOWED.get(by or "", "")
-        if by == "plan":
-            return self.row.calls[0].rule or by
-        is_team = self.inbox.tells_people_apart
-        votes = [each for each in (self.request.votes if self.request else ()) if each.approves is (verb == "approved")]
-        names = " and ".join(map(self.inbox.name_of, votes)) or "an approver"
-        return f"{verb} by {names if is_team else 'you'}"
+    async def one(self, entry: int, change: str) -> View | None:
+        """Return those of one row, by its first entry or its change; None if there is none that they may see."""
+        if entry:
+            read = await to_thread.run_sync(read_page, self.log, bool, Search(), entry + 1, 1)
+            rows = [row for row in read.rows if row.number == entry and row.calls]
+        else:
+            known = await self.account.ledger.change(self.account.name or "", change)
+            rows = [_of_journal(known)] if known else []
+        seen = [row for row in rows if self._is_wanted(Search(), row)]
+        return await self._view(seen[0], is_whole=True) if seen else None
 
-    @property
-    def what(self) -> str:
-        """The call in a few words, with names in quotes."""
-        call, request = self.row.calls[0], self.request
-        if request is not None:
-            return view.sentences(request.tool, request.preview).brief
-        if len(self.row.calls) > 1:
-            return f"Make {counted(len(self.row.calls), 'change')}"
-        name = call.name or call.target or ""
-        return f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
+    def _is_wanted(self, search: Search, row: Row) -> bool:
+        effects = frozenset(call.effect or "" for call in row.calls)
+        sees = self.inbox.sees_call(self.account.tenant, row.calls[0].principal or "", effects) if row.calls else True
+        return sees and search.matches(row)
 
-    @property
-    def note(self) -> str:
-        failed = [each for each in self.row.calls if each.group is OutcomeGroup.FAILED and each.outcome not in _WORDS]
-        if any(each.group is OutcomeGroup.UNKNOWN for each in self.row.calls):
-            return "It may have run. Look in Fastn before you repeat it."
-        if self.outcome == "Not used":
-            return "Approved, but the agent did not ask again in time."
-        if self.request is not None and self.request.note:
-            return f"Note: {quote(self.request.note, len(self.request.note))}"
-        return failed[0].message or "" if failed else ""
+    async def _journal(self, read: LogPage) -> list[Row]:
+        """Return the changes in the time of a page that are not in its log."""
+        if self.account.name is None:
+            return []
+        changes = await self.account.ledger.changes(self.account.name, _MOST_CHANGES, _seconds(read.until, inf))
+        since = _seconds(read.since, 0.0)
+        return [_of_journal(each) for each in changes if each.at >= since and each.id not in read.changes]
 
-    def view(self) -> View:
-        call, outcome, asker = self.row.calls[0], self.outcome, self.request and self.request.asked_by
+    async def _view(self, row: Row, *, is_whole: bool = False) -> View:
+        call, ledger = row.calls[0], self.account.ledger
+        request = await ledger.find(call.grant.partition(".")[0]) if call.grant else None
+        request = request if request and self.account.has(request) else None
+        change = await ledger.change(self.account.name or "", call.change) if call.change else None
+        outcome = "Undone" if change and change.undone and len(row.calls) == 1 else _outcome(row, request, self.now)
+        arguments = mapping(row.entries[0].get("arguments"))
+        name = str(call.name or arguments.get("name") or arguments.get("email") or call.target or "")
+        asker = request and request.asked_by
+        what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
+        if len(row.calls) > 1:
+            what = f"Make {counted(len(row.calls), 'change')}"
+        says = view.sentences(request.tool, request.preview) if request else Sentences(f"{what}.", what, what)
         if not asker and call.principal != "local":
             asker = without_issuers(who(call.principal or "", call.principal_name))
-        bad = outcome in ("Failed", "Unknown") or outcome[0].isdecimal()
-        return {
+        seen = {
+            **self._place(row),
             "outcome": outcome,
-            "kind": "bad" if bad else "tick" if outcome == "Done" else "none",
+            "kind": _KINDS.get(outcome, "bad" if outcome[0].isdecimal() else "none"),
             "sign": _SIGNS.get(call.effect or "", ""),
-            "what": view.parts(self.what),
-            "who": [sanitize(each) for each in (asker, self.how) if each],
-            "note": view.parts(self.note),
+            "what": view.parts(says.first if is_whole else says.brief),
+            "who": [sanitize(each) for each in (asker, self._how(call, outcome, request)) if each],
+            "note": view.parts(_note(row, outcome, request)),
         }
+        return seen | _details(row, says, change) if is_whole else seen
 
-    def details(self) -> View:
-        """Return what only the page of the row shows."""
-        call, request, change = self.row.calls[0], self.request, self.change
-        entry = next((each for each in self.row.entries if each.get("arguments")), Entry())
-        facts = {} if change is None else receipt(change)
-        undo = " ".join(str(facts[name]) for name in ("restores", "lost", "why") if name in facts)
-        known = {name: entry.get(name.lower()) for name in ("Account", "Environment", "Rule", "Target")}
-        return {
-            "says": request and view.sentences(request.tool, request.preview),
-            "parts": view.parts,
-            "tool": sanitize(call.tool),
-            "arguments": [(sanitize(name), view.shown(each)) for name, each in mapping(entry.get("arguments")).items()],
-            "facts": [(name, sanitize(str(value))) for name, value in known.items() if value],
-            "changed": [
-                (sanitize(name), [view.shown(each[side]) if side in each else "" for side in ("from", "to")])
-                for name, each in ((name, mapping(each)) for name, each in mapping(facts.get("changed")).items())
-            ],
-            "undo": "It was undone." if change and change.undone else undo,
-            "story": [(_clock(str(each.get("time"))), sanitize(_step(each))) for each in self.row.entries],
-        }
+    def _how(self, call: Attempt, outcome: str, request: ApprovalRequest | None) -> str:
+        """Return by whom or what a call was allowed, or was not."""
+        verb = outcome.lower() if outcome in ("Declined", "Withdrawn") else "approved"
+        if outcome in _HOW or (verb == "approved" and call.approved_by in _ALLOWED):
+            return _HOW.get(outcome, _ALLOWED.get(call.approved_by, ""))
+        if call.approved_by == "plan":
+            return call.rule or "plan"
+        votes = [vote for vote in (request.votes if request else ()) if vote.approves is (verb == "approved")]
+        names = " and ".join(map(self.inbox.name_of, votes)) or "an approver"
+        return f"{verb} by {names if self.inbox.tells_people_apart else 'you'}"
+
+    def _place(self, row: Row) -> View:
+        """Return when and where a row is."""
+        at = {"entry": row.number} if row.number else {"change": row.calls[0].change}
+        tenant = {"tenant": self.account.tenant} if self.account.tenant else {}
+        day = _day(row.time, self.now)
+        return {"time": row.time, "clock": sanitize(row.time[11:16]), "day": day, "address": urlencode(tenant | at)}
 
 
-def _step(entry: Entry) -> str:
-    """Return what an entry says happened."""
-    event, by = str(entry.get("event")), entry.get("approved_by")
-    how = f"by {approver(str(by))}" if by and not entry.get("approver_name") else ""
-    parts = (how, entry.get("approver_name"), entry.get("outcome"), entry.get("message"))
-    return ": ".join([_EVENTS.get(event, sentence(event.replace("_", " "))), *(str(each) for each in parts if each)])
+def _outcome(row: Row, request: ApprovalRequest | None, now: float) -> str:
+    call = row.calls[0]
+    total = len(request.calls) if request and "." in (call.grant or "") else len(row.calls)
+    done = sum(each.group is OutcomeGroup.DONE for each in row.calls)
+    if total > 1 and done < total:
+        return f"{done} of {total} done"
+    if call.group is not OutcomeGroup.WAITING:
+        return _WORDS.get(call.outcome) or call.group.value.capitalize()
+    if request is None:
+        return "Not used" if call.approved_by else "Expired"
+    if request.expires > now and request.state in (RequestState.OPEN, RequestState.APPROVED):
+        return "Waiting" if request.state is RequestState.OPEN else "Not used yet"
+    return _STATES.get(request.state, "Expired")
 
 
-async def rows(inbox: Inbox, search: Search, cursor: str, now: float) -> View:
-    """Return the template variables of a page of rows: the first one, or the one at the `cursor` of another."""
-    upto, *before = cursor.split(",")
-    starts = {tenant: int(n) for tenant, _, n in (each.partition(":") for each in before) if n.isdecimal()}
-    pages, listed, problems = dict[str, LogPage](), list[tuple[str, Row, View]](), list[str]()
-    async for account in inbox.accounts():
-        tenant, limits = account.tenant, account.limits
-        if limits is None or search.tenant not in ("", tenant) or (starts and tenant not in starts):
-            continue
-        wanted = partial(_is_wanted, inbox, tenant, search)
-        try:
-            page = await to_thread.run_sync(read_page, limits.audit, wanted, search, starts.get(tenant))
-        except OSError as error:
-            page = LogPage((), None, "", frozenset(), 0)
-            problems.append(f"The audit log cannot be read ({os_reason(error)}). The rows are from the journal.")
-        pages[tenant] = page
-        for row in [*page.rows, *filter(wanted, await _journal(account, page, upto))]:
-            listed.append((tenant, row, await _view(row, account, inbox, now)))
-    # A row waits for the next page where rows of another tenant would be missing before it.
-    cutoff = max((page.since for page in pages.values()), default="")
-    shown = sorted((each for each in listed if each[1].time >= cutoff), key=lambda each: each[1].time, reverse=True)
-    more = [cutoff]
-    for tenant, page in pages.items():
-        kept = [row.number for of, row, _ in shown if of == tenant and row.number]
-        more.append(f"{tenant}:{page.before if page.since == cutoff else min(kept, default=starts.get(tenant, _END))}")
+def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
+    failed = [call for call in row.calls if call.group is OutcomeGroup.FAILED and call.outcome not in _WORDS]
+    if any(call.group is OutcomeGroup.UNKNOWN for call in row.calls):
+        return "It may have run. Look in Fastn before you repeat it."
+    if outcome == "Not used":
+        return "Approved, but the agent did not ask again in time."
+    if request is not None and request.note:
+        return f"Note: {quote(request.note, len(request.note))}"
+    return failed[0].message or "" if failed else ""
+
+
+def _details(row: Row, says: Sentences, change: Change | None) -> View:
+    """Return what only the page of a row shows: all that is known."""
+    known = {} if change is None else receipt(change)
+    undo = " ".join(str(known[name]) for name in ("restores", "lost", "why") if name in known)
+    changed = ((name, mapping(values)) for name, values in mapping(known.get("changed")).items())
     return {
-        "rows": [each for _, _, each in shown],
-        "problems": problems,
-        "more": ",".join(more) if cutoff else "",
-        "back": _day(cutoff, now) if cutoff else "",
-        "tenants": sorted(pages),
+        "lost": view.parts(says.lost),
+        "tool": sanitize(row.calls[0].tool),
+        "undo": "It was undone." if change and change.undone else undo,
+        "changed": [
+            (sanitize(name), *(view.shown(each.get(side)) for side in ("from", "to"))) for name, each in changed
+        ],
+        "story": [
+            (
+                sanitize(f"{str(entry.get('time'))[11:19]} {str(entry.get('event')).replace('_', ' ')}"),
+                [(sanitize(name), view.shown(value)) for name, value in entry.items() if name not in _LEFT_OUT],
+            )
+            for entry in row.entries
+        ],
     }
-
-
-async def row(inbox: Inbox, tenant: str, entry: int, change: str, now: float) -> View | None:
-    """Return the template variables of one row, by its first entry or its change; None if they may not see it."""
-    async for account in inbox.accounts():
-        if account.tenant != tenant or account.limits is None:
-            continue
-        if entry:
-            read = partial(read_page, account.limits.audit, lambda _: True, Search(), entry + 1, 1)
-            page = await to_thread.run_sync(read)
-            rows = [each for each in page.rows if each.number == entry and each.calls]
-        else:
-            known = await account.ledger.change(account.name or "", change)
-            rows = [_of_journal(known)] if known else []
-        for each in filter(partial(_is_wanted, inbox, tenant, Search()), rows):
-            facts = await _facts(each, account, inbox, now)
-            return _place(each, tenant, now) | facts.view() | facts.details()
-    return None
-
-
-def _is_wanted(inbox: Inbox, tenant: str, search: Search, row: Row) -> bool:
-    effects = frozenset(call.effect or "" for call in row.calls)
-    is_seen = not row.calls or inbox.sees_call(tenant, row.calls[0].principal or "", effects)
-    return is_seen and search.matches(row)
-
-
-async def _journal(account: InboxAccount, page: LogPage, upto: str) -> list[Row]:
-    """Return the changes in the time of a page that are not in its log."""
-    if account.name is None:
-        return []
-    since = _seconds(page.since, 0.0)
-    changes = await account.ledger.changes(account.name, _MOST_CHANGES, _seconds(upto, inf))
-    return [_of_journal(each) for each in changes if each.at >= since and each.id not in page.changes]
 
 
 def _of_journal(change: Change) -> Row:
     operation = OPERATIONS.get(change.tool)
+    names = ("principal", "tool", "target", "name", "approved_by")
+    entry = Entry(time=stamp(datetime.fromtimestamp(change.at, UTC)), event="sent", arguments={**change.arguments})
+    entry |= {name: getattr(change, name) for name in names} | {"account": account_name(change.account)}
     call = Attempt(
-        stamp(datetime.fromtimestamp(change.at, UTC)),
-        change.tool,
-        UNKNOWN if change.outcome == BEGUN else change.outcome,
-        principal=change.principal,
-        target=change.target,
-        name=change.name,
-        effect=operation.effect.value if operation else None,
-        approved_by=change.approved_by.partition(":")[0] or None,
-        change=change.id,
-    )
-    names = ("time", "tool", "target", "name", "principal")
-    entry: Entry = {"event": "intent", "account": account_name(change.account), "arguments": {**change.arguments}}
-    return Row(0, (call,), (entry | {name: getattr(call, name) for name in names},))
-
-
-async def _facts(row: Row, account: InboxAccount, inbox: Inbox, now: float) -> _Facts:
-    call, request, change = row.calls[0], None, None
-    if call.grant:
-        request = await account.ledger.find(call.grant.partition(".")[0])
-    if call.change and len(row.calls) == 1:
-        change = await account.ledger.change(account.name or "", call.change)
-    return _Facts(row, inbox, now, request if request and account.has(request) else None, change)
-
-
-async def _view(row: Row, account: InboxAccount, inbox: Inbox, now: float) -> View:
-    return _place(row, account.tenant, now) | ((await _facts(row, account, inbox, now)).view() if row.calls else {})
-
-
-def _place(row: Row, tenant: str, now: float) -> View:
-    """Return when and where a row is."""
-    at = {"entry": str(row.number)} if row.number else {"change": row.calls[0].change or ""}
-    address = urlencode(({"tenant": tenant} if tenant else {}) | at)
-    when = {"time": row.time, "clock": _clock(row.time), "day": _day(row.time, now)}
-    return when | {"address": address, "tenant": tenant}
-
-
-def _clock(time: str) -> str:
-    return sanitize(time[11:16])
+        str(entry["time"]), change.tool, UNKNOWN if change.outcome == BEGUN else change.outcome,
+        principal=change.principal, target=change.target, name=change.name, change=change.id,
+        effect=operation and operation.effect.value, approved_by=change.approved_by.partition(":")[0] or None,
+    )  # fmt: skip
+    return Row(0, (call,), (entry,))
 
 
 def _day(time: str, now: float) -> str:

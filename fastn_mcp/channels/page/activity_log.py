@@ -17,15 +17,14 @@ MARGIN = 500
 """Entries on either side of a page that are read with it, since those of one call can lie apart."""
 MOST_ENTRIES = 8_000
 """Entries after which a search ends and says how far it looked."""
-_ENDINGS = ("expired", "withdrawn", "void", "stopped")
+ENDINGS = ("expired", "withdrawn", "void", "stopped")
 """Ends of an approval request that a report does not tell apart."""
-KINDS = {
-    OutcomeGroup.DONE: "Done",
-    OutcomeGroup.FAILED: "Failed or unknown",
-    OutcomeGroup.UNKNOWN: "Failed or unknown",
-    OutcomeGroup.WAITING: "Waiting or not used",
-    OutcomeGroup.DECLINED: "Declined or expired",
-    OutcomeGroup.REFUSED: "Refused",
+OUTCOMES: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
+    "Done": (OutcomeGroup.DONE,),
+    "Failed or unknown": (OutcomeGroup.FAILED, OutcomeGroup.UNKNOWN),
+    "Waiting or not used": (OutcomeGroup.WAITING,),
+    "Declined or expired": (OutcomeGroup.DECLINED, *ENDINGS),
+    "Refused": (OutcomeGroup.REFUSED,),
 }
 EFFECTS = {"Cannot be undone": ("destroy", "trash"), "Gives access": ("access",), "Spends": ("spend",)}
 _TEXTS = ("tool", "target", "name", "arguments", "message", "principal", "principal_name", "approver_name", "rule")
@@ -33,37 +32,34 @@ _TEXTS = ("tool", "target", "name", "arguments", "message", "principal", "princi
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One call, or the calls of one batch; none where lines of the log are damaged."""
+    """One call, or the calls of one batch; none where lines of the log are damaged. Its entries are in order."""
 
     number: int
-    """Number of its first entry, or of the one before the damage; 0 if it is in no log that is read here."""
-    calls: Sequence[Attempt] = ()
-    entries: Sequence[Entry] = ()
-    """Those of the calls, or the last one before the damage."""
+    """Number of its first entry; 0 if it is not from a log."""
+    calls: Sequence[Attempt]
+    entries: Sequence[Entry]
 
     @property
     def time(self) -> str:
-        return self.calls[0].time if self.calls else str(self.entries[0].get("time", "")) if self.entries else ""
+        return str(self.entries[0].get("time", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Fields of the search form. An empty one does not restrict the rows. `until` is a date."""
+    """Fields of the search form, of which an empty one restricts nothing. `until` is a date."""
 
     q: str = ""
     outcome: str = ""
     effect: str = ""
     until: str = ""
-    tenant: str = ""
 
     def matches(self, row: Row) -> bool:
-        """Whether a row fits. Damaged lines are shown where nothing is searched for."""
-        if not row.calls:
-            return self == Search(tenant=self.tenant)
+        """Whether a row fits. Damaged lines fit where nothing is searched for."""
         text = self.q.replace("_", " ").casefold().strip()
-        kinds = {"Declined or expired" if call.outcome in _ENDINGS else KINDS.get(call.group) for call in row.calls}
-        return (
-            (not self.outcome or self.outcome in kinds)
+        ends = {each for call in row.calls for each in ((call.outcome,) if call.outcome in ENDINGS else (call.group,))}
+        return self == Search() or bool(
+            row.calls
+            and (not self.outcome or ends.intersection(OUTCOMES.get(self.outcome, ())))
             and (not self.effect or any(call.effect in EFFECTS.get(self.effect, ()) for call in row.calls))
             and (not self.until or row.time[:10] <= self.until)
             and (not text or any(text in _text_of(entry) for entry in row.entries))
@@ -73,22 +69,24 @@ class Search:
         """Return whether an entry lies too late to matter for the rows before entry `below`; None if none does."""
         if below is not None:
             return lambda entry: _number(entry) >= below + MARGIN
-        # An hour more than the day, since a call can end after it.
-        return (lambda entry: str(entry.get("time")) >= f"{self.until}T24:59") if self.until else None
+        # A call can end on the next day.
+        return (lambda entry: str(entry.get("time")) > f"{self.until}T99") if self.until else None
 
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Some rows, newest first. Times are those of the log, in UTC."""
+    """Some rows, newest first."""
 
-    rows: Sequence[Row]
-    before: int | None
+    rows: Sequence[Row] = ()
+    before: int | None = None
     """Number of the entry before which the log goes on; None if this reached its start."""
-    since: str
-    """Time of that entry, or empty."""
-    changes: frozenset[str]
-    """Ids of all changes of the log in this time."""
-    read: int
+    since: str = ""
+    """Time of that entry."""
+    until: str = ""
+    """Time of the entry before which its rows begin; empty for the first page."""
+    changes: frozenset[str] = frozenset()
+    """Ids of all changes among the entries read."""
+    read: int = 0
     """Number of lines read."""
 
 
@@ -100,23 +98,21 @@ def read_page(
     Reads until they are found, and at most `MOST_ENTRIES` lines.
     """
     lines = newest_first(log, search.is_later(below))
-    entries, rows, oldest, size = list[Entry](), list[Row](), 0, (2 if below is None else 3) * MARGIN
+    entries, size = list[Entry](), (2 if below is None else 3) * MARGIN
     while True:
         block = [files.parsed(line) or {} for line in islice(lines, size)]
         entries += block
-        is_start = len(block) < size
+        is_start, joined = len(block) < size, _rows(entries)
         # What begins among the oldest entries may have begun before them.
-        numbers = [n for each in entries[:-MARGIN] if (n := _number(each))]
-        oldest = 0 if is_start else min(numbers, default=0)
-        joined = _rows(entries)
+        oldest = 0 if is_start else min((n for each in entries[:-MARGIN] if (n := _number(each))), default=0)
         rows = [row for row in joined if oldest <= row.number < (below or inf) and wanted(row)]
         if is_start or len(rows) > most or len(entries) >= MOST_ENTRIES:
             break
         size = MOST_ENTRIES - len(entries)
     before = rows[most - 1].number if len(rows) > most else None if is_start else oldest
-    times = {_number(entry): str(entry.get("time", "")) for entry in entries}
+    times = {_number(each): str(each.get("time", "")) for each in entries if _number(each) in (before, below)}
     changes = frozenset(call.change for row in joined for call in row.calls if call.change)
-    return LogPage(rows[:most], before, times.get(before or 0, ""), changes, len(entries))
+    return LogPage(rows[:most], before, times.get(before or 0, ""), times.get(below or 0, ""), changes, len(entries))
 
 
 class _Calls(Tally):
@@ -125,29 +121,26 @@ class _Calls(Tally):
     def entry(self, line: Mapping[str, JsonValue]) -> None:
         super().entry(line)
         attempt, event = self._of_grant.get(str(line.get("grant"))), str(line.get("event"))
-        if event in _ENDINGS and attempt is not None:
+        if event in ENDINGS and attempt is not None:
             self._update(attempt, line, event, str(line.get("message") or ""))
 
 
 def _rows(entries: Sequence[Entry]) -> list[Row]:
     """Join entries, newest first, into rows, newest first. An empty entry is a damaged line."""
-    calls, damaged, last, latest = _Calls(), dict[int, Row](), 0, Entry()
+    calls, rows, latest = _Calls(), list[Row](), Entry()
     for entry in reversed(entries):
         calls.entry(entry)
-        last = _number(entry) or last
-        if not entry:
-            damaged[last] = Row(last, entries=(latest,))
+        if not entry and not (rows and rows[-1].entries[0] is latest):
+            rows.append(Row(_number(latest), (), (latest,)))
         latest = entry or latest
-    by_number = {_number(entry): entry for entry in entries}
-    grouped: dict[int, list[Attempt]] = {}
+    by_number, grouped = {_number(entry): entry for entry in entries}, dict[int, list[Attempt]]()
     for call in calls.attempts:
         if call.audit:
             grouped.setdefault(call.audit[0].n, []).append(call)
-    rows = [
-        Row(number, each, [by_number[n] for n in dict.fromkeys(link.n for call in each for link in call.audit)])
-        for number, each in grouped.items()
-    ]
-    return sorted([*rows, *damaged.values()], key=lambda row: row.number, reverse=True)
+    for number, each in grouped.items():
+        numbers = dict.fromkeys(link.n for call in each for link in call.audit)
+        rows.append(Row(number, each, [by_number[n] for n in sorted(numbers)]))
+    return sorted(rows, key=lambda row: row.number, reverse=True)
 
 
 def _number(entry: Entry) -> int:
@@ -156,5 +149,4 @@ def _number(entry: Entry) -> int:
 
 
 def _text_of(entry: Entry) -> str:
-    """Return the text of an entry that is searched."""
     return " ".join(str(entry.get(name, "")) for name in _TEXTS).replace("_", " ").casefold()

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
-from fastn_mcp.channels.page.places import place_routes
+from fastn_mcp.channels.page.places import Places
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, Render, Session, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
@@ -138,7 +138,7 @@ def page(
         Route(f"{prefix}/approve", pages.approve, methods=["POST"]),
         Route(f"{prefix}/decline", pages.decline, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
-        *place_routes(prefix, pages.render, pages.session, pages.seal, system),
+        *Places(pages.render, pages.session, pages.seal, system).routes(prefix),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {

@@ -75,6 +75,11 @@ class Inbox:
         self._system = system
         self._account = account
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Names of the tenants whose requests they may see, if there are tenants."""
+        return frozenset()
+
     async def accounts(self) -> AsyncIterator[InboxAccount]:
         if self._account is not None:
             yield self._account

@@ -1,69 +1,86 @@
 """Routes of the places Activity and Limits. They show, and decide nothing."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass, fields
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fastn_mcp.channels.page import activity, limits, view
-from fastn_mcp.channels.page.activity_log import EFFECTS, KINDS, Search
+from fastn_mcp.channels.page import view
+from fastn_mcp.channels.page.activity import Activity
+from fastn_mcp.channels.page.activity_log import EFFECTS, OUTCOMES, Search
+from fastn_mcp.channels.page.inbox import InboxAccount
+from fastn_mcp.channels.page.limits import limits_of
 from fastn_mcp.channels.page.security import Render, Session
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.runtime import System
 
 _LONGEST = 200
-"""Characters of a field of the search form."""
-
-
-def place_routes(
-    prefix: str, render: Render, session: Callable[[Request], Awaitable[Session]], seal: Seal, system: System
-) -> list[Route]:
-    """Return the routes. `session` returns the session of a request, or raises if access is denied."""
-    places = _Places(render, session, seal, system)
-    return [
-        Route(f"{prefix}/activity", places.activity, methods=["GET"]),
-        Route(f"{prefix}/change", places.change, methods=["GET"]),
-        Route(f"{prefix}/limits", places.limits, methods=["GET"]),
-    ]
+"""Characters of a field of a form."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class Places:
+    """The handlers. `session` returns the session of a request, or raises if access is denied."""
+
     render: Render
     session: Callable[[Request], Awaitable[Session]]
     seal: Seal
     system: System
 
-    async def activity(self, request: Request) -> Response:
-        session, now = await self.session(request), self.system.timestamp()
-        given = {each.name: request.query_params.get(each.name, "")[:_LONGEST] for each in fields(Search)}
-        search = Search(**given)
-        rows = await activity.rows(session.inbox, search, request.query_params.get("before", ""), now)
-        rows["more"] = rows["more"] and urlencode({**given, "before": rows["more"]})
-        choices = {"outcome": list(dict.fromkeys(KINDS.values())), "effect": list(EFFECTS)}
-        rows |= {"search": given, "searched": search != Search(), "choices": choices}
-        return self._show(request, session, "activity", **rows)
+    def routes(self, prefix: str) -> list[Route]:
+        return [
+            Route(f"{prefix}/activity", self.activity, methods=["GET"]),
+            Route(f"{prefix}/limits", self.limits, methods=["GET"]),
+        ]
 
-    async def change(self, request: Request) -> Response:
-        session, given, now = await self.session(request), request.query_params, self.system.timestamp()
-        number = given.get("entry", "")
-        entry = int(number) if number.isdecimal() and len(number) < 18 else 0
-        row = await activity.row(session.inbox, given.get("tenant", ""), entry, given.get("change", ""), now)
-        return self._show(request, session, "change", 404 if row is None else 200, row=row)
+    async def activity(self, request: Request) -> Response:
+        session, given = await self.session(request), request.query_params
+        search = Search(**{each.name: given.get(each.name, "")[:_LONGEST] for each in fields(Search)})
+        numbers = (given.get(name, "") for name in ("entry", "before"))
+        entry, before = (int(n) if n.isdecimal() and len(n) < 18 else None for n in numbers)
+        async for account, limits in _account(session, given.get("tenant")):
+            activity = Activity(session.inbox, account, limits.audit, self.system.timestamp())
+            if entry or "change" in given:
+                row = await activity.one(entry or 0, given.get("change", ""))
+                return await self._show(
+                    request, session, "change", account.tenant, 404 if row is None else 200, row=row
+                )
+            rows = await activity.page(search, before)
+            more = asdict(search) | {"tenant": account.tenant, "before": rows["before"]}
+            about = {"search": search, "is_search": search != Search(), "outcomes": OUTCOMES, "effects": EFFECTS}
+            return await self._show(request, session, "activity", account.tenant, more=urlencode(more), **about, **rows)
+        return await self._show(request, session, "change", "", 404, row=None)
 
     async def limits(self, request: Request) -> Response:
         session, now = await self.session(request), self.system.now()
-        shown = await limits.limits(session.inbox, request.query_params.get("tenant", ""), now)
-        temporary = await session.inbox.temporary_approvals(now.timestamp())
-        ended = [view.temporary_approval(each, now.timestamp(), None) for each in temporary]
-        return self._show(request, session, "limits", temporary=ended, **shown)
+        temporary = [
+            view.temporary_approval(each, now.timestamp(), None)
+            for each in await session.inbox.temporary_approvals(now.timestamp())
+        ]
+        async for account, limits in _account(session, request.query_params.get("tenant")):
+            shown = await limits_of(session.inbox, account, limits, now)
+            return await self._show(request, session, "limits", account.tenant, temporary=temporary, **shown)
+        return await self._show(request, session, "change", "", 404, row=None)
 
-    def _show(self, request: Request, session: Session, place: str, status: int = 200, **content: object) -> Response:
+    async def _show(
+        self, request: Request, session: Session, place: str, tenant: str, status: int = 200, **content: object
+    ) -> Response:
         def token(action: str, about: str) -> str:
             return self.seal.token(session.id, f"{action} {about}")
 
-        about = {"root": session.root, "person": session.person, "place": place, "token": token, "count": 0}
-        return self.render(request, f"{place}.html", status, clock=f"{self.system.now():%H:%M}", **about, **content)
+        about = {"root": session.root, "person": session.person, "place": place, "token": token}
+        about |= {"count": len(await session.inbox.waiting(self.system.timestamp()))}
+        about |= {"clock": f"{self.system.now():%H:%M}", "tenant": tenant, "tenants": sorted(session.inbox.tenants)}
+        return self.render(request, f"{place}.html", status, **about, **content)
+
+
+async def _account(session: Session, tenant: str | None) -> AsyncIterator[tuple[InboxAccount, Limits]]:
+    """Yield the account of a tenant, or the first one, if this person may see it."""
+    async for account in session.inbox.accounts():
+        if account.limits is not None and (not tenant or account.tenant == tenant):
+            yield account, account.limits
+            return
