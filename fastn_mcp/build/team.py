@@ -98,11 +98,11 @@ class TenantBuilder:
             parts.stores.typed,
             parts.stores.audit,
             bound_account_of(settings),
-            parts.limits,
             ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
             close,
             answers,
             own,
+            parts.limits,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":

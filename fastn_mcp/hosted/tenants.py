@@ -131,13 +131,13 @@ class TenantAccount:
     audit: AuditFile
     account: str
     """Account name in the ledger, which several accounts can share."""
-    limits: Limits | None
     limit: ConcurrencyLimit
     close: Callable[[], Awaitable[None]]
     answers: ASGIApp | None = None
     """Receives the answers of approvers, if there is a webhook."""
     owner: CallerAccount | None = None
     """The caller who brought the key, if any."""
+    limits: Limits | None = None
     used: float = field(default=0.0, init=False)
     users: int = field(default=0, init=False)
 

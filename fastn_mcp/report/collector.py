@@ -216,7 +216,7 @@ class Tally:
         return None if attempt is None or attempt.is_split or attempt.group not in groups else attempt
 
     def _key(self, line: Mapping[str, JsonValue]) -> tuple[object, ...]:
-        return (self._step, *(line.get(name) for name in ("principal", "account", "tool", "digest")))
+        return (self._step, *(str(line.get(name)) for name in ("principal", "account", "tool", "digest")))
 
     def _begin(self, line: Mapping[str, JsonValue]) -> Attempt:
         attempt = Attempt(_text(line, "time") or "", _text(line, "tool") or "", UNKNOWN, step=self._step)

@@ -1,6 +1,6 @@
 """A long audit log, as calls of many kinds leave it, written at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,44 +24,50 @@ def call(number: int, **facts: Any) -> LogEntry:
     return replace(entry, **facts)
 
 
-def story(number: int) -> Iterator[LogEntry | None]:
-    """Yield the entries of a call, one of seven stories. None stands for its intent's number."""
+def story(number: int) -> list[LogEntry]:
+    """Return the entries of a call, by one of seven stories. The outcome is that of the last intent."""
     grant = f"grant{number}"
+    asked = call(number, grant=grant)
+    decided = replace(asked, approved_by="local_page")
     match number % 7:
         case 0:
-            yield call(number, event=AuditEvent.REFUSED, outcome="refused", message="The policy refuses it.")
+            return [replace(asked, event=AuditEvent.REFUSED, grant=None, outcome="refused")]
         case 1:
-            yield call(number, grant=grant)
-            yield call(number, event=AuditEvent.DECLINED, grant=grant, approved_by="local_page")
+            return [asked, replace(decided, event=AuditEvent.DECLINED)]
         case 2:
-            yield call(number, grant=grant)
-            yield call(number, event=AuditEvent.EXPIRED, grant=grant)
+            return [asked, replace(asked, event=AuditEvent.EXPIRED)]
         case 3 | 4:
-            yield call(number, grant=grant)
-            yield call(number, event=AuditEvent.APPROVED, grant=grant, approved_by="local_page")
-            yield call(number, event=AuditEvent.INTENT, grant=grant, approved_by="local_page")
-            yield call(number, event=AuditEvent.OUTCOME, grant=grant, of="intent", outcome="done", arguments=None)
-        case outcome:
-            yield call(number, event=AuditEvent.INTENT, approved_by="policy", effect="write")
-            how = "done" if outcome == 5 else "failed"
-            yield call(number, event=AuditEvent.OUTCOME, of="intent", outcome=how, arguments=None, effect="write")
+            sent = replace(decided, event=AuditEvent.INTENT)
+            return [asked, replace(decided, event=AuditEvent.APPROVED), sent, _ended(sent, "done")]
+        case which:
+            sent = call(number, event=AuditEvent.INTENT, approved_by="policy", effect="write")
+            return [sent, _ended(sent, "done" if which == 5 else "failed")]
 
 
-def write_log(file: Path, entries: int, *, per_file: int | None = None, first: int = 1) -> int:
-    """Write at least so many entries, a second apart, in files of `per_file` lines. Return the number of calls."""
+def _ended(sent: LogEntry, outcome: str) -> LogEntry:
+    return replace(sent, event=AuditEvent.OUTCOME, of="intent", outcome=outcome, arguments=None)
+
+
+def write_entries(file: Path, entries: Iterable[LogEntry], *, per_file: int | None = None) -> None:
+    """Write a log whose entries are a second apart, in files of `per_file` lines. `of="intent"` is the last intent."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    end, lines, number, intent = End(), list[bytes](), first - 1, ""
-    while end.n < entries:
-        number += 1
-        for entry in story(number):
-            assert entry is not None
-            at = System(now=lambda n=end.n: START + timedelta(seconds=n))
-            fields = written(replace(entry, of=intent if entry.of else None), at)
-            line, end = sealed(end, fields)
-            intent = str(end.n) if entry.event is AuditEvent.INTENT else intent
-            lines.append(line + b"\n")
-            if per_file is not None and end.n % per_file == 0:
-                file.with_name(f"{file.stem}.{end.n:09d}{file.suffix}").write_bytes(b"".join(lines))
-                lines.clear()
+    end, lines, intent = End(), list[bytes](), ""
+    for entry in entries:
+        at = System(now=lambda n=end.n: START + timedelta(seconds=n))
+        line, end = sealed(end, written(replace(entry, of=intent if entry.of == "intent" else entry.of), at))
+        intent = str(end.n) if entry.event is AuditEvent.INTENT else intent
+        lines.append(line + b"\n")
+        if per_file is not None and end.n % per_file == 0:
+            file.with_name(f"{file.stem}.{end.n:09d}{file.suffix}").write_bytes(b"".join(lines))
+            lines.clear()
     file.write_bytes(b"".join(lines))
-    return number - first + 1
+
+
+def write_log(file: Path, entries: int, *, per_file: int | None = None) -> int:
+    """Write a log of at least so many entries, of whole calls. Return the number of calls."""
+    stories, total = list[LogEntry](), 0
+    while len(stories) < entries:
+        total += 1
+        stories += story(total)
+    write_entries(file, stories, per_file=per_file)
+    return total

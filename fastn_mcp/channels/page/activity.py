@@ -20,7 +20,7 @@ from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
-from fastn_mcp.records.formats import counted, stamp
+from fastn_mcp.records.formats import counted, sentence, stamp
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -33,8 +33,10 @@ _HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped":
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
 _KINDS = {"Done": "tick", "Failed": "bad", "Unknown": "bad"}
 _SIGNS = {"destroy": "lost", "trash": "lost", "access": "access", "spend": "spend"}
-_LEFT_OUT = ("n", "time", "event", "prev", "hash", "of", "digest", "trace", "torn", "tool")
-"""Fields of an entry that say nothing more to a person."""
+_STEP = ("event", "approver_name", "outcome", "message")
+"""Fields that say what happened, and when."""
+_LEFT_OUT = ("n", "time", "prev", "hash", "of", "digest", "trace", "torn", "tool", "grant", "approver", *_STEP)
+"""Fields that are in the story, or say nothing to a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +168,24 @@ def _details(row: Row, says: Sentences, change: Change | None) -> View:
         "changed": [
             (sanitize(name), *(view.shown(each.get(side)) for side in ("from", "to"))) for name, each in changed
         ],
+        "facts": [
+            (sentence(name.replace("_", " ")), sanitize(value) if isinstance(value, str) else view.shown(value))
+            for name, value in {name: value for entry in row.entries for name, value in entry.items()}.items()
+            if name not in _LEFT_OUT
+        ],
         "story": [
             (
-                sanitize(f"{str(entry.get('time'))[11:19]} {str(entry.get('event')).replace('_', ' ')}"),
-                [(sanitize(name), view.shown(value)) for name, value in entry.items() if name not in _LEFT_OUT],
+                sanitize(str(entry.get("time"))[11:19]),
+                view.parts(". ".join(filter(None, (sentence(_said(entry, name)) for name in _STEP)))),
             )
             for entry in row.entries
         ],
     }
+
+
+def _said(entry: Entry, name: str) -> str:
+    value = str(entry.get(name, ""))
+    return {"intent": "sent to Fastn", "outcome": ""}.get(value, value).replace("_", " ") if name == "event" else value
 
 
 def _of_journal(change: Change) -> Row:
