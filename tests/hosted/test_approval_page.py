@@ -310,6 +310,46 @@ async def test_requests_of_others_are_invisible(person: str, world: World) -> No
         assert "One call waits for you" in await dana.look()
 
 
+async def test_approver_sees_the_activity_of_their_tenants_only(world: World) -> None:
+    """By no address of a row either, and effects that their rule does not cover are as invisible as its requests."""
+    await world.delete()
+    (asked,) = world.audit("asked")
+    rows = {"dana": "Waiting Delete customer Globex", "anna": "Waiting Delete customer Globex", "gina": "", "jun": ""}
+    for person, row in rows.items():
+        async with world.browser(person) as browser:
+            page = words((await browser.http.get("/approvals/activity")).text)
+            assert ("Delete customer Globex" in page, "No change yet" in page) == (bool(row), not row), person
+            for query in (f"entry={asked['n']}", f"tenant=acme&entry={asked['n']}", "q=Globex", "tenant=acme"):
+                found = words((await browser.http.get(f"/approvals/activity?{query}")).text)
+                assert ("Delete customer Globex" in found) == bool(row), (person, query)
+
+
+async def test_activity_names_who_asked_and_who_approved(world: World) -> None:
+    await world.delete()
+    async with world.browser("dana") as dana, world.browser("amir") as amir:
+        assert (await approve(dana)).status_code == 303
+        assert (await world.delete())["done"] == "delete_customer"
+        page = words((await dana.http.get("/approvals/activity")).text)
+        assert re.search(
+            r"Done Delete customer Globex \S+ Anna Example, approved by you|Done Delete customer Globex", page
+        )
+        assert "approved by you" in page
+        assert "From this server's log, and from the journal that all servers share." in page
+        assert "approved by Dana Example (dana)" in words((await amir.http.get("/approvals/activity")).text)
+
+
+async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: World) -> None:
+    await world.delete()
+    async with world.browser("gina") as gina, world.browser("both") as both:
+        page = words((await gina.http.get("/approvals/limits")).text)
+        assert "in tenant globex" in page
+        assert "Left for you and your agents" in page
+        assert (await gina.http.get("/approvals/limits?tenant=acme")).status_code == 404
+        page = (await both.http.get("/approvals/limits?tenant=acme")).text
+        assert "<option selected>acme</option><option>globex</option>" in page
+        assert "in tenant acme" in words(page)
+
+
 async def test_page_requires_a_valid_session(world: World) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
@@ -319,7 +359,16 @@ async def test_page_requires_a_valid_session(world: World) -> None:
             other.http.cookies.clear()
             if forged is not None:
                 other.http.cookies.set("__Host-fastn_session", forged)
-            for path in ("", "now", "events", "approve", "whatever"):
+            for path in (
+                "",
+                "now",
+                "events",
+                "approve",
+                "activity",
+                "activity?tenant=acme&entry=1",
+                "limits",
+                "whatever",
+            ):
                 assert (await other.http.get(f"/approvals/{path}")).status_code == 403
             closed = await other.send("approve", form)
             assert closed.status_code == 403
