@@ -9,7 +9,8 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
 from support.page_world import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
 
-from fastn_mcp.channels.page.app import LocalPageAccess, page
+from fastn_mcp.channels.page.access import LocalPageAccess
+from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions

@@ -4,22 +4,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import JsonValue
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
-from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
+from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
+from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.page.places import Places
-from fastn_mcp.channels.page.security import BadForm, PageSecurity, Render, Session, form
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
-from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
+from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
@@ -27,8 +27,6 @@ from fastn_mcp.guard.sentences.facts import MOST_FACTS
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
-
-COOKIE = "fastn_approvals"
 
 _FLASH_COOKIE = "fastn_said"
 _FLASH_HOLDS = 60.0
@@ -52,71 +50,6 @@ _TEMPLATES = Environment(
 """Compiled once in a process: a template takes longer than the rest of a page."""
 _SCRIPT = "text/javascript"
 _STATIC = {"page.css": "text/css", "page.js": _SCRIPT, "closed.js": _SCRIPT, "icon.svg": "image/svg+xml"}
-
-
-class PageAccess(Protocol):
-    """Access control for the approval page: who may open it, and which requests they may decide."""
-
-    prefix: str
-    """Path prefix of the routes. It may contain a parameter."""
-    entrance: str | None
-    """Path to which a local file posts a one-time key, if access works that way."""
-    context: dict[str, Any]
-    """Template variables: `team`, whether people sign in, or else `commands` for a shell."""
-    watching: int
-    """Number of browsers that show the page."""
-
-    def routes(self, render: Render) -> Sequence[BaseRoute]:
-        """Return the routes to sign in and out."""
-        ...
-
-    async def session(self, request: Request) -> Session | None:
-        """Return the session of a request, or None if access is denied for any reason."""
-        ...
-
-
-class LocalPageAccess:
-    """Access by a one-time key, then by a cookie. `program` is the command line that opens the page again."""
-
-    prefix = "/{room}"
-    entrance: str | None = "/enter"
-    watching = 0
-
-    def __init__(self, sessions: PageSessions, inbox: Inbox, program: CommandLine = PROGRAM) -> None:
-        commands = {"decide": program.to("approvals"), "open": program.to("approvals", "--open")}
-        self.context: dict[str, Any] = {"team": False, "commands": commands}
-        self._sessions = sessions
-        self._inbox = inbox
-
-    def routes(self, render: Render) -> Sequence[Route]:
-        async def enter(request: Request) -> Response:
-            try:
-                entered = self._sessions.enter((await form(request)).get("key", ""))
-            except BadForm:
-                entered = None
-            if entered is None:
-                response = render(request, "closed.html", 403)
-                response.headers["Connection"] = "close"  # each guess costs a new connection
-                return response
-            room, cookie = entered
-            root = _root(request, room)
-            secure = request.url.scheme == "https"
-            # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
-            response = render(request, "entered.html", root=root)
-            response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
-            return response
-
-        return [Route("/enter", enter, methods=["POST"])]
-
-    async def session(self, request: Request) -> Session | None:
-        room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
-        if not self._sessions.is_open(room, request.cookies.get(COOKIE)):
-            return None
-        return Session(room, _root(request, room), self._inbox)
-
-
-def _root(request: Request, room: str) -> str:
-    return f"{request.scope.get('root_path', '')}/{room}/"
 
 
 def page(
@@ -151,10 +84,6 @@ def page(
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return PageSecurity(app, origins, access.entrance)
-
-
-class NoSession(Exception):
-    """The request has no session."""
 
 
 class NotDecided(Exception):

@@ -9,11 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fastn_mcp.channels.page import view
+from fastn_mcp.channels.page.access import Render, Session
 from fastn_mcp.channels.page.activity import Activity
 from fastn_mcp.channels.page.activity_log import EFFECTS, OUTCOMES, Search
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.limits import limits_of
-from fastn_mcp.channels.page.security import Render, Session
 from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.runtime import System

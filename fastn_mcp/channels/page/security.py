@@ -1,16 +1,13 @@
 """Page security: Host and Origin checks, single-use form tokens, sealed cookies and security headers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from fastn_mcp.channels.page.inbox import Inbox
 
 LONGEST_BODY = 65_536
 """Bytes of a form."""
@@ -31,21 +28,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-
-Render = Callable[..., Response]
-"""Renders a template: `render(request, template, status, **content)`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    id: str
-    """Secret identifier."""
-    root: str
-    """Root path of the page for this session, with a trailing slash."""
-    inbox: Inbox
-    person: str | None = None
-    """Name of the person, if known."""
 
 
 class PageSecurity:
