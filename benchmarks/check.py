@@ -25,6 +25,7 @@ from within import Rows, client_of, within
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import ListCustomers
 
@@ -166,7 +167,7 @@ async def allocated(folder: Path) -> float:
     body = (await upstream(call.request())).body
 
     async def ours() -> None:
-        done = await dispatch(call, Caller("local", None))
+        done = await dispatch(call, Caller(Asker(), None))
         assert isinstance(done, Done)
         json.dumps(render(call, done.result, {}, done.change))
 

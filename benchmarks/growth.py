@@ -36,6 +36,7 @@ from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.find import Find
@@ -50,7 +51,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "images" / "growth.svg"
 RISES = 1.5
 """What a unit may cost at the most of what it costs with less work. Less than half as much again is noise."""
 
-CALLER = Caller("local", None)
+CALLER = Caller(Asker(), None)
 Costs = dict[int, float]
 
 

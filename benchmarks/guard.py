@@ -20,6 +20,7 @@ from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
@@ -35,7 +36,7 @@ WAITING = 1_000
 async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
     client = client_of(Rows(0))
     dispatch = within(client, ledger, folder)
-    call, caller = CreateCustomer(name="Initech"), Caller("local", None)
+    call, caller = CreateCustomer(name="Initech"), Caller(Asker(), None)
     with_guard: list[float] = []
     without: list[float] = []
     for _ in range(ROUNDS):

@@ -19,6 +19,7 @@ from support.world import World
 
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import Dataset, dataset
@@ -113,7 +114,7 @@ class _Server:
         arguments = self._filled(call.arguments) | more
         self._world.sandbox.requests.clear()
         parsed, dispatch = parse(TOOLS, call.tool, arguments), self._world.dispatch
-        answer = await (dispatch.preview if parsed.dry_run else dispatch)(parsed.call, Caller("local", None))
+        answer = await (dispatch.preview if parsed.dry_run else dispatch)(parsed.call, Caller(Asker(), None))
         data = answer.result.model_dump(mode="json") if isinstance(answer, Done) else {}
         return len(self._world.sandbox.requests), data
 

@@ -29,6 +29,7 @@ from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import (
     REDACTED,
@@ -154,7 +155,7 @@ def _logged(value: JsonValue) -> logging.LogRecord:
 
 
 def _as_audit(value: JsonValue) -> object:
-    entry = about(AuditEvent.INTENT, _update(value), "local", "test")
+    entry = about(AuditEvent.INTENT, _update(value), Asker(), "test")
     return dict(written(entry, System()))
 
 

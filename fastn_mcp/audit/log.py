@@ -43,6 +43,7 @@ from fastn_mcp.audit.files import (
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused, os_reason
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Tool
@@ -64,6 +65,9 @@ class AuditEvent(Enum):
     DECLINED = "declined"
     EXPIRED = "expired"
     TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
+    STOPPED = "stopped"
+    """A person stopped changes."""
+    ALLOWED_AGAIN = "allowed_again"
     ANSWER_REFUSED = "answer_refused"
     """An answer was received that decides nothing."""
     LOG_SHORTENED = SHORTENED
@@ -102,6 +106,10 @@ class LogEntry:
     """Name and e-mail address of that person at the time, for people. It identifies nobody."""
     principal_name: str | None = None
     """The same of the principal, if they signed in."""
+    client: str | None = None
+    """Id of the OAuth client of the principal."""
+    client_name: str | None = None
+    """What their client calls itself."""
     of: str | None = None
     outcome: str | None = None
     duration_ms: float | None = None
@@ -115,17 +123,19 @@ class Unwritten(Refused):
     """The audit log cannot be written, so the call is not sent."""
 
 
-def about(event: AuditEvent, call: Tool[Any], principal: str, account: str, person: str | None = None) -> LogEntry:
-    """Return an entry about a call of a principal named `person`; `dataclasses.replace` adds other fields."""
+def about(event: AuditEvent, call: Tool[Any], asker: Asker, account: str) -> LogEntry:
+    """Return an entry about a call; `dataclasses.replace` adds other fields."""
     return LogEntry(
         event=event,
-        principal=principal,
+        principal=asker.principal,
         account=account,
         tool=call.tool_name(),
         target=call.target,
         arguments=showable(call.shown()),
         digest=digest(call.arguments()),
-        principal_name=person or None,
+        principal_name=asker.person or None,
+        client=asker.client or None,
+        client_name=asker.client_name or None,
     )
 
 

@@ -23,6 +23,7 @@ from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
@@ -122,7 +123,7 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
     def outcome(name: str, body: dict[str, JsonValue], message: str | None = None) -> CallOutcome:
         return CallOutcome(name, message, with_dashboard(body, wanted.call, parts.dispatch.dashboard_url))
 
-    caller = Caller("local", Terminal.here())
+    caller = Caller(Asker(), Terminal.here())
     if dry_run or wanted.dry_run:
         return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller)).data()))
     with counted_requests():

@@ -26,6 +26,7 @@ from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import dated
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word
@@ -222,7 +223,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     """Check the key by listing API keys, and describe it if it is among them."""
     try:
         try:
-            answer = await parts.dispatch(ListApiKeys(limit=100), Caller("local", None))
+            answer = await parts.dispatch(ListApiKeys(limit=100), Caller(Asker(), None))
         finally:
             await parts.aclose()
     except Unauthorized as error:

@@ -23,6 +23,7 @@ from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy import plan_file
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.policy.plan_file import KEYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -261,7 +262,7 @@ def _calls(permit: PlannedCalls) -> Iterator[Call]:
 async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]) -> list[str]:
     """Return the sentences of a call: what happens to which target, what is lost, and what can be undone."""
     try:
-        preview = await parts.dispatch.preview(call, Caller("local", None))
+        preview = await parts.dispatch.preview(call, Caller(Asker(), None))
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
     if isinstance(preview, Preview) and preview.facts is not None:

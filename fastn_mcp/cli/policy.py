@@ -27,6 +27,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
@@ -98,7 +99,7 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
         return []
     try:
         customers = await read_pages(
-            ListCustomers(limit=100), partial(parts.guard.read, caller=Caller("local", None)), MAX_PAGES
+            ListCustomers(limit=100), partial(parts.guard.read, caller=Caller(Asker(), None)), MAX_PAGES
         )
         return [*unknown_customers(rules, customers.rows)] if customers.is_complete else []
     except Forbidden:
@@ -166,8 +167,8 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                call = await parts.dispatch.with_whole_ids(call, Caller("local", None))
-                evaluation, matches = await parts.guard.evaluator.explain(call, "local")
+                call = await parts.dispatch.with_whole_ids(call, Caller(Asker(), None))
+                evaluation, matches = await parts.guard.evaluator.explain(call, Asker())
                 lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
                 return [*lines, *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import JsonValue
 
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger
@@ -21,11 +21,11 @@ _RECENT_DECISIONS = 30
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What limits the calls of an account, and the audit log in which this process records them."""
+    """What limits the calls of an account, and the log of this process that records them."""
 
     policy: Policy
     budgets: Budgets
-    audit: Path
+    audit: AuditFile
 
 
 async def allowance(

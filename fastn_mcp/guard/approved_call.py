@@ -13,6 +13,7 @@ from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Send
@@ -33,6 +34,12 @@ class Approval:
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
 
     @property
+    def asked_at(self) -> float | None:
+        """When it was asked for, or when a temporary one was given, in Unix seconds; None without people."""
+        given = self.request or self.temporary
+        return None if given is None else given.created
+
+    @property
     def detail(self) -> str:
         """The people who approved it, one per line, if they are known, or how a temporary approval was given."""
         if self.temporary is not None:
@@ -45,7 +52,7 @@ class ApprovedCall:
     """A call that may be sent once, and what permits it."""
 
     current: CallEvaluation
-    principal: str
+    asker: Asker
     by: str
     """As in `Approval.by`."""
     approval: str | None = None
@@ -57,8 +64,6 @@ class ApprovedCall:
     number: int = 0
     detail: str = ""
     """See `Approval.detail`."""
-    person: str = ""
-    """Name of the caller, if they signed in."""
 
 
 async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: float, system: System) -> Change:
@@ -75,7 +80,7 @@ async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: 
     now, is_idempotent = system.timestamp(), call.route.method in IDEMPOTENT
     return Change(
         id=f"chg_{system.token()}",
-        principal=approved.principal,
+        principal=approved.asker.principal,
         account=account,
         tool=call.tool_name(),
         arguments=call.shown(),

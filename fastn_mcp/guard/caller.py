@@ -11,6 +11,7 @@ from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.channel import FormChannel
 from fastn_mcp.guard.delivery import Delivery
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.tool import Effect
 
 READ = "fastn:read"
@@ -62,14 +63,12 @@ PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Principal of a call, with the client's form, if it has one."""
+    """Who makes a call, with the client's form, if it has one."""
 
-    principal: str
+    asker: Asker
     form: FormChannel | None
     rights: Rights | None = None
     """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
-    name: str = ""
-    """Name of the person who signed in or, without sign-in, of the client, as they gave it. It permits nothing."""
     link: PageLink | None = None
     """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
@@ -78,9 +77,8 @@ class Caller:
     """Delivery of the response, if it can be lost on the way to the caller."""
 
     @property
-    def person(self) -> str:
-        """Name of the person who signed in; empty without a sign-in."""
-        return "" if self.rights is None else self.name
+    def principal(self) -> str:
+        return self.asker.principal
 
     def check(self, tool: str, effect: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""

@@ -26,6 +26,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview, references_of
 from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
@@ -98,7 +99,7 @@ class Evaluator:
             return ""
         return f"batch_{_sha256([[self.digest(call, principal) for call in batch.calls], batch.name])[:24]}"
 
-    async def evaluate_without_reads(self, batch: Batch, principal: str) -> Evaluation | None:
+    async def evaluate_without_reads(self, batch: Batch, asker: Asker) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
         call = batch.calls[0]
         check_settings(call, self._surroundings)
@@ -107,21 +108,21 @@ class Evaluator:
         resolved = by_arguments(call, self._surroundings)
         if self.policy.needs_records(resolved) or await self._is_awaited(call):
             return None
-        digest = self.digest(call, principal)
+        digest = self.digest(call, asker.principal)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
-        verdict = self.policy.decide(await self._situation(resolved, call.effective, principal))
+        verdict = self.policy.decide(await self._situation(resolved, call.effective, asker))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
         return evaluation_of(batch, "", {1: CallEvaluation(resolved, digest, call.effective, verdict)})
 
-    async def evaluate(self, batch: Batch, principal: str, skip: Collection[int] = ()) -> Evaluation:
+    async def evaluate(self, batch: Batch, asker: Asker, skip: Collection[int] = ()) -> Evaluation:
         """Evaluate the calls of a batch by fresh reads, except the numbers in `skip`. Raises a `FastnError`.
 
         Each call counts against the budgets and the plan of those after it, so that a shortage is found up front.
         """
         if not batch.is_list:
-            one = await self.evaluate_call(batch.calls[0], principal, undoes=batch.undoes)
+            one = await self.evaluate_call(batch.calls[0], asker, undoes=batch.undoes)
             return evaluation_of(batch, "", {1: one})
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: dict[int, CallEvaluation] = {}
@@ -130,7 +131,7 @@ class Evaluator:
             if number in skip:
                 continue
             try:
-                evaluations[number] = one = await self.evaluate_call(call, principal, earlier_uses, reads=reads)
+                evaluations[number] = one = await self.evaluate_call(call, asker, earlier_uses, reads=reads)
                 if (typed := one.resolved.typed) is not None:
                     raise NotSent(
                         f"a person can type the {typed.name} of a single call only.",
@@ -143,13 +144,13 @@ class Evaluator:
             if (permit := one.verdict.permit) is not None:
                 earlier_uses[permit.budget, PLANNED] += 1
             for period in self.policy.budgets(one.effect, self._system.now()):
-                earlier_uses[one.effect.value, self.budgets.period(period, principal)] += 1
-        return evaluation_of(batch, self.batch_id(batch, principal), evaluations)
+                earlier_uses[one.effect.value, self.budgets.period(period, asker.principal)] += 1
+        return evaluation_of(batch, self.batch_id(batch, asker.principal), evaluations)
 
     async def evaluate_call(
         self,
         call: Call,
-        principal: str,
+        asker: Asker,
         earlier_uses: EarlierUses = NO_EARLIER_USES,
         undoes: str = "",
         reads: Send | None = None,
@@ -159,18 +160,18 @@ class Evaluator:
         `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once.
         """
         reads = reads or remembered(self._read)
-        resolved, digest = await self._resolve(call, reads), self.digest(call, principal)
-        verdict, is_unsettled = await self._decide(resolved, digest, principal, earlier_uses)
-        binding, similar = self._bind(resolved, digest, principal, verdict, is_unsettled=is_unsettled)
+        resolved, digest = await self._resolve(call, reads), self.digest(call, asker.principal)
+        verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses)
+        binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         if isinstance(call, (AiChat, AiBuild)):
             shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
         return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
 
-    async def explain(self, call: Call, principal: str) -> tuple[CallEvaluation, list[PolicyDecision]]:
+    async def explain(self, call: Call, asker: Asker) -> tuple[CallEvaluation, list[PolicyDecision]]:
         """Evaluate one call, and return every rule that matches it."""
-        evaluation = await self.evaluate_call(call, principal)
-        return evaluation, self.policy.matches(await self._situation(evaluation.resolved, evaluation.effect, principal))
+        evaluation = await self.evaluate_call(call, asker)
+        return evaluation, self.policy.matches(await self._situation(evaluation.resolved, evaluation.effect, asker))
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
@@ -240,10 +241,10 @@ class Evaluator:
         return any([kind_of(call), call.target] in references_of(request.preview) for request in requests)
 
     async def _decide(
-        self, resolved: ResolvedCall, digest: str, principal: str, earlier_uses: EarlierUses
+        self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses
     ) -> tuple[PolicyDecision, bool]:
         """Return the decision on a call, and whether it may have been made already."""
-        verdict = self.policy.decide(await self._situation(resolved, resolved.effect, principal, earlier_uses))
+        verdict = self.policy.decide(await self._situation(resolved, resolved.effect, asker, earlier_uses))
         if verdict.decision is Decision.DENY:
             return verdict, False
         earlier = await self._journalling.unsettled(resolved.call, digest)
@@ -281,10 +282,10 @@ class Evaluator:
         return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(
-        self, resolved: ResolvedCall, effect: Effect, principal: str, earlier_uses: EarlierUses = NO_EARLIER_USES
+        self, resolved: ResolvedCall, effect: Effect, asker: Asker, earlier_uses: EarlierUses = NO_EARLIER_USES
     ) -> Situation:
         now = self._system.now()
-        declines, last = await self._ledger.declines(holder(principal, self.bound_account))
+        declines, last = await self._ledger.declines(holder(asker.principal, self.bound_account))
         _, rest = self.policy.breaker
         is_resting = bool(declines) and now.timestamp() - last < rest
         permit = used_up = None
@@ -295,13 +296,14 @@ class Evaluator:
             resolved,
             effect,
             now,
+            asker,
             own_key=revoked is not None and self._account.owns(revoked),
-            spent=await self.budgets.spent(effect, principal, now, earlier_uses),
+            spent=await self.budgets.spent(effect, asker.principal, now, earlier_uses),
             declines=declines if is_resting else 0,
             declined_at=datetime.fromtimestamp(last, UTC) if is_resting else None,
             permit=permit,
             used_up=used_up,
-            destroyed=await self.budgets.destroyed(principal) if effect is Effect.DESTROY else 0,
+            destroyed=await self.budgets.destroyed(asker.principal) if effect is Effect.DESTROY else 0,
         )
 
     async def _permit(

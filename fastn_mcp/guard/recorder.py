@@ -75,6 +75,8 @@ def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, 
         grant=request.id,
         message=message,
         principal_name=request.person,
+        client=request.client or None,
+        client_name=request.client_name or None,
         name=named(name) if isinstance(name, str) else None,
     )
 
@@ -106,7 +108,7 @@ class Recorder:
     def waits(self, call: Tool[Any], caller: Caller, preview: Shown) -> None:
         """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
-            asked = about(AuditEvent.ASKED, call, caller.principal, self._account, caller.person)
+            asked = about(AuditEvent.ASKED, call, caller.asker, self._account)
             known = replace(asked, effect=preview.effect.value, name=named(preview.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
@@ -117,7 +119,7 @@ class Recorder:
             return None
         entry = self._audit.record(
             replace(
-                about(AuditEvent.INTENT, current.call, approved.principal, self._account, approved.person),
+                about(AuditEvent.INTENT, current.call, approved.asker, self._account),
                 **_in_effect(current),
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
@@ -142,7 +144,7 @@ class Recorder:
         label = own_label(current.call, result) if has_new_name else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
         entry = replace(
-            about(AuditEvent.OUTCOME, current.call, approved.principal, self._account, approved.person),
+            about(AuditEvent.OUTCOME, current.call, approved.asker, self._account),
             effect=current.effect.value,
             grant=approved.approval,
             of=intent.entry,
@@ -161,14 +163,14 @@ class Recorder:
     def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
         call, verdict = evaluation.batch.tool, evaluation.verdict
-        asked = about(AuditEvent.ASKED, call, request.principal, self._account, request.person)
+        asked = about(AuditEvent.ASKED, call, request.asker, self._account)
         facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
         facts |= {} if evaluation.batch.is_list else _in_effect(evaluation.calls[1])
         self._audit.record(replace(asked, grant=request.id, name=named(evaluation.preview.name), **facts))
 
     def agreed(self, batch: Tool[Any], request: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, whose calls are sent one by one. Raises a `Refused`."""
-        agreed = about(AuditEvent.AGREED, batch, request.principal, self._account, request.person)
+        agreed = about(AuditEvent.AGREED, batch, request.asker, self._account)
         self._audit.record(replace(agreed, decision=request.required, approved_by=by, grant=request.id, arguments=None))
 
     def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
@@ -186,7 +188,7 @@ class Recorder:
         rule, note = error.facts.get("rule"), error.facts.get("note")
         self._audit.record(
             replace(
-                about(event, call, caller.principal, self._account, caller.person),
+                about(event, call, caller.asker, self._account),
                 effect=call.effective.value,
                 rule=rule if isinstance(rule, str) else None,
                 outcome=error.outcome,

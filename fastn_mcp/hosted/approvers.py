@@ -23,7 +23,7 @@ from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
-from fastn_mcp.hosted.tokens import person_name
+from fastn_mcp.hosted.tokens import login_names, person_name
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
@@ -65,8 +65,7 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     tenant = team.tenant_of(claims) if approvals and approvals.own else None
     shown = person_name(claims) or str(claims["sub"])
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
-    names = tuple(str(name) for claim in ("preferred_username", "email") if (name := claims.get(claim)))
-    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules), names)
+    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules), login_names(claims))
 
 
 @dataclass(frozen=True, slots=True)

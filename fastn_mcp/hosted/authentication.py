@@ -22,7 +22,8 @@ from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
-from fastn_mcp.hosted.tokens import Tokens, person_name
+from fastn_mcp.hosted.tokens import Tokens, login_names, person_name
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.tools.tool import Effect
@@ -147,7 +148,11 @@ class TeamAccess:
         if tenant is None:
             log.warning("no tenant of the team file matches %s", principal)
             raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
-        return Caller(principal, None, rights, person_name(claims)), tenant, _caller_account(tenant, principal, keys)
+        asker = Asker(
+            principal, person_name(claims), login_names(claims), self._team.groups_of(claims), tenant.name,
+            token.client_id,
+        )  # fmt: skip
+        return Caller(asker, None, rights), tenant, _caller_account(tenant, principal, keys)
 
     async def _unauthenticated(self, sent: str) -> RequestRejected:
         """Return the 401 rejection. Its challenge says why a token was not accepted."""

@@ -322,6 +322,11 @@ class Team(_Table):
         """Return scopes as clients have to request them."""
         return [self.scope_prefix + scope for scope in scopes]
 
+    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the groups of a sign-in. A claim of another form has none."""
+        values = map(_claim_text, _claim_values(claims.get(self.groups_claim)))
+        return tuple(value for value in values if value is not None)
+
     @property
     def page_url(self) -> str | None:
         """Public address of the approval page, which may have its own host."""

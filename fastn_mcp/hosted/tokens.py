@@ -181,6 +181,11 @@ def person_name(claims: Mapping[str, Any]) -> str:
     return person(_text(claims.get("name")) or _text(claims.get("preferred_username")) or "", email)
 
 
+def login_names(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the user name and the e-mail address that claims are about, verified or not."""
+    return tuple(str(name) for claim in ("preferred_username", "email") if (name := claims.get(claim)))
+
+
 def scopes(claims: Mapping[str, Any], prefix: str) -> list[str]:
     """Return the scopes of a token without the prefix: `scope`, or some providers' `scp`, as a string or a list."""
     for claim in ("scope", "scp"):

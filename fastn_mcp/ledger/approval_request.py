@@ -11,6 +11,7 @@ from enum import Enum
 from pydantic import JsonValue
 
 from fastn_mcp.ledger.identity import holder, who
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 
 
@@ -23,6 +24,8 @@ class RequestState(Enum):
     DECLINED = "declined"
     UNANSWERED = "unanswered"
     STALE = "stale"
+    STOPPED = "stopped"
+    """It was open, or approved and not used up, when a person stopped changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ class ApprovalRequest:
     """Oldest first, one per approver. While the request is open, an approver can replace an approval by a decline."""
     used: tuple[int, ...] = ()
     """Numbers of the calls for which it was used."""
+    tenant: str = ""
+    """As in `Asker`, like `client` and `client_name`."""
+    client: str = ""
+    client_name: str = ""
 
     @property
     def holder(self) -> str:
@@ -119,6 +126,13 @@ class ApprovalRequest:
     def person(self) -> str | None:
         """Name of the person who asked, from their sign-in; None without one."""
         return self.asked_by if "|" in self.principal else None
+
+    @property
+    def asker(self) -> Asker:
+        """The person and the client that asked, without what is not stored of them."""
+        return Asker(
+            self.principal, self.person or "", tenant=self.tenant, client=self.client, client_name=self.client_name
+        )
 
     @property
     def people(self) -> list[str]:
@@ -224,3 +238,12 @@ class TemporaryApproval:
     """Description of the calls that it covers."""
     person: str = ""
     """Name of the person who asked for it, if they signed in."""
+    tenant: str = ""
+    """As in `Asker`, like `client` and `client_name`."""
+    client: str = ""
+    client_name: str = ""
+
+    @property
+    def asker(self) -> Asker:
+        """The person and the client that asked for it, as `ApprovalRequest.asker`."""
+        return Asker(self.principal, self.person, tenant=self.tenant, client=self.client, client_name=self.client_name)

@@ -7,6 +7,7 @@ from enum import Enum
 
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.config.model import Mode
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.tools.tool import Effect
@@ -69,6 +70,7 @@ class Situation:
     resolved: ResolvedCall
     effect: Effect
     now: datetime
+    asker: Asker = field(default_factory=Asker)
     own_key: bool = False
     """Whether the call would revoke the key that this server uses."""
     spent: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import IdCompletion, ResourceReader
@@ -43,5 +44,5 @@ class RequestContext:
 
 def single_account(account: AccountContext) -> Callable[[Context], RequestContext]:
     """Serve every request from this process's only account."""
-    request = RequestContext(account, Caller("local", None))
+    request = RequestContext(account, Caller(Asker(), None))
     return lambda _: request

@@ -107,9 +107,8 @@ def _with_channels(
     if form is not None and reports is not None:
         form = ReportedForm(form, reports)
     link = client_link(ctx, params, system)
-    # What a client calls itself is not the name of the person who signed in.
-    name = _client_name(ctx) if caller.rights is None else caller.name
-    return replace(caller, form=form, link=link, name=name, delivery=delivery_of(ctx))
+    asker = replace(caller.asker, client_name=_client_name(ctx))
+    return replace(caller, asker=asker, form=form, link=link, delivery=delivery_of(ctx))
 
 
 class _Handlers:

@@ -11,6 +11,7 @@ from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.states import State
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -27,7 +28,7 @@ def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
 
 
 async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
-    shown = await world.dispatch.preview(OPERATIONS[tool].model_validate(arguments), Caller("local", None))
+    shown = await world.dispatch.preview(OPERATIONS[tool].model_validate(arguments), Caller(Asker(), None))
     said = shown.data()
     assert all(note in "\n".join(shown.lines()) for note in cast("list[str]", said.get("notes", [])))
     return said

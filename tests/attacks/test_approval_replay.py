@@ -21,6 +21,7 @@ from fastn_mcp.guard.approval_form import PendingForm, Submitted
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
@@ -168,7 +169,7 @@ class Agent:
             case _:
                 try:
                     call = parse(TOOLS, tool, arguments).call
-                    return await self.world.dispatch(call, Caller("local", FormLater(submitted=approved)))
+                    return await self.world.dispatch(call, Caller(Asker(), FormLater(submitted=approved)))
                 except FastnError as error:
                     return error
 

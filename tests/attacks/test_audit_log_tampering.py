@@ -18,10 +18,11 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import FastnError
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer
 
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), Asker(), "default at live.fastn.ai")
 
 
 @pytest.fixture

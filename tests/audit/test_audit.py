@@ -25,6 +25,7 @@ from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
@@ -111,7 +112,7 @@ def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
         CreateCustomer(name="Acme", extra=SECRETS),
     ]
     for call in calls:
-        kept.record(about(AuditEvent.INTENT, call, "local", "default"))
+        kept.record(about(AuditEvent.INTENT, call, Asker(), "default"))
     written = path.read_text()
     assert CANARY not in written
     assert CANARY.replace("-", "") not in written
@@ -119,7 +120,7 @@ def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
 
 def test_digest_covers_secret_arguments() -> None:
     call = CreateSecret(name="db", value=CANARY, customer_id="cus_1")
-    entry = about(AuditEvent.INTENT, call, "local", "default")
+    entry = about(AuditEvent.INTENT, call, Asker(), "default")
     assert entry.digest == digest({"name": "db", "value": CANARY, "customer_id": "cus_1"})
 
 

@@ -25,6 +25,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import ALL_SCOPES, Caller, Rights
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -147,7 +148,9 @@ async def test_notification_holds_no_address_and_no_argument(tmp_path: Path, sty
     ]
     async with told(tmp_path, receiver, style) as world:
         for number, call in enumerate(calls, 1):
-            caller = Caller("https://login.example.com|ana@example.com", None, Rights(frozenset(ALL_SCOPES)), "Ana")
+            caller = Caller(
+                Asker("https://login.example.com|ana@example.com", "Ana"), None, Rights(frozenset(ALL_SCOPES))
+            )
             assert isinstance(await world.dispatch(call, caller), PendingApproval)
             await settled(receiver, number)
         texts = [request.text[0] for request in await world.ledger.waiting(world.clock.at.timestamp())]
@@ -164,7 +167,7 @@ async def test_slack_and_teams_messages_are_plain_text(tmp_path: Path) -> None:
         receiver = Receiver()
         async with told(tmp_path / style, receiver, style) as world:
             name = "<!channel> [x](https://evil.example) *b*"
-            assert isinstance(await world.dispatch(run(world), Caller("local", None, name=name)), PendingApproval)
+            assert isinstance(await world.dispatch(run(world), Caller(Asker(client_name=name), None)), PendingApproval)
             await settled(receiver, 1)
             (body,) = receiver.questions
         if style == "slack":

@@ -21,12 +21,13 @@ from fastn_mcp.cli.audit import audit_group
 from fastn_mcp.cli.audit_layout import TAIL_COLUMNS, row
 from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.workflows import RunWorkflow
 
 DELETE = replace(INTENT, decision="typed", approved_by="client_form", grant="g1")
-RUN = about(AuditEvent.REFUSED, RunWorkflow(workflow_id="wf_1"), "agent", ACCOUNT)
+RUN = about(AuditEvent.REFUSED, RunWorkflow(workflow_id="wf_1"), Asker("agent"), ACCOUNT)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_tail_in_a_pipe_prints_tab_separated_lines(path: Path) -> None:
 
 LONG_NAME = replace(
     about(
-        AuditEvent.DECLINED, DeleteConnection(connection_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"), "local", ACCOUNT
+        AuditEvent.DECLINED, DeleteConnection(connection_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"), Asker(), ACCOUNT
     ),
     message="A person declined this call. Keep it until the end of the quarter.",
 )

@@ -16,6 +16,7 @@ from support.ports import free_port
 from support.server_process import ERAS, Upstream, body, environment, listening, stdio
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer
 
@@ -75,7 +76,7 @@ async def test_fail_closed_refuses_changes_while_entries_are_overdue(
     env = env | {"FASTN_AUDIT_EXPORT": "fail-closed"}
     earlier = System(now=lambda: datetime.now(UTC) - timedelta(seconds=61))
     log = AuditFile(Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", earlier)
-    log.record(about(AuditEvent.REFUSED, CreateCustomer(name="Earlier"), "local", "default at live.fastn.ai"))
+    log.record(about(AuditEvent.REFUSED, CreateCustomer(name="Earlier"), Asker(), "default at live.fastn.ai"))
     log.close()
     async with Client(stdio(env), mode=ERAS["2026-07-28"]) as client:
         refused = await change(client, "Late")

@@ -13,6 +13,7 @@ from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.connectors import DeleteConnector
@@ -32,7 +33,7 @@ APPROVAL = {
 
 
 async def evaluation(world: World, batch: Batch) -> Evaluation:
-    found = await world.guard.preview(batch, Caller("local", None))
+    found = await world.guard.preview(batch, Caller(Asker(), None))
     assert isinstance(found, Evaluation)
     return found
 
@@ -60,7 +61,7 @@ def connector(world: World) -> DeleteConnector:
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
     """The last run of a workflow may end while a person decides."""
     call = connector(world)
-    plain = await world.evaluator.evaluate_call(call, "local")
+    plain = await world.evaluator.evaluate_call(call, Asker())
     (described,) = (await evaluation(world, Batch(call, (call,)))).calls.values()
     assert described.shown() == plain.shown()
     assert described.preview is not None
@@ -88,7 +89,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
 
     world.evaluator._read = less  # pyright: ignore[reportPrivateUsage]
     call = connector(world)
-    plain = (await world.evaluator.evaluate_call(call, "local")).preview
+    plain = (await world.evaluator.evaluate_call(call, Asker())).preview
     shown: Any = (await evaluation(world, Batch(call, (call,)))).preview
     assert plain is not None
     assert "Not checked: workflows." in plain.says.unchecked

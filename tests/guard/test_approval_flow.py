@@ -14,7 +14,7 @@ from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.files import entries
-from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
+from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
@@ -32,6 +32,7 @@ from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
@@ -99,7 +100,7 @@ async def test_instant_yes_counts_only_if_it_is_typed(world: World, seconds: flo
 async def test_form_that_closes_by_itself_is_not_used_for_15_minutes(world: World) -> None:
     call, quick, slow = world.run(), world.form(seconds=0.5), world.form(Decline())
     await world.call(call, quick)
-    other = await world.dispatch(world.deletion(), Caller("another", world.form()))
+    other = await world.dispatch(world.deletion(), Caller(Asker("another"), world.form()))
     assert isinstance(other, Done)
     world.clock.pass_(894)  # another's form took five seconds
     await world.expect(PendingApproval, world.deletion("Katana"), slow)
@@ -240,9 +241,9 @@ async def test_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
 async def test_approved_call_counts_in_the_budget_of_its_caller(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nexternal = 1\n")
     for principal in ("ana", "ben"):
-        assert isinstance(await world.dispatch(world.run(), Caller(principal, world.form())), Done)
+        assert isinstance(await world.dispatch(world.run(), Caller(Asker(principal), world.form())), Done)
         with pytest.raises(Refused):
-            await world.dispatch(world.run(), Caller(principal, world.form()))
+            await world.dispatch(world.run(), Caller(Asker(principal), world.form()))
     assert len(world.changes) == 2
 
 
@@ -304,7 +305,7 @@ async def test_approval_is_bound_to_caller_key_policy_tool_and_arguments(tmp_pat
     await approved_on_the_desk(world, call)
     mode, bound = "manual" if differs == "policy" else "guarded", "key 2" if differs == "key" else "key 1"
     other = World(tmp_path, Policy(mode), world.clock, "u", bound=bound)
-    caller = Caller("another" if differs == "principal" else "local", None)
+    caller = Caller(Asker("another" if differs == "principal" else "local"), None)
     if differs == "arguments":
         call = call.model_copy(update={"environment": "live"})
     made: Any = other.deletion() if differs == "tool" else call
@@ -503,9 +504,11 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
     answered = world.form()
     for some in (calls, calls[1:2]):
         with pytest.raises(InsufficientScope):
-            await world.dispatch(listed(*some), Caller("local", answered, may_not))
+            await world.dispatch(listed(*some), Caller(Asker(), answered, may_not))
     assert (answered.asked, world.changes) == ([], [])
-    only = await world.dispatch(listed(CreateCustomer(name="A"), CreateCustomer(name="B")), Caller("a", None, may_not))
+    only = await world.dispatch(
+        listed(CreateCustomer(name="A"), CreateCustomer(name="B")), Caller(Asker("a"), None, may_not)
+    )
     assert isinstance(only, Done)
     before = len(world.changes)
 
@@ -516,12 +519,12 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
             (may if len(world.changes) == before else may_not).check(tool, effect)
 
     call = listed(*calls, keep_going=True)
-    with pytest.raises(Stopped) as stopped:
-        await world.dispatch(call, Caller("local", answered, Withdrawn(frozenset())))
+    with pytest.raises(Incomplete) as stopped:
+        await world.dispatch(call, Caller(Asker(), answered, Withdrawn(frozenset())))
     rows: Any = stopped.value.facts["calls"]
     assert [row["outcome"] for row in rows] == ["done", "refused", "done"]
     assert "fastn:destroy" in rows[1]["message"]
-    assert isinstance(await world.dispatch(call, Caller("local", answered, may)), Done)
+    assert isinstance(await world.dispatch(call, Caller(Asker(), answered, may)), Done)
     assert (len(answered.asked), len(world.changes)) == (1, before + 3)
     assert [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
         "client_form"
@@ -533,10 +536,10 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
     entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("manual", None, plan), clock)
-    left: list[object] = [await world.guard.allowance("local")]
+    left: list[object] = [await world.guard.allowance(Asker())]
     for name in ("A", "B"):
         await world.expect(Done, CreateCustomer(name=name))
-        left.append(await world.guard.allowance("local"))
+        left.append(await world.guard.allowance(Asker()))
     entry_words = "2 x create_customer with any arguments"
     assert left == [{"mode": "manual", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
     asked = world.form()
@@ -558,8 +561,10 @@ async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
 
 async def test_request_names_its_requester(world: World) -> None:
     """The person or the client, without secrets; empty without a name."""
-    await world.dispatch(world.deletion(), Caller("local", None, name="Claude Desktop fsk_live_0123456789abcdef0123"))
-    await world.dispatch(world.run(), Caller("local", None))
+    await world.dispatch(
+        world.deletion(), Caller(Asker(client_name="Claude Desktop fsk_live_0123456789abcdef0123"), None)
+    )
+    await world.dispatch(world.run(), Caller(Asker(), None))
     named, nameless = await world.ledger.waiting(world.timestamp)
     assert str(named.preview["asked_by"]).startswith("Claude Desktop ")
     assert "0123456789" not in str(named.preview)

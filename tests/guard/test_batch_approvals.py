@@ -19,10 +19,10 @@ from fastn_mcp.errors import (
     Conflict,
     Declined,
     FastnError,
+    Incomplete,
     NotFound,
     NotSent,
     Refused,
-    Stopped,
     TargetChanged,
     UnknownOutcome,
 )
@@ -32,6 +32,7 @@ from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
@@ -98,20 +99,20 @@ async def killed(world: World, call: ApplyChanges, before: str = "") -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        await world.dispatch(call, Caller("local", world.form()), report)
+        await world.dispatch(call, Caller(Asker(), world.form()), report)
 
 
 async def stopped(
     world: World, call: ApplyChanges, before: str, act: Callable[[], object], person: FormNow | None = None
-) -> Stopped:
+) -> Incomplete:
     """Run a batch that stops because of something before the call whose progress begins with this text."""
 
     async def report(message: str, *_: object) -> None:
         if message.startswith(before):
             act()
 
-    with pytest.raises(Stopped) as caught:
-        await world.dispatch(call, Caller("local", person or world.form()), report)
+    with pytest.raises(Incomplete) as caught:
+        await world.dispatch(call, Caller(Asker(), person or world.form()), report)
     return caught.value
 
 
@@ -257,7 +258,7 @@ async def test_allowed_batch_needs_no_approval(world: World) -> None:
 
 async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     call = deletions(world)
-    shown = await world.dispatch.preview(call, Caller("local", None))
+    shown = await world.dispatch.preview(call, Caller(Asker(), None))
     data = cast("dict[str, Any]", shown.data())
     assert [(row["number"], row["target"]["id"]) for row in data["calls"]] == [
         (number, part.target) for number, part in enumerate(call.inner_calls, 1)
@@ -270,7 +271,7 @@ async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
 
 async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
-    shown = cast("dict[str, Any]", (await world.dispatch.preview(deletions(world), Caller("local", None))).data())
+    shown = cast("dict[str, Any]", (await world.dispatch.preview(deletions(world), Caller(Asker(), None))).data())
     assert [("refused" in row) for row in shown["calls"]] == [False, True, False]
 
 
@@ -279,7 +280,7 @@ async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: 
         ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
     )
     person = world.form()
-    shown = await world.dispatch.preview(call, Caller("local", None))
+    shown = await world.dispatch.preview(call, Caller(Asker(), None))
     outcome = await world.call(call, person)
     assert outcomes(outcome) == ["done", "done"]
     world.close()
@@ -331,7 +332,7 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     world: World, keep_going: bool, last: str
 ) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
-    outcome = await world.expect(Stopped, deletions(world, keep_going=keep_going), world.form())
+    outcome = await world.expect(Incomplete, deletions(world, keep_going=keep_going), world.form())
     assert outcomes(outcome) == ["done", Conflict.outcome, last]
     assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
     assert outcome.what.endswith("1 was left.") is not keep_going
@@ -451,7 +452,7 @@ async def test_keep_going_is_not_part_of_the_batch_id(world: World) -> None:
 
 async def test_batch_belongs_to_one_caller(world: World) -> None:
     for principal in ("ana", "ben", "ana"):
-        await world.dispatch(updates(world), Caller(principal, None))
+        await world.dispatch(updates(world), Caller(Asker(principal), None))
     assert len(world.changes) == 4
 
 
@@ -464,7 +465,7 @@ async def test_concurrent_copies_of_a_batch_send_each_call_once(world: World) ->
     assert sorted(made) == sorted(set(made))
     for _ in range(6):
         if len(world.changes) < 6:
-            assert isinstance(await world.call(call), (Done, Stopped))
+            assert isinstance(await world.call(call), (Done, Incomplete))
     assert outcomes(await world.call(call)) == ["done"] * 6
 
 
@@ -589,7 +590,7 @@ async def test_failing_ledger_sends_nothing(world: World) -> None:
     for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
         outcome = await world.call(deletions(world), world.form())
-        assert isinstance(outcome, (Refused, Stopped))
+        assert isinstance(outcome, (Refused, Incomplete))
         delattr(world.ledger, name)
     assert world.changes == []
 
@@ -613,5 +614,5 @@ async def test_lost_ledger_is_named_with_the_number_of_its_call(world: World) ->
 
 async def test_reader_of_procedures_cannot_send_a_change(world: World) -> None:
     with pytest.raises(Refused, match="create_customer is not a read"):
-        await world.guard.read(CreateCustomer(name="A"), Caller("local", None))
+        await world.guard.read(CreateCustomer(name="A"), Caller(Asker(), None))
     assert world.changes == []

@@ -16,6 +16,7 @@ from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
@@ -24,7 +25,7 @@ from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 
-ANA = Caller("ana", None)
+ANA = Caller(Asker("ana"), None)
 _RUNS = itertools.count(1)
 _NAMES = itertools.count(1)
 
@@ -40,7 +41,7 @@ async def made(world: World, count: int, principal: str = "local") -> int:
     for _ in range(count):
         with suppress(Refused):
             call = CreateCustomer(name=f"N{next(_NAMES)}")
-            done += isinstance(await world.dispatch(call, Caller(principal, None)), Done)
+            done += isinstance(await world.dispatch(call, Caller(Asker(principal), None)), Done)
     return done
 
 
@@ -120,7 +121,7 @@ async def test_rate_of_destroying_is_counted_by_caller(tmp_path: Path) -> None:
         assert f"2 approvals in 1.5 minutes. The next is free at {free:%H:%M:%S} UTC." in refused.what
     assert len(approves.asked) == 1
     await other.expect(Refused, deletion, other.form())
-    assert isinstance(await world.dispatch(DeleteSecret(secret_id=secrets[1]), Caller("ben", None)), Done)
+    assert isinstance(await world.dispatch(DeleteSecret(secret_id=secrets[1]), Caller(Asker("ben"), None)), Done)
     await world.expect(Done, CreateCustomer(name="N"))
     world.clock.pass_(90 - (world.clock.at - begun).total_seconds())
     await world.expect(Done, DeleteSecret(secret_id=secrets[2]))
@@ -163,11 +164,11 @@ async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_p
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     deletion = DeleteSecret(secret_id=second)
     assert "are left" not in (await world.judged(deletion))[0].reason
-    assert await world.guard.allowance("local") == {"mode": "guarded"}
+    assert await world.guard.allowance(Asker()) == {"mode": "guarded"}
     await world.expect(Done, DeleteSecret(secret_id=first), world.form())
     assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.judged(deletion))[0].reason
     assert "are left" not in (await world.judged(CreateCustomer(name="N")))[0].reason
-    allowance: Any = await world.guard.allowance("local")
+    allowance: Any = await world.guard.allowance(Asker())
     assert allowance["budgets"] == [{"effect": "destroy", "per": "1.5 minutes", "left": 2, "of": 3}]
     world.clock.pass_(90)
     assert "are left" not in (await world.judged(deletion))[0].reason

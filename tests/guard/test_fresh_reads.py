@@ -13,6 +13,7 @@ from support.world import World
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
@@ -78,7 +79,7 @@ def rename(world: World, *collections: str) -> None:
 
 
 async def preview(world: World, call: Operation[Any]) -> dict[str, Any]:
-    shown: Any = await world.dispatch.preview(call, Caller("local", None))
+    shown: Any = await world.dispatch.preview(call, Caller(Asker(), None))
     return shown.data()
 
 

@@ -29,6 +29,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
@@ -265,7 +266,7 @@ async def test_interruption_is_recorded_as_unsent_or_unknown(
     monkeypatch.setattr(world.recorder, "anchor", anchored)
     monkeypatch.setattr(world.client, "send", interrupted)
     with pytest.raises(type(error)):
-        await world.dispatch(CreateCustomer(name="Initech"), Caller("local", None))
+        await world.dispatch(CreateCustomer(name="Initech"), Caller(Asker(), None))
     last = json.loads(world.audit_path.read_text().splitlines()[-1])
     assert (last["outcome"], last["message"]) == (outcome, type(error).__name__ if is_sent else "")
     (change,) = await world.ledger.changes("test", 10, 1e12)
@@ -280,9 +281,9 @@ async def _hanging(world: World, *calls: Any) -> None:
     send, left = world.client.send, [*calls]
     last = anyio.Event()
 
-    async def hang(call: Any) -> Any:
+    async def hang(call: Any, *checks: Any) -> Any:
         if call.route.method == "GET":
-            return await send(call)
+            return await send(call, *checks)
         left.pop()
         if not left:
             last.set()
@@ -319,10 +320,10 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
     update = UpdateCustomer(customer_id=customer, plan="Growth")
     seen, send = list[object](), world.client.send
 
-    async def ask(call: Any) -> Any:
+    async def ask(call: Any, *checks: Any) -> Any:
         if call.route.method != "GET":
             seen.append(await other.call(call))
-        return await send(call)
+        return await send(call, *checks)
 
     world.client.send = ask  # type: ignore[method-assign, assignment]
     await world.expect(Done, CreateCustomer(name="Initech"))
@@ -398,7 +399,7 @@ async def test_dry_run_sends_nothing(world: World) -> None:
     assert kinds["connections"] == 3
     assert shown.name == "Acme Corp"
     assert world.changes == []
-    described = await world.guard.preview(Batch(call, (call,)), Caller("local", None))
+    described = await world.guard.preview(Batch(call, (call,)), Caller(Asker(), None))
     assert isinstance(described, Evaluation)
     form = world.form(Decline())
     await world.call(call, form)

@@ -35,6 +35,7 @@ from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
@@ -309,7 +310,7 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
 @EVERY
 def test_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[World]) -> None:
     def texts(each: World) -> dict[str, str]:
-        entry = about(AuditEvent.ASKED, each.call(), "local", ACCOUNT)
+        entry = about(AuditEvent.ASKED, each.call(), Asker(), ACCOUNT)
         known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
         name = named(each.preview().name)
         rows = audit_layout.row({**known, "tool": entry.tool}, name, 300)

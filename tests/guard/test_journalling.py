@@ -15,6 +15,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateSecret
@@ -38,7 +39,7 @@ async def test_update_is_journalled_with_the_whole_state_before(world: World, ju
     before = row(world, "customers", "Katana")
     admin = "a@example.com" if judged_first else None
     call = UpdateCustomer(customer_id=before["id"], plan="Free", admin_email=admin)
-    assert isinstance(await world.dispatch(call, Caller("ana", world.form())), Done)
+    assert isinstance(await world.dispatch(call, Caller(Asker("ana"), world.form())), Done)
     kept = await newest(world)
     assert kept.id.startswith("chg_")
     assert (kept.principal, kept.account, kept.tool) == ("ana", "test", "update_customer")
@@ -65,7 +66,7 @@ async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None
 
 async def test_journal_prefers_the_response_over_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    async def brief(_: object) -> FastnObject:
+    async def brief(*_: object) -> FastnObject:
         return FastnObject.model_validate({"id": "c1", "name": "INITECH"})
 
     monkeypatch.setattr(world.client, "send", brief)

@@ -19,6 +19,7 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
@@ -142,14 +143,14 @@ def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
     "process & new orders",
 ])  # fmt: skip
 async def test_look_alike_of_a_live_workflow_is_judged_as_an_update_or_as_unknown(world: World, name: str) -> None:
-    evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
+    evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), Asker())
     assert evaluation.effect is Effect.EXTERNAL
     assert evaluation.resolved.target is not None
 
 
 async def test_name_that_no_slug_resembles_is_judged_as_new(world: World) -> None:
     for name in ("Invoices of 2027", "Rückfragen", "R&D sync"):
-        evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
+        evaluation = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), Asker())
         assert (evaluation.effect, evaluation.resolved.target) == (Effect.WRITE, None)
 
 
@@ -224,7 +225,7 @@ async def test_pending_actions_are_shown_with_the_next_message(world: World) -> 
     asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), world.form())
     reply = asked.result.model_dump()
     evaluation = await world.evaluator.evaluate_call(
-        AiChat(message="approve", session_id=str(reply["session_id"])), "local"
+        AiChat(message="approve", session_id=str(reply["session_id"])), Asker()
     )
     assert evaluation.resolved.target is not None
     assert evaluation.resolved.target.model_dump()["pending"] == reply["pending_approvals"]

@@ -20,6 +20,7 @@ from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.caller import Caller, Rights
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
@@ -46,10 +47,10 @@ def entry(event: str, tool: str, **more: JsonValue) -> Mapping[str, JsonValue]:
 async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
     send = world.client.send
 
-    async def slow(call: Any) -> Any:
+    async def slow(call: Any, *checks: Any) -> Any:
         if call.route.method != "GET":
             world.clock.pass_(1.2504)
-        return await send(call)
+        return await send(call, *checks)
 
     world.client.send = slow  # type: ignore[method-assign, assignment]
     await world.call(CreateCustomer(name="Initech", plan="Free"))
@@ -161,7 +162,7 @@ async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> N
 # By hand: what a call and a decision cannot show by themselves.
 
 NOW = datetime(2026, 11, 25, 1, 40, 35, tzinfo=UTC)
-LOCAL = Caller("local", None, name="Claude Code")
+LOCAL = Caller(Asker(client_name="Claude Code"), None)
 SYSTEM = System(now=lambda: NOW, monotonic=lambda: 1.0)
 
 
@@ -258,6 +259,7 @@ def test_waiting_call_is_observed_and_not_recorded_again(
         "time": "2026-11-25T01:40:35.000Z",
         "event": "asked",
         "principal": "local",
+        "client_name": "Claude Code",
         "account": "default",
         "tool": "delete_customer",
         "target": "cus_1",
@@ -302,6 +304,7 @@ def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: Aud
     call = DeleteCustomer(customer_id="cus_1")
     common = {
         "principal": "local",
+        "client_name": "Claude Code",
         "account": "default",
         "tool": "delete_customer",
         "target": "cus_1",
@@ -318,9 +321,10 @@ def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: Aud
     }
     recorder.not_sent(call, LOCAL, Refused("No.", facts={"rule": 1, "note": ""}))
     assert last(log) == {"event": "refused", **common, "outcome": "refused", "message": "No."}
-    anna = Caller("https://id.example|anna", None, Rights(frozenset()), "Anna <a@example.com>")
+    anna = Caller(Asker("https://id.example|anna", "Anna <a@example.com>"), None, Rights(frozenset()))
     recorder.not_sent(call, anna, Refused("No."))
     named = {**common, "principal": "https://id.example|anna", "principal_name": "Anna <a@example.com>"}
+    del named["client_name"]
     assert last(log) == {"event": "refused", **named, "outcome": "refused", "message": "No."}
 
 

@@ -18,6 +18,7 @@ from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.policy.policy import Policy
@@ -240,7 +241,7 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
 
 async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nwrite = 1\n")
-    current = await world.evaluator.evaluate_call(CreateCustomer(name="A"), "local")
+    current = await world.evaluator.evaluate_call(CreateCustomer(name="A"), Asker())
     check = world.evaluator
     assert await check.budgets.spend_allowed(current, "local") == "policy"
     assert await check.budgets.spend_allowed(current, "local") is None
@@ -268,7 +269,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("guarded", None, plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
-    current = await world.evaluator.evaluate_call(call, "local")
+    current = await world.evaluator.evaluate_call(call, Asker())
     assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"
     assert await world.evaluator.budgets.spend_allowed(current, "local") is None
     # A plan's call does not count in the rate of what people approve.
@@ -284,8 +285,8 @@ async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
     world = World.with_rules(tmp_path, window)
     send = world.client.send
 
-    async def slow(call: Any) -> Any:
-        answer = await send(call)
+    async def slow(call: Any, *checks: Any) -> Any:
+        answer = await send(call, *checks)
         world.clock.pass_(7200)
         return answer
 
@@ -329,7 +330,7 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
         await check.budgets.spend_approved(Effect.SPEND, "local")
         await world.ledger.spend("write", world.evaluator.budgets.period("run", "local"), 9)
         await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.timestamp)
-    assert await world.guard.allowance("local") == {
+    assert await world.guard.allowance(Asker()) == {
         "mode": "guarded",
         "budgets": [
             {"effect": "write", "per": "run", "left": 0, "of": 1},

@@ -12,6 +12,7 @@ from support.world import FormLater, World
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, InviteUser
@@ -80,9 +81,9 @@ async def test_rule_sees_the_environment_that_the_server_fills_in(
 async def test_approval_is_void_once_a_named_connector_changed(world: World) -> None:
     row = world.sandbox.state.named("connectors", "Gamma", by="name")
     call = CreateConnection(connector_id=str(row["id"]))
-    before = await world.evaluator.evaluate_call(call, "local")
+    before = await world.evaluator.evaluate_call(call, Asker())
     row["domain"] = "evil.example"
-    after = await world.evaluator.evaluate_call(call, "local")
+    after = await world.evaluator.evaluate_call(call, Asker())
     assert before.binding != after.binding
     assert after.preview is not None
     assert '"evil.example"' in after.preview.says.first
@@ -95,15 +96,15 @@ def _environment(around: Surroundings) -> Callable[[World], None]:
 @pytest.mark.parametrize("around", [Surroundings("live"), Surroundings(customer="another")])
 async def test_approval_is_void_once_a_setting_fills_in_another_value(world: World, around: Surroundings) -> None:
     call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
-    before = await world.evaluator.evaluate_call(call, "local")
+    before = await world.evaluator.evaluate_call(call, Asker())
     _environment(around)(world)
-    assert (await world.evaluator.evaluate_call(call, "local")).binding != before.binding
+    assert (await world.evaluator.evaluate_call(call, Asker())).binding != before.binding
 
 
 async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     call = CreateSecret(name="A", customer_id="no-such-customer")
-    evaluation = await world.evaluator.evaluate_call(call, "local")
+    evaluation = await world.evaluator.evaluate_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
     assert "could not be read" in evaluation.verdict.reason
 
@@ -216,7 +217,7 @@ async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tm
     """Renaming a customer in use is external; the file refuses every write."""
     world = World.with_rules(tmp_path, rules)
     call = UpdateCustomer(customer_id=world.id_of("customers", "Globex Exports"), name="Harmless")
-    evaluation = await world.evaluator.evaluate_call(call, "local")
+    evaluation = await world.evaluator.evaluate_call(call, Asker())
     assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.DENY)
 
 
@@ -237,7 +238,7 @@ async def test_only_a_key_that_may_read_no_customers_is_excused(
 async def test_new_connection_is_in_an_environment_that_fastn_chooses(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
     call = CreateConnection(connector_id=world.id_of("connectors", "Gamma"))
-    evaluation = await world.evaluator.evaluate_call(call, "local")
+    evaluation = await world.evaluator.evaluate_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
     assert evaluation.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
 
@@ -267,12 +268,12 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     connector = await world.expect(Done, CreateConnector(name="Initech", slug="initech", domain="api.initech.example"))
     key = str(connector.result.id)  # type: ignore[attr-defined]
     change = UpdateConnector(connector_id=key, domain="evil.example")
-    assert (await world.evaluator.evaluate_call(change, "local")).effect is Effect.WRITE
+    assert (await world.evaluator.evaluate_call(change, Asker())).effect is Effect.WRITE
     await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
-    evaluation = await world.evaluator.evaluate_call(change, "local")
+    evaluation = await world.evaluator.evaluate_call(change, Asker())
     assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
-    assert not (await world.evaluator.evaluate_call(other, "local")).resolved.is_awaited
+    assert not (await world.evaluator.evaluate_call(other, Asker())).resolved.is_awaited
 
 
 async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_read(tmp_path: Path) -> None:

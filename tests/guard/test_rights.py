@@ -6,6 +6,7 @@ from support.world import World
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.caller import ADMIN, DESTROY, READ, SCOPES, WRITE, Caller, InsufficientScope, Rights
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 
@@ -23,7 +24,7 @@ def test_every_operation_needs_one_scope_and_no_other_will_do(operation: AnyOper
 
 
 async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
-    caller = Caller("iss|anna", None, Rights(frozenset({READ})))
+    caller = Caller(Asker("iss|anna"), None, Rights(frozenset({READ})))
     with pytest.raises(InsufficientScope) as refused:
         await world.dispatch(CreateCustomer(name="Initech"), caller)
     assert refused.value.data()["scope"] == refused.value.scope == WRITE
@@ -34,7 +35,7 @@ async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
     assert world.changes == []
     (line,) = entries(world.audit_path)
     assert (line["event"], line["principal"]) == ("refused", "iss|anna")
-    await world.dispatch(CreateCustomer(name="Initech"), Caller("iss|anna", None, Rights(frozenset({WRITE}))))
+    await world.dispatch(CreateCustomer(name="Initech"), Caller(Asker("iss|anna"), None, Rights(frozenset({WRITE}))))
     assert [heard.method for heard in world.changes] == ["POST"]
 
 
@@ -43,14 +44,16 @@ async def test_call_without_its_scope_requests_no_approval(world: World) -> None
     form = world.form()
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     with pytest.raises(InsufficientScope):
-        await world.dispatch(DeleteCustomer(customer_id=row.id), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
+        await world.dispatch(
+            DeleteCustomer(customer_id=row.id), Caller(Asker("iss|anna"), form, Rights(frozenset({WRITE})))
+        )
     with pytest.raises(FastnError, match=f"list_customers needs the scope {READ}"):
-        await world.dispatch(ListCustomers(), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
+        await world.dispatch(ListCustomers(), Caller(Asker("iss|anna"), form, Rights(frozenset({WRITE}))))
     assert (form.asked, world.changes) == ([], [])
 
 
 async def test_scope_follows_the_effect_of_the_call(world: World) -> None:
-    writer = Caller("iss|anna", world.form(), Rights(frozenset({WRITE})))
+    writer = Caller(Asker("iss|anna"), world.form(), Rights(frozenset({WRITE})))
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     call = UpdateCustomer(customer_id=row.id, extra={"admins": ["eve@evil.example"]})
     with pytest.raises(InsufficientScope, match=f"update_customer needs the scope {ADMIN}"):

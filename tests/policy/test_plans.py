@@ -22,6 +22,7 @@ from fastn_mcp.build.composition import plan_account_of, policy_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls, would_allow
 from fastn_mcp.policy.plan_file import (
@@ -677,7 +678,7 @@ def connecting(world: World) -> tuple[CreateConnection, dict[str, Any]]:
 async def test_plan_is_void_once_a_named_record_changed(tmp_path: Path, desk: Desk, field: str, bounds: str) -> None:
     world = unattended(tmp_path, None)
     call, row = connecting(world)
-    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
+    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     key = str(row["id"])
     entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
@@ -685,9 +686,9 @@ async def test_plan_is_void_once_a_named_record_changed(tmp_path: Path, desk: De
     world = unattended(tmp_path, plan)
     connect, row = connecting(world)
     call = connect.model_copy(update={"credentials": None})
-    assert any(plan.covering((await world.evaluator.evaluate_call(call, "local")).resolved, NOW))
+    assert any(plan.covering((await world.evaluator.evaluate_call(call, Asker())).resolved, NOW))
     row[field] = "evil.example"
-    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
+    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
     assert not any(plan.covering(resolved, NOW))
     name = "evil.example" if field == "name" else "Gamma"
     assert plan.differing(resolved) == f'connector "{name}"'
@@ -697,7 +698,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, None)
     key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
     call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
-    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
+    resolved = (await world.evaluator.evaluate_call(call, Asker())).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"

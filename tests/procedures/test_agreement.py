@@ -15,6 +15,7 @@ from support.world import World
 
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
@@ -223,7 +224,7 @@ async def dependents_agree(account: Account, kind: Any, key: str, connections: i
     used = {use["kind"]: use["count"] for use in (await account.call(FindDependents(kind=kind, id=key)))["used_by"]}
     assert used.get("connections", 0) == connections
     deletion = DeleteCustomer(customer_id=key) if kind == "customer" else DeleteConnector(connector_id=key)
-    preview: Any = await account.world.dispatch.preview(deletion, Caller("local", None))
+    preview: Any = await account.world.dispatch.preview(deletion, Caller(Asker(), None))
     assert {use["kind"]: use["count"] for use in preview.data().get("used_by", [])} == used
 
 
@@ -315,7 +316,7 @@ async def test_names_and_dates_are_those_of_the_rows(account: Account) -> None:
         check_facts(account, await account.call(call), known)
     for kind in ("customer", "connector", "workflow", "trigger"):
         deletion: Any = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": one[kind]})
-        preview: Any = await account.world.dispatch.preview(deletion, Caller("local", None))
+        preview: Any = await account.world.dispatch.preview(deletion, Caller(Asker(), None))
         check_facts(account, preview.data(), known)
 
 
@@ -411,7 +412,7 @@ async def test_dependents_agree_with_previews(account: Account, kind: str) -> No
     for row in account.world.sandbox.state.all(f"{kind}s")[:3]:
         deletion: Any = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
         answer = await account.call(FindDependents(kind=cast("Any", kind), id=str(row["id"])))
-        preview: Any = await account.world.dispatch.preview(deletion, Caller("local", None))
+        preview: Any = await account.world.dispatch.preview(deletion, Caller(Asker(), None))
         data = preview.data()
         for name in ("used_by", "may_be_used_by"):
             counts = [{use["kind"]: use["count"] for use in each.get(name, [])} for each in (answer, data)]

@@ -12,6 +12,7 @@ from support.world import Clock, FormNow, World, yes
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -133,7 +134,7 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
     )
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     call = AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"])
-    shown = await world.dispatch.preview(call, Caller("local", None))
+    shown = await world.dispatch.preview(call, Caller(Asker(), None))
     data: Any = shown.data()
     assert data["pending"][0] == {"plan": planned["plan"]}
     assert data["pending"][1:] == planned["pending_approvals"]
@@ -153,7 +154,7 @@ async def test_running_build_is_followed_by_reads(world: World) -> None:
 
 async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
     world.sandbox.faults.add(Status(path="/api/v1/billing", status=403, times=None))
-    shown = await world.dispatch.preview(AiChat(message="hm"), Caller("local", None))
+    shown = await world.dispatch.preview(AiChat(message="hm"), Caller(Asker(), None))
     assert "The balance could not be read" in cast("dict[str, Any]", shown.data())["costs"]
 
 
@@ -272,7 +273,7 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
         heard.append(f"{message} of {total}")
 
     call = AiBuild(type="workflow", prompt="sync things", approval_mode="auto", wait_seconds=3)
-    outcome = await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), report)
+    outcome = await world.dispatch(call, Caller(Asker(), FormNow(yes, world.clock)), report)
     assert isinstance(outcome, Done)
     found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
     assert found["changed"] == {"created": [], "updated": [], "deleted": []}
@@ -340,11 +341,15 @@ class Answering(World):
         super().__init__(folder)
         send = self.client.send
 
-        async def other(call: Any) -> Any:
+        async def other(call: Any, *checks: Any) -> Any:
             if isinstance(call, AiBuild):
                 await send(call.model_copy(update={"type": "workflow"}))
                 return call.result(answer)
-            return call.result(answer) if isinstance(call, AiChat) and await send(call) else await send(call)
+            return (
+                call.result(answer)
+                if isinstance(call, AiChat) and await send(call, *checks)
+                else await send(call, *checks)
+            )
 
         self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -417,7 +422,7 @@ async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World
         raise RuntimeError("gone")
 
     call = AiBuild(type="workflow", prompt="sync things", approval_mode="auto", wait_seconds=10)
-    outcome = await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), broken)
+    outcome = await world.dispatch(call, Caller(Asker(), FormNow(yes, world.clock)), broken)
     assert isinstance(outcome, Done)
     found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
     assert "RuntimeError" in found["changed"]["not_checked"][0]

@@ -13,6 +13,7 @@ from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
@@ -156,7 +157,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
-        preview = await world.dispatch.preview(delete, Caller("local", None))
+        preview = await world.dispatch.preview(delete, Caller(Asker(), None))
         shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
         named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
         assert named == with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
@@ -242,14 +243,14 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World
 async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(world: World) -> None:
     send = world.client.send
 
-    async def less(call: Any) -> Any:
-        answer: Any = await send(call)
+    async def less(call: Any, *checks: Any) -> Any:
+        answer: Any = await send(call, *checks)
         if isinstance(call, ListWorkflows):
             rows = [{name: value for name, value in row.items() if name != "connectors"} for row in answer.rows]
             return answer.model_copy(update={"rows": rows})
         return answer
 
-    world.client.send = less
+    world.client.send = less  # pyright: ignore[reportAttributeAccessIssue]
     connector = key(world, "connectors", "hubspot")
     answer = await dependents(world, "connector", connector)
     assert counts(answer["used_by"])["workflows"] == 2
@@ -299,13 +300,13 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
     flow = key(world, "workflows", "process-new-orders")
     answer = await dependents(world, "workflow", flow)
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers", "other callers"]
-    shown = (await world.dispatch.preview(DeleteWorkflow(workflow_id=flow), Caller("local", None))).data()
+    shown = (await world.dispatch.preview(DeleteWorkflow(workflow_id=flow), Caller(Asker(), None))).data()
     assert shown["not_checked"] == answer["not_checked"]
 
 
 async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World) -> None:
     john = key(world, "customers", "acme-customer")
-    await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller("local", None))
+    await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller(Asker(), None))
     assert [heard.tool for heard in world.sandbox.requests] == [
         "get_customer", "list_connections", "list_secrets", "list_executions", "list_triggers"
     ]  # fmt: skip
@@ -314,12 +315,12 @@ async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World)
 async def test_read_forbidden_by_policy_is_not_checked(world: World) -> None:
     send = world.client.send
 
-    async def forbidding(call: Any) -> Any:
+    async def forbidding(call: Any, *checks: Any) -> Any:
         if isinstance(call, ListTriggers):
             raise Forbidden("No triggers here.")
-        return await send(call)
+        return await send(call, *checks)
 
-    world.client.send = forbidding
+    world.client.send = forbidding  # pyright: ignore[reportAttributeAccessIssue]
     answer = await dependents(world, "connector", key(world, "connectors", "shopify"))
     assert {"what": "triggers", "why": "No triggers here."} in answer["not_checked"]
 

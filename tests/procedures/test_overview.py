@@ -15,6 +15,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.checks import Severity
@@ -368,12 +369,12 @@ async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
     await many(world)
     send = world.client.send
 
-    async def failing(call: Any) -> Any:
+    async def failing(call: Any, *checks: Any) -> Any:
         if call.tool_name() == "list_connections" and call.status == "EXPIRED":
             raise Forbidden("No.")
-        return await send(call)
+        return await send(call, *checks)
 
-    world.client.send = failing
+    world.client.send = failing  # pyright: ignore[reportAttributeAccessIssue]
     answer = await overview(world)
     assert finding_about(answer, "connections with status FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]
@@ -385,7 +386,7 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
     async def report(_: str, done: float, total: float | None) -> None:
         heard.append((done, total))
 
-    await world.dispatch(GetOverview(), Caller("local", None), report)
+    await world.dispatch(GetOverview(), Caller(Asker(), None), report)
     assert len(heard) > 8
     assert [*heard] == [(done, len(heard)) for done in range(1, len(heard) + 1)]
 

@@ -22,6 +22,7 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.records.rows import FastnObject
@@ -228,7 +229,7 @@ async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
 async def test_undo_preview_sends_nothing(world: World) -> None:
     key, change = await acme_on_free(world)
     sent = len(world.changes)
-    shown = await world.dispatch.preview(UndoChange(change_id=change.id), Caller("local", None))
+    shown = await world.dispatch.preview(UndoChange(change_id=change.id), Caller(Asker(), None))
     assert isinstance(shown, Preview)
     assert (shown.tool, shown.target, [c.field for c in shown.changes]) == ("update_customer", key, ["plan"])
     assert len(world.changes) == sent
@@ -275,7 +276,7 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
     if tool == "delete_customer":
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
-    shown = await world.dispatch.preview(call, Caller("local", None))
+    shown = await world.dispatch.preview(call, Caller(Asker(), None))
     undo_text, before = str(shown.data()["undo"]), account(world)
     form = person(world)
     outcome = await world.call(call, form)

@@ -11,6 +11,7 @@ from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
@@ -52,7 +53,7 @@ class Heard:
 
 
 async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any]:
-    return fields(await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), heard))
+    return fields(await world.dispatch(call, Caller(Asker(), FormNow(yes, world.clock)), heard))
 
 
 async def test_ended_run_is_returned(world: World) -> None:
@@ -277,8 +278,8 @@ class Answering(World):
         super().__init__(folder)
         send = self.client.send
 
-        async def other(call: Any) -> Any:
-            real = await send(call)
+        async def other(call: Any, *checks: Any) -> Any:
+            real = await send(call, *checks)
             return call.result(answer) if isinstance(call, RunWorkflow) else real
 
         self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]

@@ -14,6 +14,7 @@ from support.world import World
 
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -193,7 +194,7 @@ class Account:
     async def dependents(self) -> None:
         found = await self.call(FindDependents(kind="connector", id=self.connector))
         shown: Any = await self.world.dispatch.preview(
-            DeleteConnector(connector_id=self.connector), Caller("local", None)
+            DeleteConnector(connector_id=self.connector), Caller(Asker(), None)
         )
         uses = {use["kind"]: use["count"] for use in found["used_by"]}
         assert uses == {use["kind"]: use["count"] for use in shown.data().get("used_by", [])}

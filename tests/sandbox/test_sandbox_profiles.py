@@ -21,6 +21,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
@@ -31,7 +32,7 @@ from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 
-ALONE = Caller("local", None)
+ALONE = Caller(Asker(), None)
 ACME = {"profile": "acme", "env": "test", "tenant_id": "t-1"}
 
 
@@ -72,7 +73,7 @@ async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk
     for call in changes:
         form = FormNow(yes, Clock(), is_terminal=True)
         assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
-        done = await parts.dispatch(call, Caller("local", form))
+        done = await parts.dispatch(call, Caller(Asker(), form))
         assert isinstance(done, Done), call.tool_name()
         assert named in form.asked[-1].text, call.tool_name()
         body: Any = render(call, done.result, parts.label, done.change)
@@ -112,7 +113,7 @@ async def test_changes_are_listed_by_profile(desk: Desk) -> None:
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
     form = FormNow(yes, Clock(), is_terminal=True)
-    assert isinstance(await ours.dispatch(call, Caller("local", form)), Done)
+    assert isinstance(await ours.dispatch(call, Caller(Asker(), form)), Done)
     for parts, count in ((ours, 1), (theirs, 0)):
         listed = await parts.dispatch(ListChanges(), ALONE)
         assert isinstance(listed, Done)

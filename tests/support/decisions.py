@@ -9,6 +9,7 @@ from fastn_mcp.guard.approved_call import ApprovedCall
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
@@ -23,7 +24,7 @@ class Killed(BaseException):
 def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | None = None) -> ApprovedCall:
     """A call that the policy allows."""
     verdict, resolved = PolicyDecision(Decision.ALLOW, "rule"), by_arguments(call, target=target)
-    return ApprovedCall(CallEvaluation(resolved, digest, call.effective, verdict), "local", "policy")
+    return ApprovedCall(CallEvaluation(resolved, digest, call.effective, verdict), Asker(), "policy")
 
 
 async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool = False) -> None:

@@ -12,6 +12,7 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
@@ -183,7 +184,7 @@ class Desk:
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
         self.audit = self.page_file.parent / "audit.jsonl"
         budgets = Budgets(self.policy, self.ledger, self.system, self.name or "")
-        limits = Limits(self.policy, budgets, self.audit)
+        limits = Limits(self.policy, budgets, AuditFile(self.audit, self.system))
         account = InboxAccount(self.name, self.ledger, unrecorded, self.typed, limits=limits)
         self.page = ApprovalPage(account, self.system, self.open, self.page_file)
 

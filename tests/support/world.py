@@ -30,10 +30,12 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
@@ -199,6 +201,7 @@ class World:
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
         self.evaluator = self.judge()
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
+        self.stops = Stops(self.ledger, self.system)
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     @classmethod
@@ -211,7 +214,7 @@ class World:
     ) -> Done | PendingForm | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
-            return await self.dispatch(call, Caller("local", form, delivery=delivery))
+            return await self.dispatch(call, Caller(Asker(), form, delivery=delivery))
         except FastnError as error:
             return error
 
@@ -270,7 +273,7 @@ class World:
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
             self.evaluator,
-            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed),
+            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed, self.stops),
             self.recorder,
             self.journalling,
             self.client,
@@ -285,12 +288,12 @@ class World:
         guard: Any = OtherReads(read)
         _, snapshot = self._snapshots.setdefault(id(read), (read, AccountSnapshot(self.system, self._snapshot_seconds)))
         shared = replace(self.shared, snapshot=snapshot)
-        look, caller = AnswerReads(shared, read, lambda _: None), Caller("local", None)
+        look, caller = AnswerReads(shared, read, lambda _: None), Caller(Asker(), None)
         return ProcedureContext(guard, self.guard, caller, no_progress, self.system, self.journalling, look)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""
-        seen = await self.guard.evaluator.evaluate_call(call, "local")
+        seen = await self.guard.evaluator.evaluate_call(call, Asker())
         return seen.verdict, seen.preview
 
     async def decision(self, call: Call) -> Decision:

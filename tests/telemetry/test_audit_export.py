@@ -14,13 +14,14 @@ from fastn_mcp.build.telemetry import audit_outboxes
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.telemetry import audit_export
 from fastn_mcp.telemetry.audit_export import AuditExport
 from fastn_mcp.tools.customers import DeleteCustomer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), Asker(), "default at live.fastn.ai")
 Exporting = Callable[..., AuditExport]
 ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 

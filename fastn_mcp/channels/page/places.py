@@ -43,7 +43,7 @@ class Places:
         numbers = (given.get(name, "") for name in ("entry", "before"))
         entry, before = (int(n) if n.isdecimal() and len(n) < 18 else None for n in numbers)
         async for account, limits in _account(session, given.get("tenant")):
-            activity = Activity(session.inbox, account, limits.audit, self.system.timestamp())
+            activity = Activity(session.inbox, account, limits.audit.path, self.system.timestamp())
             if entry or "change" in given:
                 row = await activity.one(entry or 0, given.get("change", ""))
                 return await self._show(

@@ -11,6 +11,7 @@ from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
@@ -20,11 +21,12 @@ from fastn_mcp.runtime import System
 class ApprovalUse:
     """Checks approvals of one account right before the calls are sent, and uses them up."""
 
-    def __init__(self, evaluator: Evaluator, ledger: Ledger, recorder: Recorder, system: System) -> None:
+    def __init__(self, evaluator: Evaluator, ledger: Ledger, recorder: Recorder, stops: Stops, system: System) -> None:
         self._evaluator = evaluator
         self._budgets = evaluator.budgets
         self._ledger = ledger
         self._recorder = recorder
+        self._stops = stops
         self._system = system
 
     async def check(self, approval: Approval, evaluation: Evaluation) -> None:
@@ -49,7 +51,8 @@ class ApprovalUse:
         None if a budget or a plan entry allowed it, and other calls used that up meanwhile: it has to be evaluated
         again.
         """
-        request, principal, by, reference = approval.request, caller.principal, approval.by, None
+        request, asker, by, reference = approval.request, caller.asker, approval.by, None
+        await self._stops.check(asker, approval.asked_at)
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to be asked anew about what is left.")
@@ -57,15 +60,15 @@ class ApprovalUse:
             if used is None:
                 raise used_up()
             if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
-                await self._budgets.spend_rate(evaluation.effect, principal)
-            await self._budgets.spend_approved(current.effect, principal)
+                await self._budgets.spend_rate(evaluation.effect, asker.principal)
+            await self._budgets.spend_approved(current.effect, asker.principal)
             if opens_temporary(request):  # here and nowhere else: the target was checked
                 opened = temporary_approval(request, self._system.token(), self._system.timestamp())
                 await self._ledger.add_temporary(opened)
             reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
         elif approval.temporary is not None:
-            await self._budgets.spend_rate(current.effect, principal)
-            await self._budgets.spend_approved(current.effect, principal)
+            await self._budgets.spend_rate(current.effect, asker.principal)
+            await self._budgets.spend_approved(current.effect, asker.principal)
             reference = approval.temporary.id
         elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
             tool, rule = current.call.tool_name(), current.verdict.rule
@@ -73,14 +76,12 @@ class ApprovalUse:
                 f"{tool} now needs an approval ({rule}); it did not when the batch started.",
                 "Call the batch again. A person is asked about the remaining calls.",
             )
-        elif (allowed := await self._budgets.spend_allowed(current, principal)) is None:
+        elif (allowed := await self._budgets.spend_allowed(current, asker.principal)) is None:
             return None
         else:
             by = allowed
         trace = None if request is None else request.trace
-        return ApprovedCall(
-            current, principal, by, reference, trace, evaluation.id, number, approval.detail, caller.person
-        )
+        return ApprovedCall(current, asker, by, reference, trace, evaluation.id, number, approval.detail)
 
 
 def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
