@@ -182,6 +182,10 @@ class TeamInbox(Inbox):
         )
 
     @override
+    def may_stop(self, tenant: str) -> bool:
+        return any(rule.tenants is None or tenant in rule.tenants for rule in self._rules)
+
+    @override
     def name_of(self, vote: Vote) -> str:
         return "you" if vote.approver == self.approver else super().name_of(vote)
 

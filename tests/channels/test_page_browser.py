@@ -70,7 +70,7 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     labels: list[str] = []
-    for _ in range(9):
+    for _ in range(10):
         await tab.keyboard.press("Tab")
         labels.append(await focused(tab))
     assert labels == [
@@ -78,6 +78,7 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
         "Requests 2",
         "Activity",
         "Limits",
+        "Stop changes…",
         "Delete Globex",
         "Decline",
         "Decline with a note",

@@ -14,6 +14,7 @@ from support.real_browser import needs_chromium
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.guard.approval_form import temporary_approval
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.policy import Policy
 
 pytestmark = [pytest.mark.anyio, needs_chromium]
@@ -62,9 +63,11 @@ async def entered(browser: Browser, desk: Desk, **options: Any) -> Page:
 async def test_axe_finds_no_violations(scheme: Any, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
     """WCAG 2.2 A and AA and axe's best practices."""
     axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    await desk.ledger.add_stop(Stop("s", 1.0, "Dana Example", "w" * 200))
+    await desk.ledger.add_stop(Stop("t", 1.0, "Dana Example", client="claude-code" * 9))
     tab = await entered(chromium, desk, viewport=size, color_scheme=scheme)
     root = tab.url
-    for path in ("", "activity", "activity?q=nothing", "limits", "activity?entry=38", "activity?entry=1"):
+    for path in ("", "activity", "activity?q=nothing", "limits", "activity?entry=38", "stop", "allow"):
         await tab.goto(root + path)
         await tab.evaluate(axe)
         found: Any = await tab.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
@@ -85,6 +88,23 @@ async def test_places_are_reached_by_keyboard_and_marked(desk: Desk, chromium: B
         await current.filter(has_text=name).wait_for()
         assert await current.count() == 1
     assert await current.inner_text() == "Requests2"
+
+
+@pytest.mark.long
+async def test_changes_are_stopped_and_allowed_by_keyboard_without_scripts(desk: Desk, chromium: Browser) -> None:
+    tab = await entered(chromium, desk, java_script_enabled=False, viewport=SIZES[1])
+    await tab.get_by_role("link", name="Stop changes…").focus()
+    await tab.keyboard.press("Enter")
+    await tab.get_by_label("Reason (optional)").focus()
+    await tab.keyboard.type("cursor renames customers")
+    await tab.keyboard.press("Enter")
+    await tab.get_by_text("All changes are stopped since").wait_for()
+    await tab.get_by_role("link", name="Allow changes again…").focus()
+    await tab.keyboard.press("Enter")
+    await tab.get_by_role("button", name="Allow changes again").focus()
+    await tab.keyboard.press("Enter")
+    await tab.get_by_role("navigation", name="Places").wait_for()
+    assert await tab.get_by_text("All changes are stopped since").count() == 0
 
 
 @pytest.mark.long

@@ -177,13 +177,13 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
         ):
             answer = await http.get(path)
             assert (answer.status_code, answer.text) == (403, constant), path
-        for path in ("", "now", "events", "approve", "activity", "activity?entry=1", "limits"):
+        for path in ("", "now", "events", "approve", "activity", "activity?entry=1", "limits", "stop", "allow"):
             for headers in ({}, {"Cookie": "fastn_approvals=guess"}, {"Cookie": "fastn_approvals="}):
                 answer = await http.get(visitor.room + path, headers=headers)
                 assert (answer.status_code, answer.text) == (403, constant), path
             answer = await http.get(other.room + path, headers={"Cookie": cookie})
             assert (answer.status_code, answer.text) == (403, constant), path
-        for action in ("approve", "decline", "revoke"):
+        for action in ("approve", "decline", "revoke", "stop", "allow"):
             answer = await http.post(visitor.room + action, data=form, headers={"Origin": visitor.origin})
             assert (answer.status_code, answer.text) == (403, constant), action
     assert await desk.snapshot() == before
@@ -260,6 +260,8 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
         "activity",
         "activity?entry=1",
         "limits",
+        "stop",
+        "allow",
         "approve",
         "decline",
         "revoke",
@@ -361,7 +363,7 @@ async def test_page_has_no_inline_script_or_style(desk: Desk, visitor: Visitor) 
     assert '<script src="/static/page.js" defer></script>' in page
     own = ("<style", " style=", "javascript:", " onclick", " onload", " onsubmit", "http:", "https:")
     assert [part for part in own if part in page] == []
-    for path in ("activity", "limits", "activity?entry=1"):
+    for path in ("activity", "limits", "activity?entry=1", "stop", "allow"):
         place = (await visitor.http.get(visitor.room + path)).text
         assert [part for part in (*own, "<script") if part in place] == [], path
 

@@ -350,6 +350,51 @@ async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: World) 
         assert "in tenant acme" in words(page)
 
 
+async def place_form(visitor: Visitor, place: str) -> dict[str, str]:
+    page = (await visitor.http.get(f"/approvals/{place}")).text
+    found = re.search(rf'<form[^>]*action="/approvals/{place}".*?</form>', page, re.DOTALL)
+    assert found is not None, words(page)
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+
+
+async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: World) -> None:
+    await world.delete()
+    async with world.browser("dana") as dana, world.browser("gina") as gina:
+        assert (await dana.send("stop", await place_form(dana, "stop") | {"reason": "a sale"})).status_code == 303
+        refused = await world.delete()
+        assert (refused["outcome"], "a sale" in refused["message"]) == ("stopped", True)
+        assert (await world.delete(by="gil"))["status"] == "approval_required"  # of globex
+        page = await dana.look()
+        assert "Changes of the tenant" in page
+        assert "Dana Example" in page
+        assert "Changes of" not in words((await gina.http.get("/approvals/activity")).text)
+        assert "Nothing is stopped" in words((await gina.http.get("/approvals/allow")).text)
+        (entry,) = world.audit("stopped")
+        assert "Dana Example" in entry["principal"]
+        allow = await place_form(dana, "allow")
+        assert (await gina.send("allow", allow)).status_code == 403
+        assert (await dana.send("allow", allow)).status_code == 303
+        assert (await world.delete())["status"] == "approval_required"
+    assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
+
+
+@pytest.mark.parametrize(("person", "tenant"), [("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")])
+async def test_tenant_of_others_cannot_be_stopped(person: str, tenant: str, world: World) -> None:
+    async with world.browser(person) as browser:
+        answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
+    assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
+    assert "Nothing was stopped: it is not yours to stop." in answer.text
+
+
+async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: World) -> None:
+    async with world.browser("dana") as dana, world.browser("anna") as anna:
+        assert "You cannot stop changes" in words((await anna.http.get("/approvals/stop")).text)
+        assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
+        page = (await anna.http.get("/approvals/allow")).text
+        assert "Changes of the tenant" in words(page)
+        assert 'name="stop"' not in page
+
+
 async def test_page_requires_a_valid_session(world: World) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:

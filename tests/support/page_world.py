@@ -232,6 +232,7 @@ class Desk:
             await self.ledger.decided(100),
             await self.ledger.temporary_approvals(now),
             await self.ledger.declines("local"),
+            await self.ledger.stops(),
         ]
 
 

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from fastn_mcp.audit.reader import Entry
 from fastn_mcp.channels.page import view
-from fastn_mcp.channels.page.activity_log import ENDINGS, LogPage, Row, Search, read_page
+from fastn_mcp.channels.page.activity_log import ENDINGS, STOP, LogPage, Row, Search, read_page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.view import View
 from fastn_mcp.errors import os_reason
@@ -27,8 +27,9 @@ from fastn_mcp.tools.catalog import OPERATIONS
 
 _MOST_CHANGES = 200
 """Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
-_WORDS = {"target_changed": "Void"} | {each: each.capitalize() for each in ENDINGS}
-_STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined", RequestState.STALE: "Void"}
+_WORDS = {"target_changed": "Void"} | {each: each.capitalize().replace("_", " ") for each in ENDINGS}
+_VOID = dict.fromkeys((RequestState.STALE, RequestState.STOPPED), "Void")
+_STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined", **_VOID}
 _HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
 _KINDS = {"Done": "tick", "Failed": "bad", "Unknown": "bad"}
@@ -74,8 +75,10 @@ class Activity:
 
     def _is_wanted(self, search: Search, row: Row) -> bool:
         effects = frozenset(call.effect or "" for call in row.calls)
-        sees = self.inbox.sees_call(self.account.tenant, row.calls[0].principal or "", effects) if row.calls else True
-        return sees and search.matches(row)
+        is_for_all = not row.calls or row.calls[0].tool == STOP
+        sees = self.inbox.sees_call
+        is_seen = is_for_all or sees(self.account.tenant, row.calls[0].principal or "", effects)
+        return is_seen and search.matches(row)
 
     async def _journal(self, read: LogPage) -> list[Row]:
         """Return the changes in the time of a page that are not in its log."""
@@ -93,7 +96,7 @@ class Activity:
         outcome = "Undone" if change and change.undone and len(row.calls) == 1 else _outcome(row, request, self.now)
         arguments = mapping(row.entries[0].get("arguments"))
         name = str(call.name or arguments.get("name") or arguments.get("email") or call.target or "")
-        asker = request and request.asked_by
+        asker = (request and request.asked_by) or str(row.entries[0].get("client_name", ""))
         what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
         if len(row.calls) > 1:
             what = f"Make {counted(len(row.calls), 'change')}"
@@ -114,6 +117,8 @@ class Activity:
     def _how(self, call: Attempt, outcome: str, request: ApprovalRequest | None) -> str:
         """Return by whom or what a call was allowed, or was not."""
         verb = outcome.lower() if outcome in ("Declined", "Withdrawn") else "approved"
+        if call.tool == STOP:
+            return call.message or ""
         if outcome in _HOW or (verb == "approved" and call.approved_by in _ALLOWED):
             return _HOW.get(outcome, _ALLOWED.get(call.approved_by, ""))
         if call.approved_by == "plan":

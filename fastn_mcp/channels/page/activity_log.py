@@ -17,8 +17,10 @@ MARGIN = 500
 """Entries on either side of a page that are read with it, since those of one call can lie apart."""
 MOST_ENTRIES = 8_000
 """Entries after which a search ends and says how far it looked."""
-ENDINGS = ("expired", "withdrawn", "void", "stopped")
-"""Ends of an approval request that a report does not tell apart."""
+ENDINGS = ("expired", "withdrawn", "void", "stopped", "allowed_again")
+"""Events that end an approval request, or changes, and that a report does not tell apart."""
+STOP = "stop"
+"""In place of a tool, where a person stopped changes or allowed them again."""
 OUTCOMES: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
     "Done": (OutcomeGroup.DONE,),
     "Failed or unknown": (OutcomeGroup.FAILED, OutcomeGroup.UNKNOWN),
@@ -27,7 +29,8 @@ OUTCOMES: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
     "Refused": (OutcomeGroup.REFUSED,),
 }
 EFFECTS = {"Cannot be undone": ("destroy", "trash"), "Gives access": ("access",), "Spends": ("spend",)}
-_TEXTS = ("tool", "target", "name", "arguments", "message", "principal", "principal_name", "approver_name", "rule")
+_TEXTS = ("tool", "target", "name", "arguments", "message", "principal", "rule")
+_NAMES = ("principal_name", "approver_name", "client_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,9 @@ class _Calls(Tally):
     def entry(self, line: Mapping[str, JsonValue]) -> None:
         super().entry(line)
         attempt, event = self._of_grant.get(str(line.get("grant"))), str(line.get("event"))
-        if event in ENDINGS and attempt is not None:
+        if line.get("tool") == STOP:
+            attempt = self._begin(line)
+        if attempt is not None and event in ENDINGS:
             self._update(attempt, line, event, str(line.get("message") or ""))
 
 
@@ -149,4 +154,4 @@ def _number(entry: Entry) -> int:
 
 
 def _text_of(entry: Entry) -> str:
-    return " ".join(str(entry.get(name, "")) for name in _TEXTS).replace("_", " ").casefold()
+    return " ".join(str(entry.get(name, "")) for name in (*_TEXTS, *_NAMES)).replace("_", " ").casefold()

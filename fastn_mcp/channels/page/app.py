@@ -17,9 +17,10 @@ from starlette.types import ASGIApp
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
 from fastn_mcp.channels.page.inbox import PendingRequest
-from fastn_mcp.channels.page.places import Places
+from fastn_mcp.channels.page.places import stops_in_words
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
+from fastn_mcp.channels.page.stop import StopPlaces
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
@@ -71,7 +72,7 @@ def page(
         Route(f"{prefix}/approve", pages.approve, methods=["POST"]),
         Route(f"{prefix}/decline", pages.decline, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
-        *Places(pages.render, pages.session, pages.seal, system).routes(prefix),
+        *StopPlaces(pages.render, pages.session, pages.seal, ledger, system).routes(prefix),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
@@ -242,6 +243,7 @@ class _Page:
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         content = await self._content(request, session, draft)
+        content["stops"] = await stops_in_words(session.inbox, self.ledger, self.system.now())
         about = {"root": session.root, "person": session.person, "said": flash, "place": ""}
         return self.render(request, "page.html", status, **about, **content)
 

@@ -100,6 +100,10 @@ class Inbox:
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
         return True
 
+    def may_stop(self, tenant: str) -> bool:  # noqa: ARG002
+        """Whether they may stop the changes of a tenant, and allow them again; empty: of all."""
+        return True
+
     def name_of(self, vote: Vote) -> str:
         """Return the displayed name of an approver."""
         return without_issuers(who(vote.approver, vote.name))
