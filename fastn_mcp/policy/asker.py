@@ -26,5 +26,5 @@ class Asker:
 
     @property
     def name(self) -> str:
-        """Name for people: that of the person or, without a sign-in, of the client."""
-        return self.person or self.client_name
+        """Name for people: that of the person or, without a sign-in, what the client calls itself."""
+        return self.client_name if self.principal == LOCAL else self.person
