@@ -31,20 +31,14 @@ class StopPlaces(Places):
     def routes(self, prefix: str) -> list[Route]:
         return [
             *Places.routes(self, prefix),
-            Route(f"{prefix}/stop", self.show_stop, methods=["GET"]),
-            Route(f"{prefix}/stop", self.stop, methods=["POST"]),
-            Route(f"{prefix}/allow", self.show_allow, methods=["GET"]),
-            Route(f"{prefix}/allow", self.allow, methods=["POST"]),
+            Route(f"{prefix}/stop", self.stop, methods=["GET", "POST"]),
+            Route(f"{prefix}/allow", self.allow, methods=["GET", "POST"]),
         ]
-
-    async def show_stop(self, request: Request) -> Response:
-        return await self._stop_page(request, await self.session(request))
-
-    async def show_allow(self, request: Request) -> Response:
-        return await self._allow_page(request, await self.session(request))
 
     async def stop(self, request: Request) -> Response:
         """Stop the changes of one tenant, or of all that they may stop: first in the ledger, for every process."""
+        if request.method != "POST":
+            return await self._stop_page(request, await self.session(request))
         session, fields = await self._submitted(request, "stop")
         reason, allowed, now = fields.get("reason", "").strip(), _stoppable(session), self.system.timestamp()
         wanted = [tenant for tenant in allowed if fields.get("tenant", "") in ("", tenant)]
@@ -67,6 +61,8 @@ class StopPlaces(Places):
 
     async def allow(self, request: Request) -> Response:
         """Lift one stop. What it made void is ended once more, in case that was interrupted."""
+        if request.method != "POST":
+            return await self._allow_page(request, await self.session(request))
         session, fields = await self._submitted(request, "allow", "stop")
         stops = await holding(session.inbox, self.ledger)
         stop = next((each for each in stops if each.id == fields.get("stop")), None)
