@@ -87,7 +87,7 @@ async def test_places_are_reached_by_keyboard_and_marked(desk: Desk, chromium: B
         current = tab.locator("[aria-current=page]")
         await current.filter(has_text=name).wait_for()
         assert await current.count() == 1
-    assert await current.inner_text() == "Requests2"
+    assert await current.inner_text() == "Requests 2"
 
 
 @pytest.mark.long

@@ -27,7 +27,7 @@ _LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class PagePlaces:
     """The handlers. `session` returns the session of a request, or raises if access is denied."""
 
     render: Render

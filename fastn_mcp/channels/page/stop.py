@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import Session
-from fastn_mcp.channels.page.places import Places, holding
+from fastn_mcp.channels.page.places import PagePlaces, holding
 from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.errors import FastnError
@@ -25,12 +25,12 @@ _OLD_FORM = "Nothing was decided: this form was already submitted, or is not fro
 
 
 @dataclass(frozen=True, slots=True)
-class StopPlaces(Places):
+class StopPlaces(PagePlaces):
     """The handlers of all places. GET shows, POST stops or allows."""
 
     def routes(self, prefix: str) -> list[Route]:
         return [
-            *Places.routes(self, prefix),
+            *PagePlaces.routes(self, prefix),
             Route(f"{prefix}/stop", self.stop, methods=["GET", "POST"]),
             Route(f"{prefix}/allow", self.allow, methods=["GET", "POST"]),
         ]
