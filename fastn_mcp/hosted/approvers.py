@@ -27,6 +27,7 @@ from fastn_mcp.hosted.tokens import person_name
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
+from fastn_mcp.server.page_undo import PageUndo
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -151,7 +152,9 @@ class TeamInbox(Inbox):
             try:
                 async with self._tenants.lease(tenant) as account:
                     record = partial(self._record, account.audit)
-                    yield InboxAccount(account.account, account.ledger, record, account.typed, name)
+                    dispatch = account.context.dispatch
+                    undo, presence = PageUndo(dispatch, account.ledger), dispatch.guard.decisions.presence
+                    yield InboxAccount(account.account, account.ledger, record, account.typed, name, undo, presence)
             except LedgerLost:
                 raise
             except FastnError as error:
@@ -173,6 +176,10 @@ class TeamInbox(Inbox):
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 
     @override
+    def may_withdraw(self, tenant: str, request: ApprovalRequest) -> bool:
+        return self.barred(tenant, request) is None
+
+    @override
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:
         return self._is_own(approval.principal) or any(
             tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules
@@ -189,7 +196,7 @@ class TeamInbox(Inbox):
         return principal.casefold() == self.approver.casefold()
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
+        if event is not AuditEvent.EXPIRED:
             entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:

@@ -57,6 +57,7 @@ CREATE INDEX IF NOT EXISTS rates_by_time ON rates (budget, at);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 CREATE INDEX IF NOT EXISTS changes_by_batch ON changes (batch, number);
+CREATE INDEX IF NOT EXISTS changes_by_approval ON changes (approval) WHERE approval != '';
 CREATE INDEX IF NOT EXISTS changes_by_call ON changes (call, unsettled_until) WHERE unsettled_until > 0;
 """
 
@@ -307,6 +308,10 @@ class SqliteJournal(_SqlitePart, Journal):
 
     async def changes(self, account: str, limit: int, before: float) -> list[Change]:
         return list(self._changes("WHERE account = ? AND at < ? ORDER BY at DESC LIMIT ?", account, before, limit))
+
+    async def changes_by(self, approvals: Collection[str]) -> list[Change]:
+        places = ", ".join("?" * len(approvals))
+        return list(self._changes(f"WHERE approval != '' AND approval IN ({places}) ORDER BY at", *approvals))
 
     def _changes(self, where: str, *values: object) -> Iterator[Change]:
         for row in self._file.execute(f"SELECT * FROM changes {where}", values):  # noqa: S608

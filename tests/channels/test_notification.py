@@ -78,6 +78,7 @@ async def test_each_request_is_notified_once(tmp_path: Path) -> None:
     assert sent.headers["webhook-signature"] == signed
     assert json.loads(sent.content) == {
         "kind": "fastn-mcp approval waits",
+        "reminder": False,
         "version": 1,
         "tool": "run_workflow",
         "account": "test",

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio.lowlevel
@@ -80,8 +81,15 @@ class Company:
 
     def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
         audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
+        dispatch = SimpleNamespace(guard=SimpleNamespace(decisions=SimpleNamespace(presence=lambda _: ("", 0.0))))  # pyright: ignore[reportUnknownLambdaType]
         return TenantAccount(
-            nothing, self.ledger, nothing, audit, tenant.name, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint
+            cast(Any, SimpleNamespace(dispatch=dispatch)),
+            self.ledger,
+            nothing,
+            audit,
+            tenant.name,
+            ConcurrencyLimit(1, 0, 0),
+            anyio.lowlevel.checkpoint,
         )
 
 

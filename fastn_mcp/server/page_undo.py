@@ -1,0 +1,43 @@
+"""Undo from the approval page: a guarded call of the person who looks at it, like any other change.
+
+Where it needs an approval, its request stands on the page like those of agents. Whoever approves it there makes it,
+in whatever process, so that no call has to wait for them.
+"""
+
+from dataclasses import dataclass, replace
+
+from fastn_mcp.channels.page.inbox import UNDOES, ChangeUndo
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.ledger import ApprovalRequests
+from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.undo_change import UndoChange
+
+
+@dataclass(frozen=True, slots=True)
+class PageUndo(ChangeUndo):
+    """Undoes changes of one account."""
+
+    dispatch: Dispatcher
+    ledger: ApprovalRequests
+
+    async def preview(self, change: str, principal: str) -> Shown:
+        return await self.dispatch.preview(UndoChange(change_id=change), Caller(principal, None))
+
+    async def __call__(self, change: str, principal: str, name: str) -> bool:
+        caller = Caller(principal, None, name=name, waits=False)
+        outcome = await self.dispatch(UndoChange(change_id=change), caller)
+        if isinstance(outcome, PendingApproval):
+            await self.ledger.change_request(outcome.request, lambda request: _marked(request, change))
+        return isinstance(outcome, Done)
+
+    async def resume(self, approved: ApprovalRequest) -> bool | None:
+        change = approved.preview.get(UNDOES)
+        return await self(change, approved.principal, approved.asked_by or "") if isinstance(change, str) else None
+
+
+def _marked(request: ApprovalRequest, change: str) -> ApprovalRequest:
+    return replace(request, preview={**request.preview, UNDOES: change})
