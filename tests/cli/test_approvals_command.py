@@ -450,8 +450,8 @@ def test_temporary_says_that_there_are_none(state: Folder) -> None:
 def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) -> None:
     for name in ("grant-1", "grant-2"):
         state.add_request(id=name)
-        vote = Vote("local_page", approves=True, at=time.time())
-        state.do(lambda ledger, name=name, vote=vote: ledger.decide(state.grant(name), vote, "local_page"))
+        request, vote = state.grant(name), Vote("local_page", approves=True, at=time.time())
+        state.do(lambda ledger, request=request, vote=vote: ledger.decide(request, vote, "local_page"))
     listed = state.run("withdraw")
     assert listed.stdout.count("run_workflow workflow_id") == 2
     assert "grant-1  run_workflow" in listed.stdout

@@ -119,7 +119,7 @@ class Decisions:
             raise NotDecided(session, 409, str(error)) from None
         receipt = outcomes.change(found, self.system.timestamp(), may_undo=True)
         says = {name: view.parts(getattr(shown.says, name)) for name in ("first", "lost", "then", "unchecked")}
-        return {"request": request, "change": receipt, "says": says}
+        return {"grant": request, "change": receipt, "says": says}
 
     async def undo(self, request: Request) -> Response:
         session, fields = await self._form(request, "undo", "change")

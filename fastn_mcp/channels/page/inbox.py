@@ -242,7 +242,7 @@ class Inbox:
                 if change in found and account.undo and self.barred(account.tenant, pending.request) is None:
                     yield found[change], account.undo
                     return
-        raise Refused("There is no such change that you may undo. Nothing was sent.")
+        raise Refused("There is no such change that you may undo.")
 
     async def revoke(self, id_: str, now: float) -> bool:
         """End a temporary approval. Return False if there is none that they may end."""

@@ -294,7 +294,7 @@
   settle(); // a click meant for the page before
   setInterval(() => { if (tell()) refresh(); }, TICK);
   if (open) { // the one before stays in view
-    const list = open.closest("ol");
+    const list = open.closest("form");
     list.scrollTop = open.offsetTop - list.offsetTop - open.offsetHeight;
   }
   tell();
