@@ -31,13 +31,11 @@ class PageUndo(ChangeUndo):
         caller = Caller(principal, None, name=name, waits=False)
         outcome = await self.dispatch(UndoChange(change_id=change), caller)
         if isinstance(outcome, PendingApproval):
-            await self.ledger.change_request(outcome.request, lambda request: _marked(request, change))
+            await self.ledger.change_request(
+                outcome.request, lambda request: replace(request, preview={**request.preview, UNDOES: change})
+            )
         return isinstance(outcome, Done)
 
     async def resume(self, approved: ApprovalRequest) -> bool | None:
         change = approved.preview.get(UNDOES)
         return await self(change, approved.principal, approved.asked_by or "") if isinstance(change, str) else None
-
-
-def _marked(request: ApprovalRequest, change: str) -> ApprovalRequest:
-    return replace(request, preview={**request.preview, UNDOES: change})

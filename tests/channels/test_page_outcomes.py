@@ -110,7 +110,9 @@ async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visit
 async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Visitor) -> None:
     await approved(desk, "grant-2")
     page = words(await visitor.look())
-    assert re.search(r"Not used yet Change workflow Orders just now , on this page , \d minutes left", page)
+    assert re.search(
+        r"Not used yet Change workflow Orders just now , by a person on the approval page , \d minutes left", page
+    )
     answer = await visitor.decide("withdraw", "grant-2", note="the wrong one")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     found = await desk.ledger.find("grant-2")
@@ -118,7 +120,9 @@ async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Vi
     assert (found.state, found.note) == (RequestState.WITHDRAWN, "the wrong one")
     page = words(await visitor.look())
     assert "Withdrawn: Change workflow Orders . Nothing was sent." in page
-    assert 'Withdrawn Change workflow Orders just now , on this page . Note: "the wrong one"' in page
+    assert (
+        'Withdrawn Change workflow Orders just now , by a person on the approval page . Note: "the wrong one"' in page
+    )
 
 
 async def test_withdrawing_after_the_use_is_too_late(desk: Desk, visitor: Visitor) -> None:
@@ -139,7 +143,9 @@ async def test_replayed_or_foreign_withdrawal_changes_nothing(desk: Desk, visito
     assert (await visitor.send("withdraw", form | {"token": other["token"]})).status_code == 403
     assert (await visitor.send("withdraw", form, Origin="https://evil.example")).status_code == 403
     assert (await visitor.http.get(visitor.room + "withdraw", params=form)).status_code == 303
-    assert (await (await let_in(desk)).send("withdraw", form)).status_code == 403
+    stranger = await let_in(desk)
+    assert (await stranger.send("withdraw", form)).status_code == 403
+    await stranger.http.aclose()
     assert await desk.snapshot() == before
     assert (await visitor.send("withdraw", form)).status_code == 303
     assert (await visitor.send("withdraw", form)).status_code == 403

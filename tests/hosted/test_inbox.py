@@ -13,6 +13,8 @@ import pytest
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.errors import Refused
+from fastn_mcp.guard.approval.votes import NotCounted
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -68,13 +70,13 @@ class Company:
         self.ledger = Shared(self.folder / "ledger.db")
 
     @asynccontextmanager
-    async def inbox(self) -> AsyncGenerator[TeamInbox]:
+    async def inbox(self, subject: str = "dana") -> AsyncGenerator[TeamInbox]:
         rule = ApproverRule(subjects=["nobody"], tenants=self.names)
         approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=False, approver=[rule])
         served = [Tenant(name=name, subjects=["nobody"]) for name in self.names]
         team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
         tenants = Tenants(self._opened, team.limits, System())
-        person = SignedInPerson(ISSUER, "dana", "Dana", None, (rule.digest,))
+        person = SignedInPerson(ISSUER, subject, subject.title(), None, (rule.digest,))
         yield TeamInbox(team, person, tenants, System(), self.ledger)
         await tenants.aclose()
         await self.ledger.aclose()
@@ -117,3 +119,23 @@ async def test_decision_is_audited_if_the_ledger_is_lost(yes: bool, tmp_path: Pa
             await inbox.find("g-acme")
     (line,) = entries(tmp_path / "acme.jsonl")
     assert (line["event"], line["approver"]) == ("approved" if yes else "declined", f"{ISSUER}|dana")
+
+
+async def test_approval_is_withdrawn_by_whoever_may_give_it(tmp_path: Path) -> None:
+    """Anna made the call: somebody else has to approve it, and she can neither give nor take back that approval."""
+    team = Company(tmp_path, ["acme"])
+    async with team.inbox() as dana, team.inbox("anna") as anna:
+        await team.ledger.open(grant("acme"))
+        (pending,) = await dana.waiting(NOW)
+        await dana.approve(pending, NOW)
+        assert [(each.may_withdraw, each.may_undo) for each in await dana.decided(5)] == [(True, True)]
+        assert [(each.may_withdraw, each.may_undo) for each in await anna.decided(5)] == [(False, False)]
+        refused = await anna.withdraw(pending.request, NOW, None)
+        assert refused == NotCounted("This approval is not yours to withdraw. Nothing was decided.")
+        with pytest.raises(Refused, match="no such change that you may undo"):
+            await anna.undo(pending.request.id, "c1")
+        taken_back = await dana.withdraw(pending.request, NOW, "a mistake")
+        assert isinstance(taken_back, ApprovalRequest)
+        assert [each.who for each in await dana.decided(5)] == ["you"]
+    line = [*entries(tmp_path / "acme.jsonl")][-1]
+    assert (line["event"], line["approver"], line["message"]) == ("withdrawn", f"{ISSUER}|dana", "a mistake")

@@ -157,8 +157,7 @@ class Decisions:
         return session, fields
 
     async def _redeems(self, session: Session, about: str, token: str) -> bool:
-        now = self.system.timestamp()
-        return await redeem(self.seal, self.ledger, session.id, about, {"token": token}, now)
+        return await redeem(self.seal, self.ledger, session.id, about, token, self.system.timestamp())
 
     async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
         """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
@@ -185,9 +184,9 @@ class Decisions:
         return response
 
 
-async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, fields: dict[str, str], now: float) -> bool:
-    """Use the token in `fields`. Return False if it is not of this form and session, or was used before."""
-    nonce = seal.nonce(session, form, fields.get("token", ""))
+async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, token: str, now: float) -> bool:
+    """Use a token. Return False if it is not of this form and session, or was used before."""
+    nonce = seal.nonce(session, form, token)
     return nonce is not None and await ledger.use_nonce(f"form {nonce}", now + SESSION_HOLDS + 60, now)
 
 

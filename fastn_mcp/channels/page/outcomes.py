@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import DecidedRequest
 from fastn_mcp.channels.page.view import View
-from fastn_mcp.guard.undo import NotUndoable, changed_fields, in_words, undo_of
+from fastn_mcp.guard.undo import NotUndoable, approver, changed_fields, in_words, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
 from fastn_mcp.records.formats import counted
@@ -23,13 +23,6 @@ _STATES = {
     RequestState.WITHDRAWN: ("none", "Withdrawn"),
     RequestState.STALE: ("none", "Void"),
 }
-_BY = {
-    "local_page": "on this page",
-    "client_form": "in the client's form",
-    "terminal": "at a terminal",
-    "verified": "by an approver",
-    "four_eyes": "by approvers",
-}
 
 
 def decided(entry: DecidedRequest, now: float) -> View:
@@ -38,7 +31,6 @@ def decided(entry: DecidedRequest, now: float) -> View:
     direct = [each for each in entry.changes if each not in later]
     mark, outcome = _outcome(request, direct, now)
     when = request.created if request.decided is None else request.decided
-    by = _BY.get(request.by, sanitize(request.by)) if request.by else ""
     changes = [change(each, now, may_undo=entry.may_undo) for each in entry.changes]
     is_unused = request.can_be_withdrawn(now)
     brief = view.sentences(request.tool, request.preview).brief
@@ -49,7 +41,7 @@ def decided(entry: DecidedRequest, now: float) -> View:
         "plain": sanitize(brief),
         "mark": mark,
         "outcome": outcome,
-        "by": by if entry.who is None else f"by {sanitize(entry.who)}",
+        "by": f"by {sanitize(entry.who or approver(request.by or ''))}" if request.by or entry.who else "",
         "note": view.note_in_quotes(request.note) if request.note else None,
         "hint": _hint(request, direct, later),
         "when": view.time(when, view.ago(now - when)),

@@ -102,8 +102,9 @@ def _effect(tool: str, card: Mapping[str, JsonValue], lost: str) -> tuple[str, s
 _EFFECTS = {
     "create_secret": ("access", "Stores a secret"),
     "run_workflow": ("plain", "Acts in other systems"),
+    "ai_chat": ("spend", "Spends AI credits"),
+    "ai_build": ("spend", "Spends AI credits"),
     "access": ("access", "Gives access"),
-    "spend": ("spend", "Spends AI credits"),
     "trash": ("plain", "Can be restored from Trash"),
     "destroy": ("plain", "Deletes what can be created again"),
     "external": ("plain", "Changes what is in use"),
