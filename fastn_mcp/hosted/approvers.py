@@ -176,10 +176,6 @@ class TeamInbox(Inbox):
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 
     @override
-    def may_withdraw(self, tenant: str, request: ApprovalRequest) -> bool:
-        return self.barred(tenant, request) is None
-
-    @override
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:
         return self._is_own(approval.principal) or any(
             tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules

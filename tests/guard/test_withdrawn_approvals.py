@@ -10,7 +10,9 @@ from support.world import World
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.approved_call import Approval
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 
@@ -47,18 +49,21 @@ async def test_repeated_call_is_declined_with_the_note(world: World) -> None:
     await world.expect(PendingApproval, call)  # asked anew
 
 
-async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(world: World) -> None:
+async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The call has found its approval already when a person takes it back."""
     call = world.run()
     await world.expect(PendingApproval, call)
     request = await world.approve_open_request()
-    check = world.guard._approvals.uses.check  # pyright: ignore[reportPrivateUsage]
+    uses = world.guard._approvals.uses  # pyright: ignore[reportPrivateUsage]
+    check = uses.check
 
-    async def check_then_withdraw(*arguments: object) -> None:
-        await check(*arguments)  # pyright: ignore[reportArgumentType]
+    async def check_then_withdraw(approval: Approval, evaluation: Evaluation) -> None:
+        await check(approval, evaluation)
         await taken_back(world, request.id)
 
-    world.guard._approvals.uses.check = check_then_withdraw  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(uses, "check", check_then_withdraw)
     refused = await world.expect(Declined, call)
     assert "A person withdrew their approval." in str(refused)
     assert world.changes == []

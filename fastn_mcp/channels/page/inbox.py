@@ -48,7 +48,6 @@ class DecidedRequest:
     """Names of those who decided, if people are identified."""
     changes: tuple[Change, ...] = ()
     """What was sent because of it, by a temporary approval that came with it too; oldest first."""
-    may_withdraw: bool = False
     may_undo: bool = False
 
 
@@ -118,10 +117,6 @@ class Inbox:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
-    def may_withdraw(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
-        """Whether they may take back an approval that is not used up: whoever can decline every request here may."""
-        return True
-
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
         return True
 
@@ -170,7 +165,6 @@ class Inbox:
                 request,
                 self._who(request) if self.tells_people_apart else None,
                 tuple(each for each in changes if each.approval == request.id),
-                self.may_withdraw(account.tenant, request),
                 account.undo is not None and self.barred(account.tenant, request) is None,
             )
             async for account, (requests, changes) in self._read(read)
@@ -215,11 +209,9 @@ class Inbox:
         return await self._vote(pending.request, vote, note)
 
     async def withdraw(self, request: ApprovalRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
-        """Take back an approval that is not used up. Return the request, or why it was not withdrawn."""
+        """Take back an approval that is not used up: whoever may decline may. Return the request, or why not."""
         vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
         async with self._account_of(request) as account:
-            if not self.may_withdraw(account.tenant, request):
-                return NotCounted("This approval is not yours to withdraw. Nothing was decided.")
             return await withdraw(vote, request, account.ledger, self.approved_by, note, account.record)
 
     async def undo(self, request: str, change: str) -> str:

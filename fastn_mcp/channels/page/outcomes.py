@@ -46,7 +46,7 @@ def decided(entry: DecidedRequest, now: float) -> View:
         "hint": _hint(request, direct, later),
         "when": view.time(when, view.ago(now - when)),
         "left": view.time(request.expires, view.left(request.expires - now)) if is_unused else None,
-        "can_withdraw": is_unused and entry.may_withdraw,
+        "can_withdraw": is_unused,
         "changes": changes,
         "lines": [sanitize(line) for line in request.text],
     }
