@@ -41,7 +41,7 @@ def decided(entry: DecidedRequest, now: float) -> View:
         "plain": sanitize(brief),
         "mark": mark,
         "outcome": outcome,
-        "by": f"by {sanitize(entry.who or approver(request.by or ''))}" if request.by or entry.who else "",
+        "by": sanitize(entry.who or approver(request.by or "")),
         "note": view.note_in_quotes(request.note) if request.note else None,
         "hint": _hint(request, direct, later),
         "when": view.time(when, view.ago(now - when)),
