@@ -187,7 +187,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
     await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
-    await expect(tab.get_by_text("just now, at a terminal")).to_be_visible()
+    await expect(tab.get_by_text("just now, by a person at a terminal")).to_be_visible()
 
 
 @pytest.mark.long
