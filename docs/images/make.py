@@ -104,7 +104,7 @@ async def page(browser: Browser) -> None:
             await settled(tab)
             await tab.get_by_role("button", name="Run process-new-orders").click()
             await tab.get_by_text("Approved: Run").wait_for()
-            await tab.get_by_text("Approved and used").wait_for()
+            await tab.locator("summary").get_by_text("Done", exact=True).wait_for()
             calls.start_soon(client.call_tool, "delete_workflow", ORDERS)
             await tab.get_by_text("Decline with a note").click()
             await tab.get_by_label("Note to the agent").fill("Pause it instead: they return in March.")
@@ -191,6 +191,37 @@ async def places(browser: Browser) -> None:
             await views(tab, "stopped")
             await tab.get_by_role("link", name="Allow changes again").click()
             await views(tab, "allow")
+
+
+async def decisions(browser: Browser) -> None:
+    """What became of three decisions: one was done and undone again, one is done, and one is not used yet."""
+    key = {"name": "BI nightly", "mode": "Live", "permissions": "Full access", "expires": "never"}
+    rename = {**GLOBEX, "name": "Globex Trading", "plan": "Growth"}
+    with TemporaryDirectory() as folder:
+        state, env = Path(folder) / "sandbox", environment(folder) | {"FASTN_APPROVAL_WAIT_SECONDS": "0"}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
+        async with Client(server, mode="2026-07-28") as client:
+            await client.call_tool("update_customer", rename)
+            tab = await entered(browser, state)
+            await approved(tab, 'Change "Globex Exports"')
+            await client.call_tool("update_customer", rename)
+            await tab.reload()
+            await tab.locator("summary").get_by_text("Done", exact=True).click()
+            await tab.get_by_role("link", name="Undo").click()
+            await views(tab, "approval-page-undo")
+            await tab.get_by_role("link", name="Back").click()
+            await client.call_tool("create_api_key", key)
+            await tab.reload()
+            await approved(tab, "Create full-access key")
+            await tab.reload()
+            await tab.locator("summary").get_by_text("Done", exact=True).click()
+            await views(tab, "approval-page-decided")
+
+
+async def approved(tab: Page, button: str) -> None:
+    await settled(tab)
+    await tab.get_by_role("button", name=button.replace('"', "")).click()
+    await tab.get_by_text("Approved: ").wait_for()
 
 
 async def settled(tab: Page) -> None:
@@ -280,6 +311,7 @@ async def main() -> None:
         await terminal(browser)
         await page(browser)
         await places(browser)
+        await decisions(browser)
         await app(browser)
     await anyio.to_thread.run_sync(team)
 

@@ -63,6 +63,8 @@ class AuditEvent(Enum):
     AGREED = "agreed"
     """A batch was approved. Each of its calls has its own entries, with grants that begin with this one."""
     DECLINED = "declined"
+    WITHDRAWN = "withdrawn"
+    """An approval that was not used up was taken back."""
     EXPIRED = "expired"
     TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
     STOPPED = "stopped"

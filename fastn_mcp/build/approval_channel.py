@@ -26,6 +26,10 @@ class ChosenChannel:
     opened: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"
     """What is closed with the account, the webhook included."""
 
+    @property
+    def page(self) -> ApprovalPage | None:
+        return next((each for each in self.opened if isinstance(each, ApprovalPage)), None)
+
 
 def choose_channel(settings: Settings, stores: AccountStores, process: Process, limits: Limits) -> ChosenChannel:
     """Return the channel for requests that no elicitation form can show. Raises `SettingsError`.
@@ -49,7 +53,7 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process, 
         channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")
     else:
         channel = TerminalChannel(process.program.to("approvals"))
-    if settings.notify_url is not None:
+    if settings.notify_url is not None or settings.remind_after is not None:
         from fastn_mcp.channels.notification import notifying  # deferred import: only if configured
 
         channel = notifying(channel, settings, stores.ledger, stores.system)

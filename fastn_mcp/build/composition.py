@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -47,11 +46,9 @@ from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
+from fastn_mcp.server.page_undo import PageUndo
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import AnyTool, Effect
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +172,13 @@ def assemble(
     client.changed = shared.snapshot.forget
     guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
     executor = EnabledTools(guard, recorder, disabled_tools(settings))
+    dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
+    if chosen.page is not None:
+        chosen.page.connect(PageUndo(dispatch, ledger), guard.decisions.presence)
     return AccountParts(
         settings=settings,
         client=client,
-        dispatch=Dispatcher(shared, guard, executor, recorder, journal, values),
+        dispatch=dispatch,
         guard=guard,
         stores=stores,
         limits=limits,

@@ -6,9 +6,9 @@ They are sent in the background: a receiver that is slow or down never delays a 
 import logging
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -19,7 +19,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval_form import asker
 from fastn_mcp.guard.channel import Announcement, ApprovalChannel
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import stamp
@@ -44,12 +44,14 @@ def _requester(request: ApprovalRequest) -> str:
 
 def _lines(request: ApprovalRequest, where: str) -> list[str]:
     asked = f"{request.tool}, asked by {_requester(request)} in the account {account_name(request.account)}."
-    return ["A call waits for an approval.", asked, f"Open until {_until(request)}.", where]
+    title = "A call still waits for an approval." if request.told else "A call waits for an approval."
+    return [title, asked, f"Open until {_until(request)}.", where]
 
 
 def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
     return {
         "kind": "fastn-mcp approval waits",
+        "reminder": bool(request.told),
         "version": 1,
         "tool": request.tool,
         "account": account_name(request.account),
@@ -100,14 +102,24 @@ class NotifyingChannel:
     """Approval channel whose approvers are told of each request once."""
 
     def __init__(
-        self, channel: ApprovalChannel, sender: WebhookSender, style: str, ledger: Ledger, system: System
+        self,
+        channel: ApprovalChannel,
+        sender: WebhookSender,
+        style: str,
+        ledger: Ledger,
+        system: System,
+        remind_after: float | None = None,
     ) -> None:
+        """`remind_after`: seconds after which they are told once more of a request that is still open."""
         self.capabilities = replace(channel.capabilities, notifies=True)
         self._channel = channel
         self._sender = sender
         self._body = _STYLES[style]
         self._ledger = ledger
         self._system = system
+        self._remind_after = remind_after
+        self._telling = set[str]()
+        self._style = style
 
     @property
     def url(self) -> str | None:
@@ -116,37 +128,62 @@ class NotifyingChannel:
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Publish a request on the channel, and begin to tell its approvers."""
         announced = await self._channel.announce(request)
-        self._sender.begin(self._notify(request, announced.where))
-        return announced
+        if request.id not in self._telling:
+            self._sender.begin(self._tell(request, announced.where))
+        told = " ".join(request.told) or f"A notification goes to {self._receiver}."
+        return replace(announced, where=f"{announced.where} {told}")
 
     async def aclose(self) -> None:
         """Give up what was not delivered yet."""
         await self._sender.aclose()
 
-    async def _notify(self, request: ApprovalRequest, where: str) -> None:
-        with suppress(FastnError):  # a ledger that is lost: the call itself says so
-            # Once for a request, whichever process or repetition of the call comes first.
-            if await self._ledger.use_nonce(f"notified {request.id}", request.expires, self._system.timestamp()):
-                await self._deliver(request, where)
+    async def _tell(self, request: ApprovalRequest, where: str) -> None:
+        """Notify, and remind if nobody has decided by then: each once, whichever process or repetition comes first."""
+        self._telling.add(request.id)
+        try:
+            await self._once("notified", request, where)
+            if self._remind_after is not None:
+                await self._system.sleep(max(0.0, request.created + self._remind_after - self._system.timestamp()))
+                await self._once("reminded", request, where)
+        except FastnError as lost:  # the ledger: the call itself says so
+            log.warning("a notification was given up: %s", lost.what)
+        finally:
+            self._telling.discard(request.id)
 
-    async def _deliver(self, request: ApprovalRequest, where: str) -> None:
-        body = to_json(self._body(request, where))
-        current: ApprovalRequest | None = request
-        while current is not None and current.state is RequestState.OPEN and self._system.timestamp() < current.expires:
+    async def _once(self, what: str, request: ApprovalRequest, where: str) -> None:
+        """Deliver a message about a request that is open, until that succeeds or it is no longer open."""
+        now, is_mine = self._system.timestamp(), False
+        while (current := await self._ledger.find(request.id)) and current.is_open(self._system.timestamp()):
+            if not is_mine and not await self._ledger.use_nonce(f"{what} {request.id}", request.expires, now):
+                return
+            is_mine = True
             try:
-                await self._sender(body)
-                break
+                await self._sender(to_json(self._body(current, where)))
             except FastnError as problem:
                 log.warning("a notification was not delivered: %s", problem.what)
+            else:
+                told = f"{what.capitalize()} at {self._system.now():%H:%M} UTC: {self._receiver}."
+                await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=told))
+                return
             await self._system.sleep(_PAUSE)
-            current = await self._ledger.find(request.id)
+
+    @property
+    def _receiver(self) -> str:
+        return f"{self._sender.host} ({self._style})"
 
 
 def notifying(channel: ApprovalChannel, settings: Settings, ledger: Ledger, system: System) -> NotifyingChannel:
     """Return the channel with the configured notifications. Raises `SettingsError` if the secret is missing."""
     if settings.notify_url is None or settings.notify_secret is None:
+        missing = "notify_url" if settings.notify_url is None else "notify_secret"
+        given = "remind_after" if settings.notify_url is None else "notify_url"
         raise SettingsError(
-            "notify_url is set, and notify_secret is not.", "Set FASTN_NOTIFY_SECRET: docs/approvals.md."
+            f"{given} is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
+        )
+    if (settings.remind_after or 0) >= settings.approval_minutes * 60:
+        raise SettingsError(
+            f"remind_after is {settings.remind_after} seconds, after which a request has expired already.",
+            f"Requests are open for {settings.approval_minutes} minutes: name fewer seconds.",
         )
     sender = WebhookSender(settings.notify_url, settings.notify_secret, system)
-    return NotifyingChannel(channel, sender, settings.notify_style, ledger, system)
+    return NotifyingChannel(channel, sender, settings.notify_style, ledger, system, settings.remind_after)

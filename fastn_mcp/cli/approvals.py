@@ -25,7 +25,7 @@ from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import UNSEALABLE, TerminalApprovals, clock
-from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, asker, form_of
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, Approve, Decline, NoAnswer, asker, form_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import account_name, who
 from fastn_mcp.ledger.ledger import LedgerUnusable
@@ -139,6 +139,27 @@ def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
         listed = store.program.to("approvals", "temporary")
         raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
     say(sanitize(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again."))
+
+
+@approvals_group.command(name="withdraw")
+@click.argument("request", required=False)
+@click.option("--note", default="", help="What the agent is told.")
+@click.pass_obj
+def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
+    """Take back an approval that is not used yet; without an id, list them. The beginning of an id is enough."""
+    if request is None:
+        for each in (unused := store.use(TerminalApprovals.unused) or []):
+            say(sanitize(f"{each.id}  {each.text[0]} {_headline(each)}"))
+        if not unused:
+            say("No approval can be withdrawn.")
+        return
+    if Terminal.here() is None:
+        raise click.ClickException("Nothing was withdrawn: withdrawing needs a person at a terminal.")
+    message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:LONGEST_NOTE]))
+    if message is None:
+        listed = store.program.to("approvals", "withdraw")
+        raise click.ClickException(f"No decided request has this id. List what can be withdrawn: {listed}")
+    say(sanitize(message))
 
 
 @approvals_group.command(name="keygen", short_help="Make the key pair of an approver, for the webhook.")

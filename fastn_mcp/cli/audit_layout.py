@@ -19,7 +19,14 @@ from fastn_mcp.report.writer import caller
 _LISTED = 5
 """Findings of one kind that are listed; the rest are counted."""
 
-_COLORS = {"refused": "yellow", "declined": "yellow", "expired": "yellow", "intent": "cyan", "approved": "green"}
+_COLORS = {
+    "refused": "yellow",
+    "declined": "yellow",
+    "withdrawn": "yellow",
+    "expired": "yellow",
+    "intent": "cyan",
+    "approved": "green",
+}
 
 _VALUE = 14
 """Column at which `audit show` prints values."""

@@ -349,6 +349,9 @@ class Settings(BaseModel):
     notify_style: Literal["generic", "slack", "teams"] = _setting(
         "generic", "The message as plain JSON, for Slack or for Teams."
     )
+    remind_after: Annotated[int, Field(ge=30, le=86_400)] | None = _setting(
+        None, "Seconds after which that message is posted once more, if nobody has decided."
+    )
     approvers: Path | None = _setting(None, "File of those who may answer, each with a public key.", Trait.FILE)
     approval_listen: Annotated[str, AfterValidator(_listen)] | None = _setting(
         None, "HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http.", Trait.PROCESS

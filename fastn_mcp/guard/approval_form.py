@@ -236,11 +236,11 @@ def _in_words(argument: str) -> str:
     return "other fields" if argument == "extra" else argument.removesuffix("_id").replace("_", " ")
 
 
-def temporary_approval(request: ApprovalRequest, token: str, now: float) -> TemporaryApproval:
+def temporary_approval(request: ApprovalRequest, now: float) -> TemporaryApproval:
     """Return the temporary approval that using the approval of `request` opens at `now` (Unix seconds)."""
     until = now + TEMPORARY_MINUTES * 60
     return TemporaryApproval(
-        token,
+        f"{request.id}.temporary",
         request.principal,
         request.account,
         request.tool,

@@ -56,7 +56,8 @@ class ApprovedCall:
     by: str
     """As in `Approval.by`."""
     approval: str | None = None
-    """Id of the approval request or temporary approval; None if the policy permits the call."""
+    """Id of the approval request, with `.` and the number of a call of a list or `.temporary` for the temporary
+    approval that came with it; None if the policy permits the call."""
     trace: str | None = None
     """Trace in which its approval was requested, as `System.trace` returns it."""
     batch: str = ""
@@ -94,6 +95,7 @@ async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: 
         unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         batch=approved.batch,
         number=approved.number if approved.batch else 0,
+        approval=(approved.approval or "").partition(".")[0],
     )
 
 

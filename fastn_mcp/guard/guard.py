@@ -237,7 +237,7 @@ class Guard:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
         until = min(began + self.evaluator.policy.approval_wait, pending.until)
         leads = caller.link is not None and pending.needs_link
-        if self._system.timestamp() >= until or (pending.tells_first and not leads):
+        if not caller.waits or self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
         await report(f"Waiting for a person to decide. {pending.where}", 0, None)
         wait = partial(self.decisions.decided, pending.request, caller.asker, until)

@@ -20,6 +20,7 @@ from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.change import FINAL, MADE, PERHAPS_MADE, Change, Journal
+from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
@@ -203,13 +204,19 @@ def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: date
     if change.before is None and operation.route.method == "POST":
         yield "Created", f"{what} {quote(change.name or change.target)}, by this server {when}"
         return
-    for name, heading in _TELLING.items():
+    by = f" by {quote(without_issuers(change.principal))}" if "|" in change.principal else ""
+    for name, (heading, it_was) in RECENT.items():
         before, after = (change.before or {}).get(name), change.sent.get(name)
         if after is not None and before != after:
             was = "not set" if before is None else quote(before)
             perhaps = "" if change.outcome in MADE else "perhaps "
-            yield heading, f"{perhaps}{was} until {when}"
+            yield heading, f"{perhaps}{when}{by}, {it_was} {was}"
 
 
-_TELLING = {"name": "Called", "slug": "Slug", "domain": "Domain", "adminEmail": "Administrator"}
-"""Fields by which people recognise a record or that receive something, with a heading each."""
+RECENT = {
+    "name": ("Renamed", "it was called"),
+    "slug": ("Slug changed", "it was"),
+    "domain": ("Address changed", "it was"),
+    "adminEmail": ("Administrator changed", "it was"),
+}
+"""Fields by which people recognise a record or that receive something: a heading, and how the earlier value is told."""

@@ -253,8 +253,8 @@ class ListPreview:
     @property
     def expected(self) -> str:
         """Text to type: that of the only call that loses data for good, or else a short phrase."""
-        losing = [shown for shown in self.of.values() if shown.says.lost]
-        return losing[0].expected if len(losing) == 1 else phrase(shown.says for shown in self.of.values())
+        losing = [shown for shown in self.of.values() if shown.says.lost or shown.effect is Effect.DESTROY]
+        return losing[0].expected if len(losing) == 1 else phrase([shown.says for shown in losing], len(self.of))
 
     @property
     def fits_form(self) -> bool:

@@ -11,7 +11,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from fastn_mcp.channels.page.access import Render, Session
-from fastn_mcp.channels.page.app import page, redeem
+from fastn_mcp.channels.page.app import page
+from fastn_mcp.channels.page.decisions import redeem
 from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
@@ -105,7 +106,8 @@ class TeamPageAccess:
         except BadForm as problem:
             return _rejected(render, request, problem.status, NotSignedIn("The form is not from this page."))
         if session is not None:
-            if not await redeem(self._seal, self._ledger, session.id, "logout me", fields, self._system.timestamp()):
+            token, now = fields.get("token", ""), self._system.timestamp()
+            if not await redeem(self._seal, self._ledger, session.id, "logout me", token, now):
                 return RedirectResponse(self._root, 303)
             # Revoke the session itself, so that a copy of the cookie stops working too.
             await self._ledger.distrust(session.id, _ENDED, session.ends)

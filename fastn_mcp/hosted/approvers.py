@@ -27,6 +27,7 @@ from fastn_mcp.hosted.tokens import login_names, person_name
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
+from fastn_mcp.server.page_undo import PageUndo
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -150,7 +151,11 @@ class TeamInbox(Inbox):
             try:
                 async with self._tenants.lease(tenant) as account:
                     record = partial(self._record, account.audit)
-                    yield InboxAccount(account.account, account.ledger, record, account.typed, name, account.limits)
+                    dispatch = account.context.dispatch
+                    yield InboxAccount(
+                        account.account, account.ledger, record, account.typed, name, account.limits,
+                        PageUndo(dispatch, account.ledger, name), dispatch.guard.decisions.presence,
+                    )  # fmt: skip
             except LedgerLost:
                 raise
             except FastnError as error:
@@ -196,7 +201,7 @@ class TeamInbox(Inbox):
         return principal.casefold() == self.approver.casefold()
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
+        if event is not AuditEvent.EXPIRED:
             entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:

@@ -26,6 +26,12 @@ class RequestState(Enum):
     STALE = "stale"
     STOPPED = "stopped"
     """It was open, or approved and not used up, when a person stopped changes."""
+    WITHDRAWN = "withdrawn"
+    """Approved, then taken back by a person. Calls of a list that were sent before stay sent."""
+
+
+REFUSED = (RequestState.DECLINED, RequestState.WITHDRAWN)
+"""States in which a person has refused the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +109,15 @@ class ApprovalRequest:
     extent: str = ""
     """Description of those calls."""
     votes: tuple[Vote, ...] = ()
-    """Oldest first, one per approver. While the request is open, an approver can replace an approval by a decline."""
+    """Oldest first, one per approver. An approver can replace an approval by a decline, and whoever withdraws does."""
     used: tuple[int, ...] = ()
     """Numbers of the calls for which it was used."""
     tenant: str = ""
     """As in `Asker`, like `client` and `client_name`."""
     client: str = ""
     client_name: str = ""
+    told: tuple[str, ...] = ()
+    """Who was told of it, how and when: a sentence each, oldest first."""
 
     @property
     def holder(self) -> str:
@@ -152,10 +160,18 @@ class ApprovalRequest:
         """Whether nothing more can come of it. What was typed for it is deleted then."""
         return self.state not in (RequestState.OPEN, RequestState.APPROVED)
 
+    def is_open(self, now: float) -> bool:
+        """Whether people can decide it outside of the client."""
+        return self.out_of_band and self.state is RequestState.OPEN and self.expires > now
+
+    def can_be_withdrawn(self, now: float) -> bool:
+        """Whether it is an approval that people see outside of the client, and that is not used up."""
+        return self.state is RequestState.APPROVED and self.out_of_band and self.expires > now
+
     def is_found(self, now: float) -> bool:
         """Whether a repeated call finds it. A request in a form is found only if it is an approved batch."""
         answered = self.state is RequestState.APPROVED and len(self.calls) > 1
-        usable = self.state in (RequestState.OPEN, RequestState.APPROVED, RequestState.DECLINED)
+        usable = self.state in (RequestState.OPEN, RequestState.APPROVED, *REFUSED)
         return usable and self.expires > now and (self.out_of_band or answered)
 
     def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
@@ -193,11 +209,22 @@ class ApprovalRequest:
             return None
         return replace(self, state=state, by=by or self.by, note=note or self.note, decided=now)
 
+    def withdrawn(self, vote: Vote, by: str, note: str | None) -> "ApprovalRequest | None":
+        """Return the request with its approval taken back by this vote; None unless it is approved and not used up."""
+        if self.state is not RequestState.APPROVED:
+            return None
+        others = [one for one in self.votes if not one.is_of(vote.approver)]
+        return replace(self, votes=(*others, vote)).without_effect(RequestState.WITHDRAWN, vote.at, by, note)
+
     def expired(self, now: float) -> "ApprovalRequest | None":
         """Return the request as UNANSWERED; None if it is not open or has not expired."""
         if self.state is not RequestState.OPEN or self.expires > now:
             return None
         return replace(self, state=RequestState.UNANSWERED, decided=self.expires)
+
+    def noted(self, told: str) -> "ApprovalRequest | None":
+        """Return the open request with a sentence about who was told of it; None if it is decided."""
+        return replace(self, told=(*self.told, told)) if self.state is RequestState.OPEN else None
 
     def offered(self, expires: float) -> "ApprovalRequest | None":
         """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already."""

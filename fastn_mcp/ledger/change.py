@@ -1,6 +1,6 @@
 """Journal entries: one for each call that changed something or may have."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,8 @@ class Change:
     batch: str = ""
     """Id of its list; empty for a single call. `number` is its place in the list, from 1."""
     number: int = 0
+    approval: str = ""
+    """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
 
 
 MADE = ("done", "applied_unreadable")
@@ -81,6 +83,10 @@ class Journal(Protocol):
 
     async def changes(self, account: str, limit: int, before: float) -> list[Change]:
         """Return at most `limit` changes older than `before` (Unix seconds), newest first."""
+        ...
+
+    async def changes_by(self, approvals: Collection[str]) -> list[Change]:
+        """Return the changes that these approval requests allowed, oldest first."""
         ...
 
     async def claim(self, change: str) -> bool:

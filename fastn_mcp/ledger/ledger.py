@@ -127,6 +127,10 @@ class ApprovalRequests(Protocol):
         """Void an open request or an approval that is not used up; None if there was nothing to void."""
         return await self.change_request(request, lambda current: current.without_effect(state, now, by, note))
 
+    async def withdraw(self, request: str, vote: Vote, by: str, note: str | None = None) -> ApprovalRequest | None:
+        """Take back an approval that is not used up; None if there is none. Calls that were sent stay sent."""
+        return await self.change_request(request, lambda current: current.withdrawn(vote, by, note))
+
     async def offer(self, request: str, expires: float) -> ApprovalRequest | None:
         """Move a request from the form to the out-of-band channel; None if it was decided or moved before."""
         return await self.change_request(request, lambda current: current.offered(expires))

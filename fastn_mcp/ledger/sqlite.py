@@ -60,6 +60,7 @@ CREATE INDEX IF NOT EXISTS rates_by_time ON rates (budget, at);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 CREATE INDEX IF NOT EXISTS changes_by_batch ON changes (batch, number);
+CREATE INDEX IF NOT EXISTS changes_by_approval ON changes (approval) WHERE approval != '';
 CREATE INDEX IF NOT EXISTS changes_by_call ON changes (call, unsettled_until) WHERE unsettled_until > 0;
 """
 
@@ -313,6 +314,10 @@ class SqliteJournal(_SqlitePart, Journal):
 
     async def under_way(self, since: float) -> list[Change]:
         return list(self._changes("WHERE at > ? AND outcome = ? ORDER BY at", since, BEGUN))
+
+    async def changes_by(self, approvals: Collection[str]) -> list[Change]:
+        places = ", ".join("?" * len(approvals))
+        return list(self._changes(f"WHERE approval != '' AND approval IN ({places}) ORDER BY at", *approvals))
 
     def _changes(self, where: str, *values: object) -> Iterator[Change]:
         for row in self._file.execute(f"SELECT * FROM changes {where}", values):  # noqa: S608

@@ -11,7 +11,7 @@ from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
-from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.procedures.context import Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.records.formats import age, aged, since
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
@@ -95,12 +95,14 @@ class UndoChange(Procedure[UndoResult]):
 
 async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> Done | Pending:
     """Send the undo. Raises `NotSent` if the change is undone already, or by another call at this moment."""
+    undoes = f"what was done {age(datetime.fromtimestamp(change.at, UTC), context.system.now())}"
+    if isinstance(context.executor, PreviewOnly):  # which claims nothing: a look at an undo changes nothing
+        return await context.change(undo.call, undoes=undoes)
     if not await context.changes.journal.claim(change.id):
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
     may_be_done = False
     try:
-        when = age(datetime.fromtimestamp(change.at, UTC), context.system.now())
-        outcome = await context.change(undo.call, undoes=f"what was done {when}")
+        outcome = await context.change(undo.call, undoes=undoes)
         may_be_done = isinstance(outcome, Done)
     except UnknownOutcome:
         may_be_done = True

@@ -38,11 +38,13 @@ CANARY = "canary-in-the-arguments"
 
 
 @asynccontextmanager
-async def told(folder: Path, receiver: Any, style: str = "generic") -> AsyncGenerator[World]:
+async def told(
+    folder: Path, receiver: Any, style: str = "generic", remind_after: float | None = None
+) -> AsyncGenerator[World]:
     """An account whose approvers are told by this receiver."""
     world = World(folder)
     sender = WebhookSender(URL, SECRET, world.system, receiver)
-    channel = NotifyingChannel(world.desk, sender, style, world.ledger, world.system)
+    channel = NotifyingChannel(world.desk, sender, style, world.ledger, world.system, remind_after)
     world.desk = channel
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     yield world
@@ -79,6 +81,7 @@ async def test_each_request_is_notified_once(tmp_path: Path) -> None:
     assert sent.headers["webhook-signature"] == signed
     assert json.loads(sent.content) == {
         "kind": "fastn-mcp approval waits",
+        "reminder": False,
         "version": 1,
         "tool": "run_workflow",
         "account": "test",
@@ -118,6 +121,37 @@ async def test_notification_is_not_retried_after_the_request(tmp_path: Path) -> 
         (request,) = await world.ledger.waiting(world.clock.at.timestamp())
         await settled(receiver, 20)  # every thirty seconds of its ten minutes
         assert world.clock.at.timestamp() == request.expires
+
+
+async def test_open_request_is_reminded_of_once_among_processes(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with told(tmp_path, receiver, remind_after=300) as one, told(tmp_path, receiver, remind_after=300) as two:
+        waiting = await one.call(run(one))
+        assert isinstance(waiting, PendingApproval)
+        assert waiting.where.endswith("It lies on the desk. A notification goes to hooks.example.com (generic).")
+        await settled(receiver, 2)
+        assert isinstance(await two.call(run(two)), PendingApproval)
+        again = await one.call(run(one))
+        assert isinstance(again, PendingApproval)
+        assert again.where.endswith(
+            "Notified at 09:00 UTC: hooks.example.com (generic). Reminded at 09:05 UTC: hooks.example.com (generic)."
+        )
+        await settled(receiver, 2)
+        (request,) = await one.ledger.waiting(one.timestamp)
+        assert len(request.told) == 2
+    assert [question["reminder"] for question in receiver.questions] == [False, True]
+
+
+async def test_decided_request_is_not_reminded_of(tmp_path: Path) -> None:
+    class Deciding(Receiver):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            await world.approve_open_request()
+            return await super().handle_async_request(request)
+
+    receiver = Deciding()
+    async with told(tmp_path, receiver, remind_after=300) as world:
+        assert isinstance(await world.call(run(world)), PendingApproval)
+        await settled(receiver, 1)
 
 
 class Hanging(httpx2.AsyncBaseTransport):
@@ -195,6 +229,12 @@ def test_notify_url_needs_a_secret(tmp_path: Path) -> None:
     assert {URL, SECRET} <= set(settings.secrets)
     assert SECRET not in repr(settings)
     assert "XyZ" not in repr(settings)
+    reminding = environment | {"FASTN_NOTIFY_SECRET": SECRET, "FASTN_REMIND_AFTER": "600"}
+    with pytest.raises(SettingsError, match="remind_after is 600 seconds, after which a request has expired already"):
+        notifying(world.desk, load({}, reminding, None), world.ledger, world.system)
+    alone = {"FASTN_API_KEY": "k", "FASTN_REMIND_AFTER": "300"}
+    with pytest.raises(SettingsError, match="remind_after is set, and notify_url is not"):
+        notifying(world.desk, load({}, alone, None), world.ledger, world.system)
     for wrong in ("http://hooks.example.com/x", "nonsense"):
         with pytest.raises(SettingsError, match="notify_url"):
             load({}, environment | {"FASTN_NOTIFY_URL": wrong}, None)

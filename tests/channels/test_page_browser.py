@@ -2,17 +2,25 @@
 
 import importlib.resources
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, expect
 from pydantic import JsonValue
-from support.page_world import Desk, batch, connection, question, update_of_workflow
-from support.real_browser import DESKTOP, PHONE, needs_chromium
+from support.page_world import UPDATE, Desk, batch, connection, desk_of, question, update_of_workflow
+from support.real_browser import DESKTOP, needs_chromium
+from support.world import World
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.channels.page.inbox import ChangeUndo
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState, TemporaryApproval
+from fastn_mcp.ledger.change import Change
+from fastn_mcp.tools.access import CreateApiKey
 
 expect.set_options(timeout=10_000)
 
@@ -112,13 +120,13 @@ async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: B
     hint = tab.locator("#hint-grant-1")
     await settled(tab)
     await field.press_sequentially("Glob")
-    await expect(hint).to_have_text("Capitals and spaces count.")
+    await expect(hint).to_have_text("Upper and lower case and spaces matter.")
     await approve.click()
-    await expect(hint).to_have_text("Not approved: it is not the same yet.")
+    await expect(hint).to_have_text("Not approved. The name does not match.")
     await expect(field).to_be_focused()
     await expect(field).to_have_attribute("aria-invalid", "true")
     await field.fill("globex")
-    await expect(hint).to_have_text("Not the same: check capitals and spaces.")
+    await expect(hint).to_have_text("The name does not match. Upper and lower case and spaces matter.")
     assert await state(desk) is RequestState.OPEN
     await field.fill("Globex")
     await expect(hint).to_have_text("It matches.")
@@ -141,12 +149,12 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
-    await tab.get_by_text("Allow such calls for 15 minutes").click()
+    await tab.get_by_text("Allow the same for 15 minutes").click()
     await settled(tab)
-    await tab.get_by_role("button", name="Approve it now and such calls for 15 minutes").click()
+    await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await settled(tab)
-    await tab.get_by_role("button", name="Revoke: Change workflow Orders").click()
+    await tab.get_by_role("button", name='Revoke: Change workflow "Orders"').click()
     await expect(tab.get_by_text("Revoked. Such calls need approval again.")).to_be_visible()
     assert await desk.ledger.temporary_approvals(0.0) == []
 
@@ -161,7 +169,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     await desk.ask(update_of_workflow())
     await expect(tab.get_by_role("heading", level=2, name="Change 2 fields of workflow Orders")).to_be_visible()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Delete customer Globex.")
-    await expect(tab.locator("#announce")).to_have_text("New request: Change workflow Orders. 2 calls wait for you.")
+    await expect(tab.locator("#announce")).to_have_text('New request: Change workflow "Orders". 2 calls wait for you.')
     await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
     await expect(field).to_be_focused()
     await tab.keyboard.type("bex")
@@ -183,7 +191,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
     await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
-    await expect(tab.get_by_text("just now, at a terminal")).to_be_visible()
+    await expect(tab.get_by_text("just now, by a person at a terminal")).to_be_visible()
 
 
 @pytest.mark.long
@@ -223,7 +231,7 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
     await desk.ask(question(), update_of_workflow(), question("grant-3"))
     tab = await visit(chromium, desk)
-    links = tab.get_by_role("navigation", name="Requests that wait").get_by_role("link")
+    links = tab.get_by_role("region", name="Requests that wait").get_by_role("link")
     await expect(links).to_have_count(3)
     await links.nth(0).focus()
     await tab.keyboard.press("ArrowUp")
@@ -248,7 +256,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     note = tab.get_by_label("Note to the agent").last
     await note.press_sequentially("Wai")
     await desk.ask(question("grant-3", expected="Globex"))
-    await expect(tab.get_by_role("navigation", name="Requests that wait")).to_be_visible()
+    await expect(tab.get_by_role("region", name="Requests that wait")).to_be_visible()
     await expect(tab.locator(".card")).to_have_count(1)
     await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.locator(".queue [aria-current]")).to_contain_text("Change workflow Orders")
@@ -257,7 +265,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(note).to_have_value("Wait")
     await desk.becomes("grant-1", RequestState.DECLINED, by="terminal")
     await expect(tab.locator(".card")).to_have_count(2)
-    await expect(tab.get_by_role("navigation")).to_have_count(0)
+    await expect(tab.get_by_role("region", name="Requests that wait")).to_have_count(0)
     await expect(tab.locator("h1")).to_have_count(1)
 
 
@@ -348,8 +356,37 @@ async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Brow
     assert await state(desk) is RequestState.OPEN
 
 
+class AnyUndo(ChangeUndo):
+    """Shows an undo, and makes none."""
+
+    async def preview(self, change: str, principal: str) -> Any:  # noqa: ARG002
+        return SimpleNamespace(
+            says=replace(UPDATE, lost="Its values will be lost.", unchecked="Not checked: triggers.")
+        )
+
+    async def __call__(self, change: str, principal: str, name: str) -> bool:  # noqa: ARG002
+        return False
+
+    async def resume(self, approved: object) -> None:
+        pass
+
+
+def made(approval: str, at: float, **changes: Any) -> Change:
+    """A workflow that was changed because of an approval."""
+    before, sent, account = {"name": "Orders"}, {"name": "New"}, "default at live.fastn.ai"
+    change = Change("c1", "local", account, "update_workflow", {}, "wf_31", "Orders", before, sent, at)
+    return replace(change, **{"outcome": "done", "approval": approval, "approved_by": "local_page", **changes})
+
+
+def presence(request: str) -> tuple[str, float]:
+    return ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
+
+
 async def everything(desk: Desk) -> None:
     """Return a desk with every part of the page and values that are hard to lay out."""
+    desk.page.connect(
+        AnyUndo(), lambda request: ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
+    )
     now = desk.clock.now().timestamp()
     long = update_of_workflow("grant-4")
     awkward: dict[str, JsonValue] = {
@@ -363,7 +400,13 @@ async def everything(desk: Desk) -> None:
     await desk.ask(
         batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
-    await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
+    await desk.ask(connection("grant-10"), question("grant-11", preview={**question().preview, "asked_by": "q" * 120}))
+    await desk.ask(
+        question("grant-5"), update_of_workflow("grant-6"), question("grant-7"), update_of_workflow("grant-12")
+    )
+    await desk.becomes("grant-12", RequestState.APPROVED, by="local_page")
+    fields = {"before": {"f" * 80: "b" * 300}, "sent": {"f" * 80: "c" * 150}, "outcome": "done"}
+    await desk.ledger.begin(made("grant-6", now, **fields, name="u" * 200, stopped_triggers=("t" * 200,)))
     await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
     await desk.becomes("grant-6", RequestState.USED, by="client_form")
     await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
@@ -397,6 +440,8 @@ async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromi
     await everything(desk)
     tab = await visit(chromium, desk, viewport={"width": width, "height": 740})
     root = tab.url
+    await tab.goto(f"{root}undo?request=grant-6&change=c1")
+    assert await tab.evaluate("document.documentElement.scrollWidth") == width
     for opened in ("grant-4", "grant-9", "grant-1"):
         await tab.goto(f"{root}?request={opened}")
         for details in await tab.locator("summary").all():
@@ -410,8 +455,8 @@ async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromi
 
 @pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
-async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
+@pytest.mark.parametrize("width", [320, 390, 900, 1280])
+async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chromium: Browser) -> None:
     """WCAG 2.2 A and AA and axe's best practices, in light and dark mode."""
     axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     pages: dict[str, list[Any]] = {}
@@ -422,7 +467,8 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
         pages[name] = [(v["id"], [node["html"] for node in v["nodes"]]) for v in found[0]]
         assert found[1] > 10
 
-    tab = await visit(chromium, desk, viewport=size, color_scheme=scheme)
+    desk.page.connect(AnyUndo(), presence)
+    tab = await visit(chromium, desk, viewport={"width": width, "height": 800}, color_scheme=scheme)
     root = tab.url
     await look("empty")
     await desk.ask(question("first", expected="Globex"), update_of_workflow("second"))
@@ -451,6 +497,9 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     await tab.locator(".decline button").first.click()
     await expect(tab.locator("#said")).to_be_visible()
     await look("decided")
+    await tab.goto(f"{root}undo?request=grant-6&change=c1")
+    await expect(tab.get_by_role("button", name="Undo this change")).to_be_visible()
+    await look("undo")
     await tab.goto(root.rsplit("/", 2)[0] + "/wrong/")
     await look("closed")
     assert not any(pages.values()), pages
@@ -463,3 +512,80 @@ async def test_page_follows_the_color_scheme(desk: Desk, chromium: Browser) -> N
         tab = await visit(chromium, desk, color_scheme=scheme)
         grounds.append(await tab.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert grounds == ["rgb(245, 246, 248)", "rgb(16, 18, 22)"]
+
+
+@pytest.fixture
+async def keys(tmp_path: Path) -> AsyncGenerator[tuple[World, Desk]]:
+    """Two requests for API keys by the same name: one may only read, one may do everything."""
+    world = World(tmp_path)
+    desk = desk_of(world, tmp_path)
+    for permissions, mode, expires in (("Viewer", "Test", "30d"), ("Full access", "Live", "never")):
+        call = CreateApiKey(name="BI nightly", mode=mode, permissions=permissions, expires=expires)
+        await world.expect(PendingApproval, call)
+    yield world, desk
+    await desk.page.aclose()
+    world.close()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_keys_of_one_name_are_told_apart_and_the_wrong_approval_is_taken_back(
+    scripts: bool, keys: tuple[World, Desk], chromium: Browser
+) -> None:
+    """Approved by mistake, and withdrawn by one click on its row. Nothing else is asked."""
+    world, desk = keys
+    tab = await visit(chromium, desk, java_script_enabled=scripts)
+    reads = tab.get_by_role("article", name="Create a Test API key BI nightly: read only, valid for 30 days.")
+    full = tab.get_by_role("article", name="Create a full-access Live API key BI nightly, without an expiry date.")
+    await expect(reads).to_contain_text("Gives access")
+    await expect(full).to_contain_text("Anyone with this key can do everything in this account, including deletions.")
+    if scripts:
+        await settled(tab)
+    await full.get_by_role("button", name="Create full-access key BI nightly").click()
+    row = (
+        tab.get_by_role("listitem").filter(has_text="Not used yet").filter(has_text="Create a full-access Live API key")
+    )
+    await expect(row).to_be_visible()
+    if scripts:
+        await settled(tab)
+    await row.get_by_role("button", name="Withdraw").click()  # the only click
+    await expect(tab.get_by_role("status").filter(has_text="Nothing was sent.")).to_contain_text(
+        "Withdrawn: Create a full"
+    )
+    await expect(reads).to_be_visible()
+    (request,) = [each for each in await world.ledger.decided(10) if each.state is RequestState.WITHDRAWN]
+    assert request.preview["arguments"]["permissions"] == "Full access"  # pyright: ignore[reportIndexIssue, reportOptionalSubscript, reportArgumentType, reportCallIssue]
+    assert world.changes == []
+
+
+@pytest.mark.long
+async def test_several_are_declined_by_keyboard_without_scripts(desk: Desk, chromium: Browser) -> None:
+    for number in range(1, 9):
+        asked_by = "cursor" if number > 5 else "claude-code"
+        await desk.ask(question(f"grant-{number}", preview={**question().preview, "asked_by": asked_by}))
+    tab = await visit(chromium, desk, java_script_enabled=False)
+    await tab.get_by_label("Select all 3 requests from cursor").focus()
+    await tab.keyboard.press("Space")
+    await tab.get_by_label("Select: Delete customer").first.focus()
+    await tab.keyboard.press("Space")
+    await tab.get_by_label("One note for all selected").fill("ask first")
+    await tab.keyboard.press("Tab")
+    assert await focused(tab) == "Decline selected"
+    await tab.keyboard.press("Enter")
+    await expect(tab.get_by_text("Declined 4 requests. Nothing is sent. The agents get your note.")).to_be_visible()
+    assert [await state(desk, f"grant-{number}") for number in (1, 2, 8)] == [
+        RequestState.DECLINED, RequestState.OPEN, RequestState.DECLINED,
+    ]  # fmt: skip
+
+
+@pytest.mark.long
+async def test_groups_follow_new_requests_and_keep_what_is_selected(desk: Desk, chromium: Browser) -> None:
+    for number in range(1, 8):
+        await desk.ask(question(f"grant-{number}"))
+    tab = await visit(chromium, desk)
+    await tab.get_by_label("Select: Delete customer").first.check()
+    await desk.ask(question("grant-8"))
+    await expect(tab.locator(".queue li")).to_have_count(8)
+    await expect(tab.get_by_label("Select: Delete customer").first).to_be_checked()
+    await desk.ask(question("grant-9", preview={**question().preview, "asked_by": "cursor"}))
+    await expect(tab.get_by_label("Select all 1 requests from cursor")).to_be_visible()
+    await expect(tab.locator(".queue li")).to_have_count(9)

@@ -46,9 +46,9 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
     page = words(await visitor.look())
-    assert "Approved: Delete customer Globex . It goes on by itself, or when the agent makes the call again." in page
+    assert "Approved: Delete customer Globex . If the agent is still waiting, the call runs now; otherwise" in page
     assert "Nothing waits for you" in page
-    assert "Approved, not used yet Delete customer Globex" in page
+    assert "Not used yet Delete customer Globex" in page
     assert "Approved: Delete customer" not in words(await visitor.look())  # shown once
 
 
@@ -181,9 +181,17 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
     assert (grant.state, grant.by, opens_temporary(grant)) == (RequestState.APPROVED, "local_page", True)
     page = words(await visitor.look())
     assert "and more such calls on its target for 15 minutes" in page
-    scope = temporary_approval(grant, "scope", since)
+    scope = temporary_approval(grant, since)
     wanted = TemporaryApproval(
-        "scope", "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page", "similar"
+        "grant-2.temporary",
+        "local",
+        grant.account,
+        "update_workflow",
+        "wf_31",
+        since,
+        since + 900,
+        "local_page",
+        "similar",
     )
     assert scope == wanted
     await desk.ledger.add_temporary(scope)
@@ -195,7 +203,7 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
 
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
-    scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
+    scope = temporary_approval(update_of_workflow(), desk.clock.now().timestamp())
     await desk.ledger.add_temporary(scope)
     form = await visitor.form("revoke", scope.id)
     await desk.ledger.revoke_temporary(scope.id)
@@ -330,12 +338,12 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     for part in (
         "2 calls wait for you",
         "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
-        "Not checked: triggers. local asks in account default at live.fastn.ai 7 minutes left Delete Globex",
+        "Not checked: triggers. Asked by local 2 minutes ago account default at live.fastn.ai 7 minutes left Delete",
         "2 connections: Shopify , Slack",
         'Exact call delete_customer customer_id = "cus_8fQ2" Approved once, for this call only.',
         "Change 2 fields of workflow Orders : name and status. It can be changed back.",
         "name Orders → Orders v2 status Draft → Live Change Orders Decline",
-        "Approve it now and such calls for 15 minutes",
+        "Approve, and allow the same for 15 minutes",
     ):
         assert part in page
     assert page.index("Globex") < page.index("Orders")  # the oldest first
@@ -346,8 +354,8 @@ async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visit
     """An earlier request without a name shows the principal."""
     await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
     page = words(await visitor.look())
-    assert page.count('"Claude Desktop" asks') == 1
-    assert page.count("local asks") == 1
+    assert page.count('Asked by "Claude Desktop"') == 1
+    assert page.count("Asked by local") == 1
 
 
 async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> None:
@@ -367,8 +375,9 @@ async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visi
     page = await visitor.look()
     assert len(re.findall(r"<h1\b", page)) == 1
     assert page.count('aria-current="true"') == 1
+    assert "checkbox" not in page
     assert len(re.findall(r'<li data-key="grant-\d"><a href="[^"]+\?request=grant-\d#request"', page)) == 3
-    assert page.count('aria-label="Loses data for good:"') == 1
+    assert page.count("Cannot be undone") == 1
     for wanted, opened in (("grant-2", "grant-2"), ("grant-3", "grant-3"), ("unknown", "grant-1"), ("", "grant-1")):
         page = (await visitor.http.get(visitor.room, params={"request": wanted})).text
         assert re.findall(r'<article class="card" data-key="([^"]+)"', page) == [opened]
@@ -426,11 +435,11 @@ async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor
 async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     now = desk.clock.now().timestamp()
     became = {
-        "burnt": (RequestState.USED, "client_form", "Approved and used"),
-        "stale": (RequestState.STALE, None, "Void: the target changed"),
+        "burnt": (RequestState.USED, "client_form", "Used"),
+        "stale": (RequestState.STALE, None, "Void"),
         "nobody": (RequestState.UNANSWERED, "client_form", "Nobody answered"),
         "no": (RequestState.DECLINED, "terminal", "Declined"),
-        "waits": (RequestState.APPROVED, "another way", "Approved, not used yet"),
+        "waits": (RequestState.APPROVED, "another way", "Not used yet"),
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
@@ -444,7 +453,8 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
     assert page.count('delete_customer customer_id="cus_8fQ2" Account: default at live.fastn.ai.') == 5
     assert "1 hour ago" in page
     desk.clock.passed += 3600
-    assert "Approved, expired unused" in await visitor.look()
+    assert "Not used" in await visitor.look()
+    assert "Not used yet" not in await visitor.look()
 
 
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
@@ -457,5 +467,5 @@ async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> N
 async def test_times_are_machine_and_human_readable(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(created=desk.clock.now().timestamp() - 3 * 86_400))
     times = re.findall(r'<time datetime="([^"]+)"[^>]*>([^<]+)</time>', await visitor.look())
-    assert [told for _, told in times] == ["7 minutes"]
+    assert [told for _, told in times] == ["3 days ago", "7 minutes"]
     assert all(datetime.fromisoformat(exact).tzinfo is not None for exact, _ in times)

@@ -141,7 +141,7 @@ async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
 
 async def test_temporary_approval_is_revoked_from_here(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy()) as (desk, visitor):
-        scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
+        scope = temporary_approval(update_of_workflow(), desk.clock.now().timestamp())
         await desk.ledger.add_temporary(scope)
         page = (await visitor.http.get(f"{visitor.room}limits")).text
         assert "14 minutes left" in words(page) or "15 minutes left" in words(page)

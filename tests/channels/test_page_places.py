@@ -38,7 +38,7 @@ async def desk(tmp_path: Path) -> Any:
     name = "ن" * 100 + "W" * 100
     hostile = call(90, event=AuditEvent.REFUSED, name=name, arguments={"input": {"deep": ["x" * 300]}}, rule="r" * 200)
     await desk.ask(question(), update_of_workflow())
-    await desk.ledger.add_temporary(temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp()))
+    await desk.ledger.add_temporary(temporary_approval(update_of_workflow(), desk.clock.now().timestamp()))
     write_entries(desk.audit, [*(entry for n in range(14) for entry in story(n)), replace(hostile, message="m" * 300)])
     damaged = desk.audit.read_bytes()
     desk.audit.write_bytes(damaged + b"damaged\n")

@@ -244,7 +244,7 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
-    scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
+    scope = temporary_approval(update_of_workflow(), desk.clock.now().timestamp())
     await desk.ledger.add_temporary(scope)
     await desk.ask(update_of_workflow("grant-4"))
     before = await desk.snapshot()

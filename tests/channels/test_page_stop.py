@@ -45,7 +45,7 @@ async def test_stop_says_what_ends_and_ends_it(desk: Desk, visitor: Visitor) -> 
     now = desk.clock.now().timestamp()
     await desk.ask(question(), question("grant-2"), question("grant-3"))
     await desk.becomes("grant-3", RequestState.APPROVED)
-    await desk.ledger.add_temporary(temporary_approval(update_of_workflow(), "scope", now))
+    await desk.ledger.add_temporary(temporary_approval(update_of_workflow(), now))
     page = words(await shown(visitor, "stop"))
     assert "Waiting calls (2) end, and unused approvals (1) become void." in page
     assert "Temporary approvals (1) end, and plans are not used." in page

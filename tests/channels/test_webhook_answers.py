@@ -73,6 +73,46 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWor
     assert (declined["approver"], declined["message"]) == ("kim", "ask me on Monday")
 
 
+async def test_signed_answer_withdraws_an_unused_approval(world: WebhookWorld) -> None:
+    call, question = await world.asked_about(world.deletion())
+    assert (await world.answer(world.dana, question, "withdraw")).status == 409  # not approved yet
+    assert (await world.answer(world.dana, question)).status == 200
+    assert await sent(world, question, world.stranger.body(world, question, "withdraw"), world.stranger) == 401
+    reply = await world.answer(world.kim, question, "withdraw", note="the wrong customer")
+    assert (reply.status, reply.body["state"], reply.body["decided"]) == (200, "withdrawn", True)
+    refused = await world.call(call)
+    assert isinstance(refused, Declined)
+    assert refused.data()["note"] == "the wrong customer"
+    assert world.changes == []
+    (entry,) = world.audited("withdrawn")
+    assert (entry["approver"], entry["message"]) == ("kim", "the wrong customer")
+    again = await world.answer(world.kim, question, "withdraw")
+    assert (again.status, again.body["message"]) == (
+        409,
+        "This request was approved, and the approval was withdrawn. Nothing was decided now.",
+    )
+
+
+async def test_used_approval_is_not_withdrawn_by_an_answer(world: WebhookWorld) -> None:
+    call, question = await world.asked_about(world.deletion())
+    await world.answer(world.dana, question)
+    await world.expect(Done, call)
+    reply = await world.answer(world.dana, question, "withdraw")
+    assert (reply.status, reply.body["message"]) == (409, "Too late: the call was already sent.")
+
+
+async def test_approver_withdraws_only_what_they_may_approve(tmp_path: Path) -> None:
+    only_kim = '[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n[kim]\npublic_key = "KIM"'
+    world = WebhookWorld(tmp_path, approvers=only_kim)
+    _, question = await world.asked_about(world.deletion())
+    assert (await world.answer(world.kim, question)).status == 200
+    assert (await world.answer(world.dana, question, "withdraw")).status == 403
+    found = await world.ledger.find(question["grant"])
+    assert found is not None
+    assert found.state is RequestState.APPROVED
+    world.close()
+
+
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
     call, question = await world.asked_about(world.deletion())
     good = world.dana.body(world, question, "approve")

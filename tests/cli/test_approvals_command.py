@@ -30,7 +30,7 @@ from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.approval_form import opens_temporary, with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -445,6 +445,36 @@ def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
 
 def test_temporary_says_that_there_are_none(state: Folder) -> None:
     assert state.run("temporary").stdout == "There are no temporary approvals.\n"
+
+
+def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) -> None:
+    for name in ("grant-1", "grant-2"):
+        state.add_request(id=name)
+        request, vote = state.grant(name), Vote("local_page", approves=True, at=time.time())
+        state.do(lambda ledger, request=request, vote=vote: ledger.decide(request, vote, "local_page"))
+    listed = state.run("withdraw")
+    assert listed.stdout.count("run_workflow workflow_id") == 2
+    assert "grant-1  run_workflow" in listed.stdout
+    piped = state.run("withdraw", "grant-1", "--note", "no")
+    assert (piped.returncode, piped.stdout) == (1, "")
+    assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
+    assert state.grant("grant-1").state is RequestState.APPROVED
+    assert "No decided request has this id." in withdrawn(state, "grant")  # two begin so
+    assert 'Withdrawn: run_workflow workflow_id="wf_1" Nothing was sent.' in withdrawn(state, "grant-1", "--note", "no")
+    taken_back = state.grant("grant-1")
+    assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
+    assert state.recorded()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")
+    assert "the approval was withdrawn" in withdrawn(state, "grant-1")
+    state.do(lambda ledger: ledger.use("grant-2", 1, time.time()))
+    assert "Too late: the call was already sent." in withdrawn(state, "grant-2")
+    assert state.run("withdraw").stdout == "No approval can be withdrawn.\n"
+
+
+def withdrawn(state: Folder, *arguments: str) -> str:
+    """Return what `approvals withdraw` prints at a terminal."""
+    with sitting(["-m", "fastn_mcp", "approvals", "withdraw", *arguments], state.env) as person:
+        person.leaves()
+    return " ".join(person.shown.split())
 
 
 def write_page_file(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:

@@ -143,7 +143,7 @@ async def test_four_eyes_needs_two_people_at_the_page(tmp_path: Path) -> None:
         await tab.get_by_role("link", name="Sign in again").click()
         await approve(tab, "Delete connector", connector["name"])
         await expect(tab.locator("#said")).to_contain_text(
-            "It goes on by itself, or when the agent makes the call again."
+            "If the agent is still waiting, the call runs now; otherwise when it asks again."
         )
         await looked_at(tab, "approved")
         assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"

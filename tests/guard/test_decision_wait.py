@@ -385,3 +385,29 @@ async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) 
         await world.dispatch(call, Caller(Asker(), None), report)
     assert world.timestamp == began + 10
     assert reported == ["Waiting for a person to decide. It is still waiting for an answer. It lies on the desk."]
+
+
+async def test_process_knows_whether_a_call_waits(tmp_path: Path) -> None:
+    world = waits(tmp_path)
+    presence = world.guard.decisions.presence
+    seen: list[tuple[str, float]] = []
+    began = world.timestamp
+
+    async def look() -> None:
+        seen.append(presence((await world.open_request()).id))
+
+    meanwhile(world, 3, look)
+    await world.expect(PendingApproval, world.deletion())
+    assert seen == [("Its call waits for you.", began + 45)]
+    request = (await world.open_request()).id
+    again = " If you approve, the call runs when the agent asks again."
+    assert presence(request) == (f"Its call waits no longer.{again}", float("inf"))
+    assert presence("another") == ("", 0.0)
+
+    async def leave() -> None:
+        scope.cancel()
+
+    meanwhile(world, 3, leave)
+    with anyio.CancelScope() as scope:
+        await world.call(world.deletion())
+    assert presence(request) == (f"The client has disconnected.{again}", float("inf"))

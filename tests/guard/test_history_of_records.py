@@ -34,7 +34,7 @@ async def test_first_name_is_shown_after_several_renames(world: World) -> None:
     for name in ("A", "B", "C", "D", "E"):
         await rename(world, key, name)
     world.clock.pass_(60.0)
-    assert await told(world, key) == (("Called", '"Payroll" until 5 minutes ago'),)
+    assert await told(world, key) == (("Renamed", '5 minutes ago, it was called "Payroll"'),)
 
 
 async def test_history_beyond_a_hundred_changes_is_declared_incomplete(world: World) -> None:
@@ -53,4 +53,4 @@ async def test_change_with_an_unknown_outcome_is_listed(world: World) -> None:
                     {"name": "Payroll"}, {"name": "A"}, at, outcome="unknown_outcome")  # fmt: skip
     await world.ledger.begin(change)
     world.clock.pass_(60.0)
-    assert await told(world, key) == (("Called", 'perhaps "Payroll" until 1 minute ago'),)
+    assert await told(world, key) == (("Renamed", 'perhaps 1 minute ago, it was called "Payroll"'),)

@@ -66,7 +66,8 @@ def test_every_changing_tool_has_complete_sentences(operation: Any) -> None:
     assert re.fullmatch(r"[A-Z][a-z]+ .+\.", says.first)
     assert says.button
     assert says.brief
-    assert bool(says.lost) is (operation.effect is Effect.DESTROY)
+    assert not says.lost or operation.effect is Effect.DESTROY
+    assert says.lost or says.then
     assert says.then or says.lost
     # Two words of ours may not contradict each other: who reads "again" or "back" can also undo it.
     is_undoable = RULES[operation.tool_name()].by is not None
@@ -97,7 +98,10 @@ HOURLY = {
 }
 FLOW = {"id": "w1", "name": "stock-levels", "status": "active", "code": "old()", "description": None}
 KATANA: Names = {"customer": {"c1": "Katana"}, "workflow": {"w1": "stock-levels"}, "connector": {"k1": "Shopify"}}
-TEST_KEY = "Whoever has the key can use it. A test key acts on live connections too. You can revoke it at any time."
+TEST_KEY = (
+    "Anyone with this key can use it. A test key is not a sandbox: it acts on your live connections. "
+    "You can revoke it at any time."
+)
 AGAIN = "itself can be created again, under a new id."
 FIRES = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
 
@@ -440,7 +444,6 @@ CASES = [
         {"trigger_id": "t1"},
         first='Delete trigger "Daily sync".',
         button='Delete "Daily sync"',
-        lost="Its id is lost for good.",
         then=f"The trigger {AGAIN}",
         unchecked="Not checked: whatever uses it.",
         facts=(("Which one", '"schedule 0 15 * * * UTC, active"'),),
@@ -480,11 +483,12 @@ CASES = [
     Case(
         "create_api_key",
         {"name": "BI", "mode": "Live", "permissions": "Full access", "expires": "never"},
-        first='Create a Live API key "BI": full access, never expires.',
+        first='Create a full-access Live API key "BI", without an expiry date.',
         button='Create full-access key "BI"',
-        brief='Create API key "BI"',
+        brief='Create a full-access Live API key "BI", without an expiry date',
         then=(
-            "Whoever has the key can do everything in this account, deletions included. You can revoke it at any time."
+            "Anyone with this key can do everything in this account, including deletions. "
+            "You can revoke it at any time."
         ),
         facts=(("Customers", "all"), ("IP addresses", "any")),
     ),
@@ -493,7 +497,7 @@ CASES = [
         {"name": "BI", "customers": ["c1", "c2"], "allowed_ips": ["10.0.0.1"]},
         first='Create a Test API key "BI": read only, valid for 90 days.',
         button='Create key "BI"',
-        brief='Create API key "BI"',
+        brief='Create a Test API key "BI": read only, valid for 90 days',
         then=TEST_KEY,
         facts=(("Customers", '"Katana" and "c2"'), ("IP addresses", '"10.0.0.1"')),
         names=KATANA,
@@ -501,9 +505,9 @@ CASES = [
     Case(
         "create_api_key",
         {"name": "BI", "mode": "qa", "permissions": "Operator", "expires": "2027-01-01"},
-        first='Create an API key "BI" in "qa": role "Operator", valid until "2027-01-01".',
+        first='Create a "qa" API key "BI": role "Operator", valid until "2027-01-01".',
         button='Create key "BI"',
-        brief='Create API key "BI"',
+        brief='Create a "qa" API key "BI": role "Operator", valid until "2027-01-01"',
         then=TEST_KEY,
         facts=(("Customers", "all"), ("IP addresses", "any")),
     ),
@@ -766,7 +770,7 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
 @pytest.mark.parametrize(
     ("users", "lost"),
     [
-        (NOBODY, "Its id is lost for good."),
+        (NOBODY, ""),
         (used_by(("connections", 1, ("A",))), 'Its connection "A" is lost for good.'),
         (used_by(("connections", 2, ("A", "B"))), 'Its connections "A" and "B" are lost for good.'),
         (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are lost for good."),
@@ -777,12 +781,19 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
             used_by(("secrets", 1, ("A",)), unchecked=("secrets", "connections", "triggers")),
             'All its connections, its secret "A" and all its other secrets are lost for good.',
         ),
-        (used_by(("triggers", 1, ("A",))), "Its id is lost for good."),
+        (used_by(("triggers", 1, ("A",))), ""),
     ],
 )
 def test_deleting_a_customer_names_what_is_lost(users: Dependence, lost: str) -> None:
     """What could not be checked counts as lost."""
-    assert sentences_of("delete_customer", {"customer_id": "c1"}, CUSTOMER, users)["lost"] == lost
+    assert sentences_of("delete_customer", {"customer_id": "c1"}, CUSTOMER, users).get("lost", "") == lost
+
+
+def test_record_that_cannot_be_created_again_is_lost() -> None:
+    """A new id alone is no loss of data; a record that could not be read is one."""
+    assert (
+        sentences_of("delete_customer", {"customer_id": "c1"}, None)["lost"] == "The customer itself is lost for good."
+    )
 
 
 @pytest.mark.parametrize(
@@ -872,7 +883,6 @@ def test_undo_names_the_change_that_it_reverts() -> None:
         "first": 'Undo what was done 2 hours ago: delete customer "Globex".',
         "button": 'Undo: Delete "Globex"',
         "brief": 'Undo: Delete customer "Globex"',
-        "lost": "Its id is lost for good.",
         "then": f"Its triggers stop. The customer {AGAIN}",
     }
 
@@ -902,9 +912,9 @@ def test_batch_names_the_calls_that_lose_data() -> None:
     three = describe_batch({1: lost, 2: plain, 4: revoked})
     assert three.first == "Make 3 changes. Changes 1 and 4 cannot be undone."
     assert three.lost == "1: Gone. 4: Never."
-    assert phrase([lost, plain, lost]) == "delete 2"
-    assert phrase([lost, revoked, plain]) == "change 2"
-    assert phrase([plain, plain]) == "change 2"
+    assert phrase([lost, lost], 3) == "delete 2"
+    assert phrase([lost, revoked], 3) == "change 2"
+    assert phrase([], 2) == "change 2"
 
 
 IN_TEST = {"workflow_id": "w1", "environment": "test"}
@@ -915,7 +925,7 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
     ("create_role", {"name": "R", "permissions": ["x.y:read", "api_keys.v2:write"]}, None, {"first": "keys.v2:write"}),
     ("ai_build", {"type": "connector", "prompt": "it"}, None, {"first": 'build a connector: "it".'}),
     ("ai_chat", {"message": "go", "approval_mode": "auto"}, None, {"button": "Let it act without asking"}),
-    ("delete_trigger", {"trigger_id": "t1"}, {"id": "t1", "type": "app event"}, {"lost": "Its id is lost for good."}),
+    ("delete_trigger", {"trigger_id": "t1"}, {"id": "t1", "type": "app event"}, {"lost": "The trigger itself is"}),
     ("delete_secret", {"secret_id": "s1"}, {"id": "s1", "name": "T"}, {"first": 'Delete secret "T".'}),
     ("revoke_api_key", {"api_key_id": "k1"}, {"id": "k1", "name": "K"}, {"then": "uses it stops at once."}),
     (

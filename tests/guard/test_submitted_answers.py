@@ -77,7 +77,7 @@ def test_temporary_approval_is_bound_to_its_request() -> None:
         stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target", by="client_form"
     )
     expected = TemporaryApproval(
-        "token",
+        f"{approved.id}.temporary",
         approved.principal,
         approved.account,
         approved.tool,
@@ -88,6 +88,6 @@ def test_temporary_approval_is_bound_to_its_request() -> None:
         "digest",
         "run_workflow on this target",
     )
-    assert temporary_approval(approved, "token", stores.NOW) == expected
-    without = temporary_approval(replace(approved, target=None, similar=None), "token", stores.NOW)
+    assert temporary_approval(approved, stores.NOW) == expected
+    without = temporary_approval(replace(approved, target=None, similar=None), stores.NOW)
     assert without == replace(expected, target="", similar="")

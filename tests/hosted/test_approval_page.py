@@ -153,12 +153,9 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         assert wrong.status_code == 422
         answer = await approve(dana)
         assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
-        assert (
-            "Approved: Delete customer Globex Exports . It goes on by itself, or when the agent makes the call again."
-            in await dana.look()
-        )
+        assert "Approved: Delete customer Globex Exports . If the agent is still waiting" in await dana.look()
         assert "Approved: Delete customer" not in await dana.look()  # shown once
-        assert "Approved, not used yet Delete customer" in await dana.look()
+        assert "Not used yet Delete customer" in await dana.look()
         assert "by you" in await dana.look()
         assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
@@ -175,7 +172,7 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: World, monkeypatc
     async with world.browser("dana") as browser:
         page = await browser.look()
         assert "Signed in as Dana Example <dana@example.com>" in page
-        assert "Anna Example <anna@example.com> (anna) asks" in page
+        assert "Asked by Anna Example <anna@example.com> (anna)" in page
         assert (await approve(browser)).status_code == 303
     monkeypatch.setitem(PEOPLE, "dana", {**dana, "name": "Dana Other", "email": "other@example.com"})
     done = await world.delete(name="Anna <kim@example.com> Married", email="married@example.com", email_verified=False)

@@ -1,10 +1,11 @@
 """The inbox of one approver over a ledger that several tenants share and that can be lost."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio.lowlevel
@@ -12,6 +13,7 @@ import pytest
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.errors import Refused
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -67,21 +69,28 @@ class Company:
         self.ledger = Shared(self.folder / "ledger.db")
 
     @asynccontextmanager
-    async def inbox(self) -> AsyncGenerator[TeamInbox]:
+    async def inbox(self, subject: str = "dana", names: Sequence[str] | None = None) -> AsyncGenerator[TeamInbox]:
         rule = ApproverRule(subjects=["nobody"], tenants=self.names)
         approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=False, approver=[rule])
         served = [Tenant(name=name, subjects=["nobody"]) for name in self.names]
         team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
         tenants = Tenants(self._opened, team.limits, System())
-        person = SignedInPerson(ISSUER, "dana", "Dana", None, (rule.digest,))
+        person = SignedInPerson(ISSUER, subject, subject.title(), None, (rule.digest,) if names is None else ())
         yield TeamInbox(team, person, tenants, System(), self.ledger)
         await tenants.aclose()
         await self.ledger.aclose()
 
     def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
         audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
+        dispatch = SimpleNamespace(guard=SimpleNamespace(decisions=SimpleNamespace(presence=lambda _: ("", 0.0))))  # pyright: ignore[reportUnknownLambdaType]
         return TenantAccount(
-            nothing, self.ledger, nothing, audit, tenant.name, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint
+            cast(Any, SimpleNamespace(dispatch=dispatch)),
+            self.ledger,
+            nothing,
+            audit,
+            tenant.name,
+            ConcurrencyLimit(1, 0, 0),
+            anyio.lowlevel.checkpoint,
         )
 
 
@@ -109,3 +118,23 @@ async def test_decision_is_audited_if_the_ledger_is_lost(yes: bool, tmp_path: Pa
             await inbox.find("g-acme")
     (line,) = entries(tmp_path / "acme.jsonl")
     assert (line["event"], line["approver"]) == ("approved" if yes else "declined", f"{ISSUER}|dana")
+
+
+@pytest.mark.parametrize("person", ["dana", "anna"])
+async def test_approval_is_withdrawn_by_whoever_may_decline(tmp_path: Path, person: str) -> None:
+    """Anna made the call. Others have to approve it, but anybody may withdraw their own. Only Dana may undo it."""
+    team = Company(tmp_path, ["acme"])
+    async with team.inbox() as dana, team.inbox(person) as inbox, team.inbox("eve", ()) as eve:
+        await team.ledger.open(grant("acme"))
+        (pending,) = await dana.waiting(NOW)
+        await dana.approve(pending, NOW)
+        assert await eve.decided(5) == []
+        assert await eve.find(pending.request.id) is None
+        assert [each.may_undo for each in await inbox.decided(5)] == [person == "dana"]
+        with pytest.raises(Refused, match="no such change that you may undo"):
+            await inbox.undo(pending.request.id, "c1")
+        taken_back = await inbox.withdraw(pending.request, NOW, "a mistake")
+        assert isinstance(taken_back, ApprovalRequest)
+        assert [each.who for each in await inbox.decided(5)] == ["you"]
+    line = [*entries(tmp_path / "acme.jsonl")][-1]
+    assert (line["event"], line["approver"], line["message"]) == ("withdrawn", f"{ISSUER}|{person}", "a mistake")

@@ -23,7 +23,7 @@ from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnus
 
 pytestmark = pytest.mark.anyio
 
-FINAL = [RequestState.USED, RequestState.DECLINED, RequestState.UNANSWERED, RequestState.STALE]
+FINAL = [state for state in RequestState if state not in (RequestState.OPEN, RequestState.APPROVED)]
 
 
 def race(where: str, what: str, count: int = 25) -> list[int]:
@@ -195,7 +195,7 @@ async def test_typed_secret_is_deleted_once_its_request_is_over(
         case "declined":
             assert await ledger.decide(approved, Vote("kim", False, NOW), "page") is not None
         case "withdrawn":
-            assert await ledger.void("g1", RequestState.DECLINED, NOW) is not None
+            assert await ledger.withdraw("g1", Vote("dana", False, NOW), "page") is not None
         case "void":
             assert await ledger.void("g1", RequestState.STALE, NOW) is not None
         case _:
@@ -332,7 +332,7 @@ async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:
         await ledger.open(grant(state.value))
         assert await moved(ledger, state.value, [RequestState.OPEN], state, NOW + number)
     await ledger.open(grant("open"))
-    assert [found.id for found in await ledger.decided(3)] == ["stale", "unanswered", "declined"]
+    assert [found.id for found in await ledger.decided(3)] == ["withdrawn", "stale", "unanswered"]
 
 
 async def test_temporary_approval_covers_exactly_its_call_until_it_expires(ledger: Ledger, other: Ledger) -> None:
@@ -506,6 +506,58 @@ async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) 
         seen.append(await ledger.revision())
     assert len(set(seen)) == len(seen)
     assert await ledger.revision() == seen[-1]
+
+
+async def test_approval_is_used_or_withdrawn_among_processes(where: str, ledger: Ledger) -> None:
+    """25 uses in one process against 25 withdrawals in another: one of all of them counts."""
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    used, withdrawn = race(where, "withdraw or use")
+    state = not_none(await ledger.find("g1")).state
+    assert (used, withdrawn, state) in ((1, 0, RequestState.USED), (0, 1, RequestState.WITHDRAWN))
+
+
+async def test_withdrawn_approval_is_found_like_a_decline(ledger: Ledger, other: Ledger) -> None:
+    await ledger.open(grant())
+    dana = Vote("dana", False, NOW + 1, "Dana")
+    assert await ledger.withdraw("g1", dana, "verified") is None  # it is not approved yet
+    assert await ledger.decide(grant(), Vote("dana", True, NOW), "verified") is not None
+    taken_back = not_none(await other.withdraw("g1", dana, "verified", "the wrong one"))
+    assert (taken_back.state, taken_back.note, taken_back.votes) == (RequestState.WITHDRAWN, "the wrong one", (dana,))
+    assert await ledger.withdraw("g1", dana, "verified") is None
+    assert await ledger.use("g1", 1, NOW + 1) is None
+    assert await ledger.latest("call of g1", NOW + 599) == taken_back
+    assert await ledger.latest("call of g1", NOW + 600) is None
+    assert await ledger.decided(10) == [taken_back]
+    assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_rest_of_a_list_is_withdrawn(ledger: Ledger) -> None:
+    calls = {number: ShownCall(f"binding {number}", {}) for number in (1, 2, 3)}
+    asked = replace(grant(), calls=calls)
+    await ledger.open(asked)
+    await ledger.decide(asked, Vote("dana", True, NOW), "verified")
+    assert await ledger.use("g1", 1, NOW) is not None
+    taken_back = not_none(await ledger.withdraw("g1", Vote("kim", False, NOW), "verified"))
+    assert (taken_back.used, [vote.approver for vote in taken_back.votes]) == ((1,), ["dana", "kim"])
+    assert await ledger.use("g1", 2, NOW) is None
+
+
+async def test_expired_approval_is_not_withdrawn(ledger: Ledger) -> None:
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert await ledger.withdraw("g1", Vote("dana", False, NOW + 600), "terminal") is None
+
+
+async def test_changes_are_read_by_their_approval_requests(ledger: Ledger, other: Ledger) -> None:
+    made = [
+        replace(change(f"c{number}", at=NOW - number), approval=by) for number, by in enumerate(("g1", "", "g2", "g1"))
+    ]
+    for each in made:
+        await ledger.begin(each)
+    assert [each.id for each in await other.changes_by(["g1", "g3", "g2"])] == ["c3", "c2", "c0"]
+    assert await other.changes_by(["g1"]) == [made[3], made[0]]
+    assert await other.changes_by([]) == await other.changes_by(["g3", ""]) == []
 
 
 ACCOUNT = "default at live.fastn.ai"

@@ -61,6 +61,10 @@ async def moved(
         counted = [await ledger.decide(found, vote, by or "terminal", note) for vote in votes]
         if after is not RequestState.USED or None in counted:
             return None not in counted
+    if after is RequestState.WITHDRAWN and found.state is RequestState.OPEN:
+        assert await moved(ledger, request, [RequestState.OPEN], RequestState.APPROVED, at, by=by)
+    if after is RequestState.WITHDRAWN:
+        return await ledger.withdraw(request, Vote(by or "terminal", False, at), by or "terminal", note) is not None
     if after is RequestState.USED:
         return await ledger.use(request, 1, at) is not None
     return await ledger.void(request, after, at, by=by, note=note) is not None

@@ -62,7 +62,7 @@ async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
     keys, page, _ = await _approved(address, name="Globex Exports")
     assert "Globex Exports" in page
     named = client if client.isalnum() else f"&#34;{client}&#34;"
-    assert f'<bdi class="plain">{named}</bdi> asks' in page
+    assert f'Asked by <bdi class="plain">{named}</bdi>' in page
     return keys
 
 

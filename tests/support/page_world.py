@@ -28,7 +28,9 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Sho
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
+from fastn_mcp.server.page_undo import PageUndo
 from support.decisions import moved
+from support.world import World
 
 DELETION = Sentences(
     'Delete customer "Globex".',
@@ -234,6 +236,18 @@ class Desk:
             await self.ledger.declines("local"),
             await self.ledger.stops(),
         ]
+
+
+def desk_of(world: World, folder: Path) -> Desk:
+    """Return the page of a world's account, with its guard behind it."""
+    assert isinstance(world.ledger, SqliteLedger)
+    desk = Desk(folder / "page" / "page.json", ledger=world.ledger)
+    desk.system = replace(desk.system, now=world.clock.now)
+    account = InboxAccount(None, world.ledger, world.recorder.decided, world.typed)
+    desk.page = ApprovalPage(account, desk.system, desk.open, desk.page_file)
+    desk.page.connect(PageUndo(world.dispatch, world.ledger), world.guard.decisions.presence)
+    desk.clock.now = world.clock.now
+    return desk
 
 
 @dataclass

@@ -101,6 +101,12 @@ async def _vote(ledger: Ledger, name: str) -> bool:
     return decided is not None and decided.state is RequestState.APPROVED
 
 
+async def _withdraw_or_use(ledger: Ledger, name: str) -> bool:
+    if name.startswith("one"):
+        return await ledger.use("g1", 1, NOW) is not None
+    return await ledger.withdraw("g1", Vote(name, False, NOW), "terminal") is not None
+
+
 async def _step(ledger: Ledger, _: str) -> bool:
     return await ledger.begin(replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", number=1))
 
@@ -115,6 +121,7 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "vote": _vote,
     "nonce": lambda ledger, _: ledger.use_nonce("n1", NOW + 60, NOW),
     "step": _step,
+    "withdraw or use": _withdraw_or_use,
 }
 
 

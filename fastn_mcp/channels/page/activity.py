@@ -30,6 +30,7 @@ _MOST_CHANGES = 200
 _WORDS = {"target_changed": "Void"} | {each: each.capitalize().replace("_", " ") for each in ENDINGS}
 _VOID = dict.fromkeys((RequestState.STALE, RequestState.STOPPED), "Void")
 _STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined", **_VOID}
+_STATES[RequestState.WITHDRAWN] = "Withdrawn"
 _HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
 _KINDS = {"Done": "tick", "Failed": "bad", "Unknown": "bad"}

@@ -1,40 +1,35 @@
 """ASGI application of the approval page. GET requests show approval requests, POST requests decide them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import JsonValue
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fastn_mcp.channels.page import view
+from fastn_mcp.channels.page import outcomes, view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
-from fastn_mcp.channels.page.inbox import PendingRequest
+from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MOST_LISTED, Decisions, NotDecided
 from fastn_mcp.channels.page.places import stops_in_words
-from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS
+from fastn_mcp.channels.page.security import PageSecurity
 from fastn_mcp.channels.page.stop import StopPlaces
-from fastn_mcp.guard.approval.votes import NotCounted, why_closed
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
-_FLASH_COOKIE = "fastn_said"
-_FLASH_HOLDS = 60.0
 _HISTORY = 30
-_LONGEST_BRIEF = 300
 _SHORTEST_LIST = 3
 """Requests from which on they are a list, with one of them open."""
+_FEWEST_GROUPED = 7
+"""Requests from which on they are grouped by who asks, and several can be declined at once."""
 _POLL = 0.5
 """Seconds between two polls of the ledger while a browser watches."""
 _KEEP_ALIVE_POLLS = 20
@@ -71,6 +66,10 @@ def page(
         Route(f"{prefix}/events", pages.events, methods=["GET"]),
         Route(f"{prefix}/approve", pages.approve, methods=["POST"]),
         Route(f"{prefix}/decline", pages.decline, methods=["POST"]),
+        Route(f"{prefix}/decline-several", pages.decline_several, methods=["POST"]),
+        Route(f"{prefix}/withdraw", pages.withdraw, methods=["POST"]),
+        Route(f"{prefix}/undo", pages.show_undo, methods=["GET"]),
+        Route(f"{prefix}/undo", pages.undo, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
         *StopPlaces(pages.render, pages.session, pages.seal, ledger, system).routes(prefix),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
@@ -87,38 +86,31 @@ def page(
     return PageSecurity(app, origins, access.entrance)
 
 
-class NotDecided(Exception):
-    """A form decided nothing. The reason is shown on top of the page or, with `request`, beside that request."""
-
-    def __init__(self, session: Session, status: int, why: str, request: str | None = None, **draft: str) -> None:
-        super().__init__(why)
-        self.session = session
-        self.status = status
-        self.draft = None if request is None else {"grant": request, "problem": why, "name": "", "note": ""} | draft
-
-
 @dataclass(frozen=True, slots=True)
-class _Page:
-    access: PageAccess
-    seal: Seal
-    ledger: Ledger
-    system: System
+class _Page(Decisions):
     is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:
         session = await self.session(request)
-        sealed = request.cookies.get(_FLASH_COOKIE)
-        flash = self.seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
+        sealed = request.cookies.get(FLASH_COOKIE)
+        flash = self.seal.open(f"said {session.id}", sealed, FLASH_HOLDS)
         message = None if flash is None else _message(flash, good=True)
         response = await self._response(request, session, flash=message)
         if sealed is not None:
-            response.delete_cookie(_FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")
+            response.delete_cookie(FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")
         return response
 
     async def now(self, request: Request) -> Response:
         """Return only the part of the page that changes, for an open page."""
         session = await self.session(request)
         return self.render(request, "now.html", root=session.root, **await self._content(request, session))
+
+    async def show_undo(self, request: Request) -> Response:
+        """Show what an undo would do. Its form makes it."""
+        session, asked = await self.session(request), request.query_params
+        shown = await self.shown_undo(session, asked.get("request", ""), asked.get("change", ""))
+        token = self.seal.token(session.id, f"undo {asked.get('change')}")
+        return self.render(request, "undo.html", root=session.root, token=token, **shown)
 
     async def events(self, request: Request) -> Response:
         """Stream an event for each change, without its content."""
@@ -146,46 +138,6 @@ class _Page:
         finally:
             self.access.watching -= 1
 
-    async def approve(self, request: Request) -> Response:
-        session, fields, pending, now = await self._decision(request, "approve")
-        approval_request, extent = pending.request, fields.get("extent")
-        if extent not in ("once", "while") or (extent == "while" and not can_be_temporary(approval_request)):
-            raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
-        if pending.barred is not None:
-            raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
-        id_, typed = approval_request.id, fields.get("name", "")
-        if not is_typed(approval_request.expected, typed):
-            problem = "Nothing was approved: the text you typed does not match exactly."
-            raise NotDecided(session, 422, problem, id_, name=typed)
-        try:
-            secret = _typed_secret(approval_request, fields)
-        except ValueError as problem:
-            raise NotDecided(session, 422, f"Nothing was approved: {problem}", id_, name=typed) from None
-        follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
-        if isinstance(follows, NotCounted):
-            raise NotDecided(session, 409, follows.why)
-        more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
-        return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
-
-    async def decline(self, request: Request) -> Response:
-        session, fields, pending, now = await self._decision(request, "decline")
-        approval_request = pending.request
-        note = fields.get("note", "").replace("\r\n", "\n").strip()
-        if len(note) > LONGEST_NOTE:
-            problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} is the limit."
-            raise NotDecided(session, 422, problem, approval_request.id, note=note)
-        if isinstance(counted := await session.inbox.decline(pending, now, note or None), NotCounted):
-            raise NotDecided(session, 409, counted.why)
-        noted = " The agent gets your note." if note else ""
-        holds = f"The same call stays declined for {view.left(approval_request.expires - now)}."
-        return self._back(request, session, f"Declined: {_brief(approval_request)}. Nothing is sent.{noted} {holds}")
-
-    async def revoke(self, request: Request) -> Response:
-        session, fields = await self._form(request, "revoke", "approval")
-        if not await session.inbox.revoke(fields["approval"], self.system.timestamp()):
-            raise NotDecided(session, 409, "This temporary approval has already ended.")
-        return self._back(request, session, "Revoked. Such calls need approval again.")
-
     async def anything(self, request: Request) -> Response:
         """Redirect unknown addresses to the page. Raises `NoSession` without a session."""
         return RedirectResponse((await self.session(request)).root, 303)
@@ -201,42 +153,6 @@ class _Page:
         base = request.scope.get("root_path", "")
         text = _TEMPLATES.get_template(template).render(base=base, **self.access.context, **content)
         return HTMLResponse(text, status)
-
-    async def session(self, request: Request) -> Session:
-        """Return the session. Raises `NoSession` if access is denied."""
-        if (session := await self.access.session(request)) is None:
-            raise NoSession
-        return session
-
-    async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
-        """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
-        session = await self.session(request)
-        try:
-            fields = await form(request)
-        except BadForm as problem:
-            raise NotDecided(session, problem.status, "Nothing was decided: the form is not from this page.") from None
-        if not await redeem(
-            self.seal, self.ledger, session.id, f"{action} {fields.get(about)}", fields, self.system.timestamp()
-        ):
-            why = "Nothing was decided: this form was already submitted, or is not from this page."
-            raise NotDecided(session, 403, why)
-        return session, fields
-
-    async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
-        """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
-        session, fields = await self._form(request, action, "grant")
-        pending, now = await session.inbox.find(fields["grant"]), self.system.timestamp()
-        if pending is None or not _is_open(pending.request, now):
-            raise NotDecided(session, 409, why_closed(None if pending is None else pending.request))
-        return session, fields, pending, now
-
-    def _back(self, request: Request, session: Session, flash: str) -> Response:
-        response = RedirectResponse(session.root, 303)
-        response.set_cookie(
-            _FLASH_COOKIE, self.seal.close(f"said {session.id}", flash), max_age=int(_FLASH_HOLDS), path=session.root,
-            secure=request.headers.get("origin", "").startswith("https:"), httponly=True, samesite="lax",
-        )  # fmt: skip
-        return response
 
     async def _response(
         self, request: Request, session: Session, status: int = 200, flash: dict[str, Any] | None = None,
@@ -254,7 +170,8 @@ class _Page:
         now, inbox = self.system.timestamp(), session.inbox
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
-        waiting = [view.pending(each, now) for each in await inbox.waiting(now)]
+        every = await inbox.waiting(now)
+        waiting = [view.pending(each, now) for each in every[:MOST_LISTED]]
         decided = await inbox.decided(_HISTORY)
         briefs = view.briefs(decided)
         wanted = draft["grant"] if draft else request.query_params.get("request")
@@ -264,23 +181,18 @@ class _Page:
         return {
             "revision": revision,
             "clock": int(now),
-            "count": len(waiting),
+            "count": len(every),
+            "groups": view.grouped(waiting) if is_list and len(waiting) >= _FEWEST_GROUPED else [("", waiting)],
             "queue": waiting if is_list else [],
             "cards": cards[:1] if is_list else waiting,
             "temporary": [view.temporary_approval(each, now, briefs.get(each.similar)) for each in temporary],
-            "decided": [view.decided(each, now) for each in decided],
+            "decided": [outcomes.decided(each, now) for each in decided],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,
             "longest_note": LONGEST_NOTE,
             "most_facts": MOST_FACTS,
             "token": token,
         }
-
-
-async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, fields: dict[str, str], now: float) -> bool:
-    """Use the token in `fields`. Return False if it is not of this form and session, or was used before."""
-    nonce = seal.nonce(session, form, fields.get("token", ""))
-    return nonce is not None and await ledger.use_nonce(f"form {nonce}", now + SESSION_HOLDS + 60, now)
 
 
 def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -290,22 +202,6 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response(content, media_type=kind)
 
     return static
-
-
-def _typed_secret(request: ApprovalRequest, fields: Mapping[str, str]) -> JsonValue:
-    """Return the argument that was typed. Raises `ValueError` if it is missing or invalid."""
-    typed = typed_in(request)
-    return typed and typed.value({each.name: fields.get(f"secret.{each.name}", "") for each in typed.fields})
-
-
-def _is_open(request: ApprovalRequest, now: float) -> bool:
-    return request.out_of_band and request.state is RequestState.OPEN and request.expires > now
-
-
-def _brief(request: ApprovalRequest) -> str:
-    """Return what a request is about, for a message that fits into a cookie."""
-    brief = view.sentences(request.tool, request.preview).brief
-    return brief if len(brief) <= _LONGEST_BRIEF else view.title(request.tool)
 
 
 def _message(text: str, *, good: bool) -> dict[str, Any]:

@@ -3,21 +3,26 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
 
-from fastn_mcp.errors import Refused
+from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.allowance import Limits
-from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
 from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
+
+UNDOES = "undoes_change"
+"""Key of a request's preview: the change that it undoes, if somebody asked for that on the page."""
 
 T = TypeVar("T")
 
@@ -31,14 +36,36 @@ class PendingRequest:
     """Sentence that says why they cannot approve it, or None."""
     progress: str | None = None
     """Sentence about the approvals given so far, or None."""
+    presence: tuple[str, float] = ("", 0.0)
+    """Sentence about the call that asks, empty if nothing is known of it, and until when it is true."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedRequest:
-    """A decided request. `who` names the approvers if people are identified."""
+    """A decided request, and what they may still do about it."""
 
     request: ApprovalRequest
     who: str | None = None
+    """Names of those who decided, if people are identified."""
+    changes: tuple[Change, ...] = ()
+    """What was sent because of it, by a temporary approval that came with it too; oldest first."""
+    may_undo: bool = False
+
+
+class ChangeUndo(Protocol):
+    """Undoes changes of one account by guarded calls of the person on the page. Raises a `FastnError`."""
+
+    async def preview(self, change: str, principal: str) -> Shown:
+        """Return what the undo would do, from fresh reads. No change is sent."""
+        ...
+
+    async def __call__(self, change: str, principal: str, name: str) -> bool:
+        """Undo a change. False if that waits for an approval, after which `resume` makes it."""
+        ...
+
+    async def resume(self, approved: ApprovalRequest) -> bool | None:
+        """Make the undo for which a request was approved. None if it is not the request of an undo."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +79,10 @@ class InboxAccount:
     """Keeps the secrets that they type."""
     tenant: str = ""
     limits: Limits | None = None
+    undo: "ChangeUndo | None" = None
+    """Undoes its changes; None where no call can be made from the page."""
+    presence: Callable[[str], tuple[str, float]] = lambda _: ("", 0.0)
+    """Says whether the call of a request waits, as far as this process knows (`DecisionWait.presence`)."""
 
     def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
         """Whether a request or approval belongs to this account, since several can share a ledger."""
@@ -138,10 +169,20 @@ class Inbox:
 
     async def decided(self, limit: int) -> list[DecidedRequest]:
         """Return the latest decided requests, newest first."""
-        # Read more than `limit`, since a shared ledger also has requests that they may not see.
+
+        async def read(ledger: Ledger) -> tuple[list[ApprovalRequest], list[Change]]:
+            # More than `limit`, since a shared ledger also has requests that they may not see.
+            requests = await ledger.decided(limit * 4)
+            return requests, await ledger.changes_by([request.id for request in requests if request.used])
+
         decided = [
-            DecidedRequest(request, self._who(request) if self.tells_people_apart else None)
-            async for account, requests in self._read(lambda ledger: ledger.decided(limit * 4))
+            DecidedRequest(
+                request,
+                self._who(request) if self.tells_people_apart else None,
+                tuple(each for each in changes if each.approval == request.id),
+                account.undo is not None and self.barred(account.tenant, request) is None,
+            )
+            async for account, (requests, changes) in self._read(read)
             for request in requests
             if self._is_theirs(account, request)
         ]
@@ -168,12 +209,47 @@ class Inbox:
         approved, needed = len(counted.approvers), counted.needed
         if approved < needed:
             return f"{approved} of {needed} people approved it: another has to, before it can be sent."
-        return "It goes on by itself, or when the agent makes the call again."
+        async with self._account_of(counted) as account:
+            try:
+                undone = None if account.undo is None else await account.undo.resume(counted)
+            except FastnError as error:
+                return str(error)
+        if undone is not None:
+            return "It is undone." if undone else "It needs another approval."
+        return "If the agent is still waiting, the call runs now; otherwise when it asks again."
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
         """Decline a request. Return it, or why it was not decided."""
         vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
         return await self._vote(pending.request, vote, note)
+
+    async def withdraw(self, request: ApprovalRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
+        """Take back an approval that is not used up: whoever may decline may. Return the request, or why not."""
+        vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
+        async with self._account_of(request) as account:
+            return await withdraw(vote, request, account.ledger, self.approved_by, note, account.record)
+
+    async def undo(self, request: str, change: str) -> str:
+        """Undo a change that a request allowed. Return a sentence about what follows. Raises a `FastnError`."""
+        async with self._undoable(request, change) as (_, undo):
+            if await undo(change, self.approver, self.approver_name or "this page"):
+                return "Undone."
+            return "The undo waits for approval below. Nothing was sent yet."
+
+    async def undo_preview(self, request: str, change: str) -> tuple[Change, Shown]:
+        """Return such a change, and what its undo would do. Raises a `FastnError` if it cannot be undone."""
+        async with self._undoable(request, change) as (found, undo):
+            return found, await undo.preview(change, self.approver)
+
+    @asynccontextmanager
+    async def _undoable(self, request: str, change: str) -> AsyncGenerator[tuple[Change, ChangeUndo]]:
+        if (pending := await self.find(request)) is not None:
+            async with self._account_of(pending.request) as account:
+                found = {each.id: each for each in await account.ledger.changes_by([request])}
+                if change in found and account.undo and self.barred(account.tenant, pending.request) is None:
+                    yield found[change], account.undo
+                    return
+        raise Refused("There is no such change that you may undo.")
 
     async def revoke(self, id_: str, now: float) -> bool:
         """End a temporary approval. Return False if there is none that they may end."""
@@ -205,10 +281,10 @@ class Inbox:
             progress = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
-        return PendingRequest(request, barred, progress)
+        return PendingRequest(request, barred, progress, account.presence(request.id))
 
     def _who(self, request: ApprovalRequest) -> str | None:
-        approves = request.state is not RequestState.DECLINED
+        approves = request.state not in REFUSED
         votes = [vote for vote in request.votes if vote.approves is approves]
         return " and ".join(self.name_of(vote) for vote in votes) or None
 

@@ -11,13 +11,14 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
+from fastn_mcp.channels.page.inbox import ChangeUndo, Inbox, InboxAccount
 from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
@@ -95,6 +96,7 @@ class ApprovalPage:
         """Show the requests of `account`. `program` is the command line that opens this page."""
         self._program = program
         self._inbox = Inbox(system, account)
+        self._account = account
         self._ledger = account.ledger
         self._system = system
         self._opener = opener
@@ -107,6 +109,10 @@ class ApprovalPage:
         self._shown: dict[str, tuple[bool, float]] = {}
         """Per request: whether a browser showed the page, and when the request expires."""
         self._opening = anyio.Lock()
+
+    def connect(self, undo: ChangeUndo, presence: Callable[[str], tuple[str, float]]) -> None:
+        """Serve what the guard of the account offers, which is built after this channel."""
+        self._inbox = Inbox(self._system, replace(self._account, undo=undo, presence=presence))
 
     @property
     def url(self) -> str | None:

@@ -12,8 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LONGEST_BODY = 65_536
 """Bytes of a form."""
 
-_FIELDS = 16
-
 # Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, like those of other sites.
 HEADERS = {
     "Cache-Control": "no-store",
@@ -79,8 +77,8 @@ class BadForm(Exception):
         self.status = status
 
 
-async def form(request: Request) -> dict[str, str]:
-    """Parse the fields of a form body. Raises `BadForm` if it is invalid, too large or repeats a field."""
+async def form(request: Request, most: int = 16) -> dict[str, str]:
+    """Parse at most so many fields of a form body. Raises `BadForm` if it is invalid, too large or repeats a field."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise BadForm(415)
     body = bytearray()
@@ -90,7 +88,7 @@ async def form(request: Request) -> dict[str, str]:
             raise BadForm(413)
     try:
         pairs: list[tuple[str, Any]] = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=_FIELDS
+            body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=most
         )
     except ValueError:
         raise BadForm(400) from None

@@ -11,35 +11,27 @@ from typing import Any, NamedTuple, cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
+from fastn_mcp.channels.page.inbox import UNDOES, DecidedRequest, PendingRequest
 from fastn_mcp.guard.approval_form import TYPED, asker, can_be_temporary, temporary, typed_in
+from fastn_mcp.guard.journal import RECENT
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.approval_request import TemporaryApproval
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import FIELD
 
-_BY = {
-    "local_page": "on this page",
-    "client_form": "in the client's form",
-    "terminal": "at a terminal",
-    "verified": "by an approver",
-    "four_eyes": "by approvers",
-    "temporary_approval": "by a temporary approval",
-    "plan": "by a plan",
-    "policy": "by the policy",
-}
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
     "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "asked_by", "then", "notes",
-    "defaults", "costs", "may_be_used_by", REFERENCES, TYPED,
+    "defaults", "costs", "may_be_used_by", REFERENCES, TYPED, UNDOES,
 }  # fmt: skip
 _LONGEST_HEADING = 80
 """Characters of a first sentence in large type."""
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
+_RECENT = {heading for heading, _ in RECENT.values()}
 _EXAMPLES = 5
 """Maximum number of dependents of one kind that are named."""
 
@@ -84,20 +76,55 @@ def pending(pending: PendingRequest, now: float) -> View:
         "barred": pending.barred,
         "progress": None if pending.progress is None else sanitize(pending.progress),
         "temporary": parts(temporary(request)) if can_be_temporary(request) else None,
-        "until": _time(request.expires, left(request.expires - now)),
+        "until": time(request.expires, left(request.expires - now)),
+        "asked": time(request.created, ago(now - request.created)),
+        "presence": pending.presence,
+        "told": [parts(each) for each in request.told],
     }
+
+
+def grouped(waiting: Iterable[View]) -> list[tuple[str, list[View]]]:
+    """Return the waiting requests by who asks, in the order of their oldest ones."""
+    groups: dict[str, list[View]] = {}
+    for each in waiting:
+        groups.setdefault(each["asked_by"], []).append(each)
+    return [*groups.items()]
+
+
+def _effect(tool: str, card: Mapping[str, JsonValue], lost: str) -> tuple[str, str]:
+    """Return the mark of a call and a few words for it. Red only where data that exists is lost."""
+    if lost:
+        return "lost", "Cannot be undone"
+    effect = _text(card.get("effect"))
+    return _EFFECTS.get(tool) or _EFFECTS.get(effect) or ("plain", effect)
+
+
+_EFFECTS = {
+    "create_secret": ("access", "Stores a secret"),
+    "run_workflow": ("plain", "Acts in other systems"),
+    "ai_chat": ("spend", "Spends AI credits"),
+    "ai_build": ("spend", "Spends AI credits"),
+    "access": ("access", "Gives access"),
+    "trash": ("plain", "Can be restored from Trash"),
+    "destroy": ("plain", "Deletes what can be created again"),
+    "external": ("plain", "Changes what is in use"),
+    "write": ("plain", "Changes what nobody uses yet"),
+}
+"""Mark and words by tool or else by effect."""
 
 
 def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     """Return the template data of a call. `key` is unique on the page. `tool` defaults to that of the preview."""
     tool = tool or sanitize(_text(card.get("call")))
     says, id_ = sentences(tool, card), mapping(card.get("target")).get("id")
-    arguments = mapping(card.get("arguments"))
+    arguments, recent = mapping(card.get("arguments")), [fact for fact in says.facts if fact[0] in _RECENT]
     permissions = items(arguments.get("permissions"))
     return {
         "key": key,
         "number": str(_number(card.get("number"))),
         "tool": tool,
+        "effect": _effect(tool, card, says.lost),
+        "recent": [(f"{name} {said.partition(',')[0]}", parts(f"{name} {said}.")) for name, said in recent],
         "first": parts(says.first),
         "is_long": len(says.first) > _LONGEST_HEADING,
         "plain": sanitize(says.brief),
@@ -108,10 +135,10 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "unchecked": parts(says.unchecked),
         "because": parts(_text(card.get("because"))),
         "notes": parts(" ".join(filter(None, map(_text, (card.get("costs"), *items(card.get("notes"))))))),
-        "facts": [{"name": name, "value": parts(said)} for name, said in says.facts],
+        "facts": [{"name": name, "value": parts(said)} for name, said in says.facts if (name, said) not in recent],
         "arguments": [_field(field, value) for field, value in arguments.items()],
         "target_id": None if id_ is None or id_ in arguments.values() else shown(id_),
-        "changes": [_change(mapping(change)) for change in items(card.get("changes"))],
+        "changes": [change(mapping(row)) for row in items(card.get("changes"))],
         "more_changes": _number(card.get("more_changes")),
         "permissions": [shown(each) for each in permissions],
         "used": [_used(mapping(used)) for used in items(card.get("used_by"))],
@@ -133,7 +160,7 @@ def temporary_approval(approval: TemporaryApproval, now: float, brief: str | Non
         ),
         "account": sanitize(account_name(approval.account)),
         "extent": parts(approval.extent),
-        "until": _time(approval.expires, left(approval.expires - now)),
+        "until": time(approval.expires, left(approval.expires - now)),
     }
 
 
@@ -141,43 +168,6 @@ def briefs(requests: Iterable[DecidedRequest]) -> dict[str, str]:
     """Return what each decided request covers in a few words, by `ApprovalRequest.similar`."""
     decided = {entry.request.similar or "": entry.request for entry in requests}
     return {similar: sentences(one.tool, one.preview).brief for similar, one in decided.items() if similar}
-
-
-def decided(decided: DecidedRequest, now: float) -> View:
-    request = decided.request
-    good, outcome = _outcome(request, now)
-    when = request.created if request.decided is None else request.decided
-    by = _BY.get(request.by, sanitize(request.by)) if request.by else ""
-    return {
-        "key": f"{request.id}.{outcome}",
-        "what": parts(sentences(request.tool, request.preview).brief),
-        "good": good,
-        "outcome": outcome,
-        "by": by if decided.who is None else f"by {sanitize(decided.who)}",
-        "note": _note(request.note) if request.note else None,
-        "when": _time(when, ago(now - when)),
-        "lines": [sanitize(line) for line in request.text],
-    }
-
-
-def _outcome(request: ApprovalRequest, now: float) -> tuple[bool | None, str]:
-    match request.state:
-        case RequestState.USED:
-            return True, "Approved and used"
-        case RequestState.APPROVED if request.expires > now:
-            return True, "Approved, not used yet"
-        case RequestState.APPROVED:
-            return None, "Approved, expired unused"
-        case RequestState.DECLINED:
-            return False, "Declined"
-        case RequestState.STALE:
-            return None, "Void: the target changed"
-        case RequestState.STOPPED:
-            return None, "Stopped"
-        case RequestState.UNANSWERED if request.by is not None:
-            return None, "Nobody answered"
-        case RequestState.OPEN | RequestState.UNANSWERED:
-            return None, "Expired unanswered"
 
 
 def title(tool: str) -> str:
@@ -209,7 +199,7 @@ def _rough(seconds: float) -> str:
     return counted(int(seconds // size), unit)
 
 
-def _time(seconds: float, words: str) -> View:
+def time(seconds: float, words: str) -> View:
     return {"iso": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"), "words": words}
 
 
@@ -217,12 +207,12 @@ def _field(name: str, value: JsonValue) -> View:
     return {"name": sanitize(name), "value": shown(value)}
 
 
-def _note(note: str) -> str:
+def note_in_quotes(note: str) -> str:
     """Quote a note, since a client can have written it. Line breaks are kept inside the quotes."""
     return '"' + "\n".join(sanitize(line) for line in note.split("\n")) + '"'
 
 
-def _change(change: Mapping[str, JsonValue]) -> View:
+def change(change: Mapping[str, JsonValue]) -> View:
     """Return the template data of one changed field, before and after."""
     before = _bare(change["from"]) if "from" in change else None
     after = _bare(change.get("to"))

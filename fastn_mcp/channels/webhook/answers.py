@@ -19,7 +19,7 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import VERIFIED, is_typed, typed_in
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
@@ -54,7 +54,7 @@ class _SignedAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     grant: Annotated[str, Field(max_length=200)]
-    decision: Literal["approve", "decline"]
+    decision: Literal["approve", "decline", "withdraw"]
     approver: Annotated[str, Field(max_length=64)]
     timestamp: int
     nonce: Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9_.~+/=-]{16,128}\Z"))]
@@ -142,13 +142,16 @@ class WebhookAnswers:
         return answer, approver
 
     async def _open_request(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> ApprovalRequest:
-        """Return the open request. Raises `_Rejected` if this approver may not decide it."""
+        """Return the open request, or the approved one to withdraw. Raises `_Rejected` if they may not decide it."""
         if answer.grant != id_:
             raise _Rejected(400, "It names a different request than the address it was sent to.", approver)
         request = await self._ledger.find(id_)
         if request is None or not request.out_of_band or request.account != self._account:
             raise _Rejected(404, "There is no such approval request.", approver)
-        if request.state is not RequestState.OPEN:
+        if answer.decision == "withdraw":
+            if not request.can_be_withdrawn(now):
+                raise _Rejected(409, why_not_withdrawn(request), approver, request)
+        elif request.state is not RequestState.OPEN:
             raise _Rejected(409, f"It is already decided or void: {request.state.value}.", approver, request)
         if request.expires <= now:
             raise _Rejected(410, "This request has expired; the agent can ask again.", approver, request)
@@ -168,7 +171,8 @@ class WebhookAnswers:
         def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
             self._record(decision_entry(event, decided_request, VERIFIED, message), approver)
 
-        counted = await count_vote(vote, request, self._ledger, VERIFIED, note, record)
+        count = withdraw if answer.decision == "withdraw" else count_vote
+        counted = await count(vote, request, self._ledger, VERIFIED, note, record)
         if isinstance(counted, NotCounted):
             raise _Rejected(409, counted.why, approver, request)
         over, needed = counted.state is not RequestState.OPEN, request.needed

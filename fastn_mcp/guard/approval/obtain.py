@@ -1,13 +1,12 @@
 """Approval of a batch by the policy, a plan, a temporary approval or people."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.errors import Declined, Refused
+from fastn_mcp.errors import Refused
 from fastn_mcp.guard.allowance import allowance
-from fastn_mcp.guard.approval.use import ApprovalUse
+from fastn_mcp.guard.approval.use import ApprovalUse, declined
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import (
@@ -36,7 +35,6 @@ from fastn_mcp.ledger.identity import holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
-from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
@@ -116,7 +114,7 @@ class Approvals:
         if earlier is not None and not earlier.is_over and await self.stops.has_voided(caller.asker, earlier.created):
             await self._ledger.void(earlier.id, RequestState.STOPPED, self._system.timestamp())
             earlier = None
-        if earlier is not None and earlier.used:
+        if earlier is not None and earlier.used and earlier.state is not RequestState.WITHDRAWN:
             if covers(earlier, evaluation.calls):
                 return Approval(earlier.by or "", earlier)
             earlier = None  # it covered calls that were made, or that have changed since
@@ -131,8 +129,8 @@ class Approvals:
         match earlier:
             case None:
                 return await self._ask(evaluation, caller, why_no_form)
-            case ApprovalRequest(state=RequestState.DECLINED):
-                raise _declined(earlier.note or "", until=earlier.expires)
+            case ApprovalRequest(state=RequestState.DECLINED | RequestState.WITHDRAWN):
+                raise declined(earlier.note or "", request=earlier)
             case ApprovalRequest(state=RequestState.APPROVED):
                 return Approval(earlier.by or "", earlier)
             case _:
@@ -303,7 +301,7 @@ class Approvals:
         if isinstance(counted, NotCounted):
             raise used_up()
         if isinstance(answer, Decline):
-            raise _declined(answer.note, answer.why)
+            raise declined(answer.note, answer.why)
         return Approval(form.name, counted, has_waited=form.submitted is None)
 
     async def _move_out_of_band(
@@ -330,17 +328,3 @@ async def _announce(
     needs_link = announced.url is not None and not announced.is_in_view
     where = why + announced.where
     return PendingApproval(request.id, evaluation.preview, where, request.expires, announced.url, needs_link)
-
-
-def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
-    """`until`: Unix seconds until which the same call stays declined, if it does."""
-    if why:
-        return Declined(
-            f"{why} That counts as declined.", "If the person wants it after all, call again: they are asked anew."
-        )
-    facts: dict[str, JsonValue] = {"note": note} if note else {}
-    if until is None:
-        return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=facts)
-    facts["declined_until"] = ends = stamp(datetime.fromtimestamp(until, UTC))
-    holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
-    return Declined("A person declined this call.", holds, facts=facts)

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, sent_words, withdraw
 from fastn_mcp.guard.approval_form import TEMPORARY_MINUTES, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
@@ -19,6 +19,9 @@ from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
 
 _BY = "terminal"
+
+_LATEST = 1000
+"""Number of the latest decided requests among which an approval is looked for."""
 
 UNSEALABLE = (
     "What a person types here is sealed for the servers by their FASTN_STATE_SECRET, which this terminal does not have:"
@@ -75,16 +78,36 @@ class TerminalApprovals:
         message = f"Declined. The same call stays declined until {clock(request.expires)}."
         return await self._vote(request, vote, note or None, message)
 
+    async def withdraw(self, prefix: str, note: str) -> str | None:
+        """Take back the approval of the request whose id starts with `prefix`. None unless exactly one does."""
+        matches = [one for one in await self.ledger.decided(_LATEST) if one.id.startswith(prefix) and one.out_of_band]
+        if len(matches) != 1:
+            return None
+        (request,), vote, problems = matches, Vote(_BY, approves=False, at=self.system.timestamp()), list[str]()
+        taken_back = await withdraw(vote, request, self.ledger, _BY, note or None, self._recorded(problems))
+        if isinstance(taken_back, NotCounted):
+            return taken_back.why
+        return "".join([f"Withdrawn: {request.text[0]} {sent_words(taken_back)}", *problems])
+
+    async def unused(self) -> list[ApprovalRequest]:
+        """Return the approvals that are not used up and can be withdrawn."""
+        now, decided = self.system.timestamp(), await self.ledger.decided(_LATEST)
+        return [one for one in decided if one.can_be_withdrawn(now)]
+
+    def _recorded(self, problems: list[str]) -> Record:
+        """Return what records an event about a request. It adds to `problems` why one could not be recorded."""
+
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            problems.append(self._record(decision_entry(event, decided_request, _BY, message)))
+
+        return record
+
     async def _vote(
         self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
     ) -> str:
         """Count a vote, and return the message, or why it did not count."""
         problems: list[str] = []
-
-        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
-            problems.append(self._record(decision_entry(event, decided_request, _BY, message)))
-
-        counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
+        counted = await count_vote(vote, request, self.ledger, _BY, note, self._recorded(problems), typed)
         return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
 
     async def temporary_approvals(self) -> list[TemporaryApproval]:

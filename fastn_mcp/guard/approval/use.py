@@ -1,10 +1,12 @@
 """Use of an approval: it is checked against the calls as they are now, and used up once for each of them."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.errors import TargetChanged
+from fastn_mcp.errors import Declined, TargetChanged
+from fastn_mcp.guard.approval.votes import sent_words
 from fastn_mcp.guard.approval_form import opens_temporary, temporary_approval, used_up
 from fastn_mcp.guard.approved_call import Approval, ApprovedCall, covers, covers_call
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
@@ -12,9 +14,10 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
 
 
@@ -58,12 +61,15 @@ class ApprovalUse:
                 raise _changed("Look at it; call the batch again to be asked anew about what is left.")
             used = await self._ledger.use(request.id, number, self._system.timestamp())
             if used is None:
+                current_request = await self._ledger.find(request.id)
+                if current_request is not None and current_request.state is RequestState.WITHDRAWN:
+                    raise declined(current_request.note or "", request=current_request)
                 raise used_up()
             if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
                 await self._budgets.spend_rate(evaluation.effect, asker.principal)
             await self._budgets.spend_approved(current.effect, asker.principal)
             if opens_temporary(request):  # here and nowhere else: the target was checked
-                opened = temporary_approval(request, self._system.token(), self._system.timestamp())
+                opened = temporary_approval(request, self._system.timestamp())
                 await self._ledger.add_temporary(opened)
             reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
         elif approval.temporary is not None:
@@ -86,3 +92,20 @@ class ApprovalUse:
 
 def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
     return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)
+
+
+def declined(note: str = "", why: str = "", request: ApprovalRequest | None = None) -> Declined:
+    """Return the refusal of a call that a person declined. `request`: it stays declined for as long as that lives."""
+    if why:
+        return Declined(
+            f"{why} That counts as declined.", "If the person wants it after all, call again: they are asked anew."
+        )
+    facts: dict[str, JsonValue] = {"note": note} if note else {}
+    if request is None:
+        return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=facts)
+    what, certainty = "A person declined this call.", None
+    if request.state is RequestState.WITHDRAWN:
+        what, certainty = "A person withdrew their approval.", sent_words(request)
+    facts["declined_until"] = ends = stamp(datetime.fromtimestamp(request.expires, UTC))
+    holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
+    return Declined(what, holds, certainty=certainty, facts=facts)

@@ -69,6 +69,42 @@ async def count_vote(
     return counted
 
 
+async def withdraw(
+    vote: Vote,
+    request: ApprovalRequest,
+    ledger: ApprovalRequests,
+    by: str,
+    note: str | None = None,
+    record: Record = unrecorded,
+) -> ApprovalRequest | NotCounted:
+    """Take back an approval that is not used up, by a vote that does not approve. `record` is called if it was."""
+    taken_back = await ledger.withdraw(request.id, vote, by, note)
+    if taken_back is None:
+        return NotCounted(why_not_withdrawn(await ledger.find(request.id)))
+    record(AuditEvent.WITHDRAWN, taken_back, note)
+    return taken_back
+
+
+def why_not_withdrawn(current: ApprovalRequest | None) -> str:
+    """Say why there is no approval to withdraw."""
+    match current.state if current else None:
+        case RequestState.USED:
+            return f"Too late: the call{'s were' if current and len(current.calls) > 1 else ' was'} already sent."
+        case RequestState.OPEN:
+            return "This request is not approved. Nothing was withdrawn."
+        case RequestState.APPROVED:
+            return "This approval expired unused. Nothing was withdrawn."
+        case _:
+            return why_closed(current)
+
+
+def sent_words(request: ApprovalRequest) -> str:
+    """Say how many calls were sent before an approval was withdrawn."""
+    if not request.used:
+        return "Nothing was sent."
+    return f"{len(request.used)} of {len(request.calls)} calls were already sent; the rest is not."
+
+
 async def _count_typed(
     vote: Vote, request: ApprovalRequest, ledger: ApprovalRequests, by: str, typed: TypedValue
 ) -> ApprovalRequest | NotCounted | None:
@@ -130,6 +166,7 @@ def why_closed(current: ApprovalRequest | None) -> str:
         RequestState.APPROVED: "was approved already",
         RequestState.USED: "was approved already, and the call was made",
         RequestState.DECLINED: "was declined already",
+        RequestState.WITHDRAWN: "was approved, and the approval was withdrawn",
         RequestState.STALE: "is void, since its target changed",
         RequestState.STOPPED: "is void, since changes were stopped",
         RequestState.UNANSWERED: "was left unanswered",

@@ -21,10 +21,15 @@ _RETRY = 1.0
 """Seconds until the ledger is tried again after it could not be reached."""
 
 
+_MOST_ENDED = 1000
+"""Requests of which it is known that their call waits no longer."""
+
+
 class _WaitingCall:
-    def __init__(self, request: str, asker: Asker) -> None:
+    def __init__(self, request: str, asker: Asker, until: float) -> None:
         self.request = request
         self.asker = asker
+        self.until = until
         self.is_seen = False
         """Whether its request was looked at since it waits."""
         self.is_decided = False
@@ -48,6 +53,8 @@ class DecisionWait:
         self.is_leaving: Callable[[], bool] = lambda: False
         """Whether the process is shutting down or its client has left, so that no call waits on. The server sets it."""
         self._calls = set[_WaitingCall]()
+        self._ended: dict[str, bool] = {}
+        """Requests whose call waits no longer, the newest last, and whether its client had gone."""
         self._looking = anyio.Lock()
         self._is_listening = False
         self._seen = ""
@@ -57,7 +64,7 @@ class DecisionWait:
 
         Return False if neither is so at `until`, in Unix seconds.
         """
-        call = _WaitingCall(request, asker)
+        call, is_cancelled = _WaitingCall(request, asker, until), True
         self._calls.add(call)
         try:
             with anyio.move_on_after(self._left(until)):
@@ -67,9 +74,23 @@ class DecisionWait:
                             await self._look()
                 while self._waits(call, until):
                     await (call.wait() if self._is_listening else self._listen(call, until))
+            is_cancelled = False
         finally:
             self._calls.discard(call)
+            self._ended.pop(request, None)
+            self._ended[request] = is_cancelled
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
         return call.is_decided
+
+    def presence(self, request: str) -> tuple[str, float]:
+        """Return what this process knows of the call of a request, in words or empty, and how long that is true."""
+        if waiting := [call.until for call in self._calls if call.request == request]:
+            return "Its call waits for you.", max(waiting)
+        if (is_gone := self._ended.get(request)) is None:
+            return "", 0.0
+        what = "The client has disconnected." if is_gone else "Its call waits no longer."
+        return f"{what} If you approve, the call runs when the agent asks again.", float("inf")
 
     def _left(self, until: float) -> float:
         return until - self._system.timestamp()

@@ -78,9 +78,13 @@ def create_role(facts: Facts) -> Sentences:
 
 
 _EVERYTHING = ("*", "*:*", "*.*")
-_TERMS = {"30d": "valid for 30 days", "90d": "valid for 90 days", "1y": "valid for a year", "never": "never expires"}
-_ROLES = {"viewer": "read only", "full access": "full access"}
-_MODES = {"test": "a Test", "live": "a Live"}
+_TERMS = {
+    "30d": "valid for 30 days",
+    "90d": "valid for 90 days",
+    "1y": "valid for a year",
+    "never": "without an expiry date",
+}
+_MODES = {"test": "Test", "live": "Live"}
 
 
 def create_api_key(facts: Facts) -> Sentences:
@@ -89,24 +93,24 @@ def create_api_key(facts: Facts) -> Sentences:
     mode = word(given, "mode") or "test"
     role = text(given, "permissions") or "Viewer"
     term = text(given, "expires") or "90d"
-    what = f"an API key {facts.name} in {quoted(given.get('mode'))}"
-    if mode in _MODES:
-        what = f"{_MODES[mode]} API key {facts.name}"
-    can = _ROLES.get(word({"role": role}, "role"), f"role {quoted(role)}")
-    until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
     is_full = word({"role": role}, "role") == "full access"
-    does = "do everything in this account, deletions included" if is_full else "use it"
-    live = "" if mode == "live" else " A test key acts on live connections too."
+    what = f"a {'full-access ' if is_full else ''}{_MODES.get(mode, quoted(given.get('mode')))} API key {facts.name}"
+    if not is_full:
+        what += ": read only" if word({"role": role}, "role") == "viewer" else f": role {quoted(role)}"
+    until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
+    does = "do everything in this account, including deletions" if is_full else "use it"
+    live = "" if mode == "live" else " A test key is not a sandbox: it acts on your live connections."
     customers, addresses = given.get("customers"), given.get("allowed_ips")
     of_customer = facts.names.get("customer", {})
     names = [quoted(of_customer.get(key, key)) for key in texts_in(customers)]
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
-    return say(
-        facts, "Create", first=f"Create {what}: {can}, {until}.",
+    said = say(
+        facts, "Create", first=f"Create {what}, {until}.",
         button=f"Create {short_name(facts, 'full-access key' if is_full else 'key')}",
-        then=f"Whoever has the key can {does}.{live} You can revoke it at any time.", further=further,
+        then=f"Anyone with this key can {does}.{live} You can revoke it at any time.", further=further,
     )  # fmt: skip
+    return replace(said, brief=f"Create {what}, {until}")
 
 
 def ai_chat(facts: Facts) -> Sentences:

@@ -1,6 +1,6 @@
 """Sentences of each tool, of a batch, and the text to type for a batch."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
@@ -78,12 +78,10 @@ def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
     )
 
 
-def phrase(calls: Iterable[Sentences]) -> str:
-    """Return the short text to type for a batch, as `delete 3`: the calls that lose data, or else all of them."""
-    every = list(calls)
-    losing = [each for each in every if each.lost]
+def phrase(losing: Sequence[Sentences], count: int) -> str:
+    """Return the short text to type for a batch, for example `delete 3`: its calls that destroy, or all `count`."""
     verbs = {each.brief.partition(" ")[0].lower() for each in losing}
-    return f"{verbs.pop() if len(verbs) == 1 else 'change'} {len(losing or every)}"
+    return f"{verbs.pop() if len(verbs) == 1 else 'change'} {len(losing) or count}"
 
 
 _OF_TOOL: Mapping[str, Callable[[Facts], Sentences]] = {

@@ -22,7 +22,7 @@ from fastn_mcp.guard.sentences.facts import (
     stops,
     undo_words,
 )
-from fastn_mcp.guard.undo import NotUndoable
+from fastn_mcp.guard.undo import NotUndoable, Undo
 from fastn_mcp.records import cron
 from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.records.rows import Row, key_of, objects, text, timestamp, word
@@ -239,7 +239,9 @@ def _when(given: Mapping[str, JsonValue]) -> str:
             return f"by {quoted(other)}"
 
 
-_ID_LOST = "Its id is lost for good."
+def _itself(facts: Facts) -> str:
+    """Say that a deleted record is lost, unless it can be created again: a new id alone is not a loss of data."""
+    return "" if isinstance(facts.undo, Undo) else f"The {facts.kind} itself is lost for good."
 
 
 def delete_customer(facts: Facts) -> Sentences:
@@ -253,7 +255,7 @@ def delete_customer(facts: Facts) -> Sentences:
             owned.append(f"all its {'other ' if found else ''}{kind}")
         if len(owned) > 1 or facts.may_have_several(kind):
             are = "are"
-    lost = f"{sentence(series(owned))} {are} lost for good." if owned else _ID_LOST
+    lost = f"{sentence(series(owned))} {are} lost for good." if owned else _itself(facts)
     runs = facts.found("executions")
     history = (("History", counted(runs.count, "run", at_least=runs.more)),) if runs else ()
     return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
@@ -289,7 +291,7 @@ def delete_workflow(facts: Facts) -> Sentences:
 
 def delete_trigger(facts: Facts) -> Sentences:
     kind = word(facts.row, "type")
-    lost = _ID_LOST if kind in ("scheduler", "app event") else "Its webhook address is lost for good."
+    lost = _itself(facts) if kind in ("scheduler", "app event") else "Its webhook address is lost for good."
     return say(facts, "Delete", lost=lost, then=undo_words(facts))
 
 

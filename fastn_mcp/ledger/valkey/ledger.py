@@ -328,9 +328,10 @@ class ValkeyJournal(_ValkeyPart, Journal):
     async def begin(self, change: Change) -> bool:
         batch, unsettled = self._key("batch", change.batch), self._unsettled(change.call)
         changes, under_way = self._key("changes", change.account), self._key("under_way")
+        by = [self._key("approved", change.approval)] if change.approval else []
         begun = await self._server.run(
             "begin",
-            [self._change(change.id), changes, self._revision, batch, under_way, unsettled],
+            [self._change(change.id), changes, self._revision, batch, under_way, unsettled, *by],
             change.id,
             change.at,
             change.unsettled_until,
@@ -370,6 +371,11 @@ class ValkeyJournal(_ValkeyPart, Journal):
         return await self._gathered(
             await self._server.read("ZRANGE", key, f"({before!r}", "-inf", "BYSCORE", "REV", *page)
         )
+
+    async def changes_by(self, approvals: Collection[str]) -> list[Change]:
+        hashes = await self._server.gather([self._key("approved", id_) for id_ in approvals])
+        changes = await self._gathered([id_ for each in hashes for id_ in each])
+        return sorted(changes, key=lambda change: change.at)
 
     async def _gathered(self, ids: Iterable[str]) -> list[Change]:
         hashes = await self._server.gather([self._change(id_) for id_ in ids])

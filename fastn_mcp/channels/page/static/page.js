@@ -57,6 +57,7 @@
       if (time.textContent !== words) time.textContent = words;
       if (!time.title) time.title = new Date(time.dateTime).toLocaleString();
     }
+    for (const each of main.querySelectorAll("[data-until]")) each.hidden = now > Number(each.dataset.until) * 1000;
     return over;
   };
 
@@ -100,6 +101,13 @@
     }
   };
 
+  // Groups came or went. What was selected is kept where only their numbers differ.
+  const isRegrouped = (old, fresh) => {
+    const names = (queue) => [...queue.querySelectorAll("[data-list]")].map((list) => list.dataset.list).join("\n");
+    const heads = (queue) => [...queue.querySelectorAll("h2")].map((head) => head.textContent).join("\n");
+    return names(old) !== names(fresh) || (heads(old) !== heads(fresh) && !old.querySelector(":checked"));
+  };
+
   const take = (fresh) => {
     const count = Number(fresh.dataset.count);
     const waits = count === 0 ? "Nothing waits for you" : count === 1 ? "One call waits for you" : `${count} calls wait for you`;
@@ -112,6 +120,7 @@
     main.classList.toggle("many", queue !== null);
     if (queue === null) main.querySelector(".queue")?.remove();
     else if (!main.querySelector(".queue")) main.prepend(queue.cloneNode(true));
+    else if (isRegrouped(main.querySelector(".queue"), queue)) main.querySelector(".queue").replaceWith(queue.cloneNode(true));
     for (const section of fresh.querySelectorAll(".rest section")) {
       if (!main.querySelector(`[aria-labelledby="${section.getAttribute("aria-labelledby")}"]`)) {
         main.querySelector(".rest").prepend(section.cloneNode(true));
@@ -236,8 +245,8 @@
     // The server also accepts an escaped name in its original form.
     const isEscaped = expected.includes("\\u{");
     if (input.value === expected) hint(input, "yes", "It matches.");
-    else if (isEscaped || expected.startsWith(input.value)) hint(input, "", "Capitals and spaces count.");
-    else hint(input, "no", "Not the same: check capitals and spaces.");
+    else if (isEscaped || expected.startsWith(input.value)) hint(input, "", "Upper and lower case and spaces matter.");
+    else hint(input, "no", "The name does not match. Upper and lower case and spaces matter.");
     return input.value === expected || isEscaped;
   };
 
@@ -255,7 +264,7 @@
       event.preventDefault();
     } else if (input && !check(input) && input.checkValidity()) {
       event.preventDefault();
-      hint(input, "no", "Not approved: it is not the same yet.");
+      hint(input, "no", "Not approved. The name does not match.");
       input.focus();
     } else {
       form.dataset.sent = "";
@@ -286,7 +295,7 @@
   settle(); // a click meant for the page before
   setInterval(() => { if (tell()) refresh(); }, TICK);
   if (open) { // the one before stays in view
-    const list = open.closest("ol");
+    const list = open.closest("form");
     list.scrollTop = open.offsetTop - list.offsetTop - open.offsetHeight;
   }
   tell();

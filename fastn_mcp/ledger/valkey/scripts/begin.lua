@@ -1,6 +1,6 @@
 -- Records a change once and indexes it by account. Each call of a list begins only once across replicas.
--- KEYS: the change, changes of its account, the revision, changes of its list by number,
---   changes under way, unsettled changes of its call
+-- KEYS: the change, changes of its account, the revision, changes of its list by number, changes under way, unsettled
+--   changes of its call, changes by its approval request, if there is one
 -- ARGV: id, at, until when it is unsettled, milliseconds to keep it, the key prefix of changes, its number in
 --   its list (0: it is in none), its call ('': it is never unsettled), number of final outcomes, those, then fields and
 --   values
@@ -33,6 +33,10 @@ redis.call('PEXPIRE', KEYS[5], 86400000)
 if ARGV[7] ~= '' then
   redis.call('ZADD', KEYS[6], ARGV[3], id)
   redis.call('PEXPIRE', KEYS[6], 86400000)
+end
+if KEYS[7] then
+  redis.call('HSET', KEYS[7], id, at)
+  redis.call('PEXPIRE', KEYS[7], kept)
 end
 redis.call('INCR', KEYS[3])
 return 1

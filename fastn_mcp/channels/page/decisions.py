@@ -1,0 +1,202 @@
+"""Forms of the approval page: each decides something, or says why not. Each token works once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from fastn_mcp.channels.page import outcomes, view
+from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
+from fastn_mcp.channels.page.inbox import PendingRequest
+from fastn_mcp.channels.page.security import BadForm, form
+from fastn_mcp.channels.page.sessions import SESSION_HOLDS
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval.votes import NotCounted, sent_words, why_closed
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.runtime import System
+
+FLASH_COOKIE = "fastn_said"
+FLASH_HOLDS = 60.0
+"""Seconds for which the message about a decision is kept."""
+
+MOST_LISTED = 100
+"""Requests that the page lists, the oldest first."""
+
+_LONGEST_BRIEF = 300
+
+
+class NotDecided(Exception):
+    """A form decided nothing. The reason is shown on top of the page or, with `request`, beside that request."""
+
+    def __init__(self, session: Session, status: int, why: str, request: str | None = None, **draft: str) -> None:
+        super().__init__(why)
+        self.session = session
+        self.status = status
+        self.draft = None if request is None else {"grant": request, "problem": why, "name": "", "note": ""} | draft
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """The routes that decide, for whoever has a session."""
+
+    access: PageAccess
+    seal: Seal
+    ledger: Ledger
+    system: System
+
+    async def approve(self, request: Request) -> Response:
+        session, fields, pending, now = await self._decision(request, "approve")
+        approval_request, extent = pending.request, fields.get("extent")
+        if extent not in ("once", "while") or (extent == "while" and not can_be_temporary(approval_request)):
+            raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
+        if pending.barred is not None:
+            raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
+        id_, typed = approval_request.id, fields.get("name", "")
+        if not is_typed(approval_request.expected, typed):
+            problem = "Nothing was approved: the text you typed does not match exactly."
+            raise NotDecided(session, 422, problem, id_, name=typed)
+        try:
+            secret = _typed_secret(approval_request, fields)
+        except ValueError as problem:
+            raise NotDecided(session, 422, f"Nothing was approved: {problem}", id_, name=typed) from None
+        follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
+        if isinstance(follows, NotCounted):
+            raise NotDecided(session, 409, follows.why)
+        more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
+        return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
+
+    async def decline(self, request: Request) -> Response:
+        session, fields, pending, now = await self._decision(request, "decline")
+        approval_request = pending.request
+        note = self._note(session, fields, approval_request.id)
+        if isinstance(counted := await session.inbox.decline(pending, now, note), NotCounted):
+            raise NotDecided(session, 409, counted.why)
+        noted = " The agent gets your note." if note else ""
+        holds = f"The same call stays declined for {view.left(approval_request.expires - now)}."
+        return self._back(request, session, f"Declined: {_brief(approval_request)}. Nothing is sent.{noted} {holds}")
+
+    async def decline_several(self, request: Request) -> Response:
+        """Decline the selected requests with one note. Each carries the token of its own form, so only shown ones."""
+        session, fields = await self._fields(request, 3 * MOST_LISTED)
+        values = [value for name, value in fields.items() if name.startswith("pick")]
+        selected = dict(pick.split("|", 1) for value in values for pick in value.split() if "|" in pick)
+        note, now = self._note(session, fields), self.system.timestamp()
+        if not selected:
+            raise NotDecided(session, 422, "Nothing was declined: no request is selected.")
+        declined = 0
+        for id_, token in selected.items():
+            if await self._redeems(session, f"decline {id_}", token):
+                pending = await session.inbox.find(id_)
+                if pending and pending.request.is_open(now):
+                    declined += not isinstance(await session.inbox.decline(pending, now, note), NotCounted)
+        left = f" {len(selected) - declined} of them could not be: decided already, expired or not from this page."
+        if not declined:
+            raise NotDecided(session, 409, f"Nothing was declined.{left}")
+        noted = " The agents get your note." if note else ""
+        message = f"Declined {view.counted(declined, 'request')}. Nothing is sent.{noted}"
+        return self._back(request, session, message + (left if declined < len(selected) else ""))
+
+    async def withdraw(self, request: Request) -> Response:
+        session, fields = await self._form(request, "withdraw", "grant")
+        note, pending = self._note(session, fields), await session.inbox.find(fields["grant"])
+        if pending is None or not pending.request.out_of_band:
+            raise NotDecided(session, 409, why_closed(None))
+        counted = await session.inbox.withdraw(pending.request, self.system.timestamp(), note)
+        if isinstance(counted, NotCounted):
+            raise NotDecided(session, 409, counted.why)
+        return self._back(request, session, f"Withdrawn: {_brief(counted)}. {sent_words(counted)}")
+
+    async def shown_undo(self, session: Session, request: str, change: str) -> view.View:
+        """Return the template data of an undo. Raises `NotDecided` if there is none."""
+        try:
+            found, shown = await session.inbox.undo_preview(request, change)
+        except FastnError as error:
+            raise NotDecided(session, 409, str(error)) from None
+        receipt = outcomes.change(found, self.system.timestamp(), may_undo=True)
+        says = {name: view.parts(getattr(shown.says, name)) for name in ("first", "lost", "then", "unchecked")}
+        return {"grant": request, "change": receipt, "says": says}
+
+    async def undo(self, request: Request) -> Response:
+        session, fields = await self._form(request, "undo", "change")
+        try:
+            follows = await session.inbox.undo(fields.get("grant", ""), fields["change"])
+        except FastnError as error:
+            raise NotDecided(session, 409, str(error)) from None
+        return self._back(request, session, follows)
+
+    async def revoke(self, request: Request) -> Response:
+        session, fields = await self._form(request, "revoke", "approval")
+        if not await session.inbox.revoke(fields["approval"], self.system.timestamp()):
+            raise NotDecided(session, 409, "This temporary approval has already ended.")
+        return self._back(request, session, "Revoked. Such calls need approval again.")
+
+    async def session(self, request: Request) -> Session:
+        """Return the session. Raises `NoSession` if access is denied."""
+        if (session := await self.access.session(request)) is None:
+            raise NoSession
+        return session
+
+    async def _fields(self, request: Request, most: int) -> tuple[Session, dict[str, str]]:
+        session = await self.session(request)
+        try:
+            return session, await form(request, most)
+        except BadForm as problem:
+            raise NotDecided(session, problem.status, "Nothing was decided: the form is not from this page.") from None
+
+    async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
+        """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
+        session, fields = await self._fields(request, 16)
+        if not await self._redeems(session, f"{action} {fields.get(about)}", fields.get("token", "")):
+            why = "Nothing was decided: this form was already submitted, or is not from this page."
+            raise NotDecided(session, 403, why)
+        return session, fields
+
+    async def _redeems(self, session: Session, about: str, token: str) -> bool:
+        return await redeem(self.seal, self.ledger, session.id, about, token, self.system.timestamp())
+
+    async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
+        """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
+        session, fields = await self._form(request, action, "grant")
+        pending, now = await session.inbox.find(fields["grant"]), self.system.timestamp()
+        if pending is None or not pending.request.is_open(now):
+            raise NotDecided(session, 409, why_closed(None if pending is None else pending.request))
+        return session, fields, pending, now
+
+    def _note(self, session: Session, fields: Mapping[str, str], request: str | None = None) -> str | None:
+        """Return the note to the agent. Raises `NotDecided` if it is too long."""
+        note = fields.get("note", "").replace("\r\n", "\n").strip()
+        if len(note) > LONGEST_NOTE:
+            problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} is the limit."
+            raise NotDecided(session, 422, problem, request, note=note)
+        return note or None
+
+    def _back(self, request: Request, session: Session, flash: str) -> Response:
+        response = RedirectResponse(session.root, 303)
+        response.set_cookie(
+            FLASH_COOKIE, self.seal.close(f"said {session.id}", flash), max_age=int(FLASH_HOLDS), path=session.root,
+            secure=request.headers.get("origin", "").startswith("https:"), httponly=True, samesite="lax",
+        )  # fmt: skip
+        return response
+
+
+async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, token: str, now: float) -> bool:
+    """Use a token. Return False if it is not of this form and session, or was used before."""
+    nonce = seal.nonce(session, form, token)
+    return nonce is not None and await ledger.use_nonce(f"form {nonce}", now + SESSION_HOLDS + 60, now)
+
+
+def _typed_secret(request: ApprovalRequest, fields: Mapping[str, str]) -> JsonValue:
+    """Return the argument that was typed. Raises `ValueError` if it is missing or invalid."""
+    typed = typed_in(request)
+    return typed and typed.value({each.name: fields.get(f"secret.{each.name}", "") for each in typed.fields})
+
+
+def _brief(request: ApprovalRequest) -> str:
+    """Return what a request is about, for a message that fits into a cookie."""
+    brief = view.sentences(request.tool, request.preview).brief
+    return brief if len(brief) <= _LONGEST_BRIEF else view.title(request.tool)

@@ -1,0 +1,262 @@
+"""What became of each decided request on the page: outcome, receipt, withdrawal and undo, by a real guard."""
+
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.page_visitor import words
+from support.page_world import Desk, Visitor, desk_of, let_in, question, update_of_workflow
+from support.world import World
+
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.ledger.approval_request import RequestState, ShownCall
+from fastn_mcp.ledger.change import Change
+from fastn_mcp.tools.customers import UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+ACCOUNT = "default at live.fastn.ai"
+
+
+def made(id_: str, approval: str, at: float, **changes: object) -> Change:
+    """A workflow that was renamed because of an approval."""
+    change = Change(
+        id=id_, principal="local", account=ACCOUNT, tool="update_workflow", arguments={}, target="wf_31", name="Orders",
+        before={"name": "Orders"}, sent={"name": "Orders v2"}, at=at, outcome="done", approved_by="local_page",
+        approval=approval,
+    )  # fmt: skip
+    return replace(change, **changes)  # pyright: ignore[reportArgumentType]
+
+
+async def approved(desk: Desk, name: str, *uses: int, calls: int = 1) -> float:
+    now = desk.clock.now().timestamp()
+    shown = {number: ShownCall(f"binding {number}", {}) for number in range(1, calls + 1)}
+    await desk.ask(update_of_workflow(name, calls=shown))
+    await desk.becomes(name, RequestState.APPROVED, by="local_page")
+    for number in uses:
+        assert await desk.ledger.use(name, number, now) is not None
+    return now
+
+
+async def row(visitor: Visitor) -> str:
+    """Return the words of the first decided request."""
+    return words((await visitor.look()).partition('data-list="decided">')[2].partition("<footer")[0])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("done", "Done Change workflow Orders"),
+        ("applied_unreadable", "Done Change workflow Orders"),
+        ("unknown_outcome", "Unknown Change workflow Orders"),
+        ("begun", "Being sent Change workflow Orders"),
+        ("failed", "Failed Change workflow Orders"),
+        ("not_sent", "Failed Change workflow Orders"),
+    ],
+)
+async def test_used_approval_shows_the_outcome_of_its_call(
+    outcome: str, said: str, desk: Desk, visitor: Visitor
+) -> None:
+    now = await approved(desk, "grant-2", 1)
+    await desk.ledger.begin(made("c1", "grant-2", now, outcome=outcome))
+    page = await row(visitor)
+    assert page.startswith(said)
+    assert ("It may have run. Look in Fastn before you repeat it." in page) is (outcome in ("unknown_outcome", "begun"))
+    assert ("Orders → Orders v2" in page) is (outcome not in ("failed", "not_sent"))
+
+
+async def test_receipt_says_what_was_stopped(desk: Desk, visitor: Visitor) -> None:
+    now = await approved(desk, "grant-2", 1)
+    await desk.ledger.begin(made("c1", "grant-2", now, stopped_triggers=("Nightly (t1)", 'a "b"')))
+    assert 'Stopped with it: Nightly (t1) , a "b" .' in await row(visitor)
+
+
+async def test_call_that_began_long_ago_is_unknown(desk: Desk, visitor: Visitor) -> None:
+    now = await approved(desk, "grant-2", 1)
+    await desk.ledger.begin(made("c1", "grant-2", now - 301, outcome="begun"))
+    assert (await row(visitor)).startswith("Unknown")
+
+
+async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Visitor) -> None:
+    now = await approved(desk, "grant-2", 1, 2, calls=3)
+    await desk.ledger.begin(made("c1", "grant-2", now, batch="b", number=1))
+    await desk.ledger.begin(made("c2", "grant-2", now, batch="b", number=2, outcome="failed"))
+    page = await row(visitor)
+    assert page.startswith("1 of 3 done")
+    assert "Done 1. Update workflow Orders" in page
+    assert "Failed 2. Update workflow Orders" in page
+    assert (await visitor.decide("withdraw", "grant-2")).status_code == 303
+    page = await visitor.look()
+    assert "Withdrawn: Change workflow" in words(page)
+    assert "2 of 3 calls were already sent; the rest is not." in words(page)
+    assert "1 of 3 done, withdrawn" in words(page)
+
+
+async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visitor: Visitor) -> None:
+    now = await approved(desk, "grant-2", 1)
+    await desk.ledger.begin(made("c1", "grant-2", now))
+    await desk.ledger.begin(
+        made("c2", "grant-2", now + 1, approved_by="temporary_approval: local_page", outcome="failed")
+    )
+    page = await row(visitor)
+    assert page.startswith("Done Change workflow Orders")
+    assert "1 more call ran under its temporary approval." in page
+    assert page.count(", under the temporary approval") == 1
+
+
+async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Visitor) -> None:
+    await approved(desk, "grant-2")
+    page = words(await visitor.look())
+    assert re.search(
+        r"Not used yet Change workflow Orders just now , by a person on the approval page , \d minutes left", page
+    )
+    answer = await visitor.decide("withdraw", "grant-2", note="the wrong one")
+    assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
+    found = await desk.ledger.find("grant-2")
+    assert found is not None
+    assert (found.state, found.note) == (RequestState.WITHDRAWN, "the wrong one")
+    page = words(await visitor.look())
+    assert "Withdrawn: Change workflow Orders . Nothing was sent." in page
+    assert (
+        'Withdrawn Change workflow Orders just now , by a person on the approval page . Note: "the wrong one"' in page
+    )
+
+
+async def test_withdrawing_after_the_use_is_too_late(desk: Desk, visitor: Visitor) -> None:
+    await approved(desk, "grant-2")
+    form = await visitor.form("withdraw", "grant-2")
+    assert await desk.ledger.use("grant-2", 1, desk.clock.now().timestamp()) is not None
+    answer = await visitor.send("withdraw", form)
+    assert answer.status_code == 409
+    assert "Too late: the call was already sent." in words(answer.text)
+    assert "withdraw" not in (await visitor.look()).replace("withdraw it", "")
+
+
+async def test_replayed_or_foreign_withdrawal_changes_nothing(desk: Desk, visitor: Visitor) -> None:
+    await approved(desk, "grant-2")
+    await desk.ask(question())
+    form, before = await visitor.form("withdraw", "grant-2"), await desk.snapshot()
+    other = await visitor.form("decline", "grant-1")
+    assert (await visitor.send("withdraw", form | {"token": other["token"]})).status_code == 403
+    assert (await visitor.send("withdraw", form, Origin="https://evil.example")).status_code == 403
+    assert (await visitor.http.get(visitor.room + "withdraw", params=form)).status_code == 303
+    stranger = await let_in(desk)
+    assert (await stranger.send("withdraw", form)).status_code == 403
+    await stranger.http.aclose()
+    assert await desk.snapshot() == before
+    assert (await visitor.send("withdraw", form)).status_code == 303
+    assert (await visitor.send("withdraw", form)).status_code == 403
+
+
+async def test_several_are_declined_with_one_note(desk: Desk, visitor: Visitor) -> None:
+    for number in range(1, 8):
+        asked_by = "cursor" if number > 5 else "claude-code"
+        await desk.ask(question(f"grant-{number}", preview={**question().preview, "asked_by": asked_by}))
+    page = await visitor.look()
+    assert [words(head) for head in re.findall(r"<h2>(<label.*?)</h2>", page)] == [
+        "Select all 5 requests from claude-code claude-code 5",
+        "Select all 2 requests from cursor cursor 2",
+    ]
+    picks = dict(re.findall(r'<input type="checkbox" name="(pick-[\w-]+)" value="([^"]+)"', page))
+    assert len(picks) == 9
+    sent = {name: picks[name] for name in ("pick-1-1", "pick-all-2")} | {"note": "ask me first"}
+    foreign = {"pick-1-2": picks["pick-1-2"].replace("grant-2", "grant-3")}  # the token of another request
+    assert (await visitor.send("decline-several", foreign)).status_code == 409
+    assert (await visitor.send("decline-several", {"note": "x"})).status_code == 422
+    assert (await visitor.send("decline-several", sent, Origin="https://evil.example")).status_code == 403
+    assert len(await desk.ledger.waiting(desk.clock.now().timestamp())) == 7
+    assert (await visitor.send("decline-several", sent)).status_code == 303
+    left = [request.id for request in await desk.ledger.waiting(desk.clock.now().timestamp())]
+    assert left == ["grant-2", "grant-3", "grant-4", "grant-5"]
+    assert {request.note for request in await desk.ledger.decided(10)} == {"ask me first"}
+    assert "Declined 3 requests. Nothing is sent. The agents get your note." in words(await visitor.look())
+    again = await visitor.send("decline-several", sent)
+    assert (again.status_code, "Nothing was declined." in words(again.text)) == (409, True)
+
+
+async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visitor) -> None:
+    for number in range(110):
+        await desk.ask(question(f"grant-{number:03}", principal=f"local {number % 5}", created=float(number + 1)))
+    page = await visitor.look()
+    assert len(re.findall(r'<li data-key="grant-\d+">', page)) == 100
+    assert "The 100 oldest of 110 requests." in words(page)
+    assert "110 calls wait for you" in words(page)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncGenerator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+async def page(world: World, tmp_path: Path) -> AsyncGenerator[Visitor]:
+    desk = desk_of(world, tmp_path)
+    visitor = await let_in(desk)
+    yield visitor
+    await visitor.http.aclose()
+    await desk.page.aclose()
+
+
+async def renamed(world: World, name: str = "Initech") -> str:
+    """Let an agent rename a customer that is in use, with a person's approval. Return its id."""
+    id_ = world.id_of("customers", "Globex Exports")
+    call = UpdateCustomer(customer_id=id_, name=name)
+    await world.expect(PendingApproval, call)
+    await world.approve_open_request()
+    await world.expect(Done, call)
+    return id_
+
+
+def name_of(world: World, id_: str) -> str:
+    return str(world.sandbox.state.named("customers", id_, by="id")["name"])
+
+
+async def test_undo_is_approved_on_its_own_card_and_runs_by_itself(world: World, page: Visitor) -> None:
+    id_ = await renamed(world)
+    assert name_of(world, id_) == "Initech"
+    sent = len(world.changes)
+    shown = await page.look()
+    (link,) = re.findall(r'href="([^"]+/undo\?[^"]+)"', shown)
+    before = await world.ledger.revision()
+    asked = await page.http.get(link.replace("&amp;", "&"))
+    assert "Undo what was done" in words(asked.text)
+    assert "Globex Exports" in asked.text
+    assert await world.ledger.revision() == before  # a GET changes nothing
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', asked.text))
+    assert (await page.send("undo", form, Origin="https://evil.example")).status_code == 403
+    answer = await page.send("undo", form)
+    assert answer.status_code == 303
+    assert "The undo waits for approval below. Nothing was sent yet." in words(await page.look())
+    assert (await page.send("undo", form)).status_code == 403  # the token works once
+    assert (name_of(world, id_), len(world.changes)) == ("Initech", sent)
+    request = await world.open_request()
+    assert request.principal == "local_page"
+    assert (await page.decide("approve", request.id)).status_code == 303
+    assert "It is undone." in words(await page.look())
+    assert (name_of(world, id_), len(world.changes)) == ("Globex Exports", sent + 1)
+    rows = words(await page.look())
+    assert "Undone" in rows
+    assert '"undone"' not in rows
+    again = await page.http.get(link.replace("&amp;", "&"))
+    assert (again.status_code, "was undone already" in words(again.text)) == (409, True)
+
+
+async def test_undo_of_what_changed_since_says_so(world: World, page: Visitor) -> None:
+    id_ = await renamed(world)
+    (link,) = re.findall(r'href="([^"]+/undo\?[^"]+)"', await page.look())
+    world.sandbox.state.named("customers", id_, by="id")["name"] = "Somebody else's"
+    asked = await page.http.get(link.replace("&amp;", "&"))
+    assert (asked.status_code, "Somebody has changed it since" in words(asked.text)) == (409, True)
+
+
+async def test_undo_is_offered_only_for_changes_of_that_request(world: World, page: Visitor) -> None:
+    await renamed(world)
+    (link,) = re.findall(r'href="([^"]+/undo\?[^"]+)"', await page.look())
+    for wrong in (link.replace("request=", "request=x"), link.replace("change=", "change=x"), link.partition("?")[0]):
+        answer = await page.http.get(wrong.replace("&amp;", "&"))
+        assert (answer.status_code, "There is no such change that you may undo." in words(answer.text)) == (409, True)

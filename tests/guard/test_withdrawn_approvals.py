@@ -1,0 +1,125 @@
+"""An approval that was taken back: nothing is sent because of it, and the agent hears that a person said no."""
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from support.world import World
+
+from fastn_mcp.errors import Declined
+from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.approved_call import Approval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def taken_back(world: World, request: str, note: str | None = None) -> ApprovalRequest | NotCounted:
+    found = await world.ledger.find(request)
+    assert found is not None
+    vote = Vote("local_page", approves=False, at=world.timestamp)
+    return await withdraw(vote, found, world.ledger, "local_page", note, world.recorder.decided)
+
+
+async def test_repeated_call_is_declined_with_the_note(world: World) -> None:
+    call = world.run()
+    await world.expect(PendingApproval, call)
+    request = await world.approve_open_request()
+    assert isinstance(await taken_back(world, request.id, "the wrong workflow"), ApprovalRequest)
+    for _ in range(2):
+        refused = await world.expect(Declined, call)
+        assert str(refused).startswith(
+            "A person withdrew their approval. Nothing was sent. The same call stays declined"
+        )
+        assert refused.data()["note"] == "the wrong workflow"
+    assert world.changes == []
+    world.clock.pass_(601)
+    await world.expect(PendingApproval, call)  # asked anew
+
+
+async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has found its approval already when a person takes it back."""
+    call = world.run()
+    await world.expect(PendingApproval, call)
+    request = await world.approve_open_request()
+    uses = world.guard._approvals.uses  # pyright: ignore[reportPrivateUsage]
+    check = uses.check
+
+    async def check_then_withdraw(approval: Approval, evaluation: Evaluation) -> None:
+        await check(approval, evaluation)
+        await taken_back(world, request.id)
+
+    monkeypatch.setattr(uses, "check", check_then_withdraw)
+    refused = await world.expect(Declined, call)
+    assert "A person withdrew their approval." in str(refused)
+    assert world.changes == []
+
+
+async def test_call_that_was_sent_cannot_be_taken_back(world: World) -> None:
+    call = world.run()
+    await world.expect(PendingApproval, call)
+    request = await world.approve_open_request()
+    await world.expect(Done, call)
+    assert await taken_back(world, request.id) == NotCounted("Too late: the call was already sent.")
+
+
+async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -> None:
+    arguments = [{"workflow_id": world.run().workflow_id, "input": {"n": number}} for number in (1, 2, 3)]
+    call = ApplyChanges.model_validate({"changes": [{"tool": "run_workflow", "arguments": each} for each in arguments]})
+    await world.expect(PendingApproval, call)
+    request = await world.approve_open_request()
+    assert await world.ledger.use(request.id, 1, world.timestamp) is not None
+    withdrawn = await taken_back(world, request.id)
+    assert isinstance(withdrawn, ApprovalRequest)
+    refused = await world.expect(Declined, call)
+    assert "1 of 3 calls were already sent; the rest is not." in str(refused)
+    assert "Nothing was sent." not in str(refused)
+    assert world.changes == []
+
+
+async def test_temporary_approval_that_came_with_it_is_not_given(world: World) -> None:
+    call = world.run()
+    await world.expect(PendingApproval, call)
+    request = await world.open_request()
+    vote = Vote("local_page", approves=True, at=world.timestamp, is_temporary=True)
+    assert await world.ledger.decide(request, vote, "local_page") is not None
+    await taken_back(world, request.id)
+    await world.expect(Declined, call)
+    assert await world.temporary_approvals() == []
+
+
+async def test_withdrawal_is_in_the_audit_log(world: World) -> None:
+    await world.expect(PendingApproval, world.run())
+    request = await world.approve_open_request()
+    await taken_back(world, request.id, "a mistake")
+    last = json.loads(world.audit_path.read_text().splitlines()[-1])
+    assert (last["event"], last["grant"], last["approved_by"], last["message"]) == (
+        "withdrawn", request.id, "local_page", "a mistake",
+    )  # fmt: skip
+
+
+async def test_reasons_why_nothing_is_withdrawn(world: World) -> None:
+    await world.expect(PendingApproval, world.run())
+    request = await world.open_request()
+    assert await taken_back(world, request.id) == NotCounted("This request is not approved. Nothing was withdrawn.")
+    await world.approve_open_request()
+    world.clock.pass_(601)
+    assert await taken_back(world, request.id) == NotCounted("This approval expired unused. Nothing was withdrawn.")
+    assert why_not_withdrawn(None) == "There is no such approval request. Nothing was decided."
+    declined = await world.ledger.find(request.id)
+    assert declined is not None
+    assert declined.state is RequestState.APPROVED
