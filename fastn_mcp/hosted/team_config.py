@@ -143,6 +143,9 @@ def _effect(name: str) -> str:
     return name.lower()
 
 
+_ONE_GROUP = re.compile(r"""[^\s,;|"'\[\]{}]+""")
+"""A claim that is a text, and no list written as one."""
+
 _NOT_EMPTY = Field(min_length=1)
 _Text = Annotated[str, AfterValidator(_not_blank)]
 _Texts = Annotated[list[_Text], ONE_OR_MORE, _NOT_EMPTY]
@@ -322,10 +325,24 @@ class Team(_Table):
         """Return scopes as clients have to request them."""
         return [self.scope_prefix + scope for scope in scopes]
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the groups of a sign-in. A claim of another form has none."""
-        values = map(_claim_text, _claim_values(claims.get(self.groups_claim)))
-        return tuple(value for value in values if value is not None)
+    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Return the groups of a sign-in; None if they are not known: without a claim of texts, or of one text.
+
+        Microsoft Entra puts the name of a claim that is too large for a token into `_claim_names`.
+        """
+        claimed, elsewhere = claims.get(self.groups_claim), claims.get("_claim_names")
+        values = [claimed] if isinstance(claimed, str) and _ONE_GROUP.fullmatch(claimed) else claimed
+        if not isinstance(values, list) or (isinstance(elsewhere, dict) and self.groups_claim in elsewhere):
+            return None
+        listed = cast("list[object]", values)
+        groups = tuple(each for each in listed if isinstance(each, str))
+        return groups if len(groups) == len(listed) else None
+
+    @property
+    def approver_groups(self) -> frozenset[str]:
+        """Groups that approver rules name, of which a policy can ask for a second person."""
+        rules = self.approvals.approver if self.approvals else ()
+        return frozenset(group for rule in rules for group in rule.groups or ())
 
     @property
     def page_url(self) -> str | None:

@@ -19,9 +19,11 @@ from fastn_mcp.policy.schema import (
     Protect,
     RuleForm,
     Window,
+    asked_by,
     condition,
     named,
     possible_effects,
+    second_of,
 )
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.tool import Effect
@@ -133,7 +135,7 @@ def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
     if not globs:
         raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
     what = "; ".join(f"{kind} {' or '.join(map(str, found))}" for kind, found in globs.items())
-    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason)
+    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason, second_of(at, entry))
 
 
 def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
@@ -149,7 +151,7 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
     tools, operations = _tools((*at, "tool"), form.tool, form.effects)
     what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
     when = dict(form.when)
-    dependents = None
+    dependents, loosens = None, form.then is Decision.ALLOW
     if "dependents" in when:
         bounds = validate(DependentsForm, when.pop("dependents"), source, (*at, "when", "dependents"))
         dependents = UserCount(bounds.min, bounds.max)
@@ -161,10 +163,13 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
         key=form.key,
         dependents=dependents,
         conditions={
-            name: condition((*at, "when", name), operations, value, ["dependents"], loosens=form.then is Decision.ALLOW)
+            name: condition((*at, "when", name), operations, value, ["dependents"], loosens=loosens)
             for name, value in when.items()
         },
+        who=asked_by((*at, "who"), form.who, loosens=loosens),
+        unless=asked_by((*at, "unless"), form.unless, loosens=not loosens),
         then=form.then,
+        second=second_of(at, form),
         reason=form.reason,
     )
 

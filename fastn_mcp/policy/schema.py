@@ -9,7 +9,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key
 from fastn_mcp.errors import nearest
-from fastn_mcp.policy.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob
+from fastn_mcp.policy.asker import FACTS
+from fastn_mcp.policy.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob, Who
 from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision
 from fastn_mcp.policy.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -73,6 +74,7 @@ Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], ONE_OR_MORE, Fi
 Effects = Annotated[list[Annotated[Effect, BeforeValidator(_effect)]], ONE_OR_MORE, Field(min_length=1)]
 Openings = Annotated[list[Annotated[Hours, BeforeValidator(_hours)]], ONE_OR_MORE, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
+Group = Annotated[str, Field(min_length=1)]
 
 
 class _PolicyTable(BaseModel):
@@ -109,6 +111,7 @@ class Protect(_PolicyTable):
     secret: Globs | None = None
     role: Globs | None = None
     then: Holding = Decision.DENY
+    second: Group | None = None
     reason: str = ""
 
 
@@ -135,7 +138,10 @@ class RuleForm(_PolicyTable):
     target: Globs | None = None
     key: Literal["live", "test"] | None = None
     when: dict[str, Any] = {}
+    who: dict[str, Globs] | None = None
+    unless: dict[str, Globs] | None = None
     then: Decided
+    second: Group | None = None
     reason: str = ""
 
 
@@ -248,3 +254,33 @@ def condition(
     if not options or any(type(option) is not wanted for option in options):
         raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
     return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))
+
+
+def check_facts(at: Key, facts: Mapping[str, object] | None) -> None:
+    """Raise `ConfigError` if a table at `at` on who asks is empty or has another key."""
+    known = ", ".join(FACTS)
+    if facts is not None and not facts:
+        raise ConfigError(at, f"{at[-1]}: names nobody; give it one of {known}")
+    for name in (facts or {}).keys() - {*FACTS}:
+        raise ConfigError((*at, name), f"there is no key {name!r} in {at[-1]}{nearest(name, FACTS)}; known are {known}")
+
+
+def asked_by(at: Key, form: Mapping[str, list[Glob]] | None, *, loosens: bool) -> Who:
+    """Return the conditions at `at` on who asks. Raises `ConfigError` if what can be claimed `loosens` a decision."""
+    check_facts(at, form)
+    facts = {name: tuple(globs) for name, globs in (form or {}).items()}
+    for glob in facts.get("person", ()) if loosens else ():
+        if "|" not in glob.text and re.search(r"[\s@<>]", glob.text):
+            why = f"person: {glob.text!r} reads like a name or an e-mail address, which may be unverified or another's"
+            raise ConfigError((*at, "person"), f'{why}; where that loosens, give the sign-in, as "ISSUER|SUBJECT"')
+    if loosens and "client_name" in facts:
+        why = "client_name: any client can call itself so, and here it would loosen the decision; use client, its id"
+        raise ConfigError((*at, "client_name"), why)
+    return Who(facts)
+
+
+def second_of(at: Key, form: RuleForm | Protect) -> tuple[str, ...]:
+    """Return the group of which an approver has to be. Raises `ConfigError` unless two people have to approve."""
+    if form.second is not None and form.then is not Decision.FOUR_EYES:
+        raise ConfigError((*at, "second"), f'second: needs then = "{Decision.FOUR_EYES.value}"')
+    return () if form.second is None else (form.second,)
