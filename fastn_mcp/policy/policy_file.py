@@ -59,6 +59,8 @@ def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset
     for other, rule in enumerate(rules):
         if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
             continue
+        if rule.then is rules[number].then and not {*rules[number].second} <= {*rule.second}:
+            continue  # each group that a rule asks for is needed
         if reached[other] < reached[number] or not reached[number] <= reached[other]:
             continue
         mutual = rules[number].unconditional and reached[other] == reached[number] and rule.then is rules[number].then

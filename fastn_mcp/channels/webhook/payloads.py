@@ -44,6 +44,7 @@ def digest(lines: Sequence[str]) -> str:
 
 def generic(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     """Return the payload for any receiver. Answers go to the server at `url`. Times are in Unix seconds."""
+    groups: dict[str, JsonValue] = {"groups": list(request.second)} if request.second else {}
     return {
         "kind": "fastn-mcp approval",
         "version": 1,
@@ -56,7 +57,7 @@ def generic(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
         "lines": list(request.text),
         "question": digest(request.text),
         "preview": dict(request.preview),
-        "approvals": {"needed": request.needed, "by": list(request.approvers), "groups": list(request.second)},
+        "approvals": {"needed": request.needed, "by": list(request.approvers), **groups},
         "callback": url + path(request.id),
         "path": path(request.id),
         "created": int(request.created),
