@@ -242,9 +242,9 @@ SECOND = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\nsecond = "security"\n
 
 
 def test_groups_of_all_rules_that_ask_for_two_people_hold(tmp_path: Path) -> None:
-    plain = '[[rule]]\ntool = "delete_trigger"\ntarget = "t"\nthen = "four_eyes"\n'
+    plain = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n'
     protected = '[[protect]]\ntrigger = "t"\nthen = "four_eyes"\nsecond = "legal"\n'
-    for text in (plain + SECOND + protected, protected + SECOND + plain):
+    for text in (plain + SECOND + protected, protected + plain + SECOND):
         assert decided(tmp_path, text, ANA).second == ("legal", "security")
     assert decided(tmp_path, SECOND + '[[rule]]\ntool = "delete_trigger"\nthen = "deny"', ANA).second == ()
 

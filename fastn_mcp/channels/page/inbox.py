@@ -14,6 +14,7 @@ from fastn_mcp.guard.recorder import record_expired
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
@@ -153,8 +154,8 @@ class Inbox:
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
-            approved = len(counted.approvers)
-            return f"{approved} approved it. {counted.people_needed} have to, before it can be sent."
+            another = f"another has to{of_groups(counted.second)}, before it can be sent."
+            return f"{len(counted.approvers)} of {counted.needed} people approved it: {another}"
         return "It goes on by itself, or when the agent makes the call again."
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
