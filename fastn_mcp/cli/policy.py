@@ -155,7 +155,9 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
         say(line)
     if (file := options["record"]) is not None:
         difference = record_case(file, written_case(situation, policy, who, verdict), policy)
-        say(f"Recorded in {file}." + (f" Without an account it differs: {difference}" if difference else ""))
+        if difference is not None:
+            raise NotSent(f"Not recorded: without what was read, {difference}", "Make the case by hand.")
+        say(f"Recorded in {file}.")
 
 
 def _facts(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -356,7 +358,10 @@ def simulate_(
         candidate = replace(policy, rules=load_rules(against, start.command_line()))
         decided, titles = [row.decision.label for row in rows], ("in force", "candidate")
         rows = [replace(row, recorded=label) for row, label in zip(replay(lines, candidate)[0], decided, strict=True)]
-    different = [row for row in rows if row.recorded not in (row.decision.label, row.decision.decision.value)]
+    # An audit log has no groups.
+    different = [
+        row for row in rows if row.recorded != (row.decision.label if against else row.decision.decision.value)
+    ]
     if rows:
         pairs = Counter((row.recorded, row.decision.label) for row in rows)
         counts = [(recorded, now, str(count)) for (recorded, now), count in sorted(pairs.items())]

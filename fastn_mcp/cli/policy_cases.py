@@ -83,9 +83,9 @@ class PolicyCase:
         if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
             return None
         matches = "; ".join(f"{each.rule}: {each.label}" for each in policy.matches(situation))
-        got = f"{verdict.label}{_by(verdict.rule)}. Every rule that matches: {matches}"
+        got = f"got {verdict.label}{_by(verdict.rule)}. Every rule that matches: {matches}"
         return sanitize(
-            f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip() + f": {expected} expected, {got}."
+            f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip() + f": expected {expected}, {got}."
         )
 
 
@@ -100,7 +100,19 @@ def without_place(rule: str) -> str:
 
 def load_cases(path: Path) -> list[PolicyCase]:
     """Load a file of cases. Raises `SettingsError` with the file, the line and the nearest known key."""
-    data, _ = read(path, "file of cases", "Correct the path.")
+    return _loaded(path, read(path, "file of cases", "Correct the path.")[0])
+
+
+def record_case(path: Path, text: str, policy: Policy) -> str | None:
+    """Append a case to a file, unless `policy test` would decide it otherwise: then return how it differs."""
+    data = (read(path, "file of cases", "Correct the path.")[0] if path.exists() else b"") + text.encode()
+    if (difference := _loaded(path, data)[-1].difference(policy)) is None:
+        path.touch(0o600)
+        path.write_bytes(data)
+    return difference
+
+
+def _loaded(path: Path, data: bytes) -> list[PolicyCase]:
     return load(data, path, "file of cases", _build, "See docs/policy.md.")
 
 
@@ -147,11 +159,3 @@ def written_case(
     }
     lines = [f"{name} = {toml(value)}" for name, value in values.items() if value not in (None, {}, [], 0)]
     return "\n".join(["", "[[case]]", *lines, f"time = {situation.now.isoformat(timespec='seconds')}", ""])
-
-
-def record_case(path: Path, text: str, policy: Policy) -> str | None:
-    """Append a case to a file. Return how it differs when it is tested, where what decided it cannot be kept."""
-    path.touch(0o600)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-    return load_cases(path)[-1].difference(policy)

@@ -483,7 +483,7 @@ async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(t
         await world.delete()
         name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
         await dana.approve(name=name)
-        assert (await world.delete(azp="chat-7"))["outcome"] == "conflict"
+        assert (await world.delete(azp="chat-7"))["outcome"] == "target_changed"
         assert (await world.delete(azp="chat-7"))["status"] == "approval_required"
         assert world.audit("intent") == []
 
