@@ -287,15 +287,13 @@ def _assumed_facts(call: Call, why: str) -> Iterator[str]:
 
 def _asked_lines(situation: Situation) -> Iterator[str]:
     """Yield when the call is made, and what is known of who asks."""
-    yield f"At {situation.now.isoformat(timespec='seconds')}."
-    asker = situation.asker
-    known = [
-        f"{each} {quote(v)}" for each in FACTS for v in dict.fromkeys(asker.values(each, verified=False)) if v[0] != "|"
-    ]
-    unknown = [each.replace("_", " ") for each in FACTS if not asker.knows(each)]
-    yield f"Asked by: {', '.join(known) or 'nobody known'}" + (
-        f"; not known: {', '.join(unknown)}." if unknown else "."
-    )
+    asker, known = situation.asker, list[str]()
+    for fact in FACTS:
+        known += [
+            f"{fact} {quote(each)}" for each in dict.fromkeys(asker.values(fact, verified=False)) if each[0] != "|"
+        ]
+        known += [] if asker.knows(fact) else [f"{fact} not known"]
+    yield f"Asked at {situation.now.isoformat(timespec='seconds')} by: {', '.join(known)}."
 
 
 def _policy_line(settings: Settings, policy: Policy) -> str:

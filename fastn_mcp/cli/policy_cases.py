@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, Field
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import IDENTITY, KINDS, REFERRING, Record, Relation, Surroundings, plain
 from fastn_mcp.cli.policy_replay import without_secrets
 from fastn_mcp.config.model import Mode
-from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, TomlSource, load, read, validate
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.policy.asker import asker_of
 from fastn_mcp.policy.decision import PolicyDecision, Situation
 from fastn_mcp.policy.plan import toml
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.schema import Count, Decided, Effects, check_facts
+from fastn_mcp.policy.schema import Count, Decided, Effects, PolicyTable, check_facts
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.redaction import sanitize
@@ -30,10 +30,8 @@ _NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 """A Monday: the time of cases that name none."""
 
 
-class CaseForm(BaseModel):
+class CaseForm(PolicyTable):
     """`[[case]]`: a call, what is known when it is made, and the decision expected on it."""
-
-    model_config = STRICT
 
     tool: str
     arguments: dict[str, Any] = {}
@@ -51,9 +49,7 @@ class CaseForm(BaseModel):
     rule: str = ""
 
 
-class _CasesForm(BaseModel):
-    model_config = STRICT
-
+class _CasesForm(PolicyTable):
     case: Annotated[list[CaseForm], Field(min_length=1)]
 
 
@@ -79,18 +75,13 @@ class PolicyCase:
         effect = form.effect[0] if form.effect else resolved.effect
         spent = dict.fromkeys(policy.budgets(effect, form.time), form.spent)
         situation = Situation(resolved, effect, form.time, asker_of(form.who or {}), spent=spent)
-        verdict, expected = policy.decide(situation), f"{form.expect.value}{_by(form.rule)}"
+        verdict = policy.decide(situation)
         if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
             return None
         matches = "; ".join(f"{each.rule}: {each.label}" for each in policy.matches(situation))
-        got = f"got {verdict.label}{_by(verdict.rule)}. Every rule that matches: {matches}"
-        return sanitize(
-            f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip() + f": expected {expected}, {got}."
-        )
-
-
-def _by(rule: str) -> str:
-    return f" by {rule!r}" if rule else ""
+        expected, got = f"{form.expect.value} by {form.rule or 'any rule'}", f"{verdict.label} by {verdict.rule}"
+        where = f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip()
+        return sanitize(f"{where}: expected {expected}, got {got}. Every rule that matches: {matches}.")
 
 
 def without_place(rule: str) -> str:
@@ -117,8 +108,7 @@ def _loaded(path: Path, data: bytes) -> list[PolicyCase]:
 
 
 def _build(table: Mapping[str, Any], source: TomlSource) -> list[PolicyCase]:
-    forms = validate(_CasesForm, table, source).case
-    return [_case(number, form, source) for number, form in enumerate(forms)]
+    return [_case(number, form, source) for number, form in enumerate(validate(_CasesForm, table, source).case)]
 
 
 def _case(number: int, form: CaseForm, source: TomlSource) -> PolicyCase:

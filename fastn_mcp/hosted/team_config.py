@@ -143,9 +143,6 @@ def _effect(name: str) -> str:
     return name.lower()
 
 
-_ONE_GROUP = re.compile(r"""[^\s,;|"'\[\]{}]+""")
-"""A claim that is a text, and no list written as one."""
-
 _NOT_EMPTY = Field(min_length=1)
 _Text = Annotated[str, AfterValidator(_not_blank)]
 _Texts = Annotated[list[_Text], ONE_OR_MORE, _NOT_EMPTY]
@@ -326,17 +323,16 @@ class Team(_Table):
         return [self.scope_prefix + scope for scope in scopes]
 
     def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """Return the groups of a sign-in; None if they are not known: without a claim of texts, or of one text.
+        """Return the groups of a sign-in; None if the claim is neither a list of texts nor the text of one group.
 
         Microsoft Entra puts the name of a claim that is too large for a token into `_claim_names`.
         """
         claimed, elsewhere = claims.get(self.groups_claim), claims.get("_claim_names")
-        values = [claimed] if isinstance(claimed, str) and _ONE_GROUP.fullmatch(claimed) else claimed
-        if not isinstance(values, list) or (isinstance(elsewhere, dict) and self.groups_claim in elsewhere):
+        is_cut = isinstance(elsewhere, dict) and self.groups_claim in elsewhere
+        if is_cut or not (isinstance(claimed, list) or re.fullmatch(r"""[^\s,;|"'\[\]{}]+""", str(claimed))):
             return None
-        listed = cast("list[object]", values)
-        groups = tuple(each for each in listed if isinstance(each, str))
-        return groups if len(groups) == len(listed) else None
+        values = _claim_values(cast("object", claimed))
+        return tuple(map(str, values)) if all(isinstance(each, str) for each in values) else None
 
     @property
     def approver_groups(self) -> frozenset[str]:

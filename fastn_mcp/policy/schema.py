@@ -77,11 +77,11 @@ Count = Annotated[int, Field(ge=0)]
 Group = Annotated[str, Field(min_length=1)]
 
 
-class _PolicyTable(BaseModel):
+class PolicyTable(BaseModel):
     model_config = STRICT
 
 
-class KeyDefaults(_PolicyTable):
+class KeyDefaults(PolicyTable):
     """`[defaults.live]`, `[defaults.test]`: defaults for one kind of key."""
 
     write: Decided | None = None
@@ -99,7 +99,7 @@ class Defaults(KeyDefaults):
     test: KeyDefaults = KeyDefaults()
 
 
-class Protect(_PolicyTable):
+class Protect(PolicyTable):
     """`[[protect]]`: protected resources, whatever the rules allow."""
 
     customer: Globs | None = None
@@ -115,7 +115,7 @@ class Protect(_PolicyTable):
     reason: str = ""
 
 
-class DependentsForm(_PolicyTable):
+class DependentsForm(PolicyTable):
     """`dependents` of `when`."""
 
     min: Count | None = None
@@ -130,7 +130,7 @@ class DependentsForm(_PolicyTable):
         return self
 
 
-class RuleForm(_PolicyTable):
+class RuleForm(PolicyTable):
     """`[[rule]]`. The arguments in `when` are checked against the tools."""
 
     tool: Globs | None = None
@@ -145,7 +145,7 @@ class RuleForm(_PolicyTable):
     reason: str = ""
 
 
-class Window(_PolicyTable):
+class Window(PolicyTable):
     """`[[window]]`: hours in which effects may happen."""
 
     effects: Effects
@@ -154,7 +154,7 @@ class Window(_PolicyTable):
     reason: str = ""
 
 
-class RunBudget(_PolicyTable):
+class RunBudget(PolicyTable):
     """`[budget.run]`: calls of an effect per run of the server, in addition to the daily limits."""
 
     write: Count | None = None
@@ -173,14 +173,14 @@ class Budget(RunBudget):
     run: RunBudget = RunBudget()
 
 
-class Breaker(_PolicyTable):
+class Breaker(PolicyTable):
     """`[breaker]`: consecutive declines after which changes are refused, and for how long."""
 
     declined: Annotated[int, Field(ge=1)] = BREAKER[0]
     rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
 
 
-class PolicyForm(_PolicyTable):
+class PolicyForm(PolicyTable):
     """A whole policy file."""
 
     defaults: Defaults = Defaults()
@@ -258,11 +258,9 @@ def condition(
 
 def check_facts(at: Key, facts: Mapping[str, object] | None) -> None:
     """Raise `ConfigError` if a table at `at` on who asks is empty or has another key."""
-    known = ", ".join(FACTS)
-    if facts is not None and not facts:
-        raise ConfigError(at, f"{at[-1]}: names nobody; give it one of {known}")
-    for name in (facts or {}).keys() - {*FACTS}:
-        raise ConfigError((*at, name), f"there is no key {name!r} in {at[-1]}{nearest(name, FACTS)}; known are {known}")
+    for name in {""} if facts == {} else (facts or {}).keys() - {*FACTS}:
+        why = f"there is no key {name!r} in {at[-1]}{nearest(name, FACTS)}" if name else f"{at[-1]}: names nobody"
+        raise ConfigError((*at, name), f"{why}; known are {', '.join(FACTS)}")
 
 
 def asked_by(at: Key, form: Mapping[str, list[Glob]] | None, *, loosens: bool) -> Who:

@@ -103,8 +103,8 @@ def test_difference_says_where_what_was_expected_and_every_rule_that_matches(tmp
     assert differences(tmp_path, policy, right, wrong) == [
         None,
         (
-            "cases.toml line 5, delete_connector c: expected typed by 'budget', got four_eyes (one of them of"
-            f" security) by '{rule}'. Every rule that matches: {rule}: four_eyes (one of them of security); mode"
+            "cases.toml line 5, delete_connector c: expected typed by budget, got four_eyes (one of them of"
+            f" security) by {rule}. Every rule that matches: {rule}: four_eyes (one of them of security); mode"
             " guarded: destroy: typed."
         ),
     ]
@@ -113,7 +113,7 @@ def test_difference_says_where_what_was_expected_and_every_rule_that_matches(tmp
 def test_other_rule_of_the_same_decision_is_a_difference(tmp_path: Path, policy: Policy) -> None:
     (difference,) = differences(tmp_path, policy, RUN + 'expect = "confirm"\nrule = "rule run_workflow"')
     assert difference is not None
-    assert "expected confirm by 'rule run_workflow', got confirm by 'mode guarded: external'" in difference
+    assert "expected confirm by rule run_workflow, got confirm by mode guarded: external." in difference
 
 
 @pytest.mark.parametrize(

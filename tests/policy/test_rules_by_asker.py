@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ STDIO = Asker(client_name="Claude Code")
 Judge = Callable[..., PolicyDecision]
 
 
-def decided(folder: Path, text: str, asker: Asker, call: Operation[object] = CALL) -> PolicyDecision:
+def decided(folder: Path, text: str, asker: Asker, call: Operation[Any] = CALL) -> PolicyDecision:
     policy = Policy("guarded", rules_of(folder, text))
     target = FastnObject.model_validate({"id": call.target}) if call.target else None
     return policy.decide(situation(call, call.effective, NOW, target, asker=asker))
@@ -175,7 +176,7 @@ def test_one_client_is_refused_altogether_and_reads_go_on(tmp_path: Path) -> Non
     ("text", "line", "words"),
     [
         (rule("deny", 'groups = "a"'), 2, "no key 'groups' in who (did you mean 'group'?); known are person, group,"),
-        (rule("deny", ""), 2, "who: names nobody; give it one of person, group, tenant, client, client_name"),
+        (rule("deny", ""), 2, "who: names nobody; known are person, group, tenant, client, client_name"),
         (rule("deny", "group = []"), 2, "group: must not be empty"),
         (rule("deny", "client = 7"), 2, "client: must be a list of texts, or one text"),
         (rule("allow", 'client_name = "Claude Code"'), 2, "client_name: any client can call itself so"),
