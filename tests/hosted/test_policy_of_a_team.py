@@ -74,7 +74,8 @@ async def test_token_without_a_client_counts_as_any_client(tmp_path: Path, claim
 
 @pytest.mark.parametrize("claim", ["client_id", "appid", "cid"])
 async def test_client_is_read_from_the_claim_of_each_provider(tmp_path: Path, claim: str) -> None:
-    assert 'The client is "chat-7"' in (await created(tmp_path, REFUSED, **{"azp": None, claim: "chat-7"}))["message"]
+    claims: dict[str, Any] = {"azp": None, claim: "chat-7"}
+    assert 'The client is "chat-7"' in (await created(tmp_path, REFUSED, **claims))["message"]
 
 
 GROUPS: list[tuple[dict[str, Any], bool]] = [
