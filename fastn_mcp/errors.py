@@ -78,6 +78,12 @@ class Refused(FastnError):
     certainty = NOTHING_SENT
 
 
+class Stopped(Refused):
+    """A person has stopped changes."""
+
+    outcome = "stopped"
+
+
 class Declined(FastnError):
     """A person denied the approval request."""
 
@@ -151,10 +157,10 @@ class Timeout(FastnError):
     certainty = NOTHING_CHANGED
 
 
-class Stopped(FastnError):
+class Incomplete(FastnError):
     """Some of several calls were made, the others were not."""
 
-    outcome = "stopped"
+    outcome = "incomplete"
     certainty = "What was made stays made."
 
 

@@ -8,10 +8,10 @@ from fastn_mcp.errors import (
     NOTHING_CHANGED,
     NOTHING_SENT,
     FastnError,
+    Incomplete,
     NoKey,
     NotSent,
     SettingsError,
-    Stopped,
     UnknownOutcome,
 )
 
@@ -60,7 +60,7 @@ def test_every_error_states_what_is_known_of_the_effect(kind: type[FastnError]) 
         return
     assert kind.certainty
     # A list that stopped is given again as it was: what was made is not made twice.
-    if kind.certainty not in (NOTHING_SENT, NOTHING_CHANGED, Stopped.certainty):
+    if kind.certainty not in (NOTHING_SENT, NOTHING_CHANGED, Incomplete.certainty):
         assert "Do not repeat it" in kind.certainty
 
 

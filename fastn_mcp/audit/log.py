@@ -65,6 +65,9 @@ class AuditEvent(Enum):
     DECLINED = "declined"
     EXPIRED = "expired"
     TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
+    STOPPED = "stopped"
+    """A person stopped changes."""
+    ALLOWED_AGAIN = "allowed_again"
     ANSWER_REFUSED = "answer_refused"
     """An answer was received that decides nothing."""
     LOG_SHORTENED = SHORTENED

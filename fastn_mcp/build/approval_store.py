@@ -56,9 +56,9 @@ class ApprovalStore:
     def waiting(self) -> list[ApprovalRequest]:
         return self.use(TerminalApprovals.waiting) or []
 
-    def use(self, work: Callable[[TerminalApprovals], Awaitable[Result]]) -> Result | None:
-        """Run `work` on the ledger and this machine's audit log. None if no ledger exists yet."""
-        if not self.exists:
+    def use(self, work: Callable[[TerminalApprovals], Awaitable[Result]], *, create: bool = False) -> Result | None:
+        """Run `work` on the ledger and this machine's audit log. None if no ledger exists yet, unless `create`."""
+        if not (create or self.exists):
             return None
         # Log messages of a shared ledger are for server operators; here the error itself is shown.
         logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())

@@ -35,6 +35,7 @@ from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
@@ -161,7 +162,8 @@ def assemble(
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
     evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
     chosen = choose_channel(settings, stores, process)
-    approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed)
+    stops = Stops(process.stops or ledger, system)
+    approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed, stops)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
     secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
     shared = SharedReads(

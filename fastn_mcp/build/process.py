@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.channel import ApprovalChannel
+from fastn_mcp.ledger.stop import StopOrders
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.runtime import System
 
@@ -50,6 +51,9 @@ class Process:
     instruments: "Instruments | None" = None
     outbox_of: Callable[[Path], Outbox] | None = None
     """Returns the outbox of an audit log, if it is exported."""
+
+    stops: StopOrders | None = None
+    """Where the stops of a team are stored. By default in the ledger of the account."""
 
     @property
     def stays(self) -> bool:

@@ -79,7 +79,7 @@ class TenantBuilder:
         if own is not None:
             folder = folder / "callers" / own.folder
         context = TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system)
-        process = replace(self.process, program=kept_in(program, folder), tenant=context)
+        process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None

@@ -211,11 +211,13 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
     try:
         if isinstance(ledger, SqliteLedger):
             file = file_of(setting, folder)
-            return await machine.check_ledger(ledger.check if file.exists() else None, None, str(file))
+            checks = (ledger.check, ledger.stops) if file.exists() else None
+            return await machine.check_ledger(checks, None, str(file), system.now())
         from fastn_mcp.ledger.valkey.server import parse  # only for a ledger server: an optional extra
 
         address = parse(str(setting))
-        return await machine.check_ledger(ledger.revision, address.weakness, address.shown)
+        checks = (ledger.revision, ledger.stops)
+        return await machine.check_ledger(checks, address.weakness, address.shown, system.now())
     finally:
         await ledger.aclose()
 

@@ -40,6 +40,8 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Approvals and record": {
         "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
+        "stop": CommandEntry("stop:stop", "Stop every change of every agent, at once."),
+        "allow": CommandEntry("stop:allow", "Allow changes again after a stop."),
         "policy": CommandEntry("policy:policy_group", "Check a policy file, and explain its decision on a call."),
         "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),
         "audit": CommandEntry("audit:audit_group", "Read and verify the audit log."),
@@ -113,6 +115,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 _EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "allow": ("fastn-mcp allow",),
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
     "approvals keygen": ("fastn-mcp approvals keygen dana      # prints two lines for approvers.toml",),
     "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke 3f2c      # as one begins"),
@@ -184,6 +187,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "profiles use": ("fastn-mcp profiles use acme", "fastn-mcp whoami"),
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
     "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
+    "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --client claude-code"),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # the arguments of one"),
     "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),
     "whoami": ("fastn-mcp whoami", "fastn-mcp --profile acme whoami --json"),

@@ -1,7 +1,7 @@
 """Sending a call to Fastn: deadlines, retries, rate limits, merged updates and exact outcomes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -71,14 +71,20 @@ MAX_QUEUED_CALLS = 1_000
 class Attempts:
     """Attempts of one call, and the errors that state its outcome."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, check: Callable[[], Awaitable[None]] | None = None) -> None:
         self._call = call
+        self._check = check
         self._reads = call.effect is Effect.READ
         self.operation = call.tool_name()
         self.number = 0
         self.last: AttemptOutcome | None = AttemptOutcome.NOT_SENT
         """None while an attempt is under way."""
         self.was_unknown = False
+
+    async def check(self) -> None:
+        """Raise a `FastnError` if the next attempt may not be made."""
+        if self._check is not None:
+            await self._check()
 
     def end(self, outcome: AttemptOutcome) -> None:
         self.last = outcome
@@ -190,9 +196,12 @@ class FastnClient:
         """Return the deadline of `call` in seconds."""
         return self.endpoint.ai_deadline if call.effect is Effect.SPEND else self.endpoint.deadline
 
-    async def send(self, call: Operation[R]) -> R:
-        """Send the call. Raises a `FastnError` that states its exact outcome."""
-        attempts = Attempts(call)
+    async def send(self, call: Operation[R], check: Callable[[], Awaitable[None]] | None = None) -> R:
+        """Send the call. Raises a `FastnError` that states its exact outcome.
+
+        `check` is awaited right before each attempt to send its request, which is not made if it raises.
+        """
+        attempts = Attempts(call, check)
         secrets = [] if call.effect is Effect.READ else secrets_of(call)
         redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
         details: SpanFacts = {"operation": attempts.operation, "effect": call.effect.value}
@@ -261,9 +270,14 @@ class FastnClient:
 
     async def _answer(self, request: Request, attempts: Attempts) -> Answer:
         """Send the request with retries and return its answer. Raises the failure of the last attempt."""
+        failure: FastnError | None = None
         while True:
             if (closed := await self.limit.closed_for()) > 0:
                 await self._wait_for_limit(closed, attempts)
+            try:
+                await attempts.check()
+            except FastnError as error:
+                raise failure or error from None  # what became of the attempts that were made
             attempts.number += 1
             attempts.last = None
             wait: float | None = None
@@ -281,7 +295,7 @@ class FastnClient:
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
                 attempts.end(AttemptOutcome.NOT_SENT)
-                failure: FastnError = attempts.unreachable(self.endpoint.host, error)
+                failure = attempts.unreachable(self.endpoint.host, error)
             except ResponseLost as error:
                 attempts.end(AttemptOutcome.UNKNOWN)
                 failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})

@@ -23,6 +23,8 @@ from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
+from fastn_mcp.guard.stops import in_words
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.records.formats import counted
 
 THE_FILE, THE_PROFILE = "the file", "its profile"
@@ -91,15 +93,27 @@ def check_folder(state: Path) -> Check:
     return group.ok(name, "It can be written." if there == state else "It is created with the first change.", here=here)
 
 
-async def check_ledger(read: Callable[[], Awaitable[object]] | None, weakness: str | None, where: str) -> Check:
-    """Check that `read` can read the ledger. `weakness` is what is wrong with the connection to it."""
+async def check_ledger(
+    checks: tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[list[Stop]]]] | None,
+    weakness: str | None,
+    where: str,
+    now: datetime,
+) -> Check:
+    """Check that the ledger can be read, and that changes are not stopped.
+
+    `checks` read it, and its stops; None if it does not exist yet. `weakness` is what is wrong with the connection.
+    """
     group, here = CheckGroup.SETTINGS, f"It is {where}."
-    if read is None:
+    if checks is None:
         return group.ok("ledger", "It is created with the first change.", here=here)
     try:
-        await read()
+        await checks[0]()
+        stops = [stop for stop in await checks[1]() if stop.lifted is None]
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)
+    if stops:
+        said = " ".join(in_words(stop, now) for stop in stops)
+        return group.differs("ledger", said, "A person allows them again at a terminal: fastn-mcp allow", here)
     if weakness is not None:
         seen, _, hint = weakness.partition(". ")
         return group.differs("ledger", f"{seen[0].upper()}{seen[1:]}.", hint, here)

@@ -251,6 +251,9 @@ def temporary_approval(request: ApprovalRequest, token: str, now: float) -> Temp
         request.similar or "",
         request.extent,
         request.person or "",
+        request.tenant,
+        request.client,
+        request.client_name,
     )
 
 

@@ -34,6 +34,12 @@ class Approval:
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
 
     @property
+    def asked_at(self) -> float | None:
+        """When it was asked for, or when a temporary one was given, in Unix seconds; None without people."""
+        given = self.request or self.temporary
+        return None if given is None else given.created
+
+    @property
     def detail(self) -> str:
         """The people who approved it, one per line, if they are known, or how a temporary approval was given."""
         if self.temporary is not None:

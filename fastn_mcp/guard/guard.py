@@ -29,6 +29,7 @@ from fastn_mcp.guard.preview import stopped_triggers
 from fastn_mcp.guard.recorder import Intent, Recorder
 from fastn_mcp.guard.refusals import batch_refusal, refusal
 from fastn_mcp.ledger.change import MADE, Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
@@ -156,7 +157,7 @@ class Guard:
             await self._recorder.anchor()
             self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
-            result = await self._client.send(filled)
+            result = await self._client.send(filled, partial(self._approvals.stops.check, caller.asker))
         except BaseException as error:
             await self._record_failure(error, change, intent, caller.delivery, is_sent=is_sent)
             raise
@@ -204,10 +205,13 @@ class Guard:
                 raise Refused(f"{call.tool_name()} is not a read. Nothing was sent.")
             caller.check(call.tool_name(), call.effective)
 
-    async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """Return the mode, what is left of budgets and plans, and the caller's requests. Raises a `FastnError`."""
+    async def allowance(self, asker: Asker) -> dict[str, JsonValue]:
+        """Return the mode, a stop, what is left of budgets and plans, and the caller's requests.
+
+        Raises a `FastnError`.
+        """
         try:
-            return await self._approvals.allowance(principal)
+            return await self._approvals.allowance(asker)
         except FastnError:
             raise
         except Exception as error:
@@ -236,7 +240,7 @@ class Guard:
         if self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
         await report(f"Waiting for a person to decide. {pending.where}", 0, None)
-        wait = partial(self.decisions.decided, pending.request, until)
+        wait = partial(self.decisions.decided, pending.request, caller.asker, until)
         async with caller.waiting():
             return await (caller.link(pending, wait) if caller.link is not None and leads else wait())
 
@@ -250,6 +254,7 @@ class Guard:
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
                 caller.check(call.tool_name(), call.effective)
+        await self._approvals.stops.check(caller.asker)
         evaluation = None if reads else await self.evaluator.evaluate_without_reads(batch, caller.asker)
         evaluation = evaluation or await self.evaluator.evaluate(batch, caller.asker, skip)
         for current in evaluation.calls.values():

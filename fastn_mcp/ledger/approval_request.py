@@ -24,6 +24,8 @@ class RequestState(Enum):
     DECLINED = "declined"
     UNANSWERED = "unanswered"
     STALE = "stale"
+    STOPPED = "stopped"
+    """It was open, or approved and not used up, when a person stopped changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,9 @@ class ApprovalRequest:
     """Oldest first, one per approver. While the request is open, an approver can replace an approval by a decline."""
     used: tuple[int, ...] = ()
     """Numbers of the calls for which it was used."""
+    tenant: str = ""
+    """As in `Asker`, like `client` and `client_name`."""
     client: str = ""
-    """As in `Asker`, like `client_name`."""
     client_name: str = ""
     second: tuple[str, ...] = ()
     """Groups of which at least one of its approvers has to be, each."""
@@ -131,7 +134,9 @@ class ApprovalRequest:
     @property
     def asker(self) -> Asker:
         """The person and the client that asked, without what is not stored of them."""
-        return Asker(self.principal, self.person or "", client=self.client, client_name=self.client_name)
+        return Asker(
+            self.principal, self.person or "", tenant=self.tenant, client=self.client, client_name=self.client_name
+        )
 
     @property
     def people(self) -> list[str]:
@@ -249,3 +254,12 @@ class TemporaryApproval:
     """Description of the calls that it covers."""
     person: str = ""
     """Name of the person who asked for it, if they signed in."""
+    tenant: str = ""
+    """As in `Asker`, like `client` and `client_name`."""
+    client: str = ""
+    client_name: str = ""
+
+    @property
+    def asker(self) -> Asker:
+        """The person and the client that asked for it, as `ApprovalRequest.asker`."""
+        return Asker(self.principal, self.person, tenant=self.tenant, client=self.client, client_name=self.client_name)

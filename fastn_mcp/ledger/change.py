@@ -91,6 +91,10 @@ class Journal(Protocol):
         """Release a claim: the change was not undone."""
         ...
 
+    async def under_way(self, since: float) -> list[Change]:
+        """Return the changes of all accounts that were begun after `since` and have no known outcome, oldest first."""
+        ...
+
     async def changes_of(self, batch: str) -> list[Change]:
         """Return the calls of a list whose outcome is in `FINAL`, ordered by number."""
         ...

@@ -17,6 +17,7 @@ from fastn_mcp.ledger.approval_request import (
     Vote,
 )
 from fastn_mcp.ledger.change import Journal
+from fastn_mcp.ledger.stop import StopOrders
 
 MOST_WAITING = 32
 """Limit of open requests of one principal on one account."""
@@ -234,7 +235,7 @@ class RateLimits(Protocol):
         ...
 
 
-class Ledger(ApprovalRequests, TemporaryApprovals, BudgetUses, RateLimits, Journal, Protocol):
+class Ledger(ApprovalRequests, TemporaryApprovals, BudgetUses, RateLimits, Journal, StopOrders, Protocol):
     """All that the guard stores. `mark_audit` and `audit_mark` are what the audit log needs."""
 
     async def mark_audit(self, log: str, n: int, head: str) -> None:

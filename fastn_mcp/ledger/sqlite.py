@@ -12,7 +12,7 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import FINAL, KEPT_DAYS, Change, Journal
+from fastn_mcp.ledger.change import BEGUN, FINAL, KEPT_DAYS, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequests,
@@ -26,6 +26,8 @@ from fastn_mcp.ledger.ledger import (
 )
 from fastn_mcp.ledger.serialization import columns, load, store
 from fastn_mcp.ledger.sqlite_file import SqliteFile, named
+from fastn_mcp.ledger.stop import KEPT_DAYS as LIFTED_KEPT_DAYS
+from fastn_mcp.ledger.stop import Stop, StopOrders
 
 FILE = "ledger.sqlite"
 """File name in the state folder."""
@@ -43,6 +45,7 @@ _TABLES = {
     "limits": "key TEXT PRIMARY KEY, until REAL NOT NULL",
     "audit_marks": "log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL",
     "changes": columns(Change),
+    "stops": columns(Stop),
 }
 """Columns by table. A file with other columns is refused."""
 
@@ -308,6 +311,9 @@ class SqliteJournal(_SqlitePart, Journal):
     async def changes(self, account: str, limit: int, before: float) -> list[Change]:
         return list(self._changes("WHERE account = ? AND at < ? ORDER BY at DESC LIMIT ?", account, before, limit))
 
+    async def under_way(self, since: float) -> list[Change]:
+        return list(self._changes("WHERE at > ? AND outcome = ? ORDER BY at", since, BEGUN))
+
     def _changes(self, where: str, *values: object) -> Iterator[Change]:
         for row in self._file.execute(f"SELECT * FROM changes {where}", values):  # noqa: S608
             yield load(Change, dict(row))
@@ -319,9 +325,23 @@ class SqliteJournal(_SqlitePart, Journal):
         self._file.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
 
 
+class SqliteStops(_SqlitePart, StopOrders):
+    async def add_stop(self, stop: Stop) -> None:
+        self._file.write("INSERT INTO stops", store(stop))
+        self._file.execute("DELETE FROM stops WHERE lifted < ?", (stop.at - LIFTED_KEPT_DAYS * 86_400.0,))
+
+    async def lift_stop(self, stop: Stop) -> bool:
+        lift = "UPDATE stops SET lifted = :lifted, lifted_by = :lifted_by WHERE id = :id AND lifted IS NULL"
+        return self._file.change(lift, store(stop)) == 1
+
+    async def stops(self) -> list[Stop]:
+        return [load(Stop, dict(row)) for row in self._file.execute("SELECT * FROM stops ORDER BY at")]
+
+
 class SqliteLedger(
-    SqliteApprovalRequests, SqliteTemporaryApprovals, SqliteBudgetUses, SqliteRateLimits, SqliteJournal, Ledger
-):
+    SqliteApprovalRequests, SqliteTemporaryApprovals, SqliteBudgetUses, SqliteRateLimits, SqliteJournal, SqliteStops,
+    Ledger,
+):  # fmt: skip
     """Ledger in a file, or in memory for the life of the process (`:memory:`)."""
 
     def __init__(self, path: str) -> None:

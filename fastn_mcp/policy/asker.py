@@ -27,8 +27,8 @@ class Asker:
 
     @property
     def name(self) -> str:
-        """Name for people: that of the person or, without a sign-in, of the client."""
-        return self.person or self.client_name
+        """Name for people: that of the person or, without a sign-in, what the client calls itself."""
+        return self.client_name if self.principal == LOCAL else self.person
 
     def values(self, fact: str, *, verified: bool) -> tuple[str, ...]:
         """Return what is known of one of `FACTS`; only what the sign-in vouches for if `verified`."""

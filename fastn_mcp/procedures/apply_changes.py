@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from typing_extensions import override
 
-from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
+from fastn_mcp.errors import Incomplete, UnknownOutcome, nearest
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
@@ -204,7 +204,7 @@ def _settling(call: Call) -> dict[str, JsonValue]:
 
 
 def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:
-    """Return the result if every call was done. Raises `UnknownOutcome` or `Stopped` with the progress if not."""
+    """Return the result if every call was done. Raises `UnknownOutcome` or `Incomplete` with the progress if not."""
     all_rows = [rows.get(number) or _row(number, call, _NOT_SENT) for number, call in enumerate(calls, 1)]
     receipts = _shared(all_rows)
     facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, all_rows)} | ({"note": note} if note else {})
@@ -228,7 +228,7 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
-    raise Stopped(" ".join(sentences), f"Fix what stopped it. {again}", certainty="", facts=facts)
+    raise Incomplete(" ".join(sentences), f"Fix what stopped it. {again}", certainty="", facts=facts)
 
 
 def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:

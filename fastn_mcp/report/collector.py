@@ -41,6 +41,7 @@ _GROUPS: Mapping[str, OutcomeGroup] = {
     "applied_unreadable": OutcomeGroup.DONE,
     "gone": OutcomeGroup.DONE,
     "target_changed": OutcomeGroup.REFUSED,
+    "stopped": OutcomeGroup.REFUSED,
     WAITING: OutcomeGroup.WAITING,
     UNKNOWN: OutcomeGroup.UNKNOWN,
     **{outcome: OutcomeGroup(outcome) for outcome in (DONE, "refused", DECLINED, LEFT, PREVIEWED)},

@@ -19,6 +19,7 @@ from support.world import World  # noqa: E402
 from fastn_mcp.config.model import Mode  # noqa: E402
 from fastn_mcp.guard.batch import Done  # noqa: E402
 from fastn_mcp.guard.caller import Caller  # noqa: E402
+from fastn_mcp.policy.asker import Asker  # noqa: E402
 from fastn_mcp.policy.decision import Decision, least  # noqa: E402
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES, TOOLS  # noqa: E402
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
@@ -165,7 +166,7 @@ async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
                         raise TypeError(f"{call.tool_name()}: {done}")
                     found[call.tool_name()] = (given, render(call, done.result, label, None))
                 else:
-                    shown = await world.dispatch.preview(call, Caller("local", None))
+                    shown = await world.dispatch.preview(call, Caller(Asker(), None))
                     found[call.tool_name()] = (
                         {"tool": call.tool_name(), "arguments": given},
                         render_preview(shown.data() | {"account": "sandbox at localhost"}),

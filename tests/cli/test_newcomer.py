@@ -21,7 +21,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a command, misspelt": (("instal",), {}, "There is no command 'instal'", "did you mean 'install'?"),
     "a command below, misspelt": (("policy", "chek"), {}, "no command 'chek'", "did you mean 'check'?"),
     "a tool, misspelt": (("--sandbox", "call", "list-custmers"), {}, "no tool", "did you mean 'list-customers'?"),
-    "something else": (("hello",), {}, "There is no command 'hello'.", "fastn-mcp --help"),
+    "something else": (("xyzzy",), {}, "There is no command 'xyzzy'.", "fastn-mcp --help"),
     "no argument": (("--sandbox", "call", "get-customer"), {}, "'--customer-id'", "call get-customer --help"),
     "no client": (("install",), {}, "Missing argument 'CLIENT'", "fastn-mcp install --help"),
     "an unknown client": (("install", "cursr"), {}, "no client 'cursr'", "did you mean 'cursor'?"),

@@ -11,7 +11,7 @@ from tool_pages import toolsets
 
 from fastn_mcp import errors
 from fastn_mcp.config.model import SOURCES
-from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Stopped, UnknownOutcome
+from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Incomplete, UnknownOutcome
 from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 
@@ -49,7 +49,7 @@ def test_outcome_section_has_meaning_sent_and_next(outcome: str) -> None:
     special: dict[type[FastnError], str] = {
         UnknownOutcome: "yes. Whether it was done is not known.",
         AppliedUnreadable: "yes, and it was done.",
-        Stopped: "the rows say it",
+        Incomplete: "the rows say it",
         NotInstalled: "nothing",
         errors.SettingsError: "nothing",
     }

@@ -3,6 +3,7 @@
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.audit_entries import INTENT, NOW
@@ -45,10 +46,14 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
+def checks(ledger: SqliteLedger) -> Any:
+    return ledger.check, ledger.stops
+
+
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
-    found = await check_ledger(SqliteLedger(str(path)).check, None, str(path))
+    found = await check_ledger(checks(SqliteLedger(str(path))), None, str(path), NOW)
     assert (found.verdict, "is damaged" in found.seen) == (CheckResult.FAILED, True)
     assert "move the file away" in found.next
     assert str(path) in found.here
@@ -58,7 +63,7 @@ async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path:
 async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     weakness = "it is used without TLS. Whoever reads that network can approve calls. Use valkeys://"
-    found = await check_ledger(ledger.check, weakness, "ledger.example:6379")
+    found = await check_ledger(checks(ledger), weakness, "ledger.example:6379", NOW)
     ledger.close()
     assert (found.verdict, found.seen) == (CheckResult.DIFFERS, "It is used without TLS.")
     assert found.next.startswith("Whoever reads")
@@ -66,9 +71,9 @@ async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
-    assert (await check_ledger(ledger.check, None, "the file")).verdict is CheckResult.OK
+    assert (await check_ledger(checks(ledger), None, "the file", NOW)).verdict is CheckResult.OK
     ledger.close()
-    assert (await check_ledger(None, None, "the file")).verdict is CheckResult.OK
+    assert (await check_ledger(None, None, "the file", NOW)).verdict is CheckResult.OK
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.files import entries
-from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
+from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
@@ -519,7 +519,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
             (may if len(world.changes) == before else may_not).check(tool, effect)
 
     call = listed(*calls, keep_going=True)
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(Incomplete) as stopped:
         await world.dispatch(call, Caller(Asker(), answered, Withdrawn(frozenset())))
     rows: Any = stopped.value.facts["calls"]
     assert [row["outcome"] for row in rows] == ["done", "refused", "done"]
@@ -536,10 +536,10 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
     entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("manual", None, plan), clock)
-    left: list[object] = [await world.guard.allowance("local")]
+    left: list[object] = [await world.guard.allowance(Asker())]
     for name in ("A", "B"):
         await world.expect(Done, CreateCustomer(name=name))
-        left.append(await world.guard.allowance("local"))
+        left.append(await world.guard.allowance(Asker()))
     entry_words = "2 x create_customer with any arguments"
     assert left == [{"mode": "manual", "plan": [{"entry": entry_words, "left": count}]} for count in (2, 1, 0)]
     asked = world.form()

@@ -19,10 +19,10 @@ from fastn_mcp.errors import (
     Conflict,
     Declined,
     FastnError,
+    Incomplete,
     NotFound,
     NotSent,
     Refused,
-    Stopped,
     TargetChanged,
     UnknownOutcome,
 )
@@ -104,14 +104,14 @@ async def killed(world: World, call: ApplyChanges, before: str = "") -> None:
 
 async def stopped(
     world: World, call: ApplyChanges, before: str, act: Callable[[], object], person: FormNow | None = None
-) -> Stopped:
+) -> Incomplete:
     """Run a batch that stops because of something before the call whose progress begins with this text."""
 
     async def report(message: str, *_: object) -> None:
         if message.startswith(before):
             act()
 
-    with pytest.raises(Stopped) as caught:
+    with pytest.raises(Incomplete) as caught:
         await world.dispatch(call, Caller(Asker(), person or world.form()), report)
     return caught.value
 
@@ -332,7 +332,7 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     world: World, keep_going: bool, last: str
 ) -> None:
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.deletion('Katana').target}", status=409))
-    outcome = await world.expect(Stopped, deletions(world, keep_going=keep_going), world.form())
+    outcome = await world.expect(Incomplete, deletions(world, keep_going=keep_going), world.form())
     assert outcomes(outcome) == ["done", Conflict.outcome, last]
     assert f"{1 + keep_going} of 3 calls were done. Call 2, delete_customer" in outcome.what
     assert outcome.what.endswith("1 was left.") is not keep_going
@@ -465,7 +465,7 @@ async def test_concurrent_copies_of_a_batch_send_each_call_once(world: World) ->
     assert sorted(made) == sorted(set(made))
     for _ in range(6):
         if len(world.changes) < 6:
-            assert isinstance(await world.call(call), (Done, Stopped))
+            assert isinstance(await world.call(call), (Done, Incomplete))
     assert outcomes(await world.call(call)) == ["done"] * 6
 
 
@@ -590,7 +590,7 @@ async def test_failing_ledger_sends_nothing(world: World) -> None:
     for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
         outcome = await world.call(deletions(world), world.form())
-        assert isinstance(outcome, (Refused, Stopped))
+        assert isinstance(outcome, (Refused, Incomplete))
         delattr(world.ledger, name)
     assert world.changes == []
 

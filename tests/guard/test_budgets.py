@@ -164,11 +164,11 @@ async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_p
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     deletion = DeleteSecret(secret_id=second)
     assert "are left" not in (await world.judged(deletion))[0].reason
-    assert await world.guard.allowance("local") == {"mode": "guarded"}
+    assert await world.guard.allowance(Asker()) == {"mode": "guarded"}
     await world.expect(Done, DeleteSecret(secret_id=first), world.form())
     assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.judged(deletion))[0].reason
     assert "are left" not in (await world.judged(CreateCustomer(name="N")))[0].reason
-    allowance: Any = await world.guard.allowance("local")
+    allowance: Any = await world.guard.allowance(Asker())
     assert allowance["budgets"] == [{"effect": "destroy", "per": "1.5 minutes", "left": 2, "of": 3}]
     world.clock.pass_(90)
     assert "are left" not in (await world.judged(deletion))[0].reason

@@ -17,6 +17,7 @@ from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -219,7 +220,7 @@ async def test_lost_ledger_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> None:
     world = waits(tmp_path, 0)
     world.desk.url = "http://127.0.0.1:1/"
-    assert await world.guard.allowance("local") == {"mode": "guarded"}
+    assert await world.guard.allowance(Asker()) == {"mode": "guarded"}
     for name in ("Globex Exports", "Katana"):
         await world.expect(PendingApproval, world.deletion(name))
         world.clock.pass_(60)
@@ -228,21 +229,21 @@ async def test_overview_lists_pending_requests_of_its_caller(tmp_path: Path) -> 
         for name, until in (("Globex Exports", "2026-11-25T09:10:00Z"), ("Katana", "2026-11-25T09:11:00Z"))
     ]
     page = {"page": "http://127.0.0.1:1/"}
-    assert await world.guard.allowance("local") == {"mode": "guarded", "waiting": waiting} | page
-    assert await world.guard.allowance("other") == {"mode": "guarded"}
+    assert await world.guard.allowance(Asker()) == {"mode": "guarded", "waiting": waiting} | page
+    assert await world.guard.allowance(Asker("other")) == {"mode": "guarded"}
     for request in await world.ledger.waiting(world.timestamp):
         await world.ledger.void(request.id, RequestState.DECLINED, world.timestamp)
-    found: Any = await world.guard.allowance("local")
+    found: Any = await world.guard.allowance(Asker())
     assert found.keys() == {"mode", "decided"}
     assert sorted(found["decided"], key=lambda row: row["until"]) == [row | {"state": "declined"} for row in waiting]
-    assert await world.guard.allowance("other") == {"mode": "guarded"}
+    assert await world.guard.allowance(Asker("other")) == {"mode": "guarded"}
     world.clock.pass_(600)
-    assert await world.guard.allowance("local") == {"mode": "guarded"}
+    assert await world.guard.allowance(Asker()) == {"mode": "guarded"}
 
 
 async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
     world = waits(tmp_path, 0)
-    wait, looks = DecisionWait(world.ledger, world.system), [0]
+    wait, looks = DecisionWait(world.ledger, world.stops, world.system), [0]
     inner, began = world.ledger.wait_for_change, world.timestamp
 
     async def counted(seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
@@ -257,7 +258,7 @@ async def test_many_waiting_calls_share_one_read(tmp_path: Path) -> None:
     ended: list[tuple[str, bool]] = []
 
     async def waiting(request: str) -> None:
-        ended.append((request, await wait.decided(request, began + 30)))
+        ended.append((request, await wait.decided(request, Asker(), began + 30)))
 
     async def approve() -> None:
         await moved(world.ledger, second, [RequestState.OPEN], RequestState.APPROVED, began, by="local_page")
@@ -301,10 +302,10 @@ async def settled() -> None:
 
 async def test_change_wakes_calls_that_looked_before_and_after_the_last_one() -> None:
     ledger, answers = ByHand(), dict[str, bool]()
-    wait = DecisionWait(ledger, System())
+    wait = DecisionWait(ledger, Stops(ledger, System()), System())
 
     async def waiting(request: str) -> None:
-        answers[request] = await wait.decided(request, System().timestamp() + 600)
+        answers[request] = await wait.decided(request, Asker(), System().timestamp() + 600)
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -327,15 +328,15 @@ async def test_change_wakes_calls_that_looked_before_and_after_the_last_one() ->
 
 async def test_another_call_listens_once_the_one_that_did_is_cancelled() -> None:
     ledger, answers = ByHand(), list[bool]()
-    wait, until = DecisionWait(ledger, System()), System().timestamp() + 600
+    wait, until = DecisionWait(ledger, Stops(ledger, System()), System()), System().timestamp() + 600
     listener = anyio.CancelScope()
 
     async def listens() -> None:
         with listener:
-            await wait.decided("first", until)
+            await wait.decided("first", Asker(), until)
 
     async def waiting() -> None:
-        answers.append(await wait.decided("second", until))
+        answers.append(await wait.decided("second", Asker(), until))
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -353,11 +354,11 @@ async def test_another_call_listens_once_the_one_that_did_is_cancelled() -> None
 @pytest.mark.parametrize("hangs", ["look", "listening"])
 async def test_call_ends_in_time_while_the_ledger_does_not_answer(hangs: str) -> None:
     ledger, answers = ByHand(), list[bool]()
-    wait = DecisionWait(ledger, System())
+    wait = DecisionWait(ledger, Stops(ledger, System()), System())
     ledger.looks = [anyio.Event()] if hangs == "look" else []
 
     async def waiting(request: str) -> None:
-        answers.append(await wait.decided(request, System().timestamp() + 0.2))
+        answers.append(await wait.decided(request, Asker(), System().timestamp() + 0.2))
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:

@@ -281,9 +281,9 @@ async def _hanging(world: World, *calls: Any) -> None:
     send, left = world.client.send, [*calls]
     last = anyio.Event()
 
-    async def hang(call: Any) -> Any:
+    async def hang(call: Any, *checks: Any) -> Any:
         if call.route.method == "GET":
-            return await send(call)
+            return await send(call, *checks)
         left.pop()
         if not left:
             last.set()
@@ -320,10 +320,10 @@ async def test_call_begun_by_another_process_needs_an_approval(tmp_path: Path) -
     update = UpdateCustomer(customer_id=customer, plan="Growth")
     seen, send = list[object](), world.client.send
 
-    async def ask(call: Any) -> Any:
+    async def ask(call: Any, *checks: Any) -> Any:
         if call.route.method != "GET":
             seen.append(await other.call(call))
-        return await send(call)
+        return await send(call, *checks)
 
     world.client.send = ask  # type: ignore[method-assign, assignment]
     await world.expect(Done, CreateCustomer(name="Initech"))

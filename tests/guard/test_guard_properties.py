@@ -191,10 +191,10 @@ def _die_before_sending(folder: str, workflow_id: str) -> None:
         world = World(Path(folder), tokens="k")
         send = world.client.send
 
-        async def dying(call: Call) -> Any:
+        async def dying(call: Call, *checks: Any) -> Any:
             if isinstance(call, RunWorkflow):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return await send(call)
+            return await send(call, *checks)
 
         world.client.send = dying  # type: ignore[method-assign, assignment]
         await world.call(RunWorkflow(workflow_id=workflow_id))

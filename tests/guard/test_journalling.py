@@ -66,7 +66,7 @@ async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None
 
 async def test_journal_prefers_the_response_over_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    async def brief(_: object) -> FastnObject:
+    async def brief(*_: object) -> FastnObject:
         return FastnObject.model_validate({"id": "c1", "name": "INITECH"})
 
     monkeypatch.setattr(world.client, "send", brief)

@@ -285,8 +285,8 @@ async def test_call_of_a_batch_is_evaluated_again_before_it_is_sent(
     world = World.with_rules(tmp_path, window)
     send = world.client.send
 
-    async def slow(call: Any) -> Any:
-        answer = await send(call)
+    async def slow(call: Any, *checks: Any) -> Any:
+        answer = await send(call, *checks)
         world.clock.pass_(7200)
         return answer
 
@@ -330,7 +330,7 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
         await check.budgets.spend_approved(Effect.SPEND, "local")
         await world.ledger.spend("write", world.evaluator.budgets.period("run", "local"), 9)
         await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.timestamp)
-    assert await world.guard.allowance("local") == {
+    assert await world.guard.allowance(Asker()) == {
         "mode": "guarded",
         "budgets": [
             {"effect": "write", "per": "run", "left": 0, "of": 1},

@@ -14,10 +14,12 @@ from support.valkey_server import ValkeyServer
 from support.values import not_none
 
 from fastn_mcp.guard.approval.wait import DecisionWait
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.ledger import MOST_WAITING
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
@@ -50,10 +52,14 @@ async def open_requests(ledger: ValkeyLedger, replica: str) -> None:
 
 async def waits(ledger: ValkeyLedger, replica: str) -> list[tuple[bool, float]]:
     """Return the answer of each of a replica's calls, and the seconds that it took."""
-    wait, began, answers = DecisionWait(ledger, System()), time.time(), list[tuple[bool, float]]()
+    wait, began, answers = (
+        DecisionWait(ledger, Stops(ledger, System()), System()),
+        time.time(),
+        list[tuple[bool, float]](),
+    )
 
     async def call(name: str) -> None:
-        is_decided = await wait.decided(name, began + WAIT)
+        is_decided = await wait.decided(name, Asker(), began + WAIT)
         answers.append((is_decided, time.time() - began))
 
     with anyio.move_on_after(4 * BOUND):

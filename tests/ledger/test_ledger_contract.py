@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,7 @@ import anyio
 import pytest
 from support import stores
 from support.decisions import moved
-from support.stores import NOW, change, grant, opened, temporary_approval
-from support.valkey_server import ValkeyServer
+from support.stores import NOW, change, grant, temporary_approval
 from support.values import not_none
 from valkey import Valkey
 
@@ -25,30 +24,6 @@ from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnus
 pytestmark = pytest.mark.anyio
 
 FINAL = [RequestState.USED, RequestState.DECLINED, RequestState.UNANSWERED, RequestState.STALE]
-
-
-@pytest.fixture(params=stores.KINDS)
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of its own for each test."""
-    if request.param == "sqlite":
-        return f"sqlite:{tmp_path / 'state' / 'ledger'}"
-    server: ValkeyServer = request.getfixturevalue("valkey")
-    return server.url()
-
-
-@pytest.fixture
-async def ledger(where: str) -> AsyncGenerator[Ledger]:
-    store = opened(where)
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def other(where: str) -> AsyncGenerator[Ledger]:
-    """The same store, as another process has it."""
-    store = opened(where)
-    yield store
-    await store.aclose()
 
 
 def race(where: str, what: str, count: int = 25) -> list[int]:

@@ -111,7 +111,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
-        *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
+        *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision", "under_way"),
         *("rate", "audit", "temporary_approval", "temporary_approvals"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}

@@ -341,11 +341,15 @@ class Answering(World):
         super().__init__(folder)
         send = self.client.send
 
-        async def other(call: Any) -> Any:
+        async def other(call: Any, *checks: Any) -> Any:
             if isinstance(call, AiBuild):
                 await send(call.model_copy(update={"type": "workflow"}))
                 return call.result(answer)
-            return call.result(answer) if isinstance(call, AiChat) and await send(call) else await send(call)
+            return (
+                call.result(answer)
+                if isinstance(call, AiChat) and await send(call, *checks)
+                else await send(call, *checks)
+            )
 
         self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -243,14 +243,14 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World
 async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(world: World) -> None:
     send = world.client.send
 
-    async def less(call: Any) -> Any:
-        answer: Any = await send(call)
+    async def less(call: Any, *checks: Any) -> Any:
+        answer: Any = await send(call, *checks)
         if isinstance(call, ListWorkflows):
             rows = [{name: value for name, value in row.items() if name != "connectors"} for row in answer.rows]
             return answer.model_copy(update={"rows": rows})
         return answer
 
-    world.client.send = less
+    world.client.send = less  # pyright: ignore[reportAttributeAccessIssue]
     connector = key(world, "connectors", "hubspot")
     answer = await dependents(world, "connector", connector)
     assert counts(answer["used_by"])["workflows"] == 2
@@ -315,12 +315,12 @@ async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World)
 async def test_read_forbidden_by_policy_is_not_checked(world: World) -> None:
     send = world.client.send
 
-    async def forbidding(call: Any) -> Any:
+    async def forbidding(call: Any, *checks: Any) -> Any:
         if isinstance(call, ListTriggers):
             raise Forbidden("No triggers here.")
-        return await send(call)
+        return await send(call, *checks)
 
-    world.client.send = forbidding
+    world.client.send = forbidding  # pyright: ignore[reportAttributeAccessIssue]
     answer = await dependents(world, "connector", key(world, "connectors", "shopify"))
     assert {"what": "triggers", "why": "No triggers here."} in answer["not_checked"]
 

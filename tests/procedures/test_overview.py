@@ -369,12 +369,12 @@ async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
     await many(world)
     send = world.client.send
 
-    async def failing(call: Any) -> Any:
+    async def failing(call: Any, *checks: Any) -> Any:
         if call.tool_name() == "list_connections" and call.status == "EXPIRED":
             raise Forbidden("No.")
-        return await send(call)
+        return await send(call, *checks)
 
-    world.client.send = failing
+    world.client.send = failing  # pyright: ignore[reportAttributeAccessIssue]
     answer = await overview(world)
     assert finding_about(answer, "connections with status FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]

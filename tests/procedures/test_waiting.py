@@ -278,8 +278,8 @@ class Answering(World):
         super().__init__(folder)
         send = self.client.send
 
-        async def other(call: Any) -> Any:
-            real = await send(call)
+        async def other(call: Any, *checks: Any) -> Any:
+            real = await send(call, *checks)
             return call.result(answer) if isinstance(call, RunWorkflow) else real
 
         self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]

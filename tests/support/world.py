@@ -30,6 +30,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
@@ -200,6 +201,7 @@ class World:
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
         self.evaluator = self.judge()
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
+        self.stops = Stops(self.ledger, self.system)
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     @classmethod
@@ -271,7 +273,7 @@ class World:
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
             self.evaluator,
-            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed),
+            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed, self.stops),
             self.recorder,
             self.journalling,
             self.client,

@@ -172,6 +172,8 @@ def _outcome(request: ApprovalRequest, now: float) -> tuple[bool | None, str]:
             return False, "Declined"
         case RequestState.STALE:
             return None, "Void: the target changed"
+        case RequestState.STOPPED:
+            return None, "Stopped"
         case RequestState.UNANSWERED if request.by is not None:
             return None, "Nobody answered"
         case RequestState.OPEN | RequestState.UNANSWERED:

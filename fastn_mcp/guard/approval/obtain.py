@@ -30,9 +30,11 @@ from fastn_mcp.guard.channel import ApprovalChannel, FormChannel
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.ledger.identity import holder
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
@@ -68,10 +70,12 @@ class Approvals:
         system: System,
         channel: ApprovalChannel | None,
         typed: TypedSecrets,
+        stops: Stops,
     ) -> None:
         self.channel = channel
-        self.decisions = DecisionWait(ledger, system)
-        self.uses = ApprovalUse(evaluator, ledger, recorder, system)
+        self.stops = stops
+        self.decisions = DecisionWait(ledger, stops, system)
+        self.uses = ApprovalUse(evaluator, ledger, recorder, stops, system)
         self._evaluator = evaluator
         self._budgets = evaluator.budgets
         self._account = evaluator.bound_account
@@ -80,10 +84,12 @@ class Approvals:
         self._system = system
         self._typed = typed
 
-    async def allowance(self, principal: str) -> dict[str, JsonValue]:
+    async def allowance(self, asker: Asker) -> dict[str, JsonValue]:
         """Return what a caller has left, and where the requests that wait can be decided."""
         policy, now = self._evaluator.policy, self._system.now()
-        left = await allowance(policy, self._budgets, self._ledger, self._account, principal, now)
+        left = await allowance(policy, self._budgets, self._ledger, self._account, asker.principal, now)
+        if (stop := await self.stops.facts(asker)) is not None:
+            left["stopped"] = stop
         if "waiting" in left and self.channel is not None and self.channel.url is not None:
             left["page"] = self.channel.url
         return left
@@ -107,6 +113,9 @@ class Approvals:
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
             return Approval("temporary_approval", temporary=temporary)
         earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
+        if earlier is not None and not earlier.is_over and await self.stops.has_voided(caller.asker, earlier.created):
+            await self._ledger.void(earlier.id, RequestState.STOPPED, self._system.timestamp())
+            earlier = None
         if earlier is not None and earlier.used:
             if covers(earlier, evaluation.calls):
                 return Approval(earlier.by or "", earlier)
@@ -163,9 +172,11 @@ class Approvals:
         tool, is_answered = evaluation.batch.tool, caller.form is not None and caller.form.submitted is not None
         if is_answered or evaluation.similar is None or tool.target is None:
             return None
-        return await self._ledger.find_temporary(
+        temporary = await self._ledger.find_temporary(
             caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._system.timestamp()
         )
+        is_void = temporary is not None and await self.stops.has_voided(caller.asker, temporary.created)
+        return None if is_void else temporary
 
     async def _ask_again(
         self, earlier: ApprovalRequest, evaluation: Evaluation, caller: Caller, why_no_form: str | None
@@ -227,6 +238,7 @@ class Approvals:
         request = ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
+            tenant=caller.asker.tenant,
             client=caller.asker.client,
             client_name=redact_text(caller.asker.client_name),
             account=self._account,

@@ -11,6 +11,7 @@ from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
@@ -20,11 +21,12 @@ from fastn_mcp.runtime import System
 class ApprovalUse:
     """Checks approvals of one account right before the calls are sent, and uses them up."""
 
-    def __init__(self, evaluator: Evaluator, ledger: Ledger, recorder: Recorder, system: System) -> None:
+    def __init__(self, evaluator: Evaluator, ledger: Ledger, recorder: Recorder, stops: Stops, system: System) -> None:
         self._evaluator = evaluator
         self._budgets = evaluator.budgets
         self._ledger = ledger
         self._recorder = recorder
+        self._stops = stops
         self._system = system
 
     async def check(self, approval: Approval, evaluation: Evaluation) -> None:
@@ -50,6 +52,7 @@ class ApprovalUse:
         again.
         """
         request, asker, by, reference = approval.request, caller.asker, approval.by, None
+        await self._stops.check(asker, approval.asked_at)
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to be asked anew about what is left.")

@@ -131,6 +131,7 @@ def why_closed(current: ApprovalRequest | None) -> str:
         RequestState.USED: "was approved already, and the call was made",
         RequestState.DECLINED: "was declined already",
         RequestState.STALE: "is void, since its target changed",
+        RequestState.STOPPED: "is void, since changes were stopped",
         RequestState.UNANSWERED: "was left unanswered",
     }[current.state]
     return f"This request {outcome}. Nothing was decided now."

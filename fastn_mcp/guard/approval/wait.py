@@ -9,7 +9,9 @@ from contextlib import suppress
 
 import anyio
 
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.ledger import ApprovalRequests, LedgerLost
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
 _LONGEST = 2.0
@@ -20,8 +22,9 @@ _RETRY = 1.0
 
 
 class _WaitingCall:
-    def __init__(self, request: str) -> None:
+    def __init__(self, request: str, asker: Asker) -> None:
         self.request = request
+        self.asker = asker
         self.is_seen = False
         """Whether its request was looked at since it waits."""
         self.is_decided = False
@@ -36,10 +39,11 @@ class _WaitingCall:
 
 
 class DecisionWait:
-    """Wakes calls when their approval requests were decided, by whatever process."""
+    """Wakes calls when their approval requests were decided, or changes were stopped, by whatever process."""
 
-    def __init__(self, ledger: ApprovalRequests, system: System) -> None:
+    def __init__(self, ledger: ApprovalRequests, stops: Stops, system: System) -> None:
         self._ledger = ledger
+        self._stops = stops
         self._system = system
         self.is_leaving: Callable[[], bool] = lambda: False
         """Whether the process is shutting down or its client has left, so that no call waits on. The server sets it."""
@@ -48,9 +52,12 @@ class DecisionWait:
         self._is_listening = False
         self._seen = ""
 
-    async def decided(self, request: str, until: float) -> bool:
-        """Wait until a request is no longer open. Return False if it still is at `until`, in Unix seconds."""
-        call = _WaitingCall(request)
+    async def decided(self, request: str, asker: Asker, until: float) -> bool:
+        """Wait until a request is no longer open, or the changes of its caller are stopped.
+
+        Return False if neither is so at `until`, in Unix seconds.
+        """
+        call = _WaitingCall(request, asker)
         self._calls.add(call)
         try:
             with anyio.move_on_after(self._left(until)):
@@ -99,11 +106,12 @@ class DecisionWait:
         self._seen = seen  # not before the look, which may fail
 
     async def _look(self) -> None:
-        """Read which requests are open, and wake the calls whose request is not."""
+        """Read which requests are open and who is stopped, and wake the calls that have nothing to wait for."""
         calls = [*self._calls]
         still_open = await self._ledger.still_open({call.request for call in calls})
+        stopped = await self._stops.holding({call.asker for call in calls})
         for call in calls:
             call.is_seen = True
-            if call.request not in still_open:
+            if call.request not in still_open or call.asker in stopped:
                 call.is_decided = True
                 call.wake()

@@ -20,7 +20,7 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import FINAL, Change, Journal
+from fastn_mcp.ledger.change import BEGUN, FINAL, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequests,
@@ -33,6 +33,8 @@ from fastn_mcp.ledger.ledger import (
     rate_free_at,
 )
 from fastn_mcp.ledger.serialization import StoredValue, load, store
+from fastn_mcp.ledger.stop import KEPT_DAYS as LIFTED_KEPT_DAYS
+from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.ledger.valkey.server import KEPT, LONGEST_READ, Address, Durability, Server
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.redaction import sanitize
@@ -325,9 +327,10 @@ class ValkeyJournal(_ValkeyPart, Journal):
 
     async def begin(self, change: Change) -> bool:
         batch, unsettled = self._key("batch", change.batch), self._unsettled(change.call)
+        changes, under_way = self._key("changes", change.account), self._key("under_way")
         begun = await self._server.run(
             "begin",
-            [self._change(change.id), self._key("changes", change.account), self._revision, batch, unsettled],
+            [self._change(change.id), changes, self._revision, batch, under_way, unsettled],
             change.id,
             change.at,
             change.unsettled_until,
@@ -350,7 +353,8 @@ class ValkeyJournal(_ValkeyPart, Journal):
 
     async def settle(self, change: Change) -> None:
         values = store(change)
-        await self._set(change.id, "id", "", {name: values[name] for name in _SETTLED}, change.call)
+        settled = {name: values[name] for name in _SETTLED}
+        await self._set(change.id, "id", "", settled, self._key("under_way"), self._unsettled(change.call))
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:
         flat: list[str] = await self._server.read(
@@ -371,6 +375,10 @@ class ValkeyJournal(_ValkeyPart, Journal):
         hashes = await self._server.gather([self._change(id_) for id_ in ids])
         return [load(Change, fields) for fields in hashes]
 
+    async def under_way(self, since: float) -> list[Change]:
+        ids = await self._server.read("ZRANGE", self._key("under_way"), f"({since!r}", "+inf", "BYSCORE")
+        return [change for change in await self._gathered(ids) if change.outcome == BEGUN]
+
     async def claim(self, change: str) -> bool:
         return await self._set(change, "undone", "0", {"undone": 1})
 
@@ -378,15 +386,41 @@ class ValkeyJournal(_ValkeyPart, Journal):
         await self._set(change, "undone", "1", {"undone": 0})
 
     async def _set(
-        self, change: str, field: str, expected: str, values: Mapping[str, StoredValue], call: str = ""
+        self, change: str, field: str, expected: str, values: Mapping[str, StoredValue], *indexes: str
     ) -> bool:
-        keys = [self._change(change), self._revision, *([self._unsettled(call)] if call else [])]
+        keys = [self._change(change), self._revision, *indexes]
         return await self._server.run("settle", keys, change, field, expected, *_flat(values)) == 1
 
 
+class ValkeyStops(_ValkeyPart, StopOrders):
+    """Stops in one hash: each by its id, and beside it, once it was lifted, as it was lifted."""
+
+    async def add_stop(self, stop: Stop) -> None:
+        forgotten = stop.at - LIFTED_KEPT_DAYS * 86_400
+        old = [each.id for each in await self.stops() if each.lifted is not None and each.lifted < forgotten]
+        await self._write(stop.id, stop, *old, *map(self._lifted, old))
+
+    async def lift_stop(self, stop: Stop) -> bool:
+        return any(each.id == stop.id for each in await self.stops()) and await self._write(self._lifted(stop.id), stop)
+
+    async def stops(self) -> list[Stop]:
+        fields = next(iter(await self._server.gather([self._key("stops")])), dict[str, str]())
+        newest = (fields.get(self._lifted(id_), text) for id_, text in fields.items() if " " not in id_)
+        return sorted((load(Stop, json.loads(text)) for text in newest), key=lambda stop: stop.at)
+
+    @staticmethod
+    def _lifted(stop: str) -> str:
+        return f"{stop} lifted"
+
+    async def _write(self, field: str, stop: Stop, *old: str) -> bool:
+        keys = [self._key("stops"), self._revision, self._key("changes")]
+        return await self._server.run("stop", keys, field, json.dumps(store(stop)), *old) == 1
+
+
 class ValkeyLedger(
-    ValkeyApprovalRequests, ValkeyTemporaryApprovals, ValkeyBudgetUses, ValkeyRateLimits, ValkeyJournal, Ledger
-):
+    ValkeyApprovalRequests, ValkeyTemporaryApprovals, ValkeyBudgetUses, ValkeyRateLimits, ValkeyJournal, ValkeyStops,
+    Ledger,
+):  # fmt: skip
     """Ledger at this address."""
 
     def __init__(self, address: Address, system: System) -> None:

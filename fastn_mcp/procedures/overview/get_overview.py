@@ -113,7 +113,7 @@ class GetOverview(Procedure[Overview]):
     async def run(self, context: ProcedureContext) -> Overview:
         if self.about == "approvals":
             answer: dict[str, JsonValue] = {"now": stamp(context.system.now()), "findings": [], "not_checked": []}
-            answer["guard"] = await context.guard.allowance(context.caller.principal)
+            answer["guard"] = await context.guard.allowance(context.caller.asker)
             return Overview.model_validate(answer)
         look, (asked, began, start) = context.look, self._question()
         period = Period(24 if asked.about == "expiry" else asked.hours, look.snapshot.instant())
@@ -324,7 +324,7 @@ async def _account(account: AccountRows, context: ProcedureContext) -> dict[str,
     if of_account := plan(account.reads.records.get("billing", {})):
         answer["plan"] = of_account
     try:
-        allowance = await context.guard.allowance(context.caller.principal)
+        allowance = await context.guard.allowance(context.caller.asker)
         answer["guard"] = {name: item for name, item in allowance.items() if name != "decided"}
     except FastnError as error:
         account.reads.gaps.append(Unchecked("budgets", error.what))

@@ -1,5 +1,6 @@
 -- Records a change once and indexes it by account. Each call of a list begins only once across replicas.
--- KEYS: the change, changes of its account, the revision, changes of its list by number, unsettled changes of its call
+-- KEYS: the change, changes of its account, the revision, changes of its list by number,
+--   changes under way, unsettled changes of its call
 -- ARGV: id, at, until when it is unsettled, milliseconds to keep it, the key prefix of changes, its number in
 --   its list (0: it is in none), its call ('': it is never unsettled), number of final outcomes, those, then fields and
 --   values
@@ -26,9 +27,12 @@ redis.call('PEXPIRE', KEYS[1], kept)
 redis.call('ZADD', KEYS[2], at, id)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at - kept / 1000)
 redis.call('PEXPIRE', KEYS[2], kept)
+redis.call('ZADD', KEYS[5], at, id)
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', at - 86400)
+redis.call('PEXPIRE', KEYS[5], 86400000)
 if ARGV[7] ~= '' then
-  redis.call('ZADD', KEYS[5], ARGV[3], id)
-  redis.call('PEXPIRE', KEYS[5], 86400000)
+  redis.call('ZADD', KEYS[6], ARGV[3], id)
+  redis.call('PEXPIRE', KEYS[6], 86400000)
 end
 redis.call('INCR', KEYS[3])
 return 1

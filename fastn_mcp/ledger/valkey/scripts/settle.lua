@@ -1,5 +1,5 @@
 -- Sets fields of an existing change if one field has the expected value, so that only one caller can claim its undo.
--- KEYS: the change, the revision, and the unsettled changes of its call, if it has any
+-- KEYS: the change, the revision and, with its outcome, the changes under way and the unsettled changes of its call
 -- ARGV: the id, a field, its expected value ('': any), then fields and values
 local before = redis.call('HGET', KEYS[1], ARGV[2])
 if not before or ARGV[3] ~= '' and before ~= ARGV[3] then
@@ -7,11 +7,12 @@ if not before or ARGV[3] ~= '' and before ~= ARGV[3] then
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 if KEYS[3] then
+  redis.call('ZREM', KEYS[3], ARGV[1])
   local ends = redis.call('HGET', KEYS[1], 'unsettled_until')
   if tonumber(ends) > 0 then
-    redis.call('ZADD', KEYS[3], ends, ARGV[1])
+    redis.call('ZADD', KEYS[4], ends, ARGV[1])
   else
-    redis.call('ZREM', KEYS[3], ARGV[1])
+    redis.call('ZREM', KEYS[4], ARGV[1])
   end
 end
 redis.call('INCR', KEYS[2])

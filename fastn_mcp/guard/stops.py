@@ -1,0 +1,120 @@
+"""Stops: what they refuse, and how people order and lift them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.audit.log import AuditEvent, LogEntry
+from fastn_mcp.errors import Refused, Stopped
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop, StopOrders
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.records.formats import aged
+from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.runtime import System
+
+_MOST_DECIDED = 1_000
+"""Number of the newest decided requests among which unused approvals are looked for. The others are void without it."""
+
+LONGEST_SENDING = 320.0
+"""Seconds after which a change that was begun cannot be under way any more."""
+
+
+class Stops:
+    """Refuses what a stop forbids."""
+
+    def __init__(self, ledger: StopOrders, system: System) -> None:
+        self.ledger = ledger
+        self._system = system
+
+    async def check(self, asker: Asker, asked_at: float | None = None) -> None:
+        """Raise `Stopped` if a stop holds for a caller; `Refused` if one made the approval asked for at that time void.
+
+        Raises a `Refused` if the ledger cannot be read.
+        """
+        stops = await self.ledger.stops()
+        for stop in stops:
+            if stop.lifted is None and stop.covers(asker):
+                raise stopped(stop, self._system.now())
+        if asked_at is not None and any(stop.voids(asker, asked_at) for stop in stops):
+            raise Refused(
+                "Its approval is void: changes were stopped after it was asked for.",
+                "Call again, and a person is asked anew.",
+            )
+
+    async def has_voided(self, asker: Asker, created: float) -> bool:
+        """Return whether a stop made an approval void that a caller asked for at `created`."""
+        return any(stop.voids(asker, created) for stop in await self.ledger.stops())
+
+    async def holding(self, askers: Collection[Asker]) -> set[Asker]:
+        """Return the callers whose changes are stopped now."""
+        holds = [stop for stop in await self.ledger.stops() if stop.lifted is None]
+        return {asker for asker in askers if any(stop.covers(asker) for stop in holds)}
+
+    async def facts(self, asker: Asker) -> dict[str, JsonValue] | None:
+        """Return the stop that holds for a caller, for an answer to read; None if there is none."""
+        holds = [stop for stop in await self.ledger.stops() if stop.lifted is None and stop.covers(asker)]
+        return facts(holds[0], self._system.now()) if holds else None
+
+
+def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
+    """Return since when, by whom and why changes are stopped."""
+    since = aged(datetime.fromtimestamp(stop.at, UTC), now)
+    reason: dict[str, JsonValue] = {"reason": sanitize(stop.reason)} if stop.reason else {}
+    return {"since": since, "by": sanitize(stop.by), "whose": sanitize(stop.whom), **reason}
+
+
+def in_words(stop: Stop, now: datetime) -> str:
+    """Return a sentence that says what is stopped, since when, by whom and why."""
+    said = facts(stop, now)
+    what = "All changes are" if stop.whom == "everybody" else f"Changes of {said['whose']} are"
+    reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
+    return f"{what} stopped since {said['since']}, by {said['by']}.{reason}"
+
+
+def stopped(stop: Stop, now: datetime) -> Stopped:
+    return Stopped(
+        in_words(stop, now),
+        "Reading still works. A person decides when changes go on: report this, and do not repeat the call.",
+        facts={"stop": facts(stop, now)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """What ended with a stop."""
+
+    waiting: int = 0
+    approvals: int = 0
+    temporary: int = 0
+
+    def __add__(self, other: "Voided") -> "Voided":
+        sums = (self.waiting + other.waiting, self.approvals + other.approvals, self.temporary + other.temporary)
+        return Voided(*sums)
+
+
+def stop_entry(stop: Stop, account: str) -> LogEntry:
+    """Return the audit entry of a stop, or of its end."""
+    event, by = (AuditEvent.STOPPED, stop.by) if stop.lifted is None else (AuditEvent.ALLOWED_AGAIN, stop.lifted_by)
+    entry = LogEntry(event, by, account, "stop", target=stop.whom, grant=stop.id)
+    return replace(entry, message=stop.reason or None)
+
+
+async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> Voided:
+    """End what a stop voids in a ledger: open requests, approvals that are not used, and temporary approvals.
+
+    It only makes the end visible at once: the guard refuses by the stop itself.
+    """
+    voided = Voided()
+    for request in (*await ledger.waiting(now), *await ledger.decided(_MOST_DECIDED)):
+        if request.is_over or not stop.voids(request.asker, request.created):
+            continue
+        if await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=stop.reason or None):
+            voided += Voided(waiting=1) if request.state is RequestState.OPEN else Voided(approvals=1)
+    for approval in await ledger.temporary_approvals(now):
+        if stop.voids(approval.asker, approval.created):
+            voided += Voided(temporary=int(await ledger.revoke_temporary(approval.id)))
+    return voided

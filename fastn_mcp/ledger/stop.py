@@ -1,0 +1,68 @@
+"""Stops: a person's orders that no change is sent until they are lifted. Times are Unix seconds."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.redaction import name_as_read
+
+KEPT_DAYS = 30
+"""Number of days for which a lifted stop is kept: far longer than an approval that it made void could be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Order that no change is sent for some callers, or for all: an empty `tenant`, `person` or `client` is any."""
+
+    id: str
+    at: float
+    by: str
+    """Who ordered it: the name and principal of a person, or the channel."""
+    reason: str = ""
+    tenant: str = ""
+    person: str = ""
+    """Principal, subject, user name, e-mail address or name."""
+    client: str = ""
+    """Id of an OAuth client, or what a client calls itself."""
+    lifted: float | None = None
+    lifted_by: str = ""
+
+    @property
+    def whom(self) -> str:
+        """Whose changes are stopped, in words."""
+        named = (("the tenant", self.tenant), ("the person", self.person), ("the client", self.client))
+        return " and ".join(f'{what} "{name}"' for what, name in named if name) or "everybody"
+
+    def covers(self, asker: Asker) -> bool:
+        """Whether it stops the changes of a caller. Names are compared as they read."""
+        name, _, email = asker.person.rstrip(">").partition(" <")
+        people = (asker.principal, asker.principal.rpartition("|")[2], asker.person, name, email, *asker.login_names)
+        given = (
+            (self.tenant, (asker.tenant,)),
+            (self.person, people),
+            (self.client, (asker.client, asker.client_name)),
+        )
+        return all(not wanted or name_as_read(wanted) in map(name_as_read, names) for wanted, names in given)
+
+    def voids(self, asker: Asker, created: float) -> bool:
+        """Whether an approval that a caller asked for at `created` is void because of it, also after it was lifted."""
+        return (self.lifted is None or created <= self.lifted) and self.covers(asker)
+
+    def lift(self, by: str, now: float) -> "Stop":
+        return replace(self, lifted=now, lifted_by=by)
+
+
+class StopOrders(Protocol):
+    """Storage of stops."""
+
+    async def add_stop(self, stop: Stop) -> None:
+        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` before it."""
+        ...
+
+    async def lift_stop(self, stop: Stop) -> bool:
+        """Record that a stop was lifted. False if it was lifted before, or there is none."""
+        ...
+
+    async def stops(self) -> list[Stop]:
+        """Return the stops that hold and those that were lifted lately, oldest first."""
+        ...

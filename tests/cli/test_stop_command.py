@@ -1,0 +1,166 @@
+"""`fastn-mcp stop` and `allow`: what they end, what they say, and who may allow again."""
+
+import os
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import pytest
+from support import stores
+from support.command_line import run_command
+from support.terminal import sitting
+
+from fastn_mcp.audit.files import entries
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.stop import Stop
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Machine:
+    """A user's state folder."""
+
+    folder: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        home = str(self.folder.parent / "home")
+        return {
+            "FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull, "HOME": home, "XDG_STATE_HOME": home
+        }  # fmt: skip
+
+    def run(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        return run_command([*arguments], {**os.environ, **self.env, **env})
+
+    def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
+        ledger = SqliteLedger(str(self.folder / "ledger.sqlite"))
+        try:
+            return anyio.run(work, ledger)
+        finally:
+            ledger.close()
+
+    def stops(self) -> list[Stop]:
+        return self.do(lambda ledger: ledger.stops())
+
+    def recorded(self) -> list[tuple[object, ...]]:
+        return [tuple(e.get(name) for name in ("event", "principal", "target", "message")) for e in self.audited()]
+
+    def audited(self) -> list[dict[str, object]]:
+        return [dict(entry) for entry in entries(self.folder / "audit.jsonl")]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    (tmp_path / "home").mkdir()
+    return Machine(tmp_path / "state")
+
+
+def said(done: "subprocess.CompletedProcess[str]") -> str:
+    return " ".join(done.stdout.split())
+
+
+def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
+    """A server that has stored nothing yet is stopped too."""
+    done = machine.run("stop", "--reason", "went wrong")
+    assert done.returncode == 0, done.stderr
+    assert "All changes are stopped since" in said(done)
+    assert 'Reason: "went wrong".' in said(done)
+    assert "Nothing was waiting or approved." in said(done)
+    (stop,) = machine.stops()
+    assert (stop.by, stop.reason, stop.lifted) == ("a person at the terminal", "went wrong", None)
+    assert machine.recorded() == [("stopped", "a person at the terminal", "everybody", "went wrong")]
+    again = machine.run("stop")
+    assert again.returncode == 0
+    assert said(again).startswith("Nothing is new. All changes are stopped since")
+    assert len(machine.stops()) == 1
+
+
+def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
+    now = time.time()
+
+    async def asked(ledger: SqliteLedger) -> None:
+        for number, state in enumerate((RequestState.OPEN, RequestState.OPEN, RequestState.APPROVED)):
+            request = replace(stores.grant(f"g{number}"), created=now, expires=now + 600, call=f"call {number}")
+            await ledger.open(request)
+            if state is RequestState.APPROVED:
+                await ledger.change_request(request.id, lambda current: replace(current, state=RequestState.APPROVED))
+        await ledger.add_temporary(replace(stores.temporary_approval("t1"), created=now, expires=now + 600))
+
+    machine.do(asked)
+    done = machine.run("stop")
+    assert "Ended: 2 waiting calls, 1 unused approval, 1 temporary approval." in said(done)
+
+    async def left(ledger: SqliteLedger) -> tuple[int, set[RequestState], int]:
+        decided = await ledger.decided(9)
+        temporary = await ledger.temporary_approvals(now)
+        return len(await ledger.waiting(now)), {request.state for request in decided}, len(temporary)
+
+    assert machine.do(left) == (0, {RequestState.STOPPED}, 0)
+
+
+def test_change_that_has_left_is_waited_for_and_named(machine: Machine) -> None:
+    machine.do(lambda ledger: ledger.begin(replace(stores.change(at=time.time()))))
+    done = machine.run("stop")
+    assert 'Already being sent, cannot be recalled: update_customer "Acme".' in said(done)
+
+
+def test_client_of_an_unknown_name_is_stopped_and_questioned(machine: Machine) -> None:
+    done = machine.run("stop", "--client", "Cloude Code")
+    assert done.returncode == 0
+    assert 'Changes of the client "Cloude Code" are stopped' in said(done)
+    assert "Nobody of this name has asked for anything yet" in said(done)
+    assert [stop.client for stop in machine.stops()] == ["Cloude Code"]
+
+
+def test_tenant_is_of_a_team_only(machine: Machine) -> None:
+    done = machine.run("stop", "--tenant", "acme")
+    assert done.returncode != 0
+    assert "This is no server of a team" in done.stderr
+    assert machine.stops() == []
+
+
+def test_two_scopes_are_refused(machine: Machine) -> None:
+    done = machine.run("stop", "--client", "a", "--person", "b")
+    assert (done.returncode, "Give one of" in done.stderr) == (2, True)
+
+
+def test_allow_needs_a_person_at_a_terminal(machine: Machine) -> None:
+    assert said(machine.run("allow")) == "Nothing is stopped."
+    machine.run("stop")
+    done = machine.run("allow")
+    assert done.returncode == 1
+    assert "that needs a person at a terminal" in done.stderr
+    assert machine.stops()[0].lifted is None
+
+
+@pytest.mark.posix
+def test_person_at_a_terminal_allows_again(machine: Machine) -> None:
+    machine.run("stop", "--client", "Claude Code")
+    with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
+        person.sees("Type allow: ")
+        person.types("no\r")
+        assert person.leaves()[0] == 1
+    assert machine.stops()[0].lifted is None
+    with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
+        person.sees("Type allow: ")
+        person.types("allow\r")
+        person.sees("agents have to ask again")
+        assert person.leaves()[0] == 0
+    (stop,) = machine.stops()
+    assert stop.lifted is not None
+    assert [entry["event"] for entry in machine.audited()] == ["stopped", "allowed_again"]
+    assert said(machine.run("allow")) == "Nothing is stopped."
+
+
+def test_call_and_doctor_say_that_changes_are_stopped(machine: Machine) -> None:
+    machine.run("--sandbox", "stop")
+    done = machine.run("--sandbox", "call", "create-customer", "--name", "Initech")
+    assert done.returncode != 0
+    assert "All changes are stopped since" in done.stdout + done.stderr
+    assert "All changes are stopped since" in " ".join(machine.run("--sandbox", "doctor").stdout.split())

@@ -1,0 +1,35 @@
+"""A store of each kind, as two processes have it."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from support import stores
+from support.stores import opened
+from support.valkey_server import ValkeyServer
+
+from fastn_mcp.ledger.ledger import Ledger
+
+
+@pytest.fixture(params=stores.KINDS)
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of its own for each test."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'state' / 'ledger'}"
+    server: ValkeyServer = request.getfixturevalue("valkey")
+    return server.url()
+
+
+@pytest.fixture
+async def ledger(where: str) -> AsyncGenerator[Ledger]:
+    store = opened(where)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def other(where: str) -> AsyncGenerator[Ledger]:
+    """The same store, as another process has it."""
+    store = opened(where)
+    yield store
+    await store.aclose()

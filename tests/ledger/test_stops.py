@@ -1,0 +1,101 @@
+"""Stops in both stores, and whom they cover."""
+
+from dataclasses import replace
+
+import pytest
+from support.stores import NOW, change
+
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import KEPT_DAYS, Stop
+from fastn_mcp.policy.asker import Asker
+
+pytestmark = pytest.mark.anyio
+
+STOP = Stop("s1", NOW, "Dana (login.example.com|dana)", "agent went wrong")
+DAY = 86_400.0
+
+
+async def test_stop_is_read_by_every_process_until_it_is_lifted_once(ledger: Ledger, other: Ledger) -> None:
+    assert await other.stops() == []
+    before, seen = await other.revision(), await other.wait_for_change("", 0.0, not_called)
+    await ledger.add_stop(STOP)
+    assert await other.stops() == [STOP]
+    assert await other.revision() != before
+    assert await other.wait_for_change(seen, 5.0, not_called) != seen
+    lifted = STOP.lift("Ana", NOW + 60)
+    assert await other.lift_stop(lifted)
+    assert not await ledger.lift_stop(STOP.lift("Ben", NOW + 61))
+    assert await ledger.stops() == [lifted]
+
+
+async def test_stop_that_is_not_there_cannot_be_lifted(ledger: Ledger) -> None:
+    assert not await ledger.lift_stop(STOP.lift("Ana", NOW))
+    assert await ledger.stops() == []
+
+
+async def test_lifted_stops_are_forgotten_and_holding_ones_never(ledger: Ledger) -> None:
+    holding, old, recent = STOP, replace(STOP, id="s2"), replace(STOP, id="s3", client="agent")
+    for stop in (holding, old, recent):
+        await ledger.add_stop(stop)
+    await ledger.lift_stop(old.lift("Ana", NOW + 1))
+    await ledger.lift_stop(recent.lift("Ana", NOW + 3 * DAY))
+    new = replace(STOP, id="s4", at=NOW + KEPT_DAYS * DAY + 2 * DAY)
+    await ledger.add_stop(new)
+    assert [stop.id for stop in await ledger.stops()] == ["s1", "s3", "s4"]
+
+
+async def test_changes_under_way_are_those_without_an_outcome(ledger: Ledger, other: Ledger) -> None:
+    for number in (1, 2, 3):
+        await ledger.begin(replace(change(), id=f"chg_{number}", at=NOW + number, account=f"account {number}"))
+    await ledger.settle(replace(change(), id="chg_2", at=NOW + 2, account="account 2", outcome="done"))
+    assert [each.id for each in await other.under_way(NOW)] == ["chg_1", "chg_3"]
+    assert [each.id for each in await other.under_way(NOW + 1)] == ["chg_3"]
+
+
+ANA = Asker(
+    "https://login.example.com|0001",
+    "Ana Example <ana@example.com>",
+    ("ana",),
+    ("ops",),
+    "acme",
+    "client-7",
+    "Claude Code",
+)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"tenant": "acme"},
+        {"person": "https://login.example.com|0001"},
+        {"person": "0001"},
+        {"person": "ANA@example.com"},
+        {"person": "Ana Example"},
+        {"person": "ana"},
+        {"client": "client-7"},
+        {"client": "claude code"},
+        {"client": "Cl\u200baude Code"},
+    ],
+)
+def test_stop_covers_who_is_named(named: dict[str, str]) -> None:
+    assert replace(STOP, **named).covers(ANA)
+    assert replace(STOP, **named).covers(Asker()) is (not named)
+
+
+@pytest.mark.parametrize("named", [{"tenant": "globex"}, {"person": "An"}, {"client": "Cursor"}, {"person": "acme"}])
+def test_stop_covers_nobody_else(named: dict[str, str]) -> None:
+    assert not replace(STOP, **named).covers(ANA)
+
+
+def test_lifted_stop_voids_what_was_asked_for_before_its_end_only() -> None:
+    lifted = STOP.lift("Ana", NOW + 60)
+    assert STOP.voids(ANA, NOW + 1e6)
+    assert lifted.voids(ANA, NOW - 60)
+    assert lifted.voids(ANA, NOW + 60)
+    assert not lifted.voids(ANA, NOW + 60.1)
+    assert not replace(lifted, tenant="globex").voids(ANA, NOW)
+
+
+async def not_called(seconds: float) -> None:
+    raise AssertionError(seconds)
