@@ -305,7 +305,7 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 # --- test --------------------------------------------------------------------------------------------------------
 
 
-@policy_group.command(name="test")
+@policy_group.command(name="test", short_help="Compare decisions with those that a file expects.")
 @click.argument("cases", type=click.Path(path_type=Path))
 @_FILE
 @_MODE
