@@ -535,6 +535,19 @@ async def test_four_eyes_without_the_group_are_not_enough(tmp_path: Path, people
 
 
 @pytest.mark.usefixtures("sam")
+async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(tmp_path: Path) -> None:
+    policy = f'{FOUR}[[rule]]\nwho = {{ client = "chat-7" }}\nthen = "four_eyes"\nsecond = "security"\n'
+    async with Made(tmp_path, WITH_SECURITY, policy)() as world:
+        await world.delete(by="amir")
+        for person in ("dana", "kim"):
+            async with world.browser(person) as browser:
+                assert (await approve(browser)).status_code == 303
+        assert (await world.delete(by="amir", azp="chat-7"))["outcome"] == "target_changed"
+        assert "one of them of security" in (await world.delete(by="amir", azp="chat-7"))["message"]
+        assert world.audit("intent") == []
+
+
+@pytest.mark.usefixtures("sam")
 async def test_group_that_no_approver_rule_names_is_never_known(tmp_path: Path) -> None:
     text = FILE.replace('groups = ["approvers"]', 'groups = ["sec*", "approvers"]')
     async with Made(tmp_path, text, SECOND)() as world:
