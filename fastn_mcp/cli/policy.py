@@ -44,14 +44,13 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Call, Operation
 from fastn_mcp.tools.tool import Effect
 
+_AT = "on the approval page or at a terminal"
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",
-    Decision.CONFIRM: "A person is asked: in the client's form, or else on the approval page or at a terminal.",
-    Decision.TYPED: "A person is asked to type the target's name: in the client's form, or else on the approval page or"
-    " at a terminal.",
-    Decision.OUT_OF_BAND: "A person is asked by the webhook, on the approval page or at a terminal, never in the"
-    " client's form.",
-    Decision.FOUR_EYES: "Two approvers have to approve, by the webhook; without one that is set up it is refused.",
+    Decision.CONFIRM: f"A person is asked: in the client's form, or else {_AT}.",
+    Decision.TYPED: f"A person is asked to type the target's name: in the client's form, or else {_AT}.",
+    Decision.OUT_OF_BAND: f"A person is asked by the webhook, {_AT}, never in the client's form.",
+    Decision.FOUR_EYES: "Two people have to approve, by the webhook or on a team's page; without either it is refused.",
     Decision.DENY: "Nobody is asked: it is refused.",
 }
 

@@ -104,12 +104,9 @@ def covers(request: ApprovalRequest, calls: Mapping[int, CallEvaluation]) -> boo
 
 def covers_call(request: ApprovalRequest, number: int, current: CallEvaluation) -> bool:
     """Whether the binding is the same, there are no more dependents, and the policy is no stricter than before."""
-    before = request.calls.get(number)
-    verdict = current.verdict
-    is_stricter = Decision(request.required).rank < verdict.decision.rank or not set(verdict.second) <= {
-        *request.second
-    }
-    if before is None or is_stricter:
+    before, verdict = request.calls.get(number), current.verdict
+    is_stricter = Decision(request.required).rank < verdict.decision.rank
+    if before is None or is_stricter or not {*verdict.second} <= {*request.second}:
         return False
     now = current.shown()
     return before.binding == now.binding and _no_more(now.dependents, before.dependents)

@@ -111,7 +111,7 @@ class Evaluator:
         digest = self.digest(call, asker.principal)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
-        verdict = self.policy.decide(await self._situation(resolved, call.effective, asker))
+        verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
         return evaluation_of(batch, "", {1: CallEvaluation(resolved, digest, call.effective, verdict)})
@@ -173,7 +173,7 @@ class Evaluator:
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
         evaluation = await self.evaluate_call(call, asker, at=at)
-        return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, at=at)
+        return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, NO_EARLIER_USES, at)
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
@@ -284,12 +284,7 @@ class Evaluator:
         return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(
-        self,
-        resolved: ResolvedCall,
-        effect: Effect,
-        asker: Asker,
-        earlier_uses: EarlierUses = NO_EARLIER_USES,
-        at: datetime | None = None,
+        self, resolved: ResolvedCall, effect: Effect, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
     ) -> Situation:
         now = at or self._system.now()
         declines, last = await self._ledger.declines(holder(asker.principal, self.bound_account))

@@ -32,7 +32,8 @@ async def created(folder: Path, policy: str, name: str = "bytes", **claims: Any)
     team = TeamWorld(folder, TEXT)
     meta = META | {"io.modelcontextprotocol/clientInfo": {"name": name, "version": "1"}}
     async with team.served() as caller:
-        token = team.provider.token(**({"sub": "anna", "scope": ALL} | claims))
+        who: dict[str, Any] = {"sub": "anna", "scope": ALL, **claims}
+        token = team.provider.token(**who)
         body = request("create_customer", CREATE, _meta=meta | {"io.modelcontextprotocol/clientCapabilities": {}})
         answer = (await caller.ask(token, body, **modern("create_customer"))).json()
         return answer["result"]["structuredContent"]
