@@ -34,9 +34,9 @@ class CaseForm(PolicyTable):
     """`[[case]]`: a call, what is known when it is made, and the decision expected on it."""
 
     tool: str
-    arguments: dict[str, Any] = {}
-    target: dict[str, Any] = {}
-    records: list[dict[str, Any]] = []
+    arguments: dict[str, Any] = Field({})
+    target: dict[str, Any] = Field({})
+    records: list[dict[str, Any]] = Field([])
     dependents: Count | None = None
     environment: str | None = None
     effect: Effects | None = None

@@ -121,3 +121,6 @@ class Who:
 
     def __str__(self) -> str:
         return " and ".join(f"{fact} {' or '.join(map(str, globs))}" for fact, globs in self.facts.items())
+
+
+ANYBODY = Who()

@@ -9,7 +9,7 @@ from typing import cast
 
 from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource, plain
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
+from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
@@ -39,8 +39,8 @@ class PolicyRule:
     reason: str = ""
     key: str | None = None
     """Live or test. A key not known to be a test key counts as live."""
-    who: Who = Who()
-    unless: Who = Who()
+    who: Who = ANYBODY
+    unless: Who = ANYBODY
     """Who is exempt from the rule."""
     second: tuple[str, ...] = ()
 

@@ -45,8 +45,10 @@ async def test_one_of_two_clients_is_refused_altogether(tmp_path: Path) -> None:
     async with team.served() as caller:
         ide, chat = (team.provider.token(sub="anna", scope=ALL, azp=client) for client in ("ide-1", "chat-7"))
         calls: list[tuple[str, dict[str, Any]]] = [
-            ("create_customer", CREATE), ("create_secret", {"name": "A"}), ("invite_user", {"email": "k@x.example", "role": "Viewer"}),
-        ]  # fmt: skip
+            ("create_customer", CREATE),
+            ("create_secret", {"name": "A"}),
+            ("invite_user", {"email": "k@x.example", "role": "Viewer"}),
+        ]
         for tool, arguments in calls:
             refused = await caller.result(chat, tool, **arguments)
             assert refused["outcome"] == "refused"

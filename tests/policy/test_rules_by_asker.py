@@ -172,6 +172,9 @@ def test_one_client_is_refused_altogether_and_reads_go_on(tmp_path: Path) -> Non
     )
 
 
+ALL_DESTROY = '[[rule]]\neffects = "destroy"\nthen = "deny"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -187,10 +190,9 @@ def test_one_client_is_refused_altogether_and_reads_go_on(tmp_path: Path) -> Non
         (rule("confirm", 'person = "ana@example.com"', "unless"), 2, 'give the sign-in, as "ISSUER|SUBJECT"'),
         (rule("deny", 'group = "a"') + 'second = "b"\n', 4, 'second: needs then = "four_eyes"'),
         ('[[protect]]\ncustomer = "a"\nsecond = "b"', 3, 'second: needs then = "four_eyes"'),
-        (rule("deny", 'group = "a"') + '[[rule]]\nthen = "deny"', 1, "never applies: policy.toml line 4: rule * covers"),
+        (rule("deny", 'group = "a"') + '[[rule]]\nthen = "deny"', 1, "never applies: policy.toml line 4: rule *"),
         ('[[rule]]\nthen = "deny"\n' + rule("allow", 'group = "a"'), 3, "never applies: policy.toml line 1: rule *"),
-        ('[[rule]]\neffects = "destroy"\nthen = "deny"\n[[rule]]\ntool = "delete_trigger"\nthen = "deny"\nunless = '
-         '{ group = "a" }', 4, "never applies"),
+        (ALL_DESTROY + '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\nunless = { group="a" }', 4, "never applies"),
     ],
 )  # fmt: skip
 def test_wrong_condition_stops_the_start_with_the_line(tmp_path: Path, text: str, line: int, words: str) -> None:
@@ -332,6 +334,6 @@ def test_strictest_of_several_decisions_keeps_each_group(decisions: list[tuple[D
     assert all({*one.second} <= {*chosen.second} for one in each if one.decision is chosen.decision)
 
 
-def test_dependents_and_who_have_to_match_together(tmp_path: Path) -> None:
+def test_dependents_and_who_have_to_match_together() -> None:
     facts = made(Decision.DENY, {"client": ["ide-1"]}, {})
     assert replace(facts, dependents=UserCount(1, None)).match(situation(CALL, CALL.effective, NOW, asker=ANA))
