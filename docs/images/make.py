@@ -127,6 +127,72 @@ async def page(browser: Browser) -> None:
             calls.cancel_scope.cancel()
 
 
+_RULES = """
+[[protect]]
+customer = "northwind-*"
+then = "deny"
+reason = "Our largest customer; ask Dana first"
+
+[[rule]]
+tool = "invite_user"
+when = { email = "*@partner.example" }
+then = "deny"
+reason = "Partners come in through the dashboard"
+
+[[window]]
+effects = ["destroy"]
+open = ["Mon-Sun 00:00-24:00 UTC"]
+
+[budget]
+external = 20
+spend = 10
+destroy = 3
+"""
+
+
+async def places(browser: Browser) -> None:
+    """The places Activity and Limits, after some calls, and with a policy file."""
+    with TemporaryDirectory() as folder:
+        policy = Path(folder) / "policy.toml"
+        policy.write_text(_RULES, encoding="utf-8")
+        policy.chmod(0o600)
+        env = environment(folder) | {"FASTN_POLICY": str(policy), "FASTN_APPROVAL_WAIT_SECONDS": "0"}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
+        async with Client(server, mode="2026-07-28") as client:
+            await client.call_tool("create_customer", {"name": "Initech"})
+            await client.call_tool("invite_user", {"email": "sam.ode@partner.example", "role": "Admin"})
+            await client.call_tool("run_workflow", ORDERS)
+            tab = await entered(browser, Path(folder) / "sandbox")
+            await settled(tab)
+            await tab.get_by_role("button", name="Run process-new-orders").click()
+            await tab.get_by_text("Approved: Run").wait_for()
+            await client.call_tool("run_workflow", ORDERS)
+            await client.call_tool("delete_workflow", ORDERS)
+            await tab.reload()
+            await settled(tab)
+            await tab.get_by_text("Decline with a note").click()
+            await tab.get_by_label("Note to the agent").fill("Pause it instead: they return in March.")
+            await tab.get_by_role("button", name="Decline with this note").click()
+            await tab.get_by_text("Declined: ").wait_for()
+            await client.call_tool("create_role", {"name": "Warehouse Auditor", "permissions": ["*", "users:write"]})
+            for name in ("Limits", "Activity"):
+                await tab.get_by_role("link", name=name).click()
+                await tab.get_by_role("heading", level=1, name=name).wait_for()
+                await views(tab, name.lower())
+            await tab.get_by_text("Run: process-new-orders").click()
+            await tab.get_by_text("What happened").wait_for()
+            await views(tab, "activity-change")
+            await tab.get_by_role("link", name="Stop changes").click()
+            await tab.get_by_label("Reason").fill("cursor renames customers")
+            await views(tab, "stop")
+            await tab.get_by_role("button", name="Stop all changes").click()
+            await tab.get_by_text("All changes are stopped").wait_for()
+            await tab.get_by_role("link", name="Activity").click()
+            await views(tab, "stopped")
+            await tab.get_by_role("link", name="Allow changes again").click()
+            await views(tab, "allow")
+
+
 async def settled(tab: Page) -> None:
     """Wait until the page is up to date and takes decisions: one that has just changed takes none."""
     await tab.get_by_text("Up to date").wait_for()
@@ -213,6 +279,7 @@ async def main() -> None:
     async with chromium() as browser:
         await terminal(browser)
         await page(browser)
+        await places(browser)
         await app(browser)
     await anyio.to_thread.run_sync(team)
 

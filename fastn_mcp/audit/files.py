@@ -111,6 +111,12 @@ def read_end(file: int, size: int) -> End:
         block *= 4
 
 
+def by_end(log: Path) -> dict[int, Path]:
+    """Return the rotated files of a log that are not compressed, by the number of their last entry."""
+    plain = (file for file in _beside(log) if file.suffix != ".gz")
+    return {end.n: file for file in plain if (end := end_in(file)) is not None}
+
+
 def _beside(log: Path) -> list[Path]:
     files = log.parent.glob(f"{log.stem}[._-]*")
     return sorted(file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
@@ -169,7 +175,7 @@ def parsed(line: bytes) -> dict[str, JsonValue] | None:
     """Parse the entry of a line; return None if it is not an entry."""
     try:
         entry: object = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("dict[str, JsonValue]", entry) if isinstance(entry, dict) and "event" in entry else None
 

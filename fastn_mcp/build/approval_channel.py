@@ -11,6 +11,7 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.config.model import Settings
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.channel import ApprovalChannel
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class ChosenChannel:
     """What is closed with the account, the webhook included."""
 
 
-def choose_channel(settings: Settings, stores: AccountStores, process: Process) -> ChosenChannel:
+def choose_channel(settings: Settings, stores: AccountStores, process: Process, limits: Limits) -> ChosenChannel:
     """Return the channel for requests that no elicitation form can show. Raises `SettingsError`.
 
     That is the channel of the tenant, else the webhook, else the approval page if a browser can show it, else
@@ -40,7 +41,8 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process) 
     elif webhook is not None:
         channel = webhook
     elif process.has_browser:
-        account = InboxAccount(stores.account, stores.ledger, stores.recorder.decided, stores.typed)
+        record = stores.recorder.decided
+        account = InboxAccount(stores.account, stores.ledger, record, stores.typed, limits=limits)
         channel = ApprovalPage(account, stores.system, webbrowser.open, stores.folder / PAGE_FILE, process.program)
         opened.append(channel)
     elif tenant is not None:

@@ -28,6 +28,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
@@ -62,6 +63,7 @@ class AccountParts:
     dispatch: Dispatcher
     guard: Guard
     stores: AccountStores
+    limits: Limits
     channel: ChosenChannel
     tools: tuple[AnyTool, ...]
     about: About
@@ -161,7 +163,8 @@ def assemble(
     guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
     evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
-    chosen = choose_channel(settings, stores, process)
+    limits = Limits(policy, budgets, stores.audit)
+    chosen = choose_channel(settings, stores, process, limits)
     stops = Stops(process.stops or ledger, system)
     approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed, stops)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
@@ -178,6 +181,7 @@ def assemble(
         dispatch=Dispatcher(shared, guard, executor, recorder, journal, values),
         guard=guard,
         stores=stores,
+        limits=limits,
         channel=chosen,
         tools=enabled_tools(settings),
         about=_about(settings, policy, state),

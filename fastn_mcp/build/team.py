@@ -102,6 +102,7 @@ class TenantBuilder:
             close,
             answers,
             own,
+            parts.limits,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":

@@ -60,7 +60,7 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     earlier = own.use(partial(_order, stop=wanted), create=True)
     is_known = earlier is not None or own.use(partial(_is_known, stop=wanted))
     voided = own.use(partial(_void, stop=wanted)) or Voided()
-    problems, ended = _stop_others(others, wanted)
+    problems, ended, left = _stop_others(others, wanted)
     if earlier is not None:
         say(f"Nothing is new. {in_words(earlier, system.now())}")
     else:
@@ -68,7 +68,7 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     if not is_known:
         say(f"Nobody of this name has asked for anything yet: {sanitize(wanted.whom)}. Is it spelt this way?")
     say(_ended(voided + ended))
-    for change in (change for store in (own, *others) for change in store.use(_left) or ()):
+    for change in (*(own.use(_left) or ()), *left):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
     for problem in problems:
         click.echo(f"fastn-mcp: {sanitize(problem)}", err=True)
@@ -76,17 +76,18 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     sys.exit(1 if problems else 0)
 
 
-def _stop_others(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[list[str], Voided]:
-    """Stop changes in further stores. Return what went wrong, and what ended."""
-    voided, problems = Voided(), list[str]()
+def _stop_others(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[list[str], Voided, list[Change]]:
+    """Stop changes in further stores. Return what went wrong, what ended, and what was being sent."""
+    voided, problems, left = Voided(), list[str](), list[Change]()
     for store in stores:
         try:
             if not _is_of_tenant(store):
                 store.use(partial(_order, stop=stop))
             voided += store.use(partial(_void, stop=stop)) or Voided()
+            left += store.use(_left) or ()
         except FastnError as error:
             problems.append(f"Not stopped there: {error}")
-    return problems, voided
+    return problems, voided, left
 
 
 @click.command(name="allow", short_help="Allow changes again after a stop.")

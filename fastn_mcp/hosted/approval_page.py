@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from fastn_mcp.channels.page.app import Render, Session, page, redeem
+from fastn_mcp.channels.page.access import Render, Session
+from fastn_mcp.channels.page.app import page, redeem
 from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person

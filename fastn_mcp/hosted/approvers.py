@@ -141,8 +141,8 @@ class TeamInbox(Inbox):
         self._rules = [rule for rule in (approvals.approver if approvals else ()) if rule.digest in person.rules]
 
     @property
+    @override
     def tenants(self) -> frozenset[str]:
-        """Names of the tenants whose requests this person may see."""
         own = {self._person.tenant} if self._own and self._person.tenant is not None else set[str]()
         return frozenset(own).union(*(rule.tenants or self._team.with_keys() for rule in self._rules))
 
@@ -155,7 +155,7 @@ class TeamInbox(Inbox):
             try:
                 async with self._tenants.lease(tenant) as account:
                     record = partial(self._record, account.audit)
-                    yield InboxAccount(account.account, account.ledger, record, account.typed, name)
+                    yield InboxAccount(account.account, account.ledger, record, account.typed, name, account.limits)
             except LedgerLost:
                 raise
             except FastnError as error:
@@ -164,7 +164,11 @@ class TeamInbox(Inbox):
     @override
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:
         """Whether they may decide the request, or made it and may withdraw it."""
-        return self._is_own(request.principal) or self._is_covered(tenant, request)
+        return self.sees_call(tenant, request.principal, effects_of(request))
+
+    @override
+    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
+        return self._is_own(principal) or any(rule.covers(tenant, effects) for rule in self._rules)
 
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
@@ -181,6 +185,10 @@ class TeamInbox(Inbox):
         return self._is_own(approval.principal) or any(
             tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules
         )
+
+    @override
+    def may_stop(self, tenant: str) -> bool:
+        return any(rule.stop and (rule.tenants is None or tenant in rule.tenants) for rule in self._rules)
 
     @override
     def name_of(self, vote: Vote) -> str:

@@ -239,6 +239,8 @@ class ApproverRule(Match):
 
     tenants: _Texts | None = None
     effects: Annotated[list[_Effect], ONE_OR_MORE, _NOT_EMPTY] = _EFFECTS
+    stop: bool = True
+    """Whether they may stop the changes of these tenants, and allow them again."""
 
     @cached_property
     def digest(self) -> str:

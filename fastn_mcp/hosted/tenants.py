@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.ledger.ledger import Ledger
@@ -136,6 +137,7 @@ class TenantAccount:
     """Receives the answers of approvers, if there is a webhook."""
     owner: CallerAccount | None = None
     """The caller who brought the key, if any."""
+    limits: Limits | None = None
     used: float = field(default=0.0, init=False)
     users: int = field(default=0, init=False)
 

@@ -89,6 +89,8 @@ class Attempt:
     change: str | None = None
     digest: str | None = None
     """Digest of the arguments."""
+    grant: str | None = None
+    """Approval request or temporary approval; for a call of a batch, with a point and the call's number."""
     audit: tuple[Link, ...] = ()
     is_split: bool = False
     """Whether this is an approved batch, which the report replaces with its calls."""
@@ -114,6 +116,7 @@ _TAKEN = (
         "change",
     ),
     "digest",
+    "grant",
 )
 
 
@@ -214,7 +217,7 @@ class Tally:
         return None if attempt is None or attempt.is_split or attempt.group not in groups else attempt
 
     def _key(self, line: Mapping[str, JsonValue]) -> tuple[object, ...]:
-        return (self._step, *(line.get(name) for name in ("principal", "account", "tool", "digest")))
+        return (self._step, *(str(line.get(name)) for name in ("principal", "account", "tool", "digest")))
 
     def _begin(self, line: Mapping[str, JsonValue]) -> Attempt:
         attempt = Attempt(_text(line, "time") or "", _text(line, "tool") or "", UNKNOWN, step=self._step)

@@ -70,11 +70,15 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     labels: list[str] = []
-    for _ in range(6):
+    for _ in range(10):
         await tab.keyboard.press("Tab")
         labels.append(await focused(tab))
     assert labels == [
         "Skip to the request",
+        "Requests 2",
+        "Activity",
+        "Limits",
+        "Stop changes…",
         "Delete Globex",
         "Decline",
         "Decline with a note",

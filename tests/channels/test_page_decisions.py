@@ -362,7 +362,7 @@ async def test_only_permanent_losses_are_red(desk: Desk, visitor: Visitor) -> No
 
 async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow())
-    assert "<nav" not in await visitor.look()
+    assert 'class="queue"' not in await visitor.look()
     await desk.ask(question("grant-3", preview={**question().preview, "says": UPDATE.data()}))
     page = await visitor.look()
     assert len(re.findall(r"<h1\b", page)) == 1

@@ -9,7 +9,8 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
 from support.page_world import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
 
-from fastn_mcp.channels.page.app import LocalPageAccess, page
+from fastn_mcp.channels.page.access import LocalPageAccess
+from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
@@ -176,13 +177,13 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
         ):
             answer = await http.get(path)
             assert (answer.status_code, answer.text) == (403, constant), path
-        for path in ("", "now", "events", "approve"):
+        for path in ("", "now", "events", "approve", "activity", "activity?entry=1", "limits", "stop", "allow"):
             for headers in ({}, {"Cookie": "fastn_approvals=guess"}, {"Cookie": "fastn_approvals="}):
                 answer = await http.get(visitor.room + path, headers=headers)
                 assert (answer.status_code, answer.text) == (403, constant), path
             answer = await http.get(other.room + path, headers={"Cookie": cookie})
             assert (answer.status_code, answer.text) == (403, constant), path
-        for action in ("approve", "decline", "revoke"):
+        for action in ("approve", "decline", "revoke", "stop", "allow"):
             answer = await http.post(visitor.room + action, data=form, headers={"Origin": visitor.origin})
             assert (answer.status_code, answer.text) == (403, constant), action
     assert await desk.snapshot() == before
@@ -256,6 +257,11 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
     addresses = [
         "",
         "now",
+        "activity",
+        "activity?entry=1",
+        "limits",
+        "stop",
+        "allow",
         "approve",
         "decline",
         "revoke",
@@ -275,7 +281,7 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
                 params=fields | {"_method": "POST"},
                 headers={"Origin": visitor.origin, "X-HTTP-Method-Override": "POST"},
             )
-            assert answer.status_code in ((200, 303, 403) if method == "GET" else (405,)), (method, address)
+            assert answer.status_code in ((200, 303, 403, 404) if method == "GET" else (405,)), (method, address)
         async with visitor.http.stream("GET", f"{visitor.room}events", params=fields) as events:
             await anext(events.aiter_lines())
         with_body: dict[str, Any] = {"data": fields, "headers": {"Origin": visitor.origin}}
@@ -326,6 +332,9 @@ async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor)
         await enter(visitor.http, url, key),
         await visitor.http.get(visitor.room),
         await visitor.http.get(f"{visitor.room}now"),
+        await visitor.http.get(f"{visitor.room}activity"),
+        await visitor.http.get(f"{visitor.room}activity?entry=1"),
+        await visitor.http.get(f"{visitor.room}limits"),
         await visitor.http.get(f"{visitor.room}nowhere"),
         await visitor.http.get("/"),
         await visitor.http.get("/", headers={"Host": "evil.example"}),
@@ -339,7 +348,7 @@ async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor)
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         answers.append(events)
     statuses = [answer.status_code for answer in answers]
-    assert statuses == [200, 403, 200, 200, 303, 403, 403, 405, 403, 303, 422, 303, 200, 200, 200, 200]
+    assert statuses == [200, 403, 200, 200, 200, 404, 200, 303, 403, 403, 405, 403, 303, 422, 303, 200, 200, 200, 200]
     for answer in answers:
         assert {name: answer.headers.get(name) for name in ANSWERS} == ANSWERS
         assert "access-control-allow-origin" not in answer.headers
@@ -354,6 +363,9 @@ async def test_page_has_no_inline_script_or_style(desk: Desk, visitor: Visitor) 
     assert '<script src="/static/page.js" defer></script>' in page
     own = ("<style", " style=", "javascript:", " onclick", " onload", " onsubmit", "http:", "https:")
     assert [part for part in own if part in page] == []
+    for path in ("activity", "limits", "activity?entry=1", "stop", "allow"):
+        place = (await visitor.http.get(visitor.room + path)).text
+        assert [part for part in (*own, "<script") if part in place] == [], path
 
 
 async def test_only_http_is_answered(desk: Desk) -> None:

@@ -310,6 +310,91 @@ async def test_requests_of_others_are_invisible(person: str, world: World) -> No
         assert "One call waits for you" in await dana.look()
 
 
+async def test_approver_sees_the_activity_of_their_tenants_only(world: World) -> None:
+    """By no address of a row either, and effects that their rule does not cover are as invisible as its requests."""
+    await world.delete()
+    (asked,) = world.audit("asked")
+    rows = {"dana": "Waiting Delete customer Globex", "anna": "Waiting Delete customer Globex", "gina": "", "jun": ""}
+    for person, row in rows.items():
+        async with world.browser(person) as browser:
+            page = words((await browser.http.get("/approvals/activity")).text)
+            assert ("Delete customer Globex" in page, "No change yet" in page) == (bool(row), not row), person
+            for query in (f"entry={asked['n']}", f"tenant=acme&entry={asked['n']}", "q=Globex", "tenant=acme"):
+                found = words((await browser.http.get(f"/approvals/activity?{query}")).text)
+                assert ("Delete customer Globex" in found) == bool(row), (person, query)
+
+
+async def test_activity_names_who_asked_and_who_approved(world: World) -> None:
+    await world.delete()
+    async with world.browser("dana") as dana, world.browser("amir") as amir:
+        assert (await approve(dana)).status_code == 303
+        assert (await world.delete())["done"] == "delete_customer"
+        page = words((await dana.http.get("/approvals/activity")).text)
+        assert re.search(
+            r"Done Delete customer Globex \S+ Anna Example, approved by you|Done Delete customer Globex", page
+        )
+        assert "approved by you" in page
+        assert "From this server's log, and from the journal that all servers share." in page
+        assert "approved by Dana Example (dana)" in words((await amir.http.get("/approvals/activity")).text)
+
+
+async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: World) -> None:
+    await world.delete()
+    async with world.browser("gina") as gina, world.browser("both") as both:
+        page = words((await gina.http.get("/approvals/limits")).text)
+        assert "in tenant globex" in page
+        assert "Left for you and your agents" in page
+        assert (await gina.http.get("/approvals/limits?tenant=acme")).status_code == 404
+        page = (await both.http.get("/approvals/limits?tenant=acme")).text
+        assert "<option selected>acme</option><option>globex</option>" in page
+        assert "in tenant acme" in words(page)
+
+
+async def place_form(visitor: Visitor, place: str) -> dict[str, str]:
+    page = (await visitor.http.get(f"/approvals/{place}")).text
+    found = re.search(rf'<form[^>]*action="/approvals/{place}".*?</form>', page, re.DOTALL)
+    assert found is not None, words(page)
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+
+
+async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: World) -> None:
+    await world.delete()
+    async with world.browser("dana") as dana, world.browser("gina") as gina:
+        assert (await dana.send("stop", await place_form(dana, "stop") | {"reason": "a sale"})).status_code == 303
+        refused = await world.delete()
+        assert (refused["outcome"], "a sale" in refused["message"]) == ("stopped", True)
+        assert (await world.delete(by="gil"))["status"] == "approval_required"  # of globex
+        page = await dana.look()
+        assert "Changes of the tenant" in page
+        assert "Dana Example" in page
+        assert "Changes of" not in words((await gina.http.get("/approvals/activity")).text)
+        assert "Nothing is stopped" in words((await gina.http.get("/approvals/allow")).text)
+        (entry,) = world.audit("stopped")
+        assert "Dana Example" in entry["principal"]
+        allow = await place_form(dana, "allow")
+        assert (await gina.send("allow", allow)).status_code == 403
+        assert (await dana.send("allow", allow)).status_code == 303
+        assert (await world.delete())["status"] == "approval_required"
+    assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
+
+
+@pytest.mark.parametrize(("person", "tenant"), [("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")])
+async def test_tenant_of_others_cannot_be_stopped(person: str, tenant: str, world: World) -> None:
+    async with world.browser(person) as browser:
+        answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
+    assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
+    assert "Nothing was stopped: it is not yours to stop." in answer.text
+
+
+async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: World) -> None:
+    async with world.browser("dana") as dana, world.browser("anna") as anna:
+        assert "You cannot stop changes" in words((await anna.http.get("/approvals/stop")).text)
+        assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
+        page = (await anna.http.get("/approvals/allow")).text
+        assert "Changes of the tenant" in words(page)
+        assert 'name="stop"' not in page
+
+
 async def test_page_requires_a_valid_session(world: World) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
@@ -319,7 +404,16 @@ async def test_page_requires_a_valid_session(world: World) -> None:
             other.http.cookies.clear()
             if forged is not None:
                 other.http.cookies.set("__Host-fastn_session", forged)
-            for path in ("", "now", "events", "approve", "whatever"):
+            for path in (
+                "",
+                "now",
+                "events",
+                "approve",
+                "activity",
+                "activity?tenant=acme&entry=1",
+                "limits",
+                "whatever",
+            ):
                 assert (await other.http.get(f"/approvals/{path}")).status_code == 403
             closed = await other.send("approve", form)
             assert closed.status_code == 403

@@ -41,7 +41,7 @@ LIMITS = "calls = 16\nqueue = 400"
 _TENANT = """
 [[tenant]]
 name = "{name}"
-approval_wait_seconds = 0
+approval_wait_seconds = {wait}
 groups = ["{name}"]
 api_key_env = "KEY_OF_{name}"
 base_url = "{at}"
@@ -148,9 +148,12 @@ class Fleet:
 @contextmanager
 def a_fleet(
     folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None,
-    env: Mapping[str, str] = MappingProxyType({}),
+    env: Mapping[str, str] = MappingProxyType({}), wait: int = 0,
 ) -> Generator[Fleet]:  # fmt: skip
-    """Run a fleet on this ledger, with a new Fastn for each tenant unless one is given. `env` is for its replicas."""
+    """Run a fleet on this ledger, with a new Fastn for each tenant unless one is given. `env` is for its replicas.
+
+    A call waits for a person for `wait` seconds.
+    """
     port, balancer = free_port(), free_port()
     at = f"http://127.0.0.1:{balancer}"
     provider = Provider(f"http://127.0.0.1:{port}", f"{at}/mcp")
@@ -160,7 +163,7 @@ def a_fleet(
         login.start()
         fastns = fastns or {name: stack.enter_context(a_fastn()) for name in KEYS}
         file = folder / "team.toml"
-        tenants = (_TENANT.format(name=name, at=fastn.at) for name, fastn in fastns.items())
+        tenants = (_TENANT.format(name=name, at=fastn.at, wait=wait) for name, fastn in fastns.items())
         file.write_text(_FILE.format(url=f"{at}/mcp", issuer=provider.issuer, limits=limits) + "".join(tenants))
         file.chmod(0o600)
         replicas = [_replica(folder, number, file, ledger, env) for number in range(count)]

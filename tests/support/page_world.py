@@ -12,17 +12,21 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.approval_form import with_typed
+from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch
 from fastn_mcp.guard.sentences.facts import Sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from support.decisions import moved
 
@@ -171,11 +175,17 @@ class Desk:
     ledger: SqliteLedger = field(default_factory=lambda: SqliteLedger(":memory:"))
     opened: list[str] = field(default_factory=list[str])
     opens: bool = True
+    policy: Policy = field(default_factory=Policy)
+    name: str | None = None
+    """Account of the page; None for every account in its ledger."""
 
     def __post_init__(self) -> None:
         self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
-        account = InboxAccount(None, self.ledger, unrecorded, self.typed)
+        self.audit = self.page_file.parent / "audit.jsonl"
+        budgets = Budgets(self.policy, self.ledger, self.system, self.name or "")
+        limits = Limits(self.policy, budgets, AuditFile(self.audit, self.system))
+        account = InboxAccount(self.name, self.ledger, unrecorded, self.typed, limits=limits)
         self.page = ApprovalPage(account, self.system, self.open, self.page_file)
 
     async def aclose(self) -> None:
@@ -222,6 +232,7 @@ class Desk:
             await self.ledger.decided(100),
             await self.ledger.temporary_approvals(now),
             await self.ledger.declines("local"),
+            await self.ledger.stops(),
         ]
 
 

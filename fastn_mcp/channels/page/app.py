@@ -4,21 +4,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import JsonValue
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
-from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
+from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
+from fastn_mcp.channels.page.inbox import PendingRequest
+from fastn_mcp.channels.page.places import stops_in_words
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
-from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.channels.page.sessions import SESSION_HOLDS
+from fastn_mcp.channels.page.stop import StopPlaces
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
@@ -26,8 +28,6 @@ from fastn_mcp.guard.sentences.facts import MOST_FACTS
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
-
-COOKIE = "fastn_approvals"
 
 _FLASH_COOKIE = "fastn_said"
 _FLASH_HOLDS = 60.0
@@ -52,85 +52,6 @@ _TEMPLATES = Environment(
 _SCRIPT = "text/javascript"
 _STATIC = {"page.css": "text/css", "page.js": _SCRIPT, "closed.js": _SCRIPT, "icon.svg": "image/svg+xml"}
 
-Render = Callable[..., Response]
-"""Renders a template: `render(request, template, status, **content)`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    id: str
-    """Secret identifier."""
-    root: str
-    """Root path of the page for this session, with a trailing slash."""
-    inbox: Inbox
-    person: str | None = None
-    """Name of the person, if known."""
-
-
-class PageAccess(Protocol):
-    """Access control for the approval page: who may open it, and which requests they may decide."""
-
-    prefix: str
-    """Path prefix of the routes. It may contain a parameter."""
-    entrance: str | None
-    """Path to which a local file posts a one-time key, if access works that way."""
-    context: dict[str, Any]
-    """Template variables: `team`, whether people sign in, or else `commands` for a shell."""
-    watching: int
-    """Number of browsers that show the page."""
-
-    def routes(self, render: Render) -> Sequence[BaseRoute]:
-        """Return the routes to sign in and out."""
-        ...
-
-    async def session(self, request: Request) -> Session | None:
-        """Return the session of a request, or None if access is denied for any reason."""
-        ...
-
-
-class LocalPageAccess:
-    """Access by a one-time key, then by a cookie. `program` is the command line that opens the page again."""
-
-    prefix = "/{room}"
-    entrance: str | None = "/enter"
-    watching = 0
-
-    def __init__(self, sessions: PageSessions, inbox: Inbox, program: CommandLine = PROGRAM) -> None:
-        commands = {"decide": program.to("approvals"), "open": program.to("approvals", "--open")}
-        self.context: dict[str, Any] = {"team": False, "commands": commands}
-        self._sessions = sessions
-        self._inbox = inbox
-
-    def routes(self, render: Render) -> Sequence[Route]:
-        async def enter(request: Request) -> Response:
-            try:
-                entered = self._sessions.enter((await form(request)).get("key", ""))
-            except BadForm:
-                entered = None
-            if entered is None:
-                response = render(request, "closed.html", 403)
-                response.headers["Connection"] = "close"  # each guess costs a new connection
-                return response
-            room, cookie = entered
-            root = _root(request, room)
-            secure = request.url.scheme == "https"
-            # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
-            response = render(request, "entered.html", root=root)
-            response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
-            return response
-
-        return [Route("/enter", enter, methods=["POST"])]
-
-    async def session(self, request: Request) -> Session | None:
-        room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
-        if not self._sessions.is_open(room, request.cookies.get(COOKIE)):
-            return None
-        return Session(room, _root(request, room), self._inbox)
-
-
-def _root(request: Request, room: str) -> str:
-    return f"{request.scope.get('root_path', '')}/{room}/"
-
 
 def page(
     access: PageAccess, origins: Sequence[str], ledger: Ledger, system: System, secrets: Sequence[str] = (),
@@ -151,6 +72,7 @@ def page(
         Route(f"{prefix}/approve", pages.approve, methods=["POST"]),
         Route(f"{prefix}/decline", pages.decline, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
+        *StopPlaces(pages.render, pages.session, pages.seal, ledger, system).routes(prefix),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
@@ -163,10 +85,6 @@ def page(
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return PageSecurity(app, origins, access.entrance)
-
-
-class NoSession(Exception):
-    """The request has no session."""
 
 
 class NotDecided(Exception):
@@ -188,7 +106,7 @@ class _Page:
     is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:
-        session = await self._session(request)
+        session = await self.session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
         flash = self.seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
         message = None if flash is None else _message(flash, good=True)
@@ -199,12 +117,12 @@ class _Page:
 
     async def now(self, request: Request) -> Response:
         """Return only the part of the page that changes, for an open page."""
-        session = await self._session(request)
+        session = await self.session(request)
         return self.render(request, "now.html", root=session.root, **await self._content(request, session))
 
     async def events(self, request: Request) -> Response:
         """Stream an event for each change, without its content."""
-        session = await self._session(request)
+        session = await self.session(request)
         return StreamingResponse(self._changes(session, request), media_type="text/event-stream")
 
     async def _changes(self, session: Session, request: Request) -> AsyncIterator[str]:
@@ -270,7 +188,7 @@ class _Page:
 
     async def anything(self, request: Request) -> Response:
         """Redirect unknown addresses to the page. Raises `NoSession` without a session."""
-        return RedirectResponse((await self._session(request)).root, 303)
+        return RedirectResponse((await self.session(request)).root, 303)
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
         flash = None if problem.draft else _message(str(problem), good=False)
@@ -284,7 +202,7 @@ class _Page:
         text = _TEMPLATES.get_template(template).render(base=base, **self.access.context, **content)
         return HTMLResponse(text, status)
 
-    async def _session(self, request: Request) -> Session:
+    async def session(self, request: Request) -> Session:
         """Return the session. Raises `NoSession` if access is denied."""
         if (session := await self.access.session(request)) is None:
             raise NoSession
@@ -292,7 +210,7 @@ class _Page:
 
     async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
         """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
-        session = await self._session(request)
+        session = await self.session(request)
         try:
             fields = await form(request)
         except BadForm as problem:
@@ -325,7 +243,8 @@ class _Page:
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         content = await self._content(request, session, draft)
-        about = {"root": session.root, "person": session.person, "said": flash}
+        content["stops"] = await stops_in_words(session.inbox, self.ledger, self.system.now())
+        about = {"root": session.root, "person": session.person, "said": flash, "place": ""}
         return self.render(request, "page.html", status, **about, **content)
 
     async def _content(self, request: Request, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
+from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import record_expired
@@ -51,6 +52,7 @@ class InboxAccount:
     typed: TypedSecrets
     """Keeps the secrets that they type."""
     tenant: str = ""
+    limits: Limits | None = None
 
     def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
         """Whether a request or approval belongs to this account, since several can share a ledger."""
@@ -76,11 +78,20 @@ class Inbox:
         self._system = system
         self._account = account
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Names of the tenants whose requests they may see, if there are tenants."""
+        return frozenset()
+
     async def accounts(self) -> AsyncIterator[InboxAccount]:
         if self._account is not None:
             yield self._account
 
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
+        return True
+
+    def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:  # noqa: ARG002
+        """Whether they may see a call of a principal with these effects."""
         return True
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
@@ -90,6 +101,10 @@ class Inbox:
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
+        return True
+
+    def may_stop(self, tenant: str) -> bool:  # noqa: ARG002
+        """Whether they may stop the changes of a tenant, and allow them again; empty: of all."""
         return True
 
     def name_of(self, vote: Vote) -> str:

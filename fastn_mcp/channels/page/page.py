@@ -211,7 +211,8 @@ class _RunningPage:
     ) -> None:
         # Deferred imports: templates and the HTTP server.
         from fastn_mcp.channels.connections import BackgroundServer
-        from fastn_mcp.channels.page.app import LocalPageAccess, page
+        from fastn_mcp.channels.page.access import LocalPageAccess
+        from fastn_mcp.channels.page.app import page
 
         self.sessions = PageSessions(system, used)
         self.access = LocalPageAccess(self.sessions, inbox, program)

@@ -104,6 +104,7 @@
     const count = Number(fresh.dataset.count);
     const waits = count === 0 ? "Nothing waits for you" : count === 1 ? "One call waits for you" : `${count} calls wait for you`;
     document.getElementById("waiting").textContent = waits;
+    document.getElementById("count").textContent = count || "";
     const said = [];
     const was = new Set(known());
     // A list of requests appears with the third and goes with the last but two.

@@ -1,0 +1,99 @@
+"""Access to the approval page: who may open it, and by what session."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from fastn_mcp.channels.page.inbox import Inbox
+from fastn_mcp.channels.page.security import BadForm, form
+from fastn_mcp.channels.page.sessions import PageSessions
+from fastn_mcp.config.command_line import PROGRAM, CommandLine
+
+COOKIE = "fastn_approvals"
+
+Render = Callable[..., Response]
+"""Renders a template: `render(request, template, status, **content)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    id: str
+    """Secret identifier."""
+    root: str
+    """Root path of the page for this session, with a trailing slash."""
+    inbox: Inbox
+    person: str | None = None
+    """Name of the person, if known."""
+
+
+class PageAccess(Protocol):
+    """Access control for the approval page: who may open it, and which requests they may decide."""
+
+    prefix: str
+    """Path prefix of the routes. It may contain a parameter."""
+    entrance: str | None
+    """Path to which a local file posts a one-time key, if access works that way."""
+    context: dict[str, Any]
+    """Template variables: `team`, whether people sign in, or else `commands` for a shell."""
+    watching: int
+    """Number of browsers that show the page."""
+
+    def routes(self, render: Render) -> Sequence[BaseRoute]:
+        """Return the routes to sign in and out."""
+        ...
+
+    async def session(self, request: Request) -> Session | None:
+        """Return the session of a request, or None if access is denied for any reason."""
+        ...
+
+
+class LocalPageAccess:
+    """Access by a one-time key, then by a cookie. `program` is the command line that opens the page again."""
+
+    prefix = "/{room}"
+    entrance: str | None = "/enter"
+    watching = 0
+
+    def __init__(self, sessions: PageSessions, inbox: Inbox, program: CommandLine = PROGRAM) -> None:
+        commands = {"decide": program.to("approvals"), "open": program.to("approvals", "--open")}
+        self.context: dict[str, Any] = {"team": False, "commands": commands}
+        self._sessions = sessions
+        self._inbox = inbox
+
+    def routes(self, render: Render) -> Sequence[Route]:
+        async def enter(request: Request) -> Response:
+            try:
+                entered = self._sessions.enter((await form(request)).get("key", ""))
+            except BadForm:
+                entered = None
+            if entered is None:
+                response = render(request, "closed.html", 403)
+                response.headers["Connection"] = "close"  # each guess costs a new connection
+                return response
+            room, cookie = entered
+            root = _root(request, room)
+            secure = request.url.scheme == "https"
+            # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
+            response = render(request, "entered.html", root=root)
+            response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
+            return response
+
+        return [Route("/enter", enter, methods=["POST"])]
+
+    async def session(self, request: Request) -> Session | None:
+        room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
+        if not self._sessions.is_open(room, request.cookies.get(COOKIE)):
+            return None
+        return Session(room, _root(request, room), self._inbox)
+
+
+def _root(request: Request, room: str) -> str:
+    return f"{request.scope.get('root_path', '')}/{room}/"
+
+
+class NoSession(Exception):
+    """The request has no session."""

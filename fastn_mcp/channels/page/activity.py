@@ -1,0 +1,220 @@
+"""The place Activity: rows of an audit log, with what the ledger has about their requests and changes."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from math import inf
+from pathlib import Path
+from urllib.parse import urlencode
+
+from anyio import to_thread
+
+from fastn_mcp.audit.reader import Entry
+from fastn_mcp.channels.page import view
+from fastn_mcp.channels.page.activity_log import ENDINGS, STOP, LogPage, Row, Search, read_page
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
+from fastn_mcp.channels.page.view import View
+from fastn_mcp.errors import os_reason
+from fastn_mcp.guard.sentences.facts import Sentences, mapping
+from fastn_mcp.guard.undo import receipt
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.change import BEGUN, Change
+from fastn_mcp.ledger.identity import account_name, who, without_issuers
+from fastn_mcp.records.formats import counted, sentence, stamp
+from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup
+from fastn_mcp.tools.catalog import OPERATIONS
+
+_MOST_CHANGES = 200
+"""Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
+_WORDS = {"target_changed": "Void"} | {each: each.capitalize().replace("_", " ") for each in ENDINGS}
+_VOID = dict.fromkeys((RequestState.STALE, RequestState.STOPPED), "Void")
+_STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined", **_VOID}
+_HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
+_ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
+_KINDS = {"Done": "tick", "Failed": "bad", "Unknown": "bad"}
+_SIGNS = {"destroy": "lost", "trash": "lost", "access": "access", "spend": "spend"}
+_STEP = ("event", "approver_name", "outcome", "message")
+"""Fields that say what happened, and when."""
+_LEFT_OUT = ("n", "time", "prev", "hash", "of", "digest", "trace", "torn", "tool", "grant", "approver", *_STEP)
+"""Fields that are in the story, or say nothing to a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What one person may see of the activity of an account, with the audit `log` of this server."""
+
+    inbox: Inbox
+    account: InboxAccount
+    log: Path
+    now: float
+
+    async def page(self, search: Search, below: int | None) -> View:
+        """Return the template variables of the rows that begin before entry `below`."""
+        read, problem = LogPage(), None
+        wanted = partial(self._is_wanted, search)
+        try:
+            read = await to_thread.run_sync(read_page, self.log, wanted, search, below)
+        except OSError as error:
+            problem = f"The audit log cannot be read ({os_reason(error)}). The rows are from the journal."
+        rows = [*read.rows, *filter(wanted, await self._journal(read))]
+        rows.sort(key=lambda row: row.time, reverse=True)
+        views = [await self._view(row) if row.calls else self._place(row) for row in rows]
+        return {"rows": views, "before": read.before, "since": _day(read.since, self.now), "problem": problem}
+
+    async def one(self, entry: int, change: str) -> View | None:
+        """Return those of one row, by its first entry or its change; None if there is none that they may see."""
+        if entry:
+            read = await to_thread.run_sync(read_page, self.log, bool, Search(), entry + 1, 1)
+            rows = [row for row in read.rows if row.number == entry and row.calls]
+        else:
+            known = await self.account.ledger.change(self.account.name or "", change)
+            rows = [_of_journal(known)] if known else []
+        seen = [row for row in rows if self._is_wanted(Search(), row)]
+        return await self._view(seen[0], is_whole=True) if seen else None
+
+    def _is_wanted(self, search: Search, row: Row) -> bool:
+        effects = frozenset(call.effect or "" for call in row.calls)
+        is_for_all = not row.calls or row.calls[0].tool == STOP
+        sees = self.inbox.sees_call
+        is_seen = is_for_all or sees(self.account.tenant, row.calls[0].principal or "", effects)
+        return is_seen and search.matches(row)
+
+    async def _journal(self, read: LogPage) -> list[Row]:
+        """Return the changes in the time of a page that are not in its log."""
+        if self.account.name is None:
+            return []
+        changes = await self.account.ledger.changes(self.account.name, _MOST_CHANGES, _seconds(read.until, inf))
+        since = _seconds(read.since, 0.0)
+        return [_of_journal(each) for each in changes if each.at >= since and each.id not in read.changes]
+
+    async def _view(self, row: Row, *, is_whole: bool = False) -> View:
+        call, ledger = row.calls[0], self.account.ledger
+        request = await ledger.find(call.grant.partition(".")[0]) if call.grant else None
+        request = request if request and self.account.has(request) else None
+        change = await ledger.change(self.account.name or "", call.change) if call.change else None
+        outcome = "Undone" if change and change.undone and len(row.calls) == 1 else _outcome(row, request, self.now)
+        arguments = mapping(row.entries[0].get("arguments"))
+        name = str(call.name or arguments.get("name") or arguments.get("email") or call.target or "")
+        asker = (request and request.asked_by) or str(row.entries[0].get("client_name", ""))
+        what = f"{view.title(call.tool)} {quote(name, len(name)) if name else ''}".rstrip()
+        if len(row.calls) > 1:
+            what = f"Make {counted(len(row.calls), 'change')}"
+        says = view.sentences(request.tool, request.preview) if request else Sentences(f"{what}.", what, what)
+        if not asker and call.principal != "local":
+            asker = without_issuers(who(call.principal or "", call.principal_name))
+        seen = {
+            **self._place(row),
+            "outcome": outcome,
+            "kind": _KINDS.get(outcome, "bad" if outcome[0].isdecimal() else "none"),
+            "sign": _SIGNS.get(call.effect or "", ""),
+            "what": view.parts(says.first if is_whole else says.brief),
+            "who": [sanitize(each) for each in (asker, self._how(call, outcome, request)) if each],
+            "note": view.parts(_note(row, outcome, request)),
+        }
+        return seen | _details(row, says, change) if is_whole else seen
+
+    def _how(self, call: Attempt, outcome: str, request: ApprovalRequest | None) -> str:
+        """Return by whom or what a call was allowed, or was not."""
+        verb = outcome.lower() if outcome in ("Declined", "Withdrawn") else "approved"
+        if call.tool == STOP:
+            return call.message or ""
+        if outcome in _HOW or (verb == "approved" and call.approved_by in _ALLOWED):
+            return _HOW.get(outcome, _ALLOWED.get(call.approved_by, ""))
+        if call.approved_by == "plan":
+            return call.rule or "plan"
+        votes = [vote for vote in (request.votes if request else ()) if vote.approves is (verb == "approved")]
+        names = " and ".join(map(self.inbox.name_of, votes)) or "an approver"
+        return f"{verb} by {names if self.inbox.tells_people_apart else 'you'}"
+
+    def _place(self, row: Row) -> View:
+        """Return when and where a row is."""
+        at = {"entry": row.number} if row.number else {"change": row.calls[0].change}
+        tenant = {"tenant": self.account.tenant} if self.account.tenant else {}
+        day = _day(row.time, self.now)
+        return {"time": row.time, "clock": sanitize(row.time[11:16]), "day": day, "address": urlencode(tenant | at)}
+
+
+def _outcome(row: Row, request: ApprovalRequest | None, now: float) -> str:
+    call = row.calls[0]
+    total = len(request.calls) if request and "." in (call.grant or "") else len(row.calls)
+    done = sum(each.group is OutcomeGroup.DONE for each in row.calls)
+    if total > 1 and done < total:
+        return f"{done} of {total} done"
+    if call.group is not OutcomeGroup.WAITING:
+        return _WORDS.get(call.outcome) or call.group.value.capitalize()
+    if request is None:
+        return "Not used" if call.approved_by else "Expired"
+    if request.expires > now and request.state in (RequestState.OPEN, RequestState.APPROVED):
+        return "Waiting" if request.state is RequestState.OPEN else "Not used yet"
+    return _STATES.get(request.state, "Expired")
+
+
+def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
+    failed = [call for call in row.calls if call.group is OutcomeGroup.FAILED and call.outcome not in _WORDS]
+    if any(call.group is OutcomeGroup.UNKNOWN for call in row.calls):
+        return "It may have run. Look in Fastn before you repeat it."
+    if outcome == "Not used":
+        return "Approved, but the agent did not ask again in time."
+    if request is not None and request.note:
+        return f"Note: {quote(request.note, len(request.note))}"
+    return failed[0].message or "" if failed else ""
+
+
+def _details(row: Row, says: Sentences, change: Change | None) -> View:
+    """Return what only the page of a row shows: all that is known."""
+    known = {} if change is None else receipt(change)
+    undo = " ".join(str(known[name]) for name in ("restores", "lost", "why") if name in known)
+    changed = ((name, mapping(values)) for name, values in mapping(known.get("changed")).items())
+    return {
+        "lost": view.parts(says.lost),
+        "tool": sanitize(row.calls[0].tool),
+        "undo": "It was undone." if change and change.undone else undo,
+        "changed": [
+            (sanitize(name), *(view.shown(each.get(side)) for side in ("from", "to"))) for name, each in changed
+        ],
+        "facts": [
+            (sentence(name.replace("_", " ")), sanitize(value) if isinstance(value, str) else view.shown(value))
+            for name, value in {name: value for entry in row.entries for name, value in entry.items()}.items()
+            if name not in _LEFT_OUT
+        ],
+        "story": [
+            (
+                sanitize(str(entry.get("time"))[11:19]),
+                view.parts(". ".join(filter(None, (sentence(_said(entry, name)) for name in _STEP)))),
+            )
+            for entry in row.entries
+        ],
+    }
+
+
+def _said(entry: Entry, name: str) -> str:
+    value = str(entry.get(name, ""))
+    return {"intent": "sent to Fastn", "outcome": ""}.get(value, value).replace("_", " ") if name == "event" else value
+
+
+def _of_journal(change: Change) -> Row:
+    operation = OPERATIONS.get(change.tool)
+    names = ("principal", "tool", "target", "name", "approved_by")
+    entry = Entry(time=stamp(datetime.fromtimestamp(change.at, UTC)), event="sent", arguments={**change.arguments})
+    entry |= {name: getattr(change, name) for name in names} | {"account": account_name(change.account)}
+    call = Attempt(
+        str(entry["time"]), change.tool, UNKNOWN if change.outcome == BEGUN else change.outcome,
+        principal=change.principal, target=change.target, name=change.name, change=change.id,
+        effect=operation and operation.effect.value, approved_by=change.approved_by.partition(":")[0] or None,
+    )  # fmt: skip
+    return Row(0, (call,), (entry,))
+
+
+def _day(time: str, now: float) -> str:
+    """Return a date in words: `Today, 28 November`, with the year where it is not this one."""
+    day, today = datetime.fromtimestamp(_seconds(time, now), UTC).date(), datetime.fromtimestamp(now, UTC).date()
+    first = {0: "Today", 1: "Yesterday"}.get((today - day).days, f"{day:%A}")
+    return f"{first}, {day.day} {day:%B}{f' {day.year}' if day.year != today.year else ''}"
+
+
+def _seconds(time: str, default: float) -> float:
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError):
+        return default

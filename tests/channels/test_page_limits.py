@@ -1,0 +1,159 @@
+"""The place Limits: the mode, what is left of budgets and a plan, and the rules with their lines."""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.long_log import ACCOUNT
+from support.page_visitor import words
+from support.page_world import Desk, Visitor, let_in, question, update_of_workflow
+from support.policy_files import rules_of
+
+from fastn_mcp.guard.approval_form import temporary_approval
+from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.decision import MODES
+from fastn_mcp.policy.plan import Plan, PlannedCalls
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.tools.tool import Effect
+
+pytestmark = pytest.mark.anyio
+
+FILE = """
+[[protect]]
+customer = "northwind-*"
+then = "deny"
+reason = "our largest customer; ask Dana first"
+
+[[rule]]
+tool = "invite_user"
+when = { email = "*@partner.example" }
+then = "deny"
+
+[[window]]
+effects = ["destroy"]
+open = ["Mon-Sun 07:00-23:00 Europe/London"]
+
+[budget]
+external = 20
+spend = 1
+"""
+
+
+@asynccontextmanager
+async def limits(folder: Path, policy: Policy) -> AsyncGenerator[tuple[Desk, Visitor]]:
+    desk = Desk(folder / "state" / "page.json", name=ACCOUNT, policy=policy)
+    visitor = await let_in(desk)
+    yield desk, visitor
+    await visitor.http.aclose()
+    await desk.aclose()
+
+
+async def text(visitor: Visitor) -> str:
+    answer = await visitor.http.get(f"{visitor.room}limits")
+    assert answer.status_code == 200, answer.text
+    return words(answer.text)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("live", [True, False])
+async def test_every_mode_says_what_happens_with_each_effect(mode: Any, live: bool, tmp_path: Path) -> None:
+    async with limits(tmp_path, Policy(mode, live=live)) as (_, visitor):
+        page = await text(visitor)
+    assert f"Mode: {mode}, {'live' if live else 'test'} key" in page
+    write, trash = ("Create or change what nobody uses yet", "Move to Trash")
+    expected = {
+        "read-only": ("Refused", "Refused"),
+        "guarded": ("Sent without asking", "A person approves"),
+        "manual": ("A person approves", "A person approves"),
+        "unattended": ("Refused, unless the plan allows it",) * 2,
+        "auto": ("Sent without asking", "A person approves"),
+    }[mode]
+    assert f"{write} {expected[0]}" in page
+    typed = ", and types the name" if live and expected[1] == "A person approves" else ""
+    assert f"{trash} {expected[1]}{typed}" in page
+    assert ("You can approve 10 more deletions in the next 5 minutes." in page) == (mode != "unattended")
+
+
+async def test_rules_have_their_file_and_line(tmp_path: Path) -> None:
+    async with limits(tmp_path, Policy(rules=rules_of(tmp_path, FILE))) as (_, visitor):
+        answer = (await visitor.http.get(f"{visitor.room}limits")).text
+    rows = re.findall(r'<li class="source"><span>([^<]+)</span><code>([^<]+)</code>', answer)
+    assert rows == [
+        (
+            "Protected customer northwind-*: deny, whatever the rules allow. our largest customer; ask Dana first.",
+            "policy.toml line 2",
+        ),
+        ("Rule invite_user with email *@partner.example: deny.", "policy.toml line 7"),
+        ("Window destroy: destroy only Mon-Sun 07:00-23:00 Europe/London.", "policy.toml line 12"),
+    ]
+
+
+async def test_own_defaults_of_the_file_are_shown(tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, '[defaults]\nwrite = "four_eyes"\nexternal = "out_of_band"\nspend = "deny"\n')
+    async with limits(tmp_path, Policy(rules=rules)) as (_, visitor):
+        page = await text(visitor)
+    assert "Create or change what nobody uses yet Two people approve" in page
+    assert "Run a workflow; change what is in use A person approves, outside of the client" in page
+    assert "Ask Fastn's AI Refused" in page
+
+
+async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
+    policy = Policy(rules=rules_of(tmp_path, FILE))
+    async with limits(tmp_path, policy) as (desk, visitor):
+        budgets = Budgets(policy, desk.ledger, desk.system, ACCOUNT)
+        (day,) = policy.budgets(Effect.EXTERNAL, desk.system.now())
+        for effect, uses in ((Effect.EXTERNAL, 6), (Effect.SPEND, 1)):
+            for _ in range(uses):
+                assert await desk.ledger.spend(effect.value, budgets.period(day, "local"), 20)
+        await budgets.spend_rate(Effect.DESTROY, "local")
+        page = await text(visitor)
+    assert "Run a workflow; change what is in use 14 of 20 left today" in page
+    assert "Ask Fastn's AI none of 1 left today" in page
+    assert "You can approve 9 more deletions in the next 5 minutes." in page
+
+
+async def test_declines_in_a_row_are_counted_until_they_rest(tmp_path: Path) -> None:
+    async with limits(tmp_path, Policy()) as (desk, visitor):
+        assert "0 declines in a row so far. After 5, changes are refused for 10 minutes." in await text(visitor)
+        await desk.ask(question())
+        await desk.becomes("grant-1", RequestState.DECLINED)
+        assert "1 decline in a row so far." in await text(visitor)
+        desk.clock.passed += 601
+        assert "0 declines in a row so far." in await text(visitor)
+
+
+async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
+    entry = PlannedCalls("plan nightly.toml line 11", "b", "run_workflow", ("wf_1",), None, None, 20, 1)
+    until = datetime(2026, 12, 1, tzinfo=UTC)
+    plan = Plan("nightly", "default", None, until, "digest", ("dana",), (entry,))
+    async with limits(tmp_path, Policy("unattended", plan=plan)) as (desk, visitor):
+        for _ in range(3):
+            assert await desk.ledger.spend("b", "plan", 20)
+        page = await text(visitor)
+    assert "Plan nightly, for default, until 2026-12-01T00:00Z, signed by dana." in page
+    assert "20 x run_workflow on wf_1 with any arguments: 17 left plan nightly.toml line 11" in page
+
+
+async def test_temporary_approval_is_revoked_from_here(tmp_path: Path) -> None:
+    async with limits(tmp_path, Policy()) as (desk, visitor):
+        scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
+        await desk.ledger.add_temporary(scope)
+        page = (await visitor.http.get(f"{visitor.room}limits")).text
+        assert "14 minutes left" in words(page) or "15 minutes left" in words(page)
+        (form,) = re.findall(r'<form method="post" action="[^"]+revoke">.*?</form>', page)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]+)"', form))
+        assert (await visitor.send("revoke", fields)).status_code == 303
+        assert await desk.ledger.temporary_approvals(0.0) == []
+
+
+async def test_texts_of_rules_are_escaped(tmp_path: Path) -> None:
+    hostile = FILE.replace("our largest", "<script>\\u202e")
+    async with limits(tmp_path, Policy(rules=rules_of(tmp_path, hostile))) as (_, visitor):
+        answer = (await visitor.http.get(f"{visitor.room}limits")).text
+    assert "<script>" not in answer
+    assert "&lt;script&gt;\\u{202e} customer" in answer
