@@ -186,7 +186,7 @@ async def waiting(folder: Path, rounds: int) -> Growth:
         dispatch = within(client_of(Rows(3)), ledger, folder, policy, Elsewhere())
         async with anyio.create_task_group() as tasks:
             for number in range(size):
-                tasks.start_soon(dispatch, CreateCustomer(name="Initech"), Caller(f"agent {number}", None))
+                tasks.start_soon(dispatch, CreateCustomer(name="Initech"), Caller(Asker(f"agent {number}"), None))
             while len(await ledger.waiting(time.time())) < size:  # noqa: ASYNC110 - the ledger says when
                 await anyio.sleep(0.1)
             for _ in range(min(rounds, 3)):

@@ -58,7 +58,7 @@ async def waiting(folder: Path, ledger: Ledger) -> tuple[float, float]:
         async def begin(first: int, last: int) -> None:
             for number in range(first, last):
                 call = DeleteCustomer(customer_id=f"c{number}")
-                tasks.start_soon(dispatch, call, Caller(f"person {number // MOST_WAITING}", None))
+                tasks.start_soon(dispatch, call, Caller(Asker(f"person {number // MOST_WAITING}"), None))
             while len(await ledger.waiting(System().now().timestamp())) < last:  # noqa: ASYNC110 - the ledger has no event
                 await anyio.sleep(0.5)
 

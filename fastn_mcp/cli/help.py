@@ -180,6 +180,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp policy explain delete_customer customer_id=ID --file policy.toml",
     ),
     "policy simulate": ("fastn-mcp policy simulate --audit audit.jsonl --file policy.toml",),
+    "policy test": ("fastn-mcp policy test policy-cases.toml --file policy.toml",),
     "profiles": ("fastn-mcp profiles add acme --env live", "fastn-mcp login acme", "fastn-mcp --profile acme whoami"),
     "profiles add": ("fastn-mcp profiles add acme --env live", "fastn-mcp login acme      # its key"),
     "profiles remove": ("fastn-mcp profiles remove acme",),

@@ -4,14 +4,16 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from fastn_mcp.account.dependents import MAX_PAGES
 from fastn_mcp.account.resolve import by_arguments
@@ -20,35 +22,35 @@ from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import print_table, say
+from fastn_mcp.cli.policy_cases import load_cases, record_case, written_case
 from fastn_mcp.cli.policy_replay import replay
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
+from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, nearest
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.asker import FACTS, Asker, asker_of
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
-from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers
+from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers, without_sign_in
 from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
-from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Call, Operation
 from fastn_mcp.tools.tool import Effect
 
+_AT = "on the approval page or at a terminal"
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",
-    Decision.CONFIRM: "A person is asked: in the client's form, or else on the approval page or at a terminal.",
-    Decision.TYPED: "A person is asked to type the target's name: in the client's form, or else on the approval page or"
-    " at a terminal.",
-    Decision.OUT_OF_BAND: "A person is asked by the webhook, on the approval page or at a terminal, never in the"
-    " client's form.",
-    Decision.FOUR_EYES: "Two approvers have to approve, by the webhook; without one that is set up it is refused.",
+    Decision.CONFIRM: f"A person is asked: in the client's form, or else {_AT}.",
+    Decision.TYPED: f"A person is asked to type the target's name: in the client's form, or else {_AT}.",
+    Decision.OUT_OF_BAND: f"A person is asked by the webhook, {_AT}, never in the client's form.",
+    Decision.FOUR_EYES: "Two people have to approve, by the webhook or on a team's page; without either it is refused.",
     Decision.DENY: "Nobody is asked: it is refused.",
 }
 
@@ -65,8 +67,9 @@ def policy_group() -> None:
 
 @policy_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--team", type=click.Path(path_type=Path), help="Check it for the server of this team file.")
 @click.pass_obj
-def check_(start: StartOptions, file: Path) -> None:
+def check_(start: StartOptions, file: Path, team: Path | None) -> None:
     """Say in words what FILE says, and warn of what it cannot do. Exit code 2 where it is wrong, with the line.
 
     The names of customers are read where there is an account.
@@ -74,19 +77,29 @@ def check_(start: StartOptions, file: Path) -> None:
     rules = load_rules(file, start.command_line())
     for line in rules.words():
         say(sanitize(line))
-    for warning in [*four_eyes(rules, _approvers(start)), *anyio.run(_customer_warnings, start, rules)]:
+    warnings = [*four_eyes(rules, *_approvers(start, team)), *anyio.run(_customer_warnings, start, rules)]
+    for warning in [*warnings, *(without_sign_in(rules) if team is None else ())]:
         say(f"Warning: {sanitize(warning)}")
     say(f"{file} is valid.")
 
 
-def _approvers(start: StartOptions) -> int:
-    """Return how many people can approve outside of the client, each with a credential of their own."""
+def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[str]]:
+    """Return how many people can approve outside of the client, each with a credential of their own; and their groups.
+
+    How many people sign in at the page of a `team` is not known: each rule of its approvers counts as two.
+    """
     settings = start.keyless()
+    if team is not None:
+        from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
+
+        loaded = load_team(team)
+        return 2 * len(loaded.approvals.approver if loaded.approvals else ()), loaded.approver_groups
     if settings.webhook_url is None or settings.approvers is None:
-        return 0
+        return 0, ()
     from fastn_mcp.channels.webhook.approvers import load_approvers  # deferred import: only if one is configured
 
-    return len(load_approvers(settings.approvers))
+    approvers = load_approvers(settings.approvers).values()
+    return len(approvers), {group for each in approvers for group in each.groups}
 
 
 async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]:
@@ -116,14 +129,18 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 @policy_group.command(name="explain", short_help="Show the policy's decision on a call, and why.")
 @click.argument("tool")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--as", "who", metavar="FACT=VALUE", multiple=True, help=f"Who asks: {', '.join(FACTS)}. Repeatable.")
+@click.option("--at", metavar="TIME", help="Decide for this time, such as 2026-12-24T22:00+01:00, instead of now.")
+@click.option("--record", type=click.Path(path_type=Path), help="Append it as a case to this file, for `policy test`.")
 @_FILE
 @_MODE
 @click.pass_obj
-def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: Path | None, mode: str | None) -> None:
+def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **options: Any) -> None:
     """Say what the policy makes of a call of TOOL: the rule, the facts that it looked at, who is asked.
 
     The target is read where there is an account; nothing is changed, and nobody is asked.
     """
+    who, at = _facts(options["who"]), _time(options["at"])
     name = tool.replace("-", "_")
     try:
         call = parse(TOOLS, name, dict(_argument(name, text) for text in arguments)).call
@@ -131,8 +148,32 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: P
         raise NotSent(error.what, "All of them: fastn-mcp tools") from None
     if not isinstance(call, Operation):
         raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
-    for line in anyio.run(_explain, start.with_flags(policy=file, mode=mode), call):
+    start = start.with_flags(policy=options["file"], mode=options["mode"])
+    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at)
+    for line in lines:
         say(line)
+    if (file := options["record"]) is not None:
+        difference = record_case(file, written_case(situation, policy, who, verdict), policy)
+        if difference is not None:
+            raise NotSent(f"Not recorded: without what was read, {difference}", "Make the case by hand.")
+        say(f"Recorded in {file}.")
+
+
+def _facts(texts: Sequence[str]) -> dict[str, list[str]]:
+    facts: dict[str, list[str]] = {}
+    for fact, equals, value in (text.partition("=") for text in texts):
+        if not equals or fact not in FACTS:
+            raise click.BadParameter(f"{fact!r} is not FACT=VALUE{nearest(fact, FACTS)}", param_hint="--as")
+        facts.setdefault(fact, []).append(value)
+    return facts
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else TypeAdapter[datetime](AwareDatetime).validate_python(text)
+    except ValidationError:
+        why = f"{text!r} is not a time with an offset, such as 2026-12-24T22:00+01:00"
+        raise click.BadParameter(why, param_hint="--at") from None
 
 
 def _argument(tool: str, text: str) -> tuple[str, Any]:
@@ -149,7 +190,10 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{name} is not a text, and its value is not JSON", param_hint="ARGUMENTS") from None
 
 
-async def _explain(start: StartOptions, call: Call) -> list[str]:
+async def _explain(
+    start: StartOptions, call: Call, asker: Asker, at: datetime | None
+) -> tuple[list[str], Situation, Policy, PolicyDecision]:
+    """Return the answer in lines, and what it is about."""
     parts: AccountParts | None = None
     reason = ""
     try:
@@ -160,32 +204,30 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
     policy = policy_of(settings, os.environ, start.command_line())
     if parts is None:
         policy = replace(policy, live=True)
-    policy_line = _policy_line(settings, policy)
+    effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
+    resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
+    situation = Situation(resolved, effect, at or System().now(), asker)
+    verdict, facts = policy.decide(situation), _assumed_facts(call, reason)
     try:
-        if call.effect is Effect.READ:
-            allowed = PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
-            return [*_decision_lines(call, allowed), policy_line]
-        if parts is not None:
-            try:
-                call = await parts.dispatch.with_whole_ids(call, Caller(Asker(), None))
-                evaluation, matches = await parts.guard.evaluator.explain(call, Asker())
-                lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
-                return [*lines, *_evaluated_facts(evaluation), policy_line]
-            except FastnError as error:
-                reason = f"The guard would refuse the call as it is: {error}"
-        resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
-        situation = Situation(resolved, call.effect_on(UNKNOWN, None), System().now())
-        lines = [*_decision_lines(call, policy.decide(situation)), *_matching_lines(policy.matches(situation))]
-        return [*lines, *_assumed_facts(call, reason), policy_line]
+        if effect is Effect.READ:
+            facts = iter(())
+        elif parts is not None:
+            call = await parts.dispatch.with_whole_ids(call, Caller(Asker(), None))
+            evaluation, situation = await parts.guard.evaluator.explain(call, asker, at)
+            verdict, facts = evaluation.verdict, _evaluated_facts(evaluation)
+    except FastnError as error:
+        facts = _assumed_facts(call, f"The guard would refuse the call as it is: {error}")
     finally:
         if parts is not None:
             await parts.aclose()
+    lines = [*_decision_lines(call, verdict), *_matching_lines(policy.matches(situation)), *facts]
+    return [*lines, *_asked_lines(situation), _policy_line(settings, policy)], situation, policy, verdict
 
 
 def _decision_lines(call: Call, verdict: PolicyDecision) -> Iterator[str]:
     arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
     yield f"{call.tool_name()} {arguments}".rstrip()
-    yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
+    yield f"Decision: {verdict.label}. {_CHANNELS[verdict.decision]}"
     yield f"Rule: {sanitize(verdict.rule)}."
     if verdict.why:
         yield f"Why: {sanitize(verdict.why)}"
@@ -198,7 +240,7 @@ def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
     yield "Every rule that matches:"
     for each in matches:
         matched = f". {sentence(each.matched)}" if each.matched else ""
-        yield f"  {sanitize(each.rule)}: {each.decision.value}{sanitize(matched)}"
+        yield f"  {sanitize(each.rule)}: {sanitize(each.label + matched)}"
 
 
 def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
@@ -217,7 +259,7 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
         yield f"  dependents: unknown, since these could not be checked: {unchecked}{known}"
     else:
         yield f"  dependents: {dependents or 'none'}"
-    yield "  the clock, the budget's calls so far, declines in a row"
+    yield "  the budget's calls so far, declines in a row"
 
 
 def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
@@ -234,7 +276,6 @@ def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
 def _assumed_facts(call: Call, why: str) -> Iterator[str]:
     yield "Looked at:"
     yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
-    yield "  the clock"
     yield "Unknown, and assumed so that nothing is loosened:"
     if call.target is not None:
         yield f"  the target {quote(call.target)}: its name, its state, what it belongs to"
@@ -243,10 +284,44 @@ def _assumed_facts(call: Call, why: str) -> Iterator[str]:
     yield sanitize(why)
 
 
+def _asked_lines(situation: Situation) -> Iterator[str]:
+    """Yield when the call is made, and what is known of who asks."""
+    asker, known = situation.asker, list[str]()
+    for fact in FACTS:
+        known += [
+            f"{fact} {quote(each)}" for each in dict.fromkeys(asker.values(fact, verified=False)) if each[0] != "|"
+        ]
+        known += [] if asker.knows(fact) else [f"{fact} not known"]
+    yield f"Asked at {situation.now.isoformat(timespec='seconds')} by: {', '.join(known)}."
+
+
 def _policy_line(settings: Settings, policy: Policy) -> str:
     mode, key = policy.mode, policy.key
     file = policy_file(settings, os.environ)
     return f"Policy: mode {mode}, {key} key, {f'file {file}' if file else 'no file'}."
+
+
+# --- test --------------------------------------------------------------------------------------------------------
+
+
+@policy_group.command(name="test", short_help="Compare decisions with those that a file expects.")
+@click.argument("cases", type=click.Path(path_type=Path))
+@_FILE
+@_MODE
+@click.pass_obj
+def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None) -> None:
+    """Compare the policy's decisions with those that the file CASES expects. Exit code 1 where one differs.
+
+    It needs no account, and sends nothing.
+    """
+    settings = start.with_flags(policy=file, mode=mode).keyless()
+    policy = policy_of(settings, os.environ, start.command_line())
+    kept = load_cases(cases)
+    different = list(filter(None, (case.difference(policy) for case in kept)))
+    for line in different:
+        say(line)
+    say(f"{counted(len(kept), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
+    sys.exit(1 if different else 0)
 
 
 # --- simulate ----------------------------------------------------------------------------------------------------
@@ -259,8 +334,11 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 @click.option(
     "--key", type=EnumChoice(["live", "test"]), default="live", show_default=True, help="Use this kind of key."
 )
+@click.option("--against", type=click.Path(path_type=Path), help="Compare the policy with this candidate file.")
 @click.pass_obj
-def simulate_(start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str) -> None:
+def simulate_(
+    start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str, against: Path | None
+) -> None:
     """Say what the policy would have made of recorded calls. Exit code 1 where a line could not be judged.
 
     What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
@@ -268,21 +346,29 @@ def simulate_(start: StartOptions, audit: Path, file: Path | None, mode: str | N
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")
     try:
-        with audit.open("rb") as lines:
-            rows, problems = replay(lines, policy)
+        lines = audit.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         begins = "It begins with the first call that changes something."
         raise SettingsError(f"There is no audit log at {audit}.", begins) from None
-    different = [row for row in rows if row.recorded != row.decision.decision.value]
+    (rows, problems), titles = replay(lines, policy), ("recorded", "now")
+    if against is not None:
+        candidate = replace(policy, rules=load_rules(against, start.command_line()))
+        decided, titles = [row.decision.label for row in rows], ("in force", "candidate")
+        rows = [replace(row, recorded=label) for row, label in zip(replay(lines, candidate)[0], decided, strict=True)]
+    # An audit log has no groups.
+    different = [
+        row for row in rows if row.recorded != (row.decision.label if against else row.decision.decision.value)
+    ]
     if rows:
-        pairs = Counter((row.recorded, row.decision.decision.value) for row in rows)
+        pairs = Counter((row.recorded, row.decision.label) for row in rows)
         counts = [(recorded, now, str(count)) for (recorded, now), count in sorted(pairs.items())]
-        print_table([("recorded", "now", "calls"), *counts])
+        print_table([(*titles, "calls"), *counts])
         click.echo()
     if different:
-        print_table([("line", "time", "call", "recorded", "now", "by"), *(row.cells() for row in different)])
+        print_table([("line", "time", "call", *titles, "by"), *(row.cells() for row in different)])
         click.echo()
-    say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}")
+    beside = "" if against is None else f" Candidate: {against}."
+    say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}{beside}")
     for line, problem in sorted(problems):
         click.echo(f"Line {line} was not evaluated: {sanitize(problem)}.", err=True)
     sys.exit(1 if problems else 0)

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.audit.log import AuditEvent
+from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.policy.decision import PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
@@ -34,7 +35,7 @@ class Replayed:
     def cells(self) -> tuple[str, ...]:
         described = f"{self.call.tool_name()} {self.call.target or ''}".strip()
         now = self.decision
-        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.decision.value, now.rule
+        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.label, now.rule
 
 
 class _UnreadableEntry(Exception):
@@ -111,6 +112,7 @@ class _History:
             spent={period: self._spent[period, effect] for period in self.policy.budgets(effect, now)},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
+            asker=_asker(entry),
         )
 
 
@@ -134,18 +136,26 @@ def _recorded_call(entry: Mapping[str, Any]) -> Call:
     arguments = entry.get("arguments")
     if not isinstance(arguments, dict) or "[left out]" in arguments:
         raise _UnreadableEntry("its arguments were not recorded")
-    secrets = operation.secrets()  # redacted, so left out; where one is required, its mark stands in for it
-    values = {
-        name: value
-        for name, value in cast("dict[str, Any]", arguments).items()
-        if name not in secrets or operation.model_fields[name].is_required()
-    }
     try:
-        return operation.model_validate(values)
+        return operation.model_validate(without_secrets(operation, cast("dict[str, Any]", arguments)))
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
         named = f" ({field})" if field else ""
         raise _UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
+
+
+def without_secrets(operation: AnyOperation, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave out redacted arguments. Where one is required, its mark stands in for it."""
+    secrets, fields = operation.secrets(), operation.model_fields
+    return {name: each for name, each in arguments.items() if name not in secrets or fields[name].is_required()}
+
+
+def _asker(entry: Mapping[str, Any]) -> Asker:
+    """Return who asked, as far as it was recorded: groups and tenant count as unknown."""
+    principal, name, client, called = (
+        str(entry.get(key) or "") for key in ("principal", "principal_name", "client", "client_name")
+    )
+    return Asker(principal or LOCAL, name, (name,) if name else (), client=client, client_name=called)
 
 
 def _time(entry: Mapping[str, Any]) -> datetime:

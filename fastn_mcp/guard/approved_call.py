@@ -106,8 +106,9 @@ def covers(request: ApprovalRequest, calls: Mapping[int, CallEvaluation]) -> boo
 
 def covers_call(request: ApprovalRequest, number: int, current: CallEvaluation) -> bool:
     """Whether the binding is the same, there are no more dependents, and the policy is no stricter than before."""
-    before = request.calls.get(number)
-    if before is None or Decision(request.required).rank < current.verdict.decision.rank:
+    before, verdict = request.calls.get(number), current.verdict
+    is_stricter = Decision(request.required).rank < verdict.decision.rank
+    if before is None or is_stricter or not {*verdict.second} <= {*request.second}:
         return False
     now = current.shown()
     return before.binding == now.binding and _no_more(now.dependents, before.dependents)

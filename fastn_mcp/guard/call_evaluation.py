@@ -7,7 +7,7 @@ from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
 from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall
-from fastn_mcp.policy.decision import Decision, PolicyDecision
+from fastn_mcp.policy.decision import Decision, PolicyDecision, of_groups, strictest
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect
@@ -81,7 +81,7 @@ class Evaluation:
     def preview_for_agent(self) -> Shown:
         """Preview of the calls that says whose approval they need."""
         decision, shown = self.verdict.decision, self.preview
-        named = {"rule": self.verdict.rule, "expected": quote(shown.expected)}
+        named = {"rule": self.verdict.rule, "expected": quote(shown.expected), "second": of_groups(self.verdict.second)}
         return replace(shown, approval=_APPROVAL[decision].format(**named))
 
 
@@ -90,7 +90,7 @@ _APPROVAL = {
     Decision.CONFIRM: "a person has to approve it",
     Decision.TYPED: "a person has to approve it by typing {expected}",
     Decision.OUT_OF_BAND: "a person has to approve it outside of the client",
-    Decision.FOUR_EYES: "two people have to approve it",
+    Decision.FOUR_EYES: "two people have to approve it{second}",
     Decision.DENY: "refused by the policy ({rule})",
 }
 """By decision: whose approval a call needs."""
@@ -101,7 +101,7 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
     if not batch.is_list:
         one = calls[1]
         return Evaluation(batch, id_, calls, one.effect, one.verdict, one.digest, one.similar, one.preview)
-    verdict = max((call.verdict for call in calls.values()), key=lambda verdict: verdict.decision.rank)
+    verdict = strictest(call.verdict for call in calls.values())
     refused = {
         number: f"{call.verdict.rule}. {call.verdict.why}".strip()
         for number, call in calls.items()

@@ -111,7 +111,7 @@ class Evaluator:
         digest = self.digest(call, asker.principal)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
-        verdict = self.policy.decide(await self._situation(resolved, call.effective, asker))
+        verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
         return evaluation_of(batch, "", {1: CallEvaluation(resolved, digest, call.effective, verdict)})
@@ -154,24 +154,26 @@ class Evaluator:
         earlier_uses: EarlierUses = NO_EARLIER_USES,
         undoes: str = "",
         reads: Send | None = None,
+        at: datetime | None = None,
     ) -> CallEvaluation:
         """Evaluate one call by fresh reads, with the uses in `earlier_uses` already counted. Raises a `FastnError`.
 
-        `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once.
+        `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once. `at`: the
+        time to decide it for, instead of now.
         """
         reads = reads or remembered(self._read)
         resolved, digest = await self._resolve(call, reads), self.digest(call, asker.principal)
-        verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses)
+        verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         if isinstance(call, (AiChat, AiBuild)):
             shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
         return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
 
-    async def explain(self, call: Call, asker: Asker) -> tuple[CallEvaluation, list[PolicyDecision]]:
-        """Evaluate one call, and return every rule that matches it."""
-        evaluation = await self.evaluate_call(call, asker)
-        return evaluation, self.policy.matches(await self._situation(evaluation.resolved, evaluation.effect, asker))
+    async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
+        """Evaluate one call, for now or another time, and return the facts that decide it."""
+        evaluation = await self.evaluate_call(call, asker, at=at)
+        return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, NO_EARLIER_USES, at)
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
@@ -241,10 +243,10 @@ class Evaluator:
         return any([kind_of(call), call.target] in references_of(request.preview) for request in requests)
 
     async def _decide(
-        self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses
+        self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
     ) -> tuple[PolicyDecision, bool]:
         """Return the decision on a call, and whether it may have been made already."""
-        verdict = self.policy.decide(await self._situation(resolved, resolved.effect, asker, earlier_uses))
+        verdict = self.policy.decide(await self._situation(resolved, resolved.effect, asker, earlier_uses, at))
         if verdict.decision is Decision.DENY:
             return verdict, False
         earlier = await self._journalling.unsettled(resolved.call, digest)
@@ -282,9 +284,9 @@ class Evaluator:
         return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(
-        self, resolved: ResolvedCall, effect: Effect, asker: Asker, earlier_uses: EarlierUses = NO_EARLIER_USES
+        self, resolved: ResolvedCall, effect: Effect, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
     ) -> Situation:
-        now = self._system.now()
+        now = at or self._system.now()
         declines, last = await self._ledger.declines(holder(asker.principal, self.bound_account))
         _, rest = self.policy.breaker
         is_resting = bool(declines) and now.timestamp() - last < rest

@@ -130,7 +130,7 @@ class TeamPageAccess:
         if cookie is None or cookie["ends"] <= self._system.timestamp():
             return None
         stored = cookie["person"]
-        lists = {name: tuple(stored[name]) for name in ("rules", "login_names")}
+        lists = {name: tuple(stored[name]) for name in ("rules", "login_names", "groups")}
         person = SignedInPerson(**(stored | lists))
         session = BrowserSession(cookie["id"], cookie["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._system.timestamp()) else session

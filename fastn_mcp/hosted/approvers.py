@@ -47,6 +47,8 @@ class SignedInPerson:
     rules: tuple[str, ...]
     login_names: tuple[str, ...] = ()
     """User name and e-mail address, which some providers put into `sub` of access tokens, but not of ID tokens."""
+    groups: tuple[str, ...] = ()
+    """Those of `Team.approver_groups` that they were in. A cookie cannot hold all."""
 
     @property
     def principal(self) -> str:
@@ -60,13 +62,15 @@ class SignedInPerson:
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
-    """Return the person and their matching rules from the claims of an ID token."""
+    """Return the person, their matching rules and their groups from the claims of an ID token."""
     approvals = team.approvals
     rules = [rule.digest for rule in (approvals.approver if approvals else ()) if rule.holds(claims, team.groups_claim)]
     tenant = team.tenant_of(claims) if approvals and approvals.own else None
     shown = person_name(claims) or str(claims["sub"])
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
-    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules), login_names(claims))
+    names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
+    issuer, subject = str(claims["iss"]), str(claims["sub"])
+    return SignedInPerson(issuer, subject, shown, own_tenant, tuple(rules), names, tuple(sorted(groups)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class TenantInbox:
             where = f"A person decides {where}."
         else:
             where = (
-                f"{needed} different people have to approve it {where}, and none of them is who asks."
+                f"{request.people_needed} have to approve it {where}, and none of them is who asks."
                 f" {len(request.approvers)} of {needed} approved so far."
             )
         return Announcement(where, self.url)
@@ -128,6 +132,7 @@ class TeamInbox(Inbox):
         super().__init__(system)
         self.approver = person.principal
         self.approver_name = "" if person.name == person.subject else person.name
+        self.approver_groups = person.groups
         self.shared = shared
         self._team = team
         self._person = person

@@ -22,7 +22,7 @@ from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
-from fastn_mcp.hosted.tokens import Tokens, login_names, person_name
+from fastn_mcp.hosted.tokens import Tokens, client_of, login_names, person_name
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.server.context import AccountContext, RequestContext
@@ -150,7 +150,7 @@ class TeamAccess:
             raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
         asker = Asker(
             principal, person_name(claims), login_names(claims), self._team.groups_of(claims), tenant.name,
-            token.client_id,
+            client_of(claims),
         )  # fmt: skip
         return Caller(asker, None, rights), tenant, _caller_account(tenant, principal, keys)
 

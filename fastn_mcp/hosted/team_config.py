@@ -324,10 +324,23 @@ class Team(_Table):
         """Return scopes as clients have to request them."""
         return [self.scope_prefix + scope for scope in scopes]
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the groups of a sign-in. A claim of another form has none."""
-        values = map(_claim_text, _claim_values(claims.get(self.groups_claim)))
-        return tuple(value for value in values if value is not None)
+    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Return the groups of a sign-in; None if the claim is neither a list of texts nor the text of one group.
+
+        Microsoft Entra puts the name of a claim that is too large for a token into `_claim_names`.
+        """
+        claimed, elsewhere = claims.get(self.groups_claim), claims.get("_claim_names")
+        is_cut = isinstance(elsewhere, dict) and self.groups_claim in elsewhere
+        if is_cut or not (isinstance(claimed, list) or re.fullmatch(r"""[^\s,;|"'\[\]{}]+""", str(claimed))):
+            return None
+        values = _claim_values(cast("object", claimed))
+        return tuple(map(str, values)) if all(isinstance(each, str) for each in values) else None
+
+    @property
+    def approver_groups(self) -> frozenset[str]:
+        """Groups that approver rules name, of which a policy can ask for a second person."""
+        rules = self.approvals.approver if self.approvals else ()
+        return frozenset(group for rule in rules for group in rule.groups or ())
 
     @property
     def page_url(self) -> str | None:

@@ -104,7 +104,7 @@ class Tokens:
         claims = await self._claims(token, self._trust.audience, _TYPES)
         return AccessToken(
             token=token,
-            client_id=_text(claims.get("azp")) or _text(claims.get("client_id")) or "unknown",
+            client_id=client_of(claims) or "unknown",
             scopes=scopes(claims, self._trust.scope_prefix),
             # The SDK checks the expiry again, without leeway.
             expires_at=math.ceil(claims["exp"] + self._trust.leeway),
@@ -170,6 +170,11 @@ def _timestamp(claims: Mapping[str, Any], claim: str) -> float | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def client_of(claims: Mapping[str, Any]) -> str:
+    """Return the id of the OAuth client that a token was issued to; empty if it names none."""
+    return next(filter(None, (_text(claims.get(name)) for name in ("azp", "client_id", "appid", "cid"))), "")
 
 
 def person_name(claims: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.ledger.identity import holder, who
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.decision import Decision
+from fastn_mcp.policy.decision import Decision, of_groups
 
 
 class RequestState(Enum):
@@ -58,6 +58,8 @@ class Vote:
     """Name of the person at the time, for people. It identifies nobody."""
     is_temporary: bool = False
     """Whether it also approves similar calls for a while, once the request's approval is used."""
+    groups: tuple[str, ...] = ()
+    """Groups of the approver, from a sign-in or a file of approvers. Stored are those that the request asks for."""
 
     def is_of(self, approver: str) -> bool:
         """Whether it may be of this approver. Identities that differ only in case count as one person."""
@@ -118,6 +120,8 @@ class ApprovalRequest:
     client_name: str = ""
     told: tuple[str, ...] = ()
     """Who was told of it, how and when: a sentence each, oldest first."""
+    second: tuple[str, ...] = ()
+    """Groups of which at least one of its approvers has to be, each."""
 
     @property
     def holder(self) -> str:
@@ -152,8 +156,19 @@ class ApprovalRequest:
         return 2 if self.required == Decision.FOUR_EYES.value else 1
 
     @property
+    def people_needed(self) -> str:
+        """How many approvers it needs, and of which groups."""
+        return f"{self.needed} different people{of_groups(self.second)}"
+
+    @property
     def approvers(self) -> list[str]:
         return [vote.approver for vote in self.votes if vote.approves]
+
+    @property
+    def is_approved_enough(self) -> bool:
+        """Whether enough people approved it, of every group that it asks for."""
+        groups = {group for vote in self.votes if vote.approves for group in vote.groups}
+        return len(self.approvers) >= self.needed and groups.issuperset(self.second)
 
     @property
     def is_over(self) -> bool:
@@ -184,8 +199,9 @@ class ApprovalRequest:
         before = next((one for one in self.votes if one.is_of(vote.approver)), None)
         if before is not None and (vote.approves or not before.approves):
             return None
+        vote = replace(vote, groups=tuple(group for group in self.second if group in vote.groups))
         counted = replace(self, votes=(*(one for one in self.votes if one is not before), vote))
-        if vote.approves and len(counted.approvers) < self.needed:
+        if vote.approves and not counted.is_approved_enough:
             return counted
         state = RequestState.APPROVED if vote.approves else RequestState.DECLINED
         until = vote.at + self.expires - self.created if vote.approves and len(self.calls) > 1 else self.expires

@@ -84,7 +84,7 @@ def _loaded(kind: Any, value: Any) -> Any:
 def _structure(kind: Any, value: Any) -> Any:
     """Return a parsed JSON value as the type of a field has it."""
     if hasattr(kind, "__dataclass_fields__"):
-        return kind(*value)
+        return kind(*(_structure(part, each) for (part, _), each in zip(_types(kind).values(), value, strict=False)))
     origin, members = get_origin(kind), get_args(kind)
     if origin is tuple:
         return tuple(_structure(members[0], item) for item in value)

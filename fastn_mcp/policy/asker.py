@@ -1,5 +1,6 @@
 """Who asks for a call, and with which client: what policy rules and stops are compared with."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LOCAL = "local"
@@ -16,11 +17,11 @@ class Asker:
     """Name and e-mail address of the person who signed in, for people. It identifies nobody."""
     login_names: tuple[str, ...] = ()
     """User name and e-mail address of the sign-in, verified or not: they may only make a decision stricter."""
-    groups: tuple[str, ...] = ()
-    """Groups of the sign-in, from the claim that the team file names."""
+    groups: tuple[str, ...] | None = None
+    """Groups of the sign-in, from the claim that the team file names; None if it does not say them all."""
     tenant: str = ""
     client: str = ""
-    """Id of the OAuth client, from the access token."""
+    """Id of the OAuth client, from the access token; empty if that names none."""
     client_name: str = ""
     """What the client calls itself. Anybody can claim it, so it may only make a decision stricter."""
 
@@ -28,3 +29,41 @@ class Asker:
     def name(self) -> str:
         """Name for people: that of the person or, without a sign-in, what the client calls itself."""
         return self.client_name if self.principal == LOCAL else self.person
+
+    def values(self, fact: str, *, verified: bool) -> tuple[str, ...]:
+        """Return what is known of one of `FACTS`; only what the sign-in vouches for if `verified`."""
+        _, _, subject = self.principal.partition("|")
+        names = () if verified else (*self.login_names, self.person, *self.person.rstrip(">").split(" <"))
+        known = {
+            "person": (self.principal, subject, *names) if subject else names,
+            "group": self.groups or (),
+            "tenant": (self.tenant,),
+            "client": (self.client,),
+            "client_name": () if verified else (self.client_name,),
+        }
+        return tuple(filter(None, known[fact]))
+
+    def knows(self, fact: str) -> bool:
+        """Whether nothing else can be true of a fact. Without a sign-in there is no tenant and no OAuth client."""
+        if fact in ("person", "group"):
+            return bool(self.login_names and self.person) if fact == "person" else self.groups is not None
+        is_absent = self.principal == LOCAL and fact != "client_name"
+        return is_absent or bool(self.values(fact, verified=False))
+
+
+FACTS = ("person", "group", "tenant", "client", "client_name")
+"""Facts by which rules recognise who asks with which client."""
+
+
+def asker_of(facts: Mapping[str, Sequence[str]]) -> Asker:
+    """Return an asker with these `FACTS`: signed in, unless only the client's name is known.
+
+    A `person` is a principal, `ISSUER|SUBJECT`, or else a subject or login name. An empty `group` means that the
+    sign-in names no groups, none that it does not say.
+    """
+    person, _, tenant, client, name = ("".join(facts.get(fact, ())) for fact in FACTS)
+    if not facts.keys() - {"client_name"}:
+        return Asker(client_name=name)
+    groups = tuple(filter(None, facts["group"])) if "group" in facts else None
+    principal = person if "|" in person else f"|{person}"
+    return Asker(principal, person, (person,) if person else (), groups, tenant, client, name)

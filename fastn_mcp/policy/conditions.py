@@ -7,7 +7,8 @@ from fnmatch import translate
 from typing import cast
 
 from fastn_mcp.account.resolved_call import Effective, ResolvedCall
-from fastn_mcp.redaction import name_as_read
+from fastn_mcp.policy.asker import LOCAL, Asker
+from fastn_mcp.redaction import name_as_read, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +90,37 @@ DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {
 
 NAME, NEW_NAME = "name", "new_name"
 """Conditions of `when` on the name of the target, or of what is created, and on the name that an update gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Conditions on who asks with which client, by the names of `FACTS`: one pattern of each has to match."""
+
+    facts: Mapping[str, tuple[Glob, ...]] = field(default_factory=dict[str, tuple[Glob, ...]])
+
+    def match(self, asker: Asker, *, exact: bool) -> str | None:
+        """Return what fulfils the conditions, in words; None if they do not hold.
+
+        If `exact`, for what loosens, only verified values count; else an unknown fact fulfils its condition.
+        """
+        fulfilled: list[str] = []
+        for fact, globs in self.facts.items():
+            values = asker.values(fact, verified=exact)
+            if (
+                value := next((each for each in values for glob in globs if glob(each, exact=exact)), None)
+            ) is not None:
+                fulfilled.append(f"the {fact.replace('_', ' ')} is {quote(value)}")
+                continue
+            # A principal is known wherever there is a sign-in, whatever names that has.
+            is_principal = fact == "person" and all("|" in glob.text for glob in globs) and asker.principal != LOCAL
+            if exact or is_principal or asker.knows(fact):
+                return None
+            why = ", as there is no sign-in" if asker.principal == LOCAL and fact != "client_name" else ""
+            fulfilled.append(f"the {fact.replace('_', ' ')} is not known{why}")
+        return "; ".join(fulfilled)
+
+    def __str__(self) -> str:
+        return " and ".join(f"{fact} {' or '.join(map(str, globs))}" for fact, globs in self.facts.items())
+
+
+ANYBODY = Who()

@@ -1,7 +1,7 @@
 """Policy decisions: the facts that decide a call, the decision on it, and the decisions of each mode."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -100,9 +100,30 @@ class PolicyDecision:
     """Plan entry that allows the call and counts it."""
     matched: str = ""
     """What the rule matched, in words, unless that is what the call says."""
+    second: tuple[str, ...] = ()
+    """Groups of which at least one of the people who approve has to be, each."""
+
+    @property
+    def label(self) -> str:
+        """The decision, with the groups that approvers have to be of."""
+        return f"{self.decision.value}{of_groups(self.second)}"
 
     @property
     def why(self) -> str:
         """What the rule matched, and the reason."""
         matched = f"{sentence(self.matched)}." if self.matched else ""
         return f"{matched} {sentence(self.reason)}".strip()
+
+
+def strictest(decisions: Iterable[PolicyDecision]) -> PolicyDecision:
+    """Return the strictest decision, the first of equals, with the groups that any of these equals asks for."""
+    decided = list(decisions)
+    chosen = max(decided, key=lambda each: each.decision.rank)
+    groups = {group for each in decided if each.decision is chosen.decision for group in each.second}
+    return replace(chosen, second=tuple(sorted(groups)))
+
+
+def of_groups(groups: Iterable[str]) -> str:
+    """Return the groups that approvers have to be of, to follow the number of people; empty if there are none."""
+    named = " and one of ".join(groups)
+    return f" (one of them of {named})" if named else ""

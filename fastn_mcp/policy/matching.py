@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource, plain
-from fastn_mcp.policy.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount
-from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
+from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
@@ -38,11 +39,23 @@ class PolicyRule:
     reason: str = ""
     key: str | None = None
     """Live or test. A key not known to be a test key counts as live."""
+    who: Who = ANYBODY
+    unless: Who = ANYBODY
+    """Who is exempt from the rule."""
+    second: tuple[str, ...] = ()
 
     @property
     def unconditional(self) -> bool:
         """Whether the rule matches every call of its tools with its effects."""
-        return not self.targets and self.dependents is None and not self.conditions and self.key is None
+        given = (self.targets, self.conditions, self.key, self.who.facts, self.unless.facts)
+        return self.dependents is None and not any(given)
+
+    def asked_by(self, asker: Asker) -> str | None:
+        """Return why the rule applies to who asks, in words; None if it does not."""
+        loosens = self.then is Decision.ALLOW
+        if self.unless.facts and self.unless.match(asker, exact=not loosens) is not None:
+            return None
+        return self.who.match(asker, exact=loosens)
 
     @property
     def compares_customers(self) -> bool:
@@ -68,11 +81,12 @@ class PolicyRule:
         if not applies:
             return None
         matched: list[str] = []
-        for found in self._matched(resolved):
+        for found in (self.asked_by(situation.asker), *self._matched(resolved)):
             if found is None:
                 return None
             matched.append(found)
-        return PolicyDecision(self.then, self.name, self.reason, matched="; ".join(filter(None, matched)))
+        words = "; ".join(filter(None, matched))
+        return PolicyDecision(self.then, self.name, self.reason, matched=words, second=self.second)
 
     def words(self) -> str:
         """Describe the conditions in words."""
@@ -81,7 +95,10 @@ class PolicyRule:
         parts += [str(self.dependents)] if self.dependents else []
         parts += [f"{name} {choice}" for name, choice in self.conditions.items()]
         parts += [f"a {self.key} key"] if self.key else []
-        return f" with {', '.join(parts)}" if parts else ""
+        given = f" with {', '.join(parts)}" if parts else ""
+        asked = f" by {self.who}" if self.who.facts else ""
+        exempt = f" unless by {self.unless}" if self.unless.facts else ""
+        return f"{given}{asked}{exempt}: {self.then.value}{of_groups(self.second)}"
 
     def _matched(self, resolved: ResolvedCall) -> Iterator[str | None]:
         """Yield for each condition what fulfils it, in words; None for a condition that is not fulfilled."""
@@ -171,6 +188,7 @@ class Protected:
     resources: Mapping[str, tuple[Glob, ...]]
     then: Decision
     reason: str = ""
+    second: tuple[str, ...] = ()
 
     def match(self, situation: Situation) -> PolicyDecision | None:
         """Return the decision if the call touches, or may touch, a protected resource."""
@@ -188,4 +206,4 @@ class Protected:
 
     def _decision(self, matched: str) -> PolicyDecision:
         because = f" Reason: {self.reason.rstrip('.')}." if self.reason else ""
-        return PolicyDecision(self.then, self.name, f"{matched}{because}")
+        return PolicyDecision(self.then, self.name, f"{matched}{because}", second=self.second)

@@ -18,6 +18,8 @@ from fastn_mcp.policy.decision import (
     PolicyDecision,
     Situation,
     least,
+    of_groups,
+    strictest,
 )
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.rules import FileRules
@@ -115,7 +117,7 @@ class Policy:
         if self.rules is not None and situation.effect is not situation.resolved.call.effective:
             # What raises an effect (a record in use, an open request) must not escape what the file says of the call.
             lower = self._by_rules(replace(situation, effect=situation.resolved.call.effective, spent={}))
-            verdict = max(verdict, lower, key=lambda either: either.decision.rank)
+            verdict = strictest((verdict, lower))
         if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
         return self._with_plan(self._with_budget_left(verdict, situation), situation)
@@ -124,7 +126,7 @@ class Policy:
         """Return the strictest decision of the file, or that of the mode."""
         default = self._default(situation)
         verdicts = self.rules.verdicts(situation, default) if self.rules else [default]
-        return max(verdicts, key=lambda verdict: verdict.decision.rank)
+        return strictest(verdicts)
 
     def _with_plan(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         """Allow calls that a plan entry covers; deny calls that need approval if nobody can be asked."""
@@ -132,11 +134,17 @@ class Policy:
             return verdict
         permit = situation.permit
         # A plan is decided out-of-band, by as many people as signed it.
-        if permit is not None and (verdict.decision is not Decision.FOUR_EYES or permit.signers > 1):
+        enough = verdict.decision is not Decision.FOUR_EYES or (permit is not None and permit.signers > 1)
+        if permit is not None and enough and not verdict.second:
             return PolicyDecision(Decision.ALLOW, permit.name, verdict.reason, permit)
         if self.asks:
             return verdict
-        if permit is not None:
+        if permit is not None and verdict.second:
+            why = (
+                f"It needs two people ({verdict.rule}){of_groups(verdict.second)}: of who signs a plan no group is"
+                " known."
+            )
+        elif permit is not None:
             why = f"It needs two people ({verdict.rule}), and one has signed the plan."
         elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
             why = f"The {differing} is not what it was when the plan was signed. Sign the plan again."

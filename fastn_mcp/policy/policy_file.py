@@ -19,9 +19,11 @@ from fastn_mcp.policy.schema import (
     Protect,
     RuleForm,
     Window,
+    asked_by,
     condition,
     named,
     possible_effects,
+    second_of,
 )
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.tool import Effect
@@ -57,6 +59,8 @@ def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset
     for other, rule in enumerate(rules):
         if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
             continue
+        if rule.then is rules[number].then and not {*rules[number].second} <= {*rule.second}:
+            continue  # each group that a rule asks for is needed
         if reached[other] < reached[number] or not reached[number] <= reached[other]:
             continue
         mutual = rules[number].unconditional and reached[other] == reached[number] and rule.then is rules[number].then
@@ -133,7 +137,7 @@ def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
     if not globs:
         raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
     what = "; ".join(f"{kind} {' or '.join(map(str, found))}" for kind, found in globs.items())
-    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason)
+    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason, second_of(at, entry))
 
 
 def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
@@ -149,7 +153,7 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
     tools, operations = _tools((*at, "tool"), form.tool, form.effects)
     what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
     when = dict(form.when)
-    dependents = None
+    dependents, loosens = None, form.then is Decision.ALLOW
     if "dependents" in when:
         bounds = validate(DependentsForm, when.pop("dependents"), source, (*at, "when", "dependents"))
         dependents = UserCount(bounds.min, bounds.max)
@@ -161,10 +165,13 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
         key=form.key,
         dependents=dependents,
         conditions={
-            name: condition((*at, "when", name), operations, value, ["dependents"], loosens=form.then is Decision.ALLOW)
+            name: condition((*at, "when", name), operations, value, ["dependents"], loosens=loosens)
             for name, value in when.items()
         },
+        who=asked_by((*at, "who"), form.who, loosens=loosens),
+        unless=asked_by((*at, "unless"), form.unless, loosens=not loosens),
         then=form.then,
+        second=second_of(at, form),
         reason=form.reason,
     )
 

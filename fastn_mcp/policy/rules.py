@@ -11,7 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.policy.decision import DESTROY_RATE, Decision, PolicyDecision, Situation
+from fastn_mcp.policy.decision import DESTROY_RATE, Decision, PolicyDecision, Situation, of_groups, strictest
 from fastn_mcp.policy.matching import PolicyRule, Protected
 from fastn_mcp.tools.tool import Effect
 
@@ -182,8 +182,8 @@ class FileRules:
         matching = [found for rule in self.rules if (found := rule.match(situation)) is not None]
         if not matching:
             return default
-        strictest = max(matching, key=lambda each: each.decision.rank)
-        return default if default.decision.rank > strictest.decision.rank > Decision.ALLOW.rank else strictest
+        ruled = strictest(matching)
+        return default if default.decision.rank > ruled.decision.rank > Decision.ALLOW.rank else ruled
 
     def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
@@ -214,9 +214,12 @@ class FileRules:
             for effect, said in defaults.items():
                 yield f"By default with a {key} key, {effect.value}: {said.decision.value}."
         for resource in self.protected:
-            yield f"{resource.name}: {resource.then.value}, whatever the rules allow.{_because(resource.reason)}"
+            yield (
+                f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"
+                f" allow.{_because(resource.reason)}"
+            )
         for rule in self.rules:
-            yield f"{rule.name}{rule.words()}: {rule.then.value}.{_because(rule.reason)}"
+            yield f"{rule.name}{rule.words()}.{_because(rule.reason)}"
         for window in self.windows:
             where = f" by {', '.join(sorted(window.tools))}" if window.tools is not None else ""
             effects = ", ".join(effect.value for effect in Effect if effect in window.effects)

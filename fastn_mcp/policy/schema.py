@@ -9,7 +9,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key
 from fastn_mcp.errors import nearest
-from fastn_mcp.policy.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob
+from fastn_mcp.policy.asker import FACTS
+from fastn_mcp.policy.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob, Who
 from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision
 from fastn_mcp.policy.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -73,13 +74,14 @@ Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], ONE_OR_MORE, Fi
 Effects = Annotated[list[Annotated[Effect, BeforeValidator(_effect)]], ONE_OR_MORE, Field(min_length=1)]
 Openings = Annotated[list[Annotated[Hours, BeforeValidator(_hours)]], ONE_OR_MORE, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
+Group = Annotated[str, Field(min_length=1)]
 
 
-class _PolicyTable(BaseModel):
+class PolicyTable(BaseModel):
     model_config = STRICT
 
 
-class KeyDefaults(_PolicyTable):
+class KeyDefaults(PolicyTable):
     """`[defaults.live]`, `[defaults.test]`: defaults for one kind of key."""
 
     write: Decided | None = None
@@ -97,7 +99,7 @@ class Defaults(KeyDefaults):
     test: KeyDefaults = KeyDefaults()
 
 
-class Protect(_PolicyTable):
+class Protect(PolicyTable):
     """`[[protect]]`: protected resources, whatever the rules allow."""
 
     customer: Globs | None = None
@@ -109,10 +111,11 @@ class Protect(_PolicyTable):
     secret: Globs | None = None
     role: Globs | None = None
     then: Holding = Decision.DENY
+    second: Group | None = None
     reason: str = ""
 
 
-class DependentsForm(_PolicyTable):
+class DependentsForm(PolicyTable):
     """`dependents` of `when`."""
 
     min: Count | None = None
@@ -127,7 +130,7 @@ class DependentsForm(_PolicyTable):
         return self
 
 
-class RuleForm(_PolicyTable):
+class RuleForm(PolicyTable):
     """`[[rule]]`. The arguments in `when` are checked against the tools."""
 
     tool: Globs | None = None
@@ -135,11 +138,14 @@ class RuleForm(_PolicyTable):
     target: Globs | None = None
     key: Literal["live", "test"] | None = None
     when: dict[str, Any] = {}
+    who: dict[str, Globs] | None = None
+    unless: dict[str, Globs] | None = None
     then: Decided
+    second: Group | None = None
     reason: str = ""
 
 
-class Window(_PolicyTable):
+class Window(PolicyTable):
     """`[[window]]`: hours in which effects may happen."""
 
     effects: Effects
@@ -148,7 +154,7 @@ class Window(_PolicyTable):
     reason: str = ""
 
 
-class RunBudget(_PolicyTable):
+class RunBudget(PolicyTable):
     """`[budget.run]`: calls of an effect per run of the server, in addition to the daily limits."""
 
     write: Count | None = None
@@ -167,14 +173,14 @@ class Budget(RunBudget):
     run: RunBudget = RunBudget()
 
 
-class Breaker(_PolicyTable):
+class Breaker(PolicyTable):
     """`[breaker]`: consecutive declines after which changes are refused, and for how long."""
 
     declined: Annotated[int, Field(ge=1)] = BREAKER[0]
     rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
 
 
-class PolicyForm(_PolicyTable):
+class PolicyForm(PolicyTable):
     """A whole policy file."""
 
     defaults: Defaults = Defaults()
@@ -248,3 +254,31 @@ def condition(
     if not options or any(type(option) is not wanted for option in options):
         raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
     return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))
+
+
+def check_facts(at: Key, facts: Mapping[str, object] | None) -> None:
+    """Raise `ConfigError` if a table at `at` on who asks is empty or has another key."""
+    for name in {""} if facts == {} else (facts or {}).keys() - {*FACTS}:
+        why = f"there is no key {name!r} in {at[-1]}{nearest(name, FACTS)}" if name else f"{at[-1]}: names nobody"
+        raise ConfigError((*at, name), f"{why}; known are {', '.join(FACTS)}")
+
+
+def asked_by(at: Key, form: Mapping[str, list[Glob]] | None, *, loosens: bool) -> Who:
+    """Return the conditions at `at` on who asks. Raises `ConfigError` if what can be claimed `loosens` a decision."""
+    check_facts(at, form)
+    facts = {name: tuple(globs) for name, globs in (form or {}).items()}
+    for glob in facts.get("person", ()) if loosens else ():
+        if "|" not in glob.text and re.search(r"[\s@<>]", glob.text):
+            why = f"person: {glob.text!r} reads like a name or an e-mail address, which may be unverified or another's"
+            raise ConfigError((*at, "person"), f'{why}; where that loosens, give the sign-in, as "ISSUER|SUBJECT"')
+    if loosens and "client_name" in facts:
+        why = "client_name: any client can call itself so, and here it would loosen the decision; use client, its id"
+        raise ConfigError((*at, "client_name"), why)
+    return Who(facts)
+
+
+def second_of(at: Key, form: RuleForm | Protect) -> tuple[str, ...]:
+    """Return the group of which an approver has to be. Raises `ConfigError` unless two people have to approve."""
+    if form.second is not None and form.then is not Decision.FOUR_EYES:
+        raise ConfigError((*at, "second"), f'second: needs then = "{Decision.FOUR_EYES.value}"')
+    return () if form.second is None else (form.second,)

@@ -280,3 +280,180 @@ def test_policy_of_a_profile_needs_no_key(run: Run, tmp_path: Path) -> None:
     explained = run("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
     assert "Rule: mode manual: external." in explained.stdout
     assert "Nothing was read: The profile 'acme' has no key" in explained.stdout
+
+
+# --- who asks, and when ------------------------------------------------------------------------------------------
+
+WHO = """
+[[rule]]
+tool = "delete_trigger"
+who = { client = "ide-1", group = "ops" }
+then = "allow"
+
+[[rule]]
+tool = "delete_*"
+who = { person = "bob@example.com" }
+then = "deny"
+
+[[window]]
+effects = "destroy"
+open = "Mon-Fri 08:00-17:00 Europe/Berlin"
+"""
+NOON = ("--at", "2026-01-06T12:00+01:00")
+
+
+def test_explain_decides_for_whom_and_when_it_is_told(run: Run, file: Callable[[str], str]) -> None:
+    command = ("policy", "explain", "delete_trigger", "trigger_id=t", "--file", file(WHO))
+    ana = ("--as", "person=ana@example.com", "--as", "client=ide-1", "--as", "group=ops", "--as", "group=x")
+    result = run(*command, *NOON, *ana)
+    assert "Decision: allow. Nobody is asked." in result.stdout
+    assert (
+        '  policy.toml line 2: rule delete_trigger: allow. The client is "ide-1"; the group is "ops"' in result.stdout
+    )
+    assert (
+        'Asked at 2026-01-06T12:00:00+01:00 by: person "ana@example.com", group "ops", group "x", tenant not known,'
+        ' client "ide-1", client_name not known.' in result.stdout
+    )
+    assert "Decision: typed." in run(*command, *NOON, *ana[:-6], "--as", "group=ops").stdout
+    bob = run(*command, *NOON, "--as", "person=bob@example.com", "--as", "group=").stdout
+    assert 'Why: The person is "bob@example.com".' in bob
+    nobody = run(*command, *NOON).stdout
+    assert "Why: The person is not known, as there is no sign-in." in nobody
+    closed = run(*command, "--at", "2026-01-06T21:00+01:00", *ana).stdout
+    assert "Rule: policy.toml line 12: window destroy." in closed
+    assert "  policy.toml line 2: rule delete_trigger: allow" in closed
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (("--as", "gruop=x"), "'gruop' is not FACT=VALUE (did you mean 'group'?)"),
+        (("--as", "group"), "'group' is not FACT=VALUE"),
+        (("--at", "tomorrow"), "'tomorrow' is not a time with an offset, such as 2026-12-24T22:00+01:00"),
+        (("--at", "2026-01-06T12:00"), "is not a time with an offset"),
+    ],
+)
+def test_explain_rejects_facts_and_times_that_it_does_not_know(
+    run: Run, option: tuple[str, str], expected: str
+) -> None:
+    result = run("policy", "explain", "delete_trigger", "trigger_id=t", *option)
+    assert result.returncode == 2
+    assert expected in result.stderr
+
+
+def test_check_warns_of_rules_and_people_that_cannot_be(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+    path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\nsecond = "security"\n')
+    alone = run("policy", "check", path)
+    assert alone.returncode == 0
+    assert "rule delete_trigger by client ide-1 and group ops: allow." in alone.stdout
+    assert "rule delete_trigger never applies on a server without a sign-in." in alone.stdout
+    assert "rule delete_* applies to everybody on a server without a sign-in: the person is not known" in alone.stdout
+    assert "rule delete_secret asks for two people, and no approvers are set up" in alone.stdout
+    team = tmp_path / "team.toml"
+    team.write_text(TEAM)
+    team.chmod(0o600)
+    assert "no approver is of it" in run("policy", "check", path, "--team", str(team)).stdout
+    team.write_text(TEAM.replace('["approvers"]', '["approvers", "security"]'))
+    assert "Warning" not in run("policy", "check", path, "--team", str(team)).stdout
+
+
+TEAM = """
+url = "https://fastn-mcp.example.com/mcp"
+issuer = "https://login.example.com"
+[approvals]
+client_id = "page"
+client_secret_env = "X"
+[[approvals.approver]]
+groups = ["approvers"]
+[[tenant]]
+name = "acme"
+subjects = ["anna"]
+api_key_env = "KEY"
+"""
+
+
+# --- test --------------------------------------------------------------------------------------------------------
+
+
+def test_recorded_explanations_are_kept_and_tested(
+    run: Run, sandbox_file: Path, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    globex = customer_id(run, sandbox_file, "Globex")
+    path = file('[[protect]]\ncustomer = "globex-*"\n[[rule]]\ntool = "create_secret"\nthen = "out_of_band"\n')
+    cases = str(tmp_path / "cases.toml")
+    keep = ("--record", cases, "--file", path, *NOON, "--as", "group=ops")
+    explained = ("--sandbox-file", str(sandbox_file), "policy", "explain")
+    for call in (
+        ("delete_customer", f"customer_id={globex}"),
+        ("create_secret", "name=A", "value=kanarienvogel"),
+        ("run_workflow", "workflow_id=wf_b5880b29eb25", "environment=test"),
+    ):
+        result = run(*explained, *call, *keep)
+        assert f"Recorded in {cases}." in result.stdout, result.stderr
+    text = Path(cases).read_text(encoding="utf-8")
+    assert "kanarienvogel" not in text
+    assert 'rule = "protected customer globex-*"' in text
+    assert 'who = { "group" = ["ops"] }' in text
+    good = run("policy", "test", cases, "--file", path)
+    assert (good.returncode, good.stdout.splitlines()[-1][:34]) == (
+        0,
+        "3 cases, 0 with another decision. ",
+    ), good.stdout
+    broken = run("policy", "test", cases, "--file", file('[[protect]]\ncustomer = "acme-*"\n'))
+    assert broken.returncode == 1
+    assert "expected deny by protected customer globex-*, got typed by mode guarded: destroy." in broken.stdout
+    assert "3 cases, 2 with another decision." in broken.stdout
+    Path(cases).write_text(text.replace("expect =", "expects =", 1))
+    error_line(run("policy", "test", cases, "--file", path), "no key 'expects' in [[case]] (did you mean 'expect'?)")
+    error_line(run("policy", "test", str(tmp_path / "none.toml"), "--file", path), "There is no file of cases")
+
+
+def test_explanation_that_needs_what_was_not_read_is_not_recorded(
+    run: Run, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = file('[[protect]]\ncustomer = "globex-*"\n')
+    command = ("policy", "explain", "delete_customer", "customer_id=c", "--file", path)
+    result = run(*command, "--record", str(tmp_path / "cases.toml"))
+    error_line(
+        result, "Not recorded: without what was read, cases.toml line 2, delete_customer c: expected deny", stdout=None
+    )
+    assert not (tmp_path / "cases.toml").exists()
+
+
+# --- simulate --against ------------------------------------------------------------------------------------------
+
+
+def test_simulate_compares_a_candidate_with_the_policy_in_force(
+    run: Run, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    who = {"principal": "https://login.example.com|0001", "principal_name": "Ana <ana@example.com>", "client": "ide-1"}
+    audit = audit_of(
+        tmp_path,
+        DELETED | who,
+        DELETED | who | {"client": "chat-7"},
+        DELETED,
+        entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy"),
+    )
+    candidate = tmp_path / "candidate.toml"
+    candidate.touch(0o600)
+    candidate.write_text(
+        '[[rule]]\nwho = { client = "chat-7" }\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\nwho = {'
+        ' person = "ana@example.com" }\nsecond = "security"\n'
+    )
+    in_force = file('[[rule]]\ntool = "delete_*"\nwho = { person = "ana@example.com" }\nthen = "four_eyes"\n')
+    result = run("policy", "simulate", "--audit", audit, "--file", in_force, "--against", str(candidate))
+    assert result.returncode == 0, result.stderr
+    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert rows[0] == "in force candidate calls"
+    group = "four_eyes (one of them of security)"
+    assert "four_eyes deny 1" in rows
+    assert f"four_eyes {group} 2" in rows
+    assert "allow allow 1" in rows
+    assert f"1 2026-11-25 09:00Z delete_trigger t1 four_eyes {group} candidate.toml line 4: rule delete_*" in rows
+    assert "2 2026-11-25 09:00Z delete_trigger t1 four_eyes deny candidate.toml line 1: rule *" in rows
+    assert (
+        f"4 calls, 3 with another decision. Policy: mode guarded, live key, file {in_force}. Candidate: {candidate}."
+        in rows
+    )
+    error = run("policy", "simulate", "--audit", audit, "--against", str(tmp_path / "none.toml"))
+    error_line(error, "There is no policy file")

@@ -242,3 +242,44 @@ async def test_one_person_counts_once_across_channels(second: str) -> None:
     assert [(one.approver, one.approves) for one in not_none(await ledger.find(asked_for.id)).votes] == [
         (second, False)
     ]
+
+
+# --- a person of a group -----------------------------------------------------------------------------------------
+
+OF_SECURITY = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
+
+
+async def test_one_of_the_approvers_is_of_the_group_that_the_rule_names(tmp_path: Path) -> None:
+    text = '[dana]\npublic_key = "DANA"\n[kim]\npublic_key = "KIM"\ngroups = ["security"]\n'
+    world = WebhookWorld(tmp_path, OF_SECURITY, text)
+    call = world.deletion()
+    question = await asked(world, call)
+    assert question["approvals"] == {"needed": 2, "by": [], "groups": ["security"]}
+    assert "2 different people (one of them of security) have to approve" in await waiting(world, call)
+    assert (await world.answer(world.dana, question)).body["state"] == "waiting"
+    assert (await world.answer(world.kim, question)).body["state"] == "approved"
+    await world.expect(Done, call)
+    world.close()
+
+
+@pytest.mark.parametrize("groups", ["", 'groups = "Security"\n', "groups = []\n"])
+async def test_list_without_anybody_of_the_group_asks_nobody(tmp_path: Path, groups: str) -> None:
+    text = f'[dana]\npublic_key = "DANA"\n{groups}[kim]\npublic_key = "KIM"\n'
+    world = WebhookWorld(tmp_path, OF_SECURITY, text)
+    refused = await world.expect(Refused, world.deletion())
+    assert "It takes 2 approvers (one of them of security), and 2 of those on the list may decide" in str(refused)
+    request = await world.open_request()
+    question = {"grant": request.id, "expected": request.expected}
+    for signer in (world.dana, world.kim):
+        assert (await world.answer(signer, question)).body["state"] == "waiting"
+    await world.expect(Refused, world.deletion())
+    assert world.changes == []
+    world.close()
+
+
+async def test_requester_of_the_group_does_not_count(tmp_path: Path) -> None:
+    text = '[dana]\npublic_key = "DANA"\n[kim]\npublic_key = "KIM"\nprincipal = "local"\ngroups = "security"\n'
+    world = WebhookWorld(tmp_path, OF_SECURITY, text)
+    await world.expect(Refused, world.deletion())
+    assert world.receiver.came == []
+    world.close()

@@ -77,7 +77,6 @@ async def test_every_changing_operation_is_refused_and_no_reading_one(world: Wor
     [
         ({"client": "Claude Code"}, True),
         ({"client": "Cursor"}, False),
-        ({"person": "local"}, True),
         ({"tenant": "acme"}, False),
     ],
 )

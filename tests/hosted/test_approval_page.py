@@ -566,3 +566,80 @@ async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"has \[approvals\] but state_secret is not set"):
         async with team.served():
             pass
+
+
+async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(tmp_path: Path) -> None:
+    policy = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
+    async with Made(tmp_path, policy=policy)() as world, world.browser("dana") as dana:
+        await world.delete()
+        name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
+        await dana.approve(name=name)
+        assert (await world.delete(azp="chat-7"))["outcome"] == "target_changed"
+        assert (await world.delete(azp="chat-7"))["status"] == "approval_required"
+        assert world.audit("intent") == []
+
+
+# --- a second person of a group ----------------------------------------------------------------------------------
+
+SECOND = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
+WITH_SECURITY = FILE.replace(
+    '[[approvals.approver]]\ngroups = ["globex-approvers"]',
+    '[[approvals.approver]]\ngroups = ["security"]\ntenants = ["acme"]\n\n[[approvals.approver]]\ngroups ='
+    ' ["globex-approvers"]',
+)
+
+
+@pytest.fixture
+def sam(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A person of the group, and one whose group only reads like it."""
+    monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security"]})
+    monkeypatch.setitem(PEOPLE, "fay", {"sub": "fay", "name": "Fay Example", "groups": ["Security", "approvers"]})
+    return "sam"
+
+
+async def voted(world: World, *people: str) -> dict[str, Any]:
+    """Have people approve the deletion one after the other. Return what the agent gets then."""
+    waits = await world.delete(by="amir")
+    assert "2 different people (one of them of security) have to approve it" in waits["message"]
+    for person in people:
+        async with world.browser(person) as browser:
+            name = re.findall(r"Type (.+?) to confirm", await browser.look())[0]
+            assert "2 different people (one of them of security) have to approve this call" in await browser.look()
+            assert (await browser.approve(name=name)).status_code == 303
+    return await world.delete(by="amir")
+
+
+@pytest.mark.parametrize("people", [("sam", "dana"), ("dana", "sam"), ("dana", "kim", "sam")])
+async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, sam: str, people: tuple[str, ...]) -> None:
+    assert sam in people
+    async with Made(tmp_path, WITH_SECURITY, SECOND)() as world:
+        assert (await voted(world, *people))["done"] == "delete_customer"
+        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
+
+
+@pytest.mark.usefixtures("sam")
+@pytest.mark.parametrize("people", [("dana", "kim"), ("dana", "fay", "kim"), ("sam",)])
+async def test_four_eyes_without_the_group_are_not_enough(tmp_path: Path, people: tuple[str, ...]) -> None:
+    async with Made(tmp_path, WITH_SECURITY, SECOND)() as world:
+        assert (await voted(world, *people))["status"] == "approval_required"
+        assert world.audit("intent") == []
+
+
+@pytest.mark.usefixtures("sam")
+async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(tmp_path: Path) -> None:
+    policy = f'{FOUR}[[rule]]\nwho = {{ client = "chat-7" }}\nthen = "four_eyes"\nsecond = "security"\n'
+    async with Made(tmp_path, WITH_SECURITY, policy)() as world:
+        await world.delete(by="amir")
+        for person in ("dana", "kim"):
+            async with world.browser(person) as browser:
+                assert (await approve(browser)).status_code == 303
+        assert (await world.delete(by="amir", azp="chat-7"))["outcome"] == "target_changed"
+        assert "one of them of security" in (await world.delete(by="amir", azp="chat-7"))["message"]
+        assert world.audit("intent") == []
+
+
+@pytest.mark.usefixtures("sam")
+async def test_group_that_no_approver_rule_names_is_never_known(tmp_path: Path) -> None:
+    text = FILE.replace('groups = ["approvers"]', 'groups = ["sec*", "approvers"]')
+    async with Made(tmp_path, text, SECOND)() as world:
+        assert (await voted(world, "sam", "dana"))["status"] == "approval_required"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastn_mcp.cli.policy_cases import load_cases
 from fastn_mcp.config.strict_toml import ConfigError
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.policy.decision import DESTROY_RATE
@@ -355,4 +356,4 @@ def test_example_and_cookbook_recipes_are_valid(file: Path) -> None:
     assert len(recipes) > 5
     for text in [EXAMPLE.read_text(encoding="utf-8"), *recipes]:
         file.write_text(text, encoding="utf-8")
-        assert list(load_rules(file).words())
+        assert load_cases(file) if text.startswith("[[case]]") else list(load_rules(file).words())

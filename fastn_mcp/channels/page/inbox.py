@@ -17,6 +17,7 @@ from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, Temporar
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
@@ -98,6 +99,8 @@ class Inbox:
     """Principal of the votes."""
     approver_name = ""
     """Name of that person, if they signed in."""
+    approver_groups: tuple[str, ...] = ()
+    """As in `Vote.groups`."""
     tells_people_apart = False
     shared: Ledger | None = None
     """Ledger of all accounts, if they share one."""
@@ -202,13 +205,13 @@ class Inbox:
 
         `secret` is the argument that they typed, if the request asks for one.
         """
-        vote = Vote(self.approver, approves=True, at=now, name=self.approver_name, is_temporary=is_temporary)
+        vote = Vote(self.approver, True, now, self.approver_name, is_temporary, self.approver_groups)
         counted = await self._vote(pending.request, vote, None, secret)
         if isinstance(counted, NotCounted):
             return counted
-        approved, needed = len(counted.approvers), counted.needed
-        if approved < needed:
-            return f"{approved} of {needed} people approved it: another has to, before it can be sent."
+        if not counted.is_approved_enough:
+            another = f"another has to{of_groups(counted.second)}, before it can be sent."
+            return f"{len(counted.approvers)} of {counted.needed} people approved it: {another}"
         async with self._account_of(counted) as account:
             try:
                 undone = None if account.undo is None else await account.undo.resume(counted)
@@ -275,10 +278,10 @@ class Inbox:
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
         barred, progress = self.barred(account.tenant, request), None
-        if self.tells_people_apart and (needed := request.needed) > 1:
+        if self.tells_people_apart and request.needed > 1:
             votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
-            progress = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
+            progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
         return PendingRequest(request, barred, progress, account.presence(request.id))

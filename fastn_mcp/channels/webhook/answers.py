@@ -166,7 +166,9 @@ class WebhookAnswers:
         self, answer: _SignedAnswer, request: ApprovalRequest, approver: Approver, now: float
     ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
-        vote = Vote(approver.person, answer.decision == "approve", now, approver.display_name or "")
+        vote = Vote(
+            approver.person, answer.decision == "approve", now, approver.display_name or "", groups=approver.groups
+        )
 
         def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
             self._record(decision_entry(event, decided_request, VERIFIED, message), approver)

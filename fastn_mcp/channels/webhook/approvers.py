@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, BeforeValidator, Field
 
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
-from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import effects_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -72,6 +72,7 @@ class Approver:
     effects: frozenset[str]
     person: str
     """Identity by which people are counted: their name or, in a team, their sign-in, as on its approval page."""
+    groups: tuple[str, ...] = ()
 
     @property
     def display_name(self) -> str | None:
@@ -131,6 +132,7 @@ class _Entry(BaseModel):
     secret: Annotated[ApproverSecret | None, BeforeValidator(_secret)] = None
     principal: Annotated[str | None, Field(min_length=1)] = None
     effects: Annotated[frozenset[str], BeforeValidator(_effects)] = _ALL
+    groups: Annotated[list[str], ONE_OR_MORE] = []
 
 
 def _build(issuer: str | None, table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
@@ -166,4 +168,5 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
         raise ConfigError(
             (name,), f'{name} needs principal = "{issuer}|SUBJECT", the sign-in by which people are counted'
         )
-    return Approver(name, credential, principal, entry.effects, name if issuer is None else principal)
+    person = name if issuer is None else principal
+    return Approver(name, credential, principal, entry.effects, person, tuple(entry.groups))

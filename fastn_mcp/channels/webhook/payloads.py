@@ -44,6 +44,7 @@ def digest(lines: Sequence[str]) -> str:
 
 def generic(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     """Return the payload for any receiver. Answers go to the server at `url`. Times are in Unix seconds."""
+    groups: dict[str, JsonValue] = {"groups": list(request.second)} if request.second else {}
     return {
         "kind": "fastn-mcp approval",
         "version": 1,
@@ -56,7 +57,7 @@ def generic(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
         "lines": list(request.text),
         "question": digest(request.text),
         "preview": dict(request.preview),
-        "approvals": {"needed": request.needed, "by": list(request.approvers)},
+        "approvals": {"needed": request.needed, "by": list(request.approvers), **groups},
         "callback": url + path(request.id),
         "path": path(request.id),
         "created": int(request.created),
@@ -69,7 +70,7 @@ def slack(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     texts = [f"{asker(request)} asks:", *request.text]
     if request.needed > 1:
         by = f" ({without_issuers(', '.join(request.people))})" if request.people else ""
-        texts.append(f"It takes {request.needed} approvers; {len(request.approvers)} approved{by}.")
+        texts.append(f"It takes {request.people_needed}; {len(request.approvers)} approved{by}.")
     if request.expected is not None:
         texts.append(f"To approve, the text between the quotes has to be typed: {quote(request.expected)}")
     blocks: list[JsonValue] = [{"type": "section", "text": plain(text)} for text in _pack(texts)]

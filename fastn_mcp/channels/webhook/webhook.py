@@ -35,6 +35,7 @@ from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 
@@ -182,11 +183,13 @@ class Webhook:
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
-        needed, able = request.needed, self._able(request)
-        if able < needed:
+        needed, able = request.needed, [each for each in self._approvers.values() if each.may_answer(request)]
+        groups = {group for each in able for group in each.groups}
+        if len(able) < needed or not groups.issuperset(request.second):
+            takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
             raise Refused(
-                f"It takes {counted(needed, 'approver')}, and {able} of those on the list may decide about this call.",
-                "Tell the operator: the file of approvers says who may approve what.",
+                f"{takes}, and {len(able)} of those on the list may decide about this call.",
+                "Tell the operator: the file of approvers says who may approve what, and who is of which group.",
             )
         await self._ask(request)
         if needed == 1:
@@ -194,20 +197,17 @@ class Webhook:
         approved = (await self._ledger.find(request.id) or request).approvers
         by = f" ({', '.join(approved)})" if approved else ""
         return Announcement(
-            f"{needed} different approvers have to approve; they were asked by the webhook at {self._sender.host}."
+            f"{request.people_needed} have to approve; they were asked by the webhook at {self._sender.host}."
             f" {len(approved)} of {needed} approved so far{by}."
         )
 
     def announce_beside(self, request: ApprovalRequest) -> str:
         """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
-        if not self._able(request):
+        if not any(each.may_answer(request) for each in self._approvers.values()):
             return ""
         self._sender.begin(self._try(request))
         delivery = self._deliveries.get(request.id)
         return self._sender.host if delivery is None or delivery.problem is None else ""
-
-    def _able(self, request: ApprovalRequest) -> int:
-        return sum(approver.may_answer(request) for approver in self._approvers.values())
 
     async def _try(self, request: ApprovalRequest) -> None:
         try:

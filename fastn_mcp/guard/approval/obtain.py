@@ -245,6 +245,7 @@ class Approvals:
             call=evaluation.digest,
             calls={number: current.shown() for number, current in evaluation.calls.items()},
             required=decision.value,
+            second=evaluation.verdict.second,
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
             allows_temporary=is_temporary,
             out_of_band=out_of_band,

@@ -40,7 +40,7 @@ class ApprovalUse:
         request = approval.request
         if request is None:
             return
-        if not covers(request, evaluation.calls) or len(request.approvers) < request.needed:
+        if not covers(request, evaluation.calls) or not request.is_approved_enough:
             await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
             raise _changed("Look at the preview; call again to ask anew.", {"preview": evaluation.preview.data()})
         if evaluation.batch.is_list and not request.used:

@@ -1,0 +1,339 @@
+"""Rules by who asks with which client: what matches, what may loosen, and that less knowledge never loosens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.policy_files import policy_file, rules_of
+from support.situations import situation
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.policy.asker import FACTS, LOCAL, Asker, asker_of
+from fastn_mcp.policy.conditions import Glob, UserCount, Who
+from fastn_mcp.policy.decision import Decision, PolicyDecision, strictest
+from fastn_mcp.policy.matching import PolicyRule
+from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.policy.warnings import without_sign_in
+from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.triggers import DeleteTrigger
+from fastn_mcp.tools.workflows import RunWorkflow
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+ISSUER = "https://login.example.com/realms/team"
+CALL = DeleteTrigger(trigger_id="t")
+ANA = Asker(
+    f"{ISSUER}|0001", "Ana Example <ana@example.com>", ("ana", "ana@example.com"), ("ops", "Staff"), "acme", "ide-1",
+    "Claude Code",
+)  # fmt: skip
+STDIO = Asker(client_name="Claude Code")
+Judge = Callable[..., PolicyDecision]
+
+
+def decided(folder: Path, text: str, asker: Asker, call: Operation[Any] = CALL) -> PolicyDecision:
+    policy = Policy("guarded", rules_of(folder, text))
+    target = FastnObject.model_validate({"id": call.target}) if call.target else None
+    return policy.decide(situation(call, call.effective, NOW, target, asker=asker))
+
+
+def rule(then: str, who: str, key: str = "who") -> str:
+    return f'[[rule]]\n{key} = {{ {who} }}\nthen = "{then}"\n'
+
+
+@pytest.mark.parametrize(
+    ("who", "matches"),
+    [
+        ('person = "ana@example.com"', True),
+        ('person = "ANA@Example.COM"', True),
+        ('person = "ana"', True),
+        ('person = "an\u200ba"', True),
+        ('person = "\uff21na Example"', True),
+        ('person = "Ana Example <ana@example.com>"', True),
+        (f'person = "{ISSUER}|0001"', True),
+        ('person = "0001"', True),
+        ('person = ["bob", "*@example.com"]', True),
+        ('person = "bob"', False),
+        (f'person = "{ISSUER}|0002"', False),
+        ('group = "staff"', True),
+        ('group = "st*"', True),
+        ('group = "contractors"', False),
+        ('tenant = "acme"', True),
+        ('tenant = "globex"', False),
+        ('client = "IDE-1"', True),
+        ('client = "ide-2"', False),
+        ('client_name = "claude*"', True),
+        ('client_name = "Cursor"', False),
+        ('person = "ana", client = "ide-1"', True),
+        ('person = "ana", client = "ide-2"', False),
+    ],
+)
+def test_rule_that_refuses_matches_as_a_person_reads(tmp_path: Path, who: str, *, matches: bool) -> None:
+    verdict = decided(tmp_path, rule("deny", who), ANA)
+    assert (verdict.decision is Decision.DENY) is matches
+    assert (verdict.rule == "policy.toml line 1: rule *") is matches
+
+
+@pytest.mark.parametrize(
+    ("who", "matches"),
+    [
+        (f'person = "{ISSUER}|0001"', True),
+        ('person = "0001"', True),
+        ('person = "*|0001"', True),
+        ('person = "000?"', True),
+        ('person = "ana"', False),
+        ('group = "Staff"', True),
+        ('group = "staff"', False),
+        ('group = "ops", client = "ide-1"', True),
+        ('tenant = "acme"', True),
+        ('tenant = "Acme"', False),
+        ('client = "ide-1"', True),
+        ('client = "IDE-1"', False),
+        ('client = "ide-1", tenant = "globex"', False),
+    ],
+)
+def test_rule_that_allows_matches_exactly_and_by_what_is_verified(tmp_path: Path, who: str, *, matches: bool) -> None:
+    assert (decided(tmp_path, rule("allow", who), ANA).decision is Decision.ALLOW) is matches
+
+
+@pytest.mark.parametrize(
+    ("asker", "who", "decision", "words"),
+    [
+        # Without a sign-in nobody knows the person; there is no tenant and no OAuth client.
+        (STDIO, 'group = "contractors"', Decision.DENY, "the group is not known, as there is no sign-in"),
+        (STDIO, 'person = "bob"', Decision.DENY, "the person is not known, as there is no sign-in"),
+        (STDIO, 'tenant = "acme"', Decision.TYPED, ""),
+        (STDIO, 'client = "ide-1"', Decision.TYPED, ""),
+        (STDIO, 'client_name = "Claude*"', Decision.DENY, 'the client name is "Claude Code"'),
+        (STDIO, 'client_name = "Cursor"', Decision.TYPED, ""),
+        (Asker(), 'client_name = "Cursor"', Decision.DENY, "the client name is not known"),
+        # A sign-in that does not say.
+        (replace(ANA, groups=None), 'group = "contractors"', Decision.DENY, "the group is not known"),
+        (replace(ANA, groups=()), 'group = "contractors"', Decision.TYPED, ""),
+        (replace(ANA, client=""), 'client = "ide-2"', Decision.DENY, "the client is not known"),
+        (replace(ANA, tenant=""), 'tenant = "globex"', Decision.DENY, "the tenant is not known"),
+        (replace(ANA, login_names=()), 'person = "bob"', Decision.DENY, "the person is not known"),
+        (replace(ANA, login_names=(), person=""), 'person = "bob"', Decision.DENY, "the person is not known"),
+        (replace(ANA, login_names=(), person=""), f'person = "{ISSUER}|0002"', Decision.TYPED, ""),
+        (replace(ANA, client_name=""), 'client_name = "Cursor"', Decision.DENY, "the client name is not known"),
+    ],
+)  # fmt: skip
+def test_unknown_fact_counts_as_the_stricter_case(
+    tmp_path: Path, asker: Asker, who: str, decision: Decision, words: str
+) -> None:
+    verdict = decided(tmp_path, rule("deny", who), asker)
+    assert (verdict.decision, verdict.matched) == (decision, words)
+
+
+@pytest.mark.parametrize("asker", [STDIO, Asker(), asker_of({"tenant": ["other"]})])
+@pytest.mark.parametrize("fact", ["person", "group", "client"])
+def test_rule_that_allows_never_matches_what_is_not_known(tmp_path: Path, fact: str, asker: Asker) -> None:
+    assert decided(tmp_path, rule("allow", f'{fact} = "*"'), asker).decision is Decision.TYPED
+
+
+@pytest.mark.parametrize(
+    ("asker", "decision"),
+    [
+        (ANA, Decision.TYPED),
+        (replace(ANA, groups=("OPS",)), Decision.DENY),
+        (replace(ANA, groups=("sales",)), Decision.DENY),
+        (replace(ANA, groups=None), Decision.DENY),
+        (STDIO, Decision.DENY),
+    ],
+)
+def test_exemption_from_a_rule_that_refuses_is_exact(tmp_path: Path, asker: Asker, decision: Decision) -> None:
+    assert decided(tmp_path, rule("deny", 'group = "ops"', "unless"), asker).decision is decision
+
+
+@pytest.mark.parametrize(
+    ("name", "decision"), [("Cursor", Decision.ALLOW), ("CLAUDE code", Decision.TYPED), ("", Decision.TYPED)]
+)
+def test_exemption_from_a_rule_that_allows_is_read_loosely(tmp_path: Path, name: str, decision: Decision) -> None:
+    text = rule("allow", 'client_name = "claude*"', "unless")
+    assert decided(tmp_path, text, replace(ANA, client_name=name)).decision is decision
+
+
+def test_one_client_is_refused_altogether_and_reads_go_on(tmp_path: Path) -> None:
+    text = rule("deny", 'client = "ide-1"') + '[[rule]]\ntool = "run_workflow"\nthen = "allow"\n'
+    for call in (CALL, RunWorkflow(workflow_id="w")):
+        verdict = decided(tmp_path, text, ANA, call)
+        assert (verdict.decision, verdict.rule) == (Decision.DENY, "policy.toml line 1: rule *")
+        assert verdict.why == 'The client is "ide-1".'
+    assert decided(tmp_path, text, ANA, ListCustomers()).decision is Decision.ALLOW
+    assert (
+        decided(tmp_path, text, replace(ANA, client="ide-2"), RunWorkflow(workflow_id="w")).decision is Decision.ALLOW
+    )
+
+
+ALL_DESTROY = '[[rule]]\neffects = "destroy"\nthen = "deny"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (rule("deny", 'groups = "a"'), 2, "no key 'groups' in who (did you mean 'group'?); known are person, group,"),
+        (rule("deny", ""), 2, "who: names nobody; known are person, group, tenant, client, client_name"),
+        (rule("deny", "group = []"), 2, "group: must not be empty"),
+        (rule("deny", "client = 7"), 2, "client: must be a list of texts, or one text"),
+        (rule("allow", 'client_name = "Claude Code"'), 2, "client_name: any client can call itself so"),
+        (rule("allow", 'group = "a", client_name = "b"'), 2, "client_name: any client can call itself so"),
+        (rule("deny", 'client_name = "b"', "unless"), 2, "client_name: any client can call itself so"),
+        (rule("allow", 'person = "Ana Example"'), 2, "'Ana Example' reads like a name or an e-mail address"),
+        (rule("allow", 'person = ["0001", "ana@example.com"]'), 2, "'ana@example.com' reads like a name or an e-mail"),
+        (rule("confirm", 'person = "ana@example.com"', "unless"), 2, 'give the sign-in, as "ISSUER|SUBJECT"'),
+        (rule("deny", 'group = "a"') + 'second = "b"\n', 4, 'second: needs then = "four_eyes"'),
+        ('[[protect]]\ncustomer = "a"\nsecond = "b"', 3, 'second: needs then = "four_eyes"'),
+        (rule("deny", 'group = "a"') + '[[rule]]\nthen = "deny"', 1, "never applies: policy.toml line 4: rule *"),
+        ('[[rule]]\nthen = "deny"\n' + rule("allow", 'group = "a"'), 3, "never applies: policy.toml line 1: rule *"),
+        (ALL_DESTROY + '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\nunless = { group="a" }', 4, "never applies"),
+    ],
+)  # fmt: skip
+def test_wrong_condition_stops_the_start_with_the_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_rules(policy_file(tmp_path, text))
+    assert f"policy.toml, line {line}: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["who", "unless"])
+def test_rule_with_a_condition_covers_no_other(tmp_path: Path, key: str) -> None:
+    text = rule("deny", 'group = "a"', key) + '[[rule]]\ntool = "delete_trigger"\nthen = "four_eyes"\n'
+    assert len(rules_of(tmp_path, text).rules) == 2
+
+
+def test_file_in_words_names_who_and_the_second(tmp_path: Path) -> None:
+    text = (
+        '[[rule]]\neffects = "destroy"\nwho = { group = ["a", "b"], client = "c" }\nunless = { person = "0001" }\n'
+        'then = "four_eyes"\nsecond = "security"\n[[protect]]\ncustomer = "x"\nthen = "four_eyes"\nsecond = "legal"\n'
+    )
+    lines = [*rules_of(tmp_path, text).words()]
+    rules = "policy.toml line 1: rule destroy by group a or b and client c unless by person 0001"
+    assert f"{rules}: four_eyes (one of them of security)." in lines
+    protected = "policy.toml line 7: protected customer x: four_eyes (one of them of legal), whatever the rules allow."
+    assert protected in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (rule("deny", 'group = "a"'), "applies to everybody on a server without a sign-in: the group is not known"),
+        (rule("deny", 'group = "a"', "unless"), "applies to everybody on a server without a sign-in."),
+        (rule("allow", 'group = "a"'), "never applies on a server without a sign-in."),
+        (rule("deny", 'client = "a"'), "never applies on a server without a sign-in."),
+        (rule("deny", 'client = "a", client_name = "b"'), "never applies on a server without a sign-in."),
+        (rule("deny", 'client_name = "b"'), None),
+    ],
+)
+def test_check_warns_of_what_a_server_without_a_sign_in_cannot_tell(
+    tmp_path: Path, text: str, warning: str | None
+) -> None:
+    warnings = [*without_sign_in(rules_of(tmp_path, text))]
+    assert len(warnings) == (warning is not None)
+    assert all(f"policy.toml line 1: rule * {warning}" in each for each in warnings)
+
+
+# --- four eyes with a group --------------------------------------------------------------------------------------
+
+SECOND = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\nsecond = "security"\n'
+
+
+def test_groups_of_all_rules_that_ask_for_two_people_hold(tmp_path: Path) -> None:
+    plain = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n'
+    protected = '[[protect]]\ntrigger = "t"\nthen = "four_eyes"\nsecond = "legal"\n'
+    for text in (plain + SECOND + protected, protected + plain + SECOND):
+        assert decided(tmp_path, text, ANA).second == ("legal", "security")
+    assert decided(tmp_path, SECOND + '[[rule]]\ntool = "delete_trigger"\nthen = "deny"', ANA).second == ()
+
+
+def test_rule_that_asks_for_a_group_is_not_covered_by_one_without(tmp_path: Path) -> None:
+    assert decided(tmp_path, SECOND + '[[rule]]\nthen = "four_eyes"\n', ANA).second == ("security",)
+
+
+def test_plan_does_not_take_the_place_of_a_group(tmp_path: Path) -> None:
+    permit = PlannedCalls("plan p line 1", "b", "delete_trigger", ("t",), None, None, 5, signers=2)
+    target = FastnObject.model_validate({"id": "t"})
+    asked = situation(CALL, CALL.effective, NOW, target, permit=permit)
+    policy = Policy("unattended", rules_of(tmp_path, SECOND))
+    verdict = policy.decide(asked)
+    assert verdict.decision is Decision.DENY
+    assert "(one of them of security)" in verdict.reason
+    without = Policy("unattended", rules_of(tmp_path, SECOND.replace('second = "security"\n', "")))
+    assert without.decide(asked).decision is Decision.ALLOW
+
+
+# --- properties --------------------------------------------------------------------------------------------------
+
+_texts = st.sampled_from(["a", "A", "b", "ab", "*", "?b", "i|a", "*|b", "\uff41"])
+_values = st.sampled_from(["a", "A", "b", "ab", "\uff41", "a\u200b"])
+_tables = st.dictionaries(st.sampled_from(FACTS), st.lists(_texts, min_size=1, max_size=2), min_size=1, max_size=3)
+_askers = st.builds(
+    Asker,
+    st.sampled_from([LOCAL, "i|a", "i|b", "i|ab", "|"]),
+    st.one_of(st.just(""), _values),
+    st.lists(_values, max_size=2).map(tuple),
+    st.one_of(st.none(), st.lists(_values, max_size=2).map(tuple)),
+    st.one_of(st.just(""), _values),
+    st.one_of(st.just(""), _values),
+    st.one_of(st.just(""), _values),
+)
+_LESS: Mapping[str, object] = {
+    "person": "", "login_names": (), "groups": None, "tenant": "", "client": "", "client_name": "",
+}  # fmt: skip
+
+
+def who(table: Mapping[str, Sequence[str]]) -> Who:
+    return Who({name: tuple(map(Glob, texts)) for name, texts in table.items()})
+
+
+def made(then: Decision, table: Mapping[str, Sequence[str]], exempt: Mapping[str, Sequence[str]]) -> PolicyRule:
+    return PolicyRule("r", None, None, (), None, {}, then, who=who(table), unless=who(exempt))
+
+
+@given(_tables, _askers)
+def test_rule_that_allows_matches_no_more_than_one_that_refuses(
+    table: Mapping[str, Sequence[str]], asker: Asker
+) -> None:
+    if who(table).match(asker, exact=True) is not None:
+        assert who(table).match(asker, exact=False) is not None
+
+
+@given(_tables, st.one_of(st.just({}), _tables), _askers, st.sampled_from(sorted(_LESS)))
+def test_knowing_less_of_who_asks_never_loosens(
+    table: Mapping[str, Sequence[str]], exempt: Mapping[str, Sequence[str]], asker: Asker, fact: str
+) -> None:
+    less = replace(asker, **{fact: _LESS[fact]})
+    assert (
+        asker.principal == LOCAL
+        or made(Decision.DENY, table, exempt).asked_by(asker) is None
+        or (made(Decision.DENY, table, exempt).asked_by(less) is not None)
+    )
+    if made(Decision.ALLOW, table, exempt).asked_by(less) is not None:
+        assert made(Decision.ALLOW, table, exempt).asked_by(asker) is not None
+
+
+@given(_tables, _askers, st.sampled_from(["person", "login_names", "client_name"]), _values)
+def test_claims_of_a_caller_never_let_a_rule_allow(
+    table: Mapping[str, Sequence[str]], asker: Asker, fact: str, claim: str
+) -> None:
+    claimed = replace(asker, **{fact: (claim,) if fact == "login_names" else claim})
+    assert who(table).match(claimed, exact=True) == who(table).match(asker, exact=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from(Decision), st.sets(st.sampled_from("xyz"))), min_size=1, max_size=4))
+def test_strictest_of_several_decisions_keeps_each_group(decisions: list[tuple[Decision, set[str]]]) -> None:
+    each = [PolicyDecision(d, "r", second=tuple(s) if d is Decision.FOUR_EYES else ()) for d, s in decisions]
+    chosen = strictest(each)
+    assert all(chosen.decision.rank >= one.decision.rank for one in each)
+    assert all({*one.second} <= {*chosen.second} for one in each if one.decision is chosen.decision)
+
+
+def test_dependents_and_who_have_to_match_together() -> None:
+    facts = made(Decision.DENY, {"client": ["ide-1"]}, {})
+    assert replace(facts, dependents=UserCount(1, None)).match(situation(CALL, CALL.effective, NOW, asker=ANA))
