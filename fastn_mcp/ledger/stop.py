@@ -1,5 +1,6 @@
 """Stops: a person's orders that no change is sent until they are lifted. Times are Unix seconds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,14 +36,8 @@ class Stop:
 
     def covers(self, asker: Asker) -> bool:
         """Whether it stops the changes of a caller. Names are compared as they read."""
-        name, _, email = asker.person.rstrip(">").partition(" <")
-        people = (asker.principal, asker.principal.rpartition("|")[2], asker.person, name, email, *asker.login_names)
-        given = (
-            (self.tenant, (asker.tenant,)),
-            (self.person, people),
-            (self.client, (asker.client, asker.client_name)),
-        )
-        return all(not wanted or name_as_read(wanted) in map(name_as_read, names) for wanted, names in given)
+        wanted = ((self.tenant, ("tenant",)), (self.person, ("person",)), (self.client, ("client", "client_name")))
+        return all(not name or _is_any(name, asker, facts) for name, facts in wanted)
 
     def voids(self, asker: Asker, created: float) -> bool:
         """Whether an approval that a caller asked for at `created` is void because of it, also after it was lifted."""
@@ -50,6 +45,11 @@ class Stop:
 
     def lift(self, by: str, now: float) -> "Stop":
         return replace(self, lifted=now, lifted_by=by)
+
+
+def _is_any(name: str, asker: Asker, facts: Iterable[str]) -> bool:
+    values = (value for fact in facts for value in asker.values(fact, verified=False))
+    return name_as_read(name) in map(name_as_read, values)
 
 
 class StopOrders(Protocol):
