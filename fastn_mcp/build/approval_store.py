@@ -42,6 +42,8 @@ class ApprovalStore:
     warn: Callable[[str], None]
     """Gets a warning where something could not be recorded."""
     state_secrets: Sequence[str] = ()
+    is_of_tenant: bool = False
+    """Whether it is of a tenant of a team, whose process has a ledger of its own beside it."""
 
     @property
     def file(self) -> Path:
@@ -105,4 +107,7 @@ def approval_stores(
                 yield name, ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command, warn)
         for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
             tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
-            yield f"at the tenant {tenant}", ApprovalStore(ledger.parent, None, kept_in(program, ledger.parent), warn)
+            yield (
+                f"at the tenant {tenant}",
+                ApprovalStore(ledger.parent, None, kept_in(program, ledger.parent), warn, is_of_tenant=True),
+            )

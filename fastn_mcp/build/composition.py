@@ -174,7 +174,7 @@ def assemble(
     executor = EnabledTools(guard, recorder, disabled_tools(settings))
     dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
     if chosen.page is not None:
-        chosen.page.connect(PageUndo(dispatch, ledger), guard.decisions.presence)
+        chosen.page.connect(PageUndo(dispatch), guard.decisions.presence)
     return AccountParts(
         settings=settings,
         client=client,

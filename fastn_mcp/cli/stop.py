@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import anyio
@@ -13,7 +13,6 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
-from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.stops import LONGEST_SENDING, Voided, in_words, stop_entry, void_approvals
@@ -21,7 +20,7 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import counted
-from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.redaction import quote, redact_text, sanitize
 from fastn_mcp.runtime import System
 
 _BY = "a person at the terminal"
@@ -53,41 +52,39 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
         raise click.UsageError("Give one of --tenant, --person and --client.")
     if len(reason) > _LONGEST_REASON:
         raise click.UsageError(f"The reason has {len(reason)} characters, and {_LONGEST_REASON} is the limit.")
-    system, (own, *others) = System(), _stores(start)
-    if tenant and not (is_shared(own.ledger) or any(_is_of_tenant(each) for each in others)):
+    system, stores = System(), _stores(start)
+    own, is_new = stores[0], not stores[0].exists
+    if tenant and not (is_shared(own.ledger) or any(store.is_of_tenant for store in stores)):
         raise SettingsError("This is no server of a team: it has no tenants.", f"Stop all: {own.program.to('stop')}")
-    wanted = Stop(system.token(), system.timestamp(), _BY, reason, tenant, person, client)
-    earlier = own.use(partial(_order, stop=wanted), create=True)
-    is_known = earlier is not None or own.use(partial(_is_known, stop=wanted))
-    voided = own.use(partial(_void, stop=wanted)) or Voided()
-    problems, ended, left = _stop_others(others, wanted)
-    if earlier is not None:
-        say(f"Nothing is new. {in_words(earlier, system.now())}")
-    else:
-        say(f"{in_words(wanted, system.now())} Nothing is sent for them until a person allows it again.")
-    if not is_known:
+    wanted = Stop(system.token(), system.timestamp(), _BY, redact_text(reason), tenant, person, client)
+    problems, earlier = _ordered(stores, wanted)
+    said = in_words(wanted, system.now()) if earlier is None else f"Nothing is new. {in_words(earlier, system.now())}"
+    say(f"{said} Nothing is sent for them until a person allows it again.")
+    if is_new:
+        say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
+    reached = [store for store in stores if store not in problems]
+    if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"Nobody of this name has asked for anything yet: {sanitize(wanted.whom)}. Is it spelt this way?")
-    say(_ended(voided + ended))
-    for change in (*(own.use(_left) or ()), *left):
+    say(_ended(sum((store.use(partial(_void, stop=wanted)) or Voided() for store in reached), Voided())))
+    for change in (change for store in reached for change in store.use(_left) or ()):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
-    for problem in problems:
-        click.echo(f"fastn-mcp: {sanitize(problem)}", err=True)
-    click.echo(f"To allow changes again, at a terminal: {own.program.to('allow')}")
+    for store, problem in problems.items():
+        click.echo(f"fastn-mcp: Not stopped in {store.folder}: {sanitize(problem)}", err=True)
+    if sys.stdout.isatty():  # not for an agent's shell
+        click.echo(f"To allow changes again: {own.program.to('allow')}")
     sys.exit(1 if problems else 0)
 
 
-def _stop_others(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[list[str], Voided, list[Change]]:
-    """Stop changes in further stores. Return what went wrong, what ended, and what was being sent."""
-    voided, problems, left = Voided(), list[str](), list[Change]()
+def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[ApprovalStore, str], Stop | None]:
+    """Record a stop in every store, before anything else. Return what went wrong, and the same stop if one held."""
+    problems, earlier = dict[ApprovalStore, str](), None
     for store in stores:
         try:
-            if not _is_of_tenant(store):
-                store.use(partial(_order, stop=stop))
-            voided += store.use(partial(_void, stop=stop)) or Voided()
-            left += store.use(_left) or ()
+            if not store.is_of_tenant:  # the ledger of its process has the stops of a tenant
+                earlier = store.use(partial(_order, stop=stop), create=store is stores[0]) or earlier
         except FastnError as error:
-            problems.append(f"Not stopped there: {error}")
-    return problems, voided, left
+            problems[store] = str(error)
+    return problems, earlier
 
 
 @click.command(name="allow", short_help="Allow changes again after a stop.")
@@ -105,16 +102,13 @@ def allow(start: StartOptions) -> None:
     for each in stops.values():
         say(in_words(each, now))
     if (terminal := Terminal.here()) is None:
-        raise click.ClickException(f"Nothing was allowed: that needs a person at a terminal. {_RUN_THERE}")
+        raise click.ClickException("Nothing was allowed: that needs a person at a terminal.")
     answer = anyio.run(partial(terminal.line, "Allow changes again? Type allow: "))
     if (answer or "").strip().casefold() != "allow":
         raise click.ClickException("Nothing was allowed: changes stay stopped.")
     for store in stores:
-        store.use(_lift)
+        store.use(partial(_lift, shown=stops))
     say("Changes are allowed again. Nothing is sent because of this: agents have to ask again.")
-
-
-_RUN_THERE = "Run fastn-mcp allow in one."
 
 
 def _stores(start: StartOptions) -> list[ApprovalStore]:
@@ -131,19 +125,22 @@ def _stores(start: StartOptions) -> list[ApprovalStore]:
     return stores
 
 
-def _is_of_tenant(store: ApprovalStore) -> bool:
-    """Whether a store is of a tenant, whose stops the ledger of its process has."""
-    return TENANTS in store.folder.parts
-
-
 async def _order(approvals: TerminalApprovals, stop: Stop) -> Stop | None:
     """Record a stop, first of all. Return the same one if it holds already."""
     for earlier in await approvals.ledger.stops():
         if earlier.lifted is None and earlier.whom == stop.whom:
             return earlier
     await approvals.ledger.add_stop(stop)
-    approvals.audit.record(stop_entry(stop, "all accounts"))
+    _record(approvals, stop)
     return None
+
+
+def _record(approvals: TerminalApprovals, stop: Stop) -> None:
+    """Record a stop, or that it was lifted. It holds already, so a failure is a warning."""
+    try:
+        approvals.audit.record(stop_entry(stop, "all accounts"))
+    except FastnError as error:
+        _warn(f"It holds, and is not in the audit log. {error.what}")
 
 
 async def _void(approvals: TerminalApprovals, stop: Stop) -> Voided:
@@ -172,14 +169,14 @@ async def _holding(approvals: TerminalApprovals) -> list[Stop]:
     return [stop for stop in await approvals.ledger.stops() if stop.lifted is None]
 
 
-async def _lift(approvals: TerminalApprovals) -> None:
-    """Lift the stops of a ledger. What they made void is ended once more, in case that was interrupted."""
+async def _lift(approvals: TerminalApprovals, shown: Collection[str]) -> None:
+    """Lift the stops that were shown. What they made void is ended once more, in case that was interrupted."""
     now = approvals.system.timestamp()
-    for stop in await _holding(approvals):
+    for stop in (stop for stop in await _holding(approvals) if stop.id in shown):
         await void_approvals(approvals.ledger, stop, now)
         lifted = stop.lift(_BY, now)
         if await approvals.ledger.lift_stop(lifted):
-            approvals.audit.record(stop_entry(lifted, "all accounts"))
+            _record(approvals, lifted)
 
 
 def _ended(voided: Voided) -> str:

@@ -71,7 +71,7 @@ MAX_QUEUED_CALLS = 1_000
 class Attempts:
     """Attempts of one call, and the errors that state its outcome."""
 
-    def __init__(self, call: Call, check: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, call: Call, check: Callable[[], Awaitable[object]] | None = None) -> None:
         self._call = call
         self._check = check
         self._reads = call.effect is Effect.READ
@@ -196,7 +196,7 @@ class FastnClient:
         """Return the deadline of `call` in seconds."""
         return self.endpoint.ai_deadline if call.effect is Effect.SPEND else self.endpoint.deadline
 
-    async def send(self, call: Operation[R], check: Callable[[], Awaitable[None]] | None = None) -> R:
+    async def send(self, call: Operation[R], check: Callable[[], Awaitable[object]] | None = None) -> R:
         """Send the call. Raises a `FastnError` that states its exact outcome.
 
         `check` is awaited right before each attempt to send its request, which is not made if it raises.

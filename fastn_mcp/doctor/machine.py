@@ -113,7 +113,7 @@ async def check_ledger(
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)
     if stops:
         said = " ".join(in_words(stop, now) for stop in stops)
-        return group.differs("ledger", said, "A person allows them again at a terminal: fastn-mcp allow", here)
+        return group.differs("ledger", said, "A person allows them again, at a terminal or on the approval page.", here)
     if weakness is not None:
         seen, _, hint = weakness.partition(". ")
         return group.differs("ledger", f"{seen[0].upper()}{seen[1:]}.", hint, here)

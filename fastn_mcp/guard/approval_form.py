@@ -66,6 +66,9 @@ class ApprovalForm:
         return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
+UNDOES = "undoes_change"
+"""Key of a request's preview: the change that it undoes, if somebody asked for that on the page."""
+
 TYPED = "typed"
 """Key of a request's preview: what a person types with their approval."""
 
@@ -254,13 +257,19 @@ def temporary_approval(request: ApprovalRequest, now: float) -> TemporaryApprova
         request.tenant,
         request.client,
         request.client_name,
+        request.stops,
     )
 
 
 def effects_of(request: ApprovalRequest) -> frozenset[str]:
     """Return the effects of all calls of a request. No scope permits an unknown effect."""
-    effects = request.preview.get("effects")
-    return frozenset(map(str, effects if isinstance(effects, list) else [request.preview.get("effect")]))
+    return effects_in(request.preview)
+
+
+def effects_in(preview: Mapping[str, JsonValue]) -> frozenset[str]:
+    """Return the effects of all calls of a stored preview."""
+    effects = preview.get("effects")
+    return frozenset(map(str, effects if isinstance(effects, list) else [preview.get("effect")]))
 
 
 def used_up() -> Refused:

@@ -34,10 +34,9 @@ class Approval:
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
 
     @property
-    def asked_at(self) -> float | None:
-        """When it was asked for, or when a temporary one was given, in Unix seconds; None without people."""
-        given = self.request or self.temporary
-        return None if given is None else given.created
+    def given(self) -> ApprovalRequest | TemporaryApproval | None:
+        """What people gave; None if nobody was asked."""
+        return self.request or self.temporary
 
     @property
     def detail(self) -> str:
@@ -65,6 +64,8 @@ class ApprovedCall:
     number: int = 0
     detail: str = ""
     """See `Approval.detail`."""
+    stops: tuple[str, ...] = ()
+    """Stops that had been lifted when its approval was used (`Stops.check`)."""
 
 
 async def change_of(approved: ApprovedCall, account: str, read: Send, deadline: float, system: System) -> Change:

@@ -73,8 +73,8 @@ class Caller:
     """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Context in which the call waits for a person, and holds no concurrency slot."""
-    waits: bool = True
-    """Whether the call waits while a person decides, or returns the open request at once."""
+    undoes: str = ""
+    """Id of the change that a person undoes on the approval page. Such a call does not wait for their approval."""
     delivery: Delivery | None = None
     """Delivery of the response, if it can be lost on the way to the caller."""
 

@@ -157,7 +157,7 @@ class Guard:
             await self._recorder.anchor()
             self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
-            result = await self._client.send(filled, partial(self._approvals.stops.check, caller.asker))
+            result = await self._client.send(filled, partial(self._approvals.stops.check, caller.asker, approved.stops))
         except BaseException as error:
             await self._record_failure(error, change, intent, caller.delivery, is_sent=is_sent)
             raise
@@ -237,7 +237,7 @@ class Guard:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
         until = min(began + self.evaluator.policy.approval_wait, pending.until)
         leads = caller.link is not None and pending.needs_link
-        if not caller.waits or self._system.timestamp() >= until or (pending.tells_first and not leads):
+        if caller.undoes or self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
         await report(f"Waiting for a person to decide. {pending.where}", 0, None)
         wait = partial(self.decisions.decided, pending.request, caller.asker, until)

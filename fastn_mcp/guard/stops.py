@@ -1,6 +1,6 @@
 """Stops: what they refuse, and how people order and lift them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.errors import Refused, Stopped
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop, StopOrders
 from fastn_mcp.policy.asker import Asker
@@ -19,8 +20,8 @@ from fastn_mcp.runtime import System
 _MOST_DECIDED = 1_000
 """Number of the newest decided requests among which unused approvals are looked for. The others are void without it."""
 
-LONGEST_SENDING = 320.0
-"""Seconds after which a change that was begun cannot be under way any more."""
+LONGEST_SENDING = 3_660.0
+"""Seconds after which a change that was begun cannot be under way any more: a call to the AI may take an hour."""
 
 
 class Stops:
@@ -30,24 +31,27 @@ class Stops:
         self.ledger = ledger
         self._system = system
 
-    async def check(self, asker: Asker, asked_at: float | None = None) -> None:
-        """Raise `Stopped` if a stop holds for a caller; `Refused` if one made the approval asked for at that time void.
+    async def check(self, asker: Asker, seen: Collection[str] | None = None, *others: Asker) -> tuple[str, ...]:
+        """Return the stops that were lifted, by id, which an approval asked for now outlives.
 
-        Raises a `Refused` if the ledger cannot be read.
+        With the ids that were `seen` when an approval was asked for, raise `Refused` if a stop was lifted since: the
+        approval is void. Clocks do not matter. `others` are those who asked for it. Raises `Stopped` if a stop holds,
+        and a `Refused` if the ledger cannot be read.
         """
         stops = await self.ledger.stops()
-        for stop in stops:
-            if stop.lifted is None and stop.covers(asker):
+        for stop in _concerning(stops, asker, others):
+            if stop.lifted is None:
                 raise stopped(stop, self._system.now())
-        if asked_at is not None and any(stop.voids(asker, asked_at) for stop in stops):
-            raise Refused(
-                "Its approval is void: changes were stopped after it was asked for.",
-                "Call again, and a person is asked anew.",
-            )
+            if seen is not None and stop.id not in seen:
+                raise Refused(
+                    "Its approval is void: changes were stopped after it was asked for.",
+                    "Call again, and a person is asked anew.",
+                )
+        return tuple(stop.id for stop in stops if stop.lifted is not None)
 
-    async def has_voided(self, asker: Asker, created: float) -> bool:
-        """Return whether a stop made an approval void that a caller asked for at `created`."""
-        return any(stop.voids(asker, created) for stop in await self.ledger.stops())
+    async def has_voided(self, asker: Asker, seen: Collection[str], *others: Asker) -> bool:
+        """Return whether a stop made an approval void, as in `check`."""
+        return any(stop.id not in seen for stop in _concerning(await self.ledger.stops(), asker, others))
 
     async def holding(self, askers: Collection[Asker]) -> set[Asker]:
         """Return the callers whose changes are stopped now."""
@@ -60,11 +64,18 @@ class Stops:
         return facts(holds[0], self._system.now()) if holds else None
 
 
+def _concerning(stops: Iterable[Stop], asker: Asker, others: Iterable[Asker]) -> Iterator[Stop]:
+    """Yield the stops that cover a caller or name one of the others, those that hold first."""
+    for stop in sorted(stops, key=lambda stop: stop.lifted is not None):
+        if stop.covers(asker) or any(map(stop.names, others)):
+            yield stop
+
+
 def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
     """Return since when, by whom and why changes are stopped."""
     since = aged(datetime.fromtimestamp(stop.at, UTC), now)
     reason: dict[str, JsonValue] = {"reason": sanitize(stop.reason)} if stop.reason else {}
-    return {"since": since, "by": sanitize(stop.by), "whose": sanitize(stop.whom), **reason}
+    return {"since": since, "by": sanitize(without_issuers(stop.by)), "whose": sanitize(stop.whom), **reason}
 
 
 def in_words(stop: Stop, now: datetime) -> str:
@@ -110,11 +121,11 @@ async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> Voided:
     """
     voided = Voided()
     for request in (*await ledger.waiting(now), *await ledger.decided(_MOST_DECIDED)):
-        if request.is_over or not stop.voids(request.asker, request.created):
+        if request.is_over or stop.id in request.stops or not stop.names(request.asker):
             continue
         if await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=stop.reason or None):
             voided += Voided(waiting=1) if request.state is RequestState.OPEN else Voided(approvals=1)
     for approval in await ledger.temporary_approvals(now):
-        if stop.voids(approval.asker, approval.created):
+        if stop.id not in approval.stops and stop.names(approval.asker):
             voided += Voided(temporary=int(await ledger.revoke_temporary(approval.id)))
     return voided

@@ -18,7 +18,7 @@ from typing_extensions import override
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval_form import VERIFIED, effects_of, typed_in
+from fastn_mcp.guard.approval_form import UNDOES, VERIFIED, effects_of, typed_in
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
@@ -26,6 +26,8 @@ from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.server.page_undo import PageUndo
 
@@ -159,7 +161,7 @@ class TeamInbox(Inbox):
                     dispatch = account.context.dispatch
                     yield InboxAccount(
                         account.account, account.ledger, record, account.typed, name, account.limits,
-                        PageUndo(dispatch, account.ledger, name), dispatch.guard.decisions.presence,
+                        PageUndo(dispatch), dispatch.guard.decisions.presence,
                     )  # fmt: skip
             except LedgerLost:
                 raise
@@ -173,7 +175,16 @@ class TeamInbox(Inbox):
 
     @override
     def sees_call(self, tenant: str, principal: str, effects: frozenset[str]) -> bool:
-        return self._is_own(principal) or any(rule.covers(tenant, effects) for rule in self._rules)
+        return self._is_own(principal) or self.covers(tenant, effects)
+
+    @override
+    def covers(self, tenant: str, effects: frozenset[str]) -> bool:
+        return any(rule.covers(tenant, effects) for rule in self._rules)
+
+    @override
+    def asker(self, tenant: str) -> Asker:
+        person = self._person
+        return Asker(person.principal, person.name, person.login_names, tenant=tenant)
 
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
@@ -182,8 +193,10 @@ class TeamInbox(Inbox):
         if request.needed > 1:
             return "It is your own call, and others have to approve it."
         # A principal that only may be theirs counts as their own, but gets no right to approve.
-        exact = request.principal == self.approver
-        return None if self._own and exact else "It is your own call, and somebody else has to approve it."
+        own = self._own and request.principal == self.approver and self._person.tenant == tenant
+        # What they undo here is as an agent's call of somebody else: no scope of a token limits it.
+        may = self._is_covered(tenant, request) if UNDOES in request.preview else own
+        return None if may else "It is your own call, and somebody else has to approve it."
 
     @override
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:
@@ -196,11 +209,16 @@ class TeamInbox(Inbox):
         return any(rule.stop and (rule.tenants is None or tenant in rule.tenants) for rule in self._rules)
 
     @override
+    def may_lift(self, stop: Stop) -> bool:
+        """Those of a tenant, as this page orders them. The operator lifts all others at a terminal."""
+        return bool(stop.tenant and not stop.person and not stop.client) and self.may_stop(stop.tenant)
+
+    @override
     def name_of(self, vote: Vote) -> str:
         return "you" if vote.approver == self.approver else super().name_of(vote)
 
     def _is_covered(self, tenant: str, request: ApprovalRequest) -> bool:
-        return any(rule.covers(tenant, effects_of(request)) for rule in self._rules)
+        return self.covers(tenant, effects_of(request))
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()

@@ -118,6 +118,8 @@ class ApprovalRequest:
     """As in `Asker`, like `client` and `client_name`."""
     client: str = ""
     client_name: str = ""
+    stops: tuple[str, ...] = ()
+    """Stops that had been lifted when it was opened. Any other one makes it void."""
     told: tuple[str, ...] = ()
     """Who was told of it, how and when: a sentence each, oldest first."""
     second: tuple[str, ...] = ()
@@ -285,6 +287,8 @@ class TemporaryApproval:
     """As in `Asker`, like `client` and `client_name`."""
     client: str = ""
     client_name: str = ""
+    stops: tuple[str, ...] = ()
+    """As in `ApprovalRequest`."""
 
     @property
     def asker(self) -> Asker:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.redaction import name_as_read
 
 KEPT_DAYS = 30
@@ -34,14 +34,16 @@ class Stop:
         named = (("the tenant", self.tenant), ("the person", self.person), ("the client", self.client))
         return " and ".join(f'{what} "{name}"' for what, name in named if name) or "everybody"
 
-    def covers(self, asker: Asker) -> bool:
-        """Whether it stops the changes of a caller. Names are compared as they read."""
+    def names(self, asker: Asker) -> bool:
+        """Whether it names a caller, as far as is known of them. Names are compared as they read."""
         wanted = ((self.tenant, ("tenant",)), (self.person, ("person",)), (self.client, ("client", "client_name")))
         return all(not name or _is_any(name, asker, facts) for name, facts in wanted)
 
-    def voids(self, asker: Asker, created: float) -> bool:
-        """Whether an approval that a caller asked for at `created` is void because of it, also after it was lifted."""
-        return (self.lifted is None or created <= self.lifted) and self.covers(asker)
+    def covers(self, asker: Asker) -> bool:
+        """Whether it stops the changes of a caller: those whom it names, and who signed in without saying enough."""
+        person = self.person if asker.principal == LOCAL or asker.knows("person") else ""
+        client = self.client if asker.principal == LOCAL or asker.knows("client") else ""
+        return replace(self, person=person, client=client).names(asker)
 
     def lift(self, by: str, now: float) -> "Stop":
         return replace(self, lifted=now, lifted_by=by)

@@ -16,7 +16,10 @@ class Asker:
     person: str = ""
     """Name and e-mail address of the person who signed in, for people. It identifies nobody."""
     login_names: tuple[str, ...] = ()
-    """User name and e-mail address of the sign-in, verified or not: they may only make a decision stricter."""
+    """User name and e-mail address of the sign-in, verified or not: they may only make a decision stricter.
+
+    With one of them alone, it is not known who the person is by the other.
+    """
     groups: tuple[str, ...] | None = None
     """Groups of the sign-in, from the claim that the team file names; None if it does not say them all."""
     tenant: str = ""
@@ -46,7 +49,7 @@ class Asker:
     def knows(self, fact: str) -> bool:
         """Whether nothing else can be true of a fact. Without a sign-in there is no tenant and no OAuth client."""
         if fact in ("person", "group"):
-            return bool(self.login_names and self.person) if fact == "person" else self.groups is not None
+            return len(self.login_names) > 1 and bool(self.person) if fact == "person" else self.groups is not None
         is_absent = self.principal == LOCAL and fact != "client_name"
         return is_absent or bool(self.values(fact, verified=False))
 
@@ -66,4 +69,5 @@ def asker_of(facts: Mapping[str, Sequence[str]]) -> Asker:
         return Asker(client_name=name)
     groups = tuple(filter(None, facts["group"])) if "group" in facts else None
     principal = person if "|" in person else f"|{person}"
-    return Asker(principal, person, (person,) if person else (), groups, tenant, client, name)
+    # Whoever names a person knows both of their login names.
+    return Asker(principal, person, (person, person) if person else (), groups, tenant, client, name)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from typing_extensions import override
 
-from fastn_mcp.errors import Incomplete, UnknownOutcome, nearest
+from fastn_mcp.errors import Incomplete, Stopped, UnknownOutcome, nearest
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
@@ -228,7 +228,9 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
-    raise Incomplete(" ".join(sentences), f"Fix what stopped it. {again}", certainty="", facts=facts)
+    orders = [str(row["next"]) for row in stopped if row["outcome"] == Stopped.outcome]
+    next_step = orders[0] if orders else f"Fix what stopped it. {again}"
+    raise Incomplete(" ".join(sentences), next_step, certainty="", facts=facts)
 
 
 def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:

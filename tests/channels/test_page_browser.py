@@ -20,6 +20,7 @@ from fastn_mcp.channels.page.inbox import ChangeUndo
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState, TemporaryApproval
 from fastn_mcp.ledger.change import Change
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey
 
 expect.set_options(timeout=10_000)
@@ -359,15 +360,16 @@ async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Brow
 class AnyUndo(ChangeUndo):
     """Shows an undo, and makes none."""
 
-    async def preview(self, change: str, principal: str) -> Any:  # noqa: ARG002
+    async def preview(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
         return SimpleNamespace(
-            says=replace(UPDATE, lost="Its values will be lost.", unchecked="Not checked: triggers.")
+            says=replace(UPDATE, lost="Its values will be lost.", unchecked="Not checked: triggers."),
+            stored=lambda: {"effect": "write"},
         )
 
-    async def __call__(self, change: str, principal: str, name: str) -> bool:  # noqa: ARG002
+    async def __call__(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         return False
 
-    async def resume(self, approved: object) -> None:
+    async def resume(self, approved: object, asker: Asker) -> None:
         pass
 
 

@@ -81,6 +81,42 @@ def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
     assert len(machine.stops()) == 1
 
 
+def test_stop_of_an_unused_folder_says_so(machine: Machine) -> None:
+    """The server may have another one."""
+    assert f"No server has used {machine.folder} yet." in said(machine.run("stop"))
+    assert "No server has used" not in said(machine.run("stop"))
+
+
+def test_stop_does_not_print_how_it_is_lifted_into_a_pipe(machine: Machine) -> None:
+    done = machine.run("stop")
+    assert "fastn-mcp allow" not in done.stdout + done.stderr
+
+
+def test_secret_in_a_reason_is_hidden(machine: Machine) -> None:
+    machine.run("stop", "--reason", "password=hunter2hunter2")
+    assert "hunter2" not in machine.stops()[0].reason
+
+
+def test_every_store_is_stopped_though_one_fails(machine: Machine) -> None:
+    """In a folder whose path looks like that of a tenant, too."""
+    machine.folder = machine.folder / "tenants" / "acme"
+    machine.run("--sandbox", "approvals", "temporary")
+    machine.run("--sandbox", "stop")
+    machine.folder.joinpath("sandbox", "ledger.sqlite").write_bytes(b"no database, but something else" * 100)
+    done = machine.run("stop")
+    assert (done.returncode, "Not stopped in" in done.stderr) == (1, True)
+    assert len(machine.stops()) == 1
+
+
+def test_stop_holds_though_it_cannot_be_audited(machine: Machine) -> None:
+    machine.folder.mkdir(parents=True)
+    machine.folder.chmod(0o700)
+    (machine.folder / "audit.jsonl").mkdir()
+    done = machine.run("stop")
+    assert (done.returncode, "It holds, and is not in the audit log." in done.stderr) == (0, True)
+    assert len(machine.stops()) == 1
+
+
 def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
     now = time.time()
 

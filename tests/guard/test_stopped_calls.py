@@ -187,6 +187,41 @@ async def test_stop_between_two_attempts(world: World) -> None:
     assert len(naps) == 1
 
 
+async def test_stop_that_was_lifted_between_two_attempts(world: World) -> None:
+    """A call whose approval was used before the stop does not go on after it."""
+    customer = (await world.rows(ListCustomers()))[0].id
+    world.sandbox.faults.add(Status(method="PUT", path="*", status=429))
+    sleep = world.system.sleep
+
+    async def stopping(seconds: float) -> None:
+        await lift(world, await stop(world))
+        await sleep(seconds)
+
+    object.__setattr__(world.system, "sleep", stopping)
+    await world.expect(RateLimited, UpdateCustomer(customer_id=customer, plan="Growth"))
+    assert len(world.changes) == 1
+
+
+async def test_form_is_void_whatever_the_clocks_say(world: World) -> None:
+    """The process that lifts the stop is behind the one that opened the form."""
+    pending = await world.first_round(world.run())
+    order = await stop(world)
+    assert await world.ledger.lift_stop(order.lift("Dana", world.timestamp - 3600))
+    error = await world.expect(Refused, world.run(), FormLater(submitted=(pending.form.request, Approve())))
+    assert "Its approval is void" in str(error)
+    assert world.changes == []
+
+
+async def test_approval_that_a_stopped_client_asked_for_serves_no_other_client(world: World) -> None:
+    """Though nobody ended it: the process that stops can be killed."""
+    stopped, other = (Caller(Asker(client_name=name), None) for name in ("A", "B"))
+    assert isinstance(await world.dispatch(world.deletion(), stopped), PendingApproval)
+    await world.approve_open_request()
+    await stop(world, client="A")
+    assert isinstance(await world.dispatch(world.deletion(), other), PendingApproval)
+    assert world.changes == []
+
+
 async def test_batch_stops_in_the_middle(world: World) -> None:
     calls = [{"tool": "create_customer", "arguments": {"name": f"Made {n}"}} for n in (1, 2, 3)]
     batch = ApplyChanges.model_validate({"changes": calls})
@@ -203,6 +238,7 @@ async def test_batch_stops_in_the_middle(world: World) -> None:
     error = await world.expect(Incomplete, batch)
     rows: Any = error.facts["calls"]
     assert [row["outcome"] for row in rows] == ["done", "stopped", "left"]
+    assert error.next_step.startswith("Reading still works. A person decides")
     assert len(sent) == 1
 
 

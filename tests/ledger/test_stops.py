@@ -55,7 +55,7 @@ async def test_changes_under_way_are_those_without_an_outcome(ledger: Ledger, ot
 ANA = Asker(
     "https://login.example.com|0001",
     "Ana Example <ana@example.com>",
-    ("ana",),
+    ("ana", "ana@example.com"),
     ("ops",),
     "acme",
     "client-7",
@@ -88,13 +88,14 @@ def test_stop_covers_nobody_else(named: dict[str, str]) -> None:
     assert not replace(STOP, **named).covers(ANA)
 
 
-def test_lifted_stop_voids_what_was_asked_for_before_its_end_only() -> None:
-    lifted = STOP.lift("Ana", NOW + 60)
-    assert STOP.voids(ANA, NOW + 1e6)
-    assert lifted.voids(ANA, NOW - 60)
-    assert lifted.voids(ANA, NOW + 60)
-    assert not lifted.voids(ANA, NOW + 60.1)
-    assert not replace(lifted, tenant="globex").voids(ANA, NOW)
+def test_stop_covers_who_signed_in_without_saying_enough() -> None:
+    """They may be the person who is named; a caller without a sign-in is nobody else."""
+    half = replace(ANA, login_names=("ana",))
+    assert replace(STOP, person="somebody@example.com").covers(half)
+    assert not replace(STOP, person="somebody@example.com").names(half)
+    assert replace(STOP, client="client-8").covers(replace(ANA, client=""))
+    assert not replace(STOP, person="somebody@example.com").covers(Asker(client_name="Claude Code"))
+    assert not replace(STOP, client="client-8").covers(Asker(client_name="Claude Code"))
 
 
 async def not_called(seconds: float) -> None:

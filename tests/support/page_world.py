@@ -245,7 +245,7 @@ def desk_of(world: World, folder: Path) -> Desk:
     desk.system = replace(desk.system, now=world.clock.now)
     account = InboxAccount(None, world.ledger, world.recorder.decided, world.typed)
     desk.page = ApprovalPage(account, desk.system, desk.open, desk.page_file)
-    desk.page.connect(PageUndo(world.dispatch, world.ledger), world.guard.decisions.presence)
+    desk.page.connect(PageUndo(world.dispatch), world.guard.decisions.presence)
     desk.clock.now = world.clock.now
     return desk
 

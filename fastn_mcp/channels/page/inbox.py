@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
+from fastn_mcp.guard.approval_form import effects_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import record_expired
@@ -17,13 +18,12 @@ from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, Temporar
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import of_groups
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
-
-UNDOES = "undoes_change"
-"""Key of a request's preview: the change that it undoes, if somebody asked for that on the page."""
 
 T = TypeVar("T")
 
@@ -56,16 +56,17 @@ class DecidedRequest:
 class ChangeUndo(Protocol):
     """Undoes changes of one account by guarded calls of the person on the page. Raises a `FastnError`."""
 
-    async def preview(self, change: str, principal: str) -> Shown:
+    async def preview(self, change: str, asker: Asker) -> Shown:
         """Return what the undo would do, from fresh reads. No change is sent."""
         ...
 
-    async def __call__(self, change: str, principal: str, name: str) -> bool:
+    async def __call__(self, change: str, asker: Asker) -> bool:
         """Undo a change. False if that waits for an approval, after which `resume` makes it."""
         ...
 
-    async def resume(self, approved: ApprovalRequest) -> bool | None:
-        """Make the undo for which a request was approved. None if it is not the request of an undo."""
+    async def resume(self, approved: ApprovalRequest, asker: Asker) -> bool | None:
+        """Make, for whoever asked for it, the undo for which a request was approved. None if it is not the request of
+        an undo."""
         ...
 
 
@@ -131,11 +132,23 @@ class Inbox:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
+    def covers(self, tenant: str, effects: frozenset[str]) -> bool:  # noqa: ARG002
+        """Whether they may approve calls of others with these effects."""
+        return True
+
+    def asker(self, tenant: str) -> Asker:  # noqa: ARG002
+        """Return who asks for what they undo on the page."""
+        return Asker()
+
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
         return True
 
     def may_stop(self, tenant: str) -> bool:  # noqa: ARG002
         """Whether they may stop the changes of a tenant, and allow them again; empty: of all."""
+        return True
+
+    def may_lift(self, stop: Stop) -> bool:  # noqa: ARG002
+        """Whether they may allow again what a stop forbids."""
         return True
 
     def name_of(self, vote: Vote) -> str:
@@ -212,11 +225,13 @@ class Inbox:
         if not counted.is_approved_enough:
             another = f"another has to{of_groups(counted.second)}, before it can be sent."
             return f"{len(counted.approvers)} of {counted.needed} people approved it: {another}"
-        async with self._account_of(counted) as account:
-            try:
-                undone = None if account.undo is None else await account.undo.resume(counted)
-            except FastnError as error:
-                return str(error)
+        try:
+            async with self._account_of(counted) as account:
+                own = self.asker(account.tenant)
+                asker = own if own.principal == counted.principal else counted.asker
+                undone = None if account.undo is None else await account.undo.resume(counted, asker)
+        except FastnError as error:
+            return str(error)
         if undone is not None:
             return "It is undone." if undone else "It needs another approval."
         return "If the agent is still waiting, the call runs now; otherwise when it asks again."
@@ -234,24 +249,28 @@ class Inbox:
 
     async def undo(self, request: str, change: str) -> str:
         """Undo a change that a request allowed. Return a sentence about what follows. Raises a `FastnError`."""
-        async with self._undoable(request, change) as (_, undo):
-            if await undo(change, self.approver, self.approver_name or "this page"):
+        async with self._undoable(request, change) as (_, undo, asker, _):
+            if await undo(change, asker):
                 return "Undone."
             return "The undo waits for approval below. Nothing was sent yet."
 
     async def undo_preview(self, request: str, change: str) -> tuple[Change, Shown]:
         """Return such a change, and what its undo would do. Raises a `FastnError` if it cannot be undone."""
-        async with self._undoable(request, change) as (found, undo):
-            return found, await undo.preview(change, self.approver)
+        async with self._undoable(request, change) as (found, _, _, shown):
+            return found, shown
 
     @asynccontextmanager
-    async def _undoable(self, request: str, change: str) -> AsyncGenerator[tuple[Change, ChangeUndo]]:
+    async def _undoable(self, request: str, change: str) -> AsyncGenerator[tuple[Change, ChangeUndo, Asker, Shown]]:
+        """Open a change whose undo they may approve, with the preview of that undo, which is another effect."""
         if (pending := await self.find(request)) is not None:
             async with self._account_of(pending.request) as account:
                 found = {each.id: each for each in await account.ledger.changes_by([request])}
                 if change in found and account.undo and self.barred(account.tenant, pending.request) is None:
-                    yield found[change], account.undo
-                    return
+                    asker = self.asker(account.tenant)
+                    shown = await account.undo.preview(change, asker)
+                    if self.covers(account.tenant, effects_in(shown.stored())):
+                        yield found[change], account.undo, asker, shown
+                        return
         raise Refused("There is no such change that you may undo.")
 
     async def revoke(self, id_: str, now: float) -> bool:

@@ -1,6 +1,7 @@
 """The places Stop and Allow: a person stops the changes of agents, and allows them again."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -17,10 +18,13 @@ from fastn_mcp.guard.stops import in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.identity import account_name, who
 from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.redaction import redact_text
 
 log = logging.getLogger(__name__)
 
 _LONGEST_REASON = 200
+_MOST_DECIDED = 200
+"""Number of the newest decided requests among which unused approvals are counted."""
 _OLD_FORM = "Nothing was decided: this form was already submitted, or is not from this page."
 
 
@@ -50,13 +54,12 @@ class StopPlaces(PagePlaces):
             problem = f"Nothing was stopped: the reason is longer than {_LONGEST_REASON} characters."
             return await self._stop_page(request, session, 422, problem, reason)
         known = {stop.whom for stop in await self.ledger.stops() if stop.lifted is None}
-        stops = [Stop(self.system.token(), now, _by(session), reason, tenant) for tenant in wanted]
+        stops = [Stop(self.system.token(), now, _by(session), redact_text(reason), tenant) for tenant in wanted]
         stops = [stop for stop in stops if stop.whom not in known]
         for stop in stops:
             await self.ledger.add_stop(stop)
-        for stop in stops:
-            await self._void(session, stop)
-            await self._record(session, stop)
+        await self._void(session, stops)
+        await self._record(session, stops)
         return RedirectResponse(session.root, 303)
 
     async def allow(self, request: Request) -> Response:
@@ -68,27 +71,28 @@ class StopPlaces(PagePlaces):
         stop = next((each for each in stops if each.id == fields.get("stop")), None)
         if "token" not in fields:
             return await self._allow_page(request, session, 403, _OLD_FORM)
-        if stop is None or not session.inbox.may_stop(stop.tenant):
+        if stop is None or not session.inbox.may_lift(stop):
             return await self._allow_page(request, session, 409, "Nothing was changed: there is no such stop of yours.")
         lifted = stop.lift(_by(session), self.system.timestamp())
-        await self._void(session, stop)
+        await self._void(session, [stop])
         if await self.ledger.lift_stop(lifted):
-            await self._record(session, lifted)
+            await self._record(session, [lifted])
         return RedirectResponse(session.root, 303)
 
-    async def _void(self, session: Session, stop: Stop) -> None:
+    async def _void(self, session: Session, stops: Sequence[Stop]) -> None:
         async for account in session.inbox.accounts():
-            if stop.tenant in ("", account.tenant):
+            for stop in (stop for stop in stops if stop.tenant in ("", account.tenant)):
                 await void_approvals(account.ledger, stop, self.system.timestamp())
 
-    async def _record(self, session: Session, stop: Stop) -> None:
-        """Record a stop, or that it was lifted, in the audit logs of its accounts. It holds already."""
+    async def _record(self, session: Session, stops: Sequence[Stop]) -> None:
+        """Record stops, or that they were lifted, in the audit logs of their accounts. They hold already."""
         async for account in session.inbox.accounts():
-            if account.limits is not None and stop.tenant in ("", account.tenant):
-                try:
-                    account.limits.audit.record(stop_entry(stop, account_name(account.name or "")))
-                except FastnError:
-                    log.exception("the stop, or its end, could not be audited")
+            for stop in stops:
+                if account.limits is not None and stop.tenant in ("", account.tenant):
+                    try:
+                        account.limits.audit.record(stop_entry(stop, account_name(account.name or "")))
+                    except FastnError:
+                        log.exception("the stop, or its end, could not be audited")
 
     async def _submitted(self, request: Request, action: str, about: str = "") -> tuple[Session, dict[str, str]]:
         """Return the fields of a form of this session, without its token if that is invalid or was used before."""
@@ -106,7 +110,7 @@ class StopPlaces(PagePlaces):
         self, request: Request, session: Session, status: int = 200, problem: str = "", reason: str = ""
     ) -> Response:
         now = self.system.timestamp()
-        decided = [each.request for each in await session.inbox.decided(1_000)]
+        decided = [each.request for each in await session.inbox.decided(_MOST_DECIDED)]
         unused = [each for each in decided if each.state is RequestState.APPROVED and each.expires > now]
         shown = {"problem": problem, "reason": reason, "unused": len(unused), "tenants": _stoppable(session)}
         temporary = len(await session.inbox.temporary_approvals(now))
@@ -114,7 +118,7 @@ class StopPlaces(PagePlaces):
 
     async def _allow_page(self, request: Request, session: Session, status: int = 200, problem: str = "") -> Response:
         now, stops = self.system.now(), await holding(session.inbox, self.ledger)
-        rows = [(each.id, view.parts(in_words(each, now)), session.inbox.may_stop(each.tenant)) for each in stops]
+        rows = [(each.id, view.parts(in_words(each, now)), session.inbox.may_lift(each)) for each in stops]
         return await self._show(request, session, "allow", status, problem=problem, rows=rows)
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.page.inbox import UNDOES, DecidedRequest, PendingRequest
-from fastn_mcp.guard.approval_form import TYPED, asker, can_be_temporary, temporary, typed_in
+from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
+from fastn_mcp.guard.approval_form import TYPED, UNDOES, asker, can_be_temporary, temporary, typed_in
 from fastn_mcp.guard.journal import RECENT
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read

@@ -10,6 +10,7 @@ from fastn_mcp.guard.approval.use import ApprovalUse, declined
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import (
+    UNDOES,
     Answer,
     Approve,
     Decline,
@@ -111,7 +112,11 @@ class Approvals:
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
             return Approval("temporary_approval", temporary=temporary)
         earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
-        if earlier is not None and not earlier.is_over and await self.stops.has_voided(caller.asker, earlier.created):
+        if (
+            earlier is not None
+            and not earlier.is_over
+            and await self.stops.has_voided(caller.asker, earlier.stops, earlier.asker)
+        ):
             await self._ledger.void(earlier.id, RequestState.STOPPED, self._system.timestamp())
             earlier = None
         if earlier is not None and earlier.used and earlier.state is not RequestState.WITHDRAWN:
@@ -173,8 +178,9 @@ class Approvals:
         temporary = await self._ledger.find_temporary(
             caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._system.timestamp()
         )
-        is_void = temporary is not None and await self.stops.has_voided(caller.asker, temporary.created)
-        return None if is_void else temporary
+        if temporary is not None and await self.stops.has_voided(caller.asker, temporary.stops, temporary.asker):
+            return None
+        return temporary
 
     async def _ask_again(
         self, earlier: ApprovalRequest, evaluation: Evaluation, caller: Caller, why_no_form: str | None
@@ -231,11 +237,14 @@ class Approvals:
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
         is_temporary = evaluation.similar is not None and tool.target is not None
         preview = with_typed(evaluation.preview.stored(), evaluation.typed)
+        if caller.undoes:
+            preview[UNDOES] = caller.undoes
         if caller.asker.name:
             preview["asked_by"] = redact_text(caller.asker.name)
         request = ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
+            stops=await self.stops.check(caller.asker),
             tenant=caller.asker.tenant,
             client=caller.asker.client,
             client_name=redact_text(caller.asker.client_name),

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, sent_words, withdraw
-from fastn_mcp.guard.approval_form import TEMPORARY_MINUTES, typed_in
+from fastn_mcp.guard.approval_form import TEMPORARY_MINUTES, UNDOES, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
@@ -19,6 +19,7 @@ from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
 
 _BY = "terminal"
+_SENT = "when the agent makes the same call again"
 
 _LATEST = 1000
 """Number of the latest decided requests among which an approval is looked for."""
@@ -66,11 +67,10 @@ class TerminalApprovals:
         if typed_in(request) is not None and self.typed is None:
             return f"Nothing was decided. {UNSEALABLE}"
         typed = None if self.typed is None else TypedValue(self.typed, secret)
+        sent = "when it is undone once more on the approval page" if UNDOES in request.preview else _SENT
         vote = Vote(_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
         also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
-        return await self._vote(
-            request, vote, None, f"Approved. It is sent when the agent makes the same call again.{also}", typed
-        )
+        return await self._vote(request, vote, None, f"Approved. It is sent {sent}.{also}", typed)
 
     async def decline(self, request: ApprovalRequest, note: str) -> str:
         """Decline a request. Return the message for the person."""

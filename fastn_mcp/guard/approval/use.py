@@ -55,7 +55,8 @@ class ApprovalUse:
         again.
         """
         request, asker, by, reference = approval.request, caller.asker, approval.by, None
-        await self._stops.check(asker, approval.asked_at)
+        given = approval.given
+        stops = await (self._stops.check(asker, given.stops, given.asker) if given else self._stops.check(asker))
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to be asked anew about what is left.")
@@ -87,7 +88,7 @@ class ApprovalUse:
         else:
             by = allowed
         trace = None if request is None else request.trace
-        return ApprovedCall(current, asker, by, reference, trace, evaluation.id, number, approval.detail)
+        return ApprovedCall(current, asker, by, reference, trace, evaluation.id, number, approval.detail, stops)
 
 
 def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
