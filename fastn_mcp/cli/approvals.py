@@ -146,7 +146,10 @@ def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
 @click.option("--note", default="", help="What the agent is told.")
 @click.pass_obj
 def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
-    """Take back an approval that is not used yet; without an id, list them. The beginning of an id is enough."""
+    """Take back an approval that is not used yet, or list these.
+
+    The beginning of its id is enough.
+    """
     if request is None:
         for each in (unused := store.use(TerminalApprovals.unused) or []):
             say(sanitize(f"{each.id}  {each.text[0]} {_headline(each)}"))

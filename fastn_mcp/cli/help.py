@@ -123,6 +123,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp approvals temporary",
         "fastn-mcp approvals revoke 3f2c      # end one",
     ),
+    "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw 3f2c      # as one begins"),
     "audit": ("fastn-mcp audit tail", "fastn-mcp audit verify"),
     "audit report": ("fastn-mcp audit report --since 24h", "fastn-mcp audit report --since 7d --output week.json"),
     "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number of that list"),

@@ -73,7 +73,7 @@ async def test_connector_of_an_open_request_needs_approval(version: str, upstrea
         assert (await call("create_connection", connector_id=connector))["outcome"] == "target_changed"
         assert call.sent == ["POST /api/v1/connectors", f"PUT /api/v1/connectors/{connector}"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        assert f'Domain: "{ADDRESS}" until just now' in call.shown
+        assert f'Address changed: just now, it was "{ADDRESS}"' in call.shown
 
 
 # --- values that the server's settings fill in --------------------------------------------------------------------
@@ -194,7 +194,7 @@ async def test_deletion_shows_the_previous_name(
         assert (await call("update_customer", **rename))["done"] == "update_customer"
         person.answer = declining
         assert (await call("delete_customer", customer_id=customer))["outcome"] == "declined"
-        assert 'Called: "Globex Exports" until just now' in person.asked[-1]
+        assert 'Renamed: just now, it was called "Globex Exports"' in person.asked[-1]
         assert call.sent == [f"PUT /api/v1/customers/{customer}"]
 
 

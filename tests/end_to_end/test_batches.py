@@ -123,7 +123,7 @@ async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: 
         first = 3 * list(ERAS).index(era)
         targets = (await triggers(client))[first : first + 3]
         preview = body(await client.call_tool("apply_changes", {**deletions(targets), "dry_run": True}))
-        assert preview["preview"]["does"] == "Make 3 changes. Changes 1, 2 and 3 cannot be undone."
+        assert preview["preview"]["does"].startswith("Make 3 changes.")
         assert deleted(upstream) == []
         answer = body(await client.call_tool("apply_changes", deletions(targets), progress_callback=hear))
     if transport == "http" and era == "2025-11-25":  # stateless: the server cannot send a request during a call
