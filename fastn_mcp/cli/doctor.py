@@ -211,12 +211,12 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
     try:
         if isinstance(ledger, SqliteLedger):
             file = file_of(setting, folder)
-            checks = (ledger.check, ledger.stops) if file.exists() else None
+            checks = (ledger.check, ledger.holding) if file.exists() else None
             return await machine.check_ledger(checks, None, str(file), system.now())
         from fastn_mcp.ledger.valkey.server import parse  # only for a ledger server: an optional extra
 
         address = parse(str(setting))
-        checks = (ledger.revision, ledger.stops)
+        checks = (ledger.revision, ledger.holding)
         return await machine.check_ledger(checks, address.weakness, address.shown, system.now())
     finally:
         await ledger.aclose()

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import anyio
@@ -15,7 +16,7 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.stops import LONGEST_SENDING, Voided, in_words, stop_entry, void_approvals
+from fastn_mcp.guard.stops import LONGEST_SENDING, in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
@@ -65,7 +66,7 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"Nobody of this name has asked for anything yet: {sanitize(wanted.whom)}. Is it spelt this way?")
-    say(_ended(sum((store.use(partial(_void, stop=wanted)) or Voided() for store in reached), Voided())))
+    say(_ended(sum((store.use(partial(_void, stop=wanted)) or Counter[str]() for store in reached), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
     for store, problem in problems.items():
@@ -95,7 +96,7 @@ def allow(start: StartOptions) -> None:
     Nothing is sent because of it: what was void stays void, and agents have to ask again.
     """
     stores, now = _stores(start), System().now()
-    stops = {stop.id: stop for store in stores for stop in store.use(_holding) or ()}
+    stops = {stop.id: stop for store in stores for stop in store.use(lambda found: found.ledger.holding()) or ()}
     if not stops:
         say("Nothing is stopped.")
         return
@@ -114,7 +115,8 @@ def allow(start: StartOptions) -> None:
 def _stores(start: StartOptions) -> list[ApprovalStore]:
     """Return the store of these options and every other one of this user, each once."""
     settings, config = start.ledger_settings(), start.config_file()
-    own = ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, settings.state_secrets)
+    secrets = tuple(settings.state_secrets)
+    own = ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, secrets)
     stores, seen = [own], {own.ledger if is_shared(own.ledger) else own.file}
     options = ["--config", str(start.config.absolute())] if start.config else []
     for _, store in approval_stores(config if config.exists() else None, options, os.environ, _warn):
@@ -127,8 +129,8 @@ def _stores(start: StartOptions) -> list[ApprovalStore]:
 
 async def _order(approvals: TerminalApprovals, stop: Stop) -> Stop | None:
     """Record a stop, first of all. Return the same one if it holds already."""
-    for earlier in await approvals.ledger.stops():
-        if earlier.lifted is None and earlier.whom == stop.whom:
+    for earlier in await approvals.ledger.holding():
+        if earlier.whom == stop.whom:
             return earlier
     await approvals.ledger.add_stop(stop)
     _record(approvals, stop)
@@ -143,7 +145,7 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
         _warn(f"It holds, and is not in the audit log. {error.what}")
 
 
-async def _void(approvals: TerminalApprovals, stop: Stop) -> Voided:
+async def _void(approvals: TerminalApprovals, stop: Stop) -> "Counter[str]":
     return await void_approvals(approvals.ledger, stop, approvals.system.timestamp())
 
 
@@ -165,29 +167,18 @@ async def _left(approvals: TerminalApprovals) -> Sequence[Change]:
     return ()
 
 
-async def _holding(approvals: TerminalApprovals) -> list[Stop]:
-    return [stop for stop in await approvals.ledger.stops() if stop.lifted is None]
-
-
 async def _lift(approvals: TerminalApprovals, shown: Collection[str]) -> None:
     """Lift the stops that were shown. What they made void is ended once more, in case that was interrupted."""
     now = approvals.system.timestamp()
-    for stop in (stop for stop in await _holding(approvals) if stop.id in shown):
+    for stop in (stop for stop in await approvals.ledger.holding() if stop.id in shown):
         await void_approvals(approvals.ledger, stop, now)
         lifted = stop.lift(_BY, now)
         if await approvals.ledger.lift_stop(lifted):
             _record(approvals, lifted)
 
 
-def _ended(voided: Voided) -> str:
-    parts: Iterator[tuple[int, str]] = iter(
-        [
-            (voided.waiting, "waiting call"),
-            (voided.approvals, "unused approval"),
-            (voided.temporary, "temporary approval"),
-        ]
-    )
-    ended = [counted(count, what) for count, what in parts if count]
+def _ended(counts: "Counter[str]") -> str:
+    ended = [counted(count, what) for what, count in counts.items() if count]
     return f"Ended: {', '.join(ended)}." if ended else "Nothing was waiting or approved."
 
 

@@ -108,7 +108,7 @@ async def check_ledger(
         return group.ok("ledger", "It is created with the first change.", here=here)
     try:
         await checks[0]()
-        stops = [stop for stop in await checks[1]() if stop.lifted is None]
+        stops = await checks[1]()
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)
     if stops:

@@ -1,7 +1,8 @@
 """Stops: what they refuse, and how people order and lift them."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -55,12 +56,12 @@ class Stops:
 
     async def holding(self, askers: Collection[Asker]) -> set[Asker]:
         """Return the callers whose changes are stopped now."""
-        holds = [stop for stop in await self.ledger.stops() if stop.lifted is None]
+        holds = await self.ledger.holding()
         return {asker for asker in askers if any(stop.covers(asker) for stop in holds)}
 
     async def facts(self, asker: Asker) -> dict[str, JsonValue] | None:
         """Return the stop that holds for a caller, for an answer to read; None if there is none."""
-        holds = [stop for stop in await self.ledger.stops() if stop.lifted is None and stop.covers(asker)]
+        holds = [stop for stop in await self.ledger.holding() if stop.covers(asker)]
         return facts(holds[0], self._system.now()) if holds else None
 
 
@@ -86,25 +87,16 @@ def in_words(stop: Stop, now: datetime) -> str:
     return f"{what} stopped since {said['since']}, by {said['by']}.{reason}"
 
 
+NEXT = "Reading still works. A person decides when changes go on: report this, and do not repeat the call."
+"""What an agent does next."""
+
+
 def stopped(stop: Stop, now: datetime) -> Stopped:
     return Stopped(
         in_words(stop, now),
-        "Reading still works. A person decides when changes go on: report this, and do not repeat the call.",
+        NEXT,
         facts={"stop": facts(stop, now)},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Voided:
-    """What ended with a stop."""
-
-    waiting: int = 0
-    approvals: int = 0
-    temporary: int = 0
-
-    def __add__(self, other: "Voided") -> "Voided":
-        sums = (self.waiting + other.waiting, self.approvals + other.approvals, self.temporary + other.temporary)
-        return Voided(*sums)
 
 
 def stop_entry(stop: Stop, account: str) -> LogEntry:
@@ -114,18 +106,18 @@ def stop_entry(stop: Stop, account: str) -> LogEntry:
     return replace(entry, message=stop.reason or None)
 
 
-async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> Voided:
-    """End what a stop voids in a ledger: open requests, approvals that are not used, and temporary approvals.
+async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> "Counter[str]":
+    """End what a stop voids in a ledger, and count it by kind, for example "waiting call".
 
     It only makes the end visible at once: the guard refuses by the stop itself.
     """
-    voided = Voided()
+    ended = Counter[str]()
     for request in (*await ledger.waiting(now), *await ledger.decided(_MOST_DECIDED)):
         if request.is_over or stop.id in request.stops or not stop.names(request.asker):
             continue
         if await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=stop.reason or None):
-            voided += Voided(waiting=1) if request.state is RequestState.OPEN else Voided(approvals=1)
+            ended["waiting call" if request.state is RequestState.OPEN else "unused approval"] += 1
     for approval in await ledger.temporary_approvals(now):
         if stop.id not in approval.stops and stop.names(approval.asker):
-            voided += Voided(temporary=int(await ledger.revoke_temporary(approval.id)))
-    return voided
+            ended["temporary approval"] += await ledger.revoke_temporary(approval.id)
+    return ended

@@ -68,3 +68,7 @@ class StopOrders(Protocol):
     async def stops(self) -> list[Stop]:
         """Return the stops that hold and those that were lifted lately, oldest first."""
         ...
+
+    async def holding(self) -> list[Stop]:
+        """Return the stops that hold, oldest first."""
+        return [stop for stop in await self.stops() if stop.lifted is None]

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from fastn_mcp.errors import Incomplete, Stopped, UnknownOutcome, nearest
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
+from fastn_mcp.guard.stops import NEXT
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
@@ -228,8 +229,8 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
-    orders = [str(row["next"]) for row in stopped if row["outcome"] == Stopped.outcome]
-    next_step = orders[0] if orders else f"Fix what stopped it. {again}"
+    is_ordered = any(row["outcome"] == Stopped.outcome for row in stopped)
+    next_step = NEXT if is_ordered else f"Fix what stopped it. {again}"
     raise Incomplete(" ".join(sentences), next_step, certainty="", facts=facts)
 
 

@@ -47,7 +47,7 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
 
 
 def checks(ledger: SqliteLedger) -> Any:
-    return ledger.check, ledger.stops
+    return ledger.check, ledger.holding
 
 
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:

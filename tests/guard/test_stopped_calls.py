@@ -16,7 +16,7 @@ from fastn_mcp.errors import Incomplete, RateLimited, Refused, Stopped
 from fastn_mcp.guard.approval_form import Approve, PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.stops import Voided, void_approvals
+from fastn_mcp.guard.stops import void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.stop import Stop
@@ -111,7 +111,7 @@ async def test_neither_approval_nor_request_comes_back(world: World) -> None:
     await world.approve_open_request()
     await world.expect(PendingApproval, world.run())
     order = await stop(world)
-    assert await void_approvals(world.ledger, order, world.timestamp) == Voided(waiting=1, approvals=1)
+    assert await void_approvals(world.ledger, order, world.timestamp) == {"waiting call": 1, "unused approval": 1}
     states = {request.state for request in await world.ledger.decided(5)}
     assert states == {RequestState.STOPPED}
     await world.expect(Stopped, world.deletion())

@@ -33,7 +33,7 @@ _STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined",
 _STATES[RequestState.WITHDRAWN] = "Withdrawn"
 _HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
-_KINDS = {"Done": "tick", "Failed": "bad", "Unknown": "bad"}
+_KINDS = {"Done": "done", "Failed": "failed", "Unknown": "unknown"}
 _SIGNS = {"destroy": "lost", "trash": "lost", "access": "access", "spend": "spend"}
 _STEP = ("event", "approver_name", "outcome", "message")
 """Fields that say what happened, and when."""
@@ -107,7 +107,7 @@ class Activity:
         seen = {
             **self._place(row),
             "outcome": outcome,
-            "kind": _KINDS.get(outcome, "bad" if outcome[0].isdecimal() else "none"),
+            "kind": _KINDS.get(outcome, "failed" if outcome[0].isdecimal() else "none"),
             "sign": _SIGNS.get(call.effect or "", ""),
             "what": view.parts(says.first if is_whole else says.brief),
             "who": [sanitize(each) for each in (asker, self._how(call, outcome, request)) if each],

@@ -88,7 +88,7 @@ class PagePlaces:
 async def holding(inbox: Inbox, ledger: Ledger) -> list[Stop]:
     """Return the stops that hold and are about accounts that a person sees."""
     tenants = ("", *inbox.tenants)
-    return [stop for stop in await ledger.stops() if stop.lifted is None and stop.tenant in tenants]
+    return [stop for stop in await ledger.holding() if stop.tenant in tenants]
 
 
 async def stops_in_words(inbox: Inbox, ledger: Ledger, now: datetime) -> list[list[view.Part]]:
