@@ -285,6 +285,7 @@ async def test_every_call_of_a_long_log_is_on_one_page(tmp_path: Path) -> None:
     assert found == list(range(calls, 0, -1))
 
 
+@pytest.mark.long
 async def test_first_page_of_a_long_log_reads_its_end_only(long_log: tuple[Path, int]) -> None:
     log, calls = long_log
     page = read(log)
@@ -292,6 +293,7 @@ async def test_first_page_of_a_long_log_reads_its_end_only(long_log: tuple[Path,
     assert targets(page.rows) == list(range(calls, calls - 50, -1))
 
 
+@pytest.mark.long
 async def test_page_from_the_middle_of_a_long_log_reads_that_part_only(long_log: tuple[Path, int]) -> None:
     page = read(long_log[0], 50_000)
     assert page.read <= 1_500
@@ -299,6 +301,7 @@ async def test_page_from_the_middle_of_a_long_log_reads_that_part_only(long_log:
     assert all(49_500 < row.number < 50_000 for row in page.rows)
 
 
+@pytest.mark.long
 async def test_day_of_a_long_log_is_found_without_reading_the_later_ones(long_log: tuple[Path, int]) -> None:
     page = read(long_log[0], until="2026-01-01")
     assert page.read <= 1_000
@@ -306,6 +309,7 @@ async def test_day_of_a_long_log_is_found_without_reading_the_later_ones(long_lo
     assert page.rows[0].time > "2026-01-01T23:59"
 
 
+@pytest.mark.long
 async def test_search_stops_after_a_bounded_number_of_entries_and_can_go_on(long_log: tuple[Path, int]) -> None:
     log, calls = long_log
     found: list[int] = []
@@ -343,6 +347,7 @@ async def test_filter_shows_what_it_names(search: dict[str, str], stories: set[i
     assert targets(rows) == [n for n in range(calls, 0, -1) if n % 7 in stories]
 
 
+@pytest.mark.long
 async def test_search_page_says_how_far_it_looked(long_log: tuple[Path, int], desk: Desk, visitor: Visitor) -> None:
     desk.audit.symlink_to(long_log[0])
     page = await shown(visitor, "activity?q=nowhere")
@@ -406,6 +411,7 @@ async def test_line_that_another_process_is_writing_is_not_damage(desk: Desk, vi
     assert [row.split()[1] for row in await rows(visitor)] == ["Done"]
 
 
+@pytest.mark.long
 async def test_activity_is_shown_beside_10000_open_requests(desk: Desk) -> None:
     write_entries(desk.audit, [*DONE])
     for number in range(10_000):

@@ -235,7 +235,7 @@ async def test_undo_is_approved_on_its_own_card_and_runs_by_itself(world: World,
     assert (await page.send("undo", form)).status_code == 403  # the token works once
     assert (name_of(world, id_), len(world.changes)) == ("Initech", sent)
     request = await world.open_request()
-    assert request.principal == "local_page"
+    assert request.principal == "local"
     assert (await page.decide("approve", request.id)).status_code == 303
     assert "It is undone." in words(await page.look())
     assert (name_of(world, id_), len(world.changes)) == ("Globex Exports", sent + 1)

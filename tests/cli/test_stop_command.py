@@ -140,6 +140,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
     assert machine.do(left) == (0, {RequestState.STOPPED}, 0)
 
 
+@pytest.mark.long
 def test_change_that_has_left_is_waited_for_and_named(machine: Machine) -> None:
     machine.do(lambda ledger: ledger.begin(replace(stores.change(at=time.time()))))
     done = machine.run("stop")
