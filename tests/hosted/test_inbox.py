@@ -1,25 +1,31 @@
 """The inbox of one approver over a ledger that several tenants share and that can be lost."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio.lowlevel
 import pytest
+from support.stores import change
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.errors import Refused
+from fastn_mcp.guard.approval.votes import unrecorded
+from fastn_mcp.guard.approval_form import UNDOES
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -138,3 +144,64 @@ async def test_approval_is_withdrawn_by_whoever_may_decline(tmp_path: Path, pers
         assert [each.who for each in await inbox.decided(5)] == ["you"]
     line = [*entries(tmp_path / "acme.jsonl")][-1]
     assert (line["event"], line["approver"], line["message"]) == ("withdrawn", f"{ISSUER}|{person}", "a mistake")
+
+
+class AnyUndo:
+    """An undo that would delete what was created."""
+
+    def __init__(self) -> None:
+        self.asked = list[Asker]()
+
+    async def preview(self, change: str, asker: Asker) -> Any:  # noqa: ARG002
+        return SimpleNamespace(stored=lambda: {"effect": "destroy"})
+
+    async def __call__(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
+        self.asked.append(asker)
+        return False
+
+
+@pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])
+async def test_undo_needs_a_rule_for_what_it_does(tmp_path: Path, covers: bool) -> None:
+    """Not only for what was done: the undo of a create is a deletion."""
+    effects = ["write", "destroy"] if covers else ["write"]
+    rule = ApproverRule(subjects=["nobody"], tenants=["acme"], effects=effects)
+    approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=True, approver=[rule])
+    served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
+    team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
+    dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", (rule.digest,), ("dana", "dana@example.com"))
+    inbox = TeamInbox(team, dana, cast("Any", None), System())
+    ledger, undo, created = SqliteLedger(":memory:"), AnyUndo(), replace(grant("a"), preview={"effect": "write"})
+    await ledger.open(created)
+    await ledger.begin(replace(change(), id="chg_1", approval=created.id))
+    account = InboxAccount("a", ledger, unrecorded, cast("Any", None), "acme", undo=cast("Any", undo))
+
+    async def accounts() -> AsyncIterator[InboxAccount]:
+        yield account
+
+    inbox.accounts = accounts  # pyright: ignore[reportAttributeAccessIssue]
+    if covers:
+        assert "waits for approval" in await inbox.undo(created.id, "chg_1")
+        assert undo.asked == [inbox.asker("acme")]
+    else:
+        with pytest.raises(Refused, match="no such change that you may undo"):
+            await inbox.undo(created.id, "chg_1")
+        assert undo.asked == []
+    asked = replace(grant("a"), principal=dana.principal, preview={"effect": "destroy", UNDOES: "chg_1"})
+    assert (inbox.barred("acme", asked) is None) is covers
+    own = replace(asked, preview={"effect": "destroy"})
+    assert inbox.barred("acme", own) is not None
+    assert inbox.barred("globex", own) is None
+
+
+def test_approver_lifts_stops_of_their_tenants_only() -> None:
+    rules = [ApproverRule(subjects=["nobody"], tenants=["acme"]), ApproverRule(subjects=["nobody"], stop=False)]
+    approvals = ApprovalsSection(client_id="page", client_secret_env="X", approver=rules)
+    served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
+    team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
+    dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "the operator")
+    assert [inbox.may_stop(tenant) for tenant in ("acme", "globex", "")] == [True, False, False]
+    allowed = {"tenant": "acme"}
+    others: list[dict[str, str]] = [{}, {"tenant": "globex"}, {"person": "dana"}, {**allowed, "client": "agent"}]
+    assert inbox.may_lift(replace(stop, **allowed))
+    assert not any(inbox.may_lift(replace(stop, **each)) for each in others)
