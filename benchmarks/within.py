@@ -18,6 +18,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
@@ -97,7 +98,7 @@ def within(
     judge = Evaluator(guarded, policy, budgets, ledger, journalling, system, client.send)
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
-    approvals = Approvals(judge, ledger, recorder, system, channel, typed)
+    approvals = Approvals(judge, ledger, recorder, system, channel, typed, Stops(ledger, system))
     shared = SharedReads(client, AccountSnapshot(system, 0), system)
     client.changed = shared.snapshot.forget
     filled = CallSecrets(secrets, typed, None)
