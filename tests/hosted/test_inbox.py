@@ -161,7 +161,7 @@ class AnyUndo:
 
 
 @pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])
-async def test_undo_needs_a_rule_for_what_it_does(tmp_path: Path, covers: bool) -> None:
+async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     """Not only for what was done: the undo of a create is a deletion."""
     effects = ["write", "destroy"] if covers else ["write"]
     rule = ApproverRule(subjects=["nobody"], tenants=["acme"], effects=effects)
