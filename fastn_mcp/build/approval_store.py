@@ -51,6 +51,11 @@ class ApprovalStore:
         return file_of(self.ledger, self.folder).resolve()
 
     @property
+    def place(self) -> str | Path:
+        """What tells stores apart: the address of a shared ledger, or the file."""
+        return str(self.ledger) if is_shared(self.ledger) else self.file
+
+    @property
     def exists(self) -> bool:
         """Whether the ledger is shared, or its file exists."""
         return is_shared(self.ledger) or self.file.exists()

@@ -176,9 +176,9 @@ def notifying(channel: ApprovalChannel, settings: Settings, ledger: Ledger, syst
     """Return the channel with the configured notifications. Raises `SettingsError` if the secret is missing."""
     if settings.notify_url is None or settings.notify_secret is None:
         missing = "notify_url" if settings.notify_url is None else "notify_secret"
-        given = "remind_after" if settings.notify_url is None else "notify_url"
+        setting = "remind_after" if settings.notify_url is None else "notify_url"
         raise SettingsError(
-            f"{given} is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
+            f"{setting} is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
         )
     if (settings.remind_after or 0) >= settings.approval_minutes * 60:
         raise SettingsError(

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -43,8 +43,7 @@ _warn = partial(click.echo, err=True)
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
     start: StartOptions = ctx.obj
-    settings = start.ledger_settings()
-    store = ctx.obj = ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, settings.state_secrets)
+    store = ctx.obj = own_store(start)
     if ctx.invoked_subcommand is not None:
         return
     if in_browser:
@@ -232,16 +231,29 @@ def _is_listening(address: str) -> bool:
     return False
 
 
+def own_store(start: StartOptions) -> ApprovalStore:
+    """Return the store that the options of a command select."""
+    settings = start.ledger_settings()
+    secrets = tuple(settings.state_secrets)
+    return ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, secrets)
+
+
+def other_stores(store: ApprovalStore, start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
+    """Yield the user's other stores that exist, each once, with a description."""
+    seen, config = {store.place}, start.config_file()
+    options = ["--config", str(start.config.absolute())] if start.config else []
+    for name, other in approval_stores(config if config.exists() else None, options, os.environ, _warn):
+        if other.place not in seen and other.exists:
+            seen.add(other.place)
+            yield name, other
+
+
 def _other_stores(store: ApprovalStore, start: StartOptions, *options: str) -> list[str]:
     """One sentence for each of the user's other stores with pending requests: how many, and the command to decide."""
     sentences: list[str] = []
-    seen = {store.file}
-    config_options = ["--config", str(start.config.absolute())] if start.config else []
-    config = start.config_file()
-    for name, other in approval_stores(config if config.exists() else None, config_options, os.environ, _warn):
-        if other.file in seen or is_shared(other.ledger) or not other.exists:  # other ledger servers are not queried
+    for name, other in other_stores(store, start):
+        if is_shared(other.ledger):  # other ledger servers are not queried
             continue
-        seen.add(other.file)
         with suppress(LedgerUnusable):
             if waiting := len(other.waiting()):
                 opens = options if (other.folder / PAGE_FILE).exists() else ()

@@ -1,6 +1,5 @@
 """`fastn-mcp stop` and `fastn-mcp allow`: stop every change of every agent, and allow changes again."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -9,8 +8,9 @@ from functools import partial
 import anyio
 import click
 
-from fastn_mcp.build.approval_store import ApprovalStore, approval_stores
+from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.approvals import other_stores, own_store
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
@@ -113,18 +113,9 @@ def allow(start: StartOptions) -> None:
 
 
 def _stores(start: StartOptions) -> list[ApprovalStore]:
-    """Return the store of these options and every other one of this user, each once."""
-    settings, config = start.ledger_settings(), start.config_file()
-    secrets = tuple(settings.state_secrets)
-    own = ApprovalStore(start.state(), settings.ledger, start.command_line(), _warn, secrets)
-    stores, seen = [own], {own.ledger if is_shared(own.ledger) else own.file}
-    options = ["--config", str(start.config.absolute())] if start.config else []
-    for _, store in approval_stores(config if config.exists() else None, options, os.environ, _warn):
-        place = store.ledger if is_shared(store.ledger) else store.file
-        if place not in seen and store.exists:
-            seen.add(place)
-            stores.append(store)
-    return stores
+    """Return the store of these options and every other one of this user."""
+    own = own_store(start)
+    return [own, *(other for _, other in other_stores(own, start))]
 
 
 async def _order(approvals: TerminalApprovals, stop: Stop) -> Stop | None:

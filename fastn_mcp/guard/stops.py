@@ -92,11 +92,7 @@ NEXT = "Reading still works. A person decides when changes go on: report this, a
 
 
 def stopped(stop: Stop, now: datetime) -> Stopped:
-    return Stopped(
-        in_words(stop, now),
-        NEXT,
-        facts={"stop": facts(stop, now)},
-    )
+    return Stopped(in_words(stop, now), NEXT, facts={"stop": facts(stop, now)})
 
 
 def stop_entry(stop: Stop, account: str) -> LogEntry:

@@ -8,17 +8,16 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-import anyio
 import pytest
 from pydantic import JsonValue
 from support.command_line import run_command
 from support.decisions import answered, moved
+from support.state_folder import StateFolder
 from support.terminal import Person, sitting
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
@@ -37,28 +36,11 @@ from fastn_mcp.tools.access import CreateSecret
 
 KEY = "the-key-of-the-page"
 CHOICES = "Enter = leave it waiting > "
-Result = TypeVar("Result")
 VALUE = TypedArgument("value", (TypedField("value"),))
 
 
-@dataclass
-class Folder:
+class Folder(StateFolder):
     """State folder that a server and this command share."""
-
-    folder: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        home = str(self.folder.parent / "home")
-        usual = {"HOME": home, "XDG_STATE_HOME": home}
-        return {"FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull} | usual
-
-    def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
-        ledger = SqliteLedger(str(self.folder / "ledger.sqlite"))
-        try:
-            return anyio.run(work, ledger)
-        finally:
-            ledger.close()
 
     def add_request(self, **changed: object) -> None:
         """Add a pending approval request, as an agent's call does."""

@@ -3,15 +3,13 @@
 import os
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-import anyio
 import pytest
 from support import stores
 from support.command_line import run_command
+from support.state_folder import StateFolder
 from support.terminal import sitting
 
 from fastn_mcp.audit.files import entries
@@ -19,31 +17,12 @@ from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.stop import Stop
 
-Result = TypeVar("Result")
 
-
-@dataclass
-class Machine:
+class Machine(StateFolder):
     """A user's state folder."""
-
-    folder: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        home = str(self.folder.parent / "home")
-        return {
-            "FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull, "HOME": home, "XDG_STATE_HOME": home
-        }  # fmt: skip
 
     def run(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
         return run_command([*arguments], {**os.environ, **self.env, **env})
-
-    def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
-        ledger = SqliteLedger(str(self.folder / "ledger.sqlite"))
-        try:
-            return anyio.run(work, ledger)
-        finally:
-            ledger.close()
 
     def stops(self) -> list[Stop]:
         return self.do(lambda ledger: ledger.stops())

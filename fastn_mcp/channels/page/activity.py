@@ -13,6 +13,7 @@ from fastn_mcp.audit.reader import Entry
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.activity_log import ENDINGS, STOP, LogPage, Row, Search, read_page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
+from fastn_mcp.channels.page.outcomes import LOOK, STATES
 from fastn_mcp.channels.page.view import View
 from fastn_mcp.errors import os_reason
 from fastn_mcp.guard.sentences.facts import Sentences, mapping
@@ -28,9 +29,8 @@ from fastn_mcp.tools.catalog import OPERATIONS
 _MOST_CHANGES = 200
 """Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
 _WORDS = {"target_changed": "Void"} | {each: each.capitalize().replace("_", " ") for each in ENDINGS}
-_VOID = dict.fromkeys((RequestState.STALE, RequestState.STOPPED), "Void")
-_STATES = {RequestState.APPROVED: "Not used", RequestState.DECLINED: "Declined", **_VOID}
-_STATES[RequestState.WITHDRAWN] = "Withdrawn"
+_OVER = {state: outcome for state, (_, outcome) in STATES.items()}
+_STATES = {**_OVER, RequestState.APPROVED: "Not used", RequestState.STOPPED: "Void"}
 _HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
 _KINDS = {"Done": "done", "Failed": "failed", "Unknown": "unknown"}
@@ -154,7 +154,7 @@ def _outcome(row: Row, request: ApprovalRequest | None, now: float) -> str:
 def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
     failed = [call for call in row.calls if call.group is OutcomeGroup.FAILED and call.outcome not in _WORDS]
     if any(call.group is OutcomeGroup.UNKNOWN for call in row.calls):
-        return "It may have run. Look in Fastn before you repeat it."
+        return LOOK
     if outcome == "Not used":
         return "Approved, but the agent did not ask again in time."
     if request is not None and request.note:

@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Fields of the search form, of which an empty one restricts nothing. `until` is a date."""
+    """Fields of the search form. An empty field matches everything. `until` is a date."""
 
     q: str = ""
     outcome: str = ""

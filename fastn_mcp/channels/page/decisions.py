@@ -42,7 +42,7 @@ class NotDecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The routes that decide, for whoever has a session."""
+    """Routes that decide something. Each needs a session."""
 
     access: PageAccess
     seal: Seal

@@ -65,7 +65,7 @@ class ChangeUndo(Protocol):
         ...
 
     async def resume(self, approved: ApprovalRequest, asker: Asker) -> bool | None:
-        """Make, for whoever asked for it, the undo for which a request was approved. None if it is not the request of
+        """Make the undo for which a request was approved, as a call of `asker`. None if it is not the request of
         an undo."""
         ...
 
@@ -242,7 +242,7 @@ class Inbox:
         return await self._vote(pending.request, vote, note)
 
     async def withdraw(self, request: ApprovalRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
-        """Take back an approval that is not used up: whoever may decline may. Return the request, or why not."""
+        """Withdraw an approval that is not used up. Return the request, or why it was not withdrawn."""
         vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
         async with self._account_of(request) as account:
             return await withdraw(vote, request, account.ledger, self.approved_by, note, account.record)

@@ -7,13 +7,12 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.view import View
 from fastn_mcp.guard.allowance import Limits, budgets_left, plan_left
 from fastn_mcp.ledger.identity import holder
+from fastn_mcp.policy.asker import LOCAL
 from fastn_mcp.policy.decision import Decision, least
 from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.tools.tool import Effect
 
-_LOCAL = "local"
-"""Principal of the calls of the person whose page this is."""
 _CHANGES = {
     "write": "Create or change what nobody uses yet",
     "external": "Run a workflow; change what is in use",
@@ -34,7 +33,7 @@ _HOW = {
 
 async def limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: datetime) -> View:
     """Return the template variables of an account."""
-    policy, principal = limits.policy, inbox.approver if inbox.tells_people_apart else _LOCAL
+    policy, principal = limits.policy, inbox.approver if inbox.tells_people_apart else LOCAL
     declines, last = await account.ledger.declines(holder(principal, account.name or ""))
     most, seconds = policy.breaker
     so_far = counted(declines if now.timestamp() - last < seconds else 0, "decline")

@@ -14,9 +14,9 @@ from fastn_mcp.redaction import quote, sanitize
 _SENDING = 300.0
 """Seconds for which a call without an outcome counts as being sent: the longest deadline of one."""
 
-_LOOK = "It may have run. Look in Fastn before you repeat it."
+LOOK = "It may have run. Look in Fastn before you repeat it."
 
-_STATES = {
+STATES = {
     RequestState.OPEN: ("none", "Expired"),
     RequestState.UNANSWERED: ("none", "Expired"),
     RequestState.DECLINED: ("none", "Declined"),
@@ -24,6 +24,7 @@ _STATES = {
     RequestState.STALE: ("none", "Void"),
     RequestState.STOPPED: ("none", "Stopped"),
 }
+"""Mark and outcome of a request that is over, or expired."""
 
 
 def decided(entry: DecidedRequest, now: float) -> View:
@@ -61,12 +62,12 @@ def _outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) ->
     """Return a mark, and the outcome in a word or two."""
     if request.state is RequestState.UNANSWERED and request.by is not None:
         return "none", "Nobody answered"
-    count, is_over = len(request.calls), request.state in _STATES
+    count, is_over = len(request.calls), request.state in STATES
     if count > 1 and request.used:
         made = sum(each.outcome in MADE for each in changes)
         return "done" if made == count else "unknown", f"{made} of {count} done{', withdrawn' if is_over else ''}"
     if is_over:
-        return _STATES[request.state]
+        return STATES[request.state]
     if request.state is RequestState.APPROVED:
         return ("open", "Not used yet") if request.expires > now else ("none", "Not used")
     return _made(changes[-1], now) if changes else ("none", "Used")
@@ -86,7 +87,7 @@ def _hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[C
     """Say what a person should know of the outcome; empty if nothing."""
     said: list[str] = []
     if any(each.outcome in PERHAPS_MADE for each in changes):
-        said.append(_LOOK)
+        said.append(LOOK)
     if request.state is RequestState.STALE:
         said.append("Its target changed before it was sent. Nothing was sent.")
     if later:

@@ -44,14 +44,14 @@ class PagePlaces:
         ]
 
     async def activity(self, request: Request) -> Response:
-        session, given = await self.session(request), request.query_params
-        search = Search(**{each.name: given.get(each.name, "")[:_LONGEST] for each in fields(Search)})
-        numbers = (given.get(name, "") for name in ("entry", "before"))
+        session, query = await self.session(request), request.query_params
+        search = Search(**{each.name: query.get(each.name, "")[:_LONGEST] for each in fields(Search)})
+        numbers = (query.get(name, "") for name in ("entry", "before"))
         entry, before = (int(n) if n.isdecimal() and len(n) < 18 else None for n in numbers)
-        async for account, limits in _account(session, given.get("tenant")):
+        async for account, limits in _account(session, query.get("tenant")):
             activity = Activity(session.inbox, account, limits.audit.path, self.system.timestamp())
-            if entry or "change" in given:
-                row = await activity.one(entry or 0, given.get("change", ""))
+            if entry or "change" in query:
+                row = await activity.one(entry or 0, query.get("change", ""))
                 return await self._show(request, session, "change", 404 if row is None else 200, row=row)
             rows = await activity.page(search, before)
             more = urlencode(asdict(search) | {"tenant": account.tenant, "before": rows["before"]})

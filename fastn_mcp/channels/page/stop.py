@@ -10,9 +10,9 @@ from starlette.routing import Route
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import Session
+from fastn_mcp.channels.page.decisions import redeem
 from fastn_mcp.channels.page.places import PagePlaces, holding
 from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.stops import in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
@@ -101,8 +101,8 @@ class StopPlaces(PagePlaces):
             fields = await form(request)
         except BadForm:
             return session, {}
-        nonce = self.seal.nonce(session.id, f"{action} {fields.get(about, '')}", fields.get("token", ""))
-        if nonce is None or not await self.ledger.use_nonce(f"form {nonce}", now + SESSION_HOLDS + 60, now):
+        of, token = f"{action} {fields.get(about, '')}", fields.get("token", "")
+        if not await redeem(self.seal, self.ledger, session.id, of, token, now):
             fields.pop("token", None)
         return session, fields
 
