@@ -163,7 +163,7 @@ def _stored(file: Path) -> Iterator[StoredEntry]:
 
 
 @audit_group.command(name="report", short_help="What was done, refused, declined and left open.")
-@click.option("--since", metavar="WHEN", help="As 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC where it is not said.")
+@click.option("--since", metavar="WHEN", help="For example 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC by default.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
 @click.pass_obj
@@ -206,4 +206,4 @@ def parse_since(when: str, now: datetime) -> datetime:
         time = datetime.fromisoformat(when)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise click.BadParameter("it is no time, as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
+        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None

@@ -120,7 +120,7 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
         yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
         yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
     elif head is not None and report.noted is None:
-        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were written anew."
+        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were rewritten."
     elif report.shortened:
         yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
         show = program.to("show", str(report.shortened[0]))
@@ -136,7 +136,7 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
     if report.broken is None and newest is not None:
         yield f"The ledger knows entry {newest.n}, which is as it was written."
     elif report.broken is None and head is None:
-        yield "Entries cut off at the end leave no trace: note the head elsewhere, and give it with --head later."
+        yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
     yield from _limited("more lines are unfinished", [
         f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent on its"
         " account."

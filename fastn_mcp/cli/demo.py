@@ -86,7 +86,7 @@ async def _play(console: Console) -> None:
     console.print("[bold]The same in protocol 2025-11-25:[/] declined, nothing sent; approved, sent once.")
     console.print(Rule())
     install = this_program(os.environ).to("install", "claude-code", "--sandbox")
-    console.print("[bold green]All as it says.[/] Next, in your own client:")
+    console.print("[bold green]Everything worked.[/] Try it in your own client:")
     console.print(Text(f"  {install}"), soft_wrap=True)  # not wrapped, to be copied
 
 
@@ -195,7 +195,7 @@ class DemoStory:
             outcomes.append("done" if "done" in body else str(body["outcome"]))
         _require(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
         _require(self._received["POST"] == before + 1, "exactly one run reached Fastn")
-        self._console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
+        self._console.print(f"    the same approval used three times: {', '.join(outcomes)}\n")
 
     async def _call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         words = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())

@@ -133,7 +133,7 @@ def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
     if option in _KEY_OPTIONS:
         return (
             f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
-            "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was given this way."
+            "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was passed this way."
         )
     root = context.find_root()
     root_options = root.command.get_params(root)

@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Approvals and record": {
         "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
-        "stop": CommandEntry("stop:stop", "Stop every change of every agent, at once."),
+        "stop": CommandEntry("stop:stop", "Stop every change of every agent immediately."),
         "allow": CommandEntry("stop:allow", "Allow changes again after a stop."),
         "policy": CommandEntry("policy:policy_group", "Check a policy file, and explain its decision on a call."),
         "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),

@@ -93,7 +93,7 @@ def _secrets_of(folder: Path) -> list[str]:
     before = env.read_text(encoding="utf-8") if env.exists() else ""
     present = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
     if users.exists() and not present.get(_PASSWORD):
-        raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to make both anew.")
+        raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to create both again.")
     added: Mapping[str, str] = {name: secrets.token_hex(32) for name in (_STATE, _PASSWORD) if not present.get(name)}
     if added:
         lines = "".join(f"{name}={value}\n" for name, value in added.items())

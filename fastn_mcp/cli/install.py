@@ -308,7 +308,7 @@ def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> s
     if key == "prompt":
         return f"{client.title} asks for the key at the first start, and keeps it."
     if key == "environment":
-        return f"The key comes from {KEY_VARIABLE}, as {client.title} was started with it."
+        return f"The key comes from {KEY_VARIABLE}, with which {client.title} was started."
     profile = f" --profile {arguments[arguments.index('--profile') + 1]}" if "--profile" in arguments else ""
     return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
 

@@ -250,7 +250,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
 
 KINDS = {
     "live": "live",
-    "test": "test (no sandbox: it acts on the same live connections)",
+    "test": "test (not a sandbox: it changes your live connections)",
     "unknown": "of unknown kind, so treated as live",
 }
 _WIDTH = 13

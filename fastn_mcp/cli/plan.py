@@ -70,7 +70,7 @@ def new_(
         entry = would_allow(call).removesuffix("count = 1")
         counted[entry] = counted.get(entry, 0) + 1
     if not counted:
-        raise click.ClickException("There is no call that changes something.")
+        raise click.ClickException("No call in it changes anything.")
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
     ends = until.isoformat().replace("+00:00", "Z")
     head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {ends}\n"
@@ -193,7 +193,7 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
             return plan_file.opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
-    say(f"There is no key {path}; one is made.")
+    say(f"There is no key {path}; creating one.")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _MIN_PASSPHRASE:
         raise click.ClickException(f"A passphrase has at least {_MIN_PASSPHRASE} characters.")

@@ -89,7 +89,7 @@ class Chosen:
         why = reason(problem)
         if name == "api_key":
             return NoKey(
-                f"The setting api_key ({key.place}) is wrong: {why}.",
+                f"The setting api_key ({key.place}) is wrong: it {why}.",
                 "Copy the whole key again, and nothing else.",
             )
         return SettingsError(f"{self._place(name)} is wrong: {why}.")
@@ -243,7 +243,7 @@ def _one_account(
     if other:
         hint = f'write api_key_env = "{VARIABLE}" in [profiles.{profile}]' if VARIABLE in other else "choose no profile"
         raise SettingsError(
-            f"{other[0]} is set, and the profile {profile!r} is an account of its own: which is meant is not guessed.",
+            f"{other[0]} is set, and the profile {profile!r} is another account: it is unclear which one you mean.",
             f"Unset {other[0]}, or {hint}.",
         )
 
@@ -276,7 +276,7 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
         known = ", ".join(account.file.profiles)
         return NoKey(
             f"There is no API key, and no profile is chosen; there are {known}.",
-            "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME",
+            "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
     return NoKey(
         f"There is no API key{_misspelt(environment)}.",

@@ -242,7 +242,7 @@ class Settings(BaseModel):
         "auto", "X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."
     )
     ca_file: Annotated[Path, AfterValidator(_certificates)] | None = _setting(
-        None, "Certificates (PEM) to trust besides the system's, as those of a company's CA.", Trait.FILE
+        None, "More certificates (PEM) to trust, for example a company's CA.", Trait.FILE
     )
     proxy: Annotated[str, AfterValidator(_proxy)] | None = _setting(
         None, "http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False
@@ -263,13 +263,13 @@ class Settings(BaseModel):
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
     toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
-        None, "Only these, and those of toolsets: names of tools, or patterns as list_*.", Trait.FLAG
+        None, "Only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
     )
     exclude_tools: _Names = _setting(
-        None, "None of these, whatever else is set: names of tools, or patterns as delete_*.", Trait.FLAG
+        None, "Never these tools, whatever else is set: names, or patterns such as delete_*.", Trait.FLAG
     )
     update: Literal["merge", "partial"] = _setting(
-        "merge", "merge reads, changes and sends the whole resource; partial sends only what was given.", Trait.FLAG
+        "merge", "merge reads, changes and sends the whole resource; partial sends only the named fields.", Trait.FLAG
     )
     policy: Path | None = _setting(
         None, "Policy file; by default policy.toml in your configuration folder.", Trait.FLAG, Trait.FILE
@@ -278,12 +278,12 @@ class Settings(BaseModel):
         None, "Signed run plan: calls that are made without asking. See plan new.", Trait.FLAG, Trait.FILE
     )
     plan_keys: Path | None = _setting(
-        None, "Public keys of those who may sign plans; by default plan-keys.toml beside the policy.", Trait.FILE
+        None, "Public keys of people who may sign plans; by default plan-keys.toml beside the policy.", Trait.FILE
     )
     reveal: Literal["file", "result"] = _setting(
         "file", "Where a new API key is shown: in a file of your state folder, or in the result.", Trait.FLAG
     )
-    secret_env: _Names = _setting(None, "Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN.")
+    secret_env: _Names = _setting(None, "Variables with values for create_secret, for example STRIPE_*,SHOP_TOKEN.")
     report: Path | None = _setting(
         None,
         "At the end, write what was done, refused and left: FILE as JSON, FILE.md to read.",
@@ -332,7 +332,7 @@ class Settings(BaseModel):
         45, "Seconds for which a call waits for the decision on its approval request; 0: not at all.", ge=0, le=55
     )
     webhook_url: _Receiver | None = _setting(
-        None, "Where approval requests are posted that no form can ask: webhook.md.", repr=False
+        None, "URL for approval requests that no form can ask: webhook.md.", repr=False
     )
     webhook_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
@@ -341,7 +341,7 @@ class Settings(BaseModel):
         "generic", "generic posts all that is known, slack a message with buttons."
     )
     notify_url: _Receiver | None = _setting(
-        None, "Where a message without any power is posted when a call waits: waiting.md.", repr=False
+        None, "URL for a message when a call waits, which decides nothing: waiting.md.", repr=False
     )
     notify_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
@@ -369,7 +369,7 @@ class Settings(BaseModel):
         repr=False,
     )
     state_secret: Annotated[str, AfterValidator(_sealing)] | None = _setting(
-        None, "Seals open questions, so that any replica can go on with them; 32 characters.", Trait.PROCESS, repr=False
+        None, "Seals open requests, so that any replica can continue them; 32 characters.", Trait.PROCESS, repr=False
     )
     routes: Annotated[dict[str, Any], AfterValidator(_routes)] = _setting(
         {}, 'Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'

@@ -106,7 +106,7 @@ def read_private(path: Path) -> str:
                 if status.st_mode & 0o077:
                     raise SettingsError(
                         f"{path} holds a secret, and users other than its owner can read it.",
-                        f"Remove it, and what was given to others with it: rm {path}",
+                        f"Remove it, and the access of others with it: rm {path}",
                     )
             return file.read()
 

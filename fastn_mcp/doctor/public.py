@@ -113,7 +113,7 @@ async def _attempt(check: Awaitable[Check], name: str) -> Check:
 def _rejection(name: str, status: int, location: str | None) -> Check:
     if location is not None:
         seen = "It redirects, which MCP clients do not follow with a token."
-        return _GROUP.failed(name, seen, "Give `url` as it is in the end.", f"To {quote(location)}.")
+        return _GROUP.failed(name, seen, "Set `url` to the final address.", f"To {quote(location)}.")
     seen, hint = _NO_REPLICA if status >= 500 else _REJECTIONS.get(status, ("It is not the server's answer.", ""))
     return _GROUP.failed(name, f"It answers {status}. {seen}", hint or "See the log of the proxy.")
 
@@ -212,7 +212,7 @@ async def _page(address: PublicAddress) -> Check:
 async def _signed_in(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     name = "signed-in call"
     if address.token is None:
-        return _GROUP.skipped(name, "No token was given.", "--token-file FILE, or - for stdin.")
+        return _GROUP.skipped(name, "No token was passed.", "--token-file FILE, or - for stdin.")
     headers = {"Authorization": f"Bearer {address.token}", "Accept": "application/json, text/event-stream"}
     response = await http.post(address.url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
     if response.status_code == 200:

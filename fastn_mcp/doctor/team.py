@@ -63,11 +63,11 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
 def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"tenant {tenant.name}"
     if isinstance(found, SettingsError):
-        seen = "It cannot be served: see beside it." if "/" in found.what else found.what
+        seen = "It cannot be served: the reason is beside it." if "/" in found.what else found.what
         return group.failed(name, seen, found.next_step or "Correct the team file.", found.what)
     for file in (tenant.api_key_file, tenant.webhook_secret_file, tenant.notify_secret_file):
         if file is not None and _others_can_read(Path(file)):
-            seen = "Other users of this machine can read a file with a secret of it."
+            seen = "Other users of this machine can read a file with its secret."
             return group.differs(
                 name, seen, "Run chmod 600 on it, or chmod 700 on a folder above it.", f"It is {file}."
             )
@@ -239,7 +239,7 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
     group, team = CheckGroup.CALLER, target.team
     if target.token is None:
         hint = "Give one that a client of yours got: --token-file FILE, or - for stdin."
-        yield group.skipped("token", "None was given.", hint)
+        yield group.skipped("token", "No token was passed.", hint)
         return
     tokens = Tokens(team.trust, target.keys, target.system)
     try:

@@ -135,7 +135,7 @@ class TypedSecrets:
                     return call.model_copy(update={argument.name: typed[0]})
             if await self._requests.void(request.id, RequestState.STALE, now) is None:
                 raise used_up()
-        raise Refused(f"Nobody has typed the {argument.name}.", "Call again to ask anew.")
+        raise Refused(f"Nobody has typed the {argument.name}.", "Call again for a new approval request.")
 
 
 _MAX_LIFETIME = 86_400.0

@@ -439,7 +439,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     if tenant.caller_keys and sum(keys) > 1:
         yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
     if tenant.caller_keys and "webhook_url" in values:
-        yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
+        yield ConfigError((*at, "webhook_url"), "approvers belong to one account: leave out this or caller_keys")
 
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
@@ -455,7 +455,7 @@ def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[Confi
     known = sorted(team.with_keys())
     for number, rule in enumerate(approvals.approver):
         place: Key = (*at, "approver", number)
-        yield from _match_errors(place, rule, "an approver needs subjects, groups or claims: who it is")
+        yield from _match_errors(place, rule, "an approver needs subjects, groups or claims")
         for name in rule.tenants or ():
             if name not in known:
                 near = nearest(name, known)

@@ -182,7 +182,7 @@ CLIENTS = (
         reference=f"${KEY_VARIABLE}",
         programs=("gemini",),
         http=Http(TokenSource.REFERENCE, "httpUrl", reference=f"${BEARER_VARIABLE}"),
-        after="Look, in a folder that Gemini CLI trusts: gemini mcp list",
+        after="Check in a trusted folder with: gemini mcp list",
     ),
     McpClient(
         name="zed",

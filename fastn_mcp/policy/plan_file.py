@@ -69,7 +69,7 @@ def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...])
     for name in ("begins", "until"):
         moment = getattr(form, name)
         if moment is not None and moment.tzinfo is None:
-            raise ConfigError((name,), f"{name}: must name its offset, as 2026-12-01T18:00:00Z")
+            raise ConfigError((name,), f"{name}: must have an offset, for example 2026-12-01T18:00:00Z")
     return Plan(
         name=form.name,
         account=form.account,

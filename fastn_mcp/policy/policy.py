@@ -23,11 +23,12 @@ from fastn_mcp.policy.decision import (
 )
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
 
 _OWN_KEY = (
-    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out. "
+    "This is the key that this server itself uses, or Fastn does not show enough to rule that out. "
     "A person can revoke it in the dashboard."
 )
 
@@ -147,7 +148,7 @@ class Policy:
         elif permit is not None:
             why = f"It needs two people ({verdict.rule}), and one has signed the plan."
         elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
-            why = f"The {differing} is not what it was when the plan was signed. Sign the plan again."
+            why = f"The {differing} has changed since the plan was signed. Sign the plan again."
         elif situation.used_up is not None:
             why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
         else:
@@ -207,8 +208,8 @@ class Policy:
             return verdict
         if situation.destroyed and self.destroy_rate is not None:  # an untouched budget limits nothing yet
             most, seconds = self.destroy_rate
-            left = f"{max(0, most - situation.destroyed)} of {most} approvals that destroy are left"
-            said = f"{verdict.reason} {left} in {seconds / 60:g} minutes."
+            left = counted(max(0, most - situation.destroyed), "more deletion")
+            said = f"{verdict.reason} {left} can be approved in the next {seconds / 60:g} minutes."
             verdict = replace(verdict, reason=said.strip())
         if (found := self._left(situation)) is None:
             return verdict  # there is no budget, the file itself reports it used up, or nothing uses it

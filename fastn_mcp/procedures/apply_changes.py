@@ -124,9 +124,9 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         raise ValueError(f"{where}: {problem or 'its tool is missing, or is not a text'}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
-        raise ValueError(f"{where}: changes nothing; read by a call of its own")
+        raise ValueError(f"{where}: changes nothing; call it separately")
     if why := _NOT_IN_BATCHES.get(operation.tool_name()):
-        raise ValueError(f"{where}: {why}; make it by a call of its own")
+        raise ValueError(f"{where}: {why}; call it separately")
     try:
         arguments = _ARGUMENTS.validate_python(arguments)
     except ValidationError:

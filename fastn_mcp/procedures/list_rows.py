@@ -30,8 +30,8 @@ class Table(FastnObject):
     by_status: Annotated[
         dict[str, int] | None, Field(description="How many of these rows have which status, if no page is missing.")
     ] = None
-    order: Annotated[str | None, Field(description="Order of the rows, where it is not Fastn's.")] = None
-    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
+    order: Annotated[str | None, Field(description="Order of the rows, if it is not Fastn's.")] = None
+    looked_at: Annotated[int | None, Field(description="Rows that were read for it, if most did not match.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
     unknown: Annotated[
         list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")

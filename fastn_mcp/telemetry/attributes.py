@@ -120,7 +120,7 @@ REMAINING = Metric(
     "fastn_mcp.rate_limit.remaining",
     "gauge",
     "{request}",
-    "Requests that Fastn's rate limit still allows, as it said last.",
+    "Requests that Fastn's rate limit still allows, by its last answer.",
     (PROFILE,),
 )
 

@@ -222,7 +222,7 @@ def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
     result = run(path, "verify")
     assert result.exit_code == 0
     assert f"Intact: 4 entries. Head: {verify(path).head}\n" in result.stdout
-    assert "Entries cut off at the end leave no trace" in result.stdout
+    assert "Entries removed from the end cannot be detected" in result.stdout
     assert "has no outcome" not in result.stdout
 
 

@@ -253,7 +253,7 @@ def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, a
         "profile      acme",
         f"host         {address}",
         "environment  test",
-        "key          test (no sandbox: it acts on the same live connections), from keyring",
+        "key          test (not a sandbox: it changes your live connections), from keyring",
         "mode         manual",
         f"policy       {config.parent / 'policy.toml'}",
         "The key works. Key 'Sandbox': test mode, full access, never expires.",

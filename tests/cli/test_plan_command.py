@@ -87,7 +87,7 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
         ("nonsense", "line 1: it is not JSON"),
         ('{"tool": "delete_trigger"}', "line 1: trigger_id: is required"),
         ('{"tool": "delete_triger", "arguments": {}}', "did you mean 'delete_trigger'?"),
-        ('{"tool": "list_customers"}', "There is no call that changes something."),
+        ('{"tool": "list_customers"}', "No call in it changes anything."),
     ],
 )
 def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, line: str, expected: str) -> None:

@@ -318,7 +318,7 @@ def test_explain_decides_for_whom_and_when_it_is_told(run: Run, file: Callable[[
     bob = run(*command, *NOON, "--as", "person=bob@example.com", "--as", "group=").stdout
     assert 'Why: The person is "bob@example.com".' in bob
     nobody = run(*command, *NOON).stdout
-    assert "Why: The person is not known, as there is no sign-in." in nobody
+    assert "Why: The person is not known, because there is no sign-in." in nobody
     closed = run(*command, "--at", "2026-01-06T21:00+01:00", *ana).stdout
     assert "Rule: policy.toml line 12: window destroy." in closed
     assert "  policy.toml line 2: rule delete_trigger: allow" in closed

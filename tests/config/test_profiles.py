@@ -219,7 +219,7 @@ def test_missing_key_names_the_next_command(file: Write) -> None:
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
         "There is no API key, and no profile is chosen; there are acme, globex. "
-        "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME"
+        "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME"
     )
     assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (
         "The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
@@ -251,7 +251,7 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
     path = file('[profiles.a]\napi_key_file = "k"')
     assert refused(path, profile="a").startswith(f"{path}, line 2: there is no file {tmp_path / 'k'}.")
     (tmp_path / "k").touch(mode=0o600)
-    assert f"(file {tmp_path / 'k'}) is wrong: is empty" in refused(path, profile="a")
+    assert f"(file {tmp_path / 'k'}) is wrong: it is empty" in refused(path, profile="a")
     (tmp_path / "k").unlink()
     (tmp_path / "k").mkdir()
     assert "cannot be read: Is a directory" in refused(path, profile="a")

@@ -229,7 +229,7 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
     assert problems_of(found) == {}
     assert found.observed["list_workflows"].envelope == envelope.value
     message = check_of(found, "list_workflows").seen
-    assert ("which is read as well" in message) == (envelope is not Envelope.DATA)
+    assert ("that is supported" in message) == (envelope is not Envelope.DATA)
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:

@@ -98,10 +98,11 @@ async def test_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
             await ledger.spend("destroy", "monday", 5)
-        assert str(unusable.value) == (
-            f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reads go on."
-            " A person has to act: stop fastn-mcp and move the file away."
-            " Open requests, budgets and the journal are then gone."
+        assert (
+            str(unusable.value)
+            == f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reading"
+            " still works. To fix it: stop fastn-mcp and move the file away. Open requests, budgets and the journal"
+            " are then gone."
         )
 
 
@@ -112,16 +113,18 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
         with pytest.raises(LedgerUnusable) as locked:
             await ledger.spend("destroy", "monday", 5)
         other.execute("ROLLBACK")
-    assert str(locked.value) == (
-        f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reads go on."
-        " A person has to act: end that process, then call again."
+    assert (
+        str(locked.value)
+        == f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reading still works."
+        " To fix it: end that process, then call again."
     )
     ledger._file.database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(LedgerUnusable) as read_only:
         await ledger.spend("destroy", "monday", 5)
-    assert str(read_only.value) == (
-        f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reads go on."
-        " A person has to act: make the file and its folder writable for this user, or set FASTN_STATE_DIR."
+    assert (
+        str(read_only.value)
+        == f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reading still works."
+        " To fix it: make the file and its folder writable for this user, or set FASTN_STATE_DIR."
     )
 
 
@@ -137,8 +140,9 @@ async def test_unknown_cause_is_quoted_from_the_system(
     with pytest.raises(LedgerUnusable) as unusable:
         await SqliteLedger(str(path)).find("g1")
     assert unusable.value.what == f"The ledger {path} cannot be used: {why}."
-    assert unusable.value.next_step == (
-        "Reads go on. A person has to act: look at the file, its folder and its disk, or set FASTN_STATE_DIR."
+    assert (
+        unusable.value.next_step
+        == "Reading still works. To fix it: look at the file, its folder and its disk, or set FASTN_STATE_DIR."
     )
     assert caplog.messages[-1].startswith(f"the ledger {path} cannot be used: ")
     assert why in caplog.messages[-1]
@@ -290,11 +294,12 @@ async def test_file_with_tables_of_another_version_is_refused(tmp_path: Path, ot
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
             await ledger.find("g1")
-        assert unusable.value.what == (
-            f"The ledger {path} cannot be used: it was written by another version of fastn-mcp."
+        assert (
+            unusable.value.what == f"The ledger {path} cannot be used: it was written by another version of fastn-mcp."
         )
-        assert unusable.value.next_step == (
-            "Reads go on. A person has to act: run that version, or stop fastn-mcp and move the file away."
+        assert (
+            unusable.value.next_step
+            == "Reading still works. To fix it: run that version, or stop fastn-mcp and move the file away."
             " Open requests, budgets and the journal are then gone."
         )
     with closing(sqlite3.connect(path)) as database:

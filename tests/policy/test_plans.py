@@ -703,7 +703,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
     outcome = await world.expect(Refused, call)
-    assert 'The customer "Globex" is not what it was when the plan was signed. Sign the plan again.' in outcome.what
+    assert 'The customer "Globex" has changed since the plan was signed. Sign the plan again.' in outcome.what
     assert world.changes == []
 
 

@@ -185,7 +185,11 @@ RULE = rule("delete_trigger")
         ("[[rule]]\neffects = [1]\nthen = 'deny'", 2, "unknown effect 1"),
         ("[[window]]\neffects = 'trash'\nopen = [8]", 3, "'8' is not of the form"),
         *(
-            (f"[budget]\ndestroy_rate = {rate}", 2, 'destroy_rate: must be a number and a time, as "10 per 5m"')
+            (
+                f"[budget]\ndestroy_rate = {rate}",
+                2,
+                'destroy_rate: must be a number and a time, for example "10 per 5m"',
+            )
             for rate in ("10", '"10"', '"0 per 5m"', '"10 per 5"', '"10 per 5d"', '"10 per 0s"', '"-1 per 5m"')
         ),
         # Arguments.

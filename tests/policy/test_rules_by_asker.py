@@ -107,8 +107,8 @@ def test_rule_that_allows_matches_exactly_and_by_what_is_verified(tmp_path: Path
     ("asker", "who", "decision", "words"),
     [
         # Without a sign-in nobody knows the person; there is no tenant and no OAuth client.
-        (STDIO, 'group = "contractors"', Decision.DENY, "the group is not known, as there is no sign-in"),
-        (STDIO, 'person = "bob"', Decision.DENY, "the person is not known, as there is no sign-in"),
+        (STDIO, 'group = "contractors"', Decision.DENY, "the group is not known, because there is no sign-in"),
+        (STDIO, 'person = "bob"', Decision.DENY, "the person is not known, because there is no sign-in"),
         (STDIO, 'tenant = "acme"', Decision.TYPED, ""),
         (STDIO, 'client = "ide-1"', Decision.TYPED, ""),
         (STDIO, 'client_name = "Claude*"', Decision.DENY, 'the client name is "Claude Code"'),

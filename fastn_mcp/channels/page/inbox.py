@@ -271,7 +271,7 @@ class Inbox:
                     if self.covers(account.tenant, effects_in(shown.stored())):
                         yield found[change], account.undo, asker, shown
                         return
-        raise Refused("There is no such change that you may undo.")
+        raise Refused("You may not undo this change, or it does not exist.")
 
     async def revoke(self, id_: str, now: float) -> bool:
         """End a temporary approval. Return False if there is none that they may end."""

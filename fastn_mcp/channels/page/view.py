@@ -58,7 +58,7 @@ def parts(sentence: str) -> list[Part]:
 def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
     """Return the sentences of a stored preview. Without them, what the call loses is unknown: the stricter case."""
     what = title(tool)
-    return read(card) or Sentences(f"{what}.", what, what, "What it loses for good was not recorded.", "", "")
+    return read(card) or Sentences(f"{what}.", what, what, "What is lost for good was not recorded.", "", "")
 
 
 def pending(pending: PendingRequest, now: float) -> View:

@@ -58,7 +58,7 @@ async def count_vote(
     if argument is None:
         counted = await ledger.decide(request, vote, by, kept)
     elif typed is None:
-        return NotCounted(f"Whoever approves it types the {argument.name}. Nothing was decided.")
+        return NotCounted(f"The approver types the {argument.name}. Nothing was decided.")
     else:
         counted = await _count_typed(vote, request, ledger, by, typed)
     if counted is None:
@@ -159,7 +159,7 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
 def why_closed(current: ApprovalRequest | None) -> str:
     """Say why a request cannot be decided any more, or that there is none."""
     if current is None:
-        return "There is no such approval request. Nothing was decided."
+        return "This approval request does not exist. Nothing was decided."
     if current.state is RequestState.OPEN or (current.state is RequestState.UNANSWERED and current.by is None):
         return "This request has expired. Nothing was decided; the agent can ask again."
     outcome = {

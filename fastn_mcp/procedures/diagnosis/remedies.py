@@ -127,7 +127,7 @@ _SURE = {
         "{app} limits how often it may be called",
         "{App} is called more often than it allows.",
         "Spread the calls: a rarer schedule, fewer calls for each run, retryPolicy with backoff.",
-        "Running it again at once, which uses up the limit once more.",
+        "Running it again immediately, which uses up the limit once more.",
     ),
 }
 """Remedies by a pattern of the error; the first match counts."""

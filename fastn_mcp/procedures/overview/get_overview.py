@@ -103,7 +103,7 @@ class GetOverview(Procedure[Overview]):
 
     effect = Effect.READ
 
-    about: Annotated[Subject | None, Field(description="Only this: all of it, in a table.")] = None
+    about: Annotated[Subject | None, Field(description="One subject, in a table.")] = None
     order: Annotated[Order | None, Field(description="Of the table.")] = None
     hours: Annotated[
         int | None, Field(ge=1, le=720, description="Back for runs (24), ahead for expiry (336); 1-720.")
@@ -135,7 +135,7 @@ class GetOverview(Procedure[Overview]):
             answer |= _runs(account) if asked.about == "workflows" else {}
             answer |= _not_checked(account, asked)
         elif began != at:
-            answer["note"] = "Read anew since the first page: rows may have moved."
+            answer["note"] = "Read again since the first page: rows may have moved."
         if asked.about is not None:
             answer["table"] = as_table([row.named(names) for row in page])
         if asked.about is not None and (end := start + len(page)) < len(rows):
@@ -358,7 +358,7 @@ def _not_checked(account: AccountRows, asked: _Question) -> dict[str, JsonValue]
     """Return the gaps and unknown states, grouped by reason."""
     gaps, connections = account.reads.all_gaps(), account.reads.lists.get("connections", RowList())
     if asked.about == "expiry":
-        gaps.append(Unchecked("secrets", "Fastn keeps no expiry of theirs."))
+        gaps.append(Unchecked("secrets", "Fastn stores no expiry for them."))
     elif asked.about is None and connections.more:
         gaps.append(Unchecked("expiry of more connections", "See get_overview about expiry."))
     for kind, state in STATES.items():
