@@ -117,4 +117,5 @@ def _shared(url: str, system: System) -> Ledger:
             log.warning("The shared ledger at %s: %s", address.shown, weakness)
         return ValkeyLedger(address, system)
     except ValueError as error:
-        raise SettingsError(f"The setting ledger (FASTN_LEDGER) {error}.", "See docs/shared-ledger.md.") from None
+        what = f"The setting ledger (environment FASTN_LEDGER) {error}."
+        raise SettingsError(what, "See docs/shared-ledger.md.") from None

@@ -132,7 +132,7 @@ def temporary_(store: ApprovalStore, as_json: bool) -> None:
 @click.argument("temporary_approval")
 @click.pass_obj
 def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
-    """End a temporary approval at once. The beginning of its id is enough."""
+    """End a temporary approval. The beginning of its id is enough."""
     revoked = store.use(partial(TerminalApprovals.revoke, prefix=temporary_approval))
     if revoked is None:
         listed = store.program.to("approvals", "temporary")
@@ -142,10 +142,10 @@ def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
 
 @approvals_group.command(name="withdraw")
 @click.argument("request", required=False)
-@click.option("--note", default="", help="What the agent is told.")
+@click.option("--note", default="", help="A note for the agent.")
 @click.pass_obj
 def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
-    """Take back an approval that is not used yet, or list these.
+    """Take back an unused approval, or list the unused ones.
 
     The beginning of its id is enough.
     """

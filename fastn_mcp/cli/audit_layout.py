@@ -118,13 +118,13 @@ def show_lines(entry: Entry, columns: int | None) -> Iterator[str]:
 def finding_lines(report: Report, head: str | None, newest: End | None, program: CommandLine) -> Iterator[str]:
     if report.broken is not None:
         yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
-        yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
+        yield f"The {report.entries} entries before it are unchanged; later ones cannot be relied on."
     elif head is not None and report.noted is None:
         yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were rewritten."
     elif report.shortened:
         yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
         show = program.to("show", str(report.shortened[0]))
-        yield f"{show} says what is missing. What is there is as it was written."
+        yield f"{show} says what is missing. The remaining entries are unchanged."
     else:
         files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
         yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
@@ -134,7 +134,7 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
         at = "the beginning" if head == BEGINNING else f"entry {report.noted}"
         yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
     if report.broken is None and newest is not None:
-        yield f"The ledger knows entry {newest.n}, which is as it was written."
+        yield f"The ledger knows entry {newest.n}, which is unchanged."
     elif report.broken is None and head is None:
         yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
     yield from _limited("more lines are unfinished", [

@@ -163,7 +163,7 @@ class DemoStory:
         return answer["receipt"]
 
     async def undo(self, receipt: dict[str, Any]) -> None:
-        self._console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
+        self._console.print("[bold]It was the wrong one. The undo restores what it can, and says what it cannot.[/]")
         before = self._received["POST"]
         # Creating the customer again invites its administrator. That gives access, so it needs approval.
         self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))

@@ -88,8 +88,8 @@ class DoctorOptions:
 def doctor(start: StartOptions, **given: Any) -> int:
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
-    Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
-    differs is said with what to do, and proposed as settings.
+    Each reading operation is called once; for changing ones only OPTIONS is sent. Each difference is reported with what
+    to do, and settings are proposed.
 
     With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
@@ -117,7 +117,7 @@ def _check_files(report: Path | None, *others: Path | None) -> None:
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
     if report is not None and report.suffix not in (".md", ".json"):
-        raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
+        raise SettingsError("--report writes FILE.md or FILE.json.", "For example: --report doctor.md")
 
 
 def _examine(start: StartOptions) -> DoctorReport:

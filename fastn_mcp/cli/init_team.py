@@ -56,10 +56,10 @@ _STATE, _PASSWORD = "FASTN_STATE_SECRET", "VALKEY_PASSWORD"
 @click.option("--url", default="https://fastn-mcp.example.com/mcp", help="The address of MCP, for a new team file.")
 @click.option("--issuer", default="https://login.example.com", help="The identity provider, for a new team file.")
 def init_team(folder: Path, url: str, issuer: str) -> None:
-    """Make FOLDER with a team file and the secrets of a team's server. What is there stays as it is.
+    """Create FOLDER with a team file and the secrets of a team's server. Existing files are not changed.
 
     .env gets the state secret and the password of Valkey, valkey.acl its users. Run it again after you have filled in
-    files: it sets their modes. FOLDER is then yours alone, and the containers' user can read what is mounted from it.
+    files: it sets their modes. Then only you can read FOLDER, and the containers' user the mounted files.
     """
     _refuse_links(folder)
     try:

@@ -126,9 +126,9 @@ def install(
     link: bool,
     **options: Any,
 ) -> None:
-    """Add the server to CLIENT's configuration. What changes is shown first, and never holds a key or a token.
+    """Add the server to CLIENT's configuration. The change is shown first, and never contains a key or a token.
 
-    Options that stand before install are those that the server is started with.
+    Options before install become the server's options.
     """
     wanted = InstallOptions(**options)
     if link and url is not None:
@@ -204,7 +204,7 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
 def uninstall(**options: Any) -> None:
     """Remove the server from CLIENT's configuration.
 
-    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
+    If nobody has changed the file since, it is restored byte for byte; otherwise only our entry is removed.
     """
     wanted = InstallOptions(**options)
     target = _target(_client(wanted.client), wanted)

@@ -44,9 +44,9 @@ _MAX_INPUT = 4096
 @click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
 @click.pass_obj
 def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> int:
-    """Ask for the API key of an account, try it by one read, and keep it in the system's keyring.
+    """Ask for the API key of an account, try it with one read, and store it in the system's keyring.
 
-    Without PROFILE it is the key of the account that is used by default.
+    Without PROFILE it is the key of the default account.
     """
     stored = _stored_key(start, profile)
     account, at_rest = stored.account, stored.account.keyless()
@@ -86,7 +86,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 @click.argument("profile", required=False)
 @click.pass_obj
 def logout(start: StartOptions, profile: str | None) -> int:
-    """Forget the API key of an account that login has kept. It is not revoked at Fastn."""
+    """Delete the stored API key of an account. It is not revoked at Fastn."""
     stored = _stored_key(start, profile)
     account, settings = stored.account, stored.account.keyless()
     whose = f"{settings.profile} at {settings.host}"
@@ -98,7 +98,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         say(
-            f"fastn-mcp: The key that is kept is of {settings.profile} at {account.key_host}, not at {settings.host}."
+            f"fastn-mcp: The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}."
             " Nothing was changed. To forget it, leave out --base-url and FASTN_BASE_URL.",
             err=True,
         )
@@ -107,7 +107,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
     hint = f" Its key comes from {source}." if source else " Which account has one: fastn-mcp profiles"
-    say(f"fastn-mcp: login has kept no key of {whose}.{hint}", err=True)
+    say(f"fastn-mcp: login has stored no key of {whose}.{hint}", err=True)
     return 1
 
 
@@ -181,14 +181,14 @@ def _read_stdin() -> str:
     if len(lines) != 1:
         raise SettingsError(
             "The standard input holds no key." if not lines else "The standard input holds more than one line.",
-            "Give the key and nothing else: fastn-mcp login --stdin < FILE",
+            "Pass the key and nothing else: fastn-mcp login --stdin < FILE",
         )
     return lines[0]
 
 
 def _confirm_replacement(host: str, new: Settings) -> None:
     """Ask whether to replace the key of another host. Raises `SettingsError` unless the person agrees."""
-    warning = f"The key of {new.profile} at {host} is kept there, and would be replaced by one for {new.host}."
+    warning = f"The key of {new.profile} at {host} is stored there, and would be replaced by one for {new.host}."
     terminal = Terminal.here()
     if terminal is not None and click.confirm(f"{warning} Replace it?", default=False, err=True):
         return
@@ -265,7 +265,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
     \b
     Exit codes:
       0  the key works
-      1  it does not, or Fastn could not be asked
+      1  it does not, or Fastn could not be reached
       2  invalid setting, or no key
     """
     resolved = start.resolved()

@@ -42,13 +42,13 @@ _MIN_PASSPHRASE = 10
 
 @click.group(name="plan")
 def plan_group() -> None:
-    """Run plans: which calls may be made while nobody is there. Use one with --mode unattended --plan FILE."""
+    """Run plans: calls that may be made with nobody present. Use one with --mode unattended --plan FILE."""
 
 
 @plan_group.command(name="new")
 @click.argument("calls", type=click.File("rb"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
-@click.option("--since", help="Of the audit, only from this moment on, ISO 8601.")
+@click.option("--since", help="Only audit entries since this time, ISO 8601.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
 @click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it is valid.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
@@ -116,7 +116,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
 @_FILE
 @click.pass_obj
 def show_(start: StartOptions, file: Path) -> None:
-    """Say in words what a plan allows, and what its targets are called now."""
+    """Show in words what a plan allows, with the current names of its targets."""
     _, plan = _read(start, file)
     if plan_file.signatures_of(file).exists():
         try:
@@ -129,10 +129,10 @@ def show_(start: StartOptions, file: Path) -> None:
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
 @_FILE
-@click.option("--keys", type=click.Path(path_type=Path), help="Public keys of those who may sign.")
+@click.option("--keys", type=click.Path(path_type=Path), help="Public keys of people who may sign.")
 @click.pass_obj
 def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
-    """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
+    """Check that a plan is signed, unchanged, not expired, and for this account. Exit code 1 otherwise."""
     with _refused():
         plan = _signed(start, file, keys)
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
@@ -140,13 +140,13 @@ def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
 
 @plan_group.command(name="approve")
 @_FILE
-@click.option("--as", "name", required=True, help="Your name, as the file of public keys has it.")
+@click.option("--as", "name", required=True, help="Your name in the file of public keys.")
 @click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default your own plan-key.pem.")
 @click.pass_obj
 def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> None:
-    """Read a plan and sign it, at a terminal. Your key is made at the first time, under a passphrase of yours.
+    """Read a plan and sign it, at a terminal. The first time it creates your key, with a passphrase.
 
-    Whoever runs the agent must not be able to write the file of public keys, nor know the passphrase.
+    The user that runs the agent must not be able to write the file of public keys, nor know the passphrase.
     """
     terminal = Terminal.here()
     if terminal is None:

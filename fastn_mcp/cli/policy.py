@@ -70,9 +70,9 @@ def policy_group() -> None:
 @click.option("--team", type=click.Path(path_type=Path), help="Check it for the server of this team file.")
 @click.pass_obj
 def check_(start: StartOptions, file: Path, team: Path | None) -> None:
-    """Say in words what FILE says, and warn of what it cannot do. Exit code 2 where it is wrong, with the line.
+    """Print FILE in words, and warn of rules that cannot work. Exit code 2 for a mistake, with its line.
 
-    The names of customers are read where there is an account.
+    With an account, the names of customers are read.
     """
     rules = load_rules(file, start.command_line())
     for line in rules.words():
@@ -136,9 +136,9 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 @_MODE
 @click.pass_obj
 def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **options: Any) -> None:
-    """Say what the policy makes of a call of TOOL: the rule, the facts that it looked at, who is asked.
+    """Explain the policy's decision on a call of TOOL: the rule, the facts, who would be asked.
 
-    The target is read where there is an account; nothing is changed, and nobody is asked.
+    With an account, the target is read. Nothing is changed, and nobody is asked.
     """
     who, at = _facts(options["who"]), _time(options["at"])
     name = tool.replace("-", "_")
@@ -278,7 +278,7 @@ def _assumed_facts(call: Call, why: str) -> Iterator[str]:
     yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
     yield "Unknown, and assumed so that nothing is loosened:"
     if call.target is not None:
-        yield f"  the target {quote(call.target)}: its name, its state, what it belongs to"
+        yield f"  the target {quote(call.target)}: its name, its state, its owner"
     yield "  dependents"
     yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
     yield sanitize(why)
@@ -310,7 +310,7 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 @_MODE
 @click.pass_obj
 def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None) -> None:
-    """Compare the policy's decisions with those that the file CASES expects. Exit code 1 where one differs.
+    """Compare the policy's decisions with those that the file CASES expects. Exit code 1 if one differs.
 
     It needs no account, and sends nothing.
     """
@@ -339,9 +339,9 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
 def simulate_(
     start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str, against: Path | None
 ) -> None:
-    """Say what the policy would have made of recorded calls. Exit code 1 where a line could not be judged.
+    """Say how the policy would have decided recorded calls. Exit code 1 if a line could not be judged.
 
-    What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
+    The state of that time is not recorded: targets are judged by their id alone, dependents as unknown.
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")

@@ -46,8 +46,8 @@ _KNOWN = 1_000
 def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str) -> None:
     """Stop changes: from now on nothing is sent for any agent, by any process, until a person allows it again.
 
-    Reading goes on. Waiting calls end, approvals that are not used become void, and temporary approvals end; they do
-    not come back. It is kept in the ledger, so that it survives restarts.
+    Reading still works. Waiting calls end, unused approvals become void, and temporary approvals end; they do not come
+    back. The stop is stored in the ledger and survives restarts.
     """
     if sum(map(bool, (tenant, person, client))) > 1:
         raise click.UsageError("Give one of --tenant, --person and --client.")
@@ -93,7 +93,7 @@ def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[Approval
 def allow(start: StartOptions) -> None:
     """Allow changes again after a stop. It needs a person at a terminal.
 
-    Nothing is sent because of it: what was void stays void, and agents have to ask again.
+    Nothing is sent because of it: void approvals stay void, and agents have to ask again.
     """
     stores, now = _stores(start), System().now()
     stops = {stop.id: stop for store in stores for stop in store.use(lambda found: found.ledger.holding()) or ()}

@@ -110,7 +110,7 @@ class Attempts:
         if isinstance(self._call, RunWorkflow) and isinstance(response, dict) and response.get("status") == 422:
             detail: dict[str, JsonValue] = {"fastn": response}
             what = "The workflow's code failed, or its input was refused (422)."
-            return Failed(what, self._settling(detail), certainty="What it did before that stays done.", facts=detail)
+            return Failed(what, self._settling(detail), certainty="Its earlier steps stay done.", facts=detail)
         if self._reads or not self.was_unknown:
             return error
         response = response if isinstance(response, dict) else {}
@@ -263,7 +263,7 @@ class FastnClient:
         whole = current.model_dump(exclude_unset=True)
         if not whole.keys() - {"value"}:
             raise NotSent(
-                "Fastn does not show what is there now, so a change could lose the rest.",
+                "Fastn does not show the current values, so a change could lose the rest.",
                 "Read it with its get tool; only a person can allow partial updates (FASTN_UPDATE=partial).",
             )
         return replace(request, body=Update.merged(whole, request.body or {}))

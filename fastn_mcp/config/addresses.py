@@ -106,7 +106,7 @@ def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:
-        raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+        raise ValueError("is not HOST:PORT, for example 127.0.0.1:8790")
     return host, int(port)
 
 

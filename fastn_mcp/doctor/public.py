@@ -133,7 +133,7 @@ async def _challenge(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 async def _probe(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     response = await http.get(address.at(ALIVE))
     if response.status_code == 200 and _json(response).get("status") == "ok":
-        return _GROUP.ok("probe", f"{ALIVE} answers. Only who runs the replicas needs it.")
+        return _GROUP.ok("probe", f"{ALIVE} answers. Only the operator needs it.")
     if response.status_code == 404:
         return _GROUP.ok("probe", f"{ALIVE} is not passed on, as in deploy/nginx.conf.")
     return _rejection("probe", response.status_code, response.headers.get("location"))

@@ -120,7 +120,7 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
         hint = "Allow +info to its user, or ask: INFO persistence, CONFIG GET appendfsync."
         checks.append(group.skipped("ledger durability", "This user may not ask how it keeps its data.", hint))
     elif not found.appendonly:
-        seen = "It keeps nothing over a restart: approvals, budgets and used nonces begin again."
+        seen = "It loses everything at a restart: approvals, budgets and used nonces begin again."
         checks.append(group.differs("ledger durability", seen, "Set: appendonly yes, appendfsync always"))
     elif found.appendfsync not in (None, "always"):
         seen = f"appendfsync {found.appendfsync}: a crash can lose the last second, and an approval used in it."
@@ -238,7 +238,7 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
     """Verify the token as the server does, and compare what it holds with what is needed."""
     group, team = CheckGroup.CALLER, target.team
     if target.token is None:
-        hint = "Give one that a client of yours got: --token-file FILE, or - for stdin."
+        hint = "Pass a token of one of your clients: --token-file FILE, or - for stdin."
         yield group.skipped("token", "No token was passed.", hint)
         return
     tokens = Tokens(team.trust, target.keys, target.system)

@@ -97,7 +97,7 @@ class TenantInbox:
                 return replace(await webhook.announce(request), url=self.url)
             raise Refused(
                 "Nobody may approve this call: no approver in the team file covers it.",
-                "Tell the operator: [[approvals.approver]] says who may approve what.",
+                "Tell the operator: [[approvals.approver]] says who may approve which calls.",
             )
         where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
         if host:
@@ -106,7 +106,7 @@ class TenantInbox:
             where = f"A person decides {where}."
         else:
             where = (
-                f"{request.people_needed} have to approve it {where}, and none of them is who asks."
+                f"{request.people_needed} have to approve it {where}, and the requester does not count."
                 f" {len(request.approvers)} of {needed} approved so far."
             )
         return Announcement(where, self.url)

@@ -115,13 +115,13 @@ def _one_of(kind: str, known: Collection[str]) -> AfterValidator:
 
 def _resource(url: str) -> str:
     if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
-        raise ValueError("must have a path, and no slash at its end, as in https://fastn-mcp.example.com/mcp")
+        raise ValueError("must have a path, and no slash at its end, for example https://fastn-mcp.example.com/mcp")
     return url
 
 
 def _origin(origin: str) -> str:
     if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
-        raise ValueError(f"{origin!r} is not an exact origin, as in https://app.example.com")
+        raise ValueError(f"{origin!r} is not an exact origin, for example https://app.example.com")
     return origin
 
 
@@ -149,9 +149,9 @@ _Texts = Annotated[list[_Text], ONE_OR_MORE, _NOT_EMPTY]
 _Resource = Annotated[str, AfterValidator(_resource)]
 _Origin = Annotated[str, AfterValidator(_origin)]
 _HOSTS = r"([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
-_Host = Annotated[str, _matching(_HOSTS, "is not an exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")]
+_Host = Annotated[str, _matching(_HOSTS, "is not an exact host, for example fastn-mcp.example.com or 10.0.0.7:8080")]
 _SCOPE = r"[\x21\x23-\x5B\x5D-\x7E]*"  # RFC 6749, 3.3
-_ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, as in api://fastn-mcp/")]
+_ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, for example api://fastn-mcp/")]
 _Scope = Annotated[str, _one_of("scope", ALL_SCOPES)]
 _Algorithm = Annotated[str, _one_of("algorithm", ALGORITHMS)]
 _Effect = Annotated[str, AfterValidator(_effect)]
@@ -422,7 +422,7 @@ def _errors(team: Team) -> Iterator[ConfigError]:
 def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
-        yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+        yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, because it names a folder")
     yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for key in values:
         if key in _SECRETS:

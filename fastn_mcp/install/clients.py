@@ -115,7 +115,7 @@ CLIENTS = (
                 f"{{APPDATA}}/Claude/{_DESKTOP}",
             ),
         ),
-        http="Its file lists servers that it starts, and none that it reaches by HTTP.",
+        http="Its file lists only servers that it starts, not servers over HTTP.",
         after="Quit Claude Desktop and start it again",
     ),
     McpClient(

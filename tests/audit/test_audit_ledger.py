@@ -464,7 +464,7 @@ async def test_expired_file_that_was_edited_is_not_deleted(
     with caplog.at_level(logging.ERROR):
         await opened(Keeping(files=0)).anchor()
     assert first.exists()
-    assert "is not as it was written; it and what is older are not deleted" in caplog.text
+    assert "is not as it was written; it and older files are not deleted" in caplog.text
     assert await ledger.audit_mark(deleted_name("audit.jsonl")) is None
 
 

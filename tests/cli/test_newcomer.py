@@ -103,7 +103,7 @@ def test_unreachable_host_is_reported_with_a_hint_to_doctor(fastn: Run) -> None:
 
 
 FILES = {
-    "a text without quotes": (b"mode = guarded", "not TOML", 'texts stand in quotes, as in: mode = "guarded"'),
+    "a text without quotes": (b"mode = guarded", "not TOML", 'put texts in quotes, for example mode = "guarded"'),
     "UTF-16, as PowerShell writes it": ("mode = 1".encode("utf-16"), "is not text in UTF-8", "Save it as UTF-8."),
 }
 

@@ -61,7 +61,7 @@ def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
         "trash, destroy only Mon-Thu 08:00-17:00 Europe/Berlin or Fri 08:00-12:00 Europe/Berlin.",
         "Budget: 10 spend calls a day, then a question.",
         "Budget: 3 destroy calls a day, then none.",
-        "Breaker: after 3 declines in a row, nothing that changes something for 10 minutes.",
+        "Breaker: after 3 declines in a row, no change is sent for 10 minutes.",
         "is valid.",
     ):
         assert part in result.stdout

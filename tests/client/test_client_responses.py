@@ -219,7 +219,7 @@ async def test_throwing_workflow_may_have_had_effects() -> None:
     data = caught.value.data()
     assert data["outcome"] == "failed"
     assert data["message"] == (
-        "The workflow's code failed, or its input was refused (422). What it did before that stays done."
+        "The workflow's code failed, or its input was refused (422). Its earlier steps stay done."
     )
     assert data["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
     with pytest.raises(FastnError, match="Nothing was changed"):

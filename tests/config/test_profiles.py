@@ -170,7 +170,7 @@ def test_stored_key_is_used_for_no_other_host(file: Write) -> None:
     assert load({"profile": "globex"}, {}, file(BOTH), keyring=ring).api_key == "canary"
     with pytest.raises(SettingsError) as caught:
         load({"profile": "globex", "base_url": "https://evil.example"}, {}, file(BOTH), keyring=ring)
-    assert str(caught.value) == "The profile 'globex' has no key for evil.example. Keep one: fastn-mcp login globex"
+    assert str(caught.value) == "The profile 'globex' has no key for evil.example. Store one: fastn-mcp login globex"
 
 
 def test_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
@@ -223,7 +223,7 @@ def test_missing_key_names_the_next_command(file: Write) -> None:
     )
     assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (
         "The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
-        "Keep one: fastn-mcp login globex --file"
+        "Store one: fastn-mcp login globex --file"
     )
     path = file(BOTH)
     message = refused(path, profile="acme")
@@ -236,7 +236,7 @@ def test_malformed_key_is_reported_with_its_place_and_not_shown(file: Write, key
     kept = Kept({"globex at us.fastn.example": key})
     message = refused(file(BOTH), keyring=kept, profile="globex")
     assert message.startswith("The setting api_key (keyring) is wrong")
-    assert message.endswith("Copy the whole key again, and nothing else.")
+    assert message.endswith("Copy the whole key, and nothing else.")
 
 
 @posix
@@ -267,8 +267,8 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
         ("[profiles.acme]\nprofile = 'x'", 2, "there is no setting 'profile' in [profiles.acme]"),
         ("\n[profile.acme]\nenv = 'x'", 2, "the table of a profile is [profiles.NAME], with an s"),
         ("[profils.acme]\nenv = 'x'", 1, "there is no setting 'profils' (did you mean 'profiles'?)"),
-        ("profiles = 1", 1, "profiles are tables, as [profiles.acme]"),
-        ("[profiles]\nacme = 1", 2, "a profile is a table, as [profiles.acme]"),
+        ("profiles = 1", 1, "profiles are tables, for example [profiles.acme]"),
+        ("[profiles]\nacme = 1", 2, "a profile is a table, for example [profiles.acme]"),
         ('[profiles."a b"]', 1, "'a b' is not a valid profile name"),
         ('[profiles."a at h"]', 1, "'a at h' is not a valid profile name"),
         ('[profiles.""]', 1, "'' is not a valid profile name"),

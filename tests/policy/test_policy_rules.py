@@ -914,8 +914,8 @@ rest = "90s"
         "Budget: 3 destroy calls a day, then none.",
         "Budget: 4 write calls a run, then none.",
         "Budget: 2 spend calls a run, then a question.",
-        "Budget: 10 approvals that destroy in 5 minutes, then none.",
-        "Breaker: after 3 declines in a row, nothing that changes something for 1.5 minutes.",
+        "Budget: 10 approved deletions in 5 minutes, then none.",
+        "Breaker: after 3 declines in a row, no change is sent for 1.5 minutes.",
     ]
 
 
