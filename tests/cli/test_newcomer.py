@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no audit yet": (("audit", "tail"), {}, "There is no audit", "It begins with the first call"),
     "no audit to simulate": (("policy", "simulate", "--audit", "x"), {}, "There is no audit log", "It begins with"),
     "no profile": (("profiles", "use", "acme"), {}, "There is no profile 'acme'", "fastn-mcp profiles add NAME"),
-    "no key kept": (("logout",), {}, "login has kept no key", "fastn-mcp profiles"),
+    "no key kept": (("logout",), {}, "login has stored no key", "fastn-mcp profiles"),
     "plain http": (("whoami",), KEY | {"FASTN_BASE_URL": "http://live.fastn.ai"}, "must be https", "localhost"),
     "an address that is none": (("--sandbox", "--http", "8080"), {}, "is not HOST:PORT", "--http 127.0.0.1:8080"),
     "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "stands before", "--sandbox ... call"),
@@ -58,7 +58,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a key of the documentation": (("whoami",), {"FASTN_API_KEY": "fsk_..."}, "is a placeholder", "the whole key"),
     "a key with its name": (("whoami",), {"FASTN_API_KEY": "FASTN_API_KEY=C4N4RY"}, "its variable", "the whole key"),
     "a key with a line end": (("whoami",), {"FASTN_API_KEY": "fsk_test_C4N4RY\r"}, "a line break", "the whole key"),
-    "a host without https": (("whoami",), KEY | {"FASTN_BASE_URL": "live.fastn.ai"}, "not an https address", "as https://"),
+    "a host without https": (("whoami",), KEY | {"FASTN_BASE_URL": "live.fastn.ai"}, "not an https address", "example https://"),
     "to everybody": (("--sandbox", "--http", "0.0.0.0:8080"), {}, "this machine only", "docs/hosting.md"),
 }  # fmt: skip
 
