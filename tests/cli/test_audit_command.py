@@ -235,7 +235,7 @@ def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after
     result = run(path, "verify")
     assert result.exit_code == 1
     assert result.stdout.startswith(f"Broken at line {line}: it was edited")
-    assert f"The {line - 1} entries before it are as they were written" in result.stdout
+    assert f"The {line - 1} entries before it are unchanged" in result.stdout
 
 
 def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFile) -> None:

@@ -108,7 +108,7 @@ def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) ->
 
 def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     done = fastn("install", "cursor", "--key", "environment", "--yes")
-    assert done.stdout.endswith("The key comes from FASTN_API_KEY, as Cursor was started with it.\n")
+    assert done.stdout.endswith("The key comes from FASTN_API_KEY, with which Cursor was started.\n")
     prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
     assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
     written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()

@@ -352,7 +352,7 @@ def test_check_warns_of_rules_and_people_that_cannot_be(run: Run, file: Callable
     team = tmp_path / "team.toml"
     team.write_text(TEAM)
     team.chmod(0o600)
-    assert "no approver is of it" in run("policy", "check", path, "--team", str(team)).stdout
+    assert "which has none" in run("policy", "check", path, "--team", str(team)).stdout
     team.write_text(TEAM.replace('["approvers"]', '["approvers", "security"]'))
     assert "Warning" not in run("policy", "check", path, "--team", str(team)).stdout
 

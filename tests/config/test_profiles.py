@@ -184,7 +184,7 @@ def test_key_in_the_environment_beside_a_profile_is_refused(file: Write, by: str
     path = file(('profile = "acme"\n' if by == "file" else "") + BOTH)
     environment = {**ACME, "FASTN_API_KEY": "canary"} | ({"FASTN_PROFILE": "acme"} if by == "environment" else {})
     message = refused(path, environment, profile="acme" if by == "flag" else None)
-    assert message.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
+    assert message.startswith("FASTN_API_KEY is set, and the profile 'acme' is another account")
     assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in message
 
 
@@ -199,7 +199,7 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
     value = "https://elsewhere.example"
     variable = next(source.variable for source in SOURCES if source.field == name)
     message = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
-    assert message.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
+    assert message.startswith(f"{variable} is set, and the profile 'acme' is another account")
     flags, variables = {"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}
     if name == "base_url":
         with pytest.raises(SettingsError, match=r"and is not sent to elsewhere\.example"):
@@ -213,7 +213,7 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
 
 def test_missing_key_names_the_next_command(file: Write) -> None:
     assert refused(file("")) == (
-        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: "
+        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: "
         "fastn-mcp login. Without an account: fastn-mcp --sandbox"
     )
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())

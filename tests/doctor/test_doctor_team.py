@@ -401,7 +401,7 @@ async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
         (
             answering("/mcp", RedirectResponse("https://elsewhere.example/mcp", 308)),
             "sign-in challenge",
-            "in the end",
+            "final address",
         ),
         (answering("/mcp", PlainTextResponse("", 502)), "sign-in challenge", "replicas run"),
         (answering("/mcp", PlainTextResponse("", 404)), "sign-in challenge", "Pass the path of `url` on"),

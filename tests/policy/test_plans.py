@@ -164,7 +164,7 @@ def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> No
 
 def test_time_without_its_offset_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
-    with pytest.raises(SettingsError, match="line 3: until: must name its offset"):
+    with pytest.raises(SettingsError, match="line 3: until: must have an offset"):
         desk.read()
 
 

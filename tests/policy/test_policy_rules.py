@@ -441,7 +441,7 @@ def test_first_of_equally_strict_parts_is_named(judge: Judge) -> None:
 
 
 OWN_KEY = (
-    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out."
+    "This is the key that this server itself uses, or Fastn does not show enough to rule that out."
     " A person can revoke it in the dashboard."
 )
 DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
