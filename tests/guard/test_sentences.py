@@ -604,8 +604,8 @@ CASES = [
         first='Answer Fastn\'s AI: "approve".',
         button="Send this answer",
         then=(
-            'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent for good.'
-            " What it changes has to be undone by hand."
+            'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent.'
+            " Its changes have to be undone by hand."
         ),
         row={"id": "s", "pending": ["Delete stock-levels", {"a": 1}]},
     ),
@@ -935,12 +935,12 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
     ("ai_chat", {"message": "go", "approval_mode": "auto"}, None, {"button": "Let it act without asking"}),
     ("delete_trigger", {"trigger_id": "t1"}, {"id": "t1", "type": "app event"}, {"lost": "The trigger itself is"}),
     ("delete_secret", {"secret_id": "s1"}, {"id": "s1", "name": "T"}, {"first": 'Delete secret "T".'}),
-    ("revoke_api_key", {"api_key_id": "k1"}, {"id": "k1", "name": "K"}, {"then": "uses it stops at once."}),
+    ("revoke_api_key", {"api_key_id": "k1"}, {"id": "k1", "name": "K"}, {"then": "uses it stops immediately."}),
     (
         "revoke_api_key",
         {"api_key_id": "k1"},
         {"id": "k1", "lastUsed": "2026-11-20T10:00:00Z"},
-        {"then": "at once; it was last used 2026-11-20 10:00 UTC."},
+        {"then": "immediately; it was last used 2026-11-20 10:00 UTC."},
     ),
     ("delete_workflow", {"workflow_id": "w1"}, {**FLOW, "name": "n" * 41}, {"button": "Move this workflow to Trash"}),
 ]  # fmt: skip
