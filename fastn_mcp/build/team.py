@@ -79,7 +79,13 @@ class TenantBuilder:
         if own is not None:
             folder = folder / "callers" / own.folder
         context = TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system)
-        process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
+        process = replace(
+            self.process,
+            program=kept_in(program, folder),
+            tenant=context,
+            stops=self.ledger,
+            stored_key=lambda: self.settings(tenant, own).api_key,
+        )
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
@@ -103,6 +109,7 @@ class TenantBuilder:
             answers,
             own,
             parts.limits,
+            lambda: parts.client.is_outdated,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":

@@ -78,6 +78,7 @@ class StartOptions:
             tally=tally,
             instruments=instruments,
             outbox_of=outbox_of,
+            stored_key=(lambda: self.resolved().settings.api_key) if browser else None,
         )
         return assemble(settings, policy, self.state(), process, no_key)
 

@@ -26,6 +26,10 @@ TIMEOUT = 5.0
 _MAX_BYTES = 512 * 1024
 
 
+class ProviderDown(ValueError):
+    """The provider answered with an error of its own (5xx)."""
+
+
 class Provider:
     """Client of one issuer. An invalid response raises `ValueError`, `TypeError` or `KeyError`."""
 
@@ -52,7 +56,8 @@ class Provider:
         """Fetch the JSON object at an address."""
         status, body = await self._request("GET", address)
         if status != 200:
-            raise ValueError(f"{httpx2.URL(address).host} answered {status}")
+            kind = ProviderDown if status >= 500 else ValueError
+            raise kind(f"{httpx2.URL(address).host} answered {status}")
         return _json_object(body)
 
     async def post(

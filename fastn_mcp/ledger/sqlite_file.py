@@ -21,14 +21,12 @@ _PATIENCE = 5.0
 
 _OPENING = threading.Lock()
 
-_DAMAGED = (
-    "file is not a database, or is damaged",
-    "stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
+_MOVE_AWAY = (
+    "stop fastn-mcp and move the file away. Lost are then: approvals, stops, what budgets and plans have used, and what"
+    " undo_change needs. The audit log stays."
 )
-_OTHER_VERSION = (
-    "it was written by another version of fastn-mcp",
-    "run that version, or stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
-)
+_DAMAGED = ("file is not a database, or is damaged", f"restore a copy (docs/operations.md), or {_MOVE_AWAY}")
+_OTHER_VERSION = ("it was written by another version of fastn-mcp", f"run that version, or {_MOVE_AWAY}")
 _FULL = ("the disk is full", "free space on its disk.")
 _READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
 _LOCKED = ("another process keeps it locked", "end that process, then call again.")

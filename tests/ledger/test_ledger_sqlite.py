@@ -100,8 +100,9 @@ async def test_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
             await ledger.spend("destroy", "monday", 5)
         assert str(unusable.value) == (
             f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reads go on."
-            " A person has to act: stop fastn-mcp and move the file away."
-            " Open requests, budgets and the journal are then gone."
+            " A person has to act: restore a copy (docs/operations.md), or stop fastn-mcp and move the file away."
+            " Lost are then: approvals, stops, what budgets and plans have used, and what undo_change needs."
+            " The audit log stays."
         )
 
 
@@ -295,7 +296,8 @@ async def test_file_with_tables_of_another_version_is_refused(tmp_path: Path, ot
         )
         assert unusable.value.next_step == (
             "Reads go on. A person has to act: run that version, or stop fastn-mcp and move the file away."
-            " Open requests, budgets and the journal are then gone."
+            " Lost are then: approvals, stops, what budgets and plans have used, and what undo_change needs."
+            " The audit log stays."
         )
     with closing(sqlite3.connect(path)) as database:
         assert list(database.execute("SELECT name, sql FROM sqlite_master")) == before
