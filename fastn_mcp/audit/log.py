@@ -30,6 +30,7 @@ from fastn_mcp.audit.chain import SHORTENED, End, sealed
 from fastn_mcp.audit.files import (
     OPEN_FLAGS,
     Keeping,
+    has_entries,
     lines_of,
     lock,
     log_files,
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
 """File name in the state folder."""
+
+NEVER_SEEN = "This ledger has never seen this log. Was it moved or copied without its ledger, or the ledger replaced?"
 
 
 class AuditEvent(Enum):
@@ -224,8 +227,6 @@ class AuditFile:
         """Newest entry known to this process or the ledger."""
         self._anchored = -1
         """Number of the entry stored in the ledger; -1 until read."""
-        self._first: int = 0
-        """Number of the first entry that this process wrote."""
         self._is_rotated = False
         self._forget_file()
 
@@ -268,12 +269,8 @@ class AuditFile:
             return
         if self._anchored < 0:
             known = await self._marks.audit_mark(self._name)
-            if known is None and self._first > 1:
-                log.warning(
-                    "the ledger has never seen the audit log %s: was one of the two moved or replaced? Whether entries"
-                    " were cut off before entry %d is not known",
-                    self.path, self._first,
-                )  # fmt: skip
+            if known is None and not self._known.n and has_entries(self.path):
+                log.warning("the audit log %s: %s", self.path, NEVER_SEEN)
             self._know(End() if known is None else End(*known))
             self._anchored = 0 if known is None else known[0]
             await self._delete_expired(self._marks)
@@ -352,8 +349,6 @@ class AuditFile:
             sync(file)
         self._end, self._size = end, size + len(data)
         self._longest = self._size
-        if not self._first:
-            self._first = end.n
         self._know(end)
         if self._outbox is not None:
             self._outbox.added()

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 
 from fastn_mcp import install_extra
 from fastn_mcp.audit.chain import End
-from fastn_mcp.audit.files import Keeping, log_files
+from fastn_mcp.audit.files import Keeping, has_entries
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.audit.log import AuditFile, deleted_name
+from fastn_mcp.audit.log import NEVER_SEEN, AuditFile, deleted_name
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
@@ -90,11 +90,8 @@ async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[E
     finally:
         await ledger.aclose()
     newest, deleted = (None if mark is None else End(*mark) for mark in marks)
-    if newest is None and any(file.stat().st_size for file in log_files(log)):
-        raise SettingsError(
-            "This ledger has never seen this log. Was the log moved or copied without its ledger, or the ledger replaced?",
-            "Verify it where both were, and compare the head hash there with this one.",
-        )
+    if newest is None and has_entries(log):
+        raise SettingsError(NEVER_SEEN, "Verify it where both were, and compare the head hash there with this one.")
     return newest, deleted
 
 

@@ -20,7 +20,7 @@ from fastn_mcp.audit import files
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.chain import BrokenLine, End, sealed
 from fastn_mcp.audit.files import Keeping, entries, log_files, read_end, verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten, deleted_name
+from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, Unwritten, deleted_name
 from fastn_mcp.errors import Failed
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -88,16 +88,17 @@ async def test_ledger_has_the_newest_entry_before_and_after_a_call(path: Path, l
 async def test_log_that_the_ledger_has_never_seen_is_reported_once(
     path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await written(opened(), 3)
+    first = opened()
+    await first.anchor()
+    await written(first, 3)
+    opened().record(INTENT)
     assert caplog.messages == []
     log = AuditFile(path, System(now=lambda: NOW), marks=SqliteLedger(":memory:"))
     for _ in range(2):
-        log.record(INTENT)
         await log.anchor()
+        log.record(INTENT)
     log.close()
-    (message,) = caplog.messages
-    assert message.startswith("the ledger has never seen the audit log")
-    assert "before entry 4 is not known" in message
+    assert caplog.messages == [f"the audit log {path}: {NEVER_SEEN}"]
 
 
 async def test_ledger_gets_each_entry_once(
@@ -452,6 +453,7 @@ async def test_undeletable_file_is_not_reported_as_deleted(
     path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await rotate(path, opened, 3)
+    await opened().anchor()
     caplog.clear()
     unlink = Path.unlink
 
