@@ -154,7 +154,6 @@ def assemble(
     account = client_account(settings, no_key)
     exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(account))
     client = FastnClient(account, exchange, system, ledger if settings.shares else None)
-    client.stored_key = process.stored_key
     journal = ChangeJournal(ledger, stores.account, system)
     keys = state / "keys" if settings.reveal == "file" else None
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)

@@ -55,9 +55,6 @@ class Process:
     stops: StopOrders | None = None
     """Where the stops of a team are stored. By default in the ledger of the account."""
 
-    stored_key: Callable[[], str] | None = None
-    """Reads the key of its account again. None if it ends soon."""
-
     @property
     def stays(self) -> bool:
         """Whether it runs long enough to receive an answer to an approval request."""

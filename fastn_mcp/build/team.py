@@ -79,15 +79,10 @@ class TenantBuilder:
         if own is not None:
             folder = folder / "callers" / own.folder
         context = TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system)
-        process = replace(
-            self.process,
-            program=kept_in(program, folder),
-            tenant=context,
-            stops=self.ledger,
-            stored_key=lambda: self.settings(tenant, own).api_key,
-        )
+        process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
+        parts.client.stored_key = lambda: self.settings(tenant, own).api_key
         answers = None
         if (webhook := parts.channel.webhook) is not None and own is None:
             answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))

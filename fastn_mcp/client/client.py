@@ -72,9 +72,6 @@ _OUTDATED = (
     "A team's server uses the new key from the next call on. Any other server has to be restarted by a person."
     " What was approved for the old key is void.",
 )
-_KEYRING_SECONDS = 5.0
-"""Seconds that a keyring may take, which may ask a person for a password."""
-
 MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
@@ -243,7 +240,7 @@ class FastnClient:
 
     async def _has_new_key(self) -> bool:
         if self.stored_key is not None and not self.is_outdated:
-            with anyio.move_on_after(_KEYRING_SECONDS), suppress(SettingsError):
+            with anyio.move_on_after(5), suppress(SettingsError):  # a keyring may wait for a person
                 stored = await anyio.to_thread.run_sync(self.stored_key, abandon_on_cancel=True)
                 self.is_outdated = stored != self.endpoint.api_key
         return self.is_outdated

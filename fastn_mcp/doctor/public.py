@@ -45,7 +45,7 @@ _REJECTIONS = {
 }
 _NO_REPLICA = ("The proxy reaches no replica.", "Check that replicas run, and their addresses in the proxy.")
 
-PROVIDER_DOWN = "The identity provider does not answer: nobody can sign in. Replicas that know its keys go on for a day."
+PROVIDER_DOWN = "The identity provider does not answer: nobody can sign in. Replicas with its keys go on for a day."
 _NOT_READY = ("Replicas without the keys of the identity provider are not ready.", "See the row issuer first.")
 
 
@@ -224,8 +224,6 @@ async def _signed_in(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     response = await http.post(address.url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
     if response.status_code == 200:
         return _GROUP.ok(name, "The list of tools arrives.")
-    if response.status_code >= 500:
-        return _rejection(address, name, response)
     error: Mapping[str, Any] = _json(response).get("error") or {}
     here = quote(str(error.get("message", "")), 300)
     return _GROUP.failed(name, f"It answers {response.status_code}.", "See the rows on the token.", here)

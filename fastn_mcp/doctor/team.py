@@ -19,7 +19,7 @@ from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, second
 from fastn_mcp.doctor.public import PROVIDER_DOWN
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
-from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys, ProviderDown
+from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tokens import Tokens, scopes
@@ -132,7 +132,7 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
         seen = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
         checks.append(group.differs("ledger replicas", seen, "Add copies=1 to FASTN_LEDGER."))
     if found.time is not None:
-        checks.append(check_clock(group, "ledger clock", found.time - now, CLOSE, "An approval expires by both clocks."))
+        checks.append(check_clock(group, "ledger clock", found.time - now, CLOSE, "Approvals expire by both clocks."))
     return checks
 
 
@@ -145,8 +145,8 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     sent = target.system.timestamp()
     try:
         metadata = await provider.metadata()
-    except (OSError, httpx2.TransportError, ProviderDown) as error:
-        hint = "See whether it runs, and whether this machine reaches it. If it moved, correct `issuer` in the team file."
+    except (OSError, httpx2.TransportError) as error:
+        hint = "See whether it runs, and this machine reaches it. If it has moved, correct `issuer` in the team file."
         yield group.failed("issuer", PROVIDER_DOWN, hint, f"{type(error).__name__}: {quote(str(error) or 'no answer')}")
         return
     except (ValueError, TypeError) as error:
@@ -291,7 +291,8 @@ def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
         )
     since = claims.get("nbf", claims.get("iat"))
     if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
-        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", "Synchronize both clocks (NTP).")
+        hint = "Synchronize both clocks (NTP)."
+        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", hint)
     return group.ok("token expiry", f"It is valid for {left(expires - now)} more.", here=f"exp is {at}.")
 
 

@@ -26,10 +26,6 @@ TIMEOUT = 5.0
 _MAX_BYTES = 512 * 1024
 
 
-class ProviderDown(ValueError):
-    """The provider answered with an error of its own (5xx)."""
-
-
 class Provider:
     """Client of one issuer. An invalid response raises `ValueError`, `TypeError` or `KeyError`."""
 
@@ -56,7 +52,7 @@ class Provider:
         """Fetch the JSON object at an address."""
         status, body = await self._request("GET", address)
         if status != 200:
-            kind = ProviderDown if status >= 500 else ValueError
+            kind = ConnectionError if status >= 500 else ValueError  # down, or not what the issuer names
             raise kind(f"{httpx2.URL(address).host} answered {status}")
         return _json_object(body)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
 """Seconds to wait for a lock of another process."""
+
+_LITTLE = 1 << 20
+"""Free bytes without which SQLite may not be able to write."""
 
 _OPENING = threading.Lock()
 
@@ -46,8 +50,11 @@ def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
         getattr(error, "strerror", None) or str(error),
         "look at the file, its folder and its disk, or set FASTN_STATE_DIR.",
     )
-    code = getattr(error, "sqlite_errorcode", None)
-    why, cure = other if code is None else _CAUSES.get(code & 0xFF, other)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    with suppress(OSError):
+        if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(Path(path).parent).free < _LITTLE:
+            code = sqlite3.SQLITE_FULL  # its shared memory file could not grow
+    why, cure = _CAUSES.get(code, other)
     log.error("the ledger %s cannot be used: %s", path, error)
     return LedgerUnusable(path, why, cure)
 

@@ -540,6 +540,18 @@ def test_problem_that_stops_the_start_is_a_finding(
     assert str(tmp_path) not in done.stdout
 
 
+def test_server_without_its_provider_is_not_blamed_on_the_proxy(isolated: dict[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    with listening(PlainTextResponse("", 503), port) as at:
+        text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, f"{at}/mcp")
+        command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS))]
+        done = run_command(command, isolated)
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (found["issuer"]["verdict"], found["issuer"]["seen"]) == ("failed", PROVIDER_DOWN)
+    assert found["sign-in challenge"]["next"] == "See the row issuer first."
+    assert "proxy" not in found["sign-in challenge"]["seen"]
+
+
 def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
     token = Provider().token()
     text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, "http://127.0.0.1:9/mcp")

@@ -1,13 +1,16 @@
 """What the ledger's file promises beyond the contract."""
 
 import os
+import shutil
 import sqlite3
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -229,6 +232,27 @@ async def test_full_disk_is_reported(ledger: SqliteLedger) -> None:
     assert "free space" in full.value.next_step
     ledger._file.database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
     assert await ledger.open(grant("g3")) == "g3"
+
+
+@pytest.mark.parametrize(("free", "why"), [(4096, "the disk is full"), (1 << 30, "disk I/O error"), (None, "disk I/O")])
+async def test_input_output_error_on_a_full_disk_is_reported_as_such(
+    path: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, why: str
+) -> None:
+    def disk_usage(_: Path) -> SimpleNamespace:
+        if free is None:
+            raise FileNotFoundError
+        return SimpleNamespace(free=free)
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:  # noqa: ARG002
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with pytest.raises(LedgerUnusable, match=why):
+        await SqliteLedger(str(path)).find("g1")
 
 
 async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> None:

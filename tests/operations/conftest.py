@@ -15,7 +15,8 @@ __all__ = ["Shell", "sandbox_process", "shell", "signed_in", "upstream"]
 
 @dataclass
 class Shell:
-    """A shell in an empty folder, which is its HOME, with `fastn-mcp` and no variables but PATH, HOME and `variables`."""
+    """A shell in an empty folder, which is its HOME, with `fastn-mcp` and no variables but PATH, HOME and
+    `variables`."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict[str, str])
@@ -56,7 +57,7 @@ def signed_in(folder: Path, upstream: Upstream) -> Shell:
     """A shell of a person who has signed in to the served sandbox, with the key in a file."""
     if os.name == "nt" or sys.platform == "darwin":
         pytest.skip("the pages name the folders of Linux")
-    made = Shell(folder / "home")
+    made = Shell(folder / "home", {"FASTN_APPROVAL_WAIT_SECONDS": "0"})
     made.config.mkdir(parents=True, mode=0o700)
     (made.config / "config.toml").write_text(f'base_url = "{upstream.url}"\n')
     made.does("fastn-mcp login --file --stdin", given=KEY)

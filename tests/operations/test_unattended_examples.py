@@ -20,7 +20,10 @@ CALLS = (
     '{"tool": "run_workflow", "arguments": {"workflow_id": "wf_0d93ee5b1f62"}}\n'
     '{"tool": "delete_customer", "arguments": {"customer_id": "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"}}\n'
 )
-CHANGES = ["POST /api/v1/workflows/wf_0d93ee5b1f62/run", "DELETE /api/v1/customers/5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
+CHANGES = [
+    "POST /api/v1/workflows/wf_0d93ee5b1f62/run",
+    "DELETE /api/v1/customers/5c4bc270-6e5f-4523-afd7-6538d17c6c3a",
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory, sandbox_process: Upstream) 
     (shell.folder / "calls.jsonl").write_text(CALLS)
     shell.does("fastn-mcp plan new calls.jsonl --name nightly --output nightly.toml")
     env = {"PATH": shell.path, "HOME": str(shell.folder), "COLUMNS": "200"}
-    with sitting(["-m", "fastn_mcp", "plan", "approve", str(shell.folder / "nightly.toml"), "--as", "dana"], env) as dana:
+    with sitting(
+        ["-m", "fastn_mcp", "plan", "approve", str(shell.folder / "nightly.toml"), "--as", "dana"], env
+    ) as dana:
         assert "In all at most 1 to run, 1 to delete." in dana.sees("type the name of the plan (nightly): ")
         dana.types("nightly\r")
         dana.sees("A passphrase for it: ")
@@ -60,9 +65,7 @@ def done(report: Path, upstream: Upstream) -> None:
 
 
 def test_crontab_line_runs_with_crons_variables(shell: Shell, nightly: Path, upstream: Upstream) -> None:
-    (line,) = [
-        line for line in (EXAMPLES / "crontab").read_text().splitlines() if line and not line.startswith("#")
-    ]
+    (line,) = [line for line in (EXAMPLES / "crontab").read_text().splitlines() if line and not line.startswith("#")]
     command = line.split(maxsplit=5)[5]
     assert "%" not in command
     cron = {"HOME": str(shell.folder), "LOGNAME": "ann", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
