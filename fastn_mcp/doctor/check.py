@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum, IntEnum
 from typing import Any, cast
@@ -17,6 +18,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.records.formats import lasting
 
 
 class CheckResult(Enum):
@@ -79,7 +81,7 @@ def check_clock(group: CheckGroup, name: str, ahead: float, most: float, why: st
     if abs(ahead) <= most:
         return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
     side = "ahead of" if ahead > 0 else "behind"
-    seen = f"It is {abs(ahead):.0f} seconds {side} this machine's. {why}"
+    seen = f"It is {lasting(timedelta(seconds=abs(ahead)))} {side} this machine's. {why}"
     return group.differs(name, seen, "Synchronize the clock that is wrong (NTP).")
 
 
