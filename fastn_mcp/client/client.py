@@ -67,11 +67,8 @@ R = TypeVar("R", bound=FastnObject)
 
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
 
-_OUTDATED = (
-    "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since.",
-    "A team's server uses the new key from the next call on. Any other server has to be restarted by a person."
-    " What was approved for the old key is void.",
-)
+_OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
+_VOID = "What was approved for the old key is void."
 MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
@@ -174,6 +171,8 @@ class FastnClient:
         self.dashboard_url = endpoint.dashboard_url
         self.stored_key: Callable[[], str] | None = None
         """Reads the key of this account again, after a 401. Raises `SettingsError`."""
+        self.on_new_key = "A person has to restart this server, which then uses it."
+        """What has to be done before another stored key is used."""
         self.is_outdated = False
         """Whether another key has been stored than the one in use, which Fastn refuses."""
 
@@ -231,7 +230,7 @@ class FastnClient:
                 is_settled = not isinstance(error, UnknownOutcome)
                 error.facts = redactor.object(error.facts)
                 if isinstance(error, Unauthorized) and await self._has_new_key():
-                    raise Unauthorized(*_OUTDATED, facts=error.facts) from None
+                    raise Unauthorized(_OUTDATED, f"{self.on_new_key} {_VOID}", facts=error.facts) from None
                 raise
             finally:
                 self.limit.under_way -= 1

@@ -156,7 +156,9 @@ async def test_running_server_says_that_another_key_was_stored(shell: Shell, ups
         assert "is kept in" in shown
         after = body(await client.call_tool("list_users", {}))
         assert "another one has been stored since" in after["message"]
-        assert "has to be restarted by a person" in after["next"]
+        assert after["next"] == (
+            "A person has to restart this server, which then uses it. What was approved for the old key is void."
+        )
     async with server(shell) as client:
         assert "data" in body(await client.call_tool("list_users", {}))
         # What was done with the old key is bound to it.
@@ -188,7 +190,7 @@ async def test_teams_server_takes_up_a_new_key(tmp_path: Path, upstream: Upstrea
             new = rotated(upstream)
             assert "another" not in (await anna.result(token, "list_users"))["message"]
             key.write_text(new)
-            assert "uses the new key from the next call on" in (await anna.result(token, "list_users"))["next"]
+            assert (await anna.result(token, "list_users"))["next"].startswith("Call again: it is used from now on.")
             assert (await anna.result(token, "create_customer", name="Hooli"))["done"] == "create_customer"
     assert [change for change in upstream.changes() if "customers" in change] == ["POST /api/v1/customers"] * 2
     report = verify(tmp_path / "state" / "tenants" / "acme" / "audit.jsonl")
@@ -212,7 +214,7 @@ def test_full_disk_refuses_changes_until_there_is_space(shell: Shell, upstream: 
         fastn-mcp call create-customer --name Globex && fastn-mcp audit verify
     """
     done = shell.run(
-        f"command -v unshare >/dev/null || exit 77; unshare -rm sh -c '{script.replace(chr(39), chr(34))}'"
+        f"unshare -rm true || exit 77; unshare -rm sh -c '{script.replace(chr(39), chr(34))}'"
     )
     if done.returncode == 77:
         pytest.skip("no file system can be mounted here")
