@@ -360,7 +360,7 @@ def test_folders_are_known_without_home_only_by_variables(monkeypatch: pytest.Mo
     ):
         for name in ("HOME", own, other):
             monkeypatch.delenv(name, raising=False)
-        with pytest.raises(SettingsError, match="HOME is not set.*Set HOME; or FASTN_CONFIG_DIR"):
+        with pytest.raises(SettingsError, match=r"HOME is not set.*Set HOME; or FASTN_CONFIG_DIR"):
             folder(os.environ)
         for name, path in ((other, tmp_path / "fastn-mcp"), (own, tmp_path)):
             monkeypatch.setenv(name, str(tmp_path))

@@ -398,7 +398,7 @@ async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_provider_that_is_down_is_named_and_not_the_proxy(tmp_path: Path) -> None:
-    async def refused(scope: Scope, receive: Receive, send: Send) -> None:
+    async def refused(*_: object) -> None:
         raise httpx2.ConnectError("All connection attempts failed")
 
     for app, words in ((refused, "ConnectError"), (PlainTextResponse("", 503), "answered 503")):
