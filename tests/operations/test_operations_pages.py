@@ -1,5 +1,6 @@
 """docs/operations.md and docs/incidents.md: their lines, run as printed, with real processes and a served sandbox."""
 
+import itertools
 import re
 import sqlite3
 from collections.abc import AsyncGenerator
@@ -57,11 +58,11 @@ def test_pages_use_one_state_folder_and_have_at_most_1800_words() -> None:
 
 
 async def test_backup_of_a_running_server_is_restored(shell: Shell) -> None:
-    made, shown, is_copied = list[str](), "", anyio.Event()
+    made, shown, is_copied, numbers = list[str](), "", anyio.Event(), itertools.count()
     async with server(shell) as client, anyio.create_task_group() as tasks:
 
         async def change() -> None:
-            answer = body(await client.call_tool("create_customer", {"name": f"Initech {len(made)}"}))
+            answer = body(await client.call_tool("create_customer", {"name": f"Initech {next(numbers)}"}))
             made.append(answer["receipt"]["change_id"])
 
         async def go_on() -> None:

@@ -29,6 +29,7 @@ CHANGES = [
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory, sandbox_process: Upstream) -> Path:
     """A folder with calls, a plan that a person has signed for them, and the public key."""
+    sandbox_process.reset()  # another test may have revoked the key
     shell = signed_in(tmp_path_factory.mktemp("signer"), sandbox_process)
     (shell.folder / "calls.jsonl").write_text(CALLS)
     shell.does("fastn-mcp plan new calls.jsonl --name nightly --output nightly.toml")
