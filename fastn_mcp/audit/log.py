@@ -30,6 +30,7 @@ from fastn_mcp.audit.chain import SHORTENED, End, sealed
 from fastn_mcp.audit.files import (
     OPEN_FLAGS,
     Keeping,
+    has_entries,
     lines_of,
     lock,
     log_files,
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
 """File name in the state folder."""
+
+NEVER_SEEN = "This ledger has never seen this log. Was it moved or copied without its ledger, or the ledger replaced?"
 
 
 class AuditEvent(Enum):
@@ -266,6 +269,8 @@ class AuditFile:
             return
         if self._anchored < 0:
             known = await self._marks.audit_mark(self._name)
+            if known is None and not self._known.n and has_entries(self.path):
+                log.warning("the audit log %s: %s", self.path, NEVER_SEEN)
             self._know(End() if known is None else End(*known))
             self._anchored = 0 if known is None else known[0]
             await self._delete_expired(self._marks)

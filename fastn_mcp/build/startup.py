@@ -89,8 +89,10 @@ def require_known_tools(settings: Settings) -> None:
 
 def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
     """Path of the configured policy file, else of the user's own if it exists."""
+    if settings.policy is not None:
+        return settings.policy
     own = config_dir(environment) / "policy.toml"
-    return settings.policy or (own if own.exists() else None)
+    return own if own.exists() else None
 
 
 def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Introduction | None:

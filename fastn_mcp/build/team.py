@@ -82,6 +82,8 @@ class TenantBuilder:
         process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
+        parts.client.stored_key = lambda: self.settings(tenant, own).api_key
+        parts.client.on_new_key = "Call again: it is used from now on."
         answers = None
         if (webhook := parts.channel.webhook) is not None and own is None:
             answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
@@ -103,6 +105,7 @@ class TenantBuilder:
             answers,
             own,
             parts.limits,
+            lambda: parts.client.is_outdated,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":

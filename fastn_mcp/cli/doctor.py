@@ -164,7 +164,7 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
     logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     # Deferred imports: what serves a team.
     from fastn_mcp.build.team import TenantBuilder, process_settings
-    from fastn_mcp.doctor.public import PublicAddress, check_public
+    from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
     from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
     from fastn_mcp.hosted.oidc import IssuerKeys
     from fastn_mcp.hosted.team_config import load_team
@@ -197,6 +197,7 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         report.checks += [check async for check in check_token(target)]
         status.update("Calling the public address ...")
         address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
+        address.is_provider_down = any(check.seen == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent
     await keys.aclose()

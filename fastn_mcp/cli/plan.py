@@ -125,6 +125,7 @@ def show_(start: StartOptions, file: Path) -> None:
             say(f"{error}\n", err=True)
     for line in anyio.run(_describe, start, plan, dict[str, str]()):
         say(line)
+    say(plan.summary())
 
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
@@ -160,6 +161,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     records: dict[str, str] = {}
     for line in anyio.run(_describe, start, plan, records):
         say(line)
+    say(plan.summary())
     say(f"It is signed for {account}, and no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")

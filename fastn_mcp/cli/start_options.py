@@ -79,7 +79,10 @@ class StartOptions:
             instruments=instruments,
             outbox_of=outbox_of,
         )
-        return assemble(settings, policy, self.state(), process, no_key)
+        parts = assemble(settings, policy, self.state(), process, no_key)
+        if browser:  # a server, which may run for longer than its key is valid
+            parts.client.stored_key = lambda: self.resolved().settings.api_key
+        return parts
 
     def command_line(self) -> "CommandLine":
         """Return the command that starts this program again at a shell, on the same account and folders."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -38,8 +39,10 @@ from fastn_mcp.errors import (
     NotFound,
     NotSent,
     RateLimited,
+    SettingsError,
     Timeout,
     TooLarge,
+    Unauthorized,
     UnknownOutcome,
 )
 from fastn_mcp.records.rows import FastnObject
@@ -64,6 +67,8 @@ R = TypeVar("R", bound=FastnObject)
 
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
 
+_OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
+_VOID = "What was approved for the old key is void."
 MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
@@ -164,6 +169,12 @@ class FastnClient:
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
         self.dashboard_url = endpoint.dashboard_url
+        self.stored_key: Callable[[], str] | None = None
+        """Reads the key of this account again, after a 401. Raises `SettingsError`."""
+        self.on_new_key = "A person has to restart this server, which then uses it."
+        """What has to be done before another stored key is used."""
+        self.is_outdated = False
+        """Whether another key has been stored than the one in use, which Fastn refuses."""
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -218,11 +229,20 @@ class FastnClient:
             except FastnError as error:
                 is_settled = not isinstance(error, UnknownOutcome)
                 error.facts = redactor.object(error.facts)
+                if isinstance(error, Unauthorized) and await self._has_new_key():
+                    raise Unauthorized(_OUTDATED, f"{self.on_new_key} {_VOID}", facts=error.facts) from None
                 raise
             finally:
                 self.limit.under_way -= 1
                 if call.effect is not Effect.READ:
                     self.changed(call.toolset(), is_settled)
+
+    async def _has_new_key(self) -> bool:
+        if self.stored_key is not None and not self.is_outdated:
+            with anyio.move_on_after(5), suppress(SettingsError):  # a keyring may wait for a person
+                stored = await anyio.to_thread.run_sync(self.stored_key, abandon_on_cancel=True)
+                self.is_outdated = stored != self.endpoint.api_key
+        return self.is_outdated
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
         if self.endpoint.no_key is not None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +15,8 @@ import jwt
 from fastn_mcp.build.team import TenantBuilder
 from fastn_mcp.channels.page.view import ago, left
 from fastn_mcp.config.model import Settings
-from fastn_mcp.doctor.check import Check, CheckGroup
+from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, seconds_ahead
+from fastn_mcp.doctor.public import PROVIDER_DOWN
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
@@ -29,11 +29,6 @@ from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
     from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
-
-_CLOSE = 5.0
-"""Seconds by which clocks may differ without a word: replicas and the ledger should agree to a few seconds."""
-
-_NTP = "Synchronize both clocks (NTP)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +132,8 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
         seen = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
         checks.append(group.differs("ledger replicas", seen, "Add copies=1 to FASTN_LEDGER."))
     if found.time is not None:
-        checks.append(_clock(group, "ledger clock", found.time - now, _CLOSE, "An approval expires by both clocks."))
+        checks.append(check_clock(group, "ledger clock", found.time - now, CLOSE, "Approvals expire by both clocks."))
     return checks
-
-
-def _clock(group: CheckGroup, name: str, ahead: float, most: float, why: str) -> Check:
-    if abs(ahead) <= most:
-        return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
-    side = "ahead of" if ahead > 0 else "behind"
-    return group.differs(name, f"It is {abs(ahead):.0f} seconds {side} this machine's. {why}", _NTP)
 
 
 # --- the identity provider -------------------------------------------------------------------------------------------
@@ -154,17 +142,21 @@ def _clock(group: CheckGroup, name: str, ahead: float, most: float, why: str) ->
 async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     """Check the issuer's discovery document, keys, clock and registration, and the client of the approval page."""
     group, team, provider = CheckGroup.PROVIDER, target.team, target.keys.provider
+    sent = target.system.timestamp()
     try:
         metadata = await provider.metadata()
-    except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
-        what = str(error) or "no answer"
+    except (OSError, httpx2.TransportError) as error:
+        hint = "See whether it runs, and this machine reaches it. If it has moved, correct `issuer` in the team file."
+        yield group.failed("issuer", PROVIDER_DOWN, hint, f"{type(error).__name__}: {quote(str(error) or 'no answer')}")
+        return
+    except (ValueError, TypeError) as error:
         seen = "Its discovery document cannot be read: no token can be verified."
         hint = "Check `issuer` in the team file, to the letter, and the network of this machine."
-        yield group.failed("issuer", seen, hint, f"{type(error).__name__}: {quote(what)}")
+        yield group.failed("issuer", seen, hint, f"{type(error).__name__}: {quote(str(error))}")
         return
     yield group.ok("issuer", "It names this issuer.", here=team.issuer)
     if provider.date is not None:
-        yield _issuer_clock(target, provider.date)
+        yield _issuer_clock(target, provider.date, sent)
     await target.keys.refresh()
     yield _signing_keys(target)
     yield _registration(metadata)
@@ -178,13 +170,12 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
         yield await _page_client(target)
 
 
-def _issuer_clock(target: TeamTarget, date: str) -> Check:
-    try:
-        ahead = parsedate_to_datetime(date).timestamp() - target.system.timestamp()
-    except ValueError:
-        return CheckGroup.PROVIDER.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
-    most = max(_CLOSE, target.team.leeway_seconds / 2)
-    return _clock(CheckGroup.PROVIDER, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
+def _issuer_clock(target: TeamTarget, date: str, sent: float) -> Check:
+    group, ahead = CheckGroup.PROVIDER, seconds_ahead(date, sent, target.system.timestamp())
+    if ahead is None:
+        return group.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
+    most = max(CLOSE, target.team.leeway_seconds / 2)
+    return check_clock(group, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
 
 
 def _signing_keys(target: TeamTarget) -> Check:
@@ -300,7 +291,8 @@ def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
         )
     since = claims.get("nbf", claims.get("iat"))
     if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
-        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", _NTP)
+        hint = "Synchronize both clocks (NTP)."
+        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", hint)
     return group.ok("token expiry", f"It is valid for {left(expires - now)} more.", here=f"exp is {at}.")
 
 

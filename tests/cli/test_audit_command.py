@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Generator
 from dataclasses import replace
@@ -11,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 from support.audit_entries import ACCOUNT, INTENT, NOW
-from support.command_line import run_command
+from support.command_line import Run, run_command
 from support.terminal import sitting
 
 from fastn_mcp.audit.files import verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, about
 from fastn_mcp.audit.reader import Entry, following
 from fastn_mcp.cli.audit import audit_group
 from fastn_mcp.cli.audit_layout import TAIL_COLUMNS, row
@@ -290,3 +291,23 @@ def test_audit_without_a_log_says_so(tmp_path: Path) -> None:
 def test_audit_reports_an_unreadable_log(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["audit", "--file", str(tmp_path), "verify"])
     assert isinstance(result.exception, SettingsError)
+
+
+def test_verify_knows_a_log_that_was_moved_with_its_ledger_and_no_other(
+    fastn: Run, environment: dict[str, str]
+) -> None:
+    assert fastn("--sandbox", "call", "create-customer", "--name", "Initech").returncode == 0
+    first, second = Path(environment["FASTN_STATE_DIR"]), Path(environment["FASTN_CONFIG_DIR"]) / "moved"
+    shutil.copytree(first, second)
+    moved = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
+    assert moved.returncode == 0
+    assert "The ledger knows entry 2, which is as it was written." in moved.stdout
+    (second / "sandbox" / "ledger.sqlite").unlink()
+    assert fastn("--sandbox", "call", "list-changes", env={"FASTN_STATE_DIR": str(second)}).returncode == 0
+    alone = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
+    assert alone.returncode == 1
+    assert alone.stderr.startswith(f"Whether entries were cut off at the end is not known. {NEVER_SEEN}")
+    elsewhere = {"FASTN_LEDGER": str(second / "sandbox" / "ledger.sqlite")}
+    assert NEVER_SEEN in fastn("--sandbox", "audit", "verify", env=elsewhere).stderr
+    assert fastn("--sandbox", "call", "create-customer", "--name", "Hooli", env=elsewhere).returncode == 0
+    assert "The ledger knows entry 4" in fastn("--sandbox", "audit", "verify", env=elsewhere).stdout

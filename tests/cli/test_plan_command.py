@@ -107,7 +107,9 @@ def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, s
     good = fastn("--sandbox", "plan", "verify", str(file))
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.startswith("Good: signed by dana, until ")
-    assert "signed by dana." in fastn("--sandbox", "plan", "show", str(file)).stdout
+    shown = fastn("--sandbox", "plan", "show", str(file)).stdout
+    assert "signed by dana." in shown
+    assert shown.splitlines()[-1] == "In all at most 2 to delete, 1 to create."
     sign_plan(environment, file, first=False)
     made = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"
@@ -144,7 +146,7 @@ def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> Non
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
     shown = fastn("--sandbox", "plan", "show", str(new_plan(fastn, calls)))
     assert shown.returncode == 0
-    first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:])
+    first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:-1])
     assert first == f'Delete trigger "{trigger["name"]}".'
     assert second.startswith("The trigger itself can be created again, under a new id.")
     assert which.startswith('Which one: "')
