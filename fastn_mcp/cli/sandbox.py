@@ -41,7 +41,7 @@ def sandbox(port: int, file: Path | None, issuer: bool, guise: str) -> None:
     if issuer:
         from fastn_mcp.sandbox import issuer as trial  # only on demand
 
-        app = trial.beside(app, url, time.time)
+        app = trial.TrialIssuer(url, time.time).beside(app)
         say(f"OpenID provider at {url}, for a team's server on this machine. Who signs in is chosen on its page.")
         say(f"Client of the approval page: {trial.CLIENT}, with the secret {trial.CLIENT_SECRET}")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from html import escape
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -42,12 +42,6 @@ _CHOICE = '<p><button name="person" value="{}">{}</button> {}</p>'
 _WARNING = "<p>This provider is for trying: anybody who reaches it can sign in as any of them.</p>"
 
 
-def beside(app: ASGIApp, url: str, now: Callable[[], float]) -> Starlette:
-    """Return an application that is an issuer at `url`, and passes other requests on. Other hosts are refused."""
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])  # DNS rebinding
-    return Starlette(routes=[*TrialIssuer(url, now).routes(), Mount("/", app)], middleware=[hosts])
-
-
 class TrialIssuer:
     """Issuer at the address `url`. Its key and pending codes are in memory: a restart ends every sign-in."""
 
@@ -59,29 +53,31 @@ class TrialIssuer:
         self._codes: dict[str, tuple[float, str, Mapping[str, str]]] = {}
         """When each code expires, who signed in, and the parameters of the authorization request."""
 
-    def routes(self) -> list[Route]:
-        return [
+    def beside(self, app: ASGIApp) -> Starlette:
+        """Return an application with this issuer, which passes other requests on. Other hosts are refused."""
+        routes = [
             Route("/.well-known/openid-configuration", self._metadata),
-            Route("/.well-known/oauth-authorization-server", self._metadata),
             Route("/keys", self._keys),
             Route("/register", self._register, methods=["POST"]),
             Route("/authorize", self._authorize, methods=["GET", "POST"]),
             Route("/token", self._token, methods=["POST"]),
+            Mount("/", app),
         ]
+        hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])  # DNS rebinding
+        return Starlette(routes=routes, middleware=[hosts])
 
     async def _metadata(self, _request: Request) -> Response:
+        endpoints = {"authorization": "authorize", "token": "token", "registration": "register"}
         return JSONResponse(
             {
                 "issuer": self._url,
                 "jwks_uri": f"{self._url}/keys",
-                "authorization_endpoint": f"{self._url}/authorize",
-                "token_endpoint": f"{self._url}/token",
-                "registration_endpoint": f"{self._url}/register",
+                **{f"{name}_endpoint": f"{self._url}/{path}" for name, path in endpoints.items()},
                 "response_types_supported": ["code"],
                 "grant_types_supported": ["authorization_code"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+                "token_endpoint_auth_methods_supported": ["client_secret_post", "none"],
                 "code_challenge_methods_supported": ["S256"],
                 "authorization_response_iss_parameter_supported": True,
             }
@@ -121,8 +117,8 @@ class TrialIssuer:
 
     async def _token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode(errors="replace")))
-        client, secret = _credentials(request, form)
-        if not client or (client == CLIENT and secret != CLIENT_SECRET):
+        client = form.get("client_id")
+        if not client or (client == CLIENT and form.get("client_secret") != CLIENT_SECRET):
             return JSONResponse({"error": "invalid_client"}, 401)
         expires_at, person, query = self._codes.pop(form.get("code", ""), (0.0, "", {}))  # used once
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
@@ -137,13 +133,8 @@ class TrialIssuer:
         claims = {"iss": self._url, "sub": person, "iat": now, "exp": now + _TOKEN_SECONDS, **PEOPLE[person]}
         access = claims | {"aud": query.get("resource", self._url), "scope": scope, "client_id": client}
         identity = claims | {"aud": client} | {name: query[name] for name in ("nonce",) if name in query}
-        return {
-            "access_token": self._signed(access, "at+jwt"),
-            "id_token": self._signed(identity, "JWT"),
-            "token_type": "Bearer",
-            "expires_in": _TOKEN_SECONDS,
-            "scope": scope,
-        }
+        tokens = {"access_token": self._signed(access, "at+jwt"), "id_token": self._signed(identity, "JWT")}
+        return {**tokens, "token_type": "Bearer", "expires_in": _TOKEN_SECONDS, "scope": scope}
 
     def _signed(self, claims: dict[str, Any], kind: str) -> str:
         return jwt.encode(claims, self._key, "ES256", {"kid": self._kid, "typ": kind})
@@ -154,13 +145,3 @@ def _is_local(redirect: str) -> bool:
         parts = urlsplit(redirect)
         return parts.scheme == "http" and is_loopback(parts.hostname or "")
     return False
-
-
-def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str]:
-    """Return a client's id and secret, of its header or of its form."""
-    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        with suppress(ValueError):
-            client, _, secret = map(unquote, base64.b64decode(encoded).decode().partition(":"))
-            return client, secret
-    return form.get("client_id", ""), form.get("client_secret", "")

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args, get_origin
 
 import anyio
+from install_links import links
 from mcp.server import Server
 from mcp.shared._context_streams import create_context_streams
 from mcp.shared.message import SessionMessage
@@ -24,7 +25,6 @@ from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.edit import NotInstalled
-from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN

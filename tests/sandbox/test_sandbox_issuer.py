@@ -19,7 +19,7 @@ from fastn_mcp.hosted.sign_in import NotSignedIn, SignIn
 from fastn_mcp.hosted.team_config import load_team
 from fastn_mcp.hosted.tokens import Tokens, Trust
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.issuer import CLIENT, CLIENT_SECRET, beside
+from fastn_mcp.sandbox.issuer import CLIENT, CLIENT_SECRET, TrialIssuer
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ def transport(clock: Clock) -> httpx2.ASGITransport:
         await send({"type": "http.response.start", "status": 299, "headers": []})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
-    return httpx2.ASGITransport(app=beside(api, URL, lambda: clock.at))
+    return httpx2.ASGITransport(app=TrialIssuer(URL, lambda: clock.at).beside(api))
 
 
 @pytest.fixture
