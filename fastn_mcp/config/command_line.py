@@ -103,9 +103,13 @@ def path_hint(environment: Mapping[str, str], started_as: str = sys.argv[0]) -> 
     is_named = shutil.which("fastn-mcp", path=environment.get("PATH")) is not None
     if is_named or program.stem != "fastn-mcp" or is_in_uv_cache(sys.prefix, os.path.exists):
         return None
-    folder, shell = shlex.quote(str(program.parent)), PurePath(environment.get("SHELL", "")).name
-    how = {shell: f"echo 'export PATH={folder}:$PATH' >>~/.{shell}rc" for shell in ("bash", "zsh")}
-    how["fish"] = f"fish_add_path {folder}"
+    folder, shell = str(program.parent), PurePath(environment.get("SHELL", "")).name
+    line = shlex.quote(f'export PATH="{folder}:$PATH"')
+    how = {
+        "fish": f"fish_add_path {shlex.quote(folder)}",
+        "bash": f"echo {line} >>~/.bashrc",
+        "zsh": f"echo {line} >>~/.zshrc",
+    }
     return f"fastn-mcp is not in your PATH. To add it for good: {how.get(shell, folder)}"
 
 
