@@ -220,11 +220,10 @@ def _published() -> str:
 
 
 def _clients() -> str:
-    rows = [
-        (client.title, f"`fastn-mcp install {client.name}`", *([_buttons(client)] if IS_PUBLISHED else []))
-        for client in CLIENTS
-    ]
-    header = ("client", "one line", *(["or one click: the sandbox"] if IS_PUBLISHED else []))
+    if not IS_PUBLISHED:
+        return f"Clients: {', '.join(client.title for client in CLIENTS)}. One alone: `fastn-mcp install CLIENT`."
+    rows = [(client.title, f"`fastn-mcp install {client.name}`", _buttons(client)) for client in CLIENTS]
+    header = ("client", "one line", "or one click: the sandbox")
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
