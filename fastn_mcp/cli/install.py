@@ -72,7 +72,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--project", is_flag=True, help="Use the client's project file in this folder, which others share."
         ),
         click.option("--name", default="fastn", show_default=True, help="Name of the server in the client."),
-        click.argument("client", shell_complete=completing(lambda _ctx: [*BY_NAME, "json"])),
+        click.argument("client", shell_complete=completing(lambda _ctx: BY_NAME)),
     ):
         command = decorate(command)
     return command

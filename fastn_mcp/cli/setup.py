@@ -24,7 +24,9 @@ from fastn_mcp.install.edit import NotInstalled
 @click.option(
     "--client", "names", type=EnumChoice([*BY_NAME]), multiple=True, help="Connect this client alone. Repeatable."
 )
-@click.option("--yes", is_flag=True, help="Ask nothing. Of an account, only tools that read are served.")
+@click.option(
+    "--yes", is_flag=True, help="Ask nothing. Of an account, serve only tools that read, unless --mode is set."
+)
 @click.option("--replace", is_flag=True, help="With --yes: replace existing entries of that name.")
 @click.pass_context
 def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes: bool, replace: bool) -> int:
@@ -37,10 +39,7 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
     if not yes and Terminal.here() is None:
         what = "Run: fastn-mcp setup --sandbox --yes; for your account: fastn-mcp login --stdin < FILE, then fastn-mcp"
         raise NotInstalled("There is no terminal to ask on.", f"{what} setup --account --yes")
-    clients = [BY_NAME[name] for name in names] or [each for each in CLIENTS if is_present(each, this_machine())]
-    if not clients:
-        known = f"None of these clients is here: {', '.join(BY_NAME)}."
-        raise NotInstalled(known, "Install one and start it once; for another: fastn-mcp install json")
+    clients = [BY_NAME[name] for name in names] or _present_clients()
     say(f"To connect: {', '.join(client.title for client in clients)}.")
     arguments = options_of(ctx.find_root())
     proof = ["call", "get-overview"]
@@ -68,6 +67,13 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
         say(f"\nThis proves that it works: {start.command_line().to(*proof)}")
         say("\n".join(f"- {client.after}" for client in connected))
     return failed
+
+
+def _present_clients() -> list[McpClient]:
+    if present := [client for client in CLIENTS if is_present(client, this_machine())]:
+        return present
+    known = f"None of these clients is here: {', '.join(BY_NAME)}."
+    raise NotInstalled(known, "Install one and start it once; for another: fastn-mcp install json")
 
 
 def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool:

@@ -210,5 +210,5 @@ def test_no_hint_where_the_program_is_found_or_was_not_installed(tmp_path: Path)
     assert path_hint({"PATH": str(tmp_path), "SHELL": "/bin/bash"}, str(program)) is None
     assert path_hint({"PATH": "/usr/bin"}, str(tmp_path / "__main__.py")) is None
     assert path_hint({"PATH": "/usr/bin"}, str(program)) == (
-        f"fastn-mcp is not in your PATH. To add it for good: {tmp_path}"
+        f"fastn-mcp is not in your PATH. To add it for good: put {tmp_path} into it"
     )

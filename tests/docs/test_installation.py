@@ -1,7 +1,6 @@
 """The README's prompt for agents and docs/start.md, followed from a clean clone in an empty home folder."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -51,9 +50,15 @@ class Newcomer:
     def runs(self, line: str, given: str | None = None) -> str:
         """Run a line in a new terminal, and return what it prints."""
         done = subprocess.run(
-            ["bash", "-i", "-c", line], cwd=self.clone, env=self.environment, input=given, capture_output=True, text=True,
-            start_new_session=True, check=False,
-        )  # fmt: skip
+            ["bash", "-i", "-c", line],
+            cwd=self.clone,
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            check=False,
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -121,7 +126,7 @@ def test_start_page_lasts_from_one_terminal_to_the_next(newcomer: Newcomer, sand
         if command == "fastn-mcp setup":
             command += " --sandbox --yes"
         if command.startswith("fastn-mcp login"):
-            command += " --stdin" if "--file" in command else f" --file --stdin --no-check"
+            command += " --stdin" if "--file" in command else " --file --stdin --no-check"
         if command == "fastn-mcp whoami":
             command = f"FASTN_BASE_URL=http://127.0.0.1:{sandbox[1]} FASTN_API_KEY={KEY} {command}"
         newcomer.runs(command, KEY)

@@ -45,7 +45,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def transport(clock: Clock) -> httpx2.ASGITransport:
-    async def api(scope: Any, receive: Any, send: Any) -> None:
+    async def api(scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 299, "headers": []})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
