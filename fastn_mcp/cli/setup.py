@@ -62,10 +62,10 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
             failed = 1
             say(f"fastn-mcp: {error}", err=True)
     if hint := path_hint(os.environ):
-        say(f"\n{hint}")
+        click.echo(f"\n{hint}")
     if connected:
-        say(f"\nThis proves that it works: {start.command_line().to(*proof)}")
-        say("\n".join(f"- {client.after}" for client in connected))
+        click.echo(f"\nThis proves that it works:\n  {start.command_line().to(*proof)}")
+        say("\n".join(f"  {client.after}" for client in connected))
     return failed
 
 

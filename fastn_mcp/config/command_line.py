@@ -110,7 +110,7 @@ def path_hint(environment: Mapping[str, str], started_as: str = sys.argv[0]) -> 
         "bash": f"echo {line} >>~/.bashrc",
         "zsh": f"echo {line} >>~/.zshrc",
     }
-    return f"fastn-mcp is not in your PATH. To add it for good: {how.get(shell, f'put {folder} into it')}"
+    return f"fastn-mcp is not in your PATH. To add it for good:\n  {how.get(shell, f'put {folder} into it')}"
 
 
 def kept_in(program: CommandLine, state: Path) -> CommandLine:

@@ -57,9 +57,9 @@ def test_setup_connects_every_client_and_ends_with_a_command_that_works(
         assert change in done.stdout
     assert cursor(home) == {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}
     assert codex(home) == {"command": PROGRAM, "args": ["--sandbox"]}
-    *_, proof, first, second = done.stdout.splitlines()
-    assert (first, second) == ("- In Cursor: Settings, MCP, and switch it on", "- Check with: codex mcp list")
-    command = proof.removeprefix("This proves that it works: ")
+    *_, heading, command, first, second = done.stdout.splitlines()
+    assert heading == "This proves that it works:"
+    assert (first, second) == ("  In Cursor: Settings, MCP, and switch it on", "  Check with: codex mcp list")
     shown = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(shown.stdout)["data"]["account"]["profile"] == "sandbox"
     again = fastn("setup", "--sandbox", "--yes")
@@ -119,7 +119,7 @@ def test_entry_of_somebody_else_stays_and_other_clients_are_connected(fastn: Run
     assert done.returncode == 1
     assert "has an entry 'fastn' already" in done.stderr
     assert (cursor(home), codex(home)["args"]) == ({"url": "x"}, ["--sandbox"])
-    assert done.stdout.endswith("\n- Check with: codex mcp list\n")
+    assert done.stdout.endswith("\n  Check with: codex mcp list\n")
     assert fastn("setup", "--sandbox", "--yes", "--replace").returncode == 0
     assert cursor(home)["args"] == ["--sandbox"]
 
@@ -139,7 +139,7 @@ def test_person_chooses_the_clients_by_their_changes(home: Path, environment: di
         code, shown = person.leaves()
     assert code == 0
     assert (cursor(home), codex(home)["args"]) == ({}, ["--sandbox"])
-    assert "- Check with: codex mcp list" in shown
+    assert "  Check with: codex mcp list" in shown
     assert "In Cursor" not in shown
 
 
@@ -194,7 +194,7 @@ def test_line_of_the_hint_puts_the_program_into_the_path_of_the_next_shell(
     environment = {"PATH": "/usr/bin:/bin", "SHELL": shell, "HOME": str(tmp_path)}
     hint = path_hint(environment, str(program))
     assert hint is not None
-    command = hint.partition("for good: ")[2]
+    command = hint.partition("for good:\n  ")[2]
     assert command == line.replace("BIN", str(program.parent))
     if not Path(shell).exists():
         pytest.skip(f"no {shell}")
@@ -210,5 +210,5 @@ def test_no_hint_where_the_program_is_found_or_was_not_installed(tmp_path: Path)
     assert path_hint({"PATH": str(tmp_path), "SHELL": "/bin/bash"}, str(program)) is None
     assert path_hint({"PATH": "/usr/bin"}, str(tmp_path / "__main__.py")) is None
     assert path_hint({"PATH": "/usr/bin"}, str(program)) == (
-        f"fastn-mcp is not in your PATH. To add it for good: put {tmp_path} into it"
+        f"fastn-mcp is not in your PATH. To add it for good:\n  put {tmp_path} into it"
     )

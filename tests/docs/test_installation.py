@@ -39,7 +39,11 @@ class Newcomer:
         self.home.mkdir()
         programs.mkdir()
         (programs / "python3").symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(self.clone)], check=True)
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+            if (ROOT / name).is_file():  # also not committed yet
+                (self.clone / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, self.clone / name)
         packages = next(path for path in sys.path if path.endswith("site-packages"))
         self.environment = {
             "HOME": str(self.home), "PATH": f"{programs}:/usr/bin:/bin", "SHELL": "/bin/bash", "PYTHONPATH": packages,
@@ -81,7 +85,7 @@ def test_prompt_for_agents_installs_connects_and_checks(newcomer: Newcomer) -> N
     codex = tomllib.loads((newcomer.home / ".codex/config.toml").read_text())["mcp_servers"]["fastn"]
     assert (codex["command"], codex["args"]) == (program, ["--sandbox"])
     assert f'+      "command": "{program}",\n' in setup
-    assert f"This proves that it works: {program} --sandbox call get-overview\n" in setup
+    assert f"This proves that it works:\n  {program} --sandbox call get-overview\n" in setup
     assert json.loads(answer)["data"]["account"]["profile"] == "sandbox"
 
 
@@ -108,7 +112,7 @@ def _install(newcomer: Newcomer) -> None:
     for line in lines.splitlines():
         newcomer.runs(line)
     (newcomer.home / ".codex").mkdir()
-    hint = newcomer.runs("~/.local/bin/fastn-mcp setup --sandbox --yes").partition("for good: ")[2].splitlines()[0]
+    hint = newcomer.runs("~/.local/bin/fastn-mcp setup --sandbox --yes").partition("for good:\n")[2].splitlines()[0]
     newcomer.runs(hint)
 
 
