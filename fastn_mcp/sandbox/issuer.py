@@ -57,6 +57,7 @@ class TrialIssuer:
         """Return an application with this issuer, which passes other requests on. Other hosts are refused."""
         routes = [
             Route("/.well-known/openid-configuration", self._metadata),
+            Route("/.well-known/oauth-authorization-server", self._metadata),
             Route("/keys", self._keys),
             Route("/register", self._register, methods=["POST"]),
             Route("/authorize", self._authorize, methods=["GET", "POST"]),

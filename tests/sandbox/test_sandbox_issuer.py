@@ -28,6 +28,7 @@ SERVER = "http://127.0.0.1:8080/mcp"
 BACK = "http://127.0.0.1:8080/approvals/callback"
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+WELL_KNOWN = ("oauth-authorization-server", "openid-configuration")
 REQUEST = {
     "response_type": "code", "client_id": "an-ide", "redirect_uri": "http://localhost:3030/callback", "state": "s",
     "resource": SERVER, "scope": "fastn:read", "code_challenge": CHALLENGE, "code_challenge_method": "S256",
@@ -151,6 +152,13 @@ async def test_mcp_clients_register(http: httpx2.AsyncClient) -> None:
     assert answer.json()["client_id"] != (await http.post("/register", json=asked)).json()["client_id"]
     for wrong in (b"{", b"[]", b"{}"):
         assert (await http.post("/register", content=wrong)).json() == {"error": "invalid_client_metadata"}
+
+
+async def test_oauth_clients_find_the_same_metadata(http: httpx2.AsyncClient) -> None:
+    """RFC 8414, which MCP clients try first."""
+    oauth, openid = [(await http.get(f"/.well-known/{name}")).json() for name in WELL_KNOWN]
+    assert oauth == openid
+    assert (oauth["issuer"], oauth["code_challenge_methods_supported"]) == (URL, ["S256"])
 
 
 async def test_other_requests_reach_the_sandbox_and_other_hosts_nothing(http: httpx2.AsyncClient) -> None:
