@@ -134,7 +134,10 @@ async def test_nobody_is_signed_in_without_a_choice_on_the_page(http: httpx2.Asy
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("redirect", ["https://evil.example/cb", "http://evil.example/cb", "http://[", "", "<b>"])
+@pytest.mark.parametrize(
+    "redirect",
+    ["https://evil.example/cb", "http://evil.example/cb", "http://[", "", "<b>", "javascript://localhost/%0a"],
+)
 async def test_redirects_stay_on_this_machine(redirect: str, http: httpx2.AsyncClient) -> None:
     page = await http.post(f"/authorize?{urlencode(REQUEST | {'redirect_uri': redirect})}", data={"person": "anna"})
     assert (page.status_code, "location" in page.headers, "<b>" in page.text) == (400, False, False)
