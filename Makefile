@@ -65,7 +65,7 @@ test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: CO
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
 	@touch $@
 
-test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes
+test-long: $(READY) .cache/docs/ready ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
 

@@ -88,7 +88,7 @@ def _rendered(helm: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _promised(objects: list[dict[str, Any]]) -> Iterator[str]:
-    """What is not as docs/hosting.md#several-replicas says."""
+    """What is not as docs/replicas.md says."""
     if any(each["kind"] in ("Secret", "ConfigMap") for each in objects):
         yield "it makes a Secret or a ConfigMap, where it should name one"
     (replicas,) = (each for each in objects if each["kind"] == "StatefulSet")

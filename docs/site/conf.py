@@ -27,6 +27,7 @@ myst_links_external_new_tab = False
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["own.css"]
+html_search_scorer = str(HERE / "static" / "scorer.js")
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

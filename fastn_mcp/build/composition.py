@@ -154,7 +154,7 @@ def assemble(
     account = client_account(settings, no_key)
     exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(account))
     client = FastnClient(account, exchange, system, ledger if settings.shares else None)
-    journal = ChangeJournal(ledger, stores.account, system)
+    journal = ChangeJournal(ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
     keys = state / "keys" if settings.reveal == "file" else None
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
     guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)

@@ -117,4 +117,6 @@ def _shared(url: str, system: System) -> Ledger:
             log.warning("The shared ledger at %s: %s", address.shown, weakness)
         return ValkeyLedger(address, system)
     except ValueError as error:
-        raise SettingsError(f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/hosting.md.") from None
+        raise SettingsError(
+            f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/shared-ledger.md."
+        ) from None

@@ -56,6 +56,11 @@ class Process:
     """Where the stops of a team are stored. By default in the ledger of the account."""
 
     @property
+    def begins_anew(self) -> bool:
+        """Whether its account is a sandbox of its own, which no other process has seen or will see."""
+        return self.sandbox is not None and self.sandbox.file is None
+
+    @property
     def stays(self) -> bool:
         """Whether it runs long enough to receive an answer to an approval request."""
         return self.has_browser or self.tenant is not None

@@ -178,7 +178,7 @@ def notifying(channel: ApprovalChannel, settings: Settings, ledger: Ledger, syst
         missing = "notify_url" if settings.notify_url is None else "notify_secret"
         setting = "remind_after" if settings.notify_url is None else "notify_url"
         raise SettingsError(
-            f"{setting} is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
+            f"{setting} is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/waiting.md."
         )
     if (settings.remind_after or 0) >= settings.approval_minutes * 60:
         raise SettingsError(

@@ -40,6 +40,10 @@ _EXAMPLE_COLUMNS = 76
 _NOT_SENT = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED, OutcomeGroup.PREVIEWED, OutcomeGroup.LEFT)
 
 
+_UNDO = ("undo", "restores", "lost", "not_restored")
+"""What a receipt says about undoing a change, which takes a later command."""
+
+
 class Calls(click.Group):
     """Group with one subcommand per tool, created on demand."""
 
@@ -143,7 +147,11 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
         result_or_request = await parts.dispatch(wanted.call, caller)
     match result_or_request:
         case Done(result, change, notes):
-            return outcome(DONE, render(wanted.call, result, parts.label, change, notes))
+            body = render(wanted.call, result, parts.label, change, notes)
+            if parts.process.begins_anew and isinstance(receipt := body.get("receipt"), dict) and "undo" in receipt:
+                kept = {name: value for name, value in receipt.items() if name not in _UNDO}
+                body["receipt"] = kept | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
+            return outcome(DONE, body)
         case PendingApproval(_, preview, where, until):
             return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
         case PendingForm():  # a terminal answers at once

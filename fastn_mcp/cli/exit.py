@@ -122,7 +122,7 @@ def _unknown_command(name: str, context: click.Context, more: str = "") -> str:
     tools = [tool.replace("_", "-") for tool in TOOLS]
     if context.parent is None and (tool := name.replace("_", "-")) in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
-        return f"{name} is a tool and no command: fastn-mcp {sandbox}call {tool}.{more}"
+        return f"{name} is a tool, not a command: fastn-mcp {sandbox}call {tool}.{more}"
     if context.parent is None and (meant := _MEANT.get(name)) is not None:
         return f"There is no command {name!r}. Run: {meant}"
     return f"There is no command {name!r}{nearest(name, known)}.{more}"

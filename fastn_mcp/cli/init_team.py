@@ -15,7 +15,7 @@ from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError, os_reason
 
 _TEAM = """\
-# One server for a team. docs/hosting.md says what each key means.
+# One server for a team. docs/team-server.md says what each key means.
 url = {url}
 issuer = {issuer}
 

@@ -3,6 +3,7 @@
 Fastn's text may hold account data: it goes into the facts, never into our messages.
 """
 
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -61,6 +62,8 @@ def _short(value: JsonValue) -> JsonValue:
     return value if len(text) <= _MAX_STRUCTURE else text[:_MAX_STRUCTURE]
 
 
+_PERMISSION = re.compile(r"\b[a-z][a-z_-]{1,30}:[a-z][a-z_-]{1,30}\b")
+"""A permission such as `connectors:delete`."""
 _INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
 _CONFLICT = (Conflict, "It conflicts with the current state", "Read it again, then decide.")
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
@@ -119,6 +122,8 @@ def error_of(status: int, reply: Mapping[str, JsonValue], *, key_hint: str, not_
     if status == 404 or status in _DEFINITE:
         kind, what, next_step = (NotFound, *not_found) if status == 404 else _DEFINITE[status]
         message = str(reply.get("message")).lower()
+        if status == 403 and (permission := _PERMISSION.search(message)) is not None:
+            what = f"{what}; Fastn names the permission {permission.group()}"
         what, next_step = next((hint for text, hint in _CUSTOMER_ERRORS.items() if text in message), (what, next_step))
         return kind(f"{what.removesuffix('.')} ({status}).", next_step, facts=detail)
     return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)

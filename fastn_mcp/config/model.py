@@ -297,7 +297,7 @@ class Settings(BaseModel):
     log_file: Path | None = _setting(
         None, "Where the log goes, instead of stderr.", Trait.FLAG, Trait.FILE, Trait.PROCESS
     )
-    audit_max_mb: int = _setting(64, "Size in MiB at which the audit log is rotated (security.md).", ge=1, le=4096)
+    audit_max_mb: int = _setting(64, "Size in MiB at which the audit log is rotated (audit-log.md).", ge=1, le=4096)
     audit_keep_days: int | None = _setting(
         None, "Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1
     )
@@ -332,7 +332,7 @@ class Settings(BaseModel):
         45, "Seconds for which a call waits for the decision on its approval request; 0: not at all.", ge=0, le=55
     )
     webhook_url: _Receiver | None = _setting(
-        None, "Where approval requests are posted that no form can ask: approvals.md.", repr=False
+        None, "Where approval requests are posted that no form can ask: webhook.md.", repr=False
     )
     webhook_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
@@ -341,7 +341,7 @@ class Settings(BaseModel):
         "generic", "generic posts all that is known, slack a message with buttons."
     )
     notify_url: _Receiver | None = _setting(
-        None, "Where a message without any power is posted when a call waits: approvals.md.", repr=False
+        None, "Where a message without any power is posted when a call waits: waiting.md.", repr=False
     )
     notify_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
@@ -359,7 +359,7 @@ class Settings(BaseModel):
     approval_url: _Url | None = _setting(None, "Where approvers reach that, if it is behind a proxy.", Trait.PROCESS)
     ledger: Annotated[str, AfterValidator(_ledger)] | None = _setting(
         None,
-        "Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas (hosting.md).",
+        "Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas (shared-ledger.md).",
         Trait.PROCESS,
         repr=False,
     )

@@ -224,7 +224,7 @@ async def _page_client(target: TeamTarget) -> Check:
     except SettingsError as error:
         return group.failed(name, "The secret of its client cannot be read.", "Correct client_secret_file.", error.what)
     except NotSignedIn as error:
-        return group.failed(name, str(error), "Correct [approvals] in the team file; see docs/hosting.md.", here)
+        return group.failed(name, str(error), "Correct [approvals] in the team file; see docs/team-page.md.", here)
     if wrong is not None:
         hint = "Compare client_id, client_secret_file and the registered redirect address with the provider's."
         return group.failed(name, "The provider does not accept its client.", hint, f"{wrong} {here}")

@@ -294,6 +294,7 @@ class Evaluator:
         if self.policy.plan is not None:
             permit, used_up = await self._permit(self.policy.plan.covering(resolved, now), earlier_uses)
         revoked = resolved.target if resolved.call.tool_name() == "revoke_api_key" else None
+        in_list = [uses for (counted, _), uses in earlier_uses.items() if counted == effect.value]
         return Situation(
             resolved,
             effect,
@@ -301,6 +302,7 @@ class Evaluator:
             asker,
             own_key=revoked is not None and self._account.owns(revoked),
             spent=await self.budgets.spent(effect, asker.principal, now, earlier_uses),
+            in_list=max(in_list, default=0),
             declines=declines if is_resting else 0,
             declined_at=datetime.fromtimestamp(last, UTC) if is_resting else None,
             permit=permit,

@@ -231,7 +231,7 @@ class Guard:
         if not batch.is_list:
             return BatchResult("", {})
         id_ = self.evaluator.batch_id(batch, caller.principal)
-        return BatchResult(id_, {change.number: change for change in await self._journal.journal.changes_of(id_)})
+        return BatchResult(id_, {change.number: change for change in await self._journal.changes_of(id_)})
 
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""

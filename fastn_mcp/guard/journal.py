@@ -50,12 +50,17 @@ received, and what a busy machine may take."""
 
 
 class ChangeJournal:
-    """Journals the changes on one account; `account` is its name in the journal."""
+    """Journals the changes on one account; `account` is its name in the journal.
 
-    def __init__(self, journal: Journal, account: str, system: System) -> None:
+    `begins`: the Unix time at which the account began, if it is a sandbox that each process begins anew. Changes
+    before it are of another sandbox.
+    """
+
+    def __init__(self, journal: Journal, account: str, system: System, begins: float = 0.0) -> None:
         self.journal = journal
         self.account = account
         self._system = system
+        self._begins = begins
         self._sending: dict[str, tuple[str, anyio.Event]] = {}
         """By change id: the digest of its call, and an event that is set when sending ends."""
         self._lost: dict[str, float] = {}
@@ -102,6 +107,19 @@ class ChangeJournal:
         unsettled = await self.journal.unsettled(digest, self._system.timestamp())
         return {id_: until for id_, until in unsettled.items() if id_ not in sending | self._sending.keys()}
 
+    async def changes(self, limit: int, before: float) -> list[Change]:
+        """Return changes that began before a Unix time, newest first."""
+        return [each for each in await self.journal.changes(self.account, limit, before) if each.at >= self._begins]
+
+    async def change(self, id_: str) -> Change | None:
+        """Return the change with this id."""
+        change = await self.journal.change(self.account, id_)
+        return None if change is None or change.at < self._begins else change
+
+    async def changes_of(self, batch: str) -> list[Change]:
+        """Return the changes of a batch."""
+        return [each for each in await self.journal.changes_of(batch) if each.at >= self._begins]
+
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
         """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
 
@@ -112,7 +130,7 @@ class ChangeJournal:
             return ()
         now = self._system.now()
         try:
-            changes = await self.journal.changes(self.account, _RECENT_CHANGES, now.timestamp() + 1.0)
+            changes = await self.changes(_RECENT_CHANGES, now.timestamp() + 1.0)
         except Exception:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)

@@ -392,7 +392,7 @@ class Team(_Table):
 def load_team(path: Path) -> Team:
     """Load the team file. Raises `SettingsError` that names the file, line, key and nearest known key."""
     data, _ = read(path, "team file", "Correct --team.")
-    return load(data, path, "team file", partial(_build, path.absolute().parent), "See docs/hosting.md.")
+    return load(data, path, "team file", partial(_build, path.absolute().parent), "See docs/team-server.md.")
 
 
 def _build(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:

@@ -74,7 +74,9 @@ class Situation:
     own_key: bool = False
     """Whether the call would revoke the key that this server uses."""
     spent: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Calls of its effect, by budget period (`Policy.budgets`)."""
+    """Calls of its effect, by budget period (`Policy.budgets`), with those before it in its list."""
+    in_list: int = 0
+    """Calls of its effect before it in its list, which are not sent yet."""
     declines: int = 0
     """Consecutive declines within the breaker's period."""
     declined_at: datetime | None = None

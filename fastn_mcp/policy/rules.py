@@ -188,11 +188,13 @@ class FileRules:
     def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
         for period, limit in self.budgets(effect, situation.now).items():
-            if situation.spent.get(period, 0) >= limit:
+            if (spent := situation.spent.get(period, 0)) >= limit:
                 tomorrow = situation.now.astimezone(UTC) + timedelta(days=1)
                 until = "in this run" if period == "run" else f"until {tomorrow:%Y-%m-%d} 00:00 UTC"
                 decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
-                why = f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
+                left = limit - spent + situation.in_list
+                calls = f"{max(left, 0)} of {limit} {effect.value} calls left {until}"
+                why = f"The list needs more than the {calls}." if left > 0 else f"The budget is used up: {calls}."
                 return PolicyDecision(decision, self.budget_name, why)
         return None
 

@@ -44,7 +44,7 @@ class ListChanges(Procedure[ChangeList]):
 
     async def run(self, context: ProcedureContext) -> ChangeList:
         before = _END_OF_TIME if self.cursor is None else float(self.cursor)
-        changes = await context.changes.journal.changes(context.changes.account, self.limit + 1, before)
+        changes = await context.changes.changes(self.limit + 1, before)
         page, now = changes[: self.limit], context.system.timestamp()
         answer: dict[str, JsonValue] = {"changes": [_row(change, now) for change in page]}
         if not page and self.cursor is None:
@@ -69,7 +69,7 @@ class UndoChange(Procedure[UndoResult]):
         return self.change_id
 
     async def run(self, context: ProcedureContext) -> Done | Pending:
-        change = await context.changes.journal.change(context.changes.account, self.change_id)
+        change = await context.changes.change(self.change_id)
         if change is None:
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
         undo = undo_of(change)

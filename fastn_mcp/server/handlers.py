@@ -48,7 +48,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
-from fastn_mcp.server import approval_app
+from fastn_mcp.server import approval_app, skills
 from fastn_mcp.server.context import AccountContext, RequestContext, single_account
 from fastn_mcp.server.delivery import delivery_of
 from fastn_mcp.server.handshake import APPS, HANDSHAKE, MODERN
@@ -179,9 +179,17 @@ class _Handlers:
 
     async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         request = self._resolve(ctx)
-        if (app := approval_app.read(ctx, params.uri)) is not None:
-            return app
+        if (own := approval_app.read(ctx, params.uri) or skills.read(params.uri)) is not None:
+            return own
         return await request.account.resources.read(ctx, params, request.caller, self.levels, request.slot)
+
+    async def list_skills(self, ctx: Context, params: PaginatedRequestParams) -> skills.ListSkillsResult:
+        self._listing(ctx, params)
+        return skills.ListSkillsResult(skills=[skills.entry()])
+
+    async def get_skill(self, ctx: Context, params: skills.GetSkillParams) -> skills.GetSkillResult:
+        self._resolve(ctx)
+        return skills.get(params)
 
     async def list_prompts(self, ctx: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
         return self._listing(ctx, params).prompts.listed
@@ -247,7 +255,9 @@ def build_for(
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=input_schema,
     )
-    server.extensions[APPS] = {}
+    server.extensions.update({APPS: {}, skills.EXTENSION: {}})
+    server.add_request_handler("skills/list", PaginatedRequestParams, handlers.list_skills)
+    server.add_request_handler("skills/get", skills.GetSkillParams, handlers.get_skill)
     server.add_request_handler("server/discover", RequestParams, partial(_discover, server))
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)

@@ -1,4 +1,5 @@
-"""Server log: one JSON line per event, on stderr or in a file, never on stdout, which carries the protocol.
+"""Server log, on stderr or in a file, never on stdout, which carries the protocol: a JSON line per event, and text on
+a terminal.
 
 Known secrets are redacted by value everywhere. The text of an exception can contain data of a client or of Fastn, so it
 is logged only for classes whose text is known to contain none. Others are logged by class and traceback.
@@ -19,7 +20,7 @@ from typing import cast
 from typing_extensions import override
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.redaction import Redactor, redact_text, shorten
+from fastn_mcp.redaction import Redactor, redact_text, sanitize, shorten
 
 _LONGEST = 8_000
 """Maximum characters of one text in a line."""
@@ -61,6 +62,10 @@ class JsonLines(logging.Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self.fields(record))
+
+    def fields(self, record: logging.LogRecord) -> dict[str, str]:
+        """Return time, level, logger, message and error of a record, without secrets."""
         line = {
             "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
@@ -69,10 +74,20 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = self.safe("\n".join(_describe(record.exc_info[1])))
-        return json.dumps(line)
+        return line
 
     def safe(self, text: str) -> str:
         return shorten(redact_text(self._redactor.text(text)), _LONGEST)
+
+
+class TerminalLines(JsonLines):
+    """Formatter of records as text for the person at a terminal: level and message, then the error."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        fields = self.fields(record)
+        lines = [f"fastn-mcp {fields['level']}: {fields['message']}", *fields.get("error", "").splitlines()]
+        return "\n".join(sanitize(line) for line in lines)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -127,7 +142,7 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
             handler = logging.FileHandler(file, encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"The log file {file} cannot be written ({type(error).__name__}).") from None
-    lines = JsonLines(secrets)
+    lines = TerminalLines(secrets) if file is None and sys.stderr.isatty() else JsonLines(secrets)
     handler.setFormatter(lines)
     handler.addFilter(_is_logged)
     root = logging.getLogger()

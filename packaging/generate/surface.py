@@ -124,6 +124,9 @@ def manifest(document: Document) -> Document:
     }
 
 
+PLUGIN_SKILL = "plugins/fastn/skills/fastn/SKILL.md"
+"""The skill as the plugin carries it: a file of its own, since Claude Code copies the plugin's folder alone."""
+
 PUBLISHED: dict[str, Callable[[Document], Document]] = {
     "server.json": server_json,
     "packaging/bundle/manifest.json": manifest,
@@ -178,6 +181,7 @@ def wanted(root: Path) -> dict[Path, str]:
     tables = {"clients": _clients(), "published": _published()}
     files = {root / "tools" / f"{offer.tool_name()}.json": snapshot(offer) for offer in ALL_TOOLS}
     files[root / "fastn_mcp" / FILE] = taken_down(_server(), ALL_TOOLS)
+    files[root / PLUGIN_SKILL] = (root / "fastn_mcp" / "skill.md").read_text(encoding="utf-8")
     files[readme] = fill_tables(readme.read_text(encoding="utf-8"), tables)
     return files | {root / name: fill_manifest(name, (root / name).read_text(encoding="utf-8")) for name in PUBLISHED}
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 from support.command_line import Run, error_line
+from support.ports import free_port
 from support.terminal import sitting
 
 from fastn_mcp.cli.call import Calls
@@ -197,3 +198,15 @@ def test_other_answers_at_a_terminal_decline(
     assert error["outcome"] == "declined"
     assert "Nothing was sent." in error["message"]
     assert body_of(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"
+
+
+def test_log_is_text_on_a_terminal_and_json_elsewhere(fastn: Run, environment: dict[str, str]) -> None:
+    command = ("--base-url", f"http://127.0.0.1:{free_port()}", "--log-level", "info", "call", "list-customers")
+    environment = environment | {"FASTN_API_KEY": "fsk_test_1234567890"}
+    with sitting(["-m", "fastn_mcp", *command], environment) as person:
+        code, shown = person.leaves()
+    assert code == 1
+    assert "\nfastn-mcp info: Fastn at 127.0.0.1:" in f"\n{shown}"
+    assert '"level"' not in shown
+    piped = fastn(*command, env=environment)
+    assert json.loads(piped.stderr.splitlines()[0])["level"] == "info"

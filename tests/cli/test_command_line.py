@@ -222,6 +222,24 @@ def test_served_sandbox_says_how_to_use_it(fastn: Run, environment: dict[str, st
     assert [row["name"] for row in json.loads(again.stdout)["data"]] == ["Initech"]
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_change_in_a_sandbox_without_a_file_is_not_offered_to_the_next_command(
+    fastn: Run, tmp_path: Path, keeps: bool
+) -> None:
+    sandbox = ("--sandbox-file", str(tmp_path / "s.json")) if keeps else ("--sandbox",)
+    receipt = json.loads(fastn(*sandbox, "call", "create-customer", "--name", "Initech").stdout)["receipt"]
+    listed = json.loads(fastn(*sandbox, "call", "list-changes").stdout)["data"]["changes"]
+    undone = fastn(*sandbox, "call", "undo-change", "--change-id", receipt["change_id"], "--dry-run")
+    if keeps:
+        assert (receipt["undo"], [row["name"] for row in listed]) == ("undo_change", ["Initech"])
+        assert undone.returncode == 0
+    else:
+        assert "undo" not in receipt
+        assert "--sandbox-file" in receipt["why"]
+        assert listed == []
+        assert "There is no such change." in undone.stderr
+
+
 def test_invalid_port_is_rejected(fastn: Run) -> None:
     for port in ("0", "65536", "http"):
         error_line(fastn("sandbox", "--port", port), "--port")

@@ -78,7 +78,7 @@ def test_modes_are_those_that_compose_needs(tmp_path: Path) -> None:
 
 
 def test_user_of_valkey_may_use_the_ledger_and_nothing_else(tmp_path: Path) -> None:
-    """docs/hosting.md: anybody may ping, as the health check does."""
+    """docs/team-server.md: anybody may ping, as the health check does."""
     team, data = tmp_path / "team", tmp_path / "data"
     init(team)
     data.mkdir()

@@ -16,7 +16,7 @@ from support.terminal import sitting
 KEY = {"FASTN_API_KEY": "fsk_test_C4N4RY"}
 
 WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
-    "a tool without call": (("list-customers",), {}, "is a tool and no command", "fastn-mcp call list-customers"),
+    "a tool without call": (("list-customers",), {}, "is a tool, not a command", "fastn-mcp call list-customers"),
     "a tool, as agents call it": (("list_customers",), {}, "is a tool", "fastn-mcp call list-customers"),
     "a command, misspelt": (("instal",), {}, "There is no command 'instal'", "did you mean 'install'?"),
     "a command below, misspelt": (("policy", "chek"), {}, "no command 'chek'", "did you mean 'check'?"),

@@ -185,7 +185,8 @@ async def test_401_of_a_connection_is_not_about_the_key() -> None:
         ),
         (403, "Requested org is outside your tenant scope", "may not act for this customer", "every customer"),
         (404, 'No active connection for connector "slack" and end-org x', "no active connection", "installation_id"),
-        (403, "no", "API key is not allowed", "permission"),
+        (403, "no", "API key is not allowed to do this", "permission"),
+        (403, "Lacks customers:write.", "this; Fastn names the permission customers:write", "permission"),
     ],
 )
 async def test_run_rejected_for_its_customer_names_what_is_missing(

@@ -51,6 +51,9 @@ SCENARIOS = (
     "input-required-result-unsupported-methods",
     "input-required-result-ignore-extra-params",
     "input-required-result-validate-input",
+    "sep-2640-skills-enumeration",
+    "sep-2640-skills-manifest",
+    "sep-2640-skills-directory",  # optional, and not offered for a skill of one file
 )
 OF_A_TEAM = (
     "server-initialize",

@@ -17,7 +17,8 @@ FILES = surface.wanted(ROOT)
 
 def test_generated_files_are_up_to_date() -> None:
     own = {path.relative_to(ROOT).as_posix() for path in FILES if path.parent != ROOT / "tools"}
-    assert own == {"README.md", "fastn_mcp/introduction.json", "packaging/bundle/manifest.json", "server.json"}
+    manifests = {"packaging/bundle/manifest.json", "server.json"}
+    assert own == {"README.md", "fastn_mcp/introduction.json", "plugins/fastn/skills/fastn/SKILL.md"} | manifests
     names = {path.name for path in FILES if path.parent == ROOT / "tools"}
     assert names == {f"{offer.tool_name()}.json" for offer in ALL_TOOLS}
     assert [path for path in write.differing(ROOT, FILES) if path.parent != ROOT / "docs" / "tools"] == []

@@ -142,7 +142,7 @@ def replace_approvals(world: TeamWorld) -> Any:
 async def test_durability_settings_of_the_ledger_are_checked(
     options: tuple[str, ...], found: set[str], tmp_path: Path
 ) -> None:
-    """docs/hosting.md, what the ledger needs."""
+    """docs/shared-ledger.md, what the ledger needs."""
     server = ValkeyServer(tmp_path, options).start()
     ledger = ledger_at(server.url(), tmp_path, System())
     assert isinstance(ledger, ValkeyLedger)

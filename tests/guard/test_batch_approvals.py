@@ -301,6 +301,7 @@ async def test_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Pa
     world = World.with_rules(tmp_path, f"{budget}\nwrite = 2\n")
     outcome = await world.expect(Refused, creations("A", "B", "C"))
     assert outcome.what.startswith("Call 3, create_customer: ")
+    assert "The list needs more than the 2 of 2 write calls left" in outcome.what
     assert world.changes == []
     assert outcomes(await world.call(creations("A", "B"))) == ["done", "done"]
     await world.expect(Refused, creations("C"))

@@ -328,6 +328,16 @@ CASES = [
     ),
     Case(
         "update_workflow",
+        {"workflow_id": "w1", "name": "levels"},
+        first='Rename workflow "stock-levels" to "levels".',
+        button='Change "stock-levels"',
+        brief='Change workflow "stock-levels"',
+        then=BACK,
+        facts=(("Which one", '"active"'),),
+        row=FLOW,
+    ),
+    Case(
+        "update_workflow",
         {"workflow_id": "w1", "status": "inactive"},
         first='Switch off workflow "stock-levels".',
         button='Change "stock-levels"',

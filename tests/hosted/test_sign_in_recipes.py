@@ -1,4 +1,4 @@
-"""Sign-in by a real MCP client at a real OpenID provider, by the recipes of docs/sign-in.md.
+"""Sign-in by a real MCP client at a real OpenID provider, by the recipes of docs/identity-providers.md.
 
 Each recipe's team file is the one on the page, and its `Shape` is what the product does differently: the client's whole
 authorization code flow with PKCE runs against oidc-provider in that shape, over its own sign-in and consent pages.
@@ -42,7 +42,7 @@ from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 
-PAGE = Path(__file__).parents[2] / "docs" / "sign-in.md"
+PAGE = Path(__file__).parents[2] / "docs" / "identity-providers.md"
 SITE = "https://fastn-mcp.example.com"
 SECRET = "of-the-page-and-long-enough"
 CLIENT_ID = "an-mcp-client"
@@ -401,7 +401,7 @@ async def test_person_who_declines_consent_is_not_signed_in(recipe: Recipes) -> 
 
 
 async def test_clocks_may_differ_by_the_leeway(recipe: Recipes) -> None:
-    """docs/hosting.md, `leeway_seconds`: a real token, read by servers whose clocks are behind and ahead."""
+    """docs/team-server.md, `leeway_seconds`: a real token, read by servers whose clocks are behind and ahead."""
     storage = registered(OKTA)
     async with recipe("Okta", OKTA) as team:
         async with team.client(Browser("anna"), storage) as client:
@@ -419,7 +419,7 @@ async def test_clocks_may_differ_by_the_leeway(recipe: Recipes) -> None:
 
 
 async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes) -> None:
-    """docs/hosting.md: keys are read again when a token names a new one, at most every 30 seconds."""
+    """docs/team-server.md: keys are read again when a token names a new one, at most every 30 seconds."""
     old, new = registered(OKTA), registered(OKTA)
     unknown = "It is signed by a key that the issuer does not publish."
     async with recipe("Okta", OKTA) as team:

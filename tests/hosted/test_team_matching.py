@@ -69,7 +69,7 @@ def _is(pattern: str, text: str) -> bool:
 
 @given(st.text("ab*.", max_size=7), st.text("ab*.\n", max_size=9))
 def test_only_the_star_is_special_in_a_pattern(pattern: str, text: str) -> None:
-    """docs/hosting.md: every other character matches only itself."""
+    """docs/team-server.md: every other character matches only itself."""
     assert pattern_matches(pattern, text) == _is(pattern, text)
 
 

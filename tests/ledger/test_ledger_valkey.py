@@ -380,7 +380,7 @@ class Told:
 
 
 KEEPS = {"aof_enabled": 1}
-FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes (docs/hosting.md)"
+FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes (docs/shared-ledger.md)"
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ async def test_server_is_used_only_if_it_can_keep_a_ledger(
 def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
     said = (
         f"it is used without {lacks}. Whoever reaches or reads that network can approve calls."
-        " Use valkeys://USER:PASSWORD@HOST (docs/hosting.md)."
+        " Use valkeys://USER:PASSWORD@HOST (docs/shared-ledger.md)."
     )
     assert parse(url).weakness == (None if lacks is None else said)
 
@@ -540,7 +540,9 @@ async def test_server_that_forbids_info_is_used(start: Start, tmp_path: Path, ca
         await ledger.open(grant())
         clock.passed += 5
         assert await ledger.find("g1") == grant()
-    assert caplog.messages == ["the shared ledger may not be asked how it keeps its data (INFO): see docs/hosting.md"]
+    assert caplog.messages == [
+        "the shared ledger may not be asked how it keeps its data (INFO): see docs/shared-ledger.md"
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def test_chart_has_the_version_of_the_package() -> None:
 
 
 def test_ledger_of_the_compose_file_is_durable(tmp_path: Path) -> None:
-    """Its configuration, on a real server, is what docs/hosting.md#what-the-ledger-needs asks for."""
+    """Its configuration, on a real server, is what docs/shared-ledger.md#what-the-ledger-needs asks for."""
     assert "./valkey.conf:/etc/valkey/valkey.conf:ro" in (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
     settings = re.findall(r"^(\S+) (.+)$", (DEPLOY / "valkey.conf").read_text(encoding="utf-8"), re.MULTILINE)
     options = [part for name, value in settings if name != "#" for part in (f"--{name}", value.strip('"'))]

@@ -19,7 +19,7 @@ from fastn_mcp.policy.schema import condition, named
 from fastn_mcp.tools.tool import Effect
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "policy.md"
+DOCUMENTED = sorted((Path(__file__).parents[2] / "docs").glob("policy*.md"))
 
 
 @pytest.fixture
@@ -352,7 +352,8 @@ def test_argument_of_two_types_cannot_be_compared() -> None:
 
 
 def test_example_and_cookbook_recipes_are_valid(file: Path) -> None:
-    recipes = [part.partition("```")[0] for part in DOCUMENTED.read_text(encoding="utf-8").split("```toml\n")[1:]]
+    texts = [page.read_text(encoding="utf-8") for page in DOCUMENTED]
+    recipes = [part.partition("```")[0] for text in texts for part in text.split("```toml\n")[1:]]
     assert len(recipes) > 5
     for text in [EXAMPLE.read_text(encoding="utf-8"), *recipes]:
         file.write_text(text, encoding="utf-8")

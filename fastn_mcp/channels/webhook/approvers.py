@@ -93,7 +93,7 @@ def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]
     data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
-    return load(data, path, "file of approvers", partial(_build, issuer), "See docs/approvals.md.")
+    return load(data, path, "file of approvers", partial(_build, issuer), "See docs/webhook.md.")
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:

@@ -325,7 +325,7 @@ def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, M
     if settings.webhook_secret is None or settings.approvers is None:
         missing = "webhook_secret" if settings.webhook_secret is None else "approvers"
         raise SettingsError(
-            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
+            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/webhook.md."
         )
     approvers = load_approvers(settings.approvers, issuer)
     if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):

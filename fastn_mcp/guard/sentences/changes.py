@@ -156,9 +156,9 @@ def update_connector(facts: Facts) -> Sentences:
 
 
 def update_workflow(facts: Facts) -> Sentences:
-    changed = facts.given.keys() - {"workflow_id"}
+    changed = facts.given.keys() - {"workflow_id", "name", "description"}
     only_switches = changed == {"status"} and _state(facts, facts.given) is not State.UNKNOWN
-    publishes = "" if only_switches else "Fastn may publish new code within minutes, or not at all."
+    publishes = "" if only_switches or not changed else "Fastn may publish new code within minutes, or not at all."
     return updated(facts, "It can be changed back.", publishes)
 
 

@@ -80,7 +80,7 @@ class Address:
         return (
             f"it is used without {' and without '.join(lacks)}."
             " Whoever reaches or reads that network can approve calls."
-            " Use valkeys://USER:PASSWORD@HOST (docs/hosting.md)."
+            " Use valkeys://USER:PASSWORD@HOST (docs/shared-ledger.md)."
         )
 
 
@@ -312,14 +312,14 @@ async def _check(client: Client, *, is_first: bool) -> int:
         facts = cast("dict[str, Any]", await client.info())
     except NoPermissionError:
         if is_first:
-            log.warning("the shared ledger may not be asked how it keeps its data (INFO): see docs/hosting.md")
+            log.warning("the shared ledger may not be asked how it keeps its data (INFO): see docs/shared-ledger.md")
         return 0
     if int(str(facts.get("redis_version", "0")).partition(".")[0]) < _OLDEST:
         raise _Unfit(f"it is older than version {_OLDEST}")
     if facts.get("maxmemory") and facts.get("maxmemory_policy") != "noeviction":
         raise _Unfit("it may forget what it keeps: set maxmemory-policy noeviction")
     if is_first and not facts.get("aof_enabled"):
-        log.warning("the shared ledger keeps nothing over its restart: set appendonly yes (docs/hosting.md)")
+        log.warning("the shared ledger keeps nothing over its restart: set appendonly yes (docs/shared-ledger.md)")
     return int(facts.get("evicted_keys") or 0)
 
 

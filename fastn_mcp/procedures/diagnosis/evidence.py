@@ -358,8 +358,7 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
         row = evidence.workflows.get(key, {})
         if (at := timestamp(row, "updatedAt")) is not None:
             changes.append(Changed(at, text(row, "updatedBy"), "last update", key))
-    journal = context.changes
-    for change in await journal.journal.changes(journal.account, 50, period.now.timestamp() + 1):
+    for change in await context.changes.changes(50, period.now.timestamp() + 1):
         if change.target in keys and change.outcome in MADE:
             at = datetime.fromtimestamp(change.at, period.now.tzinfo)
             changes.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
