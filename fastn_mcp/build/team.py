@@ -21,6 +21,7 @@ from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.process import Process, Sandboxed, TenantContext
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
+from fastn_mcp.config.addresses import url_host
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
@@ -196,6 +197,8 @@ def serve(
     host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
+    if (refusal := team.unserved_by_issuer(url_host(host))) is not None:
+        raise SettingsError(f"{refusal}.", "Serve at this machine alone: --http 127.0.0.1:PORT")
     shared = process_settings(flags, os.environ)
     lines = begin_log(shared)
     with ExitStack() as closing:

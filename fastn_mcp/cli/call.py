@@ -1,6 +1,7 @@
 """`fastn-mcp call TOOL`: make one call as an agent would, through the guard. `fastn-mcp tools`: list the tools."""
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing_extensions import override
 from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
-from fastn_mcp.cli.help import format_examples
+from fastn_mcp.cli.help import completing, format_examples
 from fastn_mcp.cli.layout import columns_of, print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.cost import counted_requests
@@ -29,6 +30,9 @@ from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, T
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
+
+_DESCRIBED = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
+"""Arguments whose descriptions list their values. Fastn may know more, so others are sent too."""
 
 _EXAMPLE_COLUMNS = 76
 """Width of an example's line, without its indentation and the backslash that continues it."""
@@ -109,7 +113,16 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
         multiple=is_text_list,
         required=required,
         help=facts["description"] + hint + (" May be repeated." if is_text_list else ""),
+        shell_complete=completing(lambda _ctx: _listed_values(name, facts)),
     )
+
+
+def _listed_values(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return the values of an enum, or those in the description of a text: "Active, Invited or Disabled."."""
+    if name not in _DESCRIBED:
+        return facts.get("enum") or facts.get("items", {}).get("enum", [])
+    listed = re.split("[.;:]", re.sub(r" \(.*?\)", "", facts["description"]))[0]
+    return [value for value in re.split(", | or ", listed) if " " not in value]
 
 
 @dataclass(frozen=True, slots=True)

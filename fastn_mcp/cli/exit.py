@@ -104,7 +104,7 @@ _MEANT = {
         ("serve", "server", "start", "stdio", "mcp"),
         "fastn-mcp, which alone serves a client over stdio; with --http, over HTTP",
     ),
-    **dict.fromkeys(("init", "setup", "configure", "auth"), "fastn-mcp login, then fastn-mcp install CLIENT"),
+    **dict.fromkeys(("init", "configure", "auth"), "fastn-mcp setup"),
 }
 """Commands of other programs, each with the one to run here."""
 

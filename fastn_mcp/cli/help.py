@@ -1,6 +1,7 @@
 """Commands of the program: module, short help and examples of each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ class CommandEntry(NamedTuple):
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
         "demo": CommandEntry("demo:demo", "Watch a demonstration in half a minute, without an account."),
+        "setup": CommandEntry("setup:setup", "Connect the MCP clients of this machine."),
         "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
         "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
         "login": CommandEntry("login:login", "Ask for an account's API key, check it, and store it."),
@@ -56,6 +58,19 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
 """Commands by group, in the order in which a user needs them. A hidden command is for containers."""
 
 _ENTRIES = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
+
+
+def completing(values: Callable[[click.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return the `shell_complete` of a parameter that takes other values too. It shows no error to the shell."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        from fastn_mcp.errors import FastnError
+
+        with suppress(FastnError, OSError):
+            return [value for value in values(ctx) if value.startswith(incomplete)]
+        return []
+
+    return complete
 
 
 class EnumChoice(click.Choice[str]):
@@ -188,6 +203,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "profiles use": ("fastn-mcp profiles use acme", "fastn-mcp whoami"),
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
     "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
+    "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),
     "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --client claude-code"),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # the arguments of one"),
     "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),

@@ -17,7 +17,7 @@ from fastn_mcp.build.composition import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.cli.start_options import StartOptions, complete_profile
 from fastn_mcp.config.edit import put, read_or_none, unset
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
@@ -37,7 +37,7 @@ _MAX_INPUT = 4096
 
 
 @click.command(name="login")
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=complete_profile)
 @click.option("--stdin", is_flag=True, help="Read the key from the standard input instead of asking for it.")
 @click.option("--file", "in_file", is_flag=True, help="Keep it in a file that only you can read, not in the keyring.")
 @click.option("--no-check", is_flag=True, help="Do not try the key first.")
@@ -83,7 +83,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 
 
 @click.command(name="logout")
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=complete_profile)
 @click.pass_obj
 def logout(start: StartOptions, profile: str | None) -> int:
     """Delete the stored API key of an account. It is not revoked at Fastn."""

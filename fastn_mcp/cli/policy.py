@@ -20,7 +20,7 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli.help import EnumChoice
+from fastn_mcp.cli.help import EnumChoice, completing
 from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.policy_cases import load_cases, record_case, written_case
 from fastn_mcp.cli.policy_replay import replay
@@ -127,7 +127,7 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 
 
 @policy_group.command(name="explain", short_help="Show the policy's decision on a call, and why.")
-@click.argument("tool")
+@click.argument("tool", shell_complete=completing(lambda _ctx: TOOLS))
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--as", "who", metavar="FACT=VALUE", multiple=True, help=f"Who asks: {', '.join(FACTS)}. Repeatable.")
 @click.option("--at", metavar="TIME", help="Decide for this time, such as 2026-12-24T22:00+01:00, instead of now.")

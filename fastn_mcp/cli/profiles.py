@@ -8,7 +8,7 @@ import click
 
 from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.login import StoredKey
-from fastn_mcp.cli.start_options import StartOptions, with_settings
+from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
@@ -87,7 +87,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
 
 
 @profiles_group.command(name="remove", short_help="Remove an account from the configuration file.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_profile)
 @click.pass_obj
 def remove_(start: StartOptions, name: str) -> None:
     """Remove the account NAME from the configuration file, with its stored key."""
@@ -106,7 +106,7 @@ def remove_(start: StartOptions, name: str) -> None:
 
 
 @profiles_group.command(name="use")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_profile)
 @click.pass_obj
 def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME by default."""

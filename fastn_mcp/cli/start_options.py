@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 import click
 
-from fastn_mcp.cli.help import EnumChoice
+from fastn_mcp.cli.help import EnumChoice, completing
 
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
@@ -129,6 +129,16 @@ class StartOptions:
         return settings
 
 
+def _profile_names(ctx: click.Context) -> Iterable[str]:
+    from fastn_mcp.config.edit import read_or_none
+
+    root = ctx.find_root()
+    return read_or_none(StartOptions(root, {}, root.params.get("config"), False, None).config_file()).profiles
+
+
+complete_profile = completing(_profile_names)
+
+
 def _own_config() -> Path:
     from fastn_mcp.config.paths import CONFIG, config_dir
 
@@ -169,6 +179,7 @@ def _attributes(name: str, note: str = "") -> dict[str, Any]:
     if get_origin(value_type) is Literal:
         return attributes | {"type": EnumChoice(get_args(value_type))}
     if value_type is str:
+        attributes["shell_complete"] = complete_profile if name == "profile" else None
         return attributes | {"metavar": "URL" if name.endswith("_url") else "NAME"}
     metavar = _METAVARS[get_origin(value_type) or value_type]
     return attributes | {"metavar": metavar, "type": value_type if value_type in (int, float) else str}

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fastn_mcp.config.addresses import plain_address
+from fastn_mcp.config.addresses import is_loopback, plain_address
 from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
@@ -354,6 +354,16 @@ class Team(_Table):
         urls = (self.url, self.page_url or self.url)
         return self.hosts or list(dict.fromkeys(urlsplit(url).netloc for url in urls))
 
+    def unserved_by_issuer(self, *hosts: str) -> str | None:
+        """Say why the issuer is not for a server with these hosts: it is on this machine, as one for trying is."""
+        public = next((host for host in hosts if not is_loopback(urlsplit(f"//{host}").hostname or "")), None)
+        if public is None or not is_loopback(urlsplit(self.issuer).hostname or ""):
+            return None
+        return (
+            f"issuer: {self.issuer} is on this machine, and this server is reached from others, at {public}. An issuer "
+            "for trying (fastn-mcp sandbox --issuer) lets everybody sign in as anybody"
+        )
+
     @cached_property
     def _index(self) -> Mapping[_IndexKey | None, list[int]]:
         """Tenant numbers by index key, so that a lookup does not scan all tenants."""
@@ -408,6 +418,8 @@ def _errors(team: Team) -> Iterator[ConfigError]:
     """Yield the errors that concern several values together."""
     if not team.tenant:
         yield ConfigError(("tenant",), "it has no [[tenant]]")
+    if (refusal := team.unserved_by_issuer(urlsplit(team.url).netloc, *team.served_hosts)) is not None:
+        yield ConfigError(("issuer",), refusal)
     seen: set[str] = set()
     for number, tenant in enumerate(team.tenant):
         at: Key = ("tenant", number)

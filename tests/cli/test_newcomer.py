@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "another program's help": (("help",), {}, "no command 'help'", "Run: fastn-mcp --help"),
     "another program's version": (("version",), {}, "no command 'version'", "Run: fastn-mcp --version"),
     "another program's server": (("serve",), {}, "no command 'serve'", "Run: fastn-mcp, which alone serves"),
-    "another program's setup": (("setup",), {}, "no command 'setup'", "fastn-mcp install CLIENT"),
+    "another program's setup": (("configure",), {}, "no command 'configure'", "fastn-mcp setup"),
     "a key as an option": (("--api-key", "fsk_test_C4N4RY"), {}, "users can read a command line", "fastn-mcp login"),
     "a key as an option of login": (("login", "--key", "fsk_test_C4N4RY"), {}, "There is no --key", "fastn-mcp login"),
     "a key as a profile": (("login", "fsk_test_C4N4RY"), {}, "That is a key", "Revoke the key"),

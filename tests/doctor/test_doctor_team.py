@@ -233,7 +233,7 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
     """Beyond leeway_seconds tokens are refused, though nobody has made a mistake in the team file."""
     port = free_port()
     with listening(Provider(f"http://127.0.0.1:{port}").app, port) as at:
-        world = TeamWorld(tmp_path, HEAD.replace(ISSUER, at) + TENANTS)
+        world = TeamWorld(tmp_path, HEAD.replace(ISSUER, at).replace(AUDIENCE, f"{at}/mcp") + TENANTS)
         keys = type(world.keys)(at, world.system)
         clock = Clock()
         clock.at = world.system.now() - timedelta(seconds=late)

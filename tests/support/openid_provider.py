@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import httpx2
@@ -198,7 +198,13 @@ def preregistered(client_id: str, secret: str | None = None) -> OAuthClientInfor
     )
 
 
-def signing_in(url: str, browser: Browser, storage: Storage) -> OAuthClientProvider:
+class Authorizing(Protocol):
+    """What stands for a person and their browser at a provider."""
+
+    async def authorize(self, url: str) -> str: ...
+
+
+def signing_in(url: str, browser: Authorizing, storage: Storage) -> OAuthClientProvider:
     """Return the SDK's OAuth flow for an MCP server: it registers by document if it may, or else dynamically."""
     redirected: list[str] = []
 
