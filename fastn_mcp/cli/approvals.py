@@ -19,6 +19,7 @@ from fastn_mcp.build.approval_store import ApprovalStore, approval_stores
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_loopback, is_shared
@@ -136,7 +137,7 @@ def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
     revoked = store.use(partial(TerminalApprovals.revoke, prefix=temporary_approval))
     if revoked is None:
         listed = store.program.to("approvals", "temporary")
-        raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
+        raise WrongArgument(f"No temporary approval has this id. List them: {listed}")
     say(sanitize(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again."))
 
 
@@ -160,7 +161,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:LONGEST_NOTE]))
     if message is None:
         listed = store.program.to("approvals", "withdraw")
-        raise click.ClickException(f"No decided request has this id. List what can be withdrawn: {listed}")
+        raise WrongArgument(f"No decided request has this id. List what can be withdrawn: {listed}")
     say(sanitize(message))
 
 

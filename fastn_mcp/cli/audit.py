@@ -21,6 +21,7 @@ from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, pars
 from fastn_mcp.audit.remote import StoredEntry, compare, stored
 from fastn_mcp.build.ledger import audit_marks
 from fastn_mcp.cli import audit_layout
+from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import columns_of, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
@@ -91,7 +92,7 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
     """Show one entry in full, by its number, and the other entries of its call."""
     call = options.log.with_related(entry)
     if call is None:
-        raise click.ClickException(f"There is no entry {entry} in {options.log.file}.")
+        raise WrongArgument(f"There is no entry {entry} in {options.log.file}.")
     selected, others = call
     if as_json:
         _print_entries([selected, *others], as_json=True)
@@ -157,9 +158,9 @@ def _stored(file: Path) -> Iterator[StoredEntry]:
     try:
         yield from stored(files.lines_of([file]))
     except (OSError, EOFError) as error:
-        raise click.ClickException(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise WrongArgument(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     except ValueError:
-        raise click.ClickException(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
+        raise WrongArgument(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
 
 
 @audit_group.command(name="report", short_help="What was done, refused, declined and left open.")

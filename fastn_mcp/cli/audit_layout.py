@@ -8,7 +8,7 @@ from fastn_mcp.audit.chain import BEGINNING, End, Report
 from fastn_mcp.audit.reader import Entry
 from fastn_mcp.audit.remote import CopyComparison
 from fastn_mcp.channels.terminal import wrapped
-from fastn_mcp.cli.layout import fit, tab_separated
+from fastn_mcp.cli.layout import CYAN, GREEN, ORANGE, fit, tab_separated
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.ledger.identity import who
 from fastn_mcp.records.formats import counted
@@ -20,12 +20,9 @@ _LISTED = 5
 """Findings of one kind that are listed; the rest are counted."""
 
 _COLORS = {
-    "refused": "yellow",
-    "declined": "yellow",
-    "withdrawn": "yellow",
-    "expired": "yellow",
-    "intent": "cyan",
-    "approved": "green",
+    **dict.fromkeys(("refused", "declined", "withdrawn", "expired"), ORANGE),
+    "intent": CYAN,
+    "approved": GREEN,
 }
 
 _VALUE = 14
@@ -43,7 +40,7 @@ _WIDE, _NARROW = 100, 72
 
 def entry_lines(
     entries: Iterable[Entry], columns: int | None, earlier: Iterable[Entry] = ()
-) -> Iterator[tuple[str, str | None]]:
+) -> Iterator[tuple[str, int | None]]:
     """Render entries, each line with its color. `earlier` ones are only searched for the names of targets."""
     names: dict[object, str] = {}
     for entry in earlier:

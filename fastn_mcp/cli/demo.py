@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.startup import SANDBOX_KEY
 from fastn_mcp.channels.connections import BackgroundServer
+from fastn_mcp.cli.layout import ORANGE, style
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.app import create_app
@@ -105,7 +106,7 @@ class DemoStory:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self._answers.pop(0)
         await anyio.sleep(_READING)
-        self._say(params.message, "yellow")
+        self._say(params.message, style(ORANGE))
         content = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
         self._say(f"person: {answer.action} {content}".rstrip(), "bold")
         return answer

@@ -19,7 +19,7 @@ from fastn_mcp.build.composition import client_account, enabled_tools, exchange_
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
-from fastn_mcp.cli.layout import print_table, say
+from fastn_mcp.cli.layout import GREY, ORANGE, RED, print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.addresses import is_shared
@@ -43,9 +43,9 @@ Exit codes:
 _LONGEST_TOKEN = 65_536
 
 _COLORS = {
-    CheckResult.DIFFERS: "yellow",
-    CheckResult.FAILED: "bright_red",
-    CheckResult.SKIPPED: "bright_black",
+    CheckResult.DIFFERS: ORANGE,
+    CheckResult.FAILED: RED,
+    CheckResult.SKIPPED: GREY,
 }
 
 

@@ -12,6 +12,12 @@ import click
 from fastn_mcp.errors import FastnError, nearest
 
 
+class WrongArgument(click.ClickException):
+    """An argument has a wrong value, for a reason that the command's help does not say."""
+
+    exit_code = 2
+
+
 def run(command: click.Group) -> NoReturn:
     """Run the program and exit. An error is printed as one line that says what to do."""
     _open_streams()

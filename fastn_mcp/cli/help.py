@@ -1,9 +1,10 @@
 """Commands of the program: module, short help and examples of each."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from typing_extensions import override
@@ -83,7 +84,50 @@ class EnumChoice(click.Choice[str]):
         return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
 
 
-class GroupedCommands(click.Group):
+class GroupedOption(click.Option):
+    """Option that is listed under a heading of its own."""
+
+    def __init__(self, *declarations: Any, group: str = "Options", **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.group = group
+
+
+class OptionGroups(click.Command):
+    """Command whose help lists its options under their headings."""
+
+    @override
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}  # its own first
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(option, "group", "Options"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+COLORS = {"auto": None, "always": True, "never": False}
+
+
+def _set_color(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """Apply --color, or else NO_COLOR, to everything that the command prints."""
+    if value is not None:
+        ctx.color = COLORS[value]
+    if os.environ.get("NO_COLOR") and value in (None, "auto") and not ctx.color:
+        ctx.color = False
+    return value
+
+
+COLOR: Mapping[str, Any] = {
+    "type": EnumChoice(list(COLORS)),
+    "expose_value": False,
+    "callback": _set_color,
+    "help": "Colour: auto (default) is on a terminal without NO_COLOR.",
+}
+"""Attributes of the option --color, of the program and of each call."""
+
+
+class GroupedCommands(OptionGroups, click.Group):
     """Group of all `COMMANDS`. Its help lists them under their headings, before the options."""
 
     @override
@@ -105,7 +149,7 @@ class GroupedCommands(click.Group):
         for heading, entries in COMMANDS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, entry.short) for name, entry in entries.items() if not entry.hidden])
-        click.Command.format_options(self, ctx, formatter)
+        super().format_options(ctx, formatter)
 
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":

@@ -14,7 +14,7 @@ import click
 
 from fastn_mcp.build.startup import options_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.help import EnumChoice, completing
+from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.start_options import complete_profile
 from fastn_mcp.config.command_line import PROGRAM, CommandLine, by_uvx, installed_from, is_in_uv_cache, running
@@ -91,19 +91,22 @@ Examples:
 """
 
 
-@click.command(name="install", epilog=_CLIENTS)
+_served = partial(click.option, cls=GroupedOption, group="What the client starts")
+
+
+@click.command(name="install", cls=OptionGroups, epilog=_CLIENTS)
 @_options
-@click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
-@click.option("--profile", metavar="NAME", shell_complete=complete_profile, help="Serve this account.")
-@click.option(
+@_served("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
+@_served("--profile", metavar="NAME", shell_complete=complete_profile, help="Serve this account.")
+@_served(
     "--key",
     type=EnumChoice(["profile", "environment", "prompt"]),
     default="profile",
     show_default=True,
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
 )
-@click.option("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
-@click.option(
+@_served("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
+@_served(
     "--uvx",
     is_flag=True,
     help="Start it with uvx, from the source that this program was installed from, instead of by its path.",

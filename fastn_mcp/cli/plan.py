@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
@@ -70,7 +71,7 @@ def new_(
         entry = would_allow(call).removesuffix("count = 1")
         counted[entry] = counted.get(entry, 0) + 1
     if not counted:
-        raise click.ClickException("No call in it changes anything.")
+        raise WrongArgument("No call in it changes anything.")
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
     ends = until.isoformat().replace("+00:00", "Z")
     head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {ends}\n"
@@ -88,7 +89,7 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
     """Yield the calls of a script that change something, including those of its batches."""
     calls, errors = read(lines, _PLANNABLE)
     if errors:
-        raise click.ClickException(errors[0])
+        raise WrongArgument(errors[0])
     for step in calls:
         for call in step.wanted.call.inner_calls or (step.wanted.call,):
             if isinstance(call, Operation) and call.effect is not Effect.READ:
@@ -134,7 +135,7 @@ def show_(start: StartOptions, file: Path) -> None:
 @click.pass_obj
 def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
     """Check that a plan is signed, unchanged, not expired, and for this account. Exit code 1 otherwise."""
-    with _refused():
+    with _refused(file):
         plan = _signed(start, file, keys)
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
@@ -156,7 +157,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         )
     data, plan = _read(start, file)
     account = plan_account_of(start.resolved().settings)
-    with _refused():
+    with _refused(file):
         plan_file.raise_unless_for(plan, file, account.name)
     records: dict[str, str] = {}
     for line in anyio.run(_describe, start, plan, records):
@@ -180,12 +181,12 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
 
 
 @contextmanager
-def _refused() -> Generator[None]:
-    """End with exit code 1 for what is wrong with a plan."""
+def _refused(file: Path) -> Generator[None]:
+    """End with exit code 1 for what is wrong with a plan, and with 2 if there is none."""
     try:
         yield
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise (click.ClickException if file.exists() else WrongArgument)(str(error)) from None
 
 
 def _private_key(path: Path, name: str, keys: Path) -> Any:
@@ -222,7 +223,7 @@ def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
-    with _refused():
+    with _refused(file):
         return plan_file.unsigned(file, start.command_line())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fastn_mcp.cli.help import OptionGroups
 from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.login import StoredKey
 from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
@@ -56,7 +57,7 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
     return row
 
 
-@profiles_group.command(name="add")
+@profiles_group.command(name="add", cls=OptionGroups)
 @click.argument("name")
 @with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")

@@ -14,7 +14,8 @@ import anyio
 import click
 
 from fastn_mcp.build.composition import AccountParts
-from fastn_mcp.cli.call import CallOutcome, make_call
+from fastn_mcp.cli.call import make_call
+from fastn_mcp.cli.call_output import CallOutcome
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.serve import Reporting

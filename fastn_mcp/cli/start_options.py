@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 import click
 
-from fastn_mcp.cli.help import EnumChoice, completing
+from fastn_mcp.cli.help import EnumChoice, GroupedOption, completing
 
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from fastn_mcp.report.collector import Tally
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Account": ("base_url", "auth", "env", "profile"),
+    "What may be done": (
+        *("mode", "read_only", "toolsets", "tools", "exclude_tools", "policy", "plan", "approval_minutes"),
+    ),
+    "Requests, results and log": (),
+}
+"""Headings of settings in the program's help; the last is of all others."""
 
 _METAVARS = {Path: "FILE", float: "SECONDS", int: "MINUTES", list: "NAMES"}
 
@@ -151,7 +160,11 @@ def setting_options() -> tuple[click.Option, ...]:
     from fastn_mcp.config.model import SOURCES
 
     return tuple(
-        click.Option([source.flag], **_attributes(source.field, f" [{source.variable}]"))
+        GroupedOption(
+            [source.flag],
+            group=next(group for group, names in _GROUPS.items() if source.field in names or not names),
+            **_attributes(source.field, f" [{source.variable}]"),
+        )
         for source in SOURCES
         if source.flag is not None
     )
@@ -162,7 +175,8 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
-            click.option("--" + name.replace("_", "-"), **_attributes(name))(command)
+            option = "--" + name.replace("_", "-")
+            click.option(option, cls=GroupedOption, group="Settings", **_attributes(name))(command)
         return command
 
     return decorate

@@ -35,6 +35,7 @@ from fastn_mcp.errors import (
     AppliedUnreadable,
     Failed,
     FastnError,
+    InvalidArgument,
     NoKey,
     NotFound,
     NotSent,
@@ -193,12 +194,12 @@ class FastnClient:
             return
         arguments = call.model_dump(mode="json")
         if holds_key and (where := self.redactor.find(arguments)) is not None:
-            raise NotSent(
+            raise InvalidArgument(
                 f"{redact_text(where)}: holds the API key that this server itself uses.",
                 "Leave it out. The key is sent with each request automatically; nothing else may contain it.",
             )
         if not is_read and (where := find_redacted(arguments)) is not None:
-            raise NotSent(
+            raise InvalidArgument(
                 f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
                 "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
             )
@@ -250,10 +251,12 @@ class FastnClient:
         try:
             request = call.request(self.endpoint.routes.get(attempts.operation))
         except RefusedValue as error:
-            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+            raise InvalidArgument(
+                f"{error.argument}: {error.problem}.", "Correct the argument and call again."
+            ) from None
         if self.endpoint.end_org_id and "x-end-org-ref" in request.headers:
             # The request would name two customers, and which one wins is not documented.
-            raise NotSent(
+            raise InvalidArgument(
                 "customer_ref: this account's settings name a customer for every request (end_org_id).",
                 "Give customer_id instead, which replaces it.",
             )

@@ -16,7 +16,7 @@ from fastn_mcp.account.outlook import outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
 from fastn_mcp.client.reads import remembered
-from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, NotFound, NotSent
+from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
 from fastn_mcp.guard.batch import Batch
@@ -204,7 +204,9 @@ class Evaluator:
             resolved = await resolve(call, self._surroundings, reads, session)
             resolved = await with_owners(resolved, reads) if self.policy.compares_customers else resolved
         except RefusedValue as error:
-            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+            raise InvalidArgument(
+                f"{error.argument}: {error.problem}.", "Correct the argument and call again."
+            ) from None
         except NotSent:
             raise
         except FastnError as error:

@@ -26,8 +26,8 @@ _LITTLE = 1 << 20
 _OPENING = threading.Lock()
 
 _MOVE_AWAY = (
-    "stop fastn-mcp and move the file away. That loses approvals, stops, the counts of budgets and plans, and the changes"
-    " that undo_change knows. The audit log stays."
+    "stop fastn-mcp and move the file away. That loses approvals, stops, the counts of budgets and plans, and the"
+    " changes that undo_change knows. The audit log stays."
 )
 _DAMAGED = ("file is not a database, or is damaged", f"restore a copy (docs/operations.md), or {_MOVE_AWAY}")
 _OTHER_VERSION = ("it was written by another version of fastn-mcp", f"run that version, or {_MOVE_AWAY}")

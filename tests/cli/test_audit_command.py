@@ -215,7 +215,7 @@ def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
 @pytest.mark.usefixtures("log")
 def test_show_of_an_unknown_entry_is_an_error(path: Path) -> None:
     result = run(path, "show", "99")
-    assert (result.exit_code, "There is no entry 99" in result.stderr) == (1, True)
+    assert (result.exit_code, "There is no entry 99" in result.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("log")
@@ -301,7 +301,7 @@ def test_verify_knows_a_log_that_was_moved_with_its_ledger_and_no_other(
     shutil.copytree(first, second)
     moved = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
     assert moved.returncode == 0
-    assert "The ledger knows entry 2, which is as it was written." in moved.stdout
+    assert "The ledger knows entry 2, which is unchanged." in moved.stdout
     (second / "sandbox" / "ledger.sqlite").unlink()
     assert fastn("--sandbox", "call", "list-changes", env={"FASTN_STATE_DIR": str(second)}).returncode == 0
     alone = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})

@@ -87,7 +87,7 @@ async def test_backup_of_a_running_server_is_restored(shell: Shell) -> None:
     assert "restore a copy (docs/operations.md)" in refused.stdout
     assert shell.run("fastn-mcp doctor").returncode == 2
     shown = shell.does(lines_below("operations.md", "How do I restore?"))
-    assert "which is as it was written" in shown
+    assert "which is unchanged" in shown
     undo = shell.run(f"fastn-mcp call undo-change --change-id {made[0]}")  # the journal is there again
     assert '"status": "approval_required"' in undo.stdout
     assert '"done": "create_customer"' in shell.does("fastn-mcp call create-customer --name Hooli")
@@ -119,7 +119,7 @@ def test_state_is_moved_with_the_knowledge_of_the_logs_end(shell: Shell) -> None
     for name in ("Initech", "Hooli"):
         shell.does(f"fastn-mcp call create-customer --name {name}")
     shown = shell.does(lines_below("operations.md", "How do I move to another machine?"))
-    assert "The ledger knows entry 4, which is as it was written." in shown
+    assert "The ledger knows entry 4, which is unchanged." in shown
     new = shell.folder / "new" / ".local" / "state" / "fastn-mcp"
     verifying = f"FASTN_STATE_DIR={new} fastn-mcp audit verify"
     whole = (new / "audit.jsonl").read_text()

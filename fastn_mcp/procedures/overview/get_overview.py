@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_PAGES, read_customer_names
-from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
@@ -145,7 +145,7 @@ class GetOverview(Procedure[Overview]):
     def _question(self) -> "tuple[_Question, int, int]":
         """Return the question, the time of the first page in Unix seconds, and the number of rows before this page."""
         if self.order is not None and self.about is None:
-            raise NotSent("order: it sorts the table of one subject.", "Give about, too.")
+            raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
         hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
         began, start = map(int, (self.cursor or "0.0").split("."))
         return _Question(self.about, self.order or ORDERS.get(self.about), hours), began, start
