@@ -37,7 +37,7 @@ _STATUS = ("status", "state", "severity", "outcome", "subscriptionStatus")
 _FOR_AGENTS = ("untrusted", "next_cursor", "now", "ids", "retry_after_seconds", "score")
 _LEADS = ("message", "does", "verdict")
 """Sentences that a report begins with."""
-_GREY, _GREEN = style(layout.GREY), style(layout.GREEN)
+_DIM, _GREEN = "dim", style(layout.GREEN)
 _STYLES = {
     **dict.fromkeys((State.LIVE, RunState.COMPLETED, "done", "success"), _GREEN),
     **dict.fromkeys((State.BROKEN, RunState.FAILED, RunState.TIMED_OUT, "high", "failure"), style(layout.RED)),
@@ -93,7 +93,7 @@ class Display:
             yield self.table(rows, _COLUMNS.get(tool, ())) if rows else Text("None.")
             if cursor_of(body) or (isinstance(total, int) and total > len(rows)):
                 of = f" of {total:,}" if isinstance(total, int) else ""
-                yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _GREY)
+                yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _DIM)
             rest.pop("total", None)
             yield from [Text()] * bool(rest)
         elif done is not None:
@@ -131,7 +131,7 @@ class Display:
                 del shown[name]
                 yield Text(_line(lead), "bold")
         grid = Table.grid(padding=(0, _GAP, 0, 0))
-        grid.add_column(style=_GREY, max_width=self.width // 3, overflow="fold")
+        grid.add_column(style=_DIM, max_width=self.width // 3, overflow="fold")
         grid.add_column(overflow="fold")
         short = [name for name in _ordered(shown) if self._is_short(shown[name])]
         for name in short:
@@ -184,7 +184,7 @@ class Display:
             if names := [name for name in names if name not in what.plain]:
                 of = row.get("of")
                 more = (of if isinstance(of, int) else len(names)) - _NAMES_SHOWN
-                what.append(" → ", _GREY).append(", ".join(map(quoted, names[:_NAMES_SHOWN])), "bold")
+                what.append(" → ", _DIM).append(", ".join(map(quoted, names[:_NAMES_SHOWN])), "bold")
                 what.append(f" and {more} more" if more > 0 else "")
             grid.add_row(self.cell("severity", row["severity"]), what)
         return grid
@@ -215,11 +215,11 @@ class Display:
             justify = "right" if is_number else "left"
             table.add_column(title(name), min_width=min(width, self.width), overflow="fold", justify=justify)
         if id_ and not is_below:
-            table.add_column(title(id_), overflow="fold", style=_GREY)
+            table.add_column(title(id_), overflow="fold", style=_DIM)
         for number, below in enumerate(ids):
             head, *row = [cells[name][number] for name in widths]
             if is_below:
-                head = Text.assemble(head, *["\n"] * bool(head.plain), (below, _GREY), overflow="fold")
+                head = Text.assemble(head, *["\n"] * bool(head.plain), (below, _DIM), overflow="fold")
             table.add_row(head, *row, *[below] * bool(id_ and not is_below))
         return table
 
