@@ -57,6 +57,7 @@ _CHANNELS = {
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Use this policy file instead of the configured one."
 )
+_TEAM = click.option("--team", type=click.Path(path_type=Path), help="Take it for the server of this team file.")
 _MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
 
 
@@ -67,7 +68,7 @@ def policy_group() -> None:
 
 @policy_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--team", type=click.Path(path_type=Path), help="Check it for the server of this team file.")
+@_TEAM
 @click.pass_obj
 def check_(start: StartOptions, file: Path, team: Path | None) -> None:
     """Say in words what FILE says, and warn of what it cannot do. Exit code 2 where it is wrong, with the line.
@@ -132,6 +133,7 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 @click.option("--as", "who", metavar="FACT=VALUE", multiple=True, help=f"Who asks: {', '.join(FACTS)}. Repeatable.")
 @click.option("--at", metavar="TIME", help="Decide for this time, such as 2026-12-24T22:00+01:00, instead of now.")
 @click.option("--record", type=click.Path(path_type=Path), help="Append it as a case to this file, for `policy test`.")
+@_TEAM
 @_FILE
 @_MODE
 @click.pass_obj
@@ -152,6 +154,12 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at)
     for line in lines:
         say(line)
+    if options["team"] is not None and verdict.decision not in (Decision.ALLOW, Decision.DENY):
+        from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
+
+        with_team = replace(policy, step_up=load_team(options["team"]).step_up)
+        if (step_up := with_team.step_up_for(call, situation.effect)) is not None:
+            say(step_up.elsewhere)
     if (file := options["record"]) is not None:
         difference = record_case(file, written_case(situation, policy, who, verdict), policy)
         if difference is not None:

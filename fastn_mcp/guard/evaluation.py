@@ -168,7 +168,8 @@ class Evaluator:
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         if isinstance(call, (AiChat, AiBuild)):
             shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
+        step_up = self.policy.step_up_for(call, resolved.effect)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, step_up)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -273,8 +274,9 @@ class Evaluator:
         call, effect, policy = resolved.call, resolved.effect.value, self.policy.digest
         parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
         parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
-        # No temporary approval for a call that destroys, changes access or may have been made already.
+        # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
         each_time = is_unsettled or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
+        each_time = each_time or self.policy.step_up_for(call, resolved.effect) is not None
         if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
             return _sha256(parts), None
         # A temporary approval covers calls that differ in free values only.

@@ -23,7 +23,7 @@ from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
-from fastn_mcp.hosted.tokens import login_names, person_name
+from fastn_mcp.hosted.tokens import login_names, person_name, signed_in_at, signed_in_by
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
@@ -51,6 +51,9 @@ class SignedInPerson:
     """User name and e-mail address, which some providers put into `sub` of access tokens, but not of ID tokens."""
     groups: tuple[str, ...] = ()
     """Those of `Team.approver_groups` that they were in. A cookie cannot hold all."""
+    auth_time: float | None = None
+    """As in `Vote`, like `acr`."""
+    acr: str = ""
 
     @property
     def principal(self) -> str:
@@ -72,7 +75,8 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
     names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
     issuer, subject = str(claims["iss"]), str(claims["sub"])
-    return SignedInPerson(issuer, subject, shown, own_tenant, tuple(rules), names, tuple(sorted(groups)))
+    how = signed_in_at(claims), signed_in_by(claims)
+    return SignedInPerson(issuer, subject, shown, own_tenant, tuple(rules), names, tuple(sorted(groups)), *how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ class TenantInbox:
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        webhook = self.webhook if typed_in(request) is None else None  # secrets are typed on the page only
+        # Secrets are typed on the page only, and people sign in there.
+        webhook = self.webhook if typed_in(request) is None and request.step_up is None else None
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)
@@ -102,6 +107,8 @@ class TenantInbox:
         where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
+        if request.step_up is not None:
+            where += f" (this needs {request.step_up.needs})"
         if (needed := request.needed) == 1:
             where = f"A person decides {where}."
         else:
@@ -135,6 +142,7 @@ class TeamInbox(Inbox):
         self.approver = person.principal
         self.approver_name = "" if person.name == person.subject else person.name
         self.approver_groups = person.groups
+        self.auth_time, self.acr = person.auth_time, person.acr
         self.shared = shared
         self._team = team
         self._person = person
@@ -227,6 +235,7 @@ class TeamInbox(Inbox):
         if event is not AuditEvent.EXPIRED:
             entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
+            entry = replace(entry, auth_time=self.auth_time, acr=self.acr or None)
         else:
             entry = decision_entry(event, request, None, note)
         try:

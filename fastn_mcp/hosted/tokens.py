@@ -7,6 +7,7 @@ import hmac
 import logging
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -175,6 +176,20 @@ def _text(value: object) -> str | None:
 def client_of(claims: Mapping[str, Any]) -> str:
     """Return the id of the OAuth client that a token was issued to; empty if it names none."""
     return next(filter(None, (_text(claims.get(name)) for name in ("azp", "client_id", "appid", "cid"))), "")
+
+
+def signed_in_at(claims: Mapping[str, Any]) -> float | None:
+    """Return `auth_time` of an ID token; None without one that is a time."""
+    with suppress(TokenRefused):
+        return _timestamp(claims, "auth_time")
+    return None
+
+
+def signed_in_by(claims: Mapping[str, Any]) -> str:
+    """Return how a person signed in, separated by spaces: `acr`, `amr`, and `acrs` of Microsoft Entra."""
+    held = [claims.get(name) for name in ("acr", "amr", "acrs")]
+    values = [each for value in held for each in (cast("list[object]", value) if isinstance(value, list) else [value])]
+    return " ".join(filter(None, map(_text, values)))[:_LONGEST_SUBJECT]
 
 
 def person_name(claims: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from fastn_mcp.policy.decision import (
 )
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
 
@@ -45,6 +46,8 @@ class Policy:
     """Seconds in which a request can be answered and the approved call sent."""
     approval_wait: float = 0.0
     """Seconds for which a call waits, from its start, for the decision on its request."""
+    step_up: StepUp | None = None
+    """What a team requires of its approvers' sign-in."""
 
     @property
     def key(self) -> Literal["live", "test"]:
@@ -55,7 +58,7 @@ class Policy:
     def digest(self) -> str:
         """Digest of this policy. An approval given under another policy is void."""
         files = [part.digest if part else "" for part in (self.rules, self.plan)]
-        return ":".join([self.mode, self.key, *files])
+        return ":".join([self.mode, self.key, *files, *([repr(self.step_up)] if self.step_up else [])])
 
     @property
     def asks(self) -> bool:
@@ -99,6 +102,11 @@ class Policy:
         if resolved.call.effect is Effect.READ or self.mode == "read-only" or not resolved.refers:
             return False
         return self.plan is not None or (self.rules is not None and bool(self.rules.protected))
+
+    def step_up_for(self, call: Call, effect: Effect) -> StepUp | None:
+        """Return what the approval of a call requires, by its effect or the one that it has by its arguments."""
+        effects = (effect.value, call.effective.value)
+        return self.step_up if self.step_up is not None and self.step_up.concerns(effects) else None
 
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""

@@ -39,6 +39,8 @@ class PendingRequest:
     """Sentence about the approvals given so far, or None."""
     presence: tuple[str, float] = ("", 0.0)
     """Sentence about the call that asks, empty if nothing is known of it, and until when it is true."""
+    sign_in: str | None = None
+    """The sign-in that they need before they can approve it; None if theirs is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ class Inbox:
     """Name of that person, if they signed in."""
     approver_groups: tuple[str, ...] = ()
     """As in `Vote.groups`."""
+    auth_time: float | None = None
+    """As in `Vote`, like `acr`."""
+    acr = ""
     tells_people_apart = False
     shared: Ledger | None = None
     """Ledger of all accounts, if they share one."""
@@ -128,6 +133,8 @@ class Inbox:
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
         """Return a sentence that says why they cannot approve a request, or None."""
+        if request.step_up is not None:
+            return request.step_up.elsewhere
         if request.needed == 1:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
@@ -218,8 +225,7 @@ class Inbox:
 
         `secret` is the argument that they typed, if the request asks for one.
         """
-        vote = Vote(self.approver, True, now, self.approver_name, is_temporary, self.approver_groups)
-        counted = await self._vote(pending.request, vote, None, secret)
+        counted = await self._vote(pending.request, self._approval(now, is_temporary=is_temporary), None, secret)
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
@@ -292,6 +298,10 @@ class Inbox:
             typed = TypedValue(account.typed, secret)
             return await count_vote(vote, request, account.ledger, self.approved_by, note, account.record, typed)
 
+    def _approval(self, now: float, *, is_temporary: bool = False) -> Vote:
+        name, groups = self.approver_name, self.approver_groups
+        return Vote(self.approver, True, now, name, is_temporary, groups, self.auth_time, self.acr)
+
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
@@ -303,7 +313,9 @@ class Inbox:
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
-        return PendingRequest(request, barred, progress, account.presence(request.id))
+        is_lacking = request.needs_sign_in(self._approval(self._system.timestamp()))
+        sign_in = request.step_up.needs if request.step_up is not None and is_lacking else None
+        return PendingRequest(request, barred, progress, account.presence(request.id), sign_in)
 
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state not in REFUSED

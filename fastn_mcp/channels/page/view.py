@@ -74,6 +74,8 @@ def pending(pending: PendingRequest, now: float) -> View:
         "expected": None if request.expected is None else sanitize(request.expected),
         "typed": [] if typed is None else [(field, typed.prompt(field)) for field in typed.fields],
         "barred": pending.barred,
+        "needs": request.step_up and request.step_up.needs,
+        "is_lacking": pending.sign_in is not None,
         "progress": None if pending.progress is None else sanitize(pending.progress),
         "temporary": parts(temporary(request)) if can_be_temporary(request) else None,
         "until": time(request.expires, left(request.expires - now)),
