@@ -35,6 +35,7 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers, without_sign_in
 from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import counted, sentence
@@ -151,15 +152,14 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     if not isinstance(call, Operation):
         raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
     start = start.with_flags(policy=options["file"], mode=options["mode"])
-    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at)
-    for line in lines:
-        say(line)
-    if options["team"] is not None and verdict.decision not in (Decision.ALLOW, Decision.DENY):
+    step_up: StepUp | None = None
+    if options["team"] is not None:
         from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
 
-        with_team = replace(policy, step_up=load_team(options["team"]).step_up)
-        if (step_up := with_team.step_up_for(call, situation.effect)) is not None:
-            say(step_up.elsewhere)
+        step_up = load_team(options["team"]).step_up
+    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at, step_up)
+    for line in lines:
+        say(line)
     if (file := options["record"]) is not None:
         difference = record_case(file, written_case(situation, policy, who, verdict), policy)
         if difference is not None:
@@ -199,7 +199,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
 
 
 async def _explain(
-    start: StartOptions, call: Call, asker: Asker, at: datetime | None
+    start: StartOptions, call: Call, asker: Asker, at: datetime | None, step_up: StepUp | None
 ) -> tuple[list[str], Situation, Policy, PolicyDecision]:
     """Return the answer in lines, and what it is about."""
     parts: AccountParts | None = None
@@ -209,9 +209,11 @@ async def _explain(
         settings = parts.settings
     except SettingsError as error:
         settings, reason = start.keyless(), f"Nothing was read: {error}"
-    policy = policy_of(settings, os.environ, start.command_line())
+    policy = replace(policy_of(settings, os.environ, start.command_line()), step_up=step_up)
     if parts is None:
         policy = replace(policy, live=True)
+    else:
+        parts.guard.evaluator.policy = policy
     effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
     resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
     situation = Situation(resolved, effect, at or System().now(), asker)

@@ -8,7 +8,6 @@ from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall
 from fastn_mcp.policy.decision import Decision, PolicyDecision, of_groups, strictest
-from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect
@@ -31,8 +30,6 @@ class CallEvaluation:
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
     reads: Send | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
-    step_up: StepUp | None = None
-    """What its approval requires of the approver's sign-in."""
 
     @property
     def call(self) -> Call:
@@ -70,11 +67,6 @@ class Evaluation:
     """Preview of the calls; None if the policy decided without a read."""
 
     @property
-    def step_up(self) -> StepUp | None:
-        """What the approval requires of the approver's sign-in, if any of the calls does."""
-        return next((call.step_up for call in self.calls.values() if call.step_up is not None), None)
-
-    @property
     def typed(self) -> TypedArgument | None:
         """What a person types with their approval. Always None for a list."""
         return None if self.batch.is_list else self.calls[1].resolved.typed
@@ -90,10 +82,7 @@ class Evaluation:
         """Preview of the calls that says whose approval they need."""
         decision, shown = self.verdict.decision, self.preview
         named = {"rule": self.verdict.rule, "expected": quote(shown.expected), "second": of_groups(self.verdict.second)}
-        approval = _APPROVAL[decision].format(**named)
-        if self.step_up is not None and decision not in (Decision.ALLOW, Decision.DENY):
-            approval += f". {self.step_up.elsewhere}"
-        return replace(shown, approval=approval)
+        return replace(shown, approval=_APPROVAL[decision].format(**named))
 
 
 _APPROVAL = {

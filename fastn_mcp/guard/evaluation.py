@@ -168,8 +168,7 @@ class Evaluator:
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         if isinstance(call, (AiChat, AiBuild)):
             shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
-        step_up = self.policy.step_up_for(call, resolved.effect)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads, step_up)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -253,7 +252,7 @@ class Evaluator:
         earlier = await self._journalling.unsettled(resolved.call, digest)
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
-            verdict = PolicyDecision(decision, "outcome unknown", earlier)
+            verdict = PolicyDecision(decision, "outcome unknown", earlier, step_up=verdict.step_up)
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         if resolved.typed is not None and verdict.decision is not Decision.DENY:
@@ -275,8 +274,7 @@ class Evaluator:
         parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
         parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
         # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
-        each_time = is_unsettled or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
-        each_time = each_time or self.policy.step_up_for(call, resolved.effect) is not None
+        each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
         if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
             return _sha256(parts), None
         # A temporary approval covers calls that differ in free values only.

@@ -23,7 +23,6 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 _ENDED = "approvals_session"
-_LONGEST_ID = 128
 _Cookie = Literal["sign_in", "session"]
 
 
@@ -80,15 +79,14 @@ class TeamPageAccess:
         ]
 
     async def _login(self, render: Render, request: Request) -> Response:
-        # Whoever is signed in and comes from a request signs in again for it. That approves nothing.
-        about, session = request.query_params.get("request"), await self._browser_session(request)
-        step_up = self._team.step_up if about and session is not None else None
+        about = request.query_params.get("request")
+        before = await self._browser_session(request) if about else None
         try:
-            address, pending = await self._sign_in.begin(step_up)
+            address, pending = await self._sign_in.begin(self._team.step_up if before else None)
         except NotSignedIn as why:
             return _rejected(render, request, 503, why)
-        if about and session is not None:
-            pending = replace(pending, session=session.id, request=about[:_LONGEST_ID])
+        if about and before:
+            pending = replace(pending, session=before.id, request=about)
         response = RedirectResponse(address, 303)
         self._set(response, "sign_in", self._seal.close("sign-in", asdict(pending)), SIGN_IN_HOLDS)
         return response
@@ -160,21 +158,17 @@ class TeamPageAccess:
         approver = person(self._team, await self._sign_in.finish(pending, code))
         if not self._inbox(approver).tenants:
             raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
-        if before is not None:
-            self._check_step_up(before.person, approver, now)
-        id_ = self._system.token() if before is None else before.id  # forms in other tabs stay valid
-        return BrowserSession(id_, now + self._session_seconds, approver), pending.request
-
-    def _check_step_up(self, before: SignedInPerson, now_signed_in: SignedInPerson, now: float) -> None:
-        """Raise `NotSteppedUp` unless the same person signed in again, recently and strongly enough."""
+        if before is None:
+            return BrowserSession(self._system.token(), now + self._session_seconds, approver), ""
+        if approver.principal != before.person.principal:
+            name = before.person.name
+            whom = f"You signed in as {approver.name}, and this page is open for {name}."
+            raise NotSteppedUp(f"{whom} Sign in as {name}, or sign out here first.")
         step_up = self._team.step_up
-        if now_signed_in.principal != before.principal:
-            raise NotSteppedUp(
-                f"You signed in as {now_signed_in.name}, and this page is open for {before.name}. Sign in as"
-                f" {before.name}, or sign out here first."
-            )
-        if step_up and (why := step_up.problem(now_signed_in.auth_time, now_signed_in.acr, now)):
+        if step_up and (why := step_up.problem(approver.auth_time, approver.acr, now)):
             raise NotSteppedUp(why)
+        # The same session, so that forms in other tabs stay valid and signing out ends them all.
+        return replace(before, person=approver), pending.request
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
         return TeamInbox(self._team, person, self._tenants, self._system, self._shared)

@@ -95,8 +95,8 @@ class TenantInbox:
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        # Secrets are typed on the page only, and people sign in there.
-        webhook = self.webhook if typed_in(request) is None and request.step_up is None else None
+        on_page_only = typed_in(request) is not None or request.step_up is not None  # a secret, or a sign-in
+        webhook = None if on_page_only else self.webhook
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)
@@ -107,8 +107,6 @@ class TenantInbox:
         where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
-        if request.step_up is not None:
-            where += f" (this needs {request.step_up.needs})"
         if (needed := request.needed) == 1:
             where = f"A person decides {where}."
         else:

@@ -57,7 +57,7 @@ class NotAnApprover(NotSignedIn):
 
 
 class NotSteppedUp(NotSignedIn):
-    """The person is signed in, but not recently or strongly enough, or not any more."""
+    """The person signed in again, but not recently or strongly enough, or as another person."""
 
     heading = "Nothing was approved"
 
@@ -77,13 +77,12 @@ class PendingSignIn:
 
 def _afresh(step_up: StepUp) -> dict[str, str]:
     """Return the parameters that ask for a recent and strong sign-in. Only the ID token says whether it is one."""
-    # Some providers heed `prompt` and ignore `max_age`.
-    query = {"max_age": f"{step_up.max_age:.0f}", "prompt": "login"}
-    if step_up.acr_values:
-        query["acr_values"] = " ".join(step_up.acr_values)
-    contexts = [value for value in step_up.acr_values if _ENTRA_CONTEXT.fullmatch(value)]
-    if contexts:
-        query["claims"] = json.dumps({"id_token": {"acrs": {"essential": True, "value": contexts[0]}}})
+    values = step_up.acr_values
+    query = {"max_age": f"{step_up.max_age:.0f}", "prompt": "login"}  # some providers heed only one of them
+    if values:
+        query["acr_values"] = " ".join(values)
+    if context := next(filter(_ENTRA_CONTEXT.fullmatch, values), None):
+        query["claims"] = json.dumps({"id_token": {"acrs": {"essential": True, "value": context}}})
     return query
 
 

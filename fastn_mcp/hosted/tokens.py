@@ -189,7 +189,7 @@ def signed_in_by(claims: Mapping[str, Any]) -> str:
     """Return how a person signed in, separated by spaces: `acr`, `amr`, and `acrs` of Microsoft Entra."""
     held = [claims.get(name) for name in ("acr", "amr", "acrs")]
     values = [each for value in held for each in (cast("list[object]", value) if isinstance(value, list) else [value])]
-    return " ".join(filter(None, map(_text, values)))[:_LONGEST_SUBJECT]
+    return " ".join(each for each in values if isinstance(each, str) and each.split() == [each])
 
 
 def person_name(claims: Mapping[str, Any]) -> str:

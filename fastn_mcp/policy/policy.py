@@ -103,11 +103,6 @@ class Policy:
             return False
         return self.plan is not None or (self.rules is not None and bool(self.rules.protected))
 
-    def step_up_for(self, call: Call, effect: Effect) -> StepUp | None:
-        """Return what the approval of a call requires, by its effect or the one that it has by its arguments."""
-        effects = (effect.value, call.effective.value)
-        return self.step_up if self.step_up is not None and self.step_up.concerns(effects) else None
-
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""
         situation = replace(situation, live=self.live)
@@ -128,7 +123,13 @@ class Policy:
             verdict = strictest((verdict, lower))
         if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
-        return self._with_plan(self._with_budget_left(verdict, situation), situation)
+        verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
+        effects = (situation.effect.value, situation.resolved.call.effective.value)
+        if self.step_up is None or not self.step_up.concerns(effects):
+            return verdict
+        is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
+        reason = f"{verdict.reason} {self.step_up.elsewhere}".strip() if is_asked else verdict.reason
+        return replace(verdict, step_up=self.step_up, reason=reason)
 
     def _by_rules(self, situation: Situation) -> PolicyDecision:
         """Return the strictest decision of the file, or that of the mode."""

@@ -172,11 +172,11 @@ async def name_of(visitor: Visitor) -> str:
 
 async def test_call_is_approved_after_signing_in_again(world: World) -> None:
     waits = await world.delete()
-    assert f"where they sign in (this needs {NEEDS})." in waits["message"]
+    assert f"{ELSEWHERE} A person decides at {PAGE}, where they sign in." in waits["message"]
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)
-        assert f"Needs a fresh sign-in: {NEEDS}." in (page := await dana.look())
+        assert f"Approving it needs {NEEDS}".replace('"', "") in " ".join((page := await dana.look()).split())
         assert "Type " not in page
         assert "Sign in again to approve" in page
         back = await world.step_up(dana, "dana")
@@ -188,7 +188,6 @@ async def test_call_is_approved_after_signing_in_again(world: World) -> None:
         assert "claims" not in asked
         # Coming back approves nothing.
         assert (await world.delete())["status"] == "approval_required"
-        assert "Yours is." in await dana.look()
         assert (await approve(dana, await name_of(dana))).status_code == 303
     assert (await world.delete())["done"] == "delete_customer"
     (approved,) = world.audit("approved")
@@ -205,10 +204,10 @@ async def test_recent_and_strong_sign_in_needs_no_other(world: World) -> None:
 async def test_effects_that_the_file_does_not_name_need_none(world: World) -> None:
     workflow = (await world.call("list_workflows"))["data"][0]["id"]
     waits = await world.call("delete_workflow", workflow_id=workflow)
-    assert "this needs" not in waits["message"]
+    assert "Approving it needs" not in waits["message"]
     async with world.browser("dana") as dana:
         world.wait(minutes=9)
-        assert "fresh sign-in" not in await dana.look()
+        assert "sign-in" not in await dana.look()
         assert (await dana.approve()).status_code == 303
     assert (await world.call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
 
@@ -230,7 +229,7 @@ async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: World)
         world.wait(minutes=5, seconds=31)
         answer = await dana.send("approve", {**form, "extent": "once", "name": name})
         assert answer.status_code == 403
-        assert f"Nothing was approved: this needs {NEEDS}. Sign in again below" in words(answer.text)
+        assert "Nothing was approved: your sign-in is too old or too weak." in words(answer.text)
         assert "Sign in again to approve" in words(answer.text)
     assert (await world.delete())["status"] == "approval_required"
 
@@ -406,8 +405,7 @@ async def test_agent_reads_what_the_approval_needs(world: World) -> None:
     found = await world.call("list_customers", search="Globex")
     arguments = {"customer_id": found["data"][0]["id"]}
     shown = await world.call("preview_change", tool="delete_customer", arguments=arguments)
-    approval = shown["preview"]["approval"]
-    assert approval == f'a person has to approve it by typing "Globex Exports". {ELSEWHERE}'
+    assert shown["preview"]["because"] == ELSEWHERE
 
 
 async def test_list_with_one_such_call_needs_it(world: World) -> None:
@@ -447,7 +445,7 @@ async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_appro
     async with serving(tmp_path, clock=clock) as world:
         answer = await world.delete()
         assert answer.get("done") is None
-        assert NEEDS in (await world.delete())["message"]
+        assert (await world.delete())["preview"]["because"] == ELSEWHERE
 
 
 async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class Decisions:
             raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
-        if pending.sign_in is not None:
-            problem = f"Nothing was approved: this needs {pending.sign_in}. Sign in again below, and confirm then."
+        if pending.needs_sign_in:
+            problem = "Nothing was approved: your sign-in is too old or too weak. Sign in again, and confirm then."
             raise NotDecided(session, 403, problem, approval_request.id)
         id_, typed = approval_request.id, fields.get("name", "")
         if not is_typed(approval_request.expected, typed):

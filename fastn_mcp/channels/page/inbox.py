@@ -39,8 +39,8 @@ class PendingRequest:
     """Sentence about the approvals given so far, or None."""
     presence: tuple[str, float] = ("", 0.0)
     """Sentence about the call that asks, empty if nothing is known of it, and until when it is true."""
-    sign_in: str | None = None
-    """The sign-in that they need before they can approve it; None if theirs is enough."""
+    needs_sign_in: bool = False
+    """Whether they have to sign in again before they can approve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,9 +313,8 @@ class Inbox:
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
-        is_lacking = request.needs_sign_in(self._approval(self._system.timestamp()))
-        sign_in = request.step_up.needs if request.step_up is not None and is_lacking else None
-        return PendingRequest(request, barred, progress, account.presence(request.id), sign_in)
+        needs_sign_in = request.needs_sign_in(self._approval(self._system.timestamp()))
+        return PendingRequest(request, barred, progress, account.presence(request.id), needs_sign_in)
 
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state not in REFUSED
