@@ -178,18 +178,14 @@ def client_of(claims: Mapping[str, Any]) -> str:
     return next(filter(None, (_text(claims.get(name)) for name in ("azp", "client_id", "appid", "cid"))), "")
 
 
-def signed_in_at(claims: Mapping[str, Any]) -> float | None:
-    """Return `auth_time` of an ID token; None without one that is a time."""
+def signed_in(claims: Mapping[str, Any]) -> tuple[float | None, str]:
+    """Return when a person signed in, if `auth_time` is a time, and how: `acr`, `amr`, and `acrs` of Entra."""
+    auth_time = None
     with suppress(TokenRefused):
-        return _timestamp(claims, "auth_time")
-    return None
-
-
-def signed_in_by(claims: Mapping[str, Any]) -> str:
-    """Return how a person signed in, separated by spaces: `acr`, `amr`, and `acrs` of Microsoft Entra."""
+        auth_time = _timestamp(claims, "auth_time")
     held = [claims.get(name) for name in ("acr", "amr", "acrs")]
     values = [each for value in held for each in (cast("list[object]", value) if isinstance(value, list) else [value])]
-    return " ".join(each for each in values if isinstance(each, str) and each.split() == [each])
+    return auth_time, " ".join(each for each in values if isinstance(each, str) and each.split() == [each])
 
 
 def person_name(claims: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ class PolicyDecision:
     second: tuple[str, ...] = ()
     """Groups of which at least one of the people who approve has to be, each."""
     step_up: StepUp | None = None
-    """What an approval requires of the approver's sign-in. An allowed call has it too, since it may get stricter."""
+    """What an approval requires of the approver's sign-in, also of an allowed call, which may need one later."""
 
     @property
     def label(self) -> str:
@@ -121,10 +121,7 @@ class PolicyDecision:
 
 
 def strictest(decisions: Iterable[PolicyDecision]) -> PolicyDecision:
-    """Return the strictest decision, the first of equals, with the groups that any of these equals asks for.
-
-    A sign-in that any decision requires, it requires too.
-    """
+    """Return the strictest decision, the first of equals, with the groups of any of these equals and any step-up."""
     decided = list(decisions)
     chosen = max(decided, key=lambda each: each.decision.rank)
     groups = {group for each in decided if each.decision is chosen.decision for group in each.second}

@@ -102,11 +102,6 @@ class Inbox:
     """Principal of the votes."""
     approver_name = ""
     """Name of that person, if they signed in."""
-    approver_groups: tuple[str, ...] = ()
-    """As in `Vote.groups`."""
-    auth_time: float | None = None
-    """As in `Vote`, like `acr`."""
-    acr = ""
     tells_people_apart = False
     shared: Ledger | None = None
     """Ledger of all accounts, if they share one."""
@@ -157,6 +152,10 @@ class Inbox:
     def may_lift(self, stop: Stop) -> bool:  # noqa: ARG002
         """Whether they may allow again what a stop forbids."""
         return True
+
+    def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
+        """Return the vote by which they approve a request."""
+        return Vote(self.approver, True, now, self.approver_name, is_temporary)
 
     def name_of(self, vote: Vote) -> str:
         """Return the displayed name of an approver."""
@@ -225,7 +224,7 @@ class Inbox:
 
         `secret` is the argument that they typed, if the request asks for one.
         """
-        counted = await self._vote(pending.request, self._approval(now, is_temporary=is_temporary), None, secret)
+        counted = await self._vote(pending.request, self.approval(now, is_temporary=is_temporary), None, secret)
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
@@ -298,10 +297,6 @@ class Inbox:
             typed = TypedValue(account.typed, secret)
             return await count_vote(vote, request, account.ledger, self.approved_by, note, account.record, typed)
 
-    def _approval(self, now: float, *, is_temporary: bool = False) -> Vote:
-        name, groups = self.approver_name, self.approver_groups
-        return Vote(self.approver, True, now, name, is_temporary, groups, self.auth_time, self.acr)
-
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
@@ -313,7 +308,7 @@ class Inbox:
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
-        needs_sign_in = request.needs_sign_in(self._approval(self._system.timestamp()))
+        needs_sign_in = request.needs_sign_in(self.approval(self._system.timestamp()))
         return PendingRequest(request, barred, progress, account.presence(request.id), needs_sign_in)
 
     def _who(self, request: ApprovalRequest) -> str | None:
