@@ -421,6 +421,19 @@ async def test_list_with_one_such_call_needs_it(world: World) -> None:
         assert "Sign in again to approve" in await dana.look()
 
 
+async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
+    text = FILE.replace('["DESTROY", "ACCESS"]', '"WRITE"')
+    async with serving(tmp_path, text + TENANT) as world:
+        found = await world.call("list_customers", search="Globex")
+        calls = [
+            {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
+            {"tool": "delete_customer", "arguments": {"customer_id": found["data"][0]["id"]}},
+        ]
+        assert ELSEWHERE in (await world.call("apply_changes", changes=calls))["message"]
+        assert "Approving it needs" not in (await world.delete())["message"]
+        assert (await world.call("create_customer", name="Umbrella"))["done"] == "create_customer"
+
+
 async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
     """TRASH allows one otherwise."""
     text = FILE.replace('["DESTROY", "ACCESS"]', '"TRASH"')
