@@ -109,6 +109,10 @@ class LogEntry:
     """Person who decided, as identified by a credential."""
     approver_name: str | None = None
     """Name and e-mail address of that person at the time, for people. It identifies nobody."""
+    auth_time: float | None = None
+    """When that person was asked to sign in, in Unix seconds, as the identity provider says."""
+    acr: str | None = None
+    """How they signed in: the values of `acr`, `amr` and `acrs`, separated by spaces."""
     principal_name: str | None = None
     """The same of the principal, if they signed in."""
     client: str | None = None

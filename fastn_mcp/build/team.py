@@ -75,7 +75,7 @@ class TenantBuilder:
         """Open an account. Raises `SettingsError` if its settings are invalid."""
         settings = self.settings(tenant, own)
         program = this_program(self.process.environment)
-        policy = policy_of(settings, self.process.environment, program)
+        policy = replace(policy_of(settings, self.process.environment, program), step_up=self.team.step_up)
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder

@@ -35,6 +35,7 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers, without_sign_in
 from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import counted, sentence
@@ -57,6 +58,7 @@ _CHANNELS = {
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Use this policy file instead of the configured one."
 )
+_TEAM = click.option("--team", type=click.Path(path_type=Path), help="Take it for the server of this team file.")
 _MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
 
 
@@ -67,7 +69,7 @@ def policy_group() -> None:
 
 @policy_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--team", type=click.Path(path_type=Path), help="Check it for the server of this team file.")
+@_TEAM
 @click.pass_obj
 def check_(start: StartOptions, file: Path, team: Path | None) -> None:
     """Print FILE in words, and warn of rules that cannot work. Exit code 2 for a mistake, with its line.
@@ -132,6 +134,7 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 @click.option("--as", "who", metavar="FACT=VALUE", multiple=True, help=f"Who asks: {', '.join(FACTS)}. Repeatable.")
 @click.option("--at", metavar="TIME", help="Decide for this time, such as 2026-12-24T22:00+01:00, instead of now.")
 @click.option("--record", type=click.Path(path_type=Path), help="Append it as a case to this file, for `policy test`.")
+@_TEAM
 @_FILE
 @_MODE
 @click.pass_obj
@@ -149,7 +152,12 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     if not isinstance(call, Operation):
         raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
     start = start.with_flags(policy=options["file"], mode=options["mode"])
-    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at)
+    step_up: StepUp | None = None
+    if options["team"] is not None:
+        from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
+
+        step_up = load_team(options["team"]).step_up
+    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at, step_up)
     for line in lines:
         say(line)
     if (file := options["record"]) is not None:
@@ -191,7 +199,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
 
 
 async def _explain(
-    start: StartOptions, call: Call, asker: Asker, at: datetime | None
+    start: StartOptions, call: Call, asker: Asker, at: datetime | None, step_up: StepUp | None
 ) -> tuple[list[str], Situation, Policy, PolicyDecision]:
     """Return the answer in lines, and what it is about."""
     parts: AccountParts | None = None
@@ -201,9 +209,11 @@ async def _explain(
         settings = parts.settings
     except SettingsError as error:
         settings, reason = start.keyless(), f"Nothing was read: {error}"
-    policy = policy_of(settings, os.environ, start.command_line())
+    policy = replace(policy_of(settings, os.environ, start.command_line()), step_up=step_up)
     if parts is None:
         policy = replace(policy, live=True)
+    else:
+        parts.guard.evaluator.policy = policy
     effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
     resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
     situation = Situation(resolved, effect, at or System().now(), asker)

@@ -24,6 +24,7 @@ from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tokens import Tokens, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
@@ -168,6 +169,8 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.ok("PKCE", "S256.")
     if team.approvals is not None:
         yield await _page_client(target)
+    if team.step_up is not None:
+        yield _step_up(team.step_up, metadata)
 
 
 def _issuer_clock(target: TeamTarget, date: str, sent: float) -> Check:
@@ -220,6 +223,18 @@ async def _page_client(target: TeamTarget) -> Check:
         hint = "Compare client_id, client_secret_file and the registered redirect address with the provider's."
         return group.failed(name, "The provider does not accept its client.", hint, f"{wrong} {here}")
     return group.ok(name, "Its client, secret and redirect address are accepted.", here=here)
+
+
+def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
+    """Compare what the provider publishes with what its ID tokens have to say of a fresh sign-in."""
+    claims, values = (_values(metadata.get(f"{name}_supported")) for name in ("claims", "acr_values"))
+    lacks = [] if "auth_time" in claims else ["auth_time in claims_supported"]
+    if step_up.acr_values and not any(value in values for value in step_up.acr_values):
+        lacks.append(f"{step_up.values} in acr_values_supported")
+    if not lacks:
+        return CheckGroup.PROVIDER.ok("step-up", f"It publishes what an approval needs: {step_up.needs}.")
+    seen = f"It does not publish {', nor '.join(lacks)}. If ID tokens lack it, such calls cannot be approved."
+    return CheckGroup.PROVIDER.differs("step-up", seen, "Approve one to see; docs/step-up.md has each provider.")
 
 
 # --- a token ---------------------------------------------------------------------------------------------------------

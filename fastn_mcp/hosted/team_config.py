@@ -22,6 +22,7 @@ from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, 
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.tool import Effect
 
 _SECRETS = ("api_key", "webhook_secret", "notify_secret")
@@ -155,6 +156,7 @@ _ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope
 _Scope = Annotated[str, _one_of("scope", ALL_SCOPES)]
 _Algorithm = Annotated[str, _one_of("algorithm", ALGORITHMS)]
 _Effect = Annotated[str, AfterValidator(_effect)]
+_Acr = Annotated[str, _matching(r"[\x21-\x7E]+", "is not a value of acr or amr, which has no space")]
 _IndexKey = tuple[str, str]
 
 
@@ -252,6 +254,14 @@ class ApproverRule(Match):
         return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
 
 
+class StepUpSection(_Table):
+    """Effects whose approval needs a recent and strong sign-in."""
+
+    effects: Annotated[list[_Effect], ONE_OR_MORE, _NOT_EMPTY]
+    max_age_minutes: Annotated[int, Field(ge=1, le=720)] = 5
+    acr_values: Annotated[list[_Acr], ONE_OR_MORE] = []
+
+
 class ApprovalsSection(_Table):
     """The approval page, its OpenID Connect client and the approver rules."""
 
@@ -266,6 +276,7 @@ class ApprovalsSection(_Table):
     """Whether requesters may approve their own calls that need one approval."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
     approver: list[ApproverRule] = []
+    step_up: StepUpSection | None = None
 
     def secret(self, environment: Mapping[str, str]) -> str:
         """Read the client secret. Raises `SettingsError` if it is missing."""
@@ -348,6 +359,14 @@ class Team(_Table):
         if self.approvals is None:
             return None
         return self.approvals.url or f"{origin_of(self.url)}/approvals"
+
+    @property
+    def step_up(self) -> StepUp | None:
+        """What the approval of calls with some effects requires of the approver's sign-in."""
+        if self.approvals is None or (own := self.approvals.step_up) is None:
+            return None
+        effects, seconds = tuple(own.effects), own.max_age_minutes * 60.0
+        return StepUp(f"{self.page_url}/", effects, seconds, tuple(own.acr_values), self.leeway_seconds)
 
     @property
     def served_hosts(self) -> list[str]:

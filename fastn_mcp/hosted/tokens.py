@@ -7,6 +7,7 @@ import hmac
 import logging
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -175,6 +176,16 @@ def _text(value: object) -> str | None:
 def client_of(claims: Mapping[str, Any]) -> str:
     """Return the id of the OAuth client that a token was issued to; empty if it names none."""
     return next(filter(None, (_text(claims.get(name)) for name in ("azp", "client_id", "appid", "cid"))), "")
+
+
+def signed_in(claims: Mapping[str, Any]) -> tuple[float | None, str]:
+    """Return when a person signed in, if `auth_time` is a time, and how: `acr`, `amr`, and `acrs` of Entra."""
+    auth_time = None
+    with suppress(TokenRefused):
+        auth_time = _timestamp(claims, "auth_time")
+    held = [claims.get(name) for name in ("acr", "amr", "acrs")]
+    values = [each for value in held for each in (cast("list[object]", value) if isinstance(value, list) else [value])]
+    return auth_time, " ".join(each for each in values if isinstance(each, str) and each.split() == [each])
 
 
 def person_name(claims: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from fastn_mcp.policy.decision import (
 )
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
@@ -46,6 +47,8 @@ class Policy:
     """Seconds in which a request can be answered and the approved call sent."""
     approval_wait: float = 0.0
     """Seconds for which a call waits, from its start, for the decision on its request."""
+    step_up: StepUp | None = None
+    """What a team requires of its approvers' sign-in."""
 
     @property
     def key(self) -> Literal["live", "test"]:
@@ -56,7 +59,7 @@ class Policy:
     def digest(self) -> str:
         """Digest of this policy. An approval given under another policy is void."""
         files = [part.digest if part else "" for part in (self.rules, self.plan)]
-        return ":".join([self.mode, self.key, *files])
+        return ":".join([self.mode, self.key, *files, *([repr(self.step_up)] if self.step_up else [])])
 
     @property
     def asks(self) -> bool:
@@ -121,7 +124,13 @@ class Policy:
             verdict = strictest((verdict, lower))
         if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
-        return self._with_plan(self._with_budget_left(verdict, situation), situation)
+        verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
+        effects = (situation.effect.value, situation.resolved.call.effective.value)
+        if self.step_up is None or not self.step_up.concerns(effects):
+            return verdict
+        is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
+        reason = f"{verdict.reason} {self.step_up.elsewhere}".strip() if is_asked else verdict.reason
+        return replace(verdict, step_up=self.step_up, reason=reason)
 
     def _by_rules(self, situation: Situation) -> PolicyDecision:
         """Return the strictest decision of the file, or that of the mode."""

@@ -203,6 +203,24 @@ async def test_provider_that_does_not_fit_is_named(
     assert name != "issuer" or checks.keys() == {"issuer"}
 
 
+@pytest.mark.parametrize(
+    ("metadata", "lacks"),
+    [
+        ({"claims_supported": ["sub", "auth_time"], "acr_values_supported": ["1", "phr"]}, ""),
+        ({"claims_supported": ["sub", "auth_time"]}, '"phr" or "mfa" in acr_values_supported'),
+        ({"acr_values_supported": ["mfa"]}, "auth_time in claims_supported"),
+        ({"claims_supported": "auth_time", "acr_values_supported": ["1"]}, '"phr" or "mfa" in acr_values_supported'),
+    ],
+)
+async def test_step_up_is_compared_with_what_the_provider_publishes(
+    metadata: dict[str, Any], lacks: str, tmp_path: Path
+) -> None:
+    step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
+    found = await by_name(check_provider(target_of(world_in(tmp_path, HEAD + PAGE + step_up + TENANTS, **metadata))))
+    assert (found["step-up"].verdict is OK) is not bool(lacks)
+    assert lacks in found["step-up"].seen
+
+
 @pytest.mark.parametrize(("secret", "client"), [("wrong", CLIENT), (CLIENT[::-1], "another")])
 async def test_client_of_the_page_is_tried(secret: str, client: str, tmp_path: Path) -> None:
     world = world_in(tmp_path, HEAD + PAGE.replace(CLIENT, client) + TENANTS)

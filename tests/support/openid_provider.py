@@ -77,6 +77,10 @@ class Shape:
     keeps_registered_scope: bool = False
     """Whether clients may request only the scopes that they registered with."""
     has_metadata_documents: bool = False
+    acr_values: tuple[str, ...] = ()
+    """Values of `acr` that it knows. A sign-in has the first of them that it was asked for."""
+    seconds_ahead: int = 0
+    """Seconds by which the clock of the whole process is ahead, from when the shape is served."""
     clients: tuple[dict[str, Any], ...] = ()
     documents: dict[str, tuple[str, ...]] = field(default_factory=lambda: {CLIENT_DOCUMENT: (CALLBACK,)})
     """Redirect addresses of each client's metadata document."""

@@ -152,6 +152,8 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
     if current is None or current.out_of_band is not voted_on.out_of_band:
         return why_closed(None)
     if current.state is RequestState.OPEN and current.expires > vote.at:
+        if current.step_up is not None and current.needs_sign_in(vote):
+            return f"{current.step_up.elsewhere} Nothing was decided."
         return "You have approved it already, and somebody else has to. Nothing was decided now."
     return why_closed(current)
 
