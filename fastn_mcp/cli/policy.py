@@ -96,7 +96,7 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
         return 2 * len(loaded.approvals.approver if loaded.approvals else ()), loaded.approver_groups
     if settings.webhook_url is None or settings.approvers is None:
         return 0, ()
-    from fastn_mcp.channels.webhook.approvers import load_approvers  # deferred import: only if one is configured
+    from fastn_mcp.channels.approvers import load_approvers  # deferred import: only if one is configured
 
     approvers = load_approvers(settings.approvers).values()
     return len(approvers), {group for each in approvers for group in each.groups}

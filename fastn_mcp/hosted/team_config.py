@@ -24,7 +24,7 @@ from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.tools.tool import Effect
 
-_SECRETS = ("api_key", "webhook_secret", "notify_secret")
+_SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "slack_bot_token")
 """Settings that the team file only refers to, as in `api_key_file` or `api_key_env`."""
 
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
@@ -208,6 +208,14 @@ class Tenant(Match):
     webhook_secret_env: str | None = None
     notify_secret_file: str | None = None
     notify_secret_env: str | None = None
+    slack_app_token_file: str | None = None
+    slack_app_token_env: str | None = None
+    slack_bot_token_file: str | None = None
+    slack_bot_token_env: str | None = None
+
+    @property
+    def secret_files(self) -> list[str | None]:
+        return [getattr(self, f"{name}_file") for name in _SECRETS]
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Load its settings and secrets; `key` is the API key of the caller. Raises `SettingsError` if invalid.
@@ -440,6 +448,8 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
     if tenant.caller_keys and "webhook_url" in values:
         yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
+    if tenant.caller_keys and _secret_source(tenant, "slack_app_token") != _NO_SOURCE:
+        yield ConfigError((*at, "caller_keys"), "with caller_keys there is no Slack: approvers are of one account")
 
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
