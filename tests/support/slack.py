@@ -30,13 +30,13 @@ class Invalid(Exception):
     """What Slack answers with `ok: false`, and this error."""
 
 
-def _require(holds: object, error: str, what: object = "") -> None:
+def _require(holds: object, error: str, what: Any = "") -> None:
     if not holds:
         raise Invalid(f"{error} {what}".strip())
 
 
 def _text(found: Any, kind: str) -> None:
-    _require(isinstance(found, dict) and found.keys() == {"type", "text", "emoji"}, "invalid_blocks", (kind, found))
+    _require(found.keys() == {"type", "text", "emoji"}, "invalid_blocks", (kind, found))
     _require(found["type"] == "plain_text" and found["emoji"] is False, "invalid_blocks", (kind, found))
     _require(0 < len(found["text"]) <= _TEXT_LIMITS[kind], "invalid_blocks", (kind, len(found["text"])))
 
@@ -57,7 +57,7 @@ def _input(block: Json) -> None:
 
 
 def check_blocks(blocks: Any, most: int, kinds: set[str]) -> None:
-    _require(isinstance(blocks, list) and 0 < len(blocks) <= most, "invalid_blocks", len(blocks or ()))
+    _require(blocks and len(blocks) <= most, "invalid_blocks", len(blocks))
     ids = [block["block_id"] for block in blocks if "block_id" in block]
     _require(len(ids) == len(set(ids)) and all(0 < len(id_) <= 255 for id_ in ids), "invalid_blocks", ids)
     for block in blocks:
@@ -75,7 +75,7 @@ def check_blocks(blocks: Any, most: int, kinds: set[str]) -> None:
 
 
 def check_view(view: Any) -> None:
-    _require(isinstance(view, dict) and view.get("type") == "modal", "invalid_arguments", view)
+    _require(view["type"] == "modal", "invalid_arguments", view)
     known = {"type", "callback_id", "private_metadata", "title", "submit", "close", "blocks"}
     _require(view.keys() <= known, "invalid_arguments", view.keys() - known)
     for name in ("title", "submit", "close"):
@@ -105,6 +105,11 @@ class Message:
     def buttons(self) -> dict[str, Json]:
         elements = [each for block in self.body["blocks"] if block["type"] == "actions" for each in block["elements"]]
         return {each["action_id"].removeprefix("fastn_mcp_"): each for each in elements}
+
+    @property
+    def as_it_was(self) -> "Message":
+        """Return the message as a client shows it that did not hear of its change."""
+        return Message(self.channel, self.ts, self.earlier[0])
 
     @property
     def text(self) -> str:
@@ -241,8 +246,7 @@ class Slack:
         delivery, id_ = Delivery(), f"envelope-{next(self._numbers)}"
         envelope = {"type": "interactive", "envelope_id": id_, "payload": payload, "accepts_response_payload": True}
         for attempt in range(3):
-            while not self.sockets:
-                await asyncio.sleep(0.01)
+            await until(lambda: self.sockets)
             self._waiting[id_] = asyncio.get_running_loop().create_future()
             retry = {"retry_attempt": attempt, "retry_reason": "timeout"} if attempt else {}
             delivery.attempts.append(envelope | retry)
@@ -283,7 +287,7 @@ class Slack:
         return await self.run(self._deliver(payload))
 
     async def submit(
-        self, user: str, view: Json | None = None, *, team: str = TEAM, edits: Json | None = None, **values: str
+        self, user: str, view: Json | None = None, *, team: str = TEAM, edits: Json | None = None, **values: Any
     ) -> str:
         """Submit a dialog, by default the one that the user has open. Return what it then shows; empty if it closed."""
         view = deepcopy(view or self.opened[user])
@@ -302,17 +306,17 @@ class Slack:
             case None:
                 self.opened.pop(user, None)
                 return ""
-            case {"response_action": "errors", "errors": errors}:
+            case {"response_action": "errors", "errors": found}:
+                errors = cast("dict[str, str]", found)
                 assert errors.keys() <= inputs, errors
-                return " ".join(cast("dict[str, str]", errors).values())
-            case {"response_action": "update", "view": shown}:
-                check_view(shown)
+                return " ".join(errors.values())
+            case answer:
+                assert answer["response_action"] == "update", answer
+                check_view(answer["view"])
                 self.opened.pop(user, None)
-                return words(cast("list[Json]", shown["blocks"]))
-            case other:
-                raise AssertionError(other)
+                return words(answer["view"]["blocks"])
 
-    async def decide(self, user: str, message: Message, choice: str = "approve", **values: str) -> str:
+    async def decide(self, user: str, message: Message, choice: str = "approve", **values: Any) -> str:
         """Press a button and submit its dialog. Return what that shows; empty if it was taken."""
         self.opened.pop(user, None)
         heard = len(self.whispers)

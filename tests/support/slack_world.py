@@ -14,6 +14,7 @@ from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.policy import Policy
 from support.policy_files import rules_of
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
@@ -57,7 +58,9 @@ class SlackWorld(World):
     ) -> None:
         rules = Policy(rules=rules_of(folder, policy)) if isinstance(policy, str) and policy else policy or None
         variables = more.pop("variables", {})
-        super().__init__(folder, rules if isinstance(rules, Policy) else None, more.pop("clock", SteadyClock()), **more)
+        super().__init__(
+            folder, rules if isinstance(rules, Policy) else None, clock=more.pop("clock", SteadyClock()), **more
+        )
         self.slack = slack
         self.settings = load({}, {"FASTN_API_KEY": "k", **settings_of(folder, slack, approvers), **variables}, None)
         self.channel = self.asking()
@@ -66,7 +69,7 @@ class SlackWorld(World):
 
     def asking(self) -> SlackChannel:
         """Return the channel, as a process that has just started has it."""
-        answers = ApproverAnswers("test" + self.bound, self.ledger, self.audit, self.system)
+        answers = ApproverAnswers(bound_account("test", self.bound), self.ledger, self.audit, self.system)
         return SlackChannel(self.settings, self.desk, slack_approvers(self.settings, None), answers, "")
 
     async def asked(self, call: Any) -> Message:

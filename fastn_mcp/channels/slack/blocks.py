@@ -10,7 +10,6 @@ from pydantic_core import from_json
 from fastn_mcp.channels.approver_answers import Choice, typed_elsewhere
 from fastn_mcp.channels.page.outcomes import hint, outcome
 from fastn_mcp.channels.webhook.payloads import digest
-from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import BY_SEVERAL, LONGEST_NOTE, VERIFIED, asker, instruction
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.guard.undo import approver
@@ -34,6 +33,10 @@ BUTTON = "fastn_mcp_"
 """Beginning of the id of a button, to which its choice is added."""
 
 Block = dict[str, JsonValue]
+
+
+class SlackFailed(Exception):
+    """What Slack refuses or does not answer, for this reason: a code of Slack's, or our words."""
 
 
 class Reference(BaseModel):
@@ -71,7 +74,7 @@ def reference_in(payload: Mapping[str, Any]) -> Reference | None:
 def message(request: ApprovalRequest, changes: Sequence[Change], now: float, tenant: str) -> Block:
     """Return a message: what is asked, what became of it, and buttons for what people can still do.
 
-    Raises `Refused` if it is too long.
+    Raises `SlackFailed` if it is too long.
     """
     title, texts, buttons = WAITS, [], list[JsonValue]()
     value = reference(request, tenant).model_dump_json()
@@ -141,7 +144,7 @@ def _decided(request: ApprovalRequest) -> str:
 
 
 def _sections(texts: Sequence[str]) -> list[JsonValue]:
-    """Pack texts into blocks, one below the other. Raises `Refused` if there are too many."""
+    """Pack texts into blocks, one below the other. Raises `SlackFailed` if there are too many."""
     packed = [""]
     for part in (piece for text in texts for piece in pieces(text)):
         if len(packed[-1]) + len(part) < _CHARACTERS:
@@ -149,7 +152,7 @@ def _sections(texts: Sequence[str]) -> list[JsonValue]:
         else:
             packed.append(part)
     if len(packed) > _BLOCKS:
-        raise Refused("The request is longer than Slack accepts.", "Make smaller calls.")
+        raise SlackFailed("it is longer than Slack accepts")
     return [{"type": "section", "text": plain(text)} for text in packed]
 
 

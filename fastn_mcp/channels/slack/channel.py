@@ -10,8 +10,8 @@ from fastn_mcp.channels.approver_answers import ApproverAnswers, typed_elsewhere
 from fastn_mcp.channels.approvers import Approver, load_approvers, require_able
 from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.channels.page.outcomes import is_temporary, outcome
-from fastn_mcp.channels.slack.blocks import Block, message
-from fastn_mcp.channels.slack.client import SlackFailed, SlackSocket, SlackWeb
+from fastn_mcp.channels.slack.blocks import Block, SlackFailed, message
+from fastn_mcp.channels.slack.client import SlackSocket, SlackWeb
 from fastn_mcp.channels.slack.decisions import SlackDecisions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import Refused, SettingsError
@@ -115,7 +115,7 @@ class SlackChannel:
                     sent = await self._web("chat.postMessage", channel=each, **body)
                     posted.append(f"{sent['channel']}/{sent['ts']}")
                 self._shown[id_] = body
-        except (SlackFailed, Refused) as failed:
+        except SlackFailed as failed:
             self._problems[id_] = str(failed)
             log.warning("Slack did not take a request: %s", failed)
         if posted:
@@ -159,7 +159,8 @@ class SlackChannel:
                     await self._web("chat.update", channel=channel, ts=timestamp, **body)
                 except SlackFailed as failed:
                     log.warning("a message in Slack was not brought up to date: %s", failed)
-        if not request.is_open(now) and outcome(request, direct, now)[0] != "open":
+        is_begun = len(direct) >= len(request.used) or request.expires <= now
+        if not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
             self._shown.pop(id_, None)
 
 

@@ -20,7 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from typing_extensions import override
 
 from fastn_mcp.channels.background import BackgroundTasks
-from fastn_mcp.channels.slack.blocks import Reference, notice, reference_in
+from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, notice, reference_in
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,6 @@ _FAILED = "Internal error. It may have counted: the message of the request shows
 
 Payload = Mapping[str, Any]
 Handle = Callable[[Payload, Reference], Awaitable[dict[str, Any] | None]]
-
-
-class SlackFailed(Exception):
-    """A request that Slack refused or did not answer, for this reason: a code of Slack's, or our words."""
 
 
 class SlackWeb:

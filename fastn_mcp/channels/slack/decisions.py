@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.approver_answers import OTHER_LINES, ApproverAnswers, Rejected, typed_elsewhere
 from fastn_mcp.channels.approvers import Approver
-from fastn_mcp.channels.slack.blocks import Reference, dialog, notice, plain, reference
-from fastn_mcp.channels.slack.client import Payload, SlackFailed, SlackWeb
+from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, dialog, notice, plain, reference
+from fastn_mcp.channels.slack.client import Payload, SlackWeb
 from fastn_mcp.errors import FastnError
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 
