@@ -30,8 +30,8 @@ OTHER_LINES = "What you were shown does not match the request. Nothing was decid
 Choice = Literal["approve", "decline", "withdraw"]
 
 
-class Rejected(Exception):
-    """Rejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
+class AnswerRejected(Exception):
+    """AnswerRejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
 
     def __init__(
         self, status: int, why: str, approver: Approver | None = None, request: ApprovalRequest | None = None
@@ -69,33 +69,33 @@ class ApproverAnswers:
         self._rejections = {True: _Rejections(), False: _Rejections()}
 
     async def find(self, id_: str, choice: Choice, approver: Approver) -> ApprovalRequest:
-        """Return the open request, or the approved one to withdraw. Raises `Rejected` if they may not decide it."""
+        """Return the open request, or the approved one to withdraw. Raises `AnswerRejected` if it is not theirs."""
         request, now = await self.ledger.find(id_), self.system.timestamp()
         if request is None or not request.out_of_band or request.account != self.account:
-            raise Rejected(404, why_closed(None), approver)
+            raise AnswerRejected(404, why_closed(None), approver)
         if choice == "withdraw":
             if not request.can_be_withdrawn(now):
-                raise Rejected(409, why_not_withdrawn(request), approver, request)
+                raise AnswerRejected(409, why_not_withdrawn(request), approver, request)
         elif request.state is not RequestState.OPEN:
-            raise Rejected(409, why_closed(request), approver, request)
+            raise AnswerRejected(409, why_closed(request), approver, request)
         if request.expires <= now:
-            raise Rejected(410, why_closed(request), approver, request)
+            raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
             why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
-            raise Rejected(403, why, approver, request)
+            raise AnswerRejected(403, why, approver, request)
         return request
 
     def check_typed(self, request: ApprovalRequest, approver: Approver, typed: str | None) -> None:
-        """Raise `Rejected` unless the typed text is the expected one or its sanitized form, and nothing more is."""
+        """Raise `AnswerRejected` unless the typed text is the expected one, and nothing more is typed."""
         if (elsewhere := typed_elsewhere(request)) is not None:
-            raise Rejected(422, elsewhere, approver, request)
+            raise AnswerRejected(422, elsewhere, approver, request)
         if not is_typed(request.expected, typed):
-            raise Rejected(422, "The typed text does not match exactly.", approver, request)
+            raise AnswerRejected(422, "The typed text does not match exactly.", approver, request)
 
     async def count(
         self, choice: Choice, request: ApprovalRequest, approver: Approver, note: str | None
     ) -> ApprovalRequest:
-        """Count an answer. Return the updated request. Raises `Rejected` if it does not count."""
+        """Count an answer. Return the updated request. Raises `AnswerRejected` if it does not count."""
         vote = Vote(
             approver.person, choice == "approve", self.system.timestamp(), approver.display_name or "",
             groups=approver.groups,
@@ -107,7 +107,7 @@ class ApproverAnswers:
         count = withdraw if choice == "withdraw" else count_vote
         counted = await count(vote, request, self.ledger, VERIFIED, (note or "").strip() or None, record)
         if isinstance(counted, NotCounted):
-            raise Rejected(409, counted.why, approver, request)
+            raise AnswerRejected(409, counted.why, approver, request)
         return counted
 
     @contextmanager
@@ -115,7 +115,7 @@ class ApproverAnswers:
         """Audit a rejection that is raised inside, and raise it again."""
         try:
             yield
-        except Rejected as rejected:
+        except AnswerRejected as rejected:
             self._record_rejection(rejected)
             raise
 
@@ -128,7 +128,7 @@ class ApproverAnswers:
         except FastnError:
             log.exception("%s of %s could not be audited", entry.event.value, entry.tool)
 
-    def _record_rejection(self, rejected: Rejected) -> None:
+    def _record_rejection(self, rejected: AnswerRejected) -> None:
         """Audit a rejection, or only count it if the limit of this span is reached."""
         request, approver, message = rejected.request, rejected.approver, rejected.why
         seen, now = self._rejections[approver is not None], self.system.monotonic()

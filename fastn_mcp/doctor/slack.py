@@ -1,7 +1,7 @@
 """Checks of approval in Slack: who may approve there, the tokens of the app, and the channel. Imports an extra."""
 
-from fastn_mcp.channels.slack.channel import slack_approvers
 from fastn_mcp.channels.slack.blocks import SlackFailed
+from fastn_mcp.channels.slack.channel import slack_approvers
 from fastn_mcp.channels.slack.client import SlackWeb
 from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import Check, CheckGroup

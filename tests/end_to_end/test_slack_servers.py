@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
+from support.command_line import run_command
 from support.local_page import form_in, posted_by, recording_browser
 from support.replica_pair import Replicas, two_replicas
 from support.server_process import ERAS, Upstream, body, environment, served
@@ -190,3 +191,12 @@ async def test_button_of_another_tenant_decides_nothing(company: Company) -> Non
         await slack.press(DANA, message, "approve", tenant="globex")
         assert await slack.decide(DANA, message, "decline", note="no") == ""
     assert results[0]["outcome"] == "declined"
+
+
+def test_doctor_checks_slack(slack: Slack, upstream: Upstream, tmp_path: Path) -> None:
+    env = environment(upstream) | settings_of(tmp_path, slack)
+    done = run_command(["doctor"], env)
+    assert "It opens connections of Socket Mode." in done.stdout
+    done = run_command(["doctor"], env | {"FASTN_SLACK_APP_TOKEN": ""})
+    assert "slack_app_token is not" in done.stdout
+    assert BOT not in done.stdout + done.stderr

@@ -71,7 +71,7 @@ def reason_of(error: Exception) -> str:
             raise error
 
 
-class _Connection(SocketModeClient):
+class _SlackConnection(SocketModeClient):
     """Connection that logs why Slack refuses it, once for each reason, and does not hurry then."""
 
     _reason = ""
@@ -99,11 +99,11 @@ class SlackSocket:
         self._url = url
         self._handle = handle
         self._tasks = BackgroundTasks()
-        self._connection: _Connection | None = None
+        self._connection: _SlackConnection | None = None
 
     def begin(self) -> None:
         """Connect in the background, and again whenever the connection is lost."""
-        self._connection = _Connection(self._app_token, _SILENT, SlackWeb(self._url).client)
+        self._connection = _SlackConnection(self._app_token, _SILENT, SlackWeb(self._url).client)
         self._connection.socket_mode_request_listeners.append(cast(Any, self._receive))
         self._tasks.begin(self._connection.connect())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.channels.approver_answers import OTHER_LINES, ApproverAnswers, Rejected, typed_elsewhere
+from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, typed_elsewhere
 from fastn_mcp.channels.approvers import Approver
 from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, dialog, notice, plain, reference
 from fastn_mcp.channels.slack.client import Payload, SlackWeb
@@ -47,7 +47,7 @@ class SlackDecisions:
                 await self._answers.count(about.choice, request, approver, _value(payload, "note"))
             self._refresh(request.id)
             return None
-        except Rejected as rejected:
+        except AnswerRejected as rejected:
             why = rejected.why
             if rejected.status == 422 and not is_click:
                 return {"response_action": "errors", "errors": {"typed": why}}
@@ -62,18 +62,18 @@ class SlackDecisions:
         return None
 
     async def _shown(self, payload: Payload, about: Reference) -> tuple[ApprovalRequest, Approver]:
-        """Return the request as it was shown, and who decides it. Raises `Rejected`."""
+        """Return the request as it was shown, and who decides it. Raises `AnswerRejected`."""
         user = payload["user"]
         name = f"{user.get('team_id') or payload['team']['id']}/{user['id']}"
         if (approver := self._approvers.get(name)) is None:
-            raise Rejected(
+            raise AnswerRejected(
                 401,
                 f"You ({name}) are not an approver here. Nothing was decided. The operator of this server can add"
                 f' slack = ["{name}"] to your entry in the file of approvers.',
             )
         request = await self._answers.find(about.request, about.choice, approver)
         if about != reference(request, self._tenant, about.choice):
-            raise Rejected(409, OTHER_LINES, approver, request)
+            raise AnswerRejected(409, OTHER_LINES, approver, request)
         return request, approver
 
     async def _tell(self, payload: Payload, text: str) -> None:

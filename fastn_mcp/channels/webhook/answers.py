@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.channels.approver_answers import OTHER_LINES, ApproverAnswers, Choice, Rejected
+from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice
 from fastn_mcp.channels.approvers import Approver, ApproverSecret
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.ledger.approval_request import RequestState
@@ -72,7 +72,7 @@ class WebhookAnswers:
         try:
             with self._answers.recorded():
                 return await self._decide(id_, signature, body)
-        except Rejected as rejected:
+        except AnswerRejected as rejected:
             return AnswerResponse(rejected.status, {"decided": False, "message": rejected.why})
         except LedgerLost as lost:
             return AnswerResponse(
@@ -81,23 +81,23 @@ class WebhookAnswers:
 
     def too_large(self) -> AnswerResponse:
         """Reject an answer whose body could not be read completely."""
-        with suppress(Rejected), self._answers.recorded():
-            raise Rejected(413, "It is too large.")
+        with suppress(AnswerRejected), self._answers.recorded():
+            raise AnswerRejected(413, "It is too large.")
         return AnswerResponse(413, {"decided": False, "message": _STRANGER})
 
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._verify(id_, signature, body)
         now = self._answers.system.timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
-            raise Rejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
+            raise AnswerRejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
         keep = answer.timestamp + payloads.WINDOW + _SLACK
         if not await self._answers.ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
-            raise Rejected(409, "This nonce was used before: each answer needs a new one.", approver)
+            raise AnswerRejected(409, "This nonce was used before: each answer needs a new one.", approver)
         if answer.grant != id_:
-            raise Rejected(400, "It names a different request than the address it was sent to.", approver)
+            raise AnswerRejected(400, "It names a different request than the address it was sent to.", approver)
         request = await self._answers.find(id_, answer.decision, approver)
         if answer.question is not None and answer.question != payloads.digest(request.text):
-            raise Rejected(409, OTHER_LINES, approver, request)
+            raise AnswerRejected(409, OTHER_LINES, approver, request)
         if answer.decision == "approve":
             self._answers.check_typed(request, approver, answer.typed)
         counted = await self._answers.count(answer.decision, request, approver, answer.note)
@@ -108,18 +108,18 @@ class WebhookAnswers:
         )
 
     def _verify(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
-        """Return the answer and the approver who signed it. Raises `Rejected` if it is invalid."""
+        """Return the answer and the approver who signed it. Raises `AnswerRejected` if it is invalid."""
         try:
             answer = _SignedAnswer.model_validate_json(body)
         except ValidationError:
-            raise Rejected(400, _STRANGER) from None
+            raise AnswerRejected(400, _STRANGER) from None
         approver = self._approvers.get(answer.approver)
         text = payloads.answer(payloads.path(id_), answer.timestamp, answer.nonce, body)
         # Check a signature for unknown approvers too, so that timing reveals less about who exists.
         credential = (approver and approver.credential) or self._decoy
         signed = credential.signed(text, payloads.signature_in(signature))
         if approver is None or credential is self._decoy or not signed:
-            raise Rejected(401, _STRANGER)
+            raise AnswerRejected(401, _STRANGER)
         return answer, approver
 
 
