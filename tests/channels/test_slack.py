@@ -4,19 +4,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from support.decisions import moved
-from support.slack import TEAM, Slack, served_slack, until
+from support.slack import TEAM, Slack, check_blocks, served_slack, until
 from support.slack_world import DANA, KIM, MALLORY, settings_of, slack_world
 from support.webhook_world import approvers_file
 
 from fastn_mcp.channels.approvers import load_approvers
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.channels.slack import client
+from fastn_mcp.channels.slack import blocks, client
 from fastn_mcp.channels.slack.channel import slack_approvers
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Declined, Refused, SettingsError, TargetChanged
@@ -122,7 +123,7 @@ async def test_request_too_long_for_slack_stays_on_the_other_channel(slack: Slac
         assert slack.messages == []
 
 
-EDITS = {
+EDITS: dict[str, dict[str, Any]] = {
     "another request": {"request": "t1"},
     "other lines": {"shown": "0" * 64},
     "another tenant": {"tenant": "globex"},
@@ -155,12 +156,12 @@ async def test_dialog_of_one_choice_makes_no_other(slack: Slack, tmp_path: Path)
         message = await world.asked(world.deletion())
         await slack.press(DANA, message, "decline")
         await until(lambda: DANA in slack.opened)
-        view = {**slack.opened[DANA], "blocks": [*slack.opened[DANA]["blocks"], TYPED]}
+        view: dict[str, Any] = {**slack.opened[DANA], "blocks": [*slack.opened[DANA]["blocks"], TYPED]}
         assert "does not match" in await slack.submit(DANA, view, edits={"choice": "approve"})
         assert (await world.open_request()).votes == ()
 
 
-TYPED = {"type": "input", "block_id": "typed", "label": {}, "element": {}}
+TYPED: dict[str, Any] = {"type": "input", "block_id": "typed", "label": {}, "element": {}}
 
 
 async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ async def test_redelivered_dialog_counts_once(slack: Slack, tmp_path: Path, monk
         message = await world.asked(world.deletion())
         await slack.press(DANA, message, "approve")
         await until(lambda: DANA in slack.opened)
-        going_on, find, calls = anyio.Event(), world.ledger.find, []
+        going_on, find, calls = anyio.Event(), world.ledger.find, list[str]()
 
         async def slowly(id_: str) -> Any:
             calls.append(id_)
@@ -440,6 +441,24 @@ def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path, missin
     nobody = settings_of(tmp_path, slack, '[dana]\nsecret = "at least 32 characters, as they say"')
     with pytest.raises(SettingsError, match="has a Slack user"):
         slack_approvers(load({}, {"FASTN_API_KEY": "k", **nobody}, None), None)
+
+
+@pytest.mark.parametrize("length", [546, 547, 550, 551, 40 * 546])
+async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, tmp_path: Path, length: int) -> None:
+    """A decision that no longer fits a message ends neither it nor the updates of others."""
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        request = replace(await world.open_request(), text=("&" * length,))
+        if length < 40 * 546:
+            check_blocks(
+                blocks.message(request, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"}
+            )
+            return
+        await world.ledger.change_request(request.id, lambda current: replace(current, text=request.text))
+        other = await world.asked(world.deletion())
+        await slack.decide(DANA, other, typed="Globex Exports")
+        await world.shows(other, "Not used yet")
+        assert "approve" in message.buttons
 
 
 async def test_races_between_slack_page_and_terminal_send_once(slack: Slack, tmp_path: Path) -> None:

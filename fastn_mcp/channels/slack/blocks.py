@@ -76,26 +76,23 @@ def message(request: ApprovalRequest, changes: Sequence[Change], now: float, ten
 
     Raises `SlackFailed` if it is too long.
     """
-    title, texts, buttons = WAITS, [], list[JsonValue]()
-    value = reference(request, tenant).model_dump_json()
-    if not request.is_open(now):
+    title, buttons, value = WAITS, list[JsonValue](), reference(request, tenant).model_dump_json()
+    if request.is_open(now):
+        texts = [elsewhere] if (elsewhere := typed_elsewhere(request)) else []
+        if not texts:
+            says = sentences.read(request.preview)
+            label = says.button if says and len(_escaped(says.button)) <= _LONGEST_LABEL else "Approve"
+            style = "danger" if says is None or says.lost else "primary"
+            buttons.append({**_button("approve", label, value), "style": style})
+        buttons.append(_button("decline", "Decline", value))
+    else:
         title = outcome(request, changes, now)[1]
         texts = [*filter(None, (_decided(request), hint(request, changes)))]
         if request.can_be_withdrawn(now):
-            buttons = [_button("withdraw", "Withdraw", value)]
-    else:
-        if (elsewhere := typed_elsewhere(request)) is None:
-            says = sentences.read(request.preview)
-            label = says.button if says is not None else "Approve"
-            label = label if len(_escaped(label)) <= _LONGEST_LABEL else "Approve"
-            style = "danger" if says is None or says.lost else "primary"
-            buttons = [{**_button("approve", label, value), "style": style}]
-        texts = [elsewhere] if elsewhere else []
-        buttons.append(_button("decline", "Decline", value))
-    header: Block = {"type": "header", "text": plain(title)}
-    blocks = [header, *_sections([*_lines(request), *texts])]
-    if buttons:
-        blocks.append(Block(type="actions", block_id="fastn_mcp_approval", elements=buttons))
+            buttons.append(_button("withdraw", "Withdraw", value))
+    header: JsonValue = {"type": "header", "text": plain(title)}
+    actions: JsonValue = {"type": "actions", "block_id": "fastn_mcp_approval", "elements": buttons}
+    blocks = [header, *_sections([*_lines(request), *texts]), *([actions] if buttons else [])]
     # Slack interprets the text of its notification, so it contains no data.
     return {"text": title, "blocks": blocks}
 
@@ -147,7 +144,7 @@ def _sections(texts: Sequence[str]) -> list[JsonValue]:
     """Pack texts into blocks, one below the other. Raises `SlackFailed` if there are too many."""
     packed = [""]
     for part in (piece for text in texts for piece in pieces(text)):
-        if len(packed[-1]) + len(part) < _CHARACTERS:
+        if not packed[-1] or len(packed[-1]) + len(part) < _CHARACTERS:
             packed[-1] = f"{packed[-1]}\n{part}".lstrip("\n")
         else:
             packed.append(part)

@@ -14,10 +14,9 @@ from fastn_mcp.channels.slack.blocks import Block, SlackFailed, message
 from fastn_mcp.channels.slack.client import SlackSocket, SlackWeb
 from fastn_mcp.channels.slack.decisions import SlackDecisions
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.errors import FastnError, Refused, SettingsError
 from fastn_mcp.guard.channel import Announcement, ApprovalChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
-from fastn_mcp.ledger.ledger import LedgerLost
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +140,7 @@ class SlackChannel:
                 for id_ in list(self._shown):
                     await self._update(id_)
                 seen = await self._ledger.wait_for_change(seen, _LONGEST, self._system.sleep)
-            except LedgerLost:
+            except FastnError:
                 await self._system.sleep(_LONGEST)
 
     async def _update(self, id_: str) -> None:
@@ -152,13 +151,13 @@ class SlackChannel:
             return
         changes = await self._ledger.changes_by([id_]) if request.used else []
         direct = [each for each in changes if not is_temporary(each)]
-        if (body := message(request, direct, now, self._tenant)) != self._shown.get(id_):
-            self._shown[id_] = body
-            for channel, _, timestamp in (each.partition("/") for each in request.messages):
-                try:
+        try:
+            if (body := message(request, direct, now, self._tenant)) != self._shown.get(id_):
+                self._shown[id_] = body
+                for channel, _, timestamp in (each.partition("/") for each in request.messages):
                     await self._web("chat.update", channel=channel, ts=timestamp, **body)
-                except SlackFailed as failed:
-                    log.warning("a message in Slack was not brought up to date: %s", failed)
+        except SlackFailed as failed:
+            log.warning("a message in Slack was not brought up to date: %s", failed)
         is_begun = len(direct) >= len(request.used) or request.expires <= now
         if not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
             self._shown.pop(id_, None)

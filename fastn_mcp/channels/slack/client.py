@@ -32,8 +32,8 @@ _DEADLINE = 10
 _ACKNOWLEDGE_WITHIN = 2.0
 """Seconds in which a dialog gets its answer. Slack gives up after three."""
 
-_PAUSE = 30.0
-"""Seconds before a connection that Slack refused is tried again."""
+_PAUSE = 10.0
+"""Seconds before a connection that failed is tried again."""
 
 _LATE = "This takes longer than Slack waits. The message of the request shows what became of it."
 _FAILED = "Internal error. It may have counted: the message of the request shows it. See the server log."
@@ -72,23 +72,16 @@ def reason_of(error: Exception) -> str:
 
 
 class _SlackConnection(SocketModeClient):
-    """Connection that logs why Slack refuses it, once for each reason, and does not hurry then."""
-
-    _reason = ""
+    """Connection that logs why Slack refuses it, and does not hurry then."""
 
     @override
     async def issue_new_wss_url(self) -> str:
         try:
-            url = await super().issue_new_wss_url()
+            return await super().issue_new_wss_url()
         except Exception as error:
-            if (reason := reason_of(error)) != self._reason:
-                log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason)
-            self._reason = reason
-            if isinstance(error, SlackApiError):
-                await asyncio.sleep(_PAUSE)
+            log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason_of(error))
+            await asyncio.sleep(_PAUSE)
             raise
-        self._reason = ""
-        return url
 
 
 class SlackSocket:
