@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from fastn_mcp import install_extra
 
+if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
@@ -54,6 +55,18 @@ class SettingsError(FastnError):
     """A setting is missing or wrong. Names the setting, never its value."""
 
     outcome = "misconfigured"
+
+
+@contextmanager
+def extra(name: str, what: str) -> Generator[None]:
+    """Raise `SettingsError` if a library of an extra, which is imported inside, is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fastn_mcp"):
+            raise
+        why = f"{what}, but the library for it is not installed."
+        raise SettingsError(why, f"Run: {install_extra(name)}") from None
 
 
 class NoKey(SettingsError):

@@ -11,11 +11,13 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.config.model import Settings
+from fastn_mcp.errors import extra
 from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.channel import ApprovalChannel
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.notification import NotifyingChannel
+    from fastn_mcp.channels.slack.channel import SlackChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
 
 
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 class ChosenChannel:
     channel: ApprovalChannel
     webhook: "Webhook | None"
-    opened: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"
-    """What is closed with the account, the webhook included."""
+    slack: "SlackChannel | None"
+    opened: "Sequence[ApprovalPage | Webhook | SlackChannel | NotifyingChannel]"
+    """What is closed with the account, the webhook and Slack included."""
 
     @property
     def page(self) -> ApprovalPage | None:
@@ -35,10 +38,10 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process, 
     """Return the channel for requests that no elicitation form can show. Raises `SettingsError`.
 
     That is the channel of the tenant, else the webhook, else the approval page if a browser can show it, else
-    `fastn-mcp approvals` at a terminal. Each of them can be combined with notifications.
+    `fastn-mcp approvals` at a terminal. Each of them can be combined with Slack and with notifications.
     """
     webhook, tenant = _webhook(settings, stores, process), process.tenant
-    opened: list[ApprovalPage | Webhook | NotifyingChannel] = [] if webhook is None else [webhook]
+    opened: list[ApprovalPage | Webhook | SlackChannel | NotifyingChannel] = [] if webhook is None else [webhook]
     channel: ApprovalChannel
     if tenant is not None and tenant.channel is not None:
         channel = tenant.channel(webhook)
@@ -53,12 +56,15 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process, 
         channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")
     else:
         channel = TerminalChannel(process.program.to("approvals"))
+    if (slack := _slack(settings, channel, stores, process)) is not None:
+        channel = slack
+        opened.append(slack)
     if settings.notify_url is not None or settings.remind_after is not None:
         from fastn_mcp.channels.notification import notifying  # deferred import: only if configured
 
         channel = notifying(channel, settings, stores.ledger, stores.system)
         opened.append(channel)
-    return ChosenChannel(channel, webhook, opened)
+    return ChosenChannel(channel, webhook, slack, opened)
 
 
 def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":
@@ -68,3 +74,18 @@ def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "We
 
     issuer = process.tenant.issuer if process.tenant else None
     return webhook_of(settings, stores.account, stores.ledger, stores.audit, stores.system, issuer, stays=process.stays)
+
+
+def _slack(
+    settings: Settings, channel: ApprovalChannel, stores: AccountStores, process: Process
+) -> "SlackChannel | None":
+    if not any(settings.slack_tokens) or not process.stays:
+        return None
+    with extra("slack", "Slack is set up"):
+        # Deferred imports: only if configured.
+        from fastn_mcp.channels.approver_answers import ApproverAnswers
+        from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
+
+    answers = ApproverAnswers(stores.account, stores.ledger, stores.audit, stores.system)
+    approvers = slack_approvers(settings, process.tenant and process.tenant.issuer)
+    return SlackChannel(settings, channel, approvers, answers, process.tenant.name if process.tenant else "")

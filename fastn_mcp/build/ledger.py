@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from fastn_mcp import install_extra
 from fastn_mcp.audit.chain import End
 from fastn_mcp.audit.files import Keeping, has_entries
 from fastn_mcp.audit.log import FILE as AUDIT
@@ -16,7 +15,7 @@ from fastn_mcp.audit.log import NEVER_SEEN, AuditFile, deleted_name
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, extra
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.ledger import Ledger
@@ -112,16 +111,9 @@ def file_of(setting: str | None, state: Path) -> Path:
 
 
 def _shared(url: str, system: System) -> Ledger:
-    try:
+    with extra("valkey", "The setting ledger names a server"):
         from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # deferred import: an extra
         from fastn_mcp.ledger.valkey.server import parse
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "valkey":
-            raise
-        raise SettingsError(
-            "The setting ledger names a server, but the library for it is not installed.",
-            f"Run: {install_extra('valkey')}",
-        ) from None
     try:
         address = parse(url)
         if (weakness := address.weakness) is not None:

@@ -100,6 +100,7 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
     checked_first = (
         settings.plan,
         settings.webhook_url,
+        *settings.slack_tokens,
         settings.notify_url,
         settings.report,
         settings.log_file,

@@ -26,7 +26,7 @@ from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
-from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.errors import FastnError, SettingsError, extra
 from fastn_mcp.guard.channel import ApprovalChannel
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team_application
@@ -45,6 +45,8 @@ from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.server.handlers import build_for
 
 if TYPE_CHECKING:
+    from fastn_mcp.channels.slack.blocks import Reference
+    from fastn_mcp.channels.slack.client import Payload, SlackSocket
     from fastn_mcp.channels.webhook.webhook import Webhook
 
 log = logging.getLogger(__name__)
@@ -88,6 +90,8 @@ class TenantBuilder:
         answers = None
         if (webhook := parts.channel.webhook) is not None and own is None:
             answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
+        if (slack := parts.channel.slack) is not None:
+            slack.begin(listens=False)  # the process does, for all accounts of an app
         self.log.add_secrets(*settings.secrets)
 
         async def close() -> None:
@@ -107,6 +111,7 @@ class TenantBuilder:
             own,
             parts.limits,
             lambda: parts.client.is_outdated,
+            slack and slack.decisions,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
@@ -180,6 +185,11 @@ class TenantBuilder:
             from fastn_mcp.channels.webhook.webhook import secret_and_approvers
 
             secret_and_approvers(settings, self.team.issuer)
+        if any(settings.slack_tokens):
+            with extra("slack", "Slack is set up"):
+                from fastn_mcp.channels.slack.channel import slack_approvers  # deferred import: only if configured
+
+            slack_approvers(settings, self.team.issuer)
         account = account_of(settings)
         if not tenant.caller_keys and account in seen:
             raise SettingsError(
@@ -230,17 +240,43 @@ def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Sta
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
     observe_requests(server, builder.process.instruments)
-    beside = ProcessParts(health, routes, partial(_closing, builder.ledger))
+    beside = ProcessParts(health, routes, partial(_beside, builder, tenants))
     return team_application(server, team, tenants, keys, system, beside)
 
 
 @asynccontextmanager
-async def _closing(ledger: Ledger) -> AsyncGenerator[None]:
+async def _beside(builder: TenantBuilder, tenants: Tenants) -> AsyncGenerator[None]:
+    """Receive decisions from Slack while the application serves, and close the ledger after it."""
+    sockets = list(_slack_sockets(builder, tenants))
     try:
+        for socket in sockets:
+            socket.begin()
         yield
     finally:
         with anyio.CancelScope(shield=True):
-            await ledger.aclose()
+            for socket in sockets:
+                await socket.aclose()
+            await builder.ledger.aclose()
+
+
+def _slack_sockets(builder: TenantBuilder, tenants: Tenants) -> "Iterator[SlackSocket]":
+    """Yield a connection for each Slack app. What comes by it decides for the tenants of that app only."""
+    apps: dict[tuple[str, str], set[str]] = {}
+    for tenant in builder.team.tenant:
+        settings = builder.settings(tenant)
+        if settings.slack_app_token is not None and not tenant.caller_keys:
+            apps.setdefault((settings.slack_app_token, settings.slack_url), set()).add(tenant.name)
+    for (token, url), names in apps.items():
+        from fastn_mcp.channels.slack.client import SlackSocket  # deferred import: only if configured
+
+        async def decide(payload: "Payload", about: "Reference", names: set[str] = names) -> dict[str, Any] | None:
+            if about.tenant not in names or (tenant := builder.team.named(about.tenant)) is None:
+                log.warning("what came from Slack names no tenant of its app")
+                return None
+            async with tenants.lease(tenant) as account:
+                return None if account.decide is None else await account.decide(payload, about)
+
+        yield SlackSocket(token, url, decide)
 
 
 _OF_THE_PROCESS = (

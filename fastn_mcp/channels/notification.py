@@ -13,7 +13,7 @@ from functools import partial
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.webhook.payloads import pieces, plain
+from fastn_mcp.channels.slack.blocks import pieces, plain
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
@@ -129,7 +129,7 @@ class NotifyingChannel:
         """Publish a request on the channel, and begin to tell its approvers."""
         announced = await self._channel.announce(request)
         if request.id not in self._telling:
-            self._sender.begin(self._tell(request, announced.where))
+            self._sender.tasks.begin(self._tell(request, announced.where))
         told = " ".join(request.told) or f"A notification goes to {self._receiver}."
         return replace(announced, where=f"{announced.where} {told}")
 

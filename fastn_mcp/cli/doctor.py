@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -24,12 +24,12 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.file import read
-from fastn_mcp.config.model import ConfigFile
+from fastn_mcp.config.model import ConfigFile, Settings
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, extra
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
@@ -152,6 +152,7 @@ def _examine(start: StartOptions) -> DoctorReport:
             first = [machine.check_settings(settings, origins, file), machine.check_folder(folder)]
             first.append(await _check_ledger(settings.ledger, folder, system))
             first += machine.check_export(settings, audit_logs(folder), system.now())
+            first += await _check_slack(settings, None)
             return await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
 
     return anyio.run(examine_all)
@@ -186,6 +187,9 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         status.update("Checking the ledger ...")
         report.checks.append(await _check_ledger(process.ledger, state, system))
         report.checks += machine.check_export(process, audit_logs(state), system.now())
+        for tenant, found in builder.checks():
+            if isinstance(found, Settings):
+                report.checks += await _check_slack(found, team.issuer, f"tenant {tenant.name}: ")
         if is_shared(process.ledger):
             from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
@@ -202,6 +206,18 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         report.sent = address.sent
     await keys.aclose()
     return report
+
+
+async def _check_slack(settings: Settings, issuer: str | None, of: str = "") -> list[Check]:
+    if not any(settings.slack_tokens):
+        return []
+    try:
+        with extra("slack", "Slack is set up"):
+            from fastn_mcp.doctor.slack import check_slack  # deferred import: an extra
+
+        return [replace(check, name=f"{of}{check.name}") for check in await check_slack(settings, issuer)]
+    except SettingsError as error:
+        return [CheckGroup.SETTINGS.failed(f"{of}Slack", error.what, error.next_step)]
 
 
 async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:

@@ -50,8 +50,8 @@ _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",
     Decision.CONFIRM: f"A person is asked: in the client's form, or else {_AT}.",
     Decision.TYPED: f"A person is asked to type the target's name: in the client's form, or else {_AT}.",
-    Decision.OUT_OF_BAND: f"A person is asked by the webhook, {_AT}, never in the client's form.",
-    Decision.FOUR_EYES: "Two people have to approve, by the webhook or on a team's page; without either it is refused.",
+    Decision.OUT_OF_BAND: f"A person is asked by the webhook, in Slack, {_AT}, never in the client's form.",
+    Decision.FOUR_EYES: "Two people have to approve, by the webhook, in Slack or on a team's page; else it is refused.",
     Decision.DENY: "Nobody is asked: it is refused.",
 }
 
@@ -96,9 +96,9 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
 
         loaded = load_team(team)
         return 2 * len(loaded.approvals.approver if loaded.approvals else ()), loaded.approver_groups
-    if settings.webhook_url is None or settings.approvers is None:
+    if (settings.webhook_url is None and not any(settings.slack_tokens)) or settings.approvers is None:
         return 0, ()
-    from fastn_mcp.channels.webhook.approvers import load_approvers  # deferred import: only if one is configured
+    from fastn_mcp.channels.approvers import load_approvers  # deferred import: only if one is configured
 
     approvers = load_approvers(settings.approvers).values()
     return len(approvers), {group for each in approvers for group in each.groups}

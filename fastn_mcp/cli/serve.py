@@ -1,7 +1,7 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done."""
 
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -42,8 +42,9 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account.guard.decisions.is_leaving = is_leaving
                 checks.start_soon(account.guard.evaluator.check_customers)
                 closing.enter_context(report_at_end(account))
-                if account.channel.webhook is not None:
-                    account.channel.webhook.begin()
+                for channel in (account.channel.webhook, account.channel.slack):
+                    if channel is not None:
+                        channel.begin()
                 server = build(account.dispatch, account.tools, account.label, account.settings.state_secrets)
                 observe_requests(server, account.process.instruments)
                 return server
@@ -86,7 +87,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook = parts.channel.webhook
     webhook_routes = [] if webhook is None else webhook.mounted(f"http://{address}")
-    beside = ProcessParts(health, webhook_routes, partial(_beside, parts.guard.evaluator.check_customers))
+    beside = ProcessParts(health, webhook_routes, partial(_beside, parts))
     app = application(server, hosts, token, ending.head, beside)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
@@ -94,9 +95,12 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 
 
 @asynccontextmanager
-async def _beside(check: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(check)
+async def _beside(parts: "AccountParts") -> AsyncGenerator[None]:
+    async with anyio.create_task_group() as tasks, AsyncExitStack() as closing:
+        if (slack := parts.channel.slack) is not None:
+            slack.begin()
+            closing.push_async_callback(slack.aclose)
+        tasks.start_soon(parts.guard.evaluator.check_customers)
         yield
         tasks.cancel_scope.cancel()
 

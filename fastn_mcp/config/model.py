@@ -335,8 +335,17 @@ class Settings(BaseModel):
     webhook_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
     )
-    webhook_style: Literal["generic", "slack"] = _setting(
-        "generic", "generic posts the whole request, slack a message with buttons."
+    slack_app_token: Annotated[str, Field(pattern="^xapp-[A-Za-z0-9-]{8,}$")] | None = _setting(
+        None, "App-level token (xapp-) by which approval requests are decided in Slack: slack.md.", repr=False
+    )
+    slack_bot_token: Annotated[str, Field(pattern="^xoxb-[A-Za-z0-9-]{8,}$")] | None = _setting(
+        None, "Bot token (xoxb-) of the same app.", repr=False
+    )
+    slack_channel: Annotated[str, Field(pattern="^[CG][A-Z0-9]{2,}$")] | None = _setting(
+        None, "Id of the channel for requests, such as C0123ABCD; by default each approver gets a message."
+    )
+    slack_url: _Receiver = _setting(
+        "https://slack.com/api/", "Slack's Web API; https://slack-gov.com/api/ for GovSlack."
     )
     notify_url: _Receiver | None = _setting(
         None, "URL for a message when a call waits, which decides nothing: waiting.md.", repr=False
@@ -409,6 +418,10 @@ class Settings(BaseModel):
         return is_shared(self.ledger)
 
     @property
+    def slack_tokens(self) -> tuple[str | None, str | None]:
+        return self.slack_app_token, self.slack_bot_token
+
+    @property
     def state_secrets(self) -> list[str]:
         """Sealing secret, followed by earlier ones that can still open what they sealed."""
         return _parts(self.state_secret or "")
@@ -419,7 +432,7 @@ class Settings(BaseModel):
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
         urls_and_secrets = (self.webhook_secret, self.webhook_url, self.notify_secret, self.notify_url)
-        known = (self.api_key, *urls_and_secrets, self.proxy, self.http_token)
+        known = (self.api_key, *urls_and_secrets, self.proxy, self.http_token, *self.slack_tokens)
         return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property

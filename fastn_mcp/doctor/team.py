@@ -61,7 +61,7 @@ def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
     if isinstance(found, SettingsError):
         seen = "It cannot be served: the reason is beside it." if "/" in found.what else found.what
         return group.failed(name, seen, found.next_step or "Correct the team file.", found.what)
-    for file in (tenant.api_key_file, tenant.webhook_secret_file, tenant.notify_secret_file):
+    for file in tenant.secret_files:
         if file is not None and _others_can_read(Path(file)):
             seen = "Other users of this machine can read a file with its secret."
             return group.differs(

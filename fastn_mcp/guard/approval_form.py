@@ -190,17 +190,21 @@ def form_of(request: ApprovalRequest, *further: str) -> ApprovalForm:
     """
     is_temporary = can_be_temporary(request)
     lines = [*request.text, *further, *([temporary(request)] if is_temporary else [])]
+    lines.append(instruction(request))
+    lifetime, typing = request.expires - request.created, "name" if len(request.calls) == 1 else "words"
+    return ApprovalForm(
+        request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, typed_in(request)
+    )
+
+
+def instruction(request: ApprovalRequest) -> str:
+    """Return the last line of a form: what to do to approve."""
     what, typing = (
         ("this one call", "name") if len(request.calls) == 1 else (f"these {len(request.calls)} calls", "words")
     )
     if request.expected is None:
-        lines.append(f"Approve {what}?")
-    else:
-        lines.append(f"To approve {what}, type the {typing} between the quotes: {quote(request.expected)}")
-    lifetime = request.expires - request.created
-    return ApprovalForm(
-        request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, typed_in(request)
-    )
+        return f"Approve {what}?"
+    return f"To approve {what}, type the {typing} between the quotes: {quote(request.expected)}"
 
 
 def temporary(request: ApprovalRequest) -> str:

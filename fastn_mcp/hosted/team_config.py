@@ -25,7 +25,7 @@ from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.tool import Effect
 
-_SECRETS = ("api_key", "webhook_secret", "notify_secret")
+_SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "slack_bot_token")
 """Settings that the team file only refers to, as in `api_key_file` or `api_key_env`."""
 
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
@@ -210,6 +210,14 @@ class Tenant(Match):
     webhook_secret_env: str | None = None
     notify_secret_file: str | None = None
     notify_secret_env: str | None = None
+    slack_app_token_file: str | None = None
+    slack_app_token_env: str | None = None
+    slack_bot_token_file: str | None = None
+    slack_bot_token_env: str | None = None
+
+    @property
+    def secret_files(self) -> list[str | None]:
+        return [getattr(self, f"{name}_file") for name in _SECRETS]
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Load its settings and secrets; `key` is the API key of the caller. Raises `SettingsError` if invalid.
@@ -471,6 +479,10 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
     if tenant.caller_keys and "webhook_url" in values:
         yield ConfigError((*at, "webhook_url"), "approvers belong to one account: leave out this or caller_keys")
+    if tenant.caller_keys and _secret_source(tenant, "slack_app_token") != _NO_SOURCE:
+        yield ConfigError(
+            (*at, "caller_keys"), "approvers belong to one account: leave out the Slack tokens or caller_keys"
+        )
 
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import anyio
 from starlette.types import ASGIApp
@@ -21,6 +22,9 @@ from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 from fastn_mcp.server.context import AccountContext
+
+if TYPE_CHECKING:
+    from fastn_mcp.channels.slack.client import Handle
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +144,8 @@ class TenantAccount:
     limits: Limits | None = None
     is_outdated: Callable[[], bool] = lambda: False
     """Whether it has to be opened anew, since its key was replaced."""
+    decide: "Handle | None" = None
+    """Handles what approvers press and submit in Slack, if requests go there."""
     used: float = field(default=0.0, init=False)
     users: int = field(default=0, init=False)
 

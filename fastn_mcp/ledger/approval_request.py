@@ -4,7 +4,7 @@ A field is added to `ApprovalRequest` and nowhere else: both ledgers derive how 
 (`serialization`). Times are Unix seconds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -132,6 +132,9 @@ class ApprovalRequest:
     step_up: StepUp | None = None
     """What each approval requires of the approver's sign-in."""
 
+    messages: tuple[str, ...] = ()
+    """Messages in Slack that show it, as `CHANNEL/TIMESTAMP`."""
+
     @property
     def holder(self) -> str:
         """Key under which its open requests and declines are counted."""
@@ -257,6 +260,10 @@ class ApprovalRequest:
     def noted(self, told: str) -> "ApprovalRequest | None":
         """Return the open request with a sentence about who was told of it; None if it is decided."""
         return replace(self, told=(*self.told, told)) if self.state is RequestState.OPEN else None
+
+    def shown_in(self, messages: Iterable[str]) -> "ApprovalRequest":
+        """Return the request with further messages in Slack that show it, whatever its state."""
+        return replace(self, messages=(*self.messages, *messages))
 
     def offered(self, expires: float) -> "ApprovalRequest | None":
         """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already."""

@@ -1,6 +1,6 @@
 """A person's approval sends its own call, once: neither another call nor in another process."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from support.declining_client import VERSIONS
 from support.direct_sandbox import Fastn
 from support.policy_files import rules_of
 from support.scripted_client import Program, approval, changing, data, one_in_four
+from support.slack import Slack, served_slack
+from support.slack_world import DANA, SlackWorld
 from support.world import FormLater, World
 
 from fastn_mcp.errors import FastnError
@@ -29,6 +31,7 @@ from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio
 
+OUT_OF_BAND = ("page", "slack")
 SEAL = "a secret that all processes of a fleet have"
 WORKFLOW = "wf_b5880b29eb25"
 
@@ -63,6 +66,17 @@ OTHER: Mapping[str, dict[str, Any]] = {
 }
 """For each changing tool, the arguments that turn the approved call into another one."""
 
+WORKSPACE: list[Slack] = []
+"""The Slack in which people approve."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workspace() -> Generator[None]:
+    with served_slack() as slack:
+        WORKSPACE[:] = [slack]
+        yield
+
+
 ALONE = ("create_api_key", "ai_chat", "ai_build")
 """Tools that are never part of a batch."""
 
@@ -95,9 +109,21 @@ def _batch(call: dict[str, Any]) -> dict[str, Any]:
     return {"changes": [call, added], "batch": "of the test"}
 
 
-async def opened(folder: Path, policy: Policy | None = None, bound: str = "one", **settings: Any) -> World:
-    """Open a process on the ledger of `folder`, whose account has two changes that can be undone."""
-    world = World(folder, policy or Policy("manual"), bound=bound, **settings)
+def process(folder: Path, channel: str, policy: Policy | None = None, **settings: Any) -> World:
+    """Return a process on the ledger of `folder`, whose requests go to this channel if no form asks."""
+    policy = policy or Policy("manual")
+    return (
+        SlackWorld(folder, WORKSPACE[0], policy, **settings)
+        if channel == "slack"
+        else World(folder, policy, **settings)
+    )
+
+
+async def opened(
+    folder: Path, channel: str, policy: Policy | None = None, bound: str = "one", **settings: Any
+) -> World:
+    """Open such a process, whose account has two changes that can be undone."""
+    world = process(folder, channel, policy, bound=bound, **settings)
     customers = [world.sandbox.state.named("customers", slug)["id"] for slug in ("acme-corp", "globex-exports")]
     updates = [UpdateCustomer(customer_id=str(id_), name=f"Renamed {n}") for n, id_ in enumerate(customers)]
     if not await world.ledger.changes(world.journalling.account, 2, 1e12):
@@ -117,7 +143,7 @@ class Agent:
     """A client of one process. A person approves one call, and the client makes any call with that approval.
 
     The approval comes by the client's form (`sealed`), by the same without the seal of its state (`unsealed`), or
-    out-of-band (`page`).
+    out-of-band (`page`, `slack`).
     """
 
     world: World
@@ -126,12 +152,16 @@ class Agent:
 
     async def approved(self, call: Call) -> Any:
         """Return what a client holds after a person approved the call; None if the call needs no approval."""
-        if self.channel == "page":
+        if self.channel in OUT_OF_BAND:
             answer = data(await self.client.call_tool(call.tool, call.arguments))
             if answer.get("status") != "approval_required":
                 return None
             (grant,) = await self.world.ledger.waiting(self.now)
             self.world.clock.pass_(5)
+            if self.channel == "slack":
+                slack = WORKSPACE[0]
+                assert await slack.decide(DANA, slack.messages[-1], typed=grant.expected or "") == ""
+                return grant
             assert await moved(
                 self.world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, self.now, by="local_page"
             )
@@ -156,7 +186,7 @@ class Agent:
 
     async def calls(self, tool: str, arguments: dict[str, Any], approved: Any) -> object:
         match self.channel:
-            case "page":
+            case "page" | "slack":
                 return await self.client.call_tool(tool, arguments)
             case "sealed":
                 state, answers = approved
@@ -179,27 +209,35 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(world: World, channel: str, version: str, seal: str = SEAL) -> AsyncGenerator[Agent]:
-    server = build(world.dispatch, ALL_TOOLS, {}, [seal])
-    form = None if channel == "page" else Program(world, lambda _: None, action="decline")
+async def agent(world: World, channel: str, version: str, seal: str | None = None) -> AsyncGenerator[Agent]:
+    """Connect a client. People in Slack are heard by the process that is given no seal."""
+    server = build(world.dispatch, ALL_TOOLS, {}, [seal or SEAL])
+    form = None if channel in OUT_OF_BAND else Program(world, lambda _: None, action="decline")
+    if isinstance(world, SlackWorld) and seal is None:
+        world.channel.begin()
     async with Client(server, mode=VERSIONS[version], elicitation_callback=form) as client:
         yield Agent(world, client, channel)
+    if isinstance(world, SlackWorld):
+        await world.channel.aclose()
 
 
-# Only in the newer protocol does the answer to a form arrive in another request; the page works in both.
-CHANNELS = [("sealed", "2026-07-28"), ("unsealed", "2026-07-28"), ("page", "2026-07-28"), ("page", "2025-11-25")]
+# Only in the newer protocol does the answer to a form arrive in another request; the page and Slack work in both.
+CHANNELS = [
+    *(("sealed", "2026-07-28"), ("unsealed", "2026-07-28"), ("page", "2026-07-28"), ("page", "2025-11-25")),
+    *(("slack", "2026-07-28"), ("slack", "2025-11-25")),
+]
 each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 
 
 @each_channel
 @one_in_four
 async def test_approval_sends_its_call_once_by_any_tool(channel: str, version: str, step: int, tmp_path: Path) -> None:
-    world = await opened(tmp_path)
+    world = await opened(tmp_path, channel)
     every = [*enumerate(await calls(world))]
     for number, call in every[CHANNELS.index((channel, version)) % step :: step]:
         if number:  # the first undoes a change that only this ledger knows
             (tmp_path / str(number)).mkdir()
-            world = World(tmp_path / str(number), Policy("manual"))
+            world = process(tmp_path / str(number), channel)
         async with agent(world, channel, version) as caller:
             approved = await caller.approved(call)
             assert world.changes == [], call
@@ -243,7 +281,7 @@ def altered(world: World, call: Call) -> bool:
 @each_channel
 @one_in_four
 async def test_approval_covers_no_other_call_or_state(channel: str, version: str, step: int, tmp_path: Path) -> None:
-    world = await opened(tmp_path)
+    world = await opened(tmp_path, channel)
     every = await calls(world)
     pairs = [*zip(every, [*every[1:], every[0]], strict=True)]
     changed = 0
@@ -284,8 +322,8 @@ async def test_approval_of_another_process_is_void(
         "policy": {"policy": Policy("manual", rules_of(tmp_path, RULES))},
         "live key": {"policy": Policy("manual", live=True)},
     }.get(other, {})
-    first = await opened(tmp_path, Policy("guarded") if other == "mode" else None)
-    second = await opened(tmp_path, clock=first.clock, tokens="u", **settings)
+    first = await opened(tmp_path, channel, Policy("guarded") if other == "mode" else None)
+    second = await opened(tmp_path, channel, clock=first.clock, tokens="u", **settings)
     every, tried = await calls(first), 0
     begin = (OTHERS.index(other) + CHANNELS.index((channel, version))) % step
     seal = "the secret of another fleet altogether" if other == "seal" else SEAL

@@ -1,5 +1,6 @@
 """An answer counts only if an approver signed it, recently, once, and for this request."""
 
+import hmac
 import json
 from collections.abc import Generator
 from dataclasses import replace
@@ -10,8 +11,9 @@ import pytest
 from support.webhook_world import Signer, WebhookWorld
 from support.world import FormNow, yes
 
+from fastn_mcp.channels.approver_answers import MAX_REJECTIONS, REJECTION_SPAN
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import MAX_REJECTIONS, REJECTION_SPAN, WebhookAnswers
+from fastn_mcp.channels.webhook.answers import WebhookAnswers
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
@@ -307,9 +309,9 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
     text = payloads.answer(question["path"], body["timestamp"], body["nonce"], data)
-    for wrong in ("v1=" + payloads.hmac_hex("another secret that is long enough", text), "v1=é", "v1="):
+    for wrong in ("v1=" + _hmac("another secret that is long enough", text), "v1=é", "v1="):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
-    assert (await world.deciding(question["grant"], "v1=" + payloads.hmac_hex(secret, text), data)).status == 200
+    assert (await world.deciding(question["grant"], "v1=" + _hmac(secret, text), data)).status == 200
     world.close()
 
 
@@ -327,3 +329,7 @@ async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> No
         "message": "The shared ledger cannot be used (TimeoutError). It may have counted: send it again, with another"
         " nonce."
     }
+
+
+def _hmac(secret: str, text: bytes) -> str:
+    return hmac.new(secret.encode(), text, "sha256").hexdigest()

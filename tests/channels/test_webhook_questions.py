@@ -3,7 +3,6 @@
 import base64
 import hmac
 from collections.abc import Generator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import pytest
 from support.webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from support.world import FormNow, yes
 
-from fastn_mcp.channels.webhook.payloads import headers, slack
+from fastn_mcp.channels.webhook.payloads import headers
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.access import CreateSecret
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -204,31 +202,3 @@ async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
     assert "It takes 1 approver, and 0 of those on the list may decide" in str(refused)
     assert world.receiver.came == []
     world.close()
-
-
-async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
-    name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
-    made = await world.call(CreateCustomer(name=name))
-    assert isinstance(made, Done)
-    question = await world.asked(DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
-    message: Any = slack(grant, question["callback"].removesuffix(question["path"]))
-    *texts, buttons = message["blocks"]
-    assert all(block["text"]["type"] == "plain_text" and block["text"]["emoji"] is False for block in texts)
-    shown = "".join(block["text"]["text"] for block in texts)
-    assert "&lt;!channel&gt;" in shown
-    assert not set("<>") & set(shown)
-    assert message["text"] == "A call waits for an approval."
-    assert [button["action_id"] for button in buttons["elements"]] == ["fastn_mcp_approve", "fastn_mcp_decline"]
-    assert all(question["grant"] in button["value"] and len(button["value"]) < 2000 for button in buttons["elements"])
-    assert all(len(block["text"]["text"]) <= 3000 for block in texts)
-
-
-async def test_request_too_long_for_slack_is_refused(world: WebhookWorld) -> None:
-    question = await world.asked(world.run())
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
-    long = replace(grant, text=("<" * 30_000,))
-    with pytest.raises(Refused, match="longer than Slack accepts"):
-        slack(long, "c")

@@ -12,8 +12,7 @@ from support.identity_provider import ISSUER
 from support.webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from support.world import World
 
-from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
-from fastn_mcp.channels.webhook.payloads import generic
+from fastn_mcp.channels.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
@@ -116,7 +115,6 @@ def test_approvers_file_must_be_private(tmp_path: Path) -> None:
         ({"FASTN_WEBHOOK_SECRET": "canary"}, "webhook_secret (environment FASTN_WEBHOOK_SECRET) is wrong"),
         ({"FASTN_WEBHOOK_SECRET": ""}, "webhook_url is set, and webhook_secret is not"),
         ({"FASTN_APPROVERS": ""}, "webhook_url is set, and approvers is not"),
-        ({"FASTN_WEBHOOK_STYLE": "teams"}, "webhook_style"),
         ({"FASTN_APPROVAL_LISTEN": "8790"}, "approval_listen (environment FASTN_APPROVAL_LISTEN) is wrong"),
         ({"FASTN_APPROVAL_LISTEN": "127.0.0.1:99999"}, "approval_listen"),
         ({"FASTN_APPROVAL_LISTEN": "0.0.0.0:8790"}, "approval_url is not set"),
@@ -156,7 +154,7 @@ async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
     made = WebhookWorld(tmp_path)
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = AnswerAddress("127.0.0.1", 0)
-    webhook = Webhook(posting, generic, made.approvers, made.deciding, made.ledger, made.system, door)
+    webhook = Webhook(posting, made.approvers, made.deciding, made.ledger, made.system, door)
     announced = await webhook.announce(await opened(made))
     assert "An approver was asked by the webhook at hooks.example.com." in announced.where
     callback = made.receiver.questions[0]["callback"]
@@ -183,7 +181,7 @@ async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
         webhook = Webhook(
-            WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
+            WebhookSender(URL, SECRET, made.system, made.receiver), made.approvers, made.deciding, made.ledger,
             made.system, AnswerAddress("127.0.0.1", port),
         )  # fmt: skip
         webhook.begin()
@@ -191,7 +189,7 @@ async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
         assert made.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{request.id}"
         await webhook.aclose()
     nowhere = Webhook(
-        WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
+        WebhookSender(URL, SECRET, made.system, made.receiver), made.approvers, made.deciding, made.ledger,
         made.system, AnswerAddress("192.0.2.1", 8790),
     )  # fmt: skip
     with pytest.raises(Refused, match="answers cannot be received at port 8790"):

@@ -43,6 +43,7 @@ QUESTIONS = [
         "waiting.md",
         "Notifications: Slack, Teams or a URL",
     ),
+    Question("How do I approve in Slack?", "approve in Slack", "slack.md", "Set up approval in Slack"),
     Question(
         "Can I take back an approval?", "withdraw approval", "approving.md", "Past decisions, undo and withdrawing"
     ),

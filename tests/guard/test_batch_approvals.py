@@ -14,7 +14,7 @@ from support.faulty_sandbox import FaultMoment, Reset, Status
 from support.webhook_world import WebhookWorld
 from support.world import FormLater, FormNow, World
 
-from fastn_mcp.channels.webhook.payloads import slack
+from fastn_mcp.channels.slack.blocks import message
 from fastn_mcp.errors import (
     Conflict,
     Declined,
@@ -545,7 +545,7 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
     await world.expect(PendingApproval, call)
     grant = await world.open_request()
-    blocks = cast("list[Any]", slack(grant, "https://here.example")["blocks"])
+    blocks = cast("list[Any]", message(grant, (), world.timestamp, "")["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MOST))
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")

@@ -234,7 +234,9 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
     what, next_step, facts = told(await world.call(world.deletion(), world.form()))
     rule = "policy.toml line 1: rule delete_*"
     assert what == f"delete_customer needs two people ({rule}), and this server cannot tell people apart."
-    assert next_step == "The operator can set up a webhook with approvers; or a person does it in the dashboard."
+    assert (
+        next_step == "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard."
+    )
     assert facts["preview"]["target"]["name"] == "Globex Exports"
     assert world.desk.shown == []
 

@@ -66,7 +66,16 @@ def test_secrets_are_marked_and_only_the_key_is_required() -> None:
     of_webhooks = {f"FASTN_{kind}_{what}" for kind in ("WEBHOOK", "NOTIFY") for what in ("URL", "SECRET")}
     assert (
         secret
-        == {"FASTN_API_KEY", "FASTN_HTTP_TOKEN", "FASTN_LEDGER", "FASTN_PROXY", "FASTN_STATE_SECRET"} | of_webhooks
+        == {
+            "FASTN_API_KEY",
+            "FASTN_HTTP_TOKEN",
+            "FASTN_LEDGER",
+            "FASTN_SLACK_APP_TOKEN",
+            "FASTN_SLACK_BOT_TOKEN",
+            "FASTN_PROXY",
+            "FASTN_STATE_SECRET",
+        }
+        | of_webhooks
     )
     assert [name for name, variable in told.items() if variable.get("isRequired")] == ["FASTN_API_KEY"]
     assert (told["FASTN_READ_ONLY"]["format"], told["FASTN_READ_ONLY"]["default"]) == ("boolean", "false")

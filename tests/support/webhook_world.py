@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 
 from fastn_mcp.audit.files import entries
+from fastn_mcp.channels.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
-from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
-from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
@@ -109,7 +108,7 @@ class WebhookWorld(World):
         """The webhook, as a process that has just started has it."""
         posting = WebhookSender(URL, SECRET, self.system, receiver)
         door = AnswerAddress(None, 0, "https://approvals.example.com")
-        return Webhook(posting, generic, self.approvers, self.deciding, self.ledger, self.system, door)
+        return Webhook(posting, self.approvers, self.deciding, self.ledger, self.system, door)
 
     async def answer(
         self, signer: Signer, question: dict[str, Any], decision: str = "approve", /, **more: Any

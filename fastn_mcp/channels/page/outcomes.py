@@ -29,23 +29,23 @@ STATES = {
 
 def decided(entry: DecidedRequest, now: float) -> View:
     """Return the template data of a decided request."""
-    request, later = entry.request, [each for each in entry.changes if _is_temporary(each)]
+    request, later = entry.request, [each for each in entry.changes if is_temporary(each)]
     direct = [each for each in entry.changes if each not in later]
-    mark, outcome = _outcome(request, direct, now)
+    mark, words = outcome(request, direct, now)
     when = request.created if request.decided is None else request.decided
     changes = [change(each, now, may_undo=entry.may_undo) for each in entry.changes]
     is_unused = request.can_be_withdrawn(now)
     brief = view.sentences(request.tool, request.preview).brief
     return {
         "id": request.id,
-        "key": f"{request.id}.{outcome}.{len(changes)}.{sum(each.undone for each in entry.changes)}",
+        "key": f"{request.id}.{words}.{len(changes)}.{sum(each.undone for each in entry.changes)}",
         "what": view.parts(brief),
         "plain": sanitize(brief),
         "mark": mark,
-        "outcome": outcome,
+        "outcome": words,
         "by": sanitize(entry.who or approver(request.by or "")),
         "note": view.note_in_quotes(request.note) if request.note else None,
-        "hint": _hint(request, direct, later),
+        "hint": hint(request, direct, later),
         "when": view.time(when, view.ago(now - when)),
         "left": view.time(request.expires, view.left(request.expires - now)) if is_unused else None,
         "can_withdraw": is_unused,
@@ -54,11 +54,11 @@ def decided(entry: DecidedRequest, now: float) -> View:
     }
 
 
-def _is_temporary(change: Change) -> bool:
+def is_temporary(change: Change) -> bool:
     return change.approved_by.startswith("temporary_approval")
 
 
-def _outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> tuple[str, str]:
+def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> tuple[str, str]:
     """Return a mark, and the outcome in a word or two."""
     if request.state is RequestState.UNANSWERED and request.by is not None:
         return "none", "Nobody answered"
@@ -83,7 +83,7 @@ def _made(change: Change, now: float) -> tuple[str, str]:
     return ("unknown", "Unknown") if change.outcome in PERHAPS_MADE else ("failed", "Failed")
 
 
-def _hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Change]) -> str:
+def hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Change] = ()) -> str:
     """Say what a person should know of the outcome; empty if nothing."""
     said: list[str] = []
     if any(each.outcome in PERHAPS_MADE for each in changes):
@@ -106,7 +106,7 @@ def change(made: Change, now: float, *, may_undo: bool) -> View:
         "mark": mark,
         "outcome": outcome,
         "what": view.parts(f"{number}{view.title(made.tool)}{of}"),
-        "is_temporary": _is_temporary(made),
+        "is_temporary": is_temporary(made),
         "when": view.time(made.at, view.ago(now - made.at)),
         "fields": [view.change({"field": name, **view.mapping(each)}) for name, each in fields.items()],
         "stopped": view.parts(", ".join(map(quote, made.stopped_triggers))),

@@ -1,13 +1,13 @@
-"""Answers to webhook requests: `POST /approvals/{request}`, verification, decisions and auditing of rejections.
+"""Answers to webhook requests: `POST /approvals/{request}`, and their verification.
 
 A sender without a valid signature learns nothing, neither which approvers nor which requests exist.
 """
 
-import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -15,25 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice
+from fastn_mcp.channels.approvers import Approver, ApproverSecret
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
-from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_not_withdrawn, withdraw
-from fastn_mcp.guard.approval_form import VERIFIED, is_typed, typed_in
-from fastn_mcp.guard.recorder import decision_entry
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
-
-log = logging.getLogger(__name__)
-
-MAX_REJECTIONS = 20
-"""Audited rejections per `REJECTION_SPAN`, counted separately for strangers and approvers."""
-
-REJECTION_SPAN = 3600.0
-"""Seconds."""
 
 LONGEST_BODY = 16_384
 """Bytes of an answer."""
@@ -54,7 +42,7 @@ class _SignedAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     grant: Annotated[str, Field(max_length=200)]
-    decision: Literal["approve", "decline", "withdraw"]
+    decision: Choice
     approver: Annotated[str, Field(max_length=64)]
     timestamp: int
     nonce: Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9_.~+/=-]{16,128}\Z"))]
@@ -69,19 +57,6 @@ class AnswerResponse:
     body: dict[str, JsonValue]
 
 
-class _Rejected(Exception):
-    """Rejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
-
-    def __init__(
-        self, status: int, why: str, approver: Approver | None = None, request: ApprovalRequest | None = None
-    ) -> None:
-        super().__init__(why)
-        self.status = status
-        self.why = why
-        self.approver = approver
-        self.request = request
-
-
 class WebhookAnswers:
     """Verifies and counts answers about calls on one account."""
 
@@ -89,20 +64,15 @@ class WebhookAnswers:
         self, approvers: Mapping[str, Approver], account: str, ledger: Ledger, audit: AuditFile, system: System
     ) -> None:
         self._approvers = approvers
-        self._account = account
-        self._ledger = ledger
-        self._audit = audit
-        self._system = system
+        self._answers = ApproverAnswers(account, ledger, audit, system)
         self._decoy = ApproverSecret(system.token())
-        # Counted separately, so that strangers cannot hide rejections of an approver's key from the audit log.
-        self._rejections = {True: _Rejections(), False: _Rejections()}
 
     async def __call__(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         """Process an answer sent to the path of a request."""
         try:
-            return await self._decide(id_, signature, body)
-        except _Rejected as rejected:
-            self._record_rejection(rejected)
+            with self._answers.recorded():
+                return await self._decide(id_, signature, body)
+        except AnswerRejected as rejected:
             return AnswerResponse(rejected.status, {"decided": False, "message": rejected.why})
         except LedgerLost as lost:
             return AnswerResponse(
@@ -111,120 +81,46 @@ class WebhookAnswers:
 
     def too_large(self) -> AnswerResponse:
         """Reject an answer whose body could not be read completely."""
-        self._record_rejection(_Rejected(413, "It is too large."))
+        with suppress(AnswerRejected), self._answers.recorded():
+            raise AnswerRejected(413, "It is too large.")
         return AnswerResponse(413, {"decided": False, "message": _STRANGER})
 
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._verify(id_, signature, body)
-        now = self._system.timestamp()
+        now = self._answers.system.timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
-            raise _Rejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
+            raise AnswerRejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
         keep = answer.timestamp + payloads.WINDOW + _SLACK
-        if not await self._ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
-            raise _Rejected(409, "This nonce was used before: each answer needs a new one.", approver)
-        request = await self._open_request(answer, id_, approver, now)
-        if answer.decision == "approve":
-            _check_typed(answer, request, approver)
-        return await self._count(answer, request, approver, now)
-
-    def _verify(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
-        """Return the answer and the approver who signed it. Raises `_Rejected` if it is invalid."""
-        try:
-            answer = _SignedAnswer.model_validate_json(body)
-        except ValidationError:
-            raise _Rejected(400, _STRANGER) from None
-        approver = self._approvers.get(answer.approver)
-        text = payloads.answer(payloads.path(id_), answer.timestamp, answer.nonce, body)
-        # Check a signature for unknown approvers too, so that timing reveals less about who exists.
-        signed = (approver.credential if approver else self._decoy).signed(text, payloads.signature_in(signature))
-        if approver is None or not signed:
-            raise _Rejected(401, _STRANGER)
-        return answer, approver
-
-    async def _open_request(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> ApprovalRequest:
-        """Return the open request, or the approved one to withdraw. Raises `_Rejected` if they may not decide it."""
+        if not await self._answers.ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
+            raise AnswerRejected(409, "This nonce was used before: each answer needs a new one.", approver)
         if answer.grant != id_:
-            raise _Rejected(400, "It names a different request than the address it was sent to.", approver)
-        request = await self._ledger.find(id_)
-        if request is None or not request.out_of_band or request.account != self._account:
-            raise _Rejected(404, "There is no such approval request.", approver)
-        if answer.decision == "withdraw":
-            if not request.can_be_withdrawn(now):
-                raise _Rejected(409, why_not_withdrawn(request), approver, request)
-        elif request.state is not RequestState.OPEN:
-            raise _Rejected(409, f"It is already decided or void: {request.state.value}.", approver, request)
-        if request.expires <= now:
-            raise _Rejected(410, "This request has expired; the agent can ask again.", approver, request)
-        if not approver.may_answer(request):
-            why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
-            raise _Rejected(403, why, approver, request)
+            raise AnswerRejected(400, "It names a different request than the address it was sent to.", approver)
+        request = await self._answers.find(id_, answer.decision, approver)
         if answer.question is not None and answer.question != payloads.digest(request.text):
-            raise _Rejected(409, "What you were shown does not match the request.", approver, request)
-        return request
-
-    async def _count(
-        self, answer: _SignedAnswer, request: ApprovalRequest, approver: Approver, now: float
-    ) -> AnswerResponse:
-        note = (answer.note or "").strip() or None
-        vote = Vote(
-            approver.person, answer.decision == "approve", now, approver.display_name or "", groups=approver.groups
-        )
-
-        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
-            self._record(decision_entry(event, decided_request, VERIFIED, message), approver)
-
-        count = withdraw if answer.decision == "withdraw" else count_vote
-        counted = await count(vote, request, self._ledger, VERIFIED, note, record)
-        if isinstance(counted, NotCounted):
-            raise _Rejected(409, counted.why, approver, request)
+            raise AnswerRejected(409, OTHER_LINES, approver, request)
+        if answer.decision == "approve":
+            self._answers.check_typed(request, approver, answer.typed)
+        counted = await self._answers.count(answer.decision, request, approver, answer.note)
         over, needed = counted.state is not RequestState.OPEN, request.needed
         state = counted.state.value if over else "waiting"
         return AnswerResponse(
             200, {"decided": over, "state": state, "approvals": len(counted.approvers), "needed": needed}
         )
 
-    def _record(self, entry: LogEntry, approver: Approver | None) -> None:
-        """Audit an entry. A failure is only logged, since the decision already holds or nothing was decided."""
-        if approver is not None:
-            entry = replace(entry, approver=approver.person, approver_name=approver.display_name)
+    def _verify(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
+        """Return the answer and the approver who signed it. Raises `AnswerRejected` if it is invalid."""
         try:
-            self._audit.record(entry)
-        except FastnError:
-            log.exception("%s of %s could not be audited", entry.event.value, entry.tool)
-
-    def _record_rejection(self, rejected: _Rejected) -> None:
-        """Audit a rejection, or only count it if the limit of this span is reached."""
-        request, approver, message = rejected.request, rejected.approver, rejected.why
-        seen, now = self._rejections[approver is not None], self._system.monotonic()
-        if now - seen.began >= REJECTION_SPAN:
-            seen.began, seen.recorded = now, 0
-        if seen.recorded >= MAX_REJECTIONS:
-            seen.left_out += 1
-            return
-        seen.recorded += 1
-        if seen.left_out:
-            message = f"{message} Before it {seen.left_out} more were not recorded."
-            seen.left_out = 0
-        entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
-        if request is not None:
-            known = {"principal": request.principal, "account": account_name(request.account), "tool": request.tool}
-            entry = replace(entry, **known, target=request.target, grant=request.id, principal_name=request.person)
-        self._record(replace(entry, message=message), approver)
-
-
-@dataclass(slots=True)
-class _Rejections:
-    began: float = float("-inf")
-    recorded: int = 0
-    left_out: int = 0
-
-
-def _check_typed(answer: _SignedAnswer, request: ApprovalRequest, approver: Approver) -> None:
-    """Raise `_Rejected` unless the typed text is the expected one or its sanitized form, and nothing else is typed."""
-    if (typed := typed_in(request)) is not None:
-        raise _Rejected(422, f"The approver types the {typed.name} on the page.", approver, request)
-    if not is_typed(request.expected, answer.typed):
-        raise _Rejected(422, "The typed text does not match exactly.", approver, request)
+            answer = _SignedAnswer.model_validate_json(body)
+        except ValidationError:
+            raise AnswerRejected(400, _STRANGER) from None
+        approver = self._approvers.get(answer.approver)
+        text = payloads.answer(payloads.path(id_), answer.timestamp, answer.nonce, body)
+        # Check a signature for unknown approvers too, so that timing reveals less about who exists.
+        credential = (approver and approver.credential) or self._decoy
+        signed = credential.signed(text, payloads.signature_in(signature))
+        if approver is None or credential is self._decoy or not signed:
+            raise AnswerRejected(401, _STRANGER)
+        return answer, approver
 
 
 def routes(answers: WebhookAnswers) -> list[Route]:

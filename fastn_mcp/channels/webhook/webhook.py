@@ -6,37 +6,33 @@ It does not use `client`: it must not know Fastn's keys, and Fastn's rate limits
 cookies. Only the status of a response counts; its body is not read.
 """
 
-import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
 import httpx2
-from pydantic import JsonValue
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.channels.approvers import Approver, ApproverSecret, load_approvers, require_able
+from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import WebhookAnswers, routes
-from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_approvers
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.policy.decision import of_groups
-from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -63,7 +59,7 @@ class WebhookSender:
         self._transport = transport
         self.host = urlsplit(url).netloc
         """Displayed host. The rest of the address can be a secret."""
-        self._tasks = set[asyncio.Task[None]]()
+        self.tasks = BackgroundTasks()
 
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
@@ -110,20 +106,8 @@ class WebhookSender:
         except httpx2.TransportError:
             return "the connection broke"
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work in the background, without the context of the call, whose cancellation and spans it does not share.
-
-        `aclose` gives up what has not ended.
-        """
-        task = asyncio.create_task(work, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def aclose(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.tasks.aclose()
         if "_client" in self.__dict__:
             await self._client.aclose()
 
@@ -132,8 +116,6 @@ log = logging.getLogger(__name__)
 
 RESEND_AFTER = 60.0
 """Seconds after which a repeated call sends its request again."""
-
-Body = Callable[[ApprovalRequest, str], dict[str, JsonValue]]
 
 
 @dataclass(slots=True)
@@ -161,17 +143,16 @@ class AnswerAddress:
 
 
 class Webhook:
-    """Approval channel by webhook. `body` builds the payload of a request, with the address of answers."""
+    """Approval channel by webhook."""
 
     capabilities = ChannelCapabilities(identifies_people=True, notifies=True)
     url = None
 
     def __init__(
-        self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,
-        ledger: Ledger, system: System, address: AnswerAddress,
+        self, sender: WebhookSender, approvers: Mapping[str, Approver], answers: WebhookAnswers, ledger: Ledger,
+        system: System, address: AnswerAddress,
     ) -> None:  # fmt: skip
         self._sender = sender
-        self._body = body
         self._approvers = approvers
         self._answers = answers
         self._ledger = ledger
@@ -183,16 +164,9 @@ class Webhook:
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
-        needed, able = request.needed, [each for each in self._approvers.values() if each.may_answer(request)]
-        groups = {group for each in able for group in each.groups}
-        if len(able) < needed or not groups.issuperset(request.second):
-            takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
-            raise Refused(
-                f"{takes}, and {len(able)} of those on the list may decide about this call.",
-                "Tell the operator: the file of approvers lists each approver's effects and groups.",
-            )
+        require_able(self._approvers.values(), request)
         await self._ask(request)
-        if needed == 1:
+        if (needed := request.needed) == 1:
             return Announcement(f"An approver was asked by the webhook at {self._sender.host}.")
         approved = (await self._ledger.find(request.id) or request).approvers
         by = f" ({', '.join(approved)})" if approved else ""
@@ -205,7 +179,7 @@ class Webhook:
         """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
         if not any(each.may_answer(request) for each in self._approvers.values()):
             return ""
-        self._sender.begin(self._try(request))
+        self._sender.tasks.begin(self._try(request))
         delivery = self._deliveries.get(request.id)
         return self._sender.host if delivery is None or delivery.problem is None else ""
 
@@ -246,7 +220,7 @@ class Webhook:
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
             try:
-                await self._sender(to_json(self._body(request, url)))
+                await self._sender(to_json(payloads.generic(request, url)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
@@ -316,8 +290,7 @@ def webhook_of(
         address = AnswerAddress(None, 0, address.url or f"http://{settings.approval_listen}")
     sender = WebhookSender(settings.webhook_url, secret, system)
     answers = WebhookAnswers(approvers, account, ledger, audit, system)
-    body = payloads.slack if settings.webhook_style == "slack" else payloads.generic
-    return Webhook(sender, body, approvers, answers, ledger, system, address)
+    return Webhook(sender, approvers, answers, ledger, system, address)
 
 
 def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, Mapping[str, Approver]]:
@@ -328,6 +301,8 @@ def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, M
             f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/webhook.md."
         )
     approvers = load_approvers(settings.approvers, issuer)
+    if settings.slack_bot_token is None:
+        approvers = {name: each for name, each in approvers.items() if each.credential is not None}
     if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):
         raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
     return settings.webhook_secret, approvers

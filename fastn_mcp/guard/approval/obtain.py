@@ -172,7 +172,7 @@ class Approvals:
             rule, tool = evaluation.verdict.rule, evaluation.batch.tool.tool_name()
             raise Refused(
                 f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
-                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
+                "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
                 facts={"preview": evaluation.preview.data()},
             )
 

@@ -1,14 +1,16 @@
-"""Approvers by webhook, each with their own credential, from an owner-only file.
+"""Approvers by webhook and in Slack, from an owner-only file.
 
-An approver is identified by the signature of an answer, not by the name in it.
+An approver is identified by the signature of an answer, or by the user that Slack names, not by what an answer says.
+One entry is one person: their answers count once, however they give them.
 """
 
 import base64
 import binascii
+import hashlib
 import hmac
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +18,18 @@ from typing import Annotated, Any, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
+from fastn_mcp.config.model import SHORTEST_SECRET
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, TomlSource, load, read, validate
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.approval_form import effects_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.policy.decision import of_groups
+from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.tool import Effect
 
+_SLACK_USER = re.compile(r"[TE][A-Z0-9]{2,}/[UW][A-Z0-9]{2,}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _ALL = frozenset(effect.value for effect in Effect)
 
@@ -52,7 +57,8 @@ class ApproverSecret:
 
     def signed(self, text: bytes, signature: str) -> bool:
         """Whether the hexadecimal signature of the text is by this secret."""
-        return hmac.compare_digest(hmac_hex(self.text, text), signature.lower()) if signature.isascii() else False
+        made = hmac.new(self.text.encode(), text, hashlib.sha256).hexdigest()
+        return hmac.compare_digest(made, signature.lower()) if signature.isascii() else False
 
     def __repr__(self) -> str:
         return "Secret()"
@@ -67,12 +73,15 @@ class Approver:
     """Person who may answer. `principal` is theirs as a requester, by default their name."""
 
     name: str
-    credential: Credential
+    credential: Credential | None
+    """Verifies their answers by webhook. Without one they answer in Slack only."""
     principal: str
     effects: frozenset[str]
     person: str
     """Identity by which people are counted: their name or, in a team, their sign-in, as on its approval page."""
     groups: tuple[str, ...] = ()
+    slack: tuple[str, ...] = ()
+    """Their users in Slack, as `TEAM/USER`."""
 
     @property
     def display_name(self) -> str | None:
@@ -94,6 +103,18 @@ def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
     return load(data, path, "file of approvers", partial(_build, issuer), "See docs/webhook.md.")
+
+
+def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> None:
+    """Raise `Refused` unless enough of them may decide a request, of every group that it asks for."""
+    needed, able = request.needed, [each for each in approvers if each.may_answer(request)]
+    groups = {group for each in able for group in each.groups}
+    if len(able) < needed or not groups.issuperset(request.second):
+        takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
+        raise Refused(
+            f"{takes}, and {len(able)} of those on the list may decide about this call.",
+            "Tell the operator: the file of approvers says who may approve what, and who is of which group.",
+        )
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
@@ -125,6 +146,12 @@ def _effects(value: object) -> frozenset[str]:
     return effects
 
 
+def _slack_users(users: list[str]) -> list[str]:
+    if wrong := next((user for user in users if not _SLACK_USER.fullmatch(user)), None):
+        raise ValueError(f"{wrong!r} is not TEAM/USER, such as T0123ABCD/U0123ABCD")
+    return users
+
+
 class _Entry(BaseModel):
     model_config = STRICT
 
@@ -133,27 +160,35 @@ class _Entry(BaseModel):
     principal: Annotated[str | None, Field(min_length=1)] = None
     effects: Annotated[frozenset[str], BeforeValidator(_effects)] = _ALL
     groups: Annotated[list[str], ONE_OR_MORE] = []
+    slack: Annotated[list[str], ONE_OR_MORE, AfterValidator(_slack_users)] = []
 
 
 def _build(issuer: str | None, table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
     approvers = {name: _approver(name, values, source, issuer) for name, values in table.items()}
     if not approvers:
         raise ConfigError((), "it names no approver")
-    for attribute in ("name", "principal", "credential"):
-        _check_distinct(approvers.values(), attribute)
+    for what, identities in _IDENTITIES.items():
+        _check_distinct(approvers.values(), what, identities)
     return approvers
 
 
-def _check_distinct(approvers: Iterable[Approver], attribute: str) -> None:
-    """Raise `ConfigError` if two approvers share a field, since one person could then approve twice."""
+_IDENTITIES: Mapping[str, Callable[[Approver], Collection[object]]] = {
+    "name": lambda approver: [approver.name.casefold()],
+    "principal": lambda approver: [approver.principal.casefold()],
+    "credential": lambda approver: [approver.credential] if approver.credential else [],
+    "Slack user": lambda approver: set(approver.slack),
+}
+
+
+def _check_distinct(
+    approvers: Iterable[Approver], what: str, identities: Callable[[Approver], Collection[object]]
+) -> None:
+    """Raise `ConfigError` if two approvers share an identity, since one person could then approve twice."""
     seen: set[object] = set()
     for approver in approvers:
-        value: object = getattr(approver, attribute)
-        if isinstance(value, str):
-            value = value.casefold()
-        if value in seen:
-            raise ConfigError((approver.name,), f"{approver.name} has the {attribute} of another approver")
-        seen.add(value)
+        if seen.intersection(identities(approver)):
+            raise ConfigError((approver.name,), f"{approver.name} has the {what} of another approver")
+        seen.update(identities(approver))
 
 
 def _approver(name: str, values: object, source: TomlSource, issuer: str | None) -> Approver:
@@ -161,12 +196,12 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
         raise ConfigError((name,), "a name is at most 64 letters, digits and . _ @ + -")
     entry = validate(_Entry, values, source, (name,))
     credential = entry.public_key or entry.secret
-    if credential is None or (entry.public_key and entry.secret):
-        raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both")
+    if (credential is None and not entry.slack) or (entry.public_key and entry.secret):
+        raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both; or Slack users: slack")
     principal = entry.principal or name
     if issuer is not None and not re.fullmatch(rf"{re.escape(issuer)}\|\S+", principal):
         raise ConfigError(
             (name,), f'{name} needs principal = "{issuer}|SUBJECT", the sign-in by which people are counted'
         )
     person = name if issuer is None else principal
-    return Approver(name, credential, principal, entry.effects, person, tuple(entry.groups))
+    return Approver(name, credential, principal, entry.effects, person, tuple(entry.groups), tuple(entry.slack))

@@ -1,0 +1,150 @@
+"""Answers of identified approvers, by webhook or in Slack: whether they may decide, their vote, and what is audited."""
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.channels.approvers import Approver
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_closed, why_not_withdrawn, withdraw
+from fastn_mcp.guard.approval_form import VERIFIED, is_typed, typed_in
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.runtime import System
+
+log = logging.getLogger(__name__)
+
+MAX_REJECTIONS = 20
+"""Audited rejections per `REJECTION_SPAN`, counted separately for strangers and approvers."""
+
+REJECTION_SPAN = 3600.0
+"""Seconds."""
+
+OTHER_LINES = "What you were shown does not match the request. Nothing was decided."
+
+Choice = Literal["approve", "decline", "withdraw"]
+
+
+class AnswerRejected(Exception):
+    """AnswerRejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
+
+    def __init__(
+        self, status: int, why: str, approver: Approver | None = None, request: ApprovalRequest | None = None
+    ) -> None:
+        super().__init__(why)
+        self.status = status
+        """The status of HTTP for it."""
+        self.why = why
+        self.approver = approver
+        self.request = request
+
+
+def approved_elsewhere(request: ApprovalRequest) -> str | None:
+    """Return a sentence if a request can be approved on the page only: it needs a secret, or a fresh sign-in."""
+    if request.step_up is not None:
+        return request.step_up.elsewhere
+    typed = typed_in(request)
+    return None if typed is None else f"The approver types the {typed.name} on the page."
+
+
+@dataclass(slots=True)
+class _Rejections:
+    began: float = float("-inf")
+    recorded: int = 0
+    left_out: int = 0
+
+
+class ApproverAnswers:
+    """Counts answers about calls on one account."""
+
+    def __init__(self, account: str, ledger: Ledger, audit: AuditFile, system: System) -> None:
+        self.account = account
+        self._audit = audit
+        self.ledger = ledger
+        self.system = system
+        # Counted separately, so that strangers cannot hide rejections of an approver from the audit log.
+        self._rejections = {True: _Rejections(), False: _Rejections()}
+
+    async def find(self, id_: str, choice: Choice, approver: Approver) -> ApprovalRequest:
+        """Return the open request, or the approved one to withdraw. Raises `AnswerRejected` if it is not theirs."""
+        request, now = await self.ledger.find(id_), self.system.timestamp()
+        if request is None or not request.out_of_band or request.account != self.account:
+            raise AnswerRejected(404, why_closed(None), approver)
+        if choice == "withdraw":
+            if not request.can_be_withdrawn(now):
+                raise AnswerRejected(409, why_not_withdrawn(request), approver, request)
+        elif request.state is not RequestState.OPEN:
+            raise AnswerRejected(409, why_closed(request), approver, request)
+        if request.expires <= now:
+            raise AnswerRejected(410, why_closed(request), approver, request)
+        if not approver.may_answer(request):
+            why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
+            raise AnswerRejected(403, why, approver, request)
+        return request
+
+    def check_typed(self, request: ApprovalRequest, approver: Approver, typed: str | None) -> None:
+        """Raise `AnswerRejected` unless the typed text is the expected one, and nothing more is typed."""
+        if (elsewhere := approved_elsewhere(request)) is not None:
+            raise AnswerRejected(422, elsewhere, approver, request)
+        if not is_typed(request.expected, typed):
+            raise AnswerRejected(422, "The typed text does not match exactly.", approver, request)
+
+    async def count(
+        self, choice: Choice, request: ApprovalRequest, approver: Approver, note: str | None
+    ) -> ApprovalRequest:
+        """Count an answer. Return the updated request. Raises `AnswerRejected` if it does not count."""
+        vote = Vote(
+            approver.person, choice == "approve", self.system.timestamp(), approver.display_name or "",
+            groups=approver.groups,
+        )  # fmt: skip
+
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            self._record(decision_entry(event, decided_request, VERIFIED, message), approver)
+
+        count = withdraw if choice == "withdraw" else count_vote
+        counted = await count(vote, request, self.ledger, VERIFIED, (note or "").strip() or None, record)
+        if isinstance(counted, NotCounted):
+            raise AnswerRejected(409, counted.why, approver, request)
+        return counted
+
+    @contextmanager
+    def recorded(self) -> Generator[None]:
+        """Audit a rejection that is raised inside, and raise it again."""
+        try:
+            yield
+        except AnswerRejected as rejected:
+            self._record_rejection(rejected)
+            raise
+
+    def _record(self, entry: LogEntry, approver: Approver | None) -> None:
+        """Audit an entry. A failure is only logged, since the decision already holds or nothing was decided."""
+        if approver is not None:
+            entry = replace(entry, approver=approver.person, approver_name=approver.display_name)
+        try:
+            self._audit.record(entry)
+        except FastnError:
+            log.exception("%s of %s could not be audited", entry.event.value, entry.tool)
+
+    def _record_rejection(self, rejected: AnswerRejected) -> None:
+        """Audit a rejection, or only count it if the limit of this span is reached."""
+        request, approver, message = rejected.request, rejected.approver, rejected.why
+        seen, now = self._rejections[approver is not None], self.system.monotonic()
+        if now - seen.began >= REJECTION_SPAN:
+            seen.began, seen.recorded = now, 0
+        if seen.recorded >= MAX_REJECTIONS:
+            seen.left_out += 1
+            return
+        seen.recorded += 1
+        if seen.left_out:
+            message = f"{message} Before it {seen.left_out} more were not recorded."
+            seen.left_out = 0
+        entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self.account), "unknown")
+        if request is not None:
+            known = {"principal": request.principal, "account": account_name(request.account), "tool": request.tool}
+            entry = replace(entry, **known, target=request.target, grant=request.id, principal_name=request.person)
+        self._record(replace(entry, message=message), approver)

@@ -1,0 +1,1 @@
+"""Approval in Slack."""

@@ -1,0 +1,177 @@
+"""Approval requests as messages in Slack, beside another approval channel, which stays when Slack is down."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from fastn_mcp.channels.approver_answers import ApproverAnswers, approved_elsewhere
+from fastn_mcp.channels.approvers import Approver, load_approvers, require_able
+from fastn_mcp.channels.background import BackgroundTasks
+from fastn_mcp.channels.page.outcomes import is_temporary, outcome
+from fastn_mcp.channels.slack.blocks import Block, SlackFailed, message
+from fastn_mcp.channels.slack.client import SlackSocket, SlackWeb
+from fastn_mcp.channels.slack.decisions import SlackDecisions
+from fastn_mcp.config.model import Settings
+from fastn_mcp.errors import FastnError, Refused, SettingsError
+from fastn_mcp.guard.channel import Announcement, ApprovalChannel
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 3.0
+"""Seconds for which a call waits to learn whether Slack took its request."""
+
+_PAUSE = 30
+"""Seconds in which one process at most tries to post a request."""
+
+_LONGEST = 5.0
+"""Seconds after which messages are looked at again, whatever the ledger reports."""
+
+_LATELY = 100
+"""Decided requests whose messages a process that begins looks at."""
+
+
+class SlackChannel:
+    """Approval channel in Slack, beside `channel`. Its messages are kept up to date as long as anything can happen."""
+
+    def __init__(
+        self, settings: Settings, channel: ApprovalChannel, approvers: Mapping[str, Approver],
+        answers: ApproverAnswers, tenant: str,
+    ) -> None:  # fmt: skip
+        self.capabilities = replace(channel.capabilities, identifies_people=True, notifies=True)
+        self._web = SlackWeb(settings.slack_url, settings.slack_bot_token)
+        self._approvers = [each for each in approvers.values() if each.slack]
+        self.decisions = SlackDecisions(self._web, self._approvers, answers, tenant, self._follow)
+        self._socket = SlackSocket(settings.slack_app_token or "", settings.slack_url, self.decisions)
+        self._room = settings.slack_channel
+        self._channel = channel
+        self._answers, self._ledger, self._system = answers, answers.ledger, answers.system
+        self._tenant = tenant
+        self._tasks = BackgroundTasks()
+        self._watching: asyncio.Task[None] | None = None
+        self._shown: dict[str, Block] = {}
+        """Messages that are kept up to date, as they were last sent, by request."""
+        self._problems: dict[str, str] = {}
+        """Why Slack did not take a request, by request."""
+
+    @property
+    def url(self) -> str | None:
+        return self._channel.url
+
+    def begin(self, *, listens: bool = True) -> None:
+        """Go on with the messages of earlier processes and, if it `listens`, receive decisions."""
+        if listens:
+            self._socket.begin()
+        self._tasks.begin(self._resume())
+
+    async def aclose(self) -> None:
+        await self._socket.aclose()
+        await self._tasks.aclose()
+
+    async def announce(self, request: ApprovalRequest) -> Announcement:
+        """Publish a request on both. Raises `Refused` if it can be decided on neither."""
+        announced = refused = None
+        if request.needed == 1 or self._channel.capabilities.identifies_people:
+            try:
+                announced = await self._channel.announce(request)
+            except Refused as error:
+                refused = error
+        able = [each for each in self._approvers if each.may_answer(request)]
+        if announced is None:
+            if refused is not None and not able:
+                raise refused
+            require_able(able, request)
+            if (elsewhere := approved_elsewhere(request)) is not None:
+                raise Refused(elsewhere, "A person does it in the dashboard.")
+        elif not able:
+            return announced
+        await asyncio.wait({self._tasks.begin(self._post(request, able))}, timeout=_PATIENCE)
+        problem = self._problems.get(request.id)
+        if announced is not None:
+            also = f"Slack did not take the request ({problem})." if problem else "They can also decide in Slack."
+            if approved_elsewhere(request) is not None:
+                return announced
+            return replace(announced, where=f"{announced.where} {also}")
+        if problem:
+            why = f"Nobody could be asked: Slack did not take the request ({problem})."
+            raise refused or Refused(why, "Tell the operator, who can run: fastn-mcp doctor")
+        where, needed = "A person decides in Slack.", request.needed
+        if needed > 1:
+            votes = f"{len(request.approvers)} of {needed} approved so far."
+            where = f"{request.people_needed} have to approve it in Slack. {votes}"
+        return Announcement(where, self.url)
+
+    async def _post(self, request: ApprovalRequest, able: list[Approver]) -> None:
+        """Post a request unless that was done, or another process does it."""
+        id_, now, posted = request.id, self._system.timestamp(), list[str]()
+        users = [user.partition("/")[2] for each in able for user in each.slack]
+        try:
+            body = message(request, (), now, self._tenant)
+            nonce = f"slack {id_} {int(now // _PAUSE)}"
+            if not request.messages and await self._ledger.use_nonce(nonce, now + 2 * _PAUSE, now):
+                self._problems.pop(id_, None)
+                for each in [self._room] if self._room else users:
+                    sent = await self._web("chat.postMessage", channel=each, **body)
+                    posted.append(f"{sent['channel']}/{sent['ts']}")
+                self._shown[id_] = body
+        except SlackFailed as failed:
+            self._problems[id_] = str(failed)
+            log.warning("Slack did not take a request: %s", failed)
+        if posted:
+            await self._ledger.change_request(id_, partial(ApprovalRequest.shown_in, messages=posted))
+        self._follow(id_)
+
+    async def _resume(self) -> None:
+        now = self._system.timestamp()
+        for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_LATELY)]:
+            if request.messages and request.account == self._answers.account and request.expires > now:
+                self._follow(request.id)
+
+    def _follow(self, id_: str) -> None:
+        """Keep the messages of a request up to date from now on."""
+        self._shown.setdefault(id_, {})
+        if self._watching is None or self._watching.done():
+            self._watching = self._tasks.begin(self._watch())
+
+    async def _watch(self) -> None:
+        seen = ""
+        while self._shown:
+            try:
+                for id_ in list(self._shown):
+                    await self._update(id_)
+                seen = await self._ledger.wait_for_change(seen, _LONGEST, self._system.sleep)
+            except FastnError:
+                await self._system.sleep(_LONGEST)
+
+    async def _update(self, id_: str) -> None:
+        """Show the state of a request in its messages, if that differs from what they show."""
+        now, request = self._system.timestamp(), await self._ledger.find(id_)
+        if request is None or not request.messages:
+            self._shown.pop(id_, None)
+            return
+        changes = await self._ledger.changes_by([id_]) if request.used else []
+        direct = [each for each in changes if not is_temporary(each)]
+        try:
+            if (body := message(request, direct, now, self._tenant)) != self._shown.get(id_):
+                self._shown[id_] = body
+                for channel, _, timestamp in (each.partition("/") for each in request.messages):
+                    await self._web("chat.update", channel=channel, ts=timestamp, **body)
+        except SlackFailed as failed:
+            log.warning("a message in Slack was not brought up to date: %s", failed)
+        is_begun = len(direct) >= len(request.used) or request.expires <= now
+        if not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
+            self._shown.pop(id_, None)
+
+
+def slack_approvers(settings: Settings, issuer: str | None) -> Mapping[str, Approver]:
+    """Return the approvers of the file. Raises `SettingsError` if a setting is missing, or nobody is in Slack."""
+    for name in ("slack_app_token", "slack_bot_token", "approvers"):
+        if getattr(settings, name) is None:
+            raise SettingsError(f"Slack is set up, and {name} is not.", f"Set FASTN_{name.upper()}: docs/slack.md.")
+    assert settings.approvers is not None  # noqa: S101 - checked above
+    approvers = load_approvers(settings.approvers, issuer)
+    if not any(each.slack for each in approvers.values()):
+        raise SettingsError(f"Nobody in {settings.approvers} has a Slack user.", "See docs/slack.md.")
+    return approvers

@@ -1,0 +1,125 @@
+"""Slack's Web API and Socket Mode, by Slack's own SDK. Imported only if Slack is configured.
+
+Its logger is silenced, since what it logs includes addresses with tickets. What has to be known is logged here.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import aiohttp
+from pydantic import JsonValue, ValidationError
+from slack_sdk.errors import SlackApiError
+from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
+from slack_sdk.socket_mode.aiohttp import SocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
+from slack_sdk.web.async_client import AsyncWebClient
+from typing_extensions import override
+
+from fastn_mcp.channels.background import BackgroundTasks
+from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, notice, reference_in
+
+log = logging.getLogger(__name__)
+
+_SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)
+
+_DEADLINE = 10
+"""Seconds for one request."""
+
+_ACKNOWLEDGE_WITHIN = 2.0
+"""Seconds in which a dialog gets its answer. Slack gives up after three."""
+
+_PAUSE = 10.0
+"""Seconds before a connection that failed is tried again."""
+
+_LATE = "This takes longer than Slack waits. The message of the request shows what became of it."
+_FAILED = "Internal error. It may have counted: the message of the request shows it. See the server log."
+
+Payload = Mapping[str, Any]
+Handle = Callable[[Payload, Reference], Awaitable[dict[str, Any] | None]]
+
+
+class SlackWeb:
+    """Slack's Web API. A rate limit is waited for; no other failure repeats a request."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        handlers: Any = [AsyncRateLimitErrorRetryHandler(max_retry_count=2)]
+        self.client: Any = AsyncWebClient(token, url, _DEADLINE, logger=_SILENT, retry_handlers=handlers)
+
+    async def __call__(self, method: str, **arguments: JsonValue) -> Payload:
+        """Call a method of the API. Return the response. Raises `SlackFailed`."""
+        kind = "json" if arguments.keys() & {"blocks", "view"} else "data"  # what only reads takes no JSON
+        try:
+            return cast("Payload", (await self.client.api_call(method, **{kind: arguments})).data)
+        except Exception as error:
+            raise SlackFailed(reason_of(error)) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a request failed: a code of Slack's, or our words. Raise an error that says nothing about Slack."""
+    match error:
+        case SlackApiError():
+            data = getattr(cast(Any, error).response, "data", None)
+            code = str(cast("Payload", data).get("error")) if isinstance(data, dict) else ""
+            return code if re.fullmatch(r"[a-z_]{1,60}", code) else "an unreadable response"
+        case aiohttp.ClientError() | OSError() | TimeoutError():
+            return "no connection"
+        case _:
+            raise error
+
+
+class _SlackConnection(SocketModeClient):
+    """Connection that logs why Slack refuses it, and does not hurry then."""
+
+    @override
+    async def issue_new_wss_url(self) -> str:
+        try:
+            return await super().issue_new_wss_url()
+        except Exception as error:
+            log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason_of(error))
+            await asyncio.sleep(_PAUSE)
+            raise
+
+
+class SlackSocket:
+    """Socket Mode of one app. Slack delivers each click and each dialog to one of the app's connections."""
+
+    def __init__(self, app_token: str, url: str, handle: Handle) -> None:
+        self._app_token = app_token
+        self._url = url
+        self._handle = handle
+        self._tasks = BackgroundTasks()
+        self._connection: _SlackConnection | None = None
+
+    def begin(self) -> None:
+        """Connect in the background, and again whenever the connection is lost."""
+        self._connection = _SlackConnection(self._app_token, _SILENT, SlackWeb(self._url).client)
+        self._connection.socket_mode_request_listeners.append(cast(Any, self._receive))
+        self._tasks.begin(self._connection.connect())
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+        await self._tasks.aclose()
+
+    async def _receive(self, connection: SocketModeClient, envelope: SocketModeRequest) -> None:
+        """Acknowledge an envelope: a dialog with its answer, everything else before it is handled."""
+        payload, answer = cast(Payload, cast(Any, envelope).payload), None
+        work = self._tasks.begin(self._handled(payload))
+        if payload.get("type") == "view_submission":
+            done, _ = await asyncio.wait({work}, timeout=_ACKNOWLEDGE_WITHIN)
+            answer = work.result() if done else notice(_LATE)
+        await connection.send_socket_mode_response(SocketModeResponse(envelope.envelope_id, answer))
+
+    async def _handled(self, payload: Payload) -> dict[str, Any] | None:
+        try:
+            about = reference_in(payload)
+            return None if about is None else await self._handle(payload, about)
+        except ValidationError:
+            return notice("This was not made by this server, or by another version of it. Nothing was decided.")
+        except Exception:
+            log.exception("what came from Slack could not be handled")
+            return notice(_FAILED)

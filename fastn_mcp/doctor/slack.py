@@ -1,0 +1,47 @@
+"""Checks of approval in Slack: who may approve there, the tokens of the app, and the channel. Imports an extra."""
+
+from fastn_mcp.channels.slack.blocks import SlackFailed
+from fastn_mcp.channels.slack.channel import slack_approvers
+from fastn_mcp.channels.slack.client import SlackWeb
+from fastn_mcp.config.model import Settings
+from fastn_mcp.doctor.check import Check, CheckGroup
+from fastn_mcp.redaction import quote
+
+_CURES = {
+    "no connection": "Let this machine reach slack.com by HTTPS; HTTPS_PROXY names a proxy.",
+    "missing_scope": "Give the app the scopes of docs/slack.md, and install it again.",
+    "channel_not_found": "Copy the id from the channel's details; a private channel needs: /invite and the app's name.",
+    "not_allowed_token_type": "slack_app_token is the app-level token (xapp-), slack_bot_token the bot's (xoxb-).",
+}
+_REPLACE = "Copy it from the app's page at api.slack.com/apps; after a change of scopes, install the app again."
+
+
+async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
+    """Check the Slack of an account, for the `issuer` of a team. Sends no message. Raises `SettingsError`."""
+    group, checks, name = CheckGroup.SETTINGS, list[Check](), "Slack app token"
+    approvers = slack_approvers(settings, issuer).values()
+    bot, app = (SlackWeb(settings.slack_url, token) for token in (settings.slack_bot_token, settings.slack_app_token))
+    try:
+        await app("apps.connections.open")
+        checks.append(group.ok(name, "It opens connections of Socket Mode."))
+        name = "Slack bot token"
+        found = await bot("auth.test")
+        team = str(found.get("team_id"))
+        here = f"Workspace {quote(found.get('team'))}, as {quote(found.get('user'))}."
+        if any(user.startswith(f"{team}/") for each in approvers for user in each.slack):
+            checks.append(group.ok(name, "It is accepted.", here=here))
+        else:
+            seen = "It is accepted, and no approver is of its workspace."
+            checks.append(group.differs(name, seen, f'Write: slack = ["{team}/USER"]', here))
+        name = "Slack channel"
+        if settings.slack_channel is not None:
+            channel = (await bot("conversations.info", channel=settings.slack_channel)).get("channel", {})
+            here = f"It is {quote(channel.get('name'))}."
+            if channel.get("is_member") and not channel.get("is_archived"):
+                checks.append(group.ok(name, "The app is in it.", here=here))
+            else:
+                seen = "It is archived, or the app is not in it."
+                checks.append(group.failed(name, seen, "Send there: /invite and the app's name.", here))
+    except SlackFailed as failed:
+        checks.append(group.failed(name, f"Slack answers: {failed}.", _CURES.get(str(failed), _REPLACE)))
+    return checks

@@ -1,0 +1,498 @@
+"""Approval in Slack: by the real SDK, over real HTTP and WebSockets, against a Slack on the loopback."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.decisions import moved
+from support.slack import TEAM, Slack, check_blocks, served_slack, until
+from support.slack_world import DANA, KIM, MALLORY, settings_of, slack_world
+from support.webhook_world import approvers_file
+
+from fastn_mcp.channels.approvers import load_approvers
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
+from fastn_mcp.channels.slack import blocks, client
+from fastn_mcp.channels.slack.channel import slack_approvers
+from fastn_mcp.config.load import load
+from fastn_mcp.errors import Declined, Refused, SettingsError, TargetChanged
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import unrecorded
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.tools.access import CreateRole, CreateSecret
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+
+FOUR_EYES = '[defaults]\ndestroy = "four_eyes"\n'
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def slack() -> Generator[Slack]:
+    with served_slack() as made:
+        yield made
+
+
+async def test_approved_call_is_sent_once_and_the_message_says_so(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = world.deletion()
+        message = await world.asked(call)
+        assert 'Delete customer "Globex Exports"' in message.text
+        assert message.buttons["approve"]["text"]["text"] == 'Delete "Globex Exports"'
+        assert await slack.decide(DANA, message, typed="Globex Exports") == ""
+        await world.shows(message, "Not used yet")
+        assert message.buttons.keys() == {"withdraw"}
+        assert isinstance(await world.call(call), Done)
+        await world.shows(message, "Done")
+        assert "Decided by dana." in message.text
+        assert message.buttons == {}
+        assert len(world.changes) == 1
+        (entry,) = world.audited("approved")
+        assert (entry["approver"], entry["approved_by"]) == ("dana", "verified")
+
+
+async def test_decline_is_final_and_its_note_reaches_the_agent(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = world.run()
+        message = await world.asked(call)
+        assert await slack.decide(KIM, message, "decline", note="not today") == ""
+        await world.shows(message, "Declined\n")
+        assert "Decided by kim. Note: not today" in message.text
+        declined = await world.call(call)
+        assert isinstance(declined, Declined)
+        assert declined.facts["note"] == "not today"
+        assert world.changes == []
+
+
+async def test_unused_approval_is_withdrawn(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = world.run()
+        message = await world.asked(call)
+        await slack.decide(DANA, message)
+        await until(lambda: "withdraw" in message.buttons)
+        assert await slack.decide(KIM, message, "withdraw", note="wait") == ""
+        await world.shows(message, "Withdrawn")
+        assert isinstance(await world.call(call), Declined)
+        assert world.changes == []
+
+
+async def test_typed_name_has_to_match(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.deletion())
+        for typed in ("", "globex exports", "approve"):
+            assert await slack.decide(DANA, message, typed=typed) == "The typed text does not match exactly."
+        assert await slack.submit(DANA, typed="Globex Exports") == ""
+        await world.shows(message, "Not used yet")
+
+
+async def test_stranger_is_told_and_decides_nothing(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        for user, team in ((MALLORY, TEAM), (DANA, "T0OTHER")):
+            told = len(slack.whispers)
+            await slack.press(user, message, "approve", team=team)
+            await until(lambda told=told: len(slack.whispers) > told)
+            assert f"You ({team}/{user}) are not an approver here. Nothing was decided." in slack.whispers[-1][1]
+        assert (slack.opened, (await world.open_request()).votes) == ({}, ())
+        assert "are not an approver" in world.audited("answer_refused")[0]["message"]
+
+
+async def test_names_stay_plain_text(slack: Slack, tmp_path: Path) -> None:
+    name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
+    async with slack_world(tmp_path, slack) as world:
+        made = await world.call(CreateCustomer(name=name))
+        assert isinstance(made, Done)
+        message = await world.asked(DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
+        assert "<!channel>" in message.text
+        assert not set("<>") & set(json.dumps(message.body["blocks"]))
+        assert message.body["text"] == "A call waits for an approval."
+
+
+async def test_request_too_long_for_slack_stays_on_the_other_channel(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = CreateRole(name="Everything", permissions=[f"{'&' * 60}:{n}" for n in range(400)])
+        pending = await world.expect(PendingApproval, call)
+        assert pending.where.endswith("Slack did not take the request (it is longer than Slack accepts).")
+        assert slack.messages == []
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "another request": {"request": "t1"},
+    "other lines": {"shown": "0" * 64},
+    "another tenant": {"tenant": "globex"},
+    "a field more": {"note": "yes"},
+    "no request": {"request": 7},
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+async def test_edited_button_or_dialog_decides_nothing(slack: Slack, tmp_path: Path, edit: str) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        await slack.press(DANA, message, "approve", **EDITS[edit])
+        await slack.press(DANA, message, "approve")
+        await until(lambda: DANA in slack.opened)
+        for user in (DANA, KIM):
+            shown = await slack.submit(user, slack.opened[DANA], edits=EDITS[edit])
+            assert "Nothing was decided." in shown or "no such approval request" in shown
+            if user == DANA:
+                await slack.press(DANA, message, "approve")
+                await until(lambda: DANA in slack.opened)
+        assert len(slack.whispers) == (0 if edit in ("a field more", "no request") else 1)
+        assert (await world.open_request()).votes == ()
+        assert world.changes == []
+
+
+async def test_dialog_of_one_choice_makes_no_other(slack: Slack, tmp_path: Path) -> None:
+    """The name has to be typed even if the dialog of a decline comes back as that of an approval."""
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.deletion())
+        await slack.press(DANA, message, "decline")
+        await until(lambda: DANA in slack.opened)
+        view: dict[str, Any] = {**slack.opened[DANA], "blocks": [*slack.opened[DANA]["blocks"], TYPED]}
+        assert "does not match" in await slack.submit(DANA, view, edits={"choice": "approve"})
+        assert (await world.open_request()).votes == ()
+
+
+TYPED: dict[str, Any] = {"type": "input", "block_id": "typed", "label": {}, "element": {}}
+
+
+async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = world.run()
+        message = await world.asked(call)
+        before = message.buttons
+        await slack.press(DANA, message, "approve")
+        await until(lambda: DANA in slack.opened)
+        view = slack.opened[DANA]
+        assert await slack.submit(DANA, view) == ""
+        assert "was approved already. Nothing was decided now." in await slack.submit(DANA, view)
+        await slack.press(KIM, message, "approve", button=before["approve"])
+        await until(lambda: slack.whispers)
+        assert slack.whispers[-1] == (KIM, "This request was approved already. Nothing was decided now.")
+        await until(lambda: "withdraw" in message.buttons)
+        await slack.decide(KIM, message, "withdraw")
+        for user in (DANA, KIM):
+            assert "the approval was withdrawn. Nothing was decided now." in await slack.submit(user, view)
+        assert isinstance(await world.call(call), Declined)
+        assert world.changes == []
+
+
+async def test_approval_of_a_changed_target_is_void(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = world.run()
+        message = await world.asked(call)
+        await slack.decide(DANA, message)
+        world.sandbox.state.named("workflows", call.workflow_id, by="id")["description"] = "Changed meanwhile."
+        assert isinstance(await world.call(call), TargetChanged)
+        await world.shows(message, "Void\n")
+        assert "Its target changed before it was sent. Nothing was sent." in message.text
+        assert world.changes == []
+
+
+async def test_expired_request_says_so(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        await slack.press(DANA, message, "approve")
+        await until(lambda: DANA in slack.opened)
+        world.clock.pass_(601)
+        assert "This request has expired. Nothing was decided" in await slack.submit(DANA)
+        await world.shows(message, "Expired\n")
+        assert message.buttons == {}
+
+
+async def test_stopped_request_says_so(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        request = await world.open_request()
+        assert await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.STOPPED, world.timestamp)
+        await world.shows(message, "Stopped\n")
+        assert "since changes were stopped" in await slack.decide(DANA, message.as_it_was)
+
+
+async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
+    """Two Slack users of one person count once, in a dialog that was opened before too."""
+    async with slack_world(tmp_path, slack, FOUR_EYES) as world:
+        call = world.deletion()
+        pending = await world.expect(PendingApproval, call)
+        where = "2 different people have to approve it in Slack. 0 of 2 approved so far."
+        assert pending.where.endswith(where)
+        (message,) = slack.messages
+        assert await slack.decide(DANA, message, typed="Globex Exports") == ""
+        await world.shows(message, "It takes 2 different people; 1 approved (dana).")
+        again = await slack.decide("U0DANA2", message, typed="Globex Exports")
+        assert again == "You have approved it already, and somebody else has to. Nothing was decided now."
+        assert isinstance(await world.call(call), PendingApproval)
+        assert await slack.decide(KIM, message, typed="Globex Exports") == ""
+        assert isinstance(await world.call(call), Done)
+        await world.shows(message, "Decided by dana and kim.")
+        assert (len(world.changes), len(slack.messages)) == (1, 1)
+
+
+async def test_four_eyes_without_two_people_ask_nobody(slack: Slack, tmp_path: Path) -> None:
+    alone = f'[dana]\nslack = ["{TEAM}/U0DANA", "{TEAM}/U0DANA2"]\n'
+    async with slack_world(tmp_path, slack, FOUR_EYES, approvers=alone) as world:
+        refused = await world.expect(Refused, world.deletion())
+        assert "It takes 2 approvers, and 1 of those on the list may decide" in str(refused)
+        assert slack.messages == []
+
+
+@pytest.mark.parametrize("entry", ['principal = "local"', 'effects = ["TRASH"]'])
+async def test_own_calls_and_other_effects_are_not_theirs(slack: Slack, tmp_path: Path, entry: str) -> None:
+    approvers = f'[dana]\nslack = ["{TEAM}/U0DANA"]\n{entry}\n[kim]\nslack = ["{TEAM}/U0KIM"]\n'
+    async with slack_world(tmp_path, slack, approvers=approvers) as world:
+        message = await world.asked(world.run())
+        assert "dana may not decide about it" in await slack.decide(DANA, message)
+        assert await slack.decide(KIM, message) == ""
+
+
+async def test_secret_is_not_typed_in_slack(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = CreateSecret(name="STRIPE")
+        message = await world.asked(call)
+        assert message.buttons.keys() == {"decline"}
+        assert "The approver types the value on the page." in message.text
+        forged = {**message.buttons["decline"], "action_id": "fastn_mcp_approve"}
+        await slack.press(DANA, message, "approve", button=forged)
+        await until(lambda: slack.whispers)
+        assert slack.whispers[-1][1] == "The approver types the value on the page."
+        assert slack.opened == {}
+
+
+async def test_dialog_that_did_not_open_in_time_is_asked_for_again(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        slack.opens_dialogs = False
+        told = "Slack did not open the dialog (expired_trigger_id). Nothing was decided. Press the button again."
+        assert await slack.decide(DANA, message) == told
+        slack.opens_dialogs = True
+        assert await slack.decide(DANA, message) == ""
+
+
+async def test_slow_decision_is_acknowledged_in_time_and_counts_once(
+    slack: Slack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slack gives up after three seconds. A ledger that takes longer does not make it ask twice."""
+    monkeypatch.setattr(client, "_ACKNOWLEDGE_WITHIN", 0.2)
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        await slack.press(DANA, message, "approve")
+        await until(lambda: DANA in slack.opened)
+        going_on, decide = anyio.Event(), world.ledger.decide
+
+        async def slowly(*given: Any) -> Any:
+            await going_on.wait()
+            return await decide(*given)
+
+        monkeypatch.setattr(world.ledger, "decide", slowly)
+        assert "This takes longer than Slack waits." in await slack.submit(DANA)
+        going_on.set()
+        await world.shows(message, "Not used yet")
+
+
+async def test_redelivered_dialog_counts_once(slack: Slack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not acknowledged comes again, as a retry."""
+    slack.acknowledge_within = 0.3
+    monkeypatch.setattr(client, "_ACKNOWLEDGE_WITHIN", 60)
+    async with slack_world(tmp_path, slack, FOUR_EYES) as world:
+        message = await world.asked(world.deletion())
+        await slack.press(DANA, message, "approve")
+        await until(lambda: DANA in slack.opened)
+        going_on, find, calls = anyio.Event(), world.ledger.find, list[str]()
+
+        async def slowly(id_: str) -> Any:
+            calls.append(id_)
+            if len(calls) < 3:
+                await going_on.wait()
+            else:
+                going_on.set()
+            return await find(id_)
+
+        monkeypatch.setattr(world.channel._answers.ledger, "find", slowly)  # pyright: ignore[reportPrivateUsage]
+        await slack.submit(DANA, typed="Globex Exports")
+        await until(lambda: len(calls) > 3)
+        monkeypatch.undo()
+        await world.shows(message, "1 approved (dana)")
+        assert len((await world.open_request()).votes) == 1
+
+
+async def test_rate_limit_is_waited_for(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        slack.faults["chat.postMessage"] = ["429"]
+        message = await world.asked(world.run())
+        assert [method for method, _ in slack.calls].count("chat.postMessage") == 2
+        assert await slack.decide(DANA, message) == ""
+
+
+@pytest.mark.parametrize(("fault", "why"), [("lost", "no connection"), ("not_in_channel", "not_in_channel")])
+async def test_request_stays_open_elsewhere_while_slack_is_down(
+    slack: Slack, tmp_path: Path, fault: str, why: str
+) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        slack.faults["chat.postMessage"] = [fault]
+        call = world.run()
+        pending = await world.expect(PendingApproval, call)
+        assert pending.where == f"This client cannot ask. It lies on the desk. Slack did not take the request ({why})."
+        assert slack.messages == []
+        world.clock.pass_(31)
+        pending = await world.expect(PendingApproval, call)
+        assert pending.where == "It is still waiting for an answer. It lies on the desk. They can also decide in Slack."
+        await world.approve_open_request()
+        assert isinstance(await world.call(call), Done)
+        await world.shows(slack.messages[0], "Done\n")
+
+
+async def test_four_eyes_are_refused_while_slack_is_down(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack, FOUR_EYES) as world:
+        slack.faults["chat.postMessage"] = ["internal_error"]
+        refused = await world.expect(Refused, world.deletion())
+        assert "Nobody could be asked: Slack did not take the request (internal_error)." in str(refused)
+        assert "Nothing was sent." in str(refused)
+
+
+async def test_connection_is_renewed_when_slack_says_so(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        await until(lambda: slack.sockets)
+        (old,) = slack.sockets
+        await slack.run(slack.disconnect())
+        await until(lambda: slack.sockets and old not in slack.sockets)
+        assert await slack.decide(DANA, message) == ""
+
+
+async def test_each_approver_gets_a_message_without_a_channel(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack, variables={"FASTN_SLACK_CHANNEL": ""}) as world:
+        call = world.run()
+        await world.asked(call)
+        assert {message.channel for message in slack.messages} == {"D0DANA", "D0DANA2", "D0KIM"}
+        assert await slack.decide(KIM, slack.messages[0], "decline", note="no") == ""
+        for message in slack.messages:
+            await world.shows(message, "Decided by kim. Note: no")
+
+
+async def test_new_process_brings_messages_up_to_date(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        call = world.run()
+        message = await world.asked(call)
+        await world.channel.aclose()
+        await world.approve_open_request()
+        assert "approve" in message.buttons
+        other = world.asking()
+        other.begin()
+        await world.shows(message, "Not used yet")
+        await until(lambda: len(slack.sockets) == 1)
+        await slack.decide(KIM, message, "withdraw")
+        await world.shows(message, "Withdrawn")
+        await other.aclose()
+
+
+async def test_two_processes_post_a_request_once(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        slack.faults["chat.postMessage"] = ["internal_error"]
+        await world.expect(PendingApproval, world.run())
+        world.clock.pass_(31)
+        request = await world.open_request()
+        other = world.asking()
+        async with anyio.create_task_group() as tasks:
+            for channel in (world.channel, other, world.channel, other):
+                tasks.start_soon(channel.announce, request)
+        assert len(slack.messages) == 1
+        await other.aclose()
+
+
+async def test_tokens_are_never_shown(slack: Slack, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    slack.faults["apps.connections.open"] = ["invalid_auth"]
+    async with slack_world(tmp_path, slack) as world:
+        await until(lambda: "Slack delivers no decisions (invalid_auth)" in caplog.text)
+        slack.faults["chat.postMessage"] = ["invalid_auth"]
+        pending = await world.expect(PendingApproval, world.run())
+        for token in world.settings.slack_tokens:
+            assert token in world.settings.secrets
+            assert token not in repr(world.settings) + pending.where + caplog.text + world.audit_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[dana]\nslack = ["U0DANA"]', "is not TEAM/USER"),
+        ('[dana]\nslack = []\neffects = ["TRASH"]', "slack"),
+        ('[dana]\nslack = ["T01/U01"]\n[kim]\nslack = ["T01/U02", "T01/U01"]', "kim has the Slack user of another"),
+        ('[dana]\nslack = "T01/U01"\nsecrets = "x"', "secrets"),
+    ],
+)
+def test_invalid_slack_user_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        load_approvers(approvers_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("missing", ["FASTN_SLACK_APP_TOKEN", "FASTN_SLACK_BOT_TOKEN", "FASTN_APPROVERS"])
+def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path, missing: str) -> None:
+    settings = {**settings_of(tmp_path, slack), missing: ""}
+    with pytest.raises(SettingsError, match=f"Set {missing}: docs/slack.md"):
+        slack_approvers(load({}, {"FASTN_API_KEY": "k", **settings}, None), None)
+    nobody = settings_of(tmp_path, slack, '[dana]\nsecret = "at least 32 characters, as they say"')
+    with pytest.raises(SettingsError, match="has a Slack user"):
+        slack_approvers(load({}, {"FASTN_API_KEY": "k", **nobody}, None), None)
+
+
+@pytest.mark.parametrize("length", [546, 547, 550, 551, 40 * 546])
+async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, tmp_path: Path, length: int) -> None:
+    """A decision that no longer fits a message ends neither it nor the updates of others."""
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        request = replace(await world.open_request(), text=("&" * length,))
+        if length < 40 * 546:
+            check_blocks(
+                blocks.message(request, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"}
+            )
+            return
+        await world.ledger.change_request(request.id, lambda current: replace(current, text=request.text))
+        other = await world.asked(world.deletion())
+        await slack.decide(DANA, other, typed="Globex Exports")
+        await world.shows(other, "Not used yet")
+        assert "approve" in message.buttons
+
+
+async def test_races_between_slack_page_and_terminal_send_once(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        inbox = Inbox(world.system, InboxAccount(None, world.ledger, unrecorded, world.typed))
+        terminal = TerminalApprovals(world.ledger, world.audit, world.system)
+        for number in range(6):
+            call, sent = world.run(), len(world.changes)
+            message = await world.asked(call)
+            request, (pending,) = await world.open_request(), await inbox.waiting(world.timestamp)
+            results: list[object] = []
+
+            async def repeat(call: Any = call, results: list[object] = results) -> None:
+                results.append(await world.call(call))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(slack.decide, DANA, message)
+                tasks.start_soon(slack.decide, KIM, message, "approve" if number % 2 else "decline")
+                tasks.start_soon(inbox.approve, pending, world.timestamp)
+                tasks.start_soon(terminal.approve, request)
+                for _ in range(4):
+                    tasks.start_soon(repeat)
+            for _ in range(2):
+                await repeat()
+            made = sum(isinstance(each, Done) for each in results)
+            assert made == len(world.changes) - sent <= 1, results
+            world.clock.pass_(1000)
+
+
+def test_slack_is_imported_only_where_it_is_set_up() -> None:
+    code = (
+        "import sys, fastn_mcp.cli.serve, fastn_mcp.build.composition, fastn_mcp.build.team\n"
+        "import fastn_mcp.channels.notification\n"
+        "sys.exit(' '.join({'slack_sdk', 'aiohttp', 'fastn_mcp.channels.slack.client'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,95 @@
+"""An account whose requests also go to a Slack, by the real SDK, and whose approvers are people there."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from typing_extensions import override
+
+from fastn_mcp.audit.files import entries
+from fastn_mcp.channels.approver_answers import ApproverAnswers
+from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
+from fastn_mcp.config.load import load
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.policy.policy import Policy
+from support.policy_files import rules_of
+from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
+from support.webhook_world import approvers_file
+from support.world import Clock, World
+
+PEOPLE = f"""
+[dana]
+slack = ["{TEAM}/U0DANA", "{TEAM}/U0DANA2"]
+[kim]
+slack = ["{TEAM}/U0KIM"]
+"""
+DANA, KIM, MALLORY = "U0DANA", "U0KIM", "U0MALLORY"
+
+
+class SteadyClock(Clock):
+    """Time that only tests move, while what waits does wait."""
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(min(seconds, 0.02))
+
+
+def settings_of(folder: Path, slack: Slack, approvers: str = PEOPLE, **more: str) -> dict[str, str]:
+    """Return the variables by which a server asks in this Slack."""
+    return {
+        "FASTN_SLACK_APP_TOKEN": APP,
+        "FASTN_SLACK_BOT_TOKEN": BOT,
+        "FASTN_SLACK_CHANNEL": CHANNEL,
+        "FASTN_SLACK_URL": slack.url,
+        "FASTN_APPROVERS": str(approvers_file(folder, approvers)),
+        **more,
+    }
+
+
+class SlackWorld(World):
+    """`dana`, who has two users, and `kim` may approve everything, unless `approvers` says otherwise."""
+
+    def __init__(
+        self, folder: Path, slack: Slack, policy: Policy | str = "", approvers: str = PEOPLE, **more: Any
+    ) -> None:
+        rules = Policy(rules=rules_of(folder, policy)) if isinstance(policy, str) and policy else policy or None
+        variables = more.pop("variables", {})
+        super().__init__(
+            folder, rules if isinstance(rules, Policy) else None, clock=more.pop("clock", SteadyClock()), **more
+        )
+        self.slack = slack
+        self.settings = load({}, {"FASTN_API_KEY": "k", **settings_of(folder, slack, approvers), **variables}, None)
+        self.channel = self.asking()
+        self.desk = self.channel
+        self.dispatch = self.dispatching(SecretValues({}, []), None)
+
+    def asking(self) -> SlackChannel:
+        """Return the channel, as a process that has just started has it."""
+        answers = ApproverAnswers(bound_account("test", self.bound), self.ledger, self.audit, self.system)
+        return SlackChannel(self.settings, self.desk, slack_approvers(self.settings, None), answers, "")
+
+    async def asked(self, call: Any) -> Message:
+        """Return the message about the request that a call opens."""
+        assert isinstance(await self.call(call), PendingApproval)
+        return self.slack.messages[-1]
+
+    async def shows(self, message: Message, text: str) -> None:
+        await until(lambda: text in message.text)
+
+    def audited(self, event: str) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]
+
+
+@asynccontextmanager
+async def slack_world(folder: Path, slack: Slack, policy: Policy | str = "", **more: Any) -> AsyncGenerator[SlackWorld]:
+    world = SlackWorld(folder, slack, policy, **more)
+    world.channel.begin()
+    try:
+        yield world
+    finally:
+        await world.channel.aclose()
+        world.close()
