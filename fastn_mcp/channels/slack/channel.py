@@ -90,10 +90,9 @@ class SlackChannel:
         await asyncio.wait({self._tasks.begin(self._post(request, able))}, timeout=_PATIENCE)
         problem = self._problems.get(request.id)
         if announced is not None:
-            also = f"Slack did not take the request ({problem})." if problem else "They can also decide in Slack."
-            if approved_elsewhere(request) is not None:
-                return announced
-            return replace(announced, where=f"{announced.where} {also}")
+            also = "also decide" if approved_elsewhere(request) is None else "decline it"
+            slack = f"Slack did not take the request ({problem})." if problem else f"They can {also} in Slack."
+            return replace(announced, where=f"{announced.where} {slack}")
         if problem:
             why = f"Nobody could be asked: Slack did not take the request ({problem})."
             raise refused or Refused(why, "Tell the operator, who can run: fastn-mcp doctor")
