@@ -148,7 +148,10 @@ class TeamPageAccess:
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is not a response from the identity provider.")
         pending, now = PendingSignIn(**opened), self._system.timestamp()
-        code = self._sign_in.code(pending, dict(sent))
+        try:
+            code = self._sign_in.code(pending, dict(sent))
+        except NotSignedIn as why:
+            raise NotSteppedUp(str(why)) if pending.session else why from None
         before = await self._browser_session(request) if pending.session else None
         if pending.session and (before is None or before.id != pending.session):
             raise NotSignedIn("The sign-in that this was for has ended meanwhile. Nothing was approved.")
@@ -157,6 +160,8 @@ class TeamPageAccess:
             raise NotSignedIn("This sign-in was already used.")
         approver = person(self._team, await self._sign_in.finish(pending, code))
         if not self._inbox(approver).tenants:
+            if before is not None and approver.principal == before.person.principal:
+                await self._ledger.distrust(before.id, _ENDED, before.ends)  # the rules they had are gone
             raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
         if before is None:
             return BrowserSession(self._system.token(), now + self._session_seconds, approver), ""

@@ -34,7 +34,7 @@ SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trai
 _FILES = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
 _NO_SOURCE = (None, None)
 _TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
-_EFFECTS = sorted(effect.value for effect in Effect)
+_EFFECTS = sorted(effect.value for effect in Effect if effect is not Effect.READ)
 _PLACEHOLDER = "brought-by-the-caller"
 _LONGEST_SECRET = 4096
 

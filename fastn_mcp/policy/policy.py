@@ -117,16 +117,19 @@ class Policy:
             return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
         if (denied := self._always_denied(situation)) is not None:
             return denied
-        verdict = self._by_rules(situation)
-        if self.rules is not None and situation.effect is not situation.resolved.call.effective:
-            # What raises an effect (a record in use, an open request) must not escape what the file says of the call.
-            lower = self._by_rules(replace(situation, effect=situation.resolved.call.effective, spent={}))
-            verdict = strictest((verdict, lower))
-        if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
-            verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
+        call, verdict = situation.resolved.call, self._by_rules(situation)
+        if self.rules is not None:
+            # What raises an effect (an argument, a record in use, an open request) must not escape what the file says
+            # of
+            # the call.
+            lower = {call.effect, call.effective} - {situation.effect}
+            verdict = strictest([verdict, *(self._by_rules(replace(situation, effect=e, spent={})) for e in lower)])
+        if verdict.decision is Decision.ALLOW and call.needs_person:
+            verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
-        effects = (situation.effect.value, situation.resolved.call.effective.value)
-        if self.step_up is None or not self.step_up.concerns(effects):
+        # An effect that was raised counts with each that the tool can have below it.
+        passed = {each for each in (call.effect, *call.raises_to) if each.rank <= situation.effect.rank}
+        if self.step_up is None or not self.step_up.concerns(each.value for each in {situation.effect, *passed}):
             return verdict
         is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
         reason = f"{verdict.reason} {self.step_up.elsewhere}".strip() if is_asked else verdict.reason

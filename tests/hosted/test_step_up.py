@@ -556,3 +556,33 @@ def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as failed:
         load_team(file)
     assert WRONG[text] in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("effects", "tool", "arguments"),
+    [("SPEND", "ai_chat", {"message": "Delete all", "approval_mode": "auto"}), ("EXTERNAL", "update_customer", {})],
+)
+async def test_argument_that_raises_the_effect_does_not_escape_step_up(
+    tmp_path: Path, effects: str, tool: str, arguments: dict[str, Any]
+) -> None:
+    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + TENANT) as world:
+        if tool == "update_customer":
+            found = await world.call("list_customers", search="Globex")
+            arguments = {"customer_id": found["data"][0]["id"], "name": "Evil", "admin_email": "x@example.com"}
+        asked = await world.call(tool, **arguments)
+        assert asked["status"] == "approval_required"
+        assert "nowhere else" in str(asked)
+
+
+async def test_sign_in_again_without_a_rule_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(tmp_path) as world, world.browser("dana") as dana:
+        await world.delete()
+        link = "/approvals/login?request=x"
+        back = await world.way_back(dana, "dana", link)
+        refused = await dana.http.get(re.sub("code=[^&]+", "error=access_denied", back))
+        assert 'href="/approvals/"' in refused.text  # back to the request, not to a sign-in without step-up
+        assert "access_denied" in words(refused.text)
+        monkeypatch.setitem(PEOPLE, "dana", PEOPLE["dana"] | {"groups": []})
+        removed = await dana.http.get(await world.way_back(dana, "dana", link))
+        assert "No rule for approvers names" in words(removed.text)
+        assert (await dana.http.get("/approvals/")).status_code == 403

@@ -310,9 +310,9 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
     desk.account = plan_account_of(one)
     head = 'name = "n"\naccount = "default at live.fastn.ai"\nuntil = 2099-01-01T00:00:00Z\n'
     desk.write(allow("delete_customer", "a"), head)
-    assert policy_of(one, {}).plan is not None
+    assert policy_of(one, {"FASTN_CONFIG_DIR": str(desk.file.parent)}).plan is not None
     with pytest.raises(SettingsError) as caught:
-        policy_of(other, {})
+        policy_of(other, {"FASTN_CONFIG_DIR": str(desk.file.parent)})
     assert f"signed it for {desk.account}, and this is {plan_account_of(other)}." in caught.value.what
     assert "plan approve" in caught.value.next_step
     assert "fsk_" not in str(caught.value)
