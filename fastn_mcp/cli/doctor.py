@@ -199,7 +199,7 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent
-    await keys.aclose()
+    await builder.tokens(keys).aclose()
     return report
 
 
