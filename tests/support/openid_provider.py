@@ -78,6 +78,8 @@ class Shape:
     """Whether clients may request only the scopes that they registered with."""
     has_metadata_documents: bool = False
     clients: tuple[dict[str, Any], ...] = ()
+    enterprise: dict[str, Any] | None = None
+    """Issuer and `jwks` of the enterprise's identity provider whose assertions (ID-JAG) are exchanged for tokens."""
     documents: dict[str, tuple[str, ...]] = field(default_factory=lambda: {CLIENT_DOCUMENT: (CALLBACK,)})
     """Redirect addresses of each client's metadata document."""
 
