@@ -71,6 +71,10 @@ class NotSent(FastnError):
     certainty = NOTHING_SENT
 
 
+class InvalidArgument(NotSent):
+    """The call was not sent, because of an argument: its name, its value, or what it is combined with."""
+
+
 class Refused(FastnError):
     """The policy or the mode denies the call."""
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from html import escape
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,8 @@ import anyio
 import anyio.to_thread
 from mcp import Client, StdioServerParameters
 from playwright.async_api import Browser, Page, ViewportSize, async_playwright
+from rich.console import Console
+from rich.text import Text
 
 from fastn_mcp.channels.page import page as entrance_file
 from fastn_mcp.channels.page.page import FILES, PAGE_FILE
@@ -297,13 +300,26 @@ def approvals() -> str:
             return person.shown.replace("\r", "").strip("\n")
 
 
+def overview() -> str:
+    """The HTML of what `call get-overview` prints at 80 columns, in colour."""
+    with TemporaryDirectory() as folder:
+        env = environment(folder) | {"COLUMNS": "80", "TERM": "xterm-256color"}
+        with sitting(["-m", "fastn_mcp", "--sandbox", "call", "get-overview"], env) as person:
+            person.leaves()
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(Text.from_ansi(person.shown.replace("\r", "").strip("\n")))
+    return console.export_html(inline_styles=True, code_format="{code}")
+
+
 async def terminal(browser: Browser) -> None:
-    text = f"$ fastn-mcp --sandbox approvals\n\n{approvals()}"
-    tab = await (await browser.new_context(device_scale_factor=1.5)).new_page()
-    await tab.set_content(_TERMINAL.format(title="Terminal", text=escape(text)))
-    path = HERE / "terminal.png"
-    await tab.locator("main").screenshot(path=path, omit_background=True)
-    sys.stdout.write(f"written: {path}\n")
+    shown = {"terminal": ("approvals", escape(approvals())), "overview": ("call get-overview", overview())}
+    for name, (command, output) in shown.items():
+        tab = await (await browser.new_context(device_scale_factor=1.5)).new_page()
+        text = f"$ fastn-mcp --sandbox {command}\n\n{output}"
+        await tab.set_content(_TERMINAL.format(title="Terminal", text=text))
+        path = HERE / f"{name}.png"
+        await tab.locator("main").screenshot(path=path, omit_background=True)
+        sys.stdout.write(f"written: {path}\n")
 
 
 async def main() -> None:

@@ -60,7 +60,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             )
         case "connection":
             names = connector_keys(row)
-            why = "They name connectors, not connections: none can be said to use this one."
+            why = "They name connectors, not connections: none is known to use this one."
             return DependencyRules(
                 certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
                 possible=(_of_workflows(_refers("connectors", names)),) if names else (),
@@ -72,16 +72,16 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
                 unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
             )
         case "secret":
-            name, why = text(row, "name"), "A name that the code builds at run time is not visible."
+            name, why = text(row, "name"), "Names that the code builds at run time are not visible."
             return DependencyRules(
                 possible=(_of_workflows(_mentions(name)),) if name else (),
                 unchecked=(Unchecked("workflows that read it", why),),
             )
         case "trigger":
-            why = "Nothing in Fastn uses a trigger; who calls a webhook's address, or counts on its runs, is not known."
-            return DependencyRules(unchecked=(Unchecked("whatever uses it", why),))
+            why = "Nothing in Fastn uses a trigger. Fastn does not know who calls a webhook or relies on its runs."
+            return DependencyRules(unchecked=(Unchecked("who uses it", why),))
         case _:
-            return DependencyRules(unchecked=(Unchecked("whatever uses it", "Fastn does not say who does."),))
+            return DependencyRules(unchecked=(Unchecked("who uses it", "Fastn does not know."),))
 
 
 def _of_workflows(depends: Depends) -> DependencyRule:

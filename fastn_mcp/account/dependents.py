@@ -65,7 +65,7 @@ class Uses:
             why = f"The list does not show what they use, and at most {DETAILS} are read one by one."
             return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
         if self.more and not self.count:
-            return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.", rule.kind)
+            return Unchecked(rule.kind, "Only the first were read, and none of them uses it.", rule.kind)
         return None
 
 

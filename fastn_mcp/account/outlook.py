@@ -105,7 +105,7 @@ async def _of_run(
 _STATE_OF_RUN = {
     State.DRAFT: f"It was {State.DRAFT.value}: Fastn refuses to run it.",
     State.OFF: f"It is {State.OFF.value}: its triggers do not start it, but this call may.",
-    State.UNKNOWN: "It is not known whether it is published.",
+    State.UNKNOWN: "Whether it is published is unknown.",
 }
 
 
@@ -202,7 +202,7 @@ def _expiry(expires: str, now: datetime) -> str:
         return "It never expires."
     period = re.fullmatch(r"(\d{1,4})([dy])", expires)
     at = now + timedelta(days=int(period[1]) * _DAYS[period[2]]) if period else parse_timestamp(expires)
-    return f"It expires on {dated(at, now)}." if at else "Its expiry is not one that is documented."
+    return f"It expires on {dated(at, now)}." if at else "Its expiry is not documented."
 
 
 def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
@@ -211,6 +211,6 @@ def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) 
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)
     except ValueError:
-        yield "When it fires next cannot be told from its schedule."
+        yield "Its schedule does not tell when it fires next."
     else:
         yield f"It fires next at {aged(at.astimezone(UTC), now)}."

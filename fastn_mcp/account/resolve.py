@@ -26,7 +26,7 @@ from fastn_mcp.account.resolved_call import (
 )
 from fastn_mcp.account.targets import labelled_row
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
-from fastn_mcp.errors import FastnError, Forbidden, NotSent
+from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument
 from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
     FastnObject,
@@ -133,7 +133,7 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
     ):
         argument: object = getattr(call, name, None)
         if own and argument is not None and argument != own and name not in type(call).route.parameters:
-            raise NotSent(
+            raise InvalidArgument(
                 f"The argument {name} is {quote(str(argument))}, but this server sends {quote(own)} with every request,"
                 f" by its setting {setting}.",
                 f"Leave {name} out to use {quote(own)}, or tell the operator.",

@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.entries import read_contents
-from fastn_mcp.errors import NotFound, NotSent
+from fastn_mcp.errors import InvalidArgument, NotFound
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.tool import Tool
 
@@ -93,7 +93,7 @@ async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]
                     f"Call list_{_KIND}s again, or with detail=full for whole ids.",
                 )
             case several:
-                raise NotSent(
+                raise InvalidArgument(
                     f"{len(several)} {_KIND}s have the short id {reference}.", f"Give the whole id: {several}"
                 )
     return ids

@@ -55,6 +55,11 @@ def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
             yield from lines
 
 
+def has_entries(log: Path) -> bool:
+    """Whether anything is in the files of the chain that ends in `log`. Raises `OSError`."""
+    return any(file.stat().st_size for file in log_files(log))
+
+
 def log_files(log: Path) -> list[Path]:
     """Return the files of the chain that ends in `log`, the oldest first. Raises `OSError`."""
     ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None}

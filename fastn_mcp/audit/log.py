@@ -30,6 +30,7 @@ from fastn_mcp.audit.chain import SHORTENED, End, sealed
 from fastn_mcp.audit.files import (
     OPEN_FLAGS,
     Keeping,
+    has_entries,
     lines_of,
     lock,
     log_files,
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
 """File name in the state folder."""
+
+NEVER_SEEN = "This ledger has never seen this log. Was it moved or copied without its ledger, or the ledger replaced?"
 
 
 class AuditEvent(Enum):
@@ -106,6 +109,10 @@ class LogEntry:
     """Person who decided, as identified by a credential."""
     approver_name: str | None = None
     """Name and e-mail address of that person at the time, for people. It identifies nobody."""
+    auth_time: float | None = None
+    """When that person was asked to sign in, in Unix seconds, as the identity provider says."""
+    acr: str | None = None
+    """How they signed in: the values of `acr`, `amr` and `acrs`, separated by spaces."""
     principal_name: str | None = None
     """The same of the principal, if they signed in."""
     client: str | None = None
@@ -269,6 +276,8 @@ class AuditFile:
             return
         if self._anchored < 0:
             known = await self._marks.audit_mark(self._name)
+            if known is None and not self._known.n and has_entries(self.path):
+                log.warning("the audit log %s: %s", self.path, NEVER_SEEN)
             self._know(End() if known is None else End(*known))
             self._anchored = 0 if known is None else known[0]
             await self._delete_expired(self._marks)
@@ -305,7 +314,7 @@ class AuditFile:
             return
         report = chain.verify(lines_of(expired[-1:]), start=chain.first_of(lines_of(expired[-1:])))
         if report.broken is not None:
-            log.error("%s is not as it was written; it and what is older are not deleted", expired[-1])
+            log.error("%s is not as it was written; it and older files are not deleted", expired[-1])
             return
         # Update the ledger first, so that the remaining files can always be verified.
         await marks.mark_audit(deleted_name(self._name), report.entries, report.head)

@@ -40,7 +40,7 @@ class NotExported(Refused):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"The audit log {why}, and no change is made before that (audit_export).",
-            "Reads go on. Call again later, and tell the operator: the server log says more.",
+            "Reading still works. Call again later, and tell the operator: the server log says more.",
         )
 
 

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 
 from fastn_mcp import install_extra
 from fastn_mcp.audit.chain import End
-from fastn_mcp.audit.files import Keeping
+from fastn_mcp.audit.files import Keeping, has_entries
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.audit.log import AuditFile, deleted_name
+from fastn_mcp.audit.log import NEVER_SEEN, AuditFile, deleted_name
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
@@ -66,12 +66,21 @@ def audit_at(
 
 
 def audit_name(setting: str | None, state: Path) -> str:
-    """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own."""
-    return replica_log_name(state / AUDIT) if is_shared(setting) else str((state / AUDIT).resolve())
+    """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own.
+
+    A log beside its ledger has a name without a folder, so that the two can be moved or restored together.
+    """
+    if is_shared(setting):
+        return replica_log_name(state / AUDIT)
+    is_beside = file_of(setting, state).resolve().parent == state.resolve()
+    return AUDIT if is_beside else str((state / AUDIT).resolve())
 
 
 async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[End | None, End | None]:
-    """Return the newest entry of a log in the ledger, and the newest that retention deleted. Raises `FastnError`."""
+    """Return the newest entry of a log in the ledger, and the newest that retention deleted.
+
+    Raises `FastnError` if the ledger cannot be read, or has never seen a log that has entries.
+    """
     state = log.parent
     if log.name != AUDIT or not (is_shared(setting) or file_of(setting, state).exists()):
         return None, None
@@ -81,6 +90,8 @@ async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[E
     finally:
         await ledger.aclose()
     newest, deleted = (None if mark is None else End(*mark) for mark in marks)
+    if newest is None and has_entries(log):
+        raise SettingsError(NEVER_SEEN, "Verify it where both were, and compare the head hash there with this one.")
     return newest, deleted
 
 
@@ -117,6 +128,5 @@ def _shared(url: str, system: System) -> Ledger:
             log.warning("The shared ledger at %s: %s", address.shown, weakness)
         return ValkeyLedger(address, system)
     except ValueError as error:
-        raise SettingsError(
-            f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/shared-ledger.md."
-        ) from None
+        what = f"The setting ledger (environment FASTN_LEDGER) {error}."
+        raise SettingsError(what, "See docs/shared-ledger.md.") from None

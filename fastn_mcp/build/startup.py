@@ -89,8 +89,10 @@ def require_known_tools(settings: Settings) -> None:
 
 def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
     """Path of the configured policy file, else of the user's own if it exists."""
+    if settings.policy is not None:
+        return settings.policy
     own = config_dir(environment) / "policy.toml"
-    return settings.policy or (own if own.exists() else None)
+    return own if own.exists() else None
 
 
 def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Introduction | None:
@@ -114,7 +116,7 @@ def http_address(address: str) -> tuple[str, int]:
     try:
         return host_and_port(address)
     except ValueError:
-        raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080") from None
+        raise SettingsError("--http is not HOST:PORT.", "For example: --http 127.0.0.1:8080") from None
 
 
 def must_be_free(host: str, port: int, instead: str) -> None:

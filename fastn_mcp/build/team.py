@@ -21,6 +21,7 @@ from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.process import Process, Sandboxed, TenantContext
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
+from fastn_mcp.config.addresses import url_host
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
@@ -86,6 +87,8 @@ class TenantBuilder:
         process = replace(self.process, program=kept_in(program, folder), tenant=context, stops=self.ledger)
         parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
+        parts.client.stored_key = lambda: self.settings(tenant, own).api_key
+        parts.client.on_new_key = "Call again: it is used from now on."
         answers = None
         if (webhook := parts.channel.webhook) is not None and own is None:
             answers = Router(webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
@@ -107,6 +110,7 @@ class TenantBuilder:
             answers,
             own,
             parts.limits,
+            lambda: parts.client.is_outdated,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
@@ -157,7 +161,8 @@ class TenantBuilder:
 
     def _policy(self, settings: Settings) -> Policy:
         environment = self.process.environment
-        return policy_of(settings, environment, this_program(environment), self.system)
+        policy = policy_of(settings, environment, this_program(environment), self.system)
+        return replace(policy, step_up=self.team.step_up)
 
     def approval_lifetime(self) -> float:
         """Longest approval lifetime of any tenant, in seconds. Each request expires by its own ledger."""
@@ -218,6 +223,8 @@ def serve(
     host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
+    if (refusal := team.unserved_by_issuer(url_host(host))) is not None:
+        raise SettingsError(f"{refusal}.", "Serve at this machine alone: --http 127.0.0.1:PORT")
     shared = process_settings(flags, os.environ)
     lines = begin_log(shared)
     with ExitStack() as closing:

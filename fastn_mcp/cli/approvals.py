@@ -19,6 +19,7 @@ from fastn_mcp.build.approval_store import ApprovalStore, approval_stores
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_loopback, is_shared
@@ -132,20 +133,20 @@ def temporary_(store: ApprovalStore, as_json: bool) -> None:
 @click.argument("temporary_approval")
 @click.pass_obj
 def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
-    """End a temporary approval at once. The beginning of its id is enough."""
+    """End a temporary approval. The beginning of its id is enough."""
     revoked = store.use(partial(TerminalApprovals.revoke, prefix=temporary_approval))
     if revoked is None:
         listed = store.program.to("approvals", "temporary")
-        raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
+        raise WrongArgument(f"No temporary approval has this id. List them: {listed}")
     say(sanitize(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again."))
 
 
 @approvals_group.command(name="withdraw")
 @click.argument("request", required=False)
-@click.option("--note", default="", help="What the agent is told.")
+@click.option("--note", default="", help="A note for the agent.")
 @click.pass_obj
 def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
-    """Take back an approval that is not used yet, or list these.
+    """Take back an unused approval, or list the unused ones.
 
     The beginning of its id is enough.
     """
@@ -160,7 +161,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:LONGEST_NOTE]))
     if message is None:
         listed = store.program.to("approvals", "withdraw")
-        raise click.ClickException(f"No decided request has this id. List what can be withdrawn: {listed}")
+        raise WrongArgument(f"No decided request has this id. List what can be withdrawn: {listed}")
     say(sanitize(message))
 
 

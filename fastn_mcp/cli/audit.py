@@ -21,6 +21,7 @@ from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, pars
 from fastn_mcp.audit.remote import StoredEntry, compare, stored
 from fastn_mcp.build.ledger import audit_marks
 from fastn_mcp.cli import audit_layout
+from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import columns_of, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
@@ -47,7 +48,7 @@ class AuditOptions:
 def audit_group(ctx: click.Context, file: Path | None) -> None:
     """Read and verify the record of what was decided and sent.
 
-    Rotated files that lie beside the log are read with it.
+    Rotated files beside the log are read too.
     """
     start: StartOptions = ctx.obj
     file_option = () if file is None else ("--file", str(file.absolute()))
@@ -66,7 +67,7 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> None:
     """The newest entries, one line each, with times in UTC.
 
-    A terminal shows the name of what a call is about, and cuts what does not fit: audit show N has all of it. A pipe
+    A terminal shows the name of each target, and cuts long lines: audit show N has all of it. A pipe
     gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, approved_by, outcome,
     duration_ms, message, principal_name.
     """
@@ -88,10 +89,10 @@ def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
 def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
-    """All of one entry, by its number, and what belongs to the same call."""
+    """Show one entry in full, by its number, and the other entries of its call."""
     call = options.log.with_related(entry)
     if call is None:
-        raise click.ClickException(f"There is no entry {entry} in {options.log.file}.")
+        raise WrongArgument(f"There is no entry {entry} in {options.log.file}.")
     selected, others = call
     if as_json:
         _print_entries([selected, *others], as_json=True)
@@ -122,9 +123,9 @@ def _print_entries(entries: Iterable[Entry], earlier: Iterable[Entry] = (), *, a
 )
 @click.pass_obj
 def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -> None:
-    """Check the chain over all files, and with what the ledger knows. Exit code 0 where it is intact, 1 otherwise.
+    """Check the hash chain over all files, and against the ledger. Exit code 0 if it is intact, 1 otherwise.
 
-    With --remote also compare it with the copy that it was exported to: nothing missing, altered or added on either
+    With --remote also compare it with its exported copy: nothing missing, altered or added on either
     side. An entry that arrived twice is fine.
     """
     log = options.log
@@ -157,18 +158,18 @@ def _stored(file: Path) -> Iterator[StoredEntry]:
     try:
         yield from stored(files.lines_of([file]))
     except (OSError, EOFError) as error:
-        raise click.ClickException(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise WrongArgument(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     except ValueError:
-        raise click.ClickException(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
+        raise WrongArgument(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
 
 
 @audit_group.command(name="report", short_help="What was done, refused, declined and left open.")
-@click.option("--since", metavar="WHEN", help="As 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC where it is not said.")
+@click.option("--since", metavar="WHEN", help="For example 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC by default.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
 @click.pass_obj
 def report_(options: AuditOptions, since: str | None, as_json: bool, output: Path | None) -> None:
-    """What was done, refused, declined, unknown: the report of a run, from the audit alone."""
+    """Report what was done, refused, declined or unknown, from the audit log alone."""
     from fastn_mcp.report import writer
     from fastn_mcp.report.collector import Tally
 
@@ -206,4 +207,4 @@ def parse_since(when: str, now: datetime) -> datetime:
         time = datetime.fromisoformat(when)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise click.BadParameter("it is no time, as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
+        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None

@@ -8,7 +8,7 @@ from fastn_mcp.audit.chain import BEGINNING, End, Report
 from fastn_mcp.audit.reader import Entry
 from fastn_mcp.audit.remote import CopyComparison
 from fastn_mcp.channels.terminal import wrapped
-from fastn_mcp.cli.layout import fit, tab_separated
+from fastn_mcp.cli.layout import CYAN, GREEN, ORANGE, fit, tab_separated
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.ledger.identity import who
 from fastn_mcp.records.formats import counted
@@ -20,12 +20,9 @@ _LISTED = 5
 """Findings of one kind that are listed; the rest are counted."""
 
 _COLORS = {
-    "refused": "yellow",
-    "declined": "yellow",
-    "withdrawn": "yellow",
-    "expired": "yellow",
-    "intent": "cyan",
-    "approved": "green",
+    **dict.fromkeys(("refused", "declined", "withdrawn", "expired"), ORANGE),
+    "intent": CYAN,
+    "approved": GREEN,
 }
 
 _VALUE = 14
@@ -43,7 +40,7 @@ _WIDE, _NARROW = 100, 72
 
 def entry_lines(
     entries: Iterable[Entry], columns: int | None, earlier: Iterable[Entry] = ()
-) -> Iterator[tuple[str, str | None]]:
+) -> Iterator[tuple[str, int | None]]:
     """Render entries, each line with its color. `earlier` ones are only searched for the names of targets."""
     names: dict[object, str] = {}
     for entry in earlier:
@@ -118,13 +115,13 @@ def show_lines(entry: Entry, columns: int | None) -> Iterator[str]:
 def finding_lines(report: Report, head: str | None, newest: End | None, program: CommandLine) -> Iterator[str]:
     if report.broken is not None:
         yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
-        yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
+        yield f"The {report.entries} entries before it are unchanged; later ones cannot be relied on."
     elif head is not None and report.noted is None:
-        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were written anew."
+        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were rewritten."
     elif report.shortened:
         yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
         show = program.to("show", str(report.shortened[0]))
-        yield f"{show} says what is missing. What is there is as it was written."
+        yield f"{show} says what is missing. The remaining entries are unchanged."
     else:
         files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
         yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
@@ -134,9 +131,9 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
         at = "the beginning" if head == BEGINNING else f"entry {report.noted}"
         yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
     if report.broken is None and newest is not None:
-        yield f"The ledger knows entry {newest.n}, which is as it was written."
+        yield f"The ledger knows entry {newest.n}, which is unchanged."
     elif report.broken is None and head is None:
-        yield "Entries cut off at the end leave no trace: note the head elsewhere, and give it with --head later."
+        yield "Entries removed from the end cannot be detected. Keep the head elsewhere; verify with --head HASH."
     yield from _limited("more lines are unfinished", [
         f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent on its"
         " account."

@@ -1,10 +1,11 @@
 """`fastn-mcp call TOOL`: make one call as an agent would, through the guard. `fastn-mcp tools`: list the tools."""
 
 import json
+import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
@@ -14,27 +15,77 @@ from typing_extensions import override
 
 from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.exit import EXIT_CODES, exit_of
-from fastn_mcp.cli.help import format_examples
-from fastn_mcp.cli.layout import columns_of, print_table, say
+from fastn_mcp.cli.call_output import CallOutcome, Output, output_options, say_where
+from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
+from fastn_mcp.cli.help import OptionGroups, completing, format_examples
+from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.cost import counted_requests
-from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
+from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, InvalidArgument
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
+from fastn_mcp.runtime import Report
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
+
+_DESCRIBED = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
+"""Arguments whose descriptions list their values. Fastn may know more, so others are sent too."""
 
 _EXAMPLE_COLUMNS = 76
 """Width of an example's line, without its indentation and the backslash that continues it."""
 
 _NOT_SENT = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED, OutcomeGroup.PREVIEWED, OutcomeGroup.LEFT)
 
+
+_EXAMPLES: Mapping[str, str] = {
+    "changes": '[{"tool": "create_customer", "arguments": {"name": "Initech"}}]',
+    "connector_id": "709c1143-a681-498f-a56f-b396497b2d74",
+    "connection_id": "ref_kkqhfsxoqm",
+    "customer_id": "c009d6af-1950-4428-ad06-a70af567801a",
+    "workflow_id": "wf_b5880b29eb25",
+    "trigger_id": "f014f76e-5754-4e25-a7c2-5bcffab9c00a",
+    "execution_id": "exec_c8f16ea911c9",
+    "api_key_id": "4",
+    "email": "sam@example.com",
+    "kind": "connector",
+    "message": "How are my workflows?",
+    "name": "Initech",
+    "permissions": "workflows:read",
+    "prompt": "Post new orders to Slack",
+    "query": "acme hubspot",
+    "role": "Viewer",
+    "routes": '[{"routeId": "wf_b5880b29eb25"}]',
+    "secret_id": "sec_80489b4dd896",
+    "slug": "initech",
+    "tool": "run_workflow",
+    "type": "workflow",
+}
+"""Values of required arguments in examples: ids are those of the sandbox."""
+
+_EXAMPLES_OF: Mapping[str, Mapping[str, str]] = {
+    "create_secret": {"name": "STRIPE_KEY"},
+    "create_trigger": {"type": "scheduler", "schedule": "0 6 * * *"},
+    "diagnose": {"workflow_id": "wf_96d1b3072c5a"},
+    "find_dependents": {"id": "hubspot"},
+    "list_executions": {"status": "failed"},
+    "preview_change": {"arguments": '{"workflow_id": "wf_b5880b29eb25"}'},
+    "update_customer": {"name": "Acme Corporation"},
+    "update_connector": {"description": "Makes decks."},
+    "update_trigger": {"status": "Disabled"},
+    "update_workflow": {"description": "Every hour."},
+}
+
+HELP: Mapping[str, str] = {
+    "cursor": "Go on after a page, from its next_cursor.",
+    "extra": "Fields without an option of their own; null clears one.",
+    "fields": "Columns to show, in place of the usual ones.",
+}
+"""Help of options whose descriptions are too short for people."""
 
 _UNDO = ("undo", "restores", "lost", "not_restored")
 """What a receipt says about undoing a change, which takes a later command."""
@@ -59,14 +110,16 @@ def _command(operation: AnyTool) -> click.Command:
     required = schema.get("required", [])
     options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
     if operation.previews():
-        options.append(_option(DRY_RUN, {"description": "Preview.", "type": "boolean"}, required=False))
+        description = "Show what it would do. Nothing is changed."
+        options.append(_option(DRY_RUN, {"description": description, "type": "boolean"}, required=False))
 
     def run(**values: Any) -> None:
-        arguments = {name: _as_list(value) for name, value in values.items() if value not in (None, ())}
         context = click.get_current_context()
+        output = Output(context, values.pop("as_json"), values.pop("all", False), values.pop("watch", False))
+        arguments = {name: _as_list(value) for name, value in values.items() if value not in (None, ())}
         tally = Tally()
         try:
-            status = anyio.run(_call, context.obj.parts(tally=tally), operation.tool_name(), arguments)
+            status = anyio.run(_call, context.obj.parts(tally=tally), operation, arguments, output)
         except KeyboardInterrupt:
             note = NOTHING_SENT
             if any(attempt.group not in _NOT_SENT for attempt in tally.attempts):
@@ -77,19 +130,26 @@ def _command(operation: AnyTool) -> click.Command:
             status = 130
         sys.exit(status)
 
-    return click.Command(
-        operation.tool_name(), params=list(options), callback=run, help=operation.__doc__, epilog=_epilog(operation)
+    return OptionGroups(
+        operation.tool_name(),
+        params=[*options, *output_options(operation)],
+        callback=run,
+        help=operation.__doc__,
+        epilog=_epilog(operation),
     )
 
 
-def _epilog(operation: AnyTool) -> str:
-    """Exit codes, and an example that changes nothing."""
-    required = operation.input_schema().get("required", [])
-    options = [f"--{name.replace('_', '-')} {name.rpartition('_')[2].upper()}" for name in required]
-    words = ["fastn-mcp --sandbox call", operation.tool_name().replace("_", "-"), *options]
-    line = " ".join([*words, "--dry-run"] if operation.previews() else words)
+def _epilog(tool: AnyTool) -> str:
+    """Exit codes, and an example that works on the sandbox and changes nothing."""
+    name = tool.tool_name()
+    required = tool.input_schema().get("required", [])
+    values = {**{field: _EXAMPLES.get(field, field.upper()) for field in required}, **_EXAMPLES_OF.get(name, {})}
+    spaced = ((field.replace("_", "-"), shlex.quote(value).replace(" ", "\xa0")) for field, value in values.items())
+    words = [f"--{option} {value}" for option, value in spaced]  # no line ends within a value
+    words += ["--dry-run"] if tool.previews() else []
+    line = " ".join(["fastn-mcp --sandbox call", name.replace("_", "-"), *words])
     lines = textwrap.wrap(line, _EXAMPLE_COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
-    return EXIT_CODES + "\n" + format_examples(" \\\n  ".join(lines))
+    return f"{EXIT_CODES}\n" + format_examples(" \\\n  ".join(lines).replace("\xa0", " "))
 
 
 def _as_list(value: object) -> object:
@@ -108,20 +168,22 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
         type=kind,
         multiple=is_text_list,
         required=required,
-        help=facts["description"] + hint + (" May be repeated." if is_text_list else ""),
+        help=HELP.get(name, str(facts["description"])) + hint + (" May be repeated." if is_text_list else ""),
+        shell_complete=completing(lambda _ctx: _listed_values(name, facts)),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CallOutcome:
-    """Outcome of one call, and the body that an agent would get."""
+def _listed_values(name: str, facts: dict[str, Any]) -> list[str]:
+    """Return the values of an enum, or those in the description of a text: "Active, Invited or Disabled."."""
+    if name not in _DESCRIBED:
+        return facts.get("enum") or facts.get("items", {}).get("enum", [])
+    listed = re.split("[.;:]", re.sub(r" \(.*?\)", "", facts["description"]))[0]
+    return [value for value in re.split(", | or ", listed) if " " not in value]
 
-    outcome: str
-    message: str | None = None
-    body: Mapping[str, JsonValue] | None = None
 
-
-async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = False) -> CallOutcome:
+async def make_call(
+    parts: AccountParts, wanted: ParsedCall, report: Report = say_where, *, dry_run: bool = False
+) -> CallOutcome:
     """Make or preview a call as an agent would, asking for approval at the terminal. Raises `FastnError`."""
 
     def outcome(name: str, body: dict[str, JsonValue], message: str | None = None) -> CallOutcome:
@@ -129,9 +191,9 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
 
     caller = Caller(Asker(), Terminal.here())
     if dry_run or wanted.dry_run:
-        return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller)).data()))
+        return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller, report)).data()))
     with counted_requests():
-        result_or_request = await parts.dispatch(wanted.call, caller)
+        result_or_request = await parts.dispatch(wanted.call, caller, report)
     match result_or_request:
         case Done(result, change, notes):
             body = render(wanted.call, result, parts.label, change, notes)
@@ -145,13 +207,20 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
             raise TypeError("an approval request was left open")
 
 
-async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> int:
+async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], output: Output) -> int:
     wanted: ParsedCall | None = None
+    tools = {operation.tool_name(): operation for operation in parts.tools}
+
+    async def make(more: Mapping[str, JsonValue]) -> CallOutcome:
+        nonlocal wanted
+        wanted = parse(tools, tool.tool_name(), {**arguments, **more})
+        return await make_call(parts, wanted, output.report)
+
     try:
         try:
-            wanted = parse({operation.tool_name(): operation for operation in parts.tools}, name, arguments)
-            outcome = await make_call(parts, wanted)
+            outcome = await output.repeated(tool, arguments, make)
         finally:
+            output.end_progress()
             await parts.aclose()
     except FastnError as error:
         data, message = render_error(error.data()), str(error)
@@ -160,20 +229,14 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
             data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}
             message = f"Declined. {error.known}" if isinstance(error, Declined) else message
         if data:
-            _print(with_dashboard(data, wanted and wanted.call, parts.dispatch.dashboard_url))
+            body = with_dashboard(data, wanted and wanted.call, parts.dispatch.dashboard_url)
+            output.show(tool, body, parts.stores.system.now())
         say(f"fastn-mcp: {message}", err=True)
-        return exit_of(error.outcome)
-    _print(outcome.body)
+        return Exit.WRONG if isinstance(error, InvalidArgument) else exit_of(error.outcome)
+    if outcome.message is not None and not output.is_waiting:
+        say(f"fastn-mcp: {outcome.message}", err=True)
+    output.show(tool, outcome.body or {}, parts.stores.system.now())
     return exit_of(outcome.outcome)
-
-
-def _print(body: object) -> None:
-    if not sys.stdout.isatty():
-        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
-        return
-    from rich.console import Console  # only needed on a terminal
-
-    Console().print_json(json.dumps(body), indent=2)
 
 
 call = Calls("call", help="Make one call, asking on the terminal before anything destructive.")
@@ -182,12 +245,12 @@ call = Calls("call", help="Make one call, asking on the terminal before anything
 # --- tools -------------------------------------------------------------------------------------------------------
 
 _COLORS = {
-    Effect.WRITE: "cyan",
-    Effect.EXTERNAL: "yellow",
-    Effect.SPEND: "yellow",
-    Effect.ACCESS: "magenta",
-    Effect.TRASH: "red",
-    Effect.DESTROY: "bright_red",
+    Effect.WRITE: CYAN,
+    Effect.EXTERNAL: ORANGE,
+    Effect.SPEND: ORANGE,
+    Effect.ACCESS: MAGENTA,
+    Effect.TRASH: RED,
+    Effect.DESTROY: RED,
 }
 
 

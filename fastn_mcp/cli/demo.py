@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.startup import SANDBOX_KEY
 from fastn_mcp.channels.connections import BackgroundServer
+from fastn_mcp.cli.layout import ORANGE, style
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.app import create_app
@@ -86,7 +87,7 @@ async def _play(console: Console) -> None:
     console.print("[bold]The same in protocol 2025-11-25:[/] declined, nothing sent; approved, sent once.")
     console.print(Rule())
     install = this_program(os.environ).to("install", "claude-code", "--sandbox")
-    console.print("[bold green]All as it says.[/] Next, in your own client:")
+    console.print("[bold green]Everything worked.[/] Try it in your own client:")
     console.print(Text(f"  {install}"), soft_wrap=True)  # not wrapped, to be copied
 
 
@@ -105,7 +106,7 @@ class DemoStory:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self._answers.pop(0)
         await anyio.sleep(_READING)
-        self._say(params.message, "yellow")
+        self._say(params.message, style(ORANGE))
         content = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
         self._say(f"person: {answer.action} {content}".rstrip(), "bold")
         return answer
@@ -163,7 +164,7 @@ class DemoStory:
         return answer["receipt"]
 
     async def undo(self, receipt: dict[str, Any]) -> None:
-        self._console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
+        self._console.print("[bold]It was the wrong one. The undo restores what it can, and says what it cannot.[/]")
         before = self._received["POST"]
         # Creating the customer again invites its administrator. That gives access, so it needs approval.
         self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
@@ -195,7 +196,7 @@ class DemoStory:
             outcomes.append("done" if "done" in body else str(body["outcome"]))
         _require(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
         _require(self._received["POST"] == before + 1, "exactly one run reached Fastn")
-        self._console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
+        self._console.print(f"    the same approval used three times: {', '.join(outcomes)}\n")
 
     async def _call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         words = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())

@@ -19,7 +19,7 @@ from fastn_mcp.build.composition import client_account, enabled_tools, exchange_
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
-from fastn_mcp.cli.layout import print_table, say
+from fastn_mcp.cli.layout import GREY, ORANGE, RED, print_table, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.addresses import is_shared
@@ -43,9 +43,9 @@ Exit codes:
 _LONGEST_TOKEN = 65_536
 
 _COLORS = {
-    CheckResult.DIFFERS: "yellow",
-    CheckResult.FAILED: "bright_red",
-    CheckResult.SKIPPED: "bright_black",
+    CheckResult.DIFFERS: ORANGE,
+    CheckResult.FAILED: RED,
+    CheckResult.SKIPPED: GREY,
 }
 
 
@@ -88,8 +88,8 @@ class DoctorOptions:
 def doctor(start: StartOptions, **given: Any) -> int:
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
-    Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
-    differs is said with what to do, and proposed as settings.
+    Each reading operation is called once; for changing ones only OPTIONS is sent. Each difference is reported with what
+    to do, and settings are proposed.
 
     With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
@@ -117,7 +117,7 @@ def _check_files(report: Path | None, *others: Path | None) -> None:
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
     if report is not None and report.suffix not in (".md", ".json"):
-        raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
+        raise SettingsError("--report writes FILE.md or FILE.json.", "For example: --report doctor.md")
 
 
 def _examine(start: StartOptions) -> DoctorReport:
@@ -164,7 +164,7 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
     logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     # Deferred imports: what serves a team.
     from fastn_mcp.build.team import TenantBuilder, process_settings
-    from fastn_mcp.doctor.public import PublicAddress, check_public
+    from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
     from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
     from fastn_mcp.hosted.oidc import IssuerKeys
     from fastn_mcp.hosted.team_config import load_team
@@ -197,6 +197,7 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         report.checks += [check async for check in check_token(target)]
         status.update("Calling the public address ...")
         address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
+        address.is_provider_down = any(check.seen == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent
     await builder.tokens(keys).aclose()

@@ -12,6 +12,12 @@ import click
 from fastn_mcp.errors import FastnError, nearest
 
 
+class WrongArgument(click.ClickException):
+    """An argument has a wrong value, for a reason that the command's help does not say."""
+
+    exit_code = 2
+
+
 def run(command: click.Group) -> NoReturn:
     """Run the program and exit. An error is printed as one line that says what to do."""
     _open_streams()
@@ -104,7 +110,7 @@ _MEANT = {
         ("serve", "server", "start", "stdio", "mcp"),
         "fastn-mcp, which alone serves a client over stdio; with --http, over HTTP",
     ),
-    **dict.fromkeys(("init", "setup", "configure", "auth"), "fastn-mcp login, then fastn-mcp install CLIENT"),
+    **dict.fromkeys(("init", "configure", "auth"), "fastn-mcp setup"),
 }
 """Commands of other programs, each with the one to run here."""
 
@@ -133,7 +139,7 @@ def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
     if option in _KEY_OPTIONS:
         return (
             f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
-            "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was given this way."
+            "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was passed this way."
         )
     root = context.find_root()
     root_options = root.command.get_params(root)

@@ -12,9 +12,9 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a server on all int
 @click.command(name="health")
 @click.argument("address", metavar="[HOST:PORT]", envvar="FASTN_HTTP", default="")
 def health(address: str) -> None:
-    """Ask the server that listens at HOST:PORT whether it serves; by default the one of FASTN_HTTP.
+    """Check the health of the server at HOST:PORT, by default that of FASTN_HTTP.
 
-    For the health check of a container. Where neither is given it serves over stdio, and there is nothing to ask.
+    For the health check of a container. Without an address the server uses stdio, and the check succeeds.
     """
     if address and (problem := problem_of(address)):
         raise click.ClickException(f"Not healthy: {problem}.")
@@ -29,7 +29,7 @@ def problem_of(address: str) -> str | None:
     except ValueError:
         host = port = None
     if not host or not port:
-        return f"{address!r} is not HOST:PORT, as in 127.0.0.1:8080"
+        return f"{address!r} is not HOST:PORT, for example 127.0.0.1:8080"
     connection = http.client.HTTPConnection(_ANY.get(host, host), port, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/healthz")

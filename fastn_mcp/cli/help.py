@@ -1,8 +1,10 @@
 """Commands of the program: module, short help and examples of each."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from typing_extensions import override
@@ -22,6 +24,7 @@ class CommandEntry(NamedTuple):
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
         "demo": CommandEntry("demo:demo", "Watch a demonstration in half a minute, without an account."),
+        "setup": CommandEntry("setup:setup", "Connect the MCP clients of this machine."),
         "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
         "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
         "login": CommandEntry("login:login", "Ask for an account's API key, check it, and store it."),
@@ -40,7 +43,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Approvals and record": {
         "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
-        "stop": CommandEntry("stop:stop", "Stop every change of every agent, at once."),
+        "stop": CommandEntry("stop:stop", "Stop every change of every agent immediately."),
         "allow": CommandEntry("stop:allow", "Allow changes again after a stop."),
         "policy": CommandEntry("policy:policy_group", "Check a policy file, and explain its decision on a call."),
         "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),
@@ -58,6 +61,19 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
 _ENTRIES = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
 
 
+def completing(values: Callable[[click.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return the `shell_complete` of a parameter that takes other values too. It shows no error to the shell."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        from fastn_mcp.errors import FastnError
+
+        with suppress(FastnError, OSError):
+            return [value for value in values(ctx) if value.startswith(incomplete)]
+        return []
+
+    return complete
+
+
 class EnumChoice(click.Choice[str]):
     """Choice whose error message suggests the nearest value."""
 
@@ -68,7 +84,50 @@ class EnumChoice(click.Choice[str]):
         return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
 
 
-class GroupedCommands(click.Group):
+class GroupedOption(click.Option):
+    """Option that is listed under a heading of its own."""
+
+    def __init__(self, *declarations: Any, group: str = "Options", **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.group = group
+
+
+class OptionGroups(click.Command):
+    """Command whose help lists its options under their headings."""
+
+    @override
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}  # its own first
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(option, "group", "Options"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+COLORS = {"auto": None, "always": True, "never": False}
+
+
+def _set_color(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """Apply --color, or else NO_COLOR, to everything that the command prints."""
+    if value is not None:
+        ctx.color = COLORS[value]
+    if os.environ.get("NO_COLOR") and value in (None, "auto") and not ctx.color:
+        ctx.color = False
+    return value
+
+
+COLOR: Mapping[str, Any] = {
+    "type": EnumChoice(list(COLORS)),
+    "expose_value": False,
+    "callback": _set_color,
+    "help": "Colour: auto (default) is on a terminal without NO_COLOR.",
+}
+"""Attributes of the option --color, of the program and of each call."""
+
+
+class GroupedCommands(OptionGroups, click.Group):
     """Group of all `COMMANDS`. Its help lists them under their headings, before the options."""
 
     @override
@@ -90,7 +149,7 @@ class GroupedCommands(click.Group):
         for heading, entries in COMMANDS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, entry.short) for name, entry in entries.items() if not entry.hidden])
-        click.Command.format_options(self, ctx, formatter)
+        super().format_options(ctx, formatter)
 
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
@@ -118,12 +177,12 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "allow": ("fastn-mcp allow",),
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
     "approvals keygen": ("fastn-mcp approvals keygen dana      # prints two lines for approvers.toml",),
-    "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke 3f2c      # as one begins"),
+    "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke 3f2c      # its beginning"),
     "approvals temporary": (
         "fastn-mcp approvals temporary",
         "fastn-mcp approvals revoke 3f2c      # end one",
     ),
-    "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw 3f2c      # as one begins"),
+    "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw 3f2c      # its beginning"),
     "audit": ("fastn-mcp audit tail", "fastn-mcp audit verify"),
     "audit report": ("fastn-mcp audit report --since 24h", "fastn-mcp audit report --since 7d --output week.json"),
     "audit show": ("fastn-mcp audit tail", "fastn-mcp audit show 12      # a number of that list"),
@@ -188,6 +247,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "profiles use": ("fastn-mcp profiles use acme", "fastn-mcp whoami"),
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
     "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
+    "setup": ("fastn-mcp setup", "fastn-mcp setup --sandbox --yes      # without a terminal"),
     "stop": ('fastn-mcp stop --reason "agent went wrong"', "fastn-mcp stop --client claude-code"),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # the arguments of one"),
     "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),

@@ -56,10 +56,10 @@ _STATE, _PASSWORD = "FASTN_STATE_SECRET", "VALKEY_PASSWORD"
 @click.option("--url", default="https://fastn-mcp.example.com/mcp", help="The address of MCP, for a new team file.")
 @click.option("--issuer", default="https://login.example.com", help="The identity provider, for a new team file.")
 def init_team(folder: Path, url: str, issuer: str) -> None:
-    """Make FOLDER with a team file and the secrets of a team's server. What is there stays as it is.
+    """Create FOLDER with a team file and the secrets of a team's server. Existing files are not changed.
 
     .env gets the state secret and the password of Valkey, valkey.acl its users. Run it again after you have filled in
-    files: it sets their modes. FOLDER is then yours alone, and the containers' user can read what is mounted from it.
+    files: it sets their modes. Then only you can read FOLDER, and the containers' user the mounted files.
     """
     _refuse_links(folder)
     try:
@@ -93,7 +93,7 @@ def _secrets_of(folder: Path) -> list[str]:
     before = env.read_text(encoding="utf-8") if env.exists() else ""
     present = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
     if users.exists() and not present.get(_PASSWORD):
-        raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to make both anew.")
+        raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to create both again.")
     added: Mapping[str, str] = {name: secrets.token_hex(32) for name in (_STATE, _PASSWORD) if not present.get(name)}
     if added:
         lines = "".join(f"{name}={value}\n" for name, value in added.items())

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.build.startup import options_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.help import EnumChoice
+from fastn_mcp.cli.help import EnumChoice, GroupedOption, OptionGroups, completing
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.start_options import complete_profile
 from fastn_mcp.config.command_line import PROGRAM, CommandLine, by_uvx, installed_from, is_in_uv_cache, running
 from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
@@ -34,7 +34,6 @@ from fastn_mcp.install.clients import (
     sign,
 )
 from fastn_mcp.install.edit import Addition, NotInstalled
-from fastn_mcp.install.entry import links
 from fastn_mcp.redaction import sanitize
 
 
@@ -73,7 +72,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--project", is_flag=True, help="Use the client's project file in this folder, which others share."
         ),
         click.option("--name", default="fastn", show_default=True, help="Name of the server in the client."),
-        click.argument("client"),
+        click.argument("client", shell_complete=completing(lambda _ctx: BY_NAME)),
     ):
         command = decorate(command)
     return command
@@ -92,76 +91,62 @@ Examples:
 """
 
 
-@click.command(name="install", epilog=_CLIENTS)
+_served = partial(click.option, cls=GroupedOption, group="What the client starts")
+
+
+@click.command(name="install", cls=OptionGroups, epilog=_CLIENTS)
 @_options
-@click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
-@click.option("--profile", metavar="NAME", help="Serve this account.")
-@click.option(
+@_served("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
+@_served("--profile", metavar="NAME", shell_complete=complete_profile, help="Serve this account.")
+@_served(
     "--key",
     type=EnumChoice(["profile", "environment", "prompt"]),
     default="profile",
     show_default=True,
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
 )
-@click.option("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
-@click.option(
+@_served("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
+@_served(
     "--uvx",
     is_flag=True,
     help="Start it with uvx, from the source that this program was installed from, instead of by its path.",
 )
 @click.option("--replace", is_flag=True, help="Replace an existing entry of that name.")
 @click.option("--anyway", is_flag=True, help="Install even if the client is not found.")
-@click.option(
-    "--link",
-    is_flag=True,
-    hidden=not IS_PUBLISHED,
-    help="Print links that install it, for web pages. Nothing is changed.",
-)
 @click.pass_context
 def install(
     ctx: click.Context,
     sandbox: bool,
     profile: str | None,
     url: str | None,
-    link: bool,
     **options: Any,
 ) -> None:
-    """Add the server to CLIENT's configuration. What changes is shown first, and never holds a key or a token.
+    """Add the server to CLIENT's configuration. The change is shown first, and never contains a key or a token.
 
-    Options that stand before install are those that the server is started with.
+    Options before install become the server's options.
     """
     wanted = InstallOptions(**options)
-    if link and url is not None:
-        raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
     if profile is not None and (sandbox or ctx.obj.sandboxed):
         raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.", ctx)
     arguments = options_of(ctx.find_root())
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
     arguments += ["--profile", profile] if profile is not None else []
-    if link:
-        if not IS_PUBLISHED:
-            raise NotInstalled(
-                "fastn-mcp is not published yet, so a link that installs it by its name could fetch anybody's package.",
-                f"Install it from a clone, then run: fastn-mcp install {_client(wanted.client).name}",
-            )
-        for label, address in links(_client(wanted.client), wanted.name, tuple(arguments), wanted.key).items():
-            click.echo(f"{label}: {address}")
-    elif url is None:
-        _install_stdio(wanted, arguments)
+    if url is None:
+        install_stdio(wanted, arguments)
     else:
         _install_http(wanted, arguments, url)
 
 
-def _install_stdio(wanted: InstallOptions, arguments: Sequence[str]) -> None:
-    """Install an entry with which the client starts the server."""
+def install_stdio(wanted: InstallOptions, arguments: Sequence[str]) -> bool:
+    """Install an entry with which the client starts the server. Return whether the client has it now."""
     start = _program(wanted).with_(arguments)
     if wanted.client == "json":
         click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
-        return
+        return False
     client = _present_client(wanted)
     is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
     additions = entry.additions(client, wanted.name, start, wanted.key)
-    _apply(client, wanted, additions, "" if is_sandbox else _about_key(client, arguments, wanted.key))
+    return _apply(client, wanted, additions, "" if is_sandbox else _about_key(client, arguments, wanted.key))
 
 
 def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) -> None:
@@ -181,15 +166,15 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
     _apply(client, wanted, additions, _about_token(client, PROGRAM.with_(token).line()))
 
 
-def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> None:
+def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> bool:
     target = _target(client, wanted)
     compute = partial(apply.plan_install, target, additions, overwrite=wanted.replace)
     change = compute()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
-        return
+        return True
     if not _is_confirmed(change, wanted):
-        return
+        return False
     change = apply.apply(change, compute)
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
@@ -197,6 +182,7 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
     say(f"Undo: {wanted.uninstall_command(client)}")
     if note:
         say(note)
+    return True
 
 
 @click.command(name="uninstall")
@@ -204,7 +190,7 @@ def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Additi
 def uninstall(**options: Any) -> None:
     """Remove the server from CLIENT's configuration.
 
-    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
+    If nobody has changed the file since, it is restored byte for byte; otherwise only our entry is removed.
     """
     wanted = InstallOptions(**options)
     target = _target(_client(wanted.client), wanted)
@@ -255,7 +241,7 @@ def _client(name: str) -> McpClient:
 
 def _present_client(wanted: InstallOptions) -> McpClient:
     """Return the client. Raises `NotInstalled` if this machine does not have it, unless `wanted.anyway`."""
-    client, machine = _client(wanted.client), _machine()
+    client, machine = _client(wanted.client), this_machine()
     if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
@@ -270,7 +256,7 @@ def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
     if wanted.file is not None:
         return apply.Target.at(client, wanted.file.absolute(), wanted.name, state)
     if not wanted.project:
-        return apply.Target.at(client, Path(str(place(client, _machine()))), wanted.name, state)
+        return apply.Target.at(client, Path(str(place(client, this_machine()))), wanted.name, state)
     if client.project is None:
         raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
     return apply.Target.at(client, Path.cwd() / client.project, wanted.name, state, project=Path.cwd())
@@ -308,12 +294,12 @@ def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> s
     if key == "prompt":
         return f"{client.title} asks for the key at the first start, and keeps it."
     if key == "environment":
-        return f"The key comes from {KEY_VARIABLE}, as {client.title} was started with it."
+        return f"The key comes from {KEY_VARIABLE}, with which {client.title} was started."
     profile = f" --profile {arguments[arguments.index('--profile') + 1]}" if "--profile" in arguments else ""
     return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
 
 
-def _machine() -> Machine:
+def this_machine() -> Machine:
     return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, _matching, shutil.which)
 
 

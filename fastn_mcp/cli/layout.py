@@ -12,8 +12,16 @@ from rich.cells import cell_len, set_cell_size
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.redaction import sanitize
 
+GREEN, RED, ORANGE, CYAN, MAGENTA, GREY = 28, 160, 166, 31, 127, 244
+"""Colours of 256 that are legible on white and on black, which yellow and white are not."""
+
 _GAP = 2
 _MIN_LAST_CELL = 30
+
+
+def style(color: int) -> str:
+    """Return a color as rich names it."""
+    return f"color({color})"
 
 
 def columns_of(stream: TextIO | None = None) -> int | None:
@@ -60,7 +68,7 @@ def _below(header: Sequence[str], row: Sequence[str]) -> list[str]:
     return [row[0], *(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell)]
 
 
-def print_table(rows: Sequence[Sequence[str]], colors: Iterable[str | None] = ()) -> None:
+def print_table(rows: Sequence[Sequence[str]], colors: Iterable[int | None] = ()) -> None:
     """Print rows, header first, each of the others in its color."""
     header, *lines = table(rows, columns_of())
     if header:

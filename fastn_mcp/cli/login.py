@@ -17,7 +17,7 @@ from fastn_mcp.build.composition import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.start_options import StartOptions
+from fastn_mcp.cli.start_options import StartOptions, complete_profile
 from fastn_mcp.config.edit import put, read_or_none, unset
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
@@ -37,16 +37,16 @@ _MAX_INPUT = 4096
 
 
 @click.command(name="login")
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=complete_profile)
 @click.option("--stdin", is_flag=True, help="Read the key from the standard input instead of asking for it.")
 @click.option("--file", "in_file", is_flag=True, help="Keep it in a file that only you can read, not in the keyring.")
 @click.option("--no-check", is_flag=True, help="Do not try the key first.")
 @click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
 @click.pass_obj
 def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> int:
-    """Ask for the API key of an account, try it by one read, and keep it in the system's keyring.
+    """Ask for the API key of an account, try it with one read, and store it in the system's keyring.
 
-    Without PROFILE it is the key of the account that is used by default.
+    Without PROFILE it is the key of the default account.
     """
     stored = _stored_key(start, profile)
     account, at_rest = stored.account, stored.account.keyless()
@@ -83,10 +83,10 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 
 
 @click.command(name="logout")
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=complete_profile)
 @click.pass_obj
 def logout(start: StartOptions, profile: str | None) -> int:
-    """Forget the API key of an account that login has kept. It is not revoked at Fastn."""
+    """Delete the stored API key of an account. It is not revoked at Fastn."""
     stored = _stored_key(start, profile)
     account, settings = stored.account, stored.account.keyless()
     whose = f"{settings.profile} at {settings.host}"
@@ -98,7 +98,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         say(
-            f"fastn-mcp: The key that is kept is of {settings.profile} at {account.key_host}, not at {settings.host}."
+            f"fastn-mcp: The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}."
             " Nothing was changed. To forget it, leave out --base-url and FASTN_BASE_URL.",
             err=True,
         )
@@ -107,7 +107,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
     hint = f" Its key comes from {source}." if source else " Which account has one: fastn-mcp profiles"
-    say(f"fastn-mcp: login has kept no key of {whose}.{hint}", err=True)
+    say(f"fastn-mcp: login has stored no key of {whose}.{hint}", err=True)
     return 1
 
 
@@ -181,14 +181,14 @@ def _read_stdin() -> str:
     if len(lines) != 1:
         raise SettingsError(
             "The standard input holds no key." if not lines else "The standard input holds more than one line.",
-            "Give the key and nothing else: fastn-mcp login --stdin < FILE",
+            "Pass the key and nothing else: fastn-mcp login --stdin < FILE",
         )
     return lines[0]
 
 
 def _confirm_replacement(host: str, new: Settings) -> None:
     """Ask whether to replace the key of another host. Raises `SettingsError` unless the person agrees."""
-    warning = f"The key of {new.profile} at {host} is kept there, and would be replaced by one for {new.host}."
+    warning = f"The key of {new.profile} at {host} is stored there, and would be replaced by one for {new.host}."
     terminal = Terminal.here()
     if terminal is not None and click.confirm(f"{warning} Replace it?", default=False, err=True):
         return
@@ -250,7 +250,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
 
 KINDS = {
     "live": "live",
-    "test": "test (no sandbox: it acts on the same live connections)",
+    "test": "test (not a sandbox: it changes your live connections)",
     "unknown": "of unknown kind, so treated as live",
 }
 _WIDTH = 13
@@ -265,7 +265,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
     \b
     Exit codes:
       0  the key works
-      1  it does not, or Fastn could not be asked
+      1  it does not, or Fastn could not be reached
       2  invalid setting, or no key
     """
     resolved = start.resolved()

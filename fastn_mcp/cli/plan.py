@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
@@ -42,13 +43,13 @@ _MIN_PASSPHRASE = 10
 
 @click.group(name="plan")
 def plan_group() -> None:
-    """Run plans: which calls may be made while nobody is there. Use one with --mode unattended --plan FILE."""
+    """Run plans: calls that may be made with nobody present. Use one with --mode unattended --plan FILE."""
 
 
 @plan_group.command(name="new")
 @click.argument("calls", type=click.File("rb"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
-@click.option("--since", help="Of the audit, only from this moment on, ISO 8601.")
+@click.option("--since", help="Only audit entries since this time, ISO 8601.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
 @click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it is valid.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
@@ -70,7 +71,7 @@ def new_(
         entry = would_allow(call).removesuffix("count = 1")
         counted[entry] = counted.get(entry, 0) + 1
     if not counted:
-        raise click.ClickException("There is no call that changes something.")
+        raise WrongArgument("No call in it changes anything.")
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
     ends = until.isoformat().replace("+00:00", "Z")
     head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {ends}\n"
@@ -88,7 +89,7 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
     """Yield the calls of a script that change something, including those of its batches."""
     calls, errors = read(lines, _PLANNABLE)
     if errors:
-        raise click.ClickException(errors[0])
+        raise WrongArgument(errors[0])
     for step in calls:
         for call in step.wanted.call.inner_calls or (step.wanted.call,):
             if isinstance(call, Operation) and call.effect is not Effect.READ:
@@ -116,7 +117,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
 @_FILE
 @click.pass_obj
 def show_(start: StartOptions, file: Path) -> None:
-    """Say in words what a plan allows, and what its targets are called now."""
+    """Show in words what a plan allows, with the current names of its targets."""
     _, plan = _read(start, file)
     if plan_file.signatures_of(file).exists():
         try:
@@ -125,28 +126,29 @@ def show_(start: StartOptions, file: Path) -> None:
             say(f"{error}\n", err=True)
     for line in anyio.run(_describe, start, plan, dict[str, str]()):
         say(line)
+    say(plan.summary())
 
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
 @_FILE
-@click.option("--keys", type=click.Path(path_type=Path), help="Public keys of those who may sign.")
+@click.option("--keys", type=click.Path(path_type=Path), help="Public keys of people who may sign.")
 @click.pass_obj
 def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
-    """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
-    with _refused():
+    """Check that a plan is signed, unchanged, not expired, and for this account. Exit code 1 otherwise."""
+    with _refused(file):
         plan = _signed(start, file, keys)
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
 
 @plan_group.command(name="approve")
 @_FILE
-@click.option("--as", "name", required=True, help="Your name, as the file of public keys has it.")
+@click.option("--as", "name", required=True, help="Your name in the file of public keys.")
 @click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default your own plan-key.pem.")
 @click.pass_obj
 def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> None:
-    """Read a plan and sign it, at a terminal. Your key is made at the first time, under a passphrase of yours.
+    """Read a plan and sign it, at a terminal. The first time it creates your key, with a passphrase.
 
-    Whoever runs the agent must not be able to write the file of public keys, nor know the passphrase.
+    The user that runs the agent must not be able to write the file of public keys, nor know the passphrase.
     """
     terminal = Terminal.here()
     if terminal is None:
@@ -155,11 +157,12 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         )
     data, plan = _read(start, file)
     account = plan_account_of(start.resolved().settings)
-    with _refused():
+    with _refused(file):
         plan_file.raise_unless_for(plan, file, account.name)
     records: dict[str, str] = {}
     for line in anyio.run(_describe, start, plan, records):
         say(line)
+    say(plan.summary())
     say(f"It is signed for {account}, and no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
@@ -178,12 +181,12 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
 
 
 @contextmanager
-def _refused() -> Generator[None]:
-    """End with exit code 1 for what is wrong with a plan."""
+def _refused(file: Path) -> Generator[None]:
+    """End with exit code 1 for what is wrong with a plan, and with 2 if there is none."""
     try:
         yield
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise (click.ClickException if file.exists() else WrongArgument)(str(error)) from None
 
 
 def _private_key(path: Path, name: str, keys: Path) -> Any:
@@ -193,7 +196,7 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
             return plan_file.opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
-    say(f"There is no key {path}; one is made.")
+    say(f"There is no key {path}; creating one.")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _MIN_PASSPHRASE:
         raise click.ClickException(f"A passphrase has at least {_MIN_PASSPHRASE} characters.")
@@ -220,7 +223,7 @@ def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
-    with _refused():
+    with _refused(file):
         return plan_file.unsigned(file, start.command_line())
 
 

@@ -20,7 +20,7 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli.help import EnumChoice
+from fastn_mcp.cli.help import EnumChoice, completing
 from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.policy_cases import load_cases, record_case, written_case
 from fastn_mcp.cli.policy_replay import replay
@@ -35,6 +35,7 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers, without_sign_in
 from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import counted, sentence
@@ -57,6 +58,7 @@ _CHANNELS = {
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Use this policy file instead of the configured one."
 )
+_TEAM = click.option("--team", type=click.Path(path_type=Path), help="Take it for the server of this team file.")
 _MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
 
 
@@ -67,12 +69,12 @@ def policy_group() -> None:
 
 @policy_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--team", type=click.Path(path_type=Path), help="Check it for the server of this team file.")
+@_TEAM
 @click.pass_obj
 def check_(start: StartOptions, file: Path, team: Path | None) -> None:
-    """Say in words what FILE says, and warn of what it cannot do. Exit code 2 where it is wrong, with the line.
+    """Print FILE in words, and warn of rules that cannot work. Exit code 2 for a mistake, with its line.
 
-    The names of customers are read where there is an account.
+    With an account, the names of customers are read.
     """
     rules = load_rules(file, start.command_line())
     for line in rules.words():
@@ -127,18 +129,19 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 
 
 @policy_group.command(name="explain", short_help="Show the policy's decision on a call, and why.")
-@click.argument("tool")
+@click.argument("tool", shell_complete=completing(lambda _ctx: TOOLS))
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--as", "who", metavar="FACT=VALUE", multiple=True, help=f"Who asks: {', '.join(FACTS)}. Repeatable.")
 @click.option("--at", metavar="TIME", help="Decide for this time, such as 2026-12-24T22:00+01:00, instead of now.")
 @click.option("--record", type=click.Path(path_type=Path), help="Append it as a case to this file, for `policy test`.")
+@_TEAM
 @_FILE
 @_MODE
 @click.pass_obj
 def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **options: Any) -> None:
-    """Say what the policy makes of a call of TOOL: the rule, the facts that it looked at, who is asked.
+    """Explain the policy's decision on a call of TOOL: the rule, the facts, who would be asked.
 
-    The target is read where there is an account; nothing is changed, and nobody is asked.
+    With an account, the target is read. Nothing is changed, and nobody is asked.
     """
     who, at = _facts(options["who"]), _time(options["at"])
     name = tool.replace("-", "_")
@@ -149,7 +152,12 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
     if not isinstance(call, Operation):
         raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
     start = start.with_flags(policy=options["file"], mode=options["mode"])
-    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at)
+    step_up: StepUp | None = None
+    if options["team"] is not None:
+        from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
+
+        step_up = load_team(options["team"]).step_up
+    lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at, step_up)
     for line in lines:
         say(line)
     if (file := options["record"]) is not None:
@@ -191,7 +199,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
 
 
 async def _explain(
-    start: StartOptions, call: Call, asker: Asker, at: datetime | None
+    start: StartOptions, call: Call, asker: Asker, at: datetime | None, step_up: StepUp | None
 ) -> tuple[list[str], Situation, Policy, PolicyDecision]:
     """Return the answer in lines, and what it is about."""
     parts: AccountParts | None = None
@@ -201,9 +209,11 @@ async def _explain(
         settings = parts.settings
     except SettingsError as error:
         settings, reason = start.keyless(), f"Nothing was read: {error}"
-    policy = policy_of(settings, os.environ, start.command_line())
+    policy = replace(policy_of(settings, os.environ, start.command_line()), step_up=step_up)
     if parts is None:
         policy = replace(policy, live=True)
+    else:
+        parts.guard.evaluator.policy = policy
     effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
     resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
     situation = Situation(resolved, effect, at or System().now(), asker)
@@ -278,7 +288,7 @@ def _assumed_facts(call: Call, why: str) -> Iterator[str]:
     yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
     yield "Unknown, and assumed so that nothing is loosened:"
     if call.target is not None:
-        yield f"  the target {quote(call.target)}: its name, its state, what it belongs to"
+        yield f"  the target {quote(call.target)}: its name, its state, its owner"
     yield "  dependents"
     yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
     yield sanitize(why)
@@ -310,7 +320,7 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 @_MODE
 @click.pass_obj
 def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None) -> None:
-    """Compare the policy's decisions with those that the file CASES expects. Exit code 1 where one differs.
+    """Compare the policy's decisions with those that the file CASES expects. Exit code 1 if one differs.
 
     It needs no account, and sends nothing.
     """
@@ -339,9 +349,9 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
 def simulate_(
     start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str, against: Path | None
 ) -> None:
-    """Say what the policy would have made of recorded calls. Exit code 1 where a line could not be judged.
+    """Say how the policy would have decided recorded calls. Exit code 1 if a line could not be judged.
 
-    What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
+    The state of that time is not recorded: targets are judged by their id alone, dependents as unknown.
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")

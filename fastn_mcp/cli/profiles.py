@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from fastn_mcp.cli.help import OptionGroups
 from fastn_mcp.cli.layout import print_table, say
 from fastn_mcp.cli.login import StoredKey
-from fastn_mcp.cli.start_options import StartOptions, with_settings
+from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
@@ -56,15 +57,15 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
     return row
 
 
-@profiles_group.command(name="add")
+@profiles_group.command(name="add", cls=OptionGroups)
 @click.argument("name")
 @with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
-@click.option("--default", "as_default", is_flag=True, help="Use it where no other is chosen.")
+@click.option("--default", "as_default", is_flag=True, help="Use it by default.")
 @click.pass_obj
 def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
-    """Add the account NAME to the configuration file. What else it needs can be written there by hand."""
+    """Add the account NAME to the configuration file. Add other settings there by hand."""
     path = start.config_file()
     config = edit.read_or_none(path)
     if name in config.profiles:
@@ -87,10 +88,10 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
 
 
 @profiles_group.command(name="remove", short_help="Remove an account from the configuration file.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_profile)
 @click.pass_obj
 def remove_(start: StartOptions, name: str) -> None:
-    """Remove the account NAME from the configuration file, with the key that login has kept of it."""
+    """Remove the account NAME from the configuration file, with its stored key."""
     path = start.config_file()
     config = edit.read_or_none(path)
     account = choose({"profile": name}, {}, _require_profile(name, config))
@@ -106,10 +107,10 @@ def remove_(start: StartOptions, name: str) -> None:
 
 
 @profiles_group.command(name="use")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_profile)
 @click.pass_obj
 def use_(start: StartOptions, name: str) -> None:
-    """Use the account NAME where no other is chosen."""
+    """Use the account NAME by default."""
     path = start.config_file()
     _require_profile(name, edit.read_or_none(path))
     edit.put(path, None, "profile", name)

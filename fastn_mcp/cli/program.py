@@ -10,7 +10,7 @@ import click
 from typing_extensions import override
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.help import GroupedCommands
+from fastn_mcp.cli.help import COLOR, GroupedCommands
 from fastn_mcp.cli.start_options import StartOptions, setting_options
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Program(GroupedCommands):
     type=click.Path(path_type=Path),
     help="TOML file of settings; by default config.toml in your configuration folder. [FASTN_CONFIG]",
 )
+@click.option("--color", **COLOR)
 @click.version_option(__version__, *_VERSION, prog_name="fastn-mcp")
 @click.pass_context
 def cli(

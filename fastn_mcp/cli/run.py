@@ -14,7 +14,8 @@ import anyio
 import click
 
 from fastn_mcp.build.composition import AccountParts
-from fastn_mcp.cli.call import CallOutcome, make_call
+from fastn_mcp.cli.call import make_call
+from fastn_mcp.cli.call_output import CallOutcome
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.serve import Reporting
@@ -155,11 +156,11 @@ class ScriptRun:
 @click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
 @click.pass_obj
 def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool) -> int:
-    """Make the calls of SCRIPT in order, each by the same path as an agent's; - is the input.
+    """Make the calls of SCRIPT in order, guarded like an agent's; - is standard input.
 
-    A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}}. With "id" beside them it has a name of
-    yours, which --json repeats. Blank lines, and those that begin with #, are passed over. A script with a mistake in
-    it is refused before its first call.
+    A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}}. An optional "id" names the call;
+    --json repeats it. Blank lines and lines that begin with # are skipped. A script with a mistake is refused before
+    its first call.
     """
     tally = Tally()
     parts = start.parts(tally=tally)

@@ -1,6 +1,7 @@
 """`fastn-mcp sandbox`: serve the sandbox over HTTP."""
 
 import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastn_mcp.sandbox.server import Sandbox
 @click.command(name="sandbox")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
+@click.option("--issuer", is_flag=True, help="Be an OpenID provider too, to try a team's server on this machine.")
 @click.option(
     "--guise",
     type=EnumChoice([*VARIANTS]),
@@ -26,14 +28,20 @@ from fastn_mcp.sandbox.server import Sandbox
     show_default=True,
     help="A deviation for doctor to find.",
 )
-def sandbox(port: int, file: Path | None, guise: str) -> None:
+def sandbox(port: int, file: Path | None, issuer: bool, guise: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
-    account = VARIANTS[guise]
+    account, url = VARIANTS[guise], f"http://127.0.0.1:{port}"
     served = Sandbox(lambda: datetime.now(UTC), file=file, behaviour=account.behaviour, routes=account.routes)
     command = ("call", "list-customers") if guise == "usual" else ("doctor",)
-    say(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
-    variables = (("FASTN_BASE_URL", f"http://127.0.0.1:{port}"), ("FASTN_API_KEY", account.key))
+    say(f"Sandbox at {url} with the key {account.key}. Use it from another terminal:")
+    variables = (("FASTN_BASE_URL", url), ("FASTN_API_KEY", account.key))
     click.echo(f"  {replace(this_program(os.environ), variables=variables).to(*command)}")
     app = create_app(served)
+    if issuer:
+        from fastn_mcp.sandbox import issuer as trial  # only on demand
+
+        app = trial.TrialIssuer(url, time.time).beside(app)
+        say(f"OpenID provider at {url}, for a team's server on this machine. Who signs in is chosen on its page.")
+        say(f"Client of the approval page: {trial.CLIENT}, with the secret {trial.CLIENT_SECRET}")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -154,7 +154,7 @@ def report_at_end(parts: "AccountParts") -> Generator[None]:
 @click.option("--header", is_flag=True, help="Print the header that clients send, as JSON.")
 @click.pass_obj
 def http_token(start: "StartOptions", header: bool) -> None:
-    """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""
+    """Print the bearer token that --http takes on this machine, for your clients. Nobody else can read it."""
     from fastn_mcp.config.keys import known_http_token
 
     token = known_http_token(start.keyless(), start.state()).value

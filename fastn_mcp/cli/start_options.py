@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 import click
 
-from fastn_mcp.cli.help import EnumChoice
+from fastn_mcp.cli.help import EnumChoice, GroupedOption, completing
 
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from fastn_mcp.report.collector import Tally
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Account": ("base_url", "auth", "env", "profile"),
+    "What may be done": (
+        *("mode", "read_only", "toolsets", "tools", "exclude_tools", "policy", "plan", "approval_minutes"),
+    ),
+    "Requests, results and log": (),
+}
+"""Headings of settings in the program's help; the last is of all others."""
 
 _METAVARS = {Path: "FILE", float: "SECONDS", int: "MINUTES", list: "NAMES"}
 
@@ -79,7 +88,10 @@ class StartOptions:
             instruments=instruments,
             outbox_of=outbox_of,
         )
-        return assemble(settings, policy, self.state(), process, no_key)
+        parts = assemble(settings, policy, self.state(), process, no_key)
+        if browser:  # a server, which may run for longer than its key is valid
+            parts.client.stored_key = lambda: self.resolved().settings.api_key
+        return parts
 
     def command_line(self) -> "CommandLine":
         """Return the command that starts this program again at a shell, on the same account and folders."""
@@ -126,6 +138,16 @@ class StartOptions:
         return settings
 
 
+def _profile_names(ctx: click.Context) -> Iterable[str]:
+    from fastn_mcp.config.edit import read_or_none
+
+    root = ctx.find_root()
+    return read_or_none(StartOptions(root, {}, root.params.get("config"), False, None).config_file()).profiles
+
+
+complete_profile = completing(_profile_names)
+
+
 def _own_config() -> Path:
     from fastn_mcp.config.paths import CONFIG, config_dir
 
@@ -138,7 +160,11 @@ def setting_options() -> tuple[click.Option, ...]:
     from fastn_mcp.config.model import SOURCES
 
     return tuple(
-        click.Option([source.flag], **_attributes(source.field, f" [{source.variable}]"))
+        GroupedOption(
+            [source.flag],
+            group=next(group for group, names in _GROUPS.items() if source.field in names or not names),
+            **_attributes(source.field, f" [{source.variable}]"),
+        )
         for source in SOURCES
         if source.flag is not None
     )
@@ -149,7 +175,8 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for name in reversed(names):
-            click.option("--" + name.replace("_", "-"), **_attributes(name))(command)
+            option = "--" + name.replace("_", "-")
+            click.option(option, cls=GroupedOption, group="Settings", **_attributes(name))(command)
         return command
 
     return decorate
@@ -166,6 +193,7 @@ def _attributes(name: str, note: str = "") -> dict[str, Any]:
     if get_origin(value_type) is Literal:
         return attributes | {"type": EnumChoice(get_args(value_type))}
     if value_type is str:
+        attributes["shell_complete"] = complete_profile if name == "profile" else None
         return attributes | {"metavar": "URL" if name.endswith("_url") else "NAME"}
     metavar = _METAVARS[get_origin(value_type) or value_type]
     return attributes | {"metavar": metavar, "type": value_type if value_type in (int, float) else str}

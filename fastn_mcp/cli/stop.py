@@ -37,17 +37,17 @@ _KNOWN = 1_000
 """Number of the newest requests among which a client or person is looked for."""
 
 
-@click.command(name="stop", short_help="Stop every change of every agent, at once.")
+@click.command(name="stop", short_help="Stop every change of every agent immediately.")
 @click.option("--tenant", metavar="NAME", default="", help="Stop the changes of this tenant of a team only.")
 @click.option("--person", metavar="NAME", default="", help="Those of this person: sign-in name, subject or e-mail.")
-@click.option("--client", metavar="NAME", default="", help="Those of this client: its OAuth id, or what it is called.")
+@click.option("--client", metavar="NAME", default="", help="Those of this client: its OAuth id or its name.")
 @click.option("--reason", default="", help="Why, for people and for agents.")
 @click.pass_obj
 def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str) -> None:
     """Stop changes: from now on nothing is sent for any agent, by any process, until a person allows it again.
 
-    Reading goes on. Waiting calls end, approvals that are not used become void, and temporary approvals end; they do
-    not come back. It is kept in the ledger, so that it survives restarts.
+    Reading still works. Waiting calls end, unused approvals become void, and temporary approvals end; they do not come
+    back. The stop is stored in the ledger and survives restarts.
     """
     if sum(map(bool, (tenant, person, client))) > 1:
         raise click.UsageError("Give one of --tenant, --person and --client.")
@@ -56,7 +56,7 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     system, stores = System(), _stores(start)
     own, is_new = stores[0], not stores[0].exists
     if tenant and not (is_shared(own.ledger) or any(store.is_of_tenant for store in stores)):
-        raise SettingsError("This is no server of a team: it has no tenants.", f"Stop all: {own.program.to('stop')}")
+        raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
     wanted = Stop(system.token(), system.timestamp(), _BY, redact_text(reason), tenant, person, client)
     problems, earlier = _ordered(stores, wanted)
     said = in_words(wanted, system.now()) if earlier is None else f"Nothing is new. {in_words(earlier, system.now())}"
@@ -93,7 +93,7 @@ def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[Approval
 def allow(start: StartOptions) -> None:
     """Allow changes again after a stop. It needs a person at a terminal.
 
-    Nothing is sent because of it: what was void stays void, and agents have to ask again.
+    Nothing is sent because of it: void approvals stay void, and agents have to ask again.
     """
     stores, now = _stores(start), System().now()
     stops = {stop.id: stop for store in stores for stop in store.use(lambda found: found.ledger.holding()) or ()}

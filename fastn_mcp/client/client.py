@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -34,12 +35,15 @@ from fastn_mcp.errors import (
     AppliedUnreadable,
     Failed,
     FastnError,
+    InvalidArgument,
     NoKey,
     NotFound,
     NotSent,
     RateLimited,
+    SettingsError,
     Timeout,
     TooLarge,
+    Unauthorized,
     UnknownOutcome,
 )
 from fastn_mcp.records.rows import FastnObject
@@ -64,6 +68,8 @@ R = TypeVar("R", bound=FastnObject)
 
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
 
+_OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
+_VOID = "What was approved for the old key is void."
 MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
@@ -110,7 +116,7 @@ class Attempts:
         if isinstance(self._call, RunWorkflow) and isinstance(response, dict) and response.get("status") == 422:
             detail: dict[str, JsonValue] = {"fastn": response}
             what = "The workflow's code failed, or its input was refused (422)."
-            return Failed(what, self._settling(detail), certainty="What it did before that stays done.", facts=detail)
+            return Failed(what, self._settling(detail), certainty="Its earlier steps stay done.", facts=detail)
         if self._reads or not self.was_unknown:
             return error
         response = response if isinstance(response, dict) else {}
@@ -164,6 +170,12 @@ class FastnClient:
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
         self.dashboard_url = endpoint.dashboard_url
+        self.stored_key: Callable[[], str] | None = None
+        """Reads the key of this account again, after a 401. Raises `SettingsError`."""
+        self.on_new_key = "A person has to restart this server, which then uses it."
+        """What has to be done before another stored key is used."""
+        self.is_outdated = False
+        """Whether another key has been stored than the one in use, which Fastn refuses."""
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -182,12 +194,12 @@ class FastnClient:
             return
         arguments = call.model_dump(mode="json")
         if holds_key and (where := self.redactor.find(arguments)) is not None:
-            raise NotSent(
+            raise InvalidArgument(
                 f"{redact_text(where)}: holds the API key that this server itself uses.",
                 "Leave it out. The key is sent with each request automatically; nothing else may contain it.",
             )
         if not is_read and (where := find_redacted(arguments)) is not None:
-            raise NotSent(
+            raise InvalidArgument(
                 f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
                 "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
             )
@@ -218,11 +230,20 @@ class FastnClient:
             except FastnError as error:
                 is_settled = not isinstance(error, UnknownOutcome)
                 error.facts = redactor.object(error.facts)
+                if isinstance(error, Unauthorized) and await self._has_new_key():
+                    raise Unauthorized(_OUTDATED, f"{self.on_new_key} {_VOID}", facts=error.facts) from None
                 raise
             finally:
                 self.limit.under_way -= 1
                 if call.effect is not Effect.READ:
                     self.changed(call.toolset(), is_settled)
+
+    async def _has_new_key(self) -> bool:
+        if self.stored_key is not None and not self.is_outdated:
+            with anyio.move_on_after(5), suppress(SettingsError):  # a keyring may wait for a person
+                stored = await anyio.to_thread.run_sync(self.stored_key, abandon_on_cancel=True)
+                self.is_outdated = stored != self.endpoint.api_key
+        return self.is_outdated
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
         if self.endpoint.no_key is not None:
@@ -230,10 +251,12 @@ class FastnClient:
         try:
             request = call.request(self.endpoint.routes.get(attempts.operation))
         except RefusedValue as error:
-            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+            raise InvalidArgument(
+                f"{error.argument}: {error.problem}.", "Correct the argument and call again."
+            ) from None
         if self.endpoint.end_org_id and "x-end-org-ref" in request.headers:
             # The request would name two customers, and which one wins is not documented.
-            raise NotSent(
+            raise InvalidArgument(
                 "customer_ref: this account's settings name a customer for every request (end_org_id).",
                 "Give customer_id instead, which replaces it.",
             )
@@ -263,7 +286,7 @@ class FastnClient:
         whole = current.model_dump(exclude_unset=True)
         if not whole.keys() - {"value"}:
             raise NotSent(
-                "Fastn does not show what is there now, so a change could lose the rest.",
+                "Fastn does not show the current values, so a change could lose the rest.",
                 "Read it with its get tool; only a person can allow partial updates (FASTN_UPDATE=partial).",
             )
         return replace(request, body=Update.merged(whole, request.body or {}))

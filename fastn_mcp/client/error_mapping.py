@@ -218,5 +218,5 @@ def _tls(error: ssl.SSLError) -> tuple[str, str]:
             f"its certificate is not valid now: {reason}",
             "Check this machine's clock; else it must be renewed.",
         )
-    company = "Where a company's proxy inspects TLS, set FASTN_CA_FILE to the file of its certificate."
+    company = "If a company's proxy inspects TLS, set FASTN_CA_FILE to the file of its certificate."
     return f"its certificate is not trusted: {reason}", f"{company} {_DOCTOR}"

@@ -86,7 +86,7 @@ def callable_address(url: str) -> str:
     """Validate a URL that requests may be sent to. Raises `ValueError`."""
     parts = split_address(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is not an https address, as https://live.fastn.ai")
+        raise ValueError("is not an https address, for example https://live.fastn.ai")
     if "@" in parts.netloc or "#" in url:
         raise ValueError("must be scheme, host and at most a port and a path")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
@@ -106,7 +106,7 @@ def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:
-        raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+        raise ValueError("is not HOST:PORT, for example 127.0.0.1:8790")
     return host, int(port)
 
 

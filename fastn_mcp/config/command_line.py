@@ -97,6 +97,22 @@ def this_program(environment: Mapping[str, str]) -> CommandLine:
     return replace(program, variables=tuple((name, _absolute(name, value)) for name, value in carried.items()))
 
 
+def path_hint(environment: Mapping[str, str], started_as: str = sys.argv[0]) -> str | None:
+    """Return what lets a shell find this program by its name. None if it does, or if the program was not installed."""
+    program = Path(started_as).absolute()
+    is_named = shutil.which("fastn-mcp", path=environment.get("PATH")) is not None
+    if is_named or program.stem != "fastn-mcp" or is_in_uv_cache(sys.prefix, os.path.exists):
+        return None
+    folder, shell = str(program.parent), PurePath(environment.get("SHELL", "")).name
+    line = shlex.quote(f'export PATH="{folder}:$PATH"')
+    how = {
+        "fish": f"fish_add_path {shlex.quote(folder)}",
+        "bash": f"echo {line} >>~/.bashrc",
+        "zsh": f"echo {line} >>~/.zshrc",
+    }
+    return f"fastn-mcp is not in your PATH. To add it for good:\n  {how.get(shell, f'put {folder} into it')}"
+
+
 def kept_in(program: CommandLine, state: Path) -> CommandLine:
     shared = [(name, value) for name, value in program.variables if name == _LEDGER]
     return replace(program, variables=(("FASTN_STATE_DIR", str(state)), *shared))

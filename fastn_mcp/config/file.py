@@ -54,7 +54,7 @@ def _is_secret(name: str, value: object) -> bool:
 
 
 def parsed(data: bytes, path: Path) -> ConfigFile:
-    hint = 'Correct it there; texts stand in quotes, as in: mode = "guarded"'
+    hint = 'Correct it there; put texts in quotes, for example mode = "guarded"'
     return strict_toml.load(data, path, "configuration file", _built, hint)
 
 
@@ -64,7 +64,7 @@ def _built(table: dict[str, Any], source: TomlSource) -> ConfigFile:
         raise ConfigError(("profile",), "the table of a profile is [profiles.NAME], with an s")
     _check(table, _OF_THE_TOP)
     if not isinstance(profiles, dict):
-        raise ConfigError((PROFILES,), "profiles are tables, as [profiles.acme]")
+        raise ConfigError((PROFILES,), "profiles are tables, for example [profiles.acme]")
     named: dict[str, Mapping[str, object]] = {}
     for name, inner in cast("dict[str, object]", profiles).items():
         try:
@@ -72,7 +72,7 @@ def _built(table: dict[str, Any], source: TomlSource) -> ConfigFile:
         except SettingsError as error:
             raise ConfigError((PROFILES, name), str(error).rstrip(".")) from None
         if not isinstance(inner, dict):
-            raise ConfigError((PROFILES, name), "a profile is a table, as [profiles.acme]")
+            raise ConfigError((PROFILES, name), "a profile is a table, for example [profiles.acme]")
         own = cast("dict[str, object]", inner)
         _check(own, _OF_A_PROFILE, PROFILES, name)
         named[name] = _from(source.path, own)
@@ -99,7 +99,7 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         raise ConfigError(
             (*inside, KEY_HOST),
-            f'{KEY_HOST} must be a host, or a host and a port, as text, as in: {KEY_HOST} = "live.fastn.ai"',
+            f'{KEY_HOST} must be a host, or a host and a port, as text, for example {KEY_HOST} = "live.fastn.ai"',
         )
 
 

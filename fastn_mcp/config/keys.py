@@ -119,7 +119,7 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
             data = opened.read(_MAX_KEY_FILE)
     except FileNotFoundError:
         name = f" {profile}" if profile else ""
-        next_step = f"Keep a key there: fastn-mcp login{name} --file"
+        next_step = f"Store a key there: fastn-mcp login{name} --file"
         raise NoKey(f"{where}: there is no file {path}.", next_step) from None
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {os_reason(error)}.") from None
@@ -156,9 +156,9 @@ def known_http_token(settings: Settings, state: Path) -> HttpToken:
     path = state.absolute() / FILE
     if not os.path.lexists(path):
         raise SettingsError(
-            f"There is no token yet in {path}.", "Start the server, which makes it: fastn-mcp --http 127.0.0.1:8080"
+            f"There is no token yet in {path}.", "Start the server, which creates it: fastn-mcp --http 127.0.0.1:8080"
         )
     value = read_private(path).strip()
     if not is_token(value):
-        raise SettingsError(f"{path} holds no token.", f"Remove it, and a new one is made: rm {path}")
+        raise SettingsError(f"{path} holds no token.", f"Remove it for a new one: rm {path}")
     return HttpToken(value, str(path))

@@ -5,6 +5,7 @@ level of the file, and a variable for one account (its key, its address, its hea
 that does not name it: the program does not guess which was meant.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ DEFAULT = "default"
 
 _VARIABLES = {source.field: source.variable for source in SOURCES}
 _NO_KEY = "-"
+_VERB = re.compile(r"^(?=(?:begins|cannot|has|holds|is|must|names) )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,9 @@ class Chosen:
     def _wrong(self, name: str, problem: Any, key: Key) -> SettingsError:
         if problem["type"] == "extra_forbidden":
             return SettingsError(f"There is no setting {name!r}{nearest(name, Settings.model_fields)}.")
-        why = reason(problem)
+        why = _VERB.sub("it ", reason(problem))
         if name == "api_key":
-            return NoKey(
-                f"The setting api_key ({key.place}) is wrong: {why}.",
-                "Copy the whole key again, and nothing else.",
-            )
+            return NoKey(f"The setting api_key ({key.place}) is wrong: {why}.", "Copy the whole key, and nothing else.")
         return SettingsError(f"{self._place(name)} is wrong: {why}.")
 
     def _place(self, name: str) -> str:
@@ -243,7 +242,7 @@ def _one_account(
     if other:
         hint = f'write api_key_env = "{VARIABLE}" in [profiles.{profile}]' if VARIABLE in other else "choose no profile"
         raise SettingsError(
-            f"{other[0]} is set, and the profile {profile!r} is an account of its own: which is meant is not guessed.",
+            f"{other[0]} is set, and the profile {profile!r} is another account: it is unclear which one you mean.",
             f"Unset {other[0]}, or {hint}.",
         )
 
@@ -270,17 +269,17 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
     if account.profile is not None:
         return NoKey(
             f"The profile {account.profile!r} has no key for {settings.host}.{f' {why}' if why else ''}",
-            f"Keep one: fastn-mcp login {account.profile}{' --file' if why else ''}",
+            f"Store one: fastn-mcp login {account.profile}{' --file' if why else ''}",
         )
     if account.file.profiles:
         known = ", ".join(account.file.profiles)
         return NoKey(
             f"There is no API key, and no profile is chosen; there are {known}.",
-            "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME",
+            "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
     return NoKey(
         f"There is no API key{_misspelt(environment)}.",
-        "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: fastn-mcp login"
+        "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )
 

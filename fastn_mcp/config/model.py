@@ -201,7 +201,7 @@ def _route(tool: str, text: object) -> Route:
         return text
     method, _, path = str(text).partition(" ")
     if method not in ("GET", "POST", "PUT", "PATCH", "DELETE") or not path.startswith("/"):
-        raise ValueError(f'{tool} is not "METHOD /path", as in "POST /api/v1/workflows/{{workflow_id}}/execute"')
+        raise ValueError(f'{tool} is not "METHOD /path", for example "POST /api/v1/workflows/{{workflow_id}}/execute"')
     return Route(method, path)
 
 
@@ -232,9 +232,7 @@ class Settings(BaseModel):
         ..., "Fastn API key (Settings, API keys). Never in the file of a project.", repr=False
     )
     base_url: _BaseUrl = _setting(DEFAULT_BASE_URL, "Base URL of Fastn.", Trait.FLAG, Trait.ACCOUNT)
-    dashboard_url: _Url | None = _setting(
-        None, "Where your dashboard is: answers that send a person there link its page."
-    )
+    dashboard_url: _Url | None = _setting(None, "Your dashboard: answers that send a person there link to it.")
     auth: Literal["header", "bearer"] = _setting(
         "header", "header sends x-fastn-api-key, bearer sends Authorization: Bearer.", Trait.FLAG
     )
@@ -242,7 +240,7 @@ class Settings(BaseModel):
         "auto", "X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."
     )
     ca_file: Annotated[Path, AfterValidator(_certificates)] | None = _setting(
-        None, "Certificates (PEM) to trust besides the system's, as those of a company's CA.", Trait.FILE
+        None, "More certificates (PEM) to trust, for example a company's CA.", Trait.FILE
     )
     proxy: Annotated[str, AfterValidator(_proxy)] | None = _setting(
         None, "http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False
@@ -263,13 +261,13 @@ class Settings(BaseModel):
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
     toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
-        None, "Only these, and those of toolsets: names of tools, or patterns as list_*.", Trait.FLAG
+        None, "Only these tools and those of toolsets: names, or patterns such as list_*.", Trait.FLAG
     )
     exclude_tools: _Names = _setting(
-        None, "None of these, whatever else is set: names of tools, or patterns as delete_*.", Trait.FLAG
+        None, "Never these tools, whatever else is set: names, or patterns such as delete_*.", Trait.FLAG
     )
     update: Literal["merge", "partial"] = _setting(
-        "merge", "merge reads, changes and sends the whole resource; partial sends only what was given.", Trait.FLAG
+        "merge", "merge reads, changes and sends the whole resource; partial sends only the named fields.", Trait.FLAG
     )
     policy: Path | None = _setting(
         None, "Policy file; by default policy.toml in your configuration folder.", Trait.FLAG, Trait.FILE
@@ -278,12 +276,12 @@ class Settings(BaseModel):
         None, "Signed run plan: calls that are made without asking. See plan new.", Trait.FLAG, Trait.FILE
     )
     plan_keys: Path | None = _setting(
-        None, "Public keys of those who may sign plans; by default plan-keys.toml beside the policy.", Trait.FILE
+        None, "Public keys of people who may sign plans; by default plan-keys.toml beside the policy.", Trait.FILE
     )
     reveal: Literal["file", "result"] = _setting(
         "file", "Where a new API key is shown: in a file of your state folder, or in the result.", Trait.FLAG
     )
-    secret_env: _Names = _setting(None, "Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN.")
+    secret_env: _Names = _setting(None, "Variables with values for create_secret, for example STRIPE_*,SHOP_TOKEN.")
     report: Path | None = _setting(
         None,
         "At the end, write what was done, refused and left: FILE as JSON, FILE.md to read.",
@@ -316,12 +314,12 @@ class Settings(BaseModel):
     ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
     concurrency: int = _setting(64, "Concurrent requests to Fastn.", ge=1, le=256)
     snapshot_seconds: int = _setting(
-        90, "Age up to which what was read answers again, for find, overviews and diagnoses; 0: not at all.",
+        90, "Seconds for which find, overviews and diagnoses reuse what was read; 0: not at all.",
         ge=0, le=3600,
     )  # fmt: skip
     requests_per_answer: int | None = _setting(
         None,
-        "Requests that such an answer sends at most; by default half of what is left.",
+        "Most requests of such an answer; by default half of those left.",
         ge=1,
         le=1000,
     )
@@ -332,16 +330,16 @@ class Settings(BaseModel):
         45, "Seconds for which a call waits for the decision on its approval request; 0: not at all.", ge=0, le=55
     )
     webhook_url: _Receiver | None = _setting(
-        None, "Where approval requests are posted that no form can ask: webhook.md.", repr=False
+        None, "URL for approval requests that no form can ask: webhook.md.", repr=False
     )
     webhook_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
     )
     webhook_style: Literal["generic", "slack"] = _setting(
-        "generic", "generic posts all that is known, slack a message with buttons."
+        "generic", "generic posts the whole request, slack a message with buttons."
     )
     notify_url: _Receiver | None = _setting(
-        None, "Where a message without any power is posted when a call waits: waiting.md.", repr=False
+        None, "URL for a message when a call waits, which decides nothing: waiting.md.", repr=False
     )
     notify_secret: _SigningSecret | None = _setting(
         None, "Signs what is posted there; 32 characters or more.", repr=False
@@ -352,11 +350,11 @@ class Settings(BaseModel):
     remind_after: Annotated[int, Field(ge=30, le=86_400)] | None = _setting(
         None, "Seconds after which that message is posted once more, if nobody has decided."
     )
-    approvers: Path | None = _setting(None, "File of those who may answer, each with a public key.", Trait.FILE)
+    approvers: Path | None = _setting(None, "File of approvers, each with a public key.", Trait.FILE)
     approval_listen: Annotated[str, AfterValidator(_listen)] | None = _setting(
         None, "HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http.", Trait.PROCESS
     )
-    approval_url: _Url | None = _setting(None, "Where approvers reach that, if it is behind a proxy.", Trait.PROCESS)
+    approval_url: _Url | None = _setting(None, "Public address of approval_listen behind a proxy.", Trait.PROCESS)
     ledger: Annotated[str, AfterValidator(_ledger)] | None = _setting(
         None,
         "Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas (shared-ledger.md).",
@@ -369,7 +367,7 @@ class Settings(BaseModel):
         repr=False,
     )
     state_secret: Annotated[str, AfterValidator(_sealing)] | None = _setting(
-        None, "Seals open questions, so that any replica can go on with them; 32 characters.", Trait.PROCESS, repr=False
+        None, "Seals open requests, so that any replica can continue them; 32 characters.", Trait.PROCESS, repr=False
     )
     routes: Annotated[dict[str, Any], AfterValidator(_routes)] = _setting(
         {}, 'Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'
@@ -450,9 +448,7 @@ class KeySettings(BaseModel):
     api_key_file: Path = _setting(
         ..., "File that holds the key of this account, which only its owner can read.", Trait.FILE
     )
-    api_key_host: str = _setting(
-        ..., "Only host that the key beside it is sent to, by default that of base_url in the file."
-    )
+    api_key_host: str = _setting(..., "Only host to send this key to; by default that of base_url in the file.")
 
 
 def settings_with(trait: Trait) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def config_dir(environment: Mapping[str, str]) -> Path:
     """Return the folder of settings, policies and stored keys."""
     if named := environment.get("FASTN_CONFIG_DIR"):
         return Path(named)
+    _require_home(environment, "XDG_CONFIG_HOME", "settings")
     from platformdirs import user_config_path  # imported only for the default
 
     return user_config_path("fastn-mcp")
@@ -34,9 +35,19 @@ def state_dir(environment: Mapping[str, str]) -> Path:
     """Return the folder of grants and the audit log."""
     if named := environment.get("FASTN_STATE_DIR"):
         return Path(named)
+    _require_home(environment, "XDG_STATE_HOME", "approvals and the audit log")
     from platformdirs import user_state_path  # imported only for the default
 
     return user_state_path("fastn-mcp")
+
+
+def _require_home(environment: Mapping[str, str], other: str, what: str) -> None:
+    """Raise `SettingsError` without HOME: the user database names a home too, which nobody chose here."""
+    if os.name == "posix" and not (environment.get("HOME") or environment.get(other)):
+        raise SettingsError(
+            f"HOME is not set, so it is not known which folder has your {what}.",
+            "Set HOME; or FASTN_CONFIG_DIR (settings) and FASTN_STATE_DIR (approvals and the audit log).",
+        )
 
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -106,7 +117,7 @@ def read_private(path: Path) -> str:
                 if status.st_mode & 0o077:
                     raise SettingsError(
                         f"{path} holds a secret, and users other than its owner can read it.",
-                        f"Remove it, and what was given to others with it: rm {path}",
+                        f"Remove it, and the access of others with it: rm {path}",
                     )
             return file.read()
 

@@ -223,7 +223,7 @@ _PROBLEMS = {
     "int_type": "must be a whole number",
     "string_type": "must be a text, in quotes",
     "list_type": "must be a list of texts, or one text",
-    "dict_type": "must be a table, as { ... }",
+    "dict_type": "must be a table, for example { ... }",
     "too_short": "must not be empty",
 }
 
@@ -258,9 +258,9 @@ def _flaw(form: type[BaseModel], problem: Mapping[str, Any], source: TomlSource,
             return ConfigError(at, f"{where} needs the key {key!r}")
         case "model_type":
             own = tables[names][0]
-            return ConfigError(at, f"{key} must be a table{f', as {own}' if own.startswith('[') else ''}")
+            return ConfigError(at, f"{key} must be a table{f', for example {own}' if own.startswith('[') else ''}")
         case "list_type" if names in tables:
-            return ConfigError(at, f"each {key} is a table of its own, as {tables[names][0]}")
+            return ConfigError(at, f"each {key} is a table of its own, for example {tables[names][0]}")
         case _:
             why = _PROBLEMS.get(kind) or reason(problem)
             return ConfigError(at, f"{key}: {why[0].lower()}{why[1:]}")

@@ -6,7 +6,10 @@ person at the terminal only.
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from enum import Enum, IntEnum
 from typing import Any, cast
 
@@ -15,6 +18,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.records.formats import lasting
 
 
 class CheckResult(Enum):
@@ -59,6 +63,26 @@ class Check:
     seen: str
     next: str = ""
     here: str = ""
+
+
+CLOSE = 5.0
+"""Seconds by which clocks may differ without a word: those of processes that share a ledger, and of servers."""
+
+
+def seconds_ahead(date: str | None, sent: float, now: float) -> float | None:
+    """Return how far ahead a server's `Date` is, for a request from `sent` to `now`; None if it cannot be read."""
+    with suppress(ValueError, TypeError, OverflowError):
+        time = parsedate_to_datetime(date or "").timestamp()
+        return time - min(max(time, sent), now)
+    return None
+
+
+def check_clock(group: CheckGroup, name: str, ahead: float, most: float, why: str) -> Check:
+    if abs(ahead) <= most:
+        return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
+    side = "ahead of" if ahead > 0 else "behind"
+    seen = f"It is {lasting(timedelta(seconds=abs(ahead)))} {side} this machine's. {why}"
+    return group.differs(name, seen, "Synchronize the clock that is wrong (NTP).")
 
 
 class DoctorExit(IntEnum):

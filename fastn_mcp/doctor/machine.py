@@ -76,10 +76,10 @@ def check_folder(state: Path) -> Check:
     group, name, here = CheckGroup.SETTINGS, "state folder", f"The folder is {state}."
     there = next(path for path in (state, *state.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        seen = "The state folder cannot be written: nothing that changes something will be sent."
+        seen = "The state folder cannot be written: no change will be sent."
         return group.failed(name, seen, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
     if shutil.disk_usage(there).free < _FREE:
-        seen = "The disk of the state folder is full: nothing that changes something will be sent."
+        seen = "The disk of the state folder is full: no change will be sent."
         return group.failed(name, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
     try:
         require_own_folder(state)

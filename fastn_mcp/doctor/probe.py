@@ -8,7 +8,7 @@ from fastn_mcp.client.endpoint import Endpoint, headers
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
 from fastn_mcp.config.model import kind_of
-from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
+from fastn_mcp.doctor.check import Check, CheckGroup, Proposal, seconds_ahead
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import AnyOperation
@@ -38,6 +38,8 @@ class Probe:
         self._paused = 0.0
         self.sent = 0
         self.last: Answer | None = None
+        self.ahead: float | None = None
+        """Seconds by which Fastn's clock is ahead of this machine's, as its last answer says; None if unknown."""
 
     async def switch(self, exchange: Exchange) -> None:
         """Replace the exchange, to send other headers."""
@@ -64,7 +66,10 @@ class Probe:
         if self.sent >= MOST:
             raise NotSent(f"doctor sends {MOST} requests at most.", "Run it again with fewer --toolsets.")
         self.sent += 1
-        return await self._exchange(request)
+        began = self._system.timestamp()
+        answer = await self._exchange(request)
+        self.ahead = seconds_ahead(answer.headers.get("date"), began, self._system.timestamp())
+        return answer
 
     async def _pause(self, seconds: float | None) -> None:
         if seconds is None or seconds > LONGEST_PAUSE or self._paused + seconds > LONGEST_PAUSES:

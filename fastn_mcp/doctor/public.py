@@ -45,6 +45,9 @@ _REJECTIONS = {
 }
 _NO_REPLICA = ("The proxy reaches no replica.", "Check that replicas run, and their addresses in the proxy.")
 
+PROVIDER_DOWN = "The identity provider does not answer: nobody can sign in. Replicas with its keys go on for a day."
+_NOT_READY = ("Replicas without the keys of the identity provider are not ready.", "See the row issuer first.")
+
 
 @dataclass(slots=True)
 class PublicAddress:
@@ -57,6 +60,8 @@ class PublicAddress:
     secrets: list[str] = field(default_factory=list[str])
     transport: httpx2.AsyncBaseTransport | None = None
     sent: int = 0
+    is_provider_down: bool = False
+    """Whether the identity provider was seen to be down, which explains errors of the server."""
 
     def at(self, path: str) -> str:
         return f"{origin_of(self.url)}{path}"
@@ -110,11 +115,13 @@ async def _attempt(check: Awaitable[Check], name: str) -> Check:
         return _GROUP.failed(name, seen, "See the log of the proxy.")
 
 
-def _rejection(name: str, status: int, location: str | None) -> Check:
-    if location is not None:
+def _rejection(address: PublicAddress, name: str, response: httpx2.Response) -> Check:
+    status, location = response.status_code, response.headers.get("location")
+    if location:
         seen = "It redirects, which MCP clients do not follow with a token."
-        return _GROUP.failed(name, seen, "Give `url` as it is in the end.", f"To {quote(location)}.")
-    seen, hint = _NO_REPLICA if status >= 500 else _REJECTIONS.get(status, ("It is not the server's answer.", ""))
+        return _GROUP.failed(name, seen, "Set `url` to the final address.", f"To {quote(location)}.")
+    down = _NOT_READY if address.is_provider_down else _NO_REPLICA
+    seen, hint = down if status >= 500 else _REJECTIONS.get(status, ("It is not the server's answer.", ""))
     return _GROUP.failed(name, f"It answers {status}. {seen}", hint or "See the log of the proxy.")
 
 
@@ -122,7 +129,7 @@ async def _challenge(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     name = "sign-in challenge"
     response = await http.post(address.url, json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
     if response.status_code != 401:
-        return _rejection(name, response.status_code, response.headers.get("location"))
+        return _rejection(address, name, response)
     named = response.headers.get("www-authenticate", "")
     if f'resource_metadata="{address.metadata}"' not in named:
         seen = "401, without the address of the metadata in WWW-Authenticate: clients cannot sign in."
@@ -133,10 +140,10 @@ async def _challenge(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 async def _probe(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     response = await http.get(address.at(ALIVE))
     if response.status_code == 200 and _json(response).get("status") == "ok":
-        return _GROUP.ok("probe", f"{ALIVE} answers. Only who runs the replicas needs it.")
+        return _GROUP.ok("probe", f"{ALIVE} answers. Only the operator needs it.")
     if response.status_code == 404:
         return _GROUP.ok("probe", f"{ALIVE} is not passed on, as in deploy/nginx.conf.")
-    return _rejection("probe", response.status_code, response.headers.get("location"))
+    return _rejection(address, "probe", response)
 
 
 async def _metadata(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
@@ -177,7 +184,7 @@ async def _stream(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     name, began = "streams", None
     async with http.stream("GET", f"{address.url}{STREAM_PROBE}") as response:
         if response.status_code != 200:
-            return _rejection(name, response.status_code, response.headers.get("location"))
+            return _rejection(address, name, response)
         async for _ in response.aiter_raw():
             began = began or address.system.monotonic()
     if began is None or address.system.monotonic() - began < PROBE_SECONDS / 2:
@@ -195,7 +202,7 @@ async def _page(address: PublicAddress) -> Check:
             response = await http.get(f"{url}/login")
         location = response.headers.get("location", "")
         if response.status_code != 303:
-            return _rejection(name, response.status_code, location or None)
+            return _rejection(address, name, response)
         if parse_qs(urlsplit(location).query).get("redirect_uri") != [f"{url}/callback"]:
             seen = "A replica names another redirect address: it has another team file."
             return _GROUP.failed(name, seen, "Start each replica with the same team file.")
@@ -212,7 +219,7 @@ async def _page(address: PublicAddress) -> Check:
 async def _signed_in(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     name = "signed-in call"
     if address.token is None:
-        return _GROUP.skipped(name, "No token was given.", "--token-file FILE, or - for stdin.")
+        return _GROUP.skipped(name, "No token was passed.", "--token-file FILE, or - for stdin.")
     headers = {"Authorization": f"Bearer {address.token}", "Accept": "application/json, text/event-stream"}
     response = await http.post(address.url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
     if response.status_code == 200:

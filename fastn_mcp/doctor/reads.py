@@ -314,7 +314,7 @@ def _envelope_text(envelope: str) -> str:
     if envelope == DECLARED_ENVELOPE:
         return f"in {{{DECLARED_ENVELOPE}}}"
     where = "bare" if envelope == "bare" else f"in {{{envelope}}}"
-    return f"{where}, not in {{{DECLARED_ENVELOPE}}}, which is read as well"
+    return f"{where} instead of {{{DECLARED_ENVELOPE}}}; that is supported"
 
 
 def _check_of(tool: str, seen: str, comparison: Comparison, *, is_moved: bool) -> Check:

@@ -12,7 +12,7 @@ from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal
+from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, CheckResult, DoctorExit, Proposal, check_clock
 from fastn_mcp.doctor.machine import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.probe import LONGEST_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
@@ -99,6 +99,9 @@ async def _check_account(
     except FastnError as error:
         check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
     found.checks.append(check)
+    if probe.ahead is not None:
+        why = "Approvals, plans, budgets and hours of the policy go by this machine's."
+        found.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, CLOSE, why))
     if account is None:
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}

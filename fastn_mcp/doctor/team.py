@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -17,7 +16,8 @@ import jwt
 from fastn_mcp.build.team import TenantBuilder
 from fastn_mcp.channels.page.view import ago, left
 from fastn_mcp.config.model import Settings
-from fastn_mcp.doctor.check import Check, CheckGroup
+from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, seconds_ahead
+from fastn_mcp.doctor.public import PROVIDER_DOWN
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.claim_match import claim_values
@@ -28,16 +28,12 @@ from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tokens import is_machines, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
     from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
-
-_CLOSE = 5.0
-"""Seconds by which clocks may differ without a word: replicas and the ledger should agree to a few seconds."""
-
-_NTP = "Synchronize both clocks (NTP)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +65,11 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
 def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"tenant {tenant.name}"
     if isinstance(found, SettingsError):
-        seen = "It cannot be served: see beside it." if "/" in found.what else found.what
+        seen = "It cannot be served: the reason is beside it." if "/" in found.what else found.what
         return group.failed(name, seen, found.next_step or "Correct the team file.", found.what)
     for file in (tenant.api_key_file, tenant.webhook_secret_file, tenant.notify_secret_file):
         if file is not None and _others_can_read(Path(file)):
-            seen = "Other users of this machine can read a file with a secret of it."
+            seen = "Other users of this machine can read a file with its secret."
             return group.differs(
                 name, seen, "Run chmod 600 on it, or chmod 700 on a folder above it.", f"It is {file}."
             )
@@ -139,7 +135,7 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
         hint = "Allow +info to its user, or ask: INFO persistence, CONFIG GET appendfsync."
         checks.append(group.skipped("ledger durability", "This user may not ask how it keeps its data.", hint))
     elif not found.appendonly:
-        seen = "It keeps nothing over a restart: approvals, budgets and used nonces begin again."
+        seen = "It loses everything at a restart: approvals, budgets and used nonces begin again."
         checks.append(group.differs("ledger durability", seen, "Set: appendonly yes, appendfsync always"))
     elif found.appendfsync not in (None, "always"):
         seen = f"appendfsync {found.appendfsync}: a crash can lose the last second, and an approval used in it."
@@ -156,15 +152,8 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
         seen = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
         checks.append(group.differs("ledger replicas", seen, "Add copies=1 to FASTN_LEDGER."))
     if found.time is not None:
-        checks.append(_clock(group, "ledger clock", found.time - now, _CLOSE, "An approval expires by both clocks."))
+        checks.append(check_clock(group, "ledger clock", found.time - now, CLOSE, "Approvals expire by both clocks."))
     return checks
-
-
-def _clock(group: CheckGroup, name: str, ahead: float, most: float, why: str) -> Check:
-    if abs(ahead) <= most:
-        return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
-    side = "ahead of" if ahead > 0 else "behind"
-    return group.differs(name, f"It is {abs(ahead):.0f} seconds {side} this machine's. {why}", _NTP)
 
 
 # --- the identity provider -------------------------------------------------------------------------------------------
@@ -176,17 +165,21 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     for issuer, keys in target.builder.workload_keys.items():
         await keys.refresh()
         yield _signing_keys(keys, team, f"keys of {urlsplit(issuer).netloc}")
+    sent = target.system.timestamp()
     try:
         metadata = await provider.metadata()
-    except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
-        what = str(error) or "no answer"
+    except (OSError, httpx2.TransportError) as error:
+        hint = "See whether it runs, and this machine reaches it. If it has moved, correct `issuer` in the team file."
+        yield group.failed("issuer", PROVIDER_DOWN, hint, f"{type(error).__name__}: {quote(str(error) or 'no answer')}")
+        return
+    except (ValueError, TypeError) as error:
         seen = "Its discovery document cannot be read: no token can be verified."
         hint = "Check `issuer` in the team file, to the letter, and the network of this machine."
-        yield group.failed("issuer", seen, hint, f"{type(error).__name__}: {quote(what)}")
+        yield group.failed("issuer", seen, hint, f"{type(error).__name__}: {quote(str(error))}")
         return
     yield group.ok("issuer", "It names this issuer.", here=team.issuer)
     if provider.date is not None:
-        yield _issuer_clock(target, provider.date)
+        yield _issuer_clock(target, provider.date, sent)
     await target.keys.refresh()
     yield _signing_keys(target.keys, team)
     yield _registration(metadata)
@@ -198,15 +191,16 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.ok("PKCE", "S256.")
     if team.approvals is not None:
         yield await _page_client(target)
+    if team.step_up is not None:
+        yield _step_up(team.step_up, metadata)
 
 
-def _issuer_clock(target: TeamTarget, date: str) -> Check:
-    try:
-        ahead = parsedate_to_datetime(date).timestamp() - target.system.timestamp()
-    except ValueError:
-        return CheckGroup.PROVIDER.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
-    most = max(_CLOSE, target.team.leeway_seconds / 2)
-    return _clock(CheckGroup.PROVIDER, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
+def _issuer_clock(target: TeamTarget, date: str, sent: float) -> Check:
+    group, ahead = CheckGroup.PROVIDER, seconds_ahead(date, sent, target.system.timestamp())
+    if ahead is None:
+        return group.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
+    most = max(CLOSE, target.team.leeway_seconds / 2)
+    return check_clock(group, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
 
 
 def _signing_keys(keys: IssuerKeys, team: Team, name: str = "signing keys") -> Check:
@@ -253,6 +247,18 @@ async def _page_client(target: TeamTarget) -> Check:
     return group.ok(name, "Its client, secret and redirect address are accepted.", here=here)
 
 
+def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
+    """Compare what the provider publishes with what its ID tokens have to say of a fresh sign-in."""
+    claims, values = (claim_values(metadata.get(f"{name}_supported")) for name in ("claims", "acr_values"))
+    lacks = [] if "auth_time" in claims else ["auth_time in claims_supported"]
+    if step_up.acr_values and not any(value in values for value in step_up.acr_values):
+        lacks.append(f"{step_up.values} in acr_values_supported")
+    if not lacks:
+        return CheckGroup.PROVIDER.ok("step-up", f"It publishes what an approval needs: {step_up.needs}.")
+    seen = f"It does not publish {', nor '.join(lacks)}. If ID tokens lack it, such calls cannot be approved."
+    return CheckGroup.PROVIDER.differs("step-up", seen, "Approve one to see; docs/step-up.md has each provider.")
+
+
 # --- a token ---------------------------------------------------------------------------------------------------------
 
 
@@ -260,8 +266,8 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
     """Verify the token as the server does, and compare what it holds with what is needed."""
     group, team = CheckGroup.CALLER, target.team
     if target.token is None:
-        hint = "Give one that a client of yours got: --token-file FILE, or - for stdin."
-        yield group.skipped("token", "None was given.", hint)
+        hint = "Pass a token of one of your clients: --token-file FILE, or - for stdin."
+        yield group.skipped("token", "No token was passed.", hint)
         return
     tokens = target.builder.tokens(target.keys)
     try:
@@ -338,7 +344,8 @@ def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
         )
     since = claims.get("nbf", claims.get("iat"))
     if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
-        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", _NTP)
+        hint = "Synchronize both clocks (NTP)."
+        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", hint)
     return group.ok("token expiry", f"It is valid for {left(expires - now)} more.", here=f"exp is {at}.")
 
 

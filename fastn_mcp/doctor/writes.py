@@ -15,7 +15,7 @@ WRITES = tuple(operation for operation in CATALOG if operation.effect is not Eff
 
 _NOWHERE = "/api/v1/no-such-path"
 _UNTRIED = "not verified: doctor makes no change to find out"
-_PREVIEW = "Nothing to do; look at the first one with dry_run, and at its result."
+_PREVIEW = "Nothing to do; check the first one with dry_run, and its result."
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Writes:
         if route.parameters and operation.toolset() not in self.reads.ids:
             return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
         if _allowed(await self._send(_NOWHERE)):  # OPTIONS allows methods at any path
-            seen = "OPTIONS says nothing of paths here, and no change is made."
+            seen = "OPTIONS says nothing about paths here, and no change is made."
             return self._propose_beside_reads(operation) or group.skipped(tool, seen, _PREVIEW)
         answer = await self._options(operation, route)
         allowed = _allowed(answer)

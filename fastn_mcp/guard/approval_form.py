@@ -274,4 +274,4 @@ def effects_in(preview: Mapping[str, JsonValue]) -> frozenset[str]:
 
 def used_up() -> Refused:
     """Return the refusal for an approval request that was used or has expired."""
-    return Refused("This approval was already used, or has expired.", "Call again to ask anew.")
+    return Refused("This approval was already used, or has expired.", "Call again for a new approval request.")

@@ -16,7 +16,7 @@ from fastn_mcp.account.outlook import outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
 from fastn_mcp.client.reads import remembered
-from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, NotFound, NotSent
+from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
 from fastn_mcp.guard.batch import Batch
@@ -204,7 +204,9 @@ class Evaluator:
             resolved = await resolve(call, self._surroundings, reads, session)
             resolved = await with_owners(resolved, reads) if self.policy.compares_customers else resolved
         except RefusedValue as error:
-            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+            raise InvalidArgument(
+                f"{error.argument}: {error.problem}.", "Correct the argument and call again."
+            ) from None
         except NotSent:
             raise
         except FastnError as error:
@@ -252,7 +254,7 @@ class Evaluator:
         earlier = await self._journalling.unsettled(resolved.call, digest)
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
-            verdict = PolicyDecision(decision, "outcome unknown", earlier)
+            verdict = PolicyDecision(decision, "outcome unknown", earlier, step_up=verdict.step_up)
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         if resolved.typed is not None and verdict.decision is not Decision.DENY:
@@ -273,8 +275,8 @@ class Evaluator:
         call, effect, policy = resolved.call, resolved.effect.value, self.policy.digest
         parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
         parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
-        # No temporary approval for a call that destroys, changes access or may have been made already.
-        each_time = is_unsettled or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
+        # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
+        each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
         if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
             return _sha256(parts), None
         # A temporary approval covers calls that differ in free values only.

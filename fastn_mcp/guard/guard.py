@@ -38,6 +38,9 @@ from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
 
+WAITING = "Waiting for a person to decide."
+"""Beginning of the progress report that says where a person decides."""
+
 
 class Guard:
     """Evaluates, approves, records and sends the calls on one account."""
@@ -239,7 +242,7 @@ class Guard:
         leads = caller.link is not None and pending.needs_link
         if caller.undoes or self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
-        await report(f"Waiting for a person to decide. {pending.where}", 0, None)
+        await report(f"{WAITING} {pending.where}", 0, None)
         wait = partial(self.decisions.decided, pending.request, caller.asker, until)
         async with caller.waiting():
             return await (caller.link(pending, wait) if caller.link is not None and leads else wait())

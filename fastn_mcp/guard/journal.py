@@ -164,8 +164,8 @@ class ChangeJournal:
         if not is_begun:
             self._sent(change)
             raise NotSent(
-                "It was begun already, by another process or by another call of the same batch.",
-                "Call the batch again later to see what became of it.",
+                "It was already begun by another process or another call of the same batch.",
+                "Call the batch again later to see the outcome.",
             )
 
     async def end(

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.errors import AppliedUnreadable, NotSent, Refused
+from fastn_mcp.errors import AppliedUnreadable, InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import used_up
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
 from fastn_mcp.ledger.ledger import ApprovalRequests
@@ -135,7 +135,7 @@ class TypedSecrets:
                     return call.model_copy(update={argument.name: typed[0]})
             if await self._requests.void(request.id, RequestState.STALE, now) is None:
                 raise used_up()
-        raise Refused(f"Nobody has typed the {argument.name}.", "Call again to ask anew.")
+        raise Refused(f"Nobody has typed the {argument.name}.", "Call again for a new approval request.")
 
 
 _MAX_LIFETIME = 86_400.0
@@ -166,19 +166,19 @@ class SecretValues:
             return call
         name = call.value_from_env
         if name.upper().startswith("FASTN_"):
-            raise NotSent(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds the value itself.")
+            raise InvalidArgument(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds the value itself.")
         if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
-            raise NotSent(
+            raise InvalidArgument(
                 "value_from_env: this server does not give out a variable of this name.",
                 "A person can allow it: FASTN_SECRET_ENV=NAME,NAME where the server is started.",
             )
         value = self._environment.get(name)
         if not value:
-            raise NotSent(
+            raise InvalidArgument(
                 "value_from_env: this variable is not set.", "A person can set it where the server is started."
             )
         if self._own.find(value):
-            raise NotSent(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds another value.")
+            raise InvalidArgument(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds another value.")
         return call.model_copy(update={"value": value, "value_from_env": None})
 
 

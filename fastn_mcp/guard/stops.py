@@ -46,7 +46,7 @@ class Stops:
             if seen is not None and stop.id not in seen:
                 raise Refused(
                     "Its approval is void: changes were stopped after it was asked for.",
-                    "Call again, and a person is asked anew.",
+                    "Call again for a new approval request.",
                 )
         return tuple(stop.id for stop in stops if stop.lifted is not None)
 
@@ -87,7 +87,7 @@ def in_words(stop: Stop, now: datetime) -> str:
     return f"{what} stopped since {said['since']}, by {said['by']}.{reason}"
 
 
-NEXT = "Reading still works. A person decides when changes go on: report this, and do not repeat the call."
+NEXT = "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the call."
 """What an agent does next."""
 
 

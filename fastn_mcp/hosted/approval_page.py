@@ -1,10 +1,10 @@
 """The approval page of a team: approvers sign in and decide the requests assigned to them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -16,7 +16,7 @@ from fastn_mcp.channels.page.decisions import redeem
 from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
-from fastn_mcp.hosted.sign_in import SIGN_IN_HOLDS, NotAnApprover, NotSignedIn, PendingSignIn, SignIn
+from fastn_mcp.hosted.sign_in import SIGN_IN_HOLDS, NotAnApprover, NotSignedIn, NotSteppedUp, PendingSignIn, SignIn
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.ledger.ledger import Ledger
@@ -79,22 +79,26 @@ class TeamPageAccess:
         ]
 
     async def _login(self, render: Render, request: Request) -> Response:
+        about = request.query_params.get("request")
+        before = await self._browser_session(request) if about else None
         try:
-            address, pending = await self._sign_in.begin()
+            address, pending = await self._sign_in.begin(self._team.step_up if before else None)
         except NotSignedIn as why:
             return _rejected(render, request, 503, why)
+        if about and before:
+            pending = replace(pending, session=before.id, request=about)
         response = RedirectResponse(address, 303)
         self._set(response, "sign_in", self._seal.close("sign-in", asdict(pending)), SIGN_IN_HOLDS)
         return response
 
     async def _callback(self, render: Render, request: Request) -> Response:
         try:
-            session = await self._complete_sign_in(request)
+            session, about = await self._complete_sign_in(request)
         except NotSignedIn as why:
             response = _rejected(render, request, 403, why)
         else:
             # A fixed target: the request cannot choose where to redirect.
-            response = RedirectResponse(self._root, 303)
+            response = RedirectResponse(f"{self._root}?{urlencode({'request': about})}" if about else self._root, 303)
             self._set(response, "session", self._seal.close("session", asdict(session)), self._session_seconds)
         self._delete(response, "sign_in")
         return response
@@ -114,7 +118,7 @@ class TeamPageAccess:
         response = render(
             request, "refused.html", heading="You are signed out",
             why="At the identity provider you may still be signed in: other people at this computer could use it.",
-            again="Sign in again",
+            again="Sign in again", way="/login",
         )  # fmt: skip
         self._delete(response, "session")
         return response
@@ -135,7 +139,8 @@ class TeamPageAccess:
         session = BrowserSession(cookie["id"], cookie["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._system.timestamp()) else session
 
-    async def _complete_sign_in(self, request: Request) -> BrowserSession:
+    async def _complete_sign_in(self, request: Request) -> tuple[BrowserSession, str]:
+        """Return the session, and the approval request to which the person comes back. Raises `NotSignedIn`."""
         opened = self._seal.open("sign-in", request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
         if opened is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
@@ -144,13 +149,26 @@ class TeamPageAccess:
             raise NotSignedIn("This is not a response from the identity provider.")
         pending, now = PendingSignIn(**opened), self._system.timestamp()
         code = self._sign_in.code(pending, dict(sent))
+        before = await self._browser_session(request) if pending.session else None
+        if pending.session and (before is None or before.id != pending.session):
+            raise NotSignedIn("The sign-in that this was for has ended meanwhile. Nothing was approved.")
         # Before the exchange, so that each sign-in causes at most one request to the provider.
         if not await self._ledger.use_nonce(f"sign-in {pending.state}", now + SIGN_IN_HOLDS + 60, now):
             raise NotSignedIn("This sign-in was already used.")
         approver = person(self._team, await self._sign_in.finish(pending, code))
         if not self._inbox(approver).tenants:
             raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
-        return BrowserSession(self._system.token(), now + self._session_seconds, approver)
+        if before is None:
+            return BrowserSession(self._system.token(), now + self._session_seconds, approver), ""
+        if approver.principal != before.person.principal:
+            name = before.person.name
+            whom = f"You signed in as {approver.name}, and this page is open for {name}."
+            raise NotSteppedUp(f"{whom} Sign in as {name}, or sign out here first.")
+        step_up = self._team.step_up
+        if step_up and (why := step_up.problem(approver.auth_time, approver.acr, now)):
+            raise NotSteppedUp(why)
+        # The same session, so that forms in other tabs stay valid and signing out ends them all.
+        return replace(before, person=approver), pending.request
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
         return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
@@ -181,4 +199,5 @@ def opens_sign_in(seal: Seal, url: str, cookies: Mapping[str, str]) -> bool:
 
 
 def _rejected(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:
-    return render(request, "refused.html", status, heading=why.heading, why=str(why), again="Sign in again")
+    again, way = ("Back to the page", "/") if isinstance(why, NotSteppedUp) else ("Sign in again", "/login")
+    return render(request, "refused.html", status, heading=why.heading, why=str(why), again=again, way=way)

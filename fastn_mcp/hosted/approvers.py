@@ -23,7 +23,7 @@ from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
-from fastn_mcp.hosted.tokens import login_names, person_name
+from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
@@ -51,6 +51,9 @@ class SignedInPerson:
     """User name and e-mail address, which some providers put into `sub` of access tokens, but not of ID tokens."""
     groups: tuple[str, ...] = ()
     """Those of `Team.approver_groups` that they were in. A cookie cannot hold all."""
+    auth_time: float | None = None
+    """As in `Vote`, like `acr`."""
+    acr: str = ""
 
     @property
     def principal(self) -> str:
@@ -72,7 +75,8 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
     names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
     issuer, subject = str(claims["iss"]), str(claims["sub"])
-    return SignedInPerson(issuer, subject, shown, own_tenant, tuple(rules), names, tuple(sorted(groups)))
+    groups = tuple(sorted(groups))
+    return SignedInPerson(issuer, subject, shown, own_tenant, tuple(rules), names, groups, *signed_in(claims))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,14 @@ class TenantInbox:
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        webhook = self.webhook if typed_in(request) is None else None  # secrets are typed on the page only
+        on_page_only = typed_in(request) is not None or request.step_up is not None  # a secret, or a sign-in
+        webhook = None if on_page_only else self.webhook
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)
             raise Refused(
                 "Nobody may approve this call: no approver in the team file covers it.",
-                "Tell the operator: [[approvals.approver]] says who may approve what.",
+                "Tell the operator: [[approvals.approver]] says who may approve which calls.",
             )
         where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
         if host:
@@ -106,7 +111,7 @@ class TenantInbox:
             where = f"A person decides {where}."
         else:
             where = (
-                f"{request.people_needed} have to approve it {where}, and none of them is who asks."
+                f"{request.people_needed} have to approve it {where}, and the requester does not count."
                 f" {len(request.approvers)} of {needed} approved so far."
             )
         return Announcement(where, self.url)
@@ -134,7 +139,6 @@ class TeamInbox(Inbox):
         super().__init__(system)
         self.approver = person.principal
         self.approver_name = "" if person.name == person.subject else person.name
-        self.approver_groups = person.groups
         self.shared = shared
         self._team = team
         self._person = person
@@ -189,13 +193,13 @@ class TeamInbox(Inbox):
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
         if not self._person.may_be(request.principal):
-            return None if self._is_covered(tenant, request) else "This call is not yours to approve."
+            return None if self.covers(tenant, effects_of(request)) else "This call is not yours to approve."
         if request.needed > 1:
             return "It is your own call, and others have to approve it."
         # A principal that only may be theirs counts as their own, but gets no right to approve.
         own = self._own and request.principal == self.approver and self._person.tenant == tenant
         # What they undo here is as an agent's call of somebody else: no scope of a token limits it.
-        may = self._is_covered(tenant, request) if UNDOES in request.preview else own
+        may = self.covers(tenant, effects_of(request)) if UNDOES in request.preview else own
         return None if may else "It is your own call, and somebody else has to approve it."
 
     @override
@@ -214,11 +218,13 @@ class TeamInbox(Inbox):
         return bool(stop.tenant and not stop.person and not stop.client) and self.may_stop(stop.tenant)
 
     @override
+    def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
+        person, vote = self._person, super().approval(now, is_temporary=is_temporary)
+        return replace(vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr)
+
+    @override
     def name_of(self, vote: Vote) -> str:
         return "you" if vote.approver == self.approver else super().name_of(vote)
-
-    def _is_covered(self, tenant: str, request: ApprovalRequest) -> bool:
-        return self.covers(tenant, effects_of(request))
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()
@@ -227,6 +233,7 @@ class TeamInbox(Inbox):
         if event is not AuditEvent.EXPIRED:
             entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
+            entry = replace(entry, auth_time=self._person.auth_time, acr=self._person.acr or None)
         else:
             entry = decision_entry(event, request, None, note)
         try:

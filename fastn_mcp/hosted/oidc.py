@@ -52,7 +52,8 @@ class Provider:
         """Fetch the JSON object at an address."""
         status, body = await self._request("GET", address)
         if status != 200:
-            raise ValueError(f"{httpx2.URL(address).host} answered {status}")
+            kind = ConnectionError if status >= 500 else ValueError  # down, or not what the issuer names
+            raise kind(f"{httpx2.URL(address).host} answered {status}")
         return _json_object(body)
 
     async def post(

@@ -7,7 +7,9 @@ claims are used.
 import base64
 import hashlib
 import hmac
+import json
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import httpx2
 
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
@@ -34,6 +37,9 @@ _CACHE_SECONDS = 300.0
 _CONCURRENT = 3
 """Concurrent sign-in requests to the provider. Fewer than its connections, so that a key refresh always has one."""
 
+
+_ENTRA_CONTEXT = re.compile(r"c[1-9]\d?")
+"""Authentication contexts of Microsoft Entra, which has another parameter for them than `acr_values`."""
 
 _UNREACHABLE = "The identity provider cannot be reached."
 
@@ -50,6 +56,12 @@ class NotAnApprover(NotSignedIn):
     heading = "There is nothing here for you to decide"
 
 
+class NotSteppedUp(NotSignedIn):
+    """The person signed in again, but not recently or strongly enough, or as another person."""
+
+    heading = "Nothing was approved"
+
+
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
     """Sign-in in progress, as stored in the browser until it returns."""
@@ -57,6 +69,21 @@ class PendingSignIn:
     state: str
     nonce: str
     verifier: str
+    session: str = ""
+    """Session of the person who signs in again; empty for a first sign-in."""
+    request: str = ""
+    """Approval request to which they come back."""
+
+
+def _afresh(step_up: StepUp) -> dict[str, str]:
+    """Return the parameters that ask for a recent and strong sign-in. Only the ID token says whether it is one."""
+    values = step_up.acr_values
+    query = {"max_age": f"{step_up.max_age:.0f}", "prompt": "login"}  # some providers heed only one of them
+    if values:
+        query["acr_values"] = " ".join(values)
+    if context := next(filter(_ENTRA_CONTEXT.fullmatch, values), None):
+        query["claims"] = json.dumps({"id_token": {"acrs": {"essential": True, "value": context}}})
+    return query
 
 
 class SignIn:
@@ -79,7 +106,7 @@ class SignIn:
         self._fetching = anyio.Lock()
         self._slots = anyio.Semaphore(_CONCURRENT)
 
-    async def begin(self) -> tuple[str, PendingSignIn]:
+    async def begin(self, step_up: StepUp | None = None) -> tuple[str, PendingSignIn]:
         """Return the authorization address and the pending sign-in. Raises `NotSignedIn` if the provider fails."""
         metadata = await self._metadata()
         pending = PendingSignIn(*(secrets.token_urlsafe(32) for _ in range(3)))
@@ -93,6 +120,7 @@ class SignIn:
             "nonce": pending.nonce,
             "code_challenge": challenge.decode(),
             "code_challenge_method": "S256",
+            **({} if step_up is None else _afresh(step_up)),
         }
         at = self._provider.endpoint(metadata, "authorization_endpoint")
         return f"{at}{'&' if '?' in at else '?'}{urlencode(query)}", pending
@@ -104,7 +132,8 @@ class SignIn:
         if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
             raise NotSignedIn("A different provider answered.")
         if "error" in sent or not sent.get("code"):
-            raise NotSignedIn("The identity provider did not sign you in.")
+            why = f" ({quote(sent['error'], 60)})" if "error" in sent else ""
+            raise NotSignedIn(f"The identity provider did not sign you in{why}.")
         return sent["code"]
 
     async def finish(self, pending: PendingSignIn, code: str) -> dict[str, Any]:

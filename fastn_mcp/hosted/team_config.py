@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from fastn_mcp.config.addresses import plain_address
+from fastn_mcp.config.addresses import is_loopback, plain_address
 from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
@@ -36,6 +36,7 @@ from fastn_mcp.hosted.claim_match import (
 )
 from fastn_mcp.hosted.machines import MachineIdentity, machine_errors
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.tool import Effect
 
 _SECRETS = ("api_key", "webhook_secret", "notify_secret")
@@ -87,13 +88,13 @@ def _matching(pattern: str, problem: str) -> AfterValidator:
 
 def _resource(url: str) -> str:
     if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
-        raise ValueError("must have a path, and no slash at its end, as in https://fastn-mcp.example.com/mcp")
+        raise ValueError("must have a path, and no slash at its end, for example https://fastn-mcp.example.com/mcp")
     return url
 
 
 def _origin(origin: str) -> str:
     if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
-        raise ValueError(f"{origin!r} is not an exact origin, as in https://app.example.com")
+        raise ValueError(f"{origin!r} is not an exact origin, for example https://app.example.com")
     return origin
 
 
@@ -106,11 +107,12 @@ def _effect(name: str) -> str:
 _Resource = Annotated[str, AfterValidator(_resource)]
 _Origin = Annotated[str, AfterValidator(_origin)]
 _HOSTS = r"([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
-_Host = Annotated[str, _matching(_HOSTS, "is not an exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")]
+_Host = Annotated[str, _matching(_HOSTS, "is not an exact host, for example fastn-mcp.example.com or 10.0.0.7:8080")]
 _SCOPE = r"[\x21\x23-\x5B\x5D-\x7E]*"  # RFC 6749, 3.3
-_ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, as in api://fastn-mcp/")]
+_ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, for example api://fastn-mcp/")]
 _Algorithm = Annotated[str, one_of("algorithm", ALGORITHMS)]
 _Effect = Annotated[str, AfterValidator(_effect)]
+_Acr = Annotated[str, _matching(r"[\x21-\x7E]+", "is not a value of acr or amr, which has no space")]
 
 
 class _Table(BaseModel):
@@ -192,6 +194,14 @@ class ApproverRule(Match):
         return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
 
 
+class StepUpSection(_Table):
+    """Effects whose approval needs a recent and strong sign-in."""
+
+    effects: Annotated[list[_Effect], ONE_OR_MORE, NOT_EMPTY]
+    max_age_minutes: Annotated[int, Field(ge=1, le=720)] = 5
+    acr_values: Annotated[list[_Acr], ONE_OR_MORE] = []
+
+
 class ApprovalsSection(_Table):
     """The approval page, its OpenID Connect client and the approver rules."""
 
@@ -206,6 +216,7 @@ class ApprovalsSection(_Table):
     """Whether requesters may approve their own calls that need one approval."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
     approver: list[ApproverRule] = []
+    step_up: StepUpSection | None = None
 
     def secret(self, environment: Mapping[str, str]) -> str:
         """Read the client secret. Raises `SettingsError` if it is missing."""
@@ -300,9 +311,30 @@ class Team(_Table):
         return self.approvals.url or f"{origin_of(self.url)}/approvals"
 
     @property
+    def step_up(self) -> StepUp | None:
+        """What the approval of calls with some effects requires of the approver's sign-in."""
+        if self.approvals is None or (own := self.approvals.step_up) is None:
+            return None
+        effects, seconds = tuple(own.effects), own.max_age_minutes * 60.0
+        return StepUp(f"{self.page_url}/", effects, seconds, tuple(own.acr_values), self.leeway_seconds)
+
+    @property
     def served_hosts(self) -> list[str]:
         urls = (self.url, self.page_url or self.url)
         return self.hosts or list(dict.fromkeys(urlsplit(url).netloc for url in urls))
+
+    def unserved_by_issuer(self, *hosts: str) -> str | None:
+        """Say why the issuer is not for a server with these hosts: it is on this machine, as one for trying is."""
+        public = next((host for host in hosts if not is_loopback(urlsplit(f"//{host}").hostname or "")), None)
+        local = next(
+            (each for each in (self.issuer, *self.workloads) if is_loopback(urlsplit(each).hostname or "")), None
+        )
+        if public is None or local is None:
+            return None
+        return (
+            f"issuer: {local} is on this machine, and this server is reached from others, at {public}. An issuer "
+            "for trying (fastn-mcp sandbox --issuer) lets everybody sign in as anybody"
+        )
 
     @cached_property
     def _index(self) -> Mapping[IndexKey | None, list[int]]:
@@ -363,6 +395,8 @@ def _errors(team: Team) -> Iterator[ConfigError]:
     """Yield the errors that concern several values together."""
     if not team.tenant:
         yield ConfigError(("tenant",), "it has no [[tenant]]")
+    if (refusal := team.unserved_by_issuer(urlsplit(team.url).netloc, *team.served_hosts)) is not None:
+        yield ConfigError(("issuer",), refusal)
     seen: set[str] = set()
     for number, tenant in enumerate(team.tenant):
         at: Key = ("tenant", number)
@@ -385,7 +419,7 @@ def _errors(team: Team) -> Iterator[ConfigError]:
 def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
-        yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+        yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, because it names a folder")
     yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for key in values:
         if key in _SECRETS:
@@ -402,7 +436,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     if tenant.caller_keys and sum(keys) > 1:
         yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
     if tenant.caller_keys and "webhook_url" in values:
-        yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
+        yield ConfigError((*at, "webhook_url"), "approvers belong to one account: leave out this or caller_keys")
 
 
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
@@ -418,7 +452,7 @@ def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[Confi
     known = sorted(team.with_keys())
     for number, rule in enumerate(approvals.approver):
         place: Key = (*at, "approver", number)
-        yield from _match_errors(place, rule, "an approver needs subjects, groups or claims: who it is")
+        yield from _match_errors(place, rule, "an approver needs subjects, groups or claims")
         for name in rule.tenants or ():
             if name not in known:
                 near = nearest(name, known)

@@ -138,6 +138,8 @@ class TenantAccount:
     owner: CallerAccount | None = None
     """The caller who brought the key, if any."""
     limits: Limits | None = None
+    is_outdated: Callable[[], bool] = lambda: False
+    """Whether it has to be opened anew, since its key was replaced."""
     used: float = field(default=0.0, init=False)
     users: int = field(default=0, init=False)
 
@@ -178,6 +180,10 @@ class Tenants:
         finally:
             leased.users -= 1
             leased.used = self._system.monotonic()
+            if leased.is_outdated() and self._opened.get(key) is leased:
+                del self._opened[key]  # the next request opens it with the new key
+            if not leased.users and self._opened.get(key) is not leased:
+                await _end(leased)
 
     async def sweep(self) -> None:
         """Close the accounts that were unused for the idle time."""
@@ -216,10 +222,13 @@ class Tenants:
         return [unused[0][0]]
 
     async def _close(self, keys: list[_Key]) -> None:
-        closing = [self._opened.pop(key) for key in keys]
-        with anyio.CancelScope(shield=True):
-            for account in closing:
-                try:
-                    await account.close()
-                except Exception:
-                    log.exception("an idle account could not be closed")
+        for account in [self._opened.pop(key) for key in keys]:
+            await _end(account)
+
+
+async def _end(account: TenantAccount) -> None:
+    with anyio.CancelScope(shield=True):
+        try:
+            await account.close()
+        except Exception:
+            log.exception("an idle account could not be closed")

@@ -220,6 +220,16 @@ def is_machines(claims: Mapping[str, Any]) -> bool:
     )
 
 
+def signed_in(claims: Mapping[str, Any]) -> tuple[float | None, str]:
+    """Return when a person signed in, if `auth_time` is a time, and how: `acr`, `amr`, and `acrs` of Entra."""
+    auth_time = None
+    with suppress(TokenRefused):
+        auth_time = _timestamp(claims, "auth_time")
+    held = [claims.get(name) for name in ("acr", "amr", "acrs")]
+    values = [each for value in held for each in (cast("list[object]", value) if isinstance(value, list) else [value])]
+    return auth_time, " ".join(each for each in values if isinstance(each, str) and each.split() == [each])
+
+
 def person_name(claims: Mapping[str, Any]) -> str:
     """Return `name <email>` of the person that claims are about, as far as they say; empty if they say nothing.
 

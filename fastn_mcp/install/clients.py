@@ -115,7 +115,7 @@ CLIENTS = (
                 f"{{APPDATA}}/Claude/{_DESKTOP}",
             ),
         ),
-        http="Its file lists servers that it starts, and none that it reaches by HTTP.",
+        http="Its file lists only servers that it starts, not servers over HTTP.",
         after="Quit Claude Desktop and start it again",
     ),
     McpClient(
@@ -182,7 +182,7 @@ CLIENTS = (
         reference=f"${KEY_VARIABLE}",
         programs=("gemini",),
         http=Http(TokenSource.REFERENCE, "httpUrl", reference=f"${BEARER_VARIABLE}"),
-        after="Look, in a folder that Gemini CLI trusts: gemini mcp list",
+        after="Check in a trusted folder with: gemini mcp list",
     ),
     McpClient(
         name="zed",

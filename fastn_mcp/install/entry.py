@@ -1,15 +1,12 @@
-"""Configuration entries of clients, for stdio and for HTTP, and install links."""
+"""Configuration entries of clients, for stdio and for HTTP."""
 
-import base64
-import json
 import re
 import sys
 from typing import Any, Literal
-from urllib.parse import quote, urlencode
 
 from fastn_mcp.config.addresses import is_loopback
-from fastn_mcp.config.command_line import CommandLine, by_uvx
-from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, McpClient, TokenSource
+from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.install.clients import BEARER_VARIABLE, KEY_VARIABLE, McpClient, TokenSource
 from fastn_mcp.install.edit import Addition, NotInstalled
 
 Key = Literal["profile", "environment", "prompt"]
@@ -82,7 +79,7 @@ def check_url(url: str) -> None:
     if parts is None or not is_loopback(parts[1].strip("[]")) or not 0 < int(parts[2]) < 65536:
         raise NotInstalled(
             "--url is not a server of this machine, by its address.",
-            "As in: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
+            "For example: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
             " For a team, people sign in: docs/hosting.md",
         )
 
@@ -104,34 +101,3 @@ def _input(name: str, description: str) -> Addition:
     return Addition(
         ("inputs",), None, {"type": "promptString", "id": name, "description": description, "password": True}
     )
-
-
-def links(client: McpClient, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
-    """Return the install links for web pages, by the name of the program that each opens.
-
-    They fetch the package by its name, which nobody may be told to do before it is published.
-    """
-    entry, *inputs = additions(client, name, by_uvx("fastn-mcp").with_(arguments), key)
-    if client is BY_NAME["vscode"]:
-        config: dict[str, Any] = {"name": name, **entry.value}
-        if inputs:
-            config["inputs"] = [each.value for each in inputs]
-        return {
-            label: f"https://{host}/redirect?url={quote(f'{scheme}:mcp/install?{_quoted(config)}', safe='')}"
-            for label, host, scheme in (
-                ("VS Code", "vscode.dev", "vscode"),
-                ("VS Code Insiders", "insiders.vscode.dev", "vscode-insiders"),
-            )
-        }
-    if client is BY_NAME["cursor"]:
-        query = urlencode({"name": name, "config": base64.b64encode(_compact(entry.value).encode()).decode()})
-        return {"Cursor": f"https://cursor.com/en/install-mcp?{query}"}
-    raise NotInstalled(f"{client.title} has no links that install a server.", f"Run: fastn-mcp install {client.name}")
-
-
-def _quoted(config: dict[str, Any]) -> str:
-    return quote(_compact(config), safe="!'()*")  # as encodeURIComponent writes it
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.ledger.identity import holder, who
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, of_groups
+from fastn_mcp.policy.step_up import StepUp
 
 
 class RequestState(Enum):
@@ -60,6 +61,10 @@ class Vote:
     """Whether it also approves similar calls for a while, once the request's approval is used."""
     groups: tuple[str, ...] = ()
     """Groups of the approver, from a sign-in or a file of approvers. Stored are those that the request asks for."""
+    auth_time: float | None = None
+    """When the approver was asked to sign in, as the identity provider says; None on other channels."""
+    acr: str = ""
+    """How they signed in: the values of `acr`, `amr` and `acrs`, separated by spaces."""
 
     def is_of(self, approver: str) -> bool:
         """Whether it may be of this approver. Identities that differ only in case count as one person."""
@@ -124,6 +129,8 @@ class ApprovalRequest:
     """Who was told of it, how and when: a sentence each, oldest first."""
     second: tuple[str, ...] = ()
     """Groups of which at least one of its approvers has to be, each."""
+    step_up: StepUp | None = None
+    """What each approval requires of the approver's sign-in."""
 
     @property
     def holder(self) -> str:
@@ -177,6 +184,11 @@ class ApprovalRequest:
         """Whether nothing more can come of it. What was typed for it is deleted then."""
         return self.state not in (RequestState.OPEN, RequestState.APPROVED)
 
+    def needs_sign_in(self, vote: Vote) -> bool:
+        """Whether a vote approves without the sign-in that this takes."""
+        lacks = self.step_up is not None and self.step_up.problem(vote.auth_time, vote.acr, vote.at) is not None
+        return vote.approves and lacks
+
     def is_open(self, now: float) -> bool:
         """Whether people can decide it outside of the client."""
         return self.out_of_band and self.state is RequestState.OPEN and self.expires > now
@@ -197,6 +209,8 @@ class ApprovalRequest:
         One decline declines it; the last approval needed approves it. The lifetime of an approved batch restarts then.
         """
         if self.state is not RequestState.OPEN or self.expires <= vote.at or self.out_of_band is not out_of_band:
+            return None
+        if self.needs_sign_in(vote):
             return None
         before = next((one for one in self.votes if one.is_of(vote.approver)), None)
         if before is not None and (vote.approves or not before.approves):

@@ -38,7 +38,7 @@ class LedgerLost(Refused):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"The shared ledger cannot be used ({why}).",
-            "Reads go on. Call again later; an approval that was just being used may have to be given anew.",
+            "Reading still works. Call again later; an approval in use may have to be given again.",
         )
 
 
@@ -46,7 +46,7 @@ class LedgerUnusable(Refused):
     """The ledger's file cannot be used. `cure` tells a person what to do."""
 
     def __init__(self, file: str, why: str, cure: str) -> None:
-        super().__init__(f"The ledger {file} cannot be used: {why}.", f"Reads go on. A person has to act: {cure}")
+        super().__init__(f"The ledger {file} cannot be used: {why}.", f"Reading still works. To fix it: {cure}")
 
 
 @dataclass(frozen=True, slots=True)

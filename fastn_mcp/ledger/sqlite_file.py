@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -19,16 +20,17 @@ log = logging.getLogger(__name__)
 _PATIENCE = 5.0
 """Seconds to wait for a lock of another process."""
 
+_LITTLE = 1 << 20
+"""Free bytes without which SQLite may not be able to write."""
+
 _OPENING = threading.Lock()
 
-_DAMAGED = (
-    "file is not a database, or is damaged",
-    "stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
+_MOVE_AWAY = (
+    "stop fastn-mcp and move the file away. That loses approvals, stops, the counts of budgets and plans, and the"
+    " changes that undo_change knows. The audit log stays."
 )
-_OTHER_VERSION = (
-    "it was written by another version of fastn-mcp",
-    "run that version, or stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
-)
+_DAMAGED = ("file is not a database, or is damaged", f"restore a copy (docs/operations.md), or {_MOVE_AWAY}")
+_OTHER_VERSION = ("it was written by another version of fastn-mcp", f"run that version, or {_MOVE_AWAY}")
 _FULL = ("the disk is full", "free space on its disk.")
 _READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
 _LOCKED = ("another process keeps it locked", "end that process, then call again.")
@@ -48,8 +50,11 @@ def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
         getattr(error, "strerror", None) or str(error),
         "look at the file, its folder and its disk, or set FASTN_STATE_DIR.",
     )
-    code = getattr(error, "sqlite_errorcode", None)
-    why, cure = other if code is None else _CAUSES.get(code & 0xFF, other)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    with suppress(OSError):
+        if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(Path(path).parent).free < _LITTLE:
+            code = sqlite3.SQLITE_FULL  # its shared memory file could not grow
+    why, cure = _CAUSES.get(code, other)
     log.error("the ledger %s cannot be used: %s", path, error)
     return LedgerUnusable(path, why, cure)
 

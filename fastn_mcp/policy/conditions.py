@@ -115,7 +115,7 @@ class Who:
             is_principal = fact == "person" and all("|" in glob.text for glob in globs) and asker.principal != LOCAL
             if exact or is_principal or asker.knows(fact):
                 return None
-            why = ", as there is no sign-in" if asker.principal == LOCAL and fact != "client_name" else ""
+            why = ", because there is no sign-in" if asker.principal == LOCAL and fact != "client_name" else ""
             fulfilled.append(f"the {fact.replace('_', ' ')} is not known{why}")
         return "; ".join(fulfilled)
 

@@ -9,6 +9,7 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.tools.tool import Effect
 
@@ -104,6 +105,8 @@ class PolicyDecision:
     """What the rule matched, in words, unless that is what the call says."""
     second: tuple[str, ...] = ()
     """Groups of which at least one of the people who approve has to be, each."""
+    step_up: StepUp | None = None
+    """What an approval requires of the approver's sign-in, also of an allowed call, which may need one later."""
 
     @property
     def label(self) -> str:
@@ -118,11 +121,12 @@ class PolicyDecision:
 
 
 def strictest(decisions: Iterable[PolicyDecision]) -> PolicyDecision:
-    """Return the strictest decision, the first of equals, with the groups that any of these equals asks for."""
+    """Return the strictest decision, the first of equals, with the groups of any of these equals and any step-up."""
     decided = list(decisions)
     chosen = max(decided, key=lambda each: each.decision.rank)
     groups = {group for each in decided if each.decision is chosen.decision for group in each.second}
-    return replace(chosen, second=tuple(sorted(groups)))
+    step_up = next((each.step_up for each in decided if each.step_up is not None), None)
+    return replace(chosen, second=tuple(sorted(groups)), step_up=step_up)
 
 
 def of_groups(groups: Iterable[str]) -> str:

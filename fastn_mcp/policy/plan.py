@@ -1,6 +1,7 @@
 """Run plan: the calls allowed while nobody is present, and their maximum number."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -126,6 +127,14 @@ class Plan:
         yield f"Plan {self.name}, for {self.account}, {begins}until {_minute(self.until)}, signed by {signed}."
         for permit in self.permits:
             yield f"{permit.name}: {permit.words()}."
+
+    def summary(self) -> str:
+        """Return how many calls it allows, by what they do."""
+        counts = Counter[str]()
+        for permit in self.permits:
+            verb = permit.tool.partition("_")[0]
+            counts["ask Fastn's AI" if verb == "ai" else verb] += permit.count
+        return f"In all at most {', '.join(f'{count} to {verb}' for verb, count in counts.most_common())}."
 
 
 def _filled_in(resolved: ResolvedCall) -> dict[str, JsonValue]:

@@ -69,7 +69,7 @@ def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...])
     for name in ("begins", "until"):
         moment = getattr(form, name)
         if moment is not None and moment.tzinfo is None:
-            raise ConfigError((name,), f"{name}: must name its offset, as 2026-12-01T18:00:00Z")
+            raise ConfigError((name,), f"{name}: must have an offset, for example 2026-12-01T18:00:00Z")
     return Plan(
         name=form.name,
         account=form.account,
@@ -105,7 +105,7 @@ def _targets(at: Key, allow: Allow, operation: AnyOperation) -> tuple[str, ...]:
     if operation.route.parameters and not allow.target:
         raise ConfigError(at, "[[allow]] needs a target: the id, or a pattern of ids")
     if allow.target and not operation.route.parameters:
-        raise ConfigError(at, "target: it has none")
+        raise ConfigError(at, "target: this tool has none")
     for index, text in enumerate(allow.target):
         if not text.strip("*?[]! "):
             raise ConfigError((*at, "target", index), f"target: {text!r} limits nothing")
@@ -204,7 +204,7 @@ def signers(
     for signature in signatures:
         known = trusted.get(signature.by)
         if known is None:
-            raise BadSignature(f"{signature.by!r} is not among those who may sign")
+            raise BadSignature(f"{signature.by!r} may not sign")
         try:
             public = Ed25519PublicKey.from_public_bytes(base64.b64decode(known, validate=True))
             value = base64.b64decode(signature.value, validate=True)
@@ -298,7 +298,7 @@ def _loaded(data: bytes, path: Path, signers: tuple[str, ...], program: CommandL
 def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
     """Load the public keys of trusted signers, by name. Raises `SettingsError`."""
     approve = program.to("plan", "approve")
-    hint = f'It holds a line for each who may sign: name = "public key". {approve} makes the first.'
+    hint = f'It has a line for each signer: name = "public key". {approve} makes the first.'
     data, _ = read(path, "file of public keys", hint)
     return load(data, path, "file of public keys", _keys, hint)
 

@@ -23,11 +23,13 @@ from fastn_mcp.policy.decision import (
 )
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.step_up import StepUp
+from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
 
 _OWN_KEY = (
-    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out. "
+    "This is the key that this server itself uses, or Fastn does not show enough to rule that out. "
     "A person can revoke it in the dashboard."
 )
 
@@ -45,6 +47,8 @@ class Policy:
     """Seconds in which a request can be answered and the approved call sent."""
     approval_wait: float = 0.0
     """Seconds for which a call waits, from its start, for the decision on its request."""
+    step_up: StepUp | None = None
+    """What a team requires of its approvers' sign-in."""
 
     @property
     def key(self) -> Literal["live", "test"]:
@@ -55,7 +59,7 @@ class Policy:
     def digest(self) -> str:
         """Digest of this policy. An approval given under another policy is void."""
         files = [part.digest if part else "" for part in (self.rules, self.plan)]
-        return ":".join([self.mode, self.key, *files])
+        return ":".join([self.mode, self.key, *files, *([repr(self.step_up)] if self.step_up else [])])
 
     @property
     def asks(self) -> bool:
@@ -120,7 +124,13 @@ class Policy:
             verdict = strictest((verdict, lower))
         if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
-        return self._with_plan(self._with_budget_left(verdict, situation), situation)
+        verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
+        effects = (situation.effect.value, situation.resolved.call.effective.value)
+        if self.step_up is None or not self.step_up.concerns(effects):
+            return verdict
+        is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
+        reason = f"{verdict.reason} {self.step_up.elsewhere}".strip() if is_asked else verdict.reason
+        return replace(verdict, step_up=self.step_up, reason=reason)
 
     def _by_rules(self, situation: Situation) -> PolicyDecision:
         """Return the strictest decision of the file, or that of the mode."""
@@ -149,7 +159,7 @@ class Policy:
         elif self.plan is not None and (out_of_time := self.plan.out_of_time(situation.now)):
             why = out_of_time
         elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
-            why = f"The {differing} is not what it was when the plan was signed. Sign the plan again."
+            why = f"The {differing} has changed since the plan was signed. Sign the plan again."
         elif situation.used_up is not None:
             why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
         else:
@@ -209,8 +219,8 @@ class Policy:
             return verdict
         if situation.destroyed and self.destroy_rate is not None:  # an untouched budget limits nothing yet
             most, seconds = self.destroy_rate
-            left = f"{max(0, most - situation.destroyed)} of {most} approvals that destroy are left"
-            said = f"{verdict.reason} {left} in {seconds / 60:g} minutes."
+            left = counted(max(0, most - situation.destroyed), "more deletion")
+            said = f"{verdict.reason} {left} can be approved in the next {seconds / 60:g} minutes."
             verdict = replace(verdict, reason=said.strip())
         if (found := self._left(situation)) is None:
             return verdict  # there is no budget, the file itself reports it used up, or nothing uses it

@@ -59,7 +59,7 @@ def hours(text: str) -> Hours:
     if found is None:
         raise ValueError(f'{text!r} is not of the form "Mon-Thu 08:00-17:00 Europe/Berlin"')
     if found["zone"] is None:
-        raise ValueError(f'{text!r} names no time zone, as in "Mon-Thu 08:00-17:00 Europe/Berlin"')
+        raise ValueError(f'{text!r} names no time zone, for example "Mon-Thu 08:00-17:00 Europe/Berlin"')
     start, end = _minute(found["start"]), _minute(found["end"])
     if start in (end, _WHOLE_DAY):
         raise ValueError(f"{found['start']}-{found['end']} is not a time span; a whole day is 00:00-24:00")
@@ -232,9 +232,9 @@ class FileRules:
                 then = "a question" if effect is Effect.SPEND else "none"
                 yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
         most, seconds = self.destroy_rate
-        yield f"Budget: {most} approvals that destroy in {seconds / 60:g} minutes, then none."
+        yield f"Budget: {most} approved deletions in {seconds / 60:g} minutes, then none."
         declined, rest = self.breaker
-        yield f"Breaker: after {declined} declines in a row, nothing that changes something for {rest / 60:g} minutes."
+        yield f"Breaker: after {declined} declines in a row, no change is sent for {rest / 60:g} minutes."
 
 
 def _because(reason: str) -> str:

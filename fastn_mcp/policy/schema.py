@@ -46,7 +46,7 @@ def _effect(value: object) -> Effect:
 
 def _glob(value: object) -> Glob:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError('must be a non-empty text, as "acme-*"')
+        raise ValueError('must be a non-empty text, for example "acme-*"')
     return Glob(value.strip())
 
 
@@ -57,14 +57,14 @@ def _hours(value: object) -> Hours:
 def _seconds(value: object) -> float:
     found = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError('must be a time in seconds, minutes or hours, as "90s", "10m" or "2h"')
+        raise ValueError('must be a time in seconds, minutes or hours, for example "90s", "10m" or "2h"')
     return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def _rate(value: object) -> tuple[int, float]:
     found = re.fullmatch(r"([1-9]\d{0,4}) per ([1-9]\d{0,5}\s?[smh])", value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError('must be a number and a time, as "10 per 5m"')
+        raise ValueError('must be a number and a time, for example "10 per 5m"')
     return int(found[1]), _seconds(found[2])
 
 
@@ -270,7 +270,7 @@ def asked_by(at: Key, form: Mapping[str, list[Glob]] | None, *, loosens: bool) -
     for glob in facts.get("person", ()) if loosens else ():
         if "|" not in glob.text and re.search(r"[\s@<>]", glob.text):
             why = f"person: {glob.text!r} reads like a name or an e-mail address, which may be unverified or another's"
-            raise ConfigError((*at, "person"), f'{why}; where that loosens, give the sign-in, as "ISSUER|SUBJECT"')
+            raise ConfigError((*at, "person"), f'{why}; a rule that loosens needs "ISSUER|SUBJECT"')
     if loosens and "client_name" in facts:
         why = "client_name: any client can call itself so, and here it would loosen the decision; use client, its id"
         raise ConfigError((*at, "client_name"), why)

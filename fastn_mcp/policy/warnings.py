@@ -26,9 +26,9 @@ def four_eyes(rules: FileRules, approvers: int, groups: Collection[str]) -> Iter
     parts += [(each.name, each.then, each.second) for each in (*rules.protected, *rules.rules)]
     for name, decision, second in parts:
         if decision is Decision.FOUR_EYES and there is not None:
-            yield f"{name} asks for two people, and {there} set up: what it covers is refused."
+            yield f"{name} asks for two people, and {there} set up: its calls are refused."
         elif missing := set(second).difference(groups):
-            yield f"{name} asks for a person of {missing.pop()}, and no approver is of it: what it covers is refused."
+            yield f"{name} needs an approver from {missing.pop()}, which has none: its calls are refused."
 
 
 def without_sign_in(rules: FileRules) -> Iterator[str]:

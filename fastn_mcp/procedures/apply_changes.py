@@ -63,7 +63,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
     changes: Annotated[
         JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MOST, repr=False)
     ]
-    keep_going: Annotated[bool, Field(description="Go on after a failure; default False."), OURS] = False
+    keep_going: Annotated[bool, Field(description="Continue after a failure; default False."), OURS] = False
     batch: Annotated[str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64)] = (
         None
     )
@@ -104,7 +104,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
         rows = {number: _outcome_row(number, calls[number - 1], results[number], now) for number in results}
         note = ""
         if all(isinstance(result, Change) for result in results.values()):
-            note = "All of it was begun earlier, and nothing was sent now. To repeat it, give it a name in batch."
+            note = "All calls were begun earlier, and nothing was sent now. To repeat them, pass a name in batch."
         return _result(outcome.id, calls, rows, note)
 
 
@@ -124,9 +124,9 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         raise ValueError(f"{where}: {problem or 'its tool is missing, or is not a text'}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
-        raise ValueError(f"{where}: changes nothing; read by a call of its own")
+        raise ValueError(f"{where}: changes nothing; call it separately")
     if why := _NOT_IN_BATCHES.get(operation.tool_name()):
-        raise ValueError(f"{where}: {why}; make it by a call of its own")
+        raise ValueError(f"{where}: {why}; call it separately")
     try:
         arguments = _ARGUMENTS.validate_python(arguments)
     except ValidationError:
@@ -225,7 +225,7 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MOST_FAILURES]]
     sentences += [f"{len(stopped) - _MOST_FAILURES} more were not done."] if len(stopped) > _MOST_FAILURES else []
     sentences += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
-    again = "Call again the same to make what is left; what was done is not repeated." if left or stopped else ""
+    again = "Make the same call again for the rest; completed calls are not repeated." if left or stopped else ""
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)

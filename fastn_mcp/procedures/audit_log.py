@@ -80,7 +80,7 @@ def _doubts(call: QueryAuditLog, matches: list[Entry]) -> Iterable[str]:
         ids = ", ".join(item.id for item in matches[:MAX_LOOKUPS])
         yield f"resource_id: {counted(len(matches), matches[0].kind)} of this name; give the id: {ids}"
     elif call.resource_id and not matches and not _ID.fullmatch(call.resource_id):
-        yield "resource_id: an id is wanted, and nothing has this name; see find"
+        yield "resource_id: nothing has this name; find its id with find"
     if call.actor and not re.search(r"@|^apikey:\d+$|^(agent|system)$", call.actor):
         yield "actor: an email address, apikey:N, agent or system"
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.errors import NotSent, nearest
+from fastn_mcp.errors import InvalidArgument, nearest
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
@@ -45,7 +45,7 @@ class ParsedCall:
     dry_run: bool
 
 
-class UnknownTool(NotSent):
+class UnknownTool(InvalidArgument):
     """The tool name is unknown."""
 
 
@@ -59,19 +59,19 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
     fields = dict(arguments)
     dry_run = DRY_RUN in fields and operation.previews() and fields.pop(DRY_RUN)
     if not isinstance(dry_run, bool):
-        raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
+        raise InvalidArgument(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
     # Values that JSON cannot encode would fail later, with an error that names no field.
     try:
         to_json(fields)
     except ValueError:
         field = next((field for field, value in fields.items() if not _is_encodable(value)), next(iter(fields)))
-        raise NotSent(
+        raise InvalidArgument(
             f"{field[:64]!r} contains an incomplete character or is nested too deeply.", "Correct it and call again."
         ) from None
     try:
         call = operation.model_validate(fields)
     except ValidationError as error:
-        raise NotSent(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
+        raise InvalidArgument(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
     for number, part in enumerate(call.inner_calls, 1):
         if part.tool_name() not in tools:
             raise _disabled(f"Call {number}: {part.tool_name()}")
@@ -84,16 +84,16 @@ def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
     known = {name: tool for name, tool in TOOLS.items() if name in tools or tool.toolset() in toolsets}
     tool = known.get(call.tool)
     if tool is not None and not tool.previews():
-        raise NotSent(f"{tool.tool_name()} changes nothing.", "Call it itself.")
+        raise InvalidArgument(f"{tool.tool_name()} changes nothing.", "Call it itself.")
     try:
         return replace(parse(known, call.tool, call.values or {}), dry_run=True)
     except UnknownTool as error:
-        raise NotSent(error.what, "Name a tool that changes something.") from None
+        raise InvalidArgument(error.what, "Name a tool that changes something.") from None
 
 
-def _disabled(tool: str) -> NotSent:
+def _disabled(tool: str) -> InvalidArgument:
     by = "by read-only mode, toolsets, tools or exclude_tools"
-    return NotSent(f"{tool} is disabled here, {by}.", "Only a person can change that.")
+    return InvalidArgument(f"{tool} is disabled here, {by}.", "Only a person can change that.")
 
 
 def _is_encodable(value: object) -> bool:

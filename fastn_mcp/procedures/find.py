@@ -72,7 +72,7 @@ class Find(Procedure[SearchResult]):
 
     effect = Effect.READ
 
-    query: Annotated[str, Field(description="As: the acme hubspot sync."), AfterValidator(_searchable)]
+    query: Annotated[str, Field(description="For example acme hubspot sync."), AfterValidator(_searchable)]
     kind: Annotated[Kind | None, Field(description="Only these.")] = None
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 

@@ -26,18 +26,16 @@ _NOT_ENDED = "!completed,failed,timeout,cancelled"
 class Table(FastnObject):
     """Rows of a list as an agent reads them, and what it has to know about them."""
 
-    total: Annotated[int | None, Field(description="How many there are in all, where that is known.")] = None
+    total: Annotated[int | None, Field(description="How many there are in all, if known.")] = None
     by_status: Annotated[
         dict[str, int] | None, Field(description="How many of these rows have which status, if no page is missing.")
     ] = None
-    order: Annotated[str | None, Field(description="Order of the rows, where it is not Fastn's.")] = None
-    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
+    order: Annotated[str | None, Field(description="Order of the rows, if it is not Fastn's.")] = None
+    looked_at: Annotated[int | None, Field(description="Rows that were read for it, if most did not match.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
-    unknown: Annotated[
-        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
-    ] = None
-    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
-    now: Annotated[str | None, Field(description="The server's time, where the rows' times have no age.")] = None
+    unknown: Annotated[list[str] | None, Field(description="If no row matched: filters with an unknown value.")] = None
+    absent: Annotated[list[str] | None, Field(description="Requested fields that no row has.")] = None
+    now: Annotated[str | None, Field(description="The server's time, if the rows' times have no age.")] = None
     ids: Annotated[
         dict[str, dict[str, str]] | None, Field(description="Names by id of what the rows call by name, by kind.")
     ] = None

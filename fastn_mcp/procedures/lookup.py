@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
 from fastn_mcp.client.reads import find_row, has_id
-from fastn_mcp.errors import Failed, FastnError, LeftOut, NotFound, NotSent
+from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, NamedResource, words_of
 from fastn_mcp.procedures.tables import Table
@@ -108,7 +108,7 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
         return await _by_id(kind, id_, context) or FoundResource(id_, matching[0].row)
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
-        raise NotSent(
+        raise InvalidArgument(
             f"{len(matching)} {kind}s have this name or slug.",
             f"Give the id of one: {candidates}",
             facts={"untrusted": True},

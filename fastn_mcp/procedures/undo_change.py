@@ -50,7 +50,7 @@ class ListChanges(Procedure[ChangeList]):
         if not page and self.cursor is None:
             since_when = aged(context.system.now() - timedelta(days=KEPT_DAYS), context.system.now())
             answer["note"] = (
-                f"No changes since {since_when}. Kept are those made here with this key; see query_audit_log."
+                f"No changes since {since_when}. Only changes made here with this key are kept; see query_audit_log."
             )
         if len(changes) > self.limit:
             answer["next_cursor"] = repr(page[-1].at)
@@ -128,11 +128,11 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
     if changed := drift(change, now):
         raise TargetChanged(
             f"Somebody has changed it since: {', '.join(map(quote, changed))}.",
-            f"Look at it, and set what is wanted with {call.tool_name()}.",
+            f"Check it, and set the wanted values with {call.tool_name()}.",
             facts={"now": {name: now.get(name) for name in changed}},
         )
     if already(change, now):
-        raise NotSent("There is nothing to undo: it is as it was before.")
+        raise NotSent("There is nothing to undo: it already has its earlier state.")
 
 
 def _row(change: Change, now: float) -> dict[str, JsonValue]:

@@ -6,7 +6,16 @@ from typing import Annotated
 import anyio
 from pydantic import Field, JsonValue
 
-from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
+from fastn_mcp.errors import (
+    FastnError,
+    Forbidden,
+    Invalid,
+    InvalidArgument,
+    NotFound,
+    Refused,
+    Timeout,
+    Unauthorized,
+)
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -20,6 +29,8 @@ from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, R
 _NAMED = ("pending", "queued", "running")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.25, 3.0, 1.5
+LONGEST_WAIT = 45
+"""Seconds that one call waits at most."""
 _MIN_TIMEOUT = 5.0
 """Minimum timeout of a read in seconds, even if less of the waiting time is left."""
 
@@ -33,7 +44,7 @@ class WaitForExecution(Procedure[Execution]):
     effect = Effect.READ
 
     execution_id: ExecutionId
-    seconds: Annotated[int, Field(ge=1, le=45, description="1-45, default 30.")] = 30
+    seconds: Annotated[int, Field(ge=1, le=LONGEST_WAIT, description="1-45, default 30.")] = 30
 
     @property
     def target(self) -> str | None:
@@ -76,7 +87,7 @@ async def wait_for(
     try:
         call.request()
     except RefusedValue as error:
-        raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+        raise InvalidArgument(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
     began = context.system.monotonic()
     run: dict[str, JsonValue] = {}
     last_error: FastnError | None = None

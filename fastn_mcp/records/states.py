@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from fastn_mcp.records.formats import dated
-from fastn_mcp.records.rows import Row, number, objects, short, text, timestamp, value, word
+from fastn_mcp.records.rows import Row, as_word, number, objects, short, text, timestamp, value, word
 
 
 class State(Enum):
@@ -129,6 +129,13 @@ def trigger_state(row: Row) -> State:
 def run_state(row: Row) -> RunState:
     """Return whether a run has ended, and how. An unknown status counts as under way."""
     return _RUN.get(word(row, "status"), RunState.UNDER_WAY)
+
+
+def state_in_words(status: str) -> State | RunState | None:
+    """Return the state that a status tells of whatever has it; None if it is not a documented one."""
+    word = as_word(status)
+    named = next((state for state in (*State, *RunState) if state.value == word), None)
+    return named or _RUN.get(word) or _CONNECTION.get(word) or _SUBSCRIPTION.get(word or "-")
 
 
 def failure_reason(run: Row) -> str:

@@ -225,8 +225,8 @@ def _target(target: dict[str, Any]) -> str:
 
 
 def readable(path: Path) -> Path:
-    """Return the path of the Markdown file."""
-    return path.with_suffix(".md")
+    """Return the path of the Markdown file, which no other file has by chance."""
+    return path.with_name(f"{path.name}.md")
 
 
 def check(path: Path) -> None:

@@ -255,7 +255,7 @@ def build_for(
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=input_schema,
     )
-    server.extensions |= {APPS: {}, skills.EXTENSION: {}}
+    server.extensions.update({APPS: {}, skills.EXTENSION: {}})
     server.add_request_handler("skills/list", PaginatedRequestParams, handlers.list_skills)
     server.add_request_handler("skills/get", skills.GetSkillParams, handlers.get_skill)
     server.add_request_handler("server/discover", RequestParams, partial(_discover, server))

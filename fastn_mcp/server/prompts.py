@@ -149,7 +149,7 @@ one repair to preview. Ask before you make it. Afterwards watch a run with `wait
     Recipe(
         "access_review",
         "Access review",
-        "Who and what has access to this account, and what of it looks wrong.",
+        "Who and what has access to this account, and which access looks wrong.",
         (),
         """\
 Review who has access to this Fastn account. Read only; change nothing.

@@ -140,10 +140,10 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     if (missing := len(page.items) - row_count) > 0:
         # Fastn's own cursor would skip the rows that were left out.
         envelope.pop("next_cursor", None)
-        way = f"Call again with limit {row_count} and go on from there"
+        way = f"Call again with limit {row_count} and continue from there"
         if 0 < row_count <= len(page.positions):
             envelope["next_cursor"] = page.positions[row_count - 1].encode()
-            way = "Go on with next_cursor"
+            way = "Continue with next_cursor"
         left_out.append(f"{counted(missing, 'row')} did not fit. {way}, or name the columns you need in fields.")
     if "next_cursor" in envelope:
         envelope["next_cursor"] = call.sealed(str(envelope["next_cursor"]))

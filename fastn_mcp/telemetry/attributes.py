@@ -59,22 +59,20 @@ MCP_DURATION = Metric(
     (METHOD, TOOL, "mcp.protocol.version", "network.transport", ERROR, STATUS_CODE),
     (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
 )
-CALLED = Metric(
-    "fastn_mcp.calls", "counter", "{call}", "Calls of tools, by what became of them.", (TOOL, EFFECT, OUTCOME, PROFILE)
-)
+CALLED = Metric("fastn_mcp.calls", "counter", "{call}", "Tool calls, by outcome.", (TOOL, EFFECT, OUTCOME, PROFILE))
 SENT = Metric(
     REQUESTS,
     "counter",
     "{request}",
-    "Requests that calls of tools sent to Fastn; each attempt counts.",
+    "Requests of tool calls to Fastn; each attempt counts.",
     (TOOL, EFFECT, PROFILE),
 )
-ACTIVE = Metric("fastn_mcp.calls.active", "updowncounter", "{call}", "Calls of tools that are being made now.")
+ACTIVE = Metric("fastn_mcp.calls.active", "updowncounter", "{call}", "Tool calls in progress.")
 DECIDED = Metric(
     "fastn_mcp.decisions",
     "counter",
     "{decision}",
-    "What the guard decided about calls that change something.",
+    "The guard's decisions about changing calls.",
     ("fastn_mcp.operation", EFFECT, "fastn_mcp.decision", "fastn_mcp.approved_by", OUTCOME, PROFILE),
 )
 ASKED = Metric(
@@ -120,7 +118,7 @@ REMAINING = Metric(
     "fastn_mcp.rate_limit.remaining",
     "gauge",
     "{request}",
-    "Requests that Fastn's rate limit still allows, as it said last.",
+    "Requests that Fastn's rate limit still allows, by its last answer.",
     (PROFILE,),
 )
 

@@ -96,8 +96,8 @@ class CreateRole(Operation[Role]):
     evidence = INFERRED("api-reference, roles")
 
     name: Name
-    parent: Annotated[str | None, Field(description="Role to narrow, as Viewer.")] = None
-    permissions: Annotated[Texts, Field(description="As workflows:read; the parent must hold all.")]
+    parent: Annotated[str | None, Field(description="Role to narrow, for example Viewer.")] = None
+    permissions: Annotated[Texts, Field(description="For example workflows:read; the parent must hold all.")]
     description: Description = None
     extra: Extra = None
 
@@ -258,8 +258,8 @@ class QueryAuditLog(List[AuditEntry]):
     evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
     matching: ClassVar[Mapping[str, Match]] = {"resource_id": _acted_on}
 
-    actor: Annotated[str | None, Field(description="Who, as apikey:8.")] = None
-    action: Annotated[str | None, Field(description="As workflow.publish.")] = None
-    resource_id: Annotated[str | None, Field(description="Id or name of what was acted on.")] = None
+    actor: Annotated[str | None, Field(description="For example apikey:8.")] = None
+    action: Annotated[str | None, Field(description="For example workflow.publish.")] = None
+    resource_id: Annotated[str | None, Field(description="Id or name of the target.")] = None
     since: Since = None
     until: Until = None

@@ -54,7 +54,7 @@ class AiChat(Conversation[AiReply]):
     route = POST("/api/v1/ai/chat")
 
     message: Annotated[str, Field(description="What you ask.", min_length=1)]
-    context: Annotated[JsonObject | None, Field(description="As {customerId, workflowId, connectorId}.")] = None
+    context: Annotated[JsonObject | None, Field(description="{customerId, workflowId, connectorId}.")] = None
 
     @property
     @override

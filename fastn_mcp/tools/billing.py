@@ -22,7 +22,7 @@ class GetUsage(Operation[FastnObject]):
 
 
 class GetQuotas(Operation[FastnObject]):
-    """How many of the plan's limits are left. At a Hard Block new work is refused; nothing is charged."""
+    """How much of the plan's limits is left. At a Hard Block new work is refused; nothing is charged."""
 
     route = GET("/api/v1/billing/quotas")
     effect = Effect.READ

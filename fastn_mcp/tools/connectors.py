@@ -36,7 +36,7 @@ AuthMethods = Annotated[
 
 Authentication = Annotated[
     str | None,
-    Field(description="As OAUTH_2 or API_KEY.", serialization_alias="authType"),
+    Field(description="For example OAUTH_2.", serialization_alias="authType"),
     Known(("OAUTH_2", "API_KEY", "BASIC", "BEARER", "DIGEST", "INPUT", "NO_AUTH")),
 ]
 
@@ -65,7 +65,7 @@ class ListConnectors(List[Connector]):
     matching: ClassVar[Mapping[str, Match]] = {"authentication": _authenticates}
 
     search: Search = None
-    category: Annotated[str | None, Field(description="As CRM or E-commerce.")] = None
+    category: Annotated[str | None, Field(description="For example CRM.")] = None
     visibility: Annotated[str | None, Field(description="Private or Public.")] = None
     authentication: Authentication = None
 
@@ -89,7 +89,7 @@ class CreateConnector(Create[Connector]):
     raises_to = (Effect.EXTERNAL,)
 
     name: Name
-    slug: Annotated[str, Field(description="Unique, as hubspot.", min_length=1)]
+    slug: Annotated[str, Field(description="Unique, for example hubspot.", min_length=1)]
     description: Description = None
     domain: Domain = None
     protocol: Annotated[str | None, Field(description="REST (default), MCP, FTP, Database or REDIS.")] = None
@@ -201,11 +201,11 @@ class CreateConnection(Operation[Connection]):
 
     connector_id: ConnectorId
     auth_method_id: Annotated[str | None, Field(description="From get_connector.")] = None
-    name: Annotated[str | None, Field(description="As default.")] = None
+    name: Annotated[str | None, Field(description="For example default.")] = None
     customer_id: OfCustomer = None
     credentials: Annotated[
         JsonObject | None,
-        Field(description="As {token}. Leave it out: a person types it.", json_schema_extra=SECRET, repr=False),
+        Field(description="Such as {token}. Leave it out: a person types it.", json_schema_extra=SECRET, repr=False),
     ] = None
     extra: Extra = None
 

@@ -12,10 +12,10 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, P
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
 
-Slug = Annotated[str | None, Field(description="Stable, as acme-corp.")]
+Slug = Annotated[str | None, Field(description="Stable, for example acme-corp.")]
 ExternalRef = Annotated[str | None, Field(description="Your reference.")]
 AdminEmail = Annotated[str | None, Field(description="Administrator, who is invited.")]
-Plan = Annotated[str | None, Field(description="As Free.")]
+Plan = Annotated[str | None, Field(description="For example Free.")]
 
 
 class Customer(FastnObject):

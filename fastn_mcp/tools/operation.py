@@ -312,7 +312,7 @@ class Update(Operation[Result], Generic[Result]):
     def _names_a_change(self) -> Self:
         changed = {name for name, value in self.arguments().items() if name != "extra" or value}
         if not changed - {*type(self).route.parameters, "version"}:
-            raise ValueError("nothing to change was given")
+            raise ValueError("it names no field to change")
         return self
 
     @staticmethod

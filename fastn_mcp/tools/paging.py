@@ -144,7 +144,7 @@ class Listed(FastnObject, Generic[Item]):
     rows: SkipValidation[list[dict[str, JsonValue]]]
     """The rows as they were parsed, since making objects of them takes longer than parsing them."""
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
-    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
+    total: Annotated[int | None, Field(description="How many there are in all, if Fastn says so.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
     positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
     """Position after each row."""

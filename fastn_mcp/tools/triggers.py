@@ -29,7 +29,7 @@ from fastn_mcp.tools.tool import Effect
 ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
 Schedule = Annotated[str | None, Field(description="scheduler: 5-field cron.")]
 Timezone = Annotated[str | None, Field(description="scheduler: IANA zone.")]
-Events = Annotated[Texts | None, Field(description="app_event: as contact.creation.")]
+Events = Annotated[Texts | None, Field(description="app_event: for example contact.creation.")]
 Authentication = Annotated[str | None, Field(description="webhook: API_KEY (default) or NONE (public).")]
 Status = Annotated[str | None, *one_of("Active", "Disabled")]
 TYPES = one_of("webhook", "scheduler", "app_event")

@@ -162,7 +162,7 @@ class RunWorkflow(Operation[Run]):
     input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
     customer_id: Annotated[str | None, Field(description="Customer id."), Header] = None
     customer_ref: Annotated[str | None, Field(description="Or your reference."), Header] = None
-    installation_id: Annotated[str | None, Field(description="inst_… where a widget installed it."), Header] = None
+    installation_id: Annotated[str | None, Field(description="inst_… if a widget installed it."), Header] = None
     environment: Annotated[
         str | None,
         Field(description="test (latest published), live or a name; default the server's, else Fastn's."),
@@ -205,7 +205,7 @@ class RunWorkflow(Operation[Run]):
         return super().received(Request(request.method, request.path, request.query, body), route)
 
 
-UNNAMED_ENVIRONMENT = "chosen by Fastn, as none is named (test: latest published version; else what is deployed there)"
+UNNAMED_ENVIRONMENT = "chosen by Fastn, none is named (test: latest published version; else what is deployed there)"
 """Environment of a run that names none: not documented."""
 
 RUN_HEADERS = {

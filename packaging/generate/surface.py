@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args, get_origin
 
 import anyio
+from install_links import links
 from mcp.server import Server
 from mcp.shared._context_streams import create_context_streams
 from mcp.shared.message import SessionMessage
@@ -24,7 +25,6 @@ from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.edit import NotInstalled
-from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
@@ -224,11 +224,10 @@ def _published() -> str:
 
 
 def _clients() -> str:
-    rows = [
-        (client.title, f"`fastn-mcp install {client.name}`", *([_buttons(client)] if IS_PUBLISHED else []))
-        for client in CLIENTS
-    ]
-    header = ("client", "one line", *(["or one click: the sandbox"] if IS_PUBLISHED else []))
+    if not IS_PUBLISHED:
+        return f"Clients: {', '.join(client.title for client in CLIENTS)}. One alone: `fastn-mcp install CLIENT`."
+    rows = [(client.title, f"`fastn-mcp install {client.name}`", _buttons(client)) for client in CLIENTS]
+    header = ("client", "one line", "or one click: the sandbox")
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 

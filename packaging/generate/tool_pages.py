@@ -68,7 +68,7 @@ def tool_pages() -> dict[str, str]:
     answers = anyio.run(_answers)
     return {
         f"{toolset}.md": f"# {title(toolset)}\n\n"
-        "<!-- Written by `make surface`, of the catalogue and the sandbox. -->\n\n"
+        "<!-- Written by `make surface`, from the catalogue and the sandbox. -->\n\n"
         + "\n".join(_section(offer, answers.get(offer.tool_name())) for offer in offers)
         for toolset, offers in toolsets().items()
     }
@@ -78,7 +78,7 @@ def _section(offer: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | No
     parts = [f"## {offer.tool_name()}\n", f"{offer.__doc__}\n", _facts(offer), _arguments(offer)]
     if example is not None:
         given, answer = example
-        what = "What it would do, as a person is shown it" if "tool" in given else "Its answer"
+        what = "What a person would see" if "tool" in given else "Its answer"
         called = "`preview_change`, called on the sandbox" if "tool" in given else "Called on the sandbox"
         lines = json.dumps(answer, indent=2, ensure_ascii=False).splitlines()
         cut = [*lines[:LONGEST], f"... {len(lines) - LONGEST} more lines"] if len(lines) > LONGEST else lines
@@ -91,7 +91,7 @@ def _section(offer: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | No
 
 def _facts(offer: AnyTool) -> str:
     rows = [("effect", f"`{offer.effect.value}`" + _raised(offer))]
-    rows.append(("asked first", _asked(offer.effect)))
+    rows.append(("approval", _asked(offer.effect)))
     if issubclass(offer, Operation):
         rows.append(("request", f"`{offer.route}`"))
         rows.append(("evidence", f"{offer.evidence.kind}: {offer.evidence.source}"))
@@ -104,8 +104,8 @@ def _facts(offer: AnyTool) -> str:
 def _raised(offer: AnyTool) -> str:
     """Updates, and triggers that are made to fire, can be more than their type says."""
     if offer.effect is Effect.WRITE and offer.toolset() in ("workflows", "connectors", "triggers"):
-        return ", or `external` where it acts on what is live or in use"
-    return ", or that of what is undone" if offer.tool_name() == "undo_change" else ""
+        return ", or `external` if it acts on a live resource or one in use"
+    return ", or that of the undone change" if offer.tool_name() == "undo_change" else ""
 
 
 def _asked(effect: Effect) -> str:

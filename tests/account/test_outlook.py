@@ -62,7 +62,7 @@ async def test_run_of_a_draft_or_an_inactive_workflow_says_so(world: World, slug
 
 async def test_run_of_a_workflow_of_unknown_state_says_so(world: World) -> None:
     world.sandbox.state.named("workflows", ORDERS)["status"] = "in review"
-    assert "It is not known whether it is published." in (await of_run(world))["notes"]
+    assert "Whether it is published is unknown." in (await of_run(world))["notes"]
 
 
 async def test_run_says_what_its_input_lacks(world: World) -> None:
@@ -148,7 +148,7 @@ async def test_new_key_names_defaults_expiry_and_destination(world: World) -> No
         ("30d", "It expires on 2026-12-25 (in 30 days)."),
         ("never", "It never expires."),
         ("2026-12-01", "It expires on 2026-12-01 (in 5 days)."),
-        ("soon", "Its expiry is not one that is documented."),
+        ("soon", "Its expiry is not documented."),
     ],
 )
 async def test_new_key_says_when_it_expires(world: World, expires: str, note: str) -> None:
@@ -162,7 +162,7 @@ async def test_schedule_says_when_it_fires_next(world: World) -> None:
         "It fires next at 2026-11-25T09:30:00Z (in 30 minutes)."
     ]
     assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
-        "When it fires next cannot be told from its schedule."
+        "Its schedule does not tell when it fires next."
     ]
     assert "notes" not in await preview(world, "update_trigger", **given, status="Disabled")
     assert "notes" not in await preview(world, "update_trigger", trigger_id=str(trigger["id"]), name="Hourly")

@@ -104,10 +104,7 @@ def test_logout_of_another_host_keeps_the_key_and_reports_it(run: Run, tmp_path:
     config = (tmp_path / "config" / "config.toml").read_text()
     other = run("--base-url", "https://other.example", "logout")
     assert (other.returncode, other.stdout) == (1, "")
-    assert (
-        "The key that is kept is of default at live.fastn.ai, not at other.example. Nothing was changed."
-        in other.stderr
-    )
+    assert "The stored key is of default at live.fastn.ai, not at other.example. Nothing was changed." in other.stderr
     assert file.read_text() == f"{KEY}\n"
     assert (tmp_path / "config" / "config.toml").read_text() == config
     done = run("logout")

@@ -20,9 +20,10 @@ from fastn_mcp.audit import files
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.chain import BrokenLine, End, sealed
 from fastn_mcp.audit.files import Keeping, entries, log_files, read_end, verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten, deleted_name
+from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, Unwritten, deleted_name
 from fastn_mcp.errors import Failed
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +83,22 @@ async def test_ledger_has_the_newest_entry_before_and_after_a_call(path: Path, l
     await alone.anchor()
     alone.close()
     assert await ledger.audit_mark("other.jsonl") is None
+
+
+async def test_log_that_the_ledger_has_never_seen_is_reported_once(
+    path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = opened()
+    await first.anchor()
+    await written(first, 3)
+    opened().record(INTENT)
+    assert caplog.messages == []
+    log = AuditFile(path, System(now=lambda: NOW), marks=SqliteLedger(":memory:"))
+    for _ in range(2):
+        await log.anchor()
+        log.record(INTENT)
+    log.close()
+    assert caplog.messages == [f"the audit log {path}: {NEVER_SEEN}"]
 
 
 async def test_ledger_gets_each_entry_once(
@@ -436,6 +453,8 @@ async def test_undeletable_file_is_not_reported_as_deleted(
     path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await rotate(path, opened, 3)
+    await opened().anchor()
+    caplog.clear()
     unlink = Path.unlink
 
     def unlink_some(file: Path) -> None:
@@ -464,7 +483,7 @@ async def test_expired_file_that_was_edited_is_not_deleted(
     with caplog.at_level(logging.ERROR):
         await opened(Keeping(files=0)).anchor()
     assert first.exists()
-    assert "is not as it was written; it and what is older are not deleted" in caplog.text
+    assert "is not as it was written; it and older files are not deleted" in caplog.text
     assert await ledger.audit_mark(deleted_name("audit.jsonl")) is None
 
 

@@ -277,7 +277,7 @@ async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: D
     for form in forms:
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
-        assert "There is no such approval request. Nothing was decided." in answer.text
+        assert "This approval request does not exist. Nothing was decided." in answer.text
     assert (await request_of(desk)).state is RequestState.OPEN
 
 
@@ -428,7 +428,7 @@ async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor
     """A preview without the expected fields gets no reassuring color."""
     await desk.ask(question(preview={}))
     page = await visitor.look()
-    assert "What it loses for good was not recorded." in page
+    assert "What is lost for good was not recorded." in page
     assert 'class="go red"' in page
 
 

@@ -259,4 +259,7 @@ async def test_undo_is_offered_only_for_changes_of_that_request(world: World, pa
     (link,) = re.findall(r'href="([^"]+/undo\?[^"]+)"', await page.look())
     for wrong in (link.replace("request=", "request=x"), link.replace("change=", "change=x"), link.partition("?")[0]):
         answer = await page.http.get(wrong.replace("&amp;", "&"))
-        assert (answer.status_code, "There is no such change that you may undo." in words(answer.text)) == (409, True)
+        assert (answer.status_code, "You may not undo this change, or it does not exist." in words(answer.text)) == (
+            409,
+            True,
+        )

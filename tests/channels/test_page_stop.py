@@ -146,7 +146,7 @@ async def test_unknown_stop_cannot_be_allowed(desk: Desk, visitor: Visitor) -> N
     await desk.ledger.lift_stop((await holding(desk))[0].lift("a person at the terminal", 1.0))
     answer = await visitor.send("allow", fields)
     assert answer.status_code == 409
-    assert "Nothing was changed: there is no such stop of yours." in answer.text
+    assert "Nothing was changed: this stop does not exist, or is not yours." in answer.text
 
 
 async def test_stop_holds_where_the_audit_log_cannot_be_written(desk: Desk, visitor: Visitor) -> None:

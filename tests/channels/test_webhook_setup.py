@@ -29,7 +29,7 @@ SHARED = "a secret that is long enough to be one"
     ("text", "message"),
     [
         ("", "it names no approver"),
-        ('dana = "key"', "line 1: dana must be a table, as [dana]"),
+        ('dana = "key"', "line 1: dana must be a table, for example [dana]"),
         ("[dana]", "needs a public_key or a secret"),
         (f'[dana]\npublic_key = "{KEY}"\nsecret = "{SHARED}"', "and not both"),
         ('[dana]\npublic_key = "abc"', "line 2: public_key: must be the 32 bytes"),

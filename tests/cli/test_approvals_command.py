@@ -412,7 +412,7 @@ def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
 def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
     add_temporary_approvals(state, "s1", "s2")
     ran = state.run("revoke", name)
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "approvals temporary" in ran.stderr
     assert len(state.temporary_approvals()) == 2
 

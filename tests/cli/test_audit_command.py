@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Generator
 from dataclasses import replace
@@ -11,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 from support.audit_entries import ACCOUNT, INTENT, NOW
-from support.command_line import run_command
+from support.command_line import Run, run_command
 from support.terminal import sitting
 
 from fastn_mcp.audit.files import verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, about
 from fastn_mcp.audit.reader import Entry, following
 from fastn_mcp.cli.audit import audit_group
 from fastn_mcp.cli.audit_layout import TAIL_COLUMNS, row
@@ -214,7 +215,7 @@ def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
 @pytest.mark.usefixtures("log")
 def test_show_of_an_unknown_entry_is_an_error(path: Path) -> None:
     result = run(path, "show", "99")
-    assert (result.exit_code, "There is no entry 99" in result.stderr) == (1, True)
+    assert (result.exit_code, "There is no entry 99" in result.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("log")
@@ -222,7 +223,7 @@ def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
     result = run(path, "verify")
     assert result.exit_code == 0
     assert f"Intact: 4 entries. Head: {verify(path).head}\n" in result.stdout
-    assert "Entries cut off at the end leave no trace" in result.stdout
+    assert "Entries removed from the end cannot be detected" in result.stdout
     assert "has no outcome" not in result.stdout
 
 
@@ -235,7 +236,7 @@ def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after
     result = run(path, "verify")
     assert result.exit_code == 1
     assert result.stdout.startswith(f"Broken at line {line}: it was edited")
-    assert f"The {line - 1} entries before it are as they were written" in result.stdout
+    assert f"The {line - 1} entries before it are unchanged" in result.stdout
 
 
 def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFile) -> None:
@@ -290,3 +291,23 @@ def test_audit_without_a_log_says_so(tmp_path: Path) -> None:
 def test_audit_reports_an_unreadable_log(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["audit", "--file", str(tmp_path), "verify"])
     assert isinstance(result.exception, SettingsError)
+
+
+def test_verify_knows_a_log_that_was_moved_with_its_ledger_and_no_other(
+    fastn: Run, environment: dict[str, str]
+) -> None:
+    assert fastn("--sandbox", "call", "create-customer", "--name", "Initech").returncode == 0
+    first, second = Path(environment["FASTN_STATE_DIR"]), Path(environment["FASTN_CONFIG_DIR"]) / "moved"
+    shutil.copytree(first, second)
+    moved = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
+    assert moved.returncode == 0
+    assert "The ledger knows entry 2, which is unchanged." in moved.stdout
+    (second / "sandbox" / "ledger.sqlite").unlink()
+    assert fastn("--sandbox", "call", "list-changes", env={"FASTN_STATE_DIR": str(second)}).returncode == 0
+    alone = fastn("--sandbox", "audit", "verify", env={"FASTN_STATE_DIR": str(second)})
+    assert alone.returncode == 1
+    assert alone.stderr.startswith(f"Whether entries were cut off at the end is not known. {NEVER_SEEN}")
+    elsewhere = {"FASTN_LEDGER": str(second / "sandbox" / "ledger.sqlite")}
+    assert NEVER_SEEN in fastn("--sandbox", "audit", "verify", env=elsewhere).stderr
+    assert fastn("--sandbox", "call", "create-customer", "--name", "Hooli", env=elsewhere).returncode == 0
+    assert "The ledger knows entry 4" in fastn("--sandbox", "audit", "verify", env=elsewhere).stdout

@@ -14,7 +14,7 @@ from support.command_line import Run, error_line
 from support.ports import free_port
 from support.terminal import sitting
 
-from fastn_mcp.cli.call import Calls
+from fastn_mcp.cli.call import HELP, Calls
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.tool import Effect
 
@@ -37,12 +37,14 @@ def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> N
     found = options(operation)
     schema = operation.input_schema()
     dry_run = {"--dry-run"} if operation.effect is not Effect.READ else set[str]()
-    assert found.keys() == {f"--{name.replace('_', '-')}" for name in schema["properties"]} | dry_run
+    output = {"--json", "--color"} | ({"--all"} if operation.tool_name().startswith("list_") else set[str]())
+    output |= {"--all"} if operation.tool_name() == "query_audit_log" else set[str]()
+    assert found.keys() == {f"--{name.replace('_', '-')}" for name in schema["properties"]} | dry_run | output
     for name, facts in schema["properties"].items():
         option = found[f"--{name.replace('_', '-')}"]
         assert option.required is (name in schema.get("required", []))
         assert option.help is not None
-        assert option.help.startswith(facts["description"])
+        assert option.help.startswith(HELP.get(name, facts["description"]))
         assert option.help.endswith("As JSON.") is (
             facts["type"] == "object" or facts.get("items", {}).get("type") == "object"
         )
@@ -90,22 +92,22 @@ def test_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
 
 
 BAD = {
-    "too many": (("list-customers", "--limit", "1000"), "limit"),
-    "no id": (("get-execution", "--execution-id", "../C4N4RY"), "execution_id"),
-    "no JSON": (("create-customer", "--name", "x", "--extra", "{C4N4RY"), "extra"),
-    "no UTF-8": (("create-customer", "--name", os.fsdecode(b"C4N4RY\xff")), "name"),
-    "nothing there": (("get-customer", "--customer-id", "nobody"), "not_found"),
+    "too many": (("list-customers", "--limit", "1000"), "limit", 2),
+    "no id": (("get-execution", "--execution-id", "../C4N4RY"), "execution_id", 2),
+    "no JSON": (("create-customer", "--name", "x", "--extra", "{C4N4RY"), "extra", 2),
+    "no UTF-8": (("create-customer", "--name", os.fsdecode(b"C4N4RY\xff")), "name", 2),
+    "nothing there": (("get-customer", "--customer-id", "nobody"), "not_found", 1),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_failed_call_exits_1_with_the_reason_on_both_streams(what: str, fastn: Run) -> None:
-    arguments, named = BAD[what]
+def test_failed_call_says_the_reason_on_both_streams(what: str, fastn: Run) -> None:
+    arguments, named, code = BAD[what]
     done = fastn("--sandbox", "call", *arguments)
-    error = body_of(done, 1)
+    error = body_of(done, code)
     assert named in json.dumps(error)
     assert error["message"].endswith(("Nothing was sent.", "Nothing was changed."))
-    error_line(done, error["message"], code=1, stdout=None)
+    error_line(done, error["message"], code=code, stdout=None)
     assert "C4N4RY" not in done.stdout
 
 
@@ -124,7 +126,7 @@ def test_invalid_command_exits_2(arguments: tuple[str, ...], named: str, fastn: 
 
 def test_disabled_tool_is_not_called(fastn: Run) -> None:
     for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
-        error = body_of(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
+        error = body_of(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 2)
         assert (error["outcome"], "is disabled here" in error["message"]) == ("not_sent", True)
 
 

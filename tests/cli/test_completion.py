@@ -1,5 +1,6 @@
 """Shell completion: a script for each shell, and its completions."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ def completions(fastn: Run, *words: str) -> list[str]:
     }
     done = fastn(env=asked)
     assert done.stderr == ""
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
 def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
@@ -53,19 +54,95 @@ def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
     assert completions(fastn, "--mode", "") == ["read-only", "guarded", "manual", "unattended", "auto"]
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes_with_the_script(environment: dict[str, str]) -> None:
-    script = (
-        'eval "$(fastn-mcp completion bash)"\n'
-        "COMP_WORDS=(fastn-mcp call list-cu) COMP_CWORD=2\n"
-        '_fastn_mcp_completion fastn-mcp && echo "${COMPREPLY[@]}"\n'
-        "complete -p fastn-mcp\n"
-    )
+def test_values_of_arguments_are_completed(fastn: Run, environment: dict[str, str]) -> None:
+    config = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
+    config.parent.mkdir()
+    config.write_text('[profiles.acme]\nenv = "live"\n[profiles.globex]\nenv = "live"\n')
+    config.chmod(0o600)
+    for words in (
+        ("--profile",),
+        ("login",),
+        ("logout",),
+        ("profiles", "use"),
+        ("profiles", "remove"),
+        ("install", "cursor", "--profile"),
+    ):
+        assert completions(fastn, *words, "") == ["acme", "globex"], words
+    assert completions(fastn, "--config", str(config), "login", "g") == ["globex"]
+    assert completions(fastn, "install", "c") == ["claude-code", "claude-desktop", "cursor", "codex"]
+    assert completions(fastn, "uninstall", "z") == ["zed"]
+    assert completions(fastn, "setup", "--client", "gem") == ["gemini"]
+    assert completions(fastn, "policy", "explain", "delete_s") == ["delete_secret"]
+    assert completions(fastn, "call", "find", "--kind", "conn") == ["connector", "connection"]
+    assert completions(fastn, "call", "list-executions", "--status", "") == [
+        *("pending", "queued", "running", "completed", "failed", "timeout", "cancelled")
+    ]
+    assert completions(fastn, "call", "list-customers", "--detail", "") == ["concise", "full"]
+    assert completions(fastn, "call", "get-customer", "--customer-id", "") == []
+
+
+def test_values_that_are_not_listed_are_sent(fastn: Run) -> None:
+    done = fastn("--sandbox", "call", "list-executions", "--status", "paused")
+    assert (done.returncode, json.loads(done.stdout)["data"]) == (0, [])
+
+
+@pytest.mark.parametrize("text", ["not TOML", "[profiles.acme]\nunknown = 1\n", None])
+def test_completion_shows_no_error_of_the_configuration(
+    text: str | None, fastn: Run, environment: dict[str, str]
+) -> None:
+    config = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
+    config.parent.mkdir()
+    if text is None:
+        config.mkdir()
+    else:
+        config.write_text(text)
+    assert completions(fastn, "login", "") == []
+
+
+SHELLS = {
+    "bash": """
+eval "$(fastn-mcp completion bash)"
+complete -p fastn-mcp | grep -q _fastn_mcp_completion || exit 1
+COMP_WORDS=(@words@) COMP_CWORD=@count@
+_fastn_mcp_completion fastn-mcp && printf '%s\n' "${COMPREPLY[@]}"
+""",
+    # Outside of the line editor: what is given to it is printed.
+    "zsh": """
+compdef() { : }
+_describe() { print -l -- ${${(P)3}%%:*} }
+compadd() { while [[ $1 != -a ]]; do shift; done; print -l -- ${(P)2} }
+words=(@words@) CURRENT=$((@count@ + 1))
+eval "$(fastn-mcp completion zsh)"
+_fastn_mcp_completion
+""",
+    "fish": """
+fastn-mcp completion fish | source
+complete --do-complete "@words@" | cut -f1
+""",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("fastn-mcp call list-cu", ["list-customers"]),
+        ("fastn-mcp install cla", ["claude-code", "claude-desktop"]),
+        ("fastn-mcp call find --kind work", ["workflow"]),
+        ("fastn-mcp call list-executions --status ca", ["cancelled"]),
+        ("fastn-mcp policy explain delete_se", ["delete_secret"]),
+    ],
+)
+def test_shell_completes_with_its_script(
+    shell: str, line: str, expected: list[str], environment: dict[str, str]
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    count = str(len(line.split()) - 1)
+    script = SHELLS[shell].replace("@words@", line).replace("@count@", count)
     env = environment | {"PATH": f"{BIN}{os.pathsep}{environment['PATH']}"}
+    unset = {"bash": "--norc", "zsh": "--no-rcs", "fish": "--no-config"}[shell]
     done = subprocess.run(
-        ["bash", "--norc", "-c", script], capture_output=True, text=True, env=env, timeout=30, check=True
+        [shell, unset, "-c", script], capture_output=True, text=True, env=env, timeout=60, check=False
     )
-    first, second = done.stdout.splitlines()
-    assert first == "list-customers"
-    assert "_fastn_mcp_completion" in second
-    assert done.stderr == ""
+    assert (done.stdout.split(), done.stderr) == (expected, "")

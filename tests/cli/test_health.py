@@ -48,7 +48,7 @@ def test_failing_or_missing_server_is_not_healthy() -> None:
 
 @pytest.mark.parametrize("address", ["here", ":8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "[::1", "h:0"])
 def test_invalid_address_is_rejected(address: str) -> None:
-    assert problem_of(address) == f"{address!r} is not HOST:PORT, as in 127.0.0.1:8080"
+    assert problem_of(address) == f"{address!r} is not HOST:PORT, for example 127.0.0.1:8080"
 
 
 def test_health_reports_by_its_exit_code(fastn: Run) -> None:

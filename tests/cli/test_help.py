@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from command_page import commands
+from support.command_line import Run
 
 from fastn_mcp.cli.program import cli
 from fastn_mcp.procedures.catalog import TOOLS
@@ -70,6 +71,27 @@ def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
         inner = line.removeprefix('eval "$(').removesuffix(')"')
         assert parsed(inner).name is not None
     assert any(line.removeprefix('eval "$(').startswith("fastn-mcp ") for line in lines)
+
+
+RUNNABLE = re.compile(r"fastn-mcp (--sandbox (call|policy explain)|tools|completion|approvals temporary)")
+"""Examples that change nothing, need no account and end by themselves. Those of tools are run with their output."""
+
+
+def test_examples_that_change_nothing_work(fastn: Run) -> None:
+    lines = {line for words in BELOW for line in examples(help_of(words.split()[1:])) if RUNNABLE.match(line)}
+    assert len(lines) >= 6
+    for line in lines:
+        done = fastn(*shlex.split(line.partition(" > ")[0])[1:])
+        assert done.returncode == 0, (line, done.stderr)
+
+
+def test_long_lists_of_options_are_grouped() -> None:
+    for words, command in BELOW.items():
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        text = help_of(words.split()[1:])
+        headings = re.findall(r"^([A-Z][\w ]+):$", text, re.MULTILINE)
+        assert len(options) < 10 or len([name for name in headings if name != "Commands"]) > 1, words
+        assert text.index("Options:") == min(text.index(f"{name}:") for name in headings), words
 
 
 @pytest.mark.usefixtures("_files")

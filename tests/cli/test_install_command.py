@@ -1,21 +1,16 @@
 """`fastn-mcp install` and `uninstall`: their output, and what they write."""
 
-import base64
 import json
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from support.command_line import Run, error_line
 from support.terminal import sitting
 
-from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.cli.install import install
-from fastn_mcp.install.clients import BY_NAME, CLIENTS
-from fastn_mcp.install.edit import NotInstalled
-from fastn_mcp.install.entry import links
+from fastn_mcp.install.clients import CLIENTS
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 
@@ -108,7 +103,7 @@ def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) ->
 
 def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     done = fastn("install", "cursor", "--key", "environment", "--yes")
-    assert done.stdout.endswith("The key comes from FASTN_API_KEY, as Cursor was started with it.\n")
+    assert done.stdout.endswith("The key comes from FASTN_API_KEY, with which Cursor was started.\n")
     prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
     assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
     written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
@@ -176,7 +171,6 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
     for more in (("--key", "environment"), ("--profile", "acme")):
         error_line(fastn("install", "cursor", "--url", url, *more), "keeps the account and the options", "Leave out")
     error_line(fastn("--read-only", "install", "cursor", "--url", url), "keeps the account and the options")
-    error_line(fastn("install", "cursor", "--link", "--url", url), "Give one")
     error_line(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
     error_line(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 
@@ -201,36 +195,6 @@ def test_http_token_is_printed_if_there_is_one(fastn: Run, environment: dict[str
     file.unlink()
     file.symlink_to(target)
     error_line(fastn("--sandbox", "http-token"), "cannot be read")
-
-
-def test_links_hold_the_same_entry() -> None:
-    found = links(BY_NAME["vscode"], "fastn", (), "prompt")
-    for label, scheme, host in (
-        ("VS Code", "vscode:", "vscode.dev"),
-        ("VS Code Insiders", "vscode-insiders:", "insiders.vscode.dev"),
-    ):
-        link = urlsplit(found[label])
-        assert (link.scheme, link.netloc, link.path) == ("https", host, "/redirect")
-        target = parse_qs(link.query)["url"][0]
-        assert target.startswith(f"{scheme}mcp/install?")
-        config = json.loads(unquote(target.partition("?")[2]))
-        assert (config["name"], config["command"], config["env"]["FASTN_API_KEY"]) == (
-            *("fastn", "uvx"),
-            "${input:" + config["inputs"][0]["id"] + "}",
-        )
-    (address,) = links(BY_NAME["cursor"], "fastn", ("--sandbox",), "profile").values()
-    link = urlsplit(address)
-    query = parse_qs(link.query)
-    assert (link.netloc, link.path, query["name"]) == ("cursor.com", "/en/install-mcp", ["fastn"])
-    assert json.loads(base64.b64decode(query["config"][0]))["args"][-1] == "--sandbox"
-    with pytest.raises(NotInstalled, match="Zed has no links"):
-        links(BY_NAME["zed"], "fastn", (), "profile")
-
-
-@pytest.mark.skipif(IS_PUBLISHED, reason="the package has an owner")
-def test_no_link_is_printed_before_the_package_is_published(fastn: Run) -> None:
-    for client in ("vscode", "cursor"):
-        error_line(fastn("install", client, "--link", "--sandbox"), "not published yet", f"fastn-mcp install {client}")
 
 
 def test_help_of_install_names_every_client() -> None:

@@ -124,7 +124,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
         (f"{CANARY}\n{CANARY}\n", "The standard input holds more than one line."),
         (
             f"{CANARY} {CANARY}",
-            "holds a space, a line break or another character that no key has. Copy the whole key again",
+            "holds a space, a line break or another character that no key has. Copy the whole key",
         ),
     ],
 )
@@ -228,14 +228,14 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
     assert stored_keys(environment) == {}
     assert (
         error_line(fastn("logout", "acme"), code=1)
-        == f"login has kept no key of acme at {address}. Which account has one: fastn-mcp profiles"
+        == f"login has stored no key of acme at {address}. Which account has one: fastn-mcp profiles"
     )
 
 
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
     of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), code=1)
     assert of_default == (
-        f"login has kept no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
+        f"login has stored no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
     )
     config.write_text(config.read_text() + f'api_key = "{CANARY}"\n')
     assert error_line(fastn("logout", "acme"), code=1).endswith(f"Its key comes from api_key in {config}.")
@@ -253,7 +253,7 @@ def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, a
         "profile      acme",
         f"host         {address}",
         "environment  test",
-        "key          test (no sandbox: it acts on the same live connections), from keyring",
+        "key          test (not a sandbox: it changes your live connections), from keyring",
         "mode         manual",
         f"policy       {config.parent / 'policy.toml'}",
         "The key works. Key 'Sandbox': test mode, full access, never expires.",

@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no audit yet": (("audit", "tail"), {}, "There is no audit", "It begins with the first call"),
     "no audit to simulate": (("policy", "simulate", "--audit", "x"), {}, "There is no audit log", "It begins with"),
     "no profile": (("profiles", "use", "acme"), {}, "There is no profile 'acme'", "fastn-mcp profiles add NAME"),
-    "no key kept": (("logout",), {}, "login has kept no key", "fastn-mcp profiles"),
+    "no key kept": (("logout",), {}, "login has stored no key", "fastn-mcp profiles"),
     "plain http": (("whoami",), KEY | {"FASTN_BASE_URL": "http://live.fastn.ai"}, "must be https", "localhost"),
     "an address that is none": (("--sandbox", "--http", "8080"), {}, "is not HOST:PORT", "--http 127.0.0.1:8080"),
     "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "stands before", "--sandbox ... call"),
@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "another program's help": (("help",), {}, "no command 'help'", "Run: fastn-mcp --help"),
     "another program's version": (("version",), {}, "no command 'version'", "Run: fastn-mcp --version"),
     "another program's server": (("serve",), {}, "no command 'serve'", "Run: fastn-mcp, which alone serves"),
-    "another program's setup": (("setup",), {}, "no command 'setup'", "fastn-mcp install CLIENT"),
+    "another program's setup": (("configure",), {}, "no command 'configure'", "fastn-mcp setup"),
     "a key as an option": (("--api-key", "fsk_test_C4N4RY"), {}, "users can read a command line", "fastn-mcp login"),
     "a key as an option of login": (("login", "--key", "fsk_test_C4N4RY"), {}, "There is no --key", "fastn-mcp login"),
     "a key as a profile": (("login", "fsk_test_C4N4RY"), {}, "That is a key", "Revoke the key"),
@@ -58,7 +58,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a key of the documentation": (("whoami",), {"FASTN_API_KEY": "fsk_..."}, "is a placeholder", "the whole key"),
     "a key with its name": (("whoami",), {"FASTN_API_KEY": "FASTN_API_KEY=C4N4RY"}, "its variable", "the whole key"),
     "a key with a line end": (("whoami",), {"FASTN_API_KEY": "fsk_test_C4N4RY\r"}, "a line break", "the whole key"),
-    "a host without https": (("whoami",), KEY | {"FASTN_BASE_URL": "live.fastn.ai"}, "not an https address", "as https://"),
+    "a host without https": (("whoami",), KEY | {"FASTN_BASE_URL": "live.fastn.ai"}, "not an https address", "example https://"),
     "to everybody": (("--sandbox", "--http", "0.0.0.0:8080"), {}, "this machine only", "docs/hosting.md"),
 }  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_unreachable_host_is_reported_with_a_hint_to_doctor(fastn: Run) -> None:
 
 
 FILES = {
-    "a text without quotes": (b"mode = guarded", "not TOML", 'texts stand in quotes, as in: mode = "guarded"'),
+    "a text without quotes": (b"mode = guarded", "not TOML", 'put texts in quotes, for example mode = "guarded"'),
     "UTF-16, as PowerShell writes it": ("mode = 1".encode("utf-16"), "is not text in UTF-8", "Save it as UTF-8."),
 }
 
@@ -184,7 +184,7 @@ def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
     """LANG=C. In its own process, whose encoding is set at the start."""
     done = run_in_shell("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "demo", "--plain")
     assert done.returncode == 0, done.stderr
-    assert "All as it says." in done.stdout
+    assert "Everything worked." in done.stdout
 
 
 @posix

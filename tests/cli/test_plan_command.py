@@ -68,7 +68,7 @@ def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path
     text = new_plan(fastn, file).read_text()
     assert [text.count(part) for part in ('tool = "delete_trigger"', 'target = "t1"', 'target = "t2"')] == [2, 1, 1]
     file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": [*targets, {"tool": "x"}]}}) + "\n")
-    error_line(fastn("--sandbox", "plan", "new", str(file)), "line 1: ", "call 3: there is no tool 'x'", code=1)
+    error_line(fastn("--sandbox", "plan", "new", str(file)), "line 1: ", "call 3: there is no tool 'x'")
 
 
 def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment: dict[str, str]) -> None:
@@ -87,12 +87,12 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
         ("nonsense", "line 1: it is not JSON"),
         ('{"tool": "delete_trigger"}', "line 1: trigger_id: is required"),
         ('{"tool": "delete_triger", "arguments": {}}', "did you mean 'delete_trigger'?"),
-        ('{"tool": "list_customers"}', "There is no call that changes something."),
+        ('{"tool": "list_customers"}', "No call in it changes anything."),
     ],
 )
 def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, line: str, expected: str) -> None:
     (tmp_path / "calls.jsonl").write_text(line)
-    error_line(fastn("--sandbox", "plan", "new", str(tmp_path / "calls.jsonl")), expected, code=1)
+    error_line(fastn("--sandbox", "plan", "new", str(tmp_path / "calls.jsonl")), expected)
 
 
 def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:
@@ -107,7 +107,9 @@ def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, s
     good = fastn("--sandbox", "plan", "verify", str(file))
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.startswith("Good: signed by dana, until ")
-    assert "signed by dana." in fastn("--sandbox", "plan", "show", str(file)).stdout
+    shown = fastn("--sandbox", "plan", "show", str(file)).stdout
+    assert "signed by dana." in shown
+    assert shown.splitlines()[-1] == "In all at most 2 to delete, 1 to create."
     sign_plan(environment, file, first=False)
     made = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"
@@ -144,7 +146,7 @@ def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> Non
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
     shown = fastn("--sandbox", "plan", "show", str(new_plan(fastn, calls)))
     assert shown.returncode == 0
-    first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:])
+    first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:-1])
     assert first == f'Delete trigger "{trigger["name"]}".'
     assert second.startswith("The trigger itself can be created again, under a new id.")
     assert which.startswith('Which one: "')

@@ -61,7 +61,7 @@ def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
         "trash, destroy only Mon-Thu 08:00-17:00 Europe/Berlin or Fri 08:00-12:00 Europe/Berlin.",
         "Budget: 10 spend calls a day, then a question.",
         "Budget: 3 destroy calls a day, then none.",
-        "Breaker: after 3 declines in a row, nothing that changes something for 10 minutes.",
+        "Breaker: after 3 declines in a row, no change is sent for 10 minutes.",
         "is valid.",
     ):
         assert part in result.stdout
@@ -318,7 +318,7 @@ def test_explain_decides_for_whom_and_when_it_is_told(run: Run, file: Callable[[
     bob = run(*command, *NOON, "--as", "person=bob@example.com", "--as", "group=").stdout
     assert 'Why: The person is "bob@example.com".' in bob
     nobody = run(*command, *NOON).stdout
-    assert "Why: The person is not known, as there is no sign-in." in nobody
+    assert "Why: The person is not known, because there is no sign-in." in nobody
     closed = run(*command, "--at", "2026-01-06T21:00+01:00", *ana).stdout
     assert "Rule: policy.toml line 12: window destroy." in closed
     assert "  policy.toml line 2: rule delete_trigger: allow" in closed
@@ -352,7 +352,7 @@ def test_check_warns_of_rules_and_people_that_cannot_be(run: Run, file: Callable
     team = tmp_path / "team.toml"
     team.write_text(TEAM)
     team.chmod(0o600)
-    assert "no approver is of it" in run("policy", "check", path, "--team", str(team)).stdout
+    assert "which has none" in run("policy", "check", path, "--team", str(team)).stdout
     team.write_text(TEAM.replace('["approvers"]', '["approvers", "security"]'))
     assert "Warning" not in run("policy", "check", path, "--team", str(team)).stdout
 

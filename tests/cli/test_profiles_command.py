@@ -56,7 +56,7 @@ def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
     assert "\x1b" not in done.stdout
     assert done.stderr == (
         "fastn-mcp: The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
-        "Keep one: fastn-mcp login globex --file\n"
+        "Store one: fastn-mcp login globex --file\n"
     )
 
 

@@ -261,7 +261,7 @@ def test_run_at_a_terminal_asks_for_approval(
     if code == 0:
         assert call["approved_by"] == "terminal"
     else:
-        assert "not today" in (tmp_path / "r.md").read_text()
+        assert "not today" in (tmp_path / "r.json.md").read_text()
 
 
 def test_report_holds_no_secret(
@@ -279,7 +279,7 @@ def test_report_holds_no_secret(
     (file,) = (Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "keys").iterdir()
     key = file.read_text().strip().partition("=")[2]
     assert key.startswith("fsk_")
-    for written in (tmp_path / "r.json", tmp_path / "r.md"):
+    for written in (tmp_path / "r.json", tmp_path / "r.json.md"):
         for secret in ("C4N4RY", key, "fsk_test_sandbox"):
             assert secret not in written.read_text()
 

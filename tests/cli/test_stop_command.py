@@ -137,7 +137,7 @@ def test_client_of_an_unknown_name_is_stopped_and_questioned(machine: Machine) -
 def test_tenant_is_of_a_team_only(machine: Machine) -> None:
     done = machine.run("stop", "--tenant", "acme")
     assert done.returncode != 0
-    assert "This is no server of a team" in done.stderr
+    assert "This is not a team server" in done.stderr
     assert machine.stops() == []
 
 

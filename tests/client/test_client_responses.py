@@ -8,7 +8,7 @@ from support.fake_fastn import KEY, Fastn, client, error_of, reply
 
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections, UpdateConnector
@@ -168,6 +168,28 @@ async def test_rejected_key_names_the_settings_to_check() -> None:
         assert f"FASTN_AUTH={other}" in error.next_step
 
 
+async def test_401_says_whether_another_key_was_stored_since() -> None:
+    reached = client(Fastn(reply(401)))
+    read: list[str] = []
+
+    def stored() -> str:
+        read.append(reached.endpoint.api_key)
+        if len(read) == 1:
+            raise SettingsError("The file is gone.")
+        return reached.endpoint.api_key if len(read) == 2 else "fsk_test_another"
+
+    reached.stored_key = stored
+    for _ in range(2):
+        assert (await error_of(reached, READ)).what == "Fastn does not accept the API key (401)."
+    assert not reached.is_outdated
+    for _ in range(2):
+        error = await error_of(reached, READ)
+        assert (error.outcome, reached.is_outdated) == ("unauthorized", True)
+        assert "another one has been stored since. Nothing was changed." in str(error)
+        assert "another" not in error.next_step
+    assert len(read) == 3
+
+
 async def test_401_of_a_connection_is_not_about_the_key() -> None:
     with pytest.raises(FastnError, match="the API key is fine") as caught:
         await client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
@@ -220,7 +242,7 @@ async def test_throwing_workflow_may_have_had_effects() -> None:
     data = caught.value.data()
     assert data["outcome"] == "failed"
     assert data["message"] == (
-        "The workflow's code failed, or its input was refused (422). What it did before that stays done."
+        "The workflow's code failed, or its input was refused (422). Its earlier steps stay done."
     )
     assert data["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
     with pytest.raises(FastnError, match="Nothing was changed"):

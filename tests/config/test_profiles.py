@@ -170,7 +170,7 @@ def test_stored_key_is_used_for_no_other_host(file: Write) -> None:
     assert load({"profile": "globex"}, {}, file(BOTH), keyring=ring).api_key == "canary"
     with pytest.raises(SettingsError) as caught:
         load({"profile": "globex", "base_url": "https://evil.example"}, {}, file(BOTH), keyring=ring)
-    assert str(caught.value) == "The profile 'globex' has no key for evil.example. Keep one: fastn-mcp login globex"
+    assert str(caught.value) == "The profile 'globex' has no key for evil.example. Store one: fastn-mcp login globex"
 
 
 def test_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
@@ -184,7 +184,7 @@ def test_key_in_the_environment_beside_a_profile_is_refused(file: Write, by: str
     path = file(('profile = "acme"\n' if by == "file" else "") + BOTH)
     environment = {**ACME, "FASTN_API_KEY": "canary"} | ({"FASTN_PROFILE": "acme"} if by == "environment" else {})
     message = refused(path, environment, profile="acme" if by == "flag" else None)
-    assert message.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
+    assert message.startswith("FASTN_API_KEY is set, and the profile 'acme' is another account")
     assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in message
 
 
@@ -199,7 +199,7 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
     value = "https://elsewhere.example"
     variable = next(source.variable for source in SOURCES if source.field == name)
     message = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
-    assert message.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
+    assert message.startswith(f"{variable} is set, and the profile 'acme' is another account")
     flags, variables = {"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}
     if name == "base_url":
         with pytest.raises(SettingsError, match=r"and is not sent to elsewhere\.example"):
@@ -213,17 +213,17 @@ def test_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Wri
 
 def test_missing_key_names_the_next_command(file: Write) -> None:
     assert refused(file("")) == (
-        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: "
+        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: "
         "fastn-mcp login. Without an account: fastn-mcp --sandbox"
     )
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
         "There is no API key, and no profile is chosen; there are acme, globex. "
-        "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME"
+        "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME"
     )
     assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (
         "The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
-        "Keep one: fastn-mcp login globex --file"
+        "Store one: fastn-mcp login globex --file"
     )
     path = file(BOTH)
     message = refused(path, profile="acme")
@@ -236,7 +236,7 @@ def test_malformed_key_is_reported_with_its_place_and_not_shown(file: Write, key
     kept = Kept({"globex at us.fastn.example": key})
     message = refused(file(BOTH), keyring=kept, profile="globex")
     assert message.startswith("The setting api_key (keyring) is wrong")
-    assert message.endswith("Copy the whole key again, and nothing else.")
+    assert message.endswith("Copy the whole key, and nothing else.")
 
 
 @posix
@@ -251,7 +251,7 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
     path = file('[profiles.a]\napi_key_file = "k"')
     assert refused(path, profile="a").startswith(f"{path}, line 2: there is no file {tmp_path / 'k'}.")
     (tmp_path / "k").touch(mode=0o600)
-    assert f"(file {tmp_path / 'k'}) is wrong: is empty" in refused(path, profile="a")
+    assert f"(file {tmp_path / 'k'}) is wrong: it is empty" in refused(path, profile="a")
     (tmp_path / "k").unlink()
     (tmp_path / "k").mkdir()
     assert "cannot be read: Is a directory" in refused(path, profile="a")
@@ -267,8 +267,8 @@ def test_missing_or_empty_key_file_is_named(file: Write, tmp_path: Path) -> None
         ("[profiles.acme]\nprofile = 'x'", 2, "there is no setting 'profile' in [profiles.acme]"),
         ("\n[profile.acme]\nenv = 'x'", 2, "the table of a profile is [profiles.NAME], with an s"),
         ("[profils.acme]\nenv = 'x'", 1, "there is no setting 'profils' (did you mean 'profiles'?)"),
-        ("profiles = 1", 1, "profiles are tables, as [profiles.acme]"),
-        ("[profiles]\nacme = 1", 2, "a profile is a table, as [profiles.acme]"),
+        ("profiles = 1", 1, "profiles are tables, for example [profiles.acme]"),
+        ("[profiles]\nacme = 1", 2, "a profile is a table, for example [profiles.acme]"),
         ('[profiles."a b"]', 1, "'a b' is not a valid profile name"),
         ('[profiles."a at h"]', 1, "'a at h' is not a valid profile name"),
         ('[profiles.""]', 1, "'' is not a valid profile name"),

@@ -1,5 +1,7 @@
 """Sources of settings, and the errors of wrong ones."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_settings, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
+from fastn_mcp.config.paths import config_dir, state_dir
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import POST
@@ -346,3 +349,19 @@ def test_certificates_and_field_names_are_read(tmp_path: Path) -> None:
     assert settings.ca_file == certificates
     assert load({"fields": {"customers": {"id": "orgId"}}}, KEY, None).fields == {"customers": {"id": "orgId"}}
     assert "proxy" not in repr(load({}, {**KEY, "FASTN_PROXY": "http://jane:canary@p"}, None))
+
+
+@pytest.mark.posix
+def test_folders_are_known_without_home_only_by_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The user database names a home too, which may be that of somebody else, such as root."""
+    for folder, own, other in (
+        (config_dir, "FASTN_CONFIG_DIR", "XDG_CONFIG_HOME"),
+        (state_dir, "FASTN_STATE_DIR", "XDG_STATE_HOME"),
+    ):
+        for name in ("HOME", own, other):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(SettingsError, match=r"HOME is not set.*Set HOME; or FASTN_CONFIG_DIR"):
+            folder(os.environ)
+        for name, path in ((other, tmp_path / "fastn-mcp"), (own, tmp_path)):
+            monkeypatch.setenv(name, str(tmp_path))
+            assert folder(os.environ) == path or sys.platform == "darwin"

@@ -65,6 +65,9 @@ QUESTIONS = [
     Question("Does it work behind our proxy?", "company proxy", "doctor.md", "Behind a company's proxy"),
     Question("How do I sign in with Entra ID?", "sign in Entra", "identity-providers.md", "Microsoft Entra ID"),
     Question("How do I run it on Kubernetes?", "Kubernetes", "replicas.md", "On Kubernetes"),
+    Question("How do I upgrade?", "upgrade", "operations.md", "How do I upgrade?"),
+    Question("How do I back up?", "back up", "operations.md", "How do I back up while it runs?"),
+    Question("How do I rotate my Fastn key?", "rotate key", "operations.md", "How do I rotate my Fastn key?"),
     Question("Does it work on Windows?", "Windows", "windows-and-macos.md", "Windows and macOS"),
 ]
 ROWS = {page.file: page for listed in site_pages.pages(DOCS).values() for page in listed}

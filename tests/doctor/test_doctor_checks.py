@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from support.doctor_runs import check_of, check_only_safe_requests, examine_sandbox, problems_of, sandbox_in
 from support.faulty_sandbox import Fault, FaultySandbox, Garbage, Redirect, Reset, Status
 from support.world import Clock
+from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
@@ -19,7 +21,8 @@ from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import NotSent
 from fastn_mcp.sandbox.app import VARIANTS
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter, SandboxReply
+from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
@@ -54,6 +57,31 @@ async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock:
     assert {c.name for c in found.checks if c.group in (CheckGroup.READS, CheckGroup.WRITES)} == {
         o.tool_name() for o in CATALOG
     }
+
+
+@pytest.mark.parametrize(
+    ("date", "seen"),
+    [
+        ("Wed, 25 Nov 2026 08:59:57 GMT", "It agrees with this machine's to 5 seconds."),
+        ("Sat, 28 Nov 2026 09:00:00 GMT", "It is 72 h ahead of this machine's. Approvals, plans,"),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+async def test_clock_of_fastn_is_compared_with_this_machines(date: str | None, seen: str | None, clock: Clock) -> None:
+    class Dated(FaultySandbox):
+        @override
+        def answer(self, request: SandboxRequest) -> SandboxReply:
+            reply = super().answer(request)
+            return replace(reply, headers={**reply.headers, **({"date": date} if date else {})})
+
+    found = await examine_sandbox(Dated(clock.now), clock)
+    checks = {check.name: check for check in found.checks}
+    if seen is None:
+        assert "Fastn's clock" not in checks
+    else:
+        assert checks["Fastn's clock"].seen.startswith(seen)
+        assert found.exit is (DoctorExit.FINE if "agrees" in seen else DoctorExit.DIFFERENCES)
 
 
 def test_every_operation_is_a_read_or_a_write() -> None:
@@ -229,7 +257,7 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
     assert problems_of(found) == {}
     assert found.observed["list_workflows"].envelope == envelope.value
     message = check_of(found, "list_workflows").seen
-    assert ("which is read as well" in message) == (envelope is not Envelope.DATA)
+    assert ("that is supported" in message) == (envelope is not Envelope.DATA)
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:

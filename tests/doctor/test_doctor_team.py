@@ -23,7 +23,7 @@ from support.world import Clock
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.team import application
 from fastn_mcp.doctor.check import Check, CheckResult
-from fastn_mcp.doctor.public import PublicAddress, check_public
+from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
 from fastn_mcp.hosted import mcp_endpoint
@@ -152,7 +152,7 @@ async def test_durability_settings_of_the_ledger_are_checked(
         assert wrong(checks) == found
         late = {check.name: check for check in await check_durability(ledger, now - 60)}
         assert late["ledger clock"].verdict is DIFFERS
-        assert "60 seconds ahead" in late["ledger clock"].seen
+        assert "60 s ahead" in late["ledger clock"].seen
     finally:
         await ledger.aclose()
         server.stop()
@@ -203,6 +203,24 @@ async def test_provider_that_does_not_fit_is_named(
     assert name != "issuer" or checks.keys() == {"issuer"}
 
 
+@pytest.mark.parametrize(
+    ("metadata", "lacks"),
+    [
+        ({"claims_supported": ["sub", "auth_time"], "acr_values_supported": ["1", "phr"]}, ""),
+        ({"claims_supported": ["sub", "auth_time"]}, '"phr" or "mfa" in acr_values_supported'),
+        ({"acr_values_supported": ["mfa"]}, "auth_time in claims_supported"),
+        ({"claims_supported": "auth_time", "acr_values_supported": ["1"]}, '"phr" or "mfa" in acr_values_supported'),
+    ],
+)
+async def test_step_up_is_compared_with_what_the_provider_publishes(
+    metadata: dict[str, Any], lacks: str, tmp_path: Path
+) -> None:
+    step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
+    found = await by_name(check_provider(target_of(world_in(tmp_path, HEAD + PAGE + step_up + TENANTS, **metadata))))
+    assert (found["step-up"].verdict is OK) is not bool(lacks)
+    assert lacks in found["step-up"].seen
+
+
 @pytest.mark.parametrize(("secret", "client"), [("wrong", CLIENT), (CLIENT[::-1], "another")])
 async def test_client_of_the_page_is_tried(secret: str, client: str, tmp_path: Path) -> None:
     world = world_in(tmp_path, HEAD + PAGE.replace(CLIENT, client) + TENANTS)
@@ -233,7 +251,7 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
     """Beyond leeway_seconds tokens are refused, though nobody has made a mistake in the team file."""
     port = free_port()
     with listening(Provider(f"http://127.0.0.1:{port}").app, port) as at:
-        world = TeamWorld(tmp_path, HEAD.replace(ISSUER, at) + TENANTS)
+        world = TeamWorld(tmp_path, HEAD.replace(ISSUER, at).replace(AUDIENCE, f"{at}/mcp") + TENANTS)
         keys = type(world.keys)(at, world.system)
         clock = Clock()
         clock.at = world.system.now() - timedelta(seconds=late)
@@ -323,12 +341,16 @@ async def outside(
     token: str | None = None,
     url: str = AUDIENCE,
     secret: str = SECRET,
+    *,
+    is_provider_down: bool = False,
 ) -> Mapping[str, Check]:
     """Check a replica through a proxy in this process."""
     async with replica(world) as app:
         secrets = [secret] if secret else []
         transport = httpx2.ASGITransport(app=proxy(app) if proxy else app)
-        return await by_name(check_public(PublicAddress(world.team, url, world.system, token, secrets, transport)))
+        address = PublicAddress(world.team, url, world.system, token, secrets, transport)
+        address.is_provider_down = is_provider_down
+        return await by_name(check_public(address))
 
 
 @pytest.fixture
@@ -393,6 +415,26 @@ async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+async def test_provider_that_is_down_is_named_and_not_the_proxy(tmp_path: Path) -> None:
+    async def refused(*_: object) -> None:
+        raise httpx2.ConnectError("All connection attempts failed")
+
+    for app, words in ((refused, "ConnectError"), (PlainTextResponse("", 503), "answered 503")):
+        world = world_in(tmp_path)
+        world.keys = type(world.keys)(world.team.issuer, world.system, httpx2.ASGITransport(app=app))
+        (check,) = (await by_name(check_provider(target_of(world)))).values()
+        assert (check.name, check.verdict, check.seen) == ("issuer", FAILED, PROVIDER_DOWN)
+        assert words in check.here
+        for proxy, name in (
+            (None, "approval page address"),  # the server's own answer
+            (answering("/mcp", PlainTextResponse("", 503)), "sign-in challenge"),  # a balancer without a ready replica
+        ):
+            found = await outside(world, proxy, is_provider_down=True)
+            assert wrong(found) - {"streams"} == {name}
+            assert found[name].next == "See the row issuer first."
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("proxy", "name", "words"),
     [
@@ -401,7 +443,7 @@ async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
         (
             answering("/mcp", RedirectResponse("https://elsewhere.example/mcp", 308)),
             "sign-in challenge",
-            "in the end",
+            "final address",
         ),
         (answering("/mcp", PlainTextResponse("", 502)), "sign-in challenge", "replicas run"),
         (answering("/mcp", PlainTextResponse("", 404)), "sign-in challenge", "Pass the path of `url` on"),
@@ -514,6 +556,18 @@ def test_problem_that_stops_the_start_is_a_finding(
     assert (done.returncode, check["verdict"]) == (2, "failed")
     assert words in check["seen"] + check["next"]
     assert str(tmp_path) not in done.stdout
+
+
+def test_server_without_its_provider_is_not_blamed_on_the_proxy(isolated: dict[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    with listening(PlainTextResponse("", 503), port) as at:
+        text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, f"{at}/mcp")
+        command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS))]
+        done = run_command(command, isolated)
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (found["issuer"]["verdict"], found["issuer"]["seen"]) == ("failed", PROVIDER_DOWN)
+    assert found["sign-in challenge"]["next"] == "See the row issuer first."
+    assert "proxy" not in found["sign-in challenge"]["seen"]
 
 
 def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tmp_path: Path) -> None:

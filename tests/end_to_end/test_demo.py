@@ -74,14 +74,14 @@ def test_transcript_contains_each_step_once(played: "subprocess.CompletedProcess
     ):
         assert sentence in transcript[place:], sentence
         place = transcript.index(sentence, place) + len(sentence)
-    assert "the same sealed answer, three times: done, refused, refused" in transcript[place:]
+    assert "the same approval used three times: done, refused, refused" in transcript[place:]
     assert "The same in protocol 2025-11-25: declined, nothing sent; approved, sent once." in transcript[place:]
     assert transcript.count("Why did last night's TikTok sync fail?") == 1
 
 
 def test_demo_ends_with_the_next_steps(played: "subprocess.CompletedProcess[str]") -> None:
     message, command = played.stdout.splitlines()[-2:]
-    assert message == "All as it says. Next, in your own client:"
+    assert message == "Everything worked. Try it in your own client:"
     assert re.fullmatch(r"  .+ install claude-code --sandbox", command)
 
 
@@ -180,6 +180,6 @@ def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
         file.write(f"\n\n{added}\n")
     played = demo({"PYTHONPATH": str(tmp_path)}, tmp_path)
     assert played.returncode == 1
-    assert "All as it says" not in played.stdout
+    assert "Everything worked" not in played.stdout
     assert message in " ".join(played.stdout.split()).partition("The demo failed: ")[2]
     assert "Traceback" not in played.stderr

@@ -61,7 +61,7 @@ def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: 
     report = json.loads((tmp_path / "r.json").read_text())
     assert tools(report) == {"unknown": ["create_customer"], "failed": ["delete_customer"], "done": ["create_customer"]}
     assert linked(report, env)
-    assert "may or may not have happened" in (tmp_path / "r.md").read_text()
+    assert "may or may not have happened" in (tmp_path / "r.json.md").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

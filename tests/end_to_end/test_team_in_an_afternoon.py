@@ -18,11 +18,12 @@ import pytest
 import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from support.identity_provider import Provider, listening
 from support.nginx_proxy import DEPLOY, nginx
+from support.openid_provider import Storage, signing_in
 from support.page_visitor import Visitor
 from support.ports import is_free
-from support.team_page import ALL, result
+from support.team_page import result
+from support.trial_sign_in import Chooser
 from support.valkey_server import valkey_program
 
 from fastn_mcp.cli.program import cli
@@ -79,19 +80,18 @@ def _ports() -> tuple[str, dict[str, str]]:
     """Return the first four digits of three free ports, and the ports of the page with those to use here."""
     while True:
         base = str(2000 + secrets.randbelow(1100))
-        numbers = [int(base + last) for last in "012345"]
+        numbers = [int(base + last) for last in "01234"]
         if all(map(is_free, numbers)):
             return base, {
                 "8080": f"{base}0", "8081": f"{base}1", "8082": f"{base}2", "8765": f"{base}3", "6379": f"{base}4",
-                "9000": f"{base}5",
             }  # fmt: skip
 
 
 @contextmanager
-def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
-    """Run the lines without containers. Return the provider, the site, and what doctor says."""
+def followed(folder: Path) -> Generator[tuple[str, str]]:
+    """Run the lines without containers. Return the site, and what doctor says."""
     base, ports = _ports()
-    site, issuer = f"http://127.0.0.1:{ports['8080']}", f"http://127.0.0.1:{ports['9000']}"
+    site = f"http://127.0.0.1:{ports['8080']}"
     shutil.copytree(
         DEPLOY, folder / "deploy", ignore=shutil.ignore_patterns(".env", "team.toml", "secrets", "valkey.acl")
     )
@@ -108,23 +108,17 @@ def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
     for line in lines_below("### The same without containers"):
         if line.startswith(("make ", "alias ")):  # a clone has them; here they are the environment of the tests
             continue
-        text = line.replace("THE_SECRET_OF_THE_CLIENT", "fastn-approvals"[::-1])
-        if text.startswith("sed "):
-            text = text.replace(r"127.0.0.1:808\1", rf"127.0.0.1:{base}\1")
+        if line.startswith("sed "):
+            text = line.replace(r"127.0.0.1:808\1", rf"127.0.0.1:{base}\1")
         else:
-            text = re.sub(r"\b(8080|8081|8082|8765|6379|9000)\b", lambda found: ports[found[1]], text)
+            text = re.sub(r"\b(8080|8081|8082|8765|6379)\b", lambda found: ports[found[1]], line)
         script.append(text)
         if "init-team" in line:  # tests do not wait for people
             script.append("echo 'approval_wait_seconds = 0' >>deploy/team.toml")
     script += ["wait"]
-    provider = Provider(issuer, f"{site}/mcp")
-    provider.metadata = {
-        "code_challenge_methods_supported": ["S256"], "registration_endpoint": f"{issuer}/register",
-    }  # fmt: skip
     env = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder), "FASTN_CONFIG_DIR": str(folder / "config")}
     told = folder / "doctor.txt"
     with (
-        listening(provider.app, int(ports["9000"])),
         told.open("wb") as out,
         subprocess.Popen(
             ["/bin/bash", "-c", "\n".join(script)], cwd=folder, env=env, stdout=out, process_group=0
@@ -133,7 +127,7 @@ def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
         try:
             while "requests, none of them a change" not in (said := told.read_text()):
                 assert process.poll() is None, said
-            yield provider, site, said
+            yield site, said
         finally:
             # All of them are processes of the script's group.
             process.send_signal(signal.SIGTERM)
@@ -143,14 +137,13 @@ def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="the lines are for a POSIX shell")
-async def test_page_leads_to_a_call_and_an_approval(tmp_path: Path) -> None:
-    with followed(tmp_path) as (provider, site, said):
+async def test_page_leads_to_a_change_that_one_of_the_two_people_approved(tmp_path: Path) -> None:
+    with followed(tmp_path) as (site, said):
         rows = [line.split("\t") for line in said.splitlines() if line.count("\t") == 2]
         assert {row[1] for row in rows[1:]} == {"ok", "skipped"}, said
         assert httpx2.post(f"{site}/mcp", json={}).status_code == 401
-        token = provider.token(sub="anna", groups=["fastn-admins"], scope=ALL)
         async with (
-            httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http,
+            httpx2.AsyncClient(auth=signing_in(f"{site}/mcp", Chooser("anna"), Storage()), timeout=30) as http,
             Client(streamable_http_client(f"{site}/mcp", http_client=http)) as agent,
         ):
             customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
@@ -158,13 +151,11 @@ async def test_page_leads_to_a_call_and_an_approval(tmp_path: Path) -> None:
             assert waits["status"] == "approval_required"
             assert f"{site}/approvals/" in waits["message"]
 
-            async def provided(url: str, name: str) -> str:
-                provider.person = {"sub": name, "name": "Dana Example", "groups": ["fastn-approvers"]}
-                async with httpx2.AsyncClient() as other:
-                    return (await other.get(url)).headers["location"]
+            async def chosen(url: str, name: str) -> str:
+                return await Chooser(name).authorize(url)
 
             async with httpx2.AsyncClient(base_url=site, timeout=30) as browser:
-                dana = Visitor(browser, site, provided)
+                dana = Visitor(browser, site, chosen)
                 assert (await dana.sign_in("dana")).status_code == 303
                 assert customer["name"] in await dana.look()
                 assert (await dana.approve(name=customer["name"])).status_code == 303

@@ -160,7 +160,7 @@ async def test_wrong_name_declines_for_good(world: World) -> None:
     call = world.deletion()
     refused = await world.expect(Declined, call, world.form(Approve("Globex")))
     assert refused.what == 'Another text was typed than "Globex Exports", which approves it. That counts as declined.'
-    assert refused.next_step == "If the person wants it after all, call again: they are asked anew."
+    assert refused.next_step == "If the person wants it after all, call again to ask again."
     (grant,) = await world.ledger.decided(9)
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "client_form", "another text was typed")
     assert await world.ledger.declines("local") == (1, world.timestamp)

@@ -166,7 +166,7 @@ async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_p
     assert "are left" not in (await world.judged(deletion))[0].reason
     assert await world.guard.allowance(Asker()) == {"mode": "guarded"}
     await world.expect(Done, DeleteSecret(secret_id=first), world.form())
-    assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.judged(deletion))[0].reason
+    assert "2 more deletions can be approved in the next 1.5 minutes." in (await world.judged(deletion))[0].reason
     assert "are left" not in (await world.judged(CreateCustomer(name="N")))[0].reason
     allowance: Any = await world.guard.allowance(Asker())
     assert allowance["budgets"] == [{"effect": "destroy", "per": "1.5 minutes", "left": 2, "of": 3}]

@@ -223,7 +223,7 @@ async def test_each_vote_is_counted_and_recorded_for_the_breaker(
     assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)
-    assert gone == NotCounted("There is no such approval request. Nothing was decided.")
+    assert gone == NotCounted("This approval request does not exist. Nothing was decided.")
     assert recorded == events
 
 

@@ -183,7 +183,7 @@ async def test_form_that_ends_late_without_another_channel_is_refused(world: Wor
 
 async def test_answer_to_a_request_that_is_used_or_expired_says_so(world: World) -> None:
     call = world.run()
-    used_up: Any = ("This approval was already used, or has expired.", "Call again to ask anew.", {})
+    used_up: Any = ("This approval was already used, or has expired.", "Call again for a new approval request.", {})
     asking = await world.first_round(call)
     answer = FormLater(submitted=(asking.form.request, Approve()))
     await world.expect(Done, call, answer)
@@ -223,7 +223,7 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(wo
     answer = await world.expect(TargetChanged, call)
     what, next_step, facts = told(answer)
     assert what == "The target is no longer in the state that was approved."
-    assert next_step == "Look at the preview; call again to ask anew."
+    assert next_step == "Look at the preview; call again to ask again."
     assert facts.keys() == {"preview"}
     assert facts["preview"]["target"]["name"] == "Globex Imports"
     assert [heard.method for heard in world.changes] == ["PUT"]

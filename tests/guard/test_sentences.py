@@ -252,7 +252,7 @@ CASES = [
         first='Connect "Shopify" for customer "Katana".',
         button='Connect "Shopify of Katana"',
         brief='Connect "Shopify of Katana"',
-        then="Workflows can use it at once. It can be deleted again.",
+        then="Workflows can use it immediately. It can be deleted again.",
         facts=(("Connector", "visibility not known, sends to an address that is not known"),),
         names=KATANA,
     ),
@@ -262,7 +262,7 @@ CASES = [
         first='Connect "k2" for the account itself. You enter its credentials.',
         button="Connect it",
         brief='Connect "k2"',
-        then="Workflows can use it at once. It can be deleted again.",
+        then="Workflows can use it immediately. It can be deleted again.",
         facts=(("Connector", "could not be read, sends to an address that is not known"),),
         typed=TypedArgument("credentials", (TypedField("token"),)),
     ),
@@ -272,7 +272,7 @@ CASES = [
         first='Connect "k2" for the account itself. You enter its credentials, if it takes any.',
         button="Connect it",
         brief='Connect "k2"',
-        then="Workflows can use it at once. It can be deleted again.",
+        then="Workflows can use it immediately. It can be deleted again.",
         unchecked="Not checked: which credentials it takes.",
         facts=(("Connector", "could not be read, sends to an address that is not known"),),
         typed=TypedArgument("credentials", (), is_certain=False),
@@ -422,7 +422,7 @@ CASES = [
         first='Switch on trigger "Daily sync" and run it every 15 minutes.',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
-        then="It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
+        then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
         facts=(("Which one", '"schedule 0 15 * * * UTC, disabled"'),),
         row={**HOURLY, "status": "Disabled"},
         effect=Effect.EXTERNAL,
@@ -433,7 +433,7 @@ CASES = [
         first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
-        then="It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
+        then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
         facts=(("Which one", '"schedule 0 15 * * * UTC, active"'),),
         row=HOURLY,
         effect=Effect.EXTERNAL,
@@ -455,10 +455,10 @@ CASES = [
         first='Delete trigger "Daily sync".',
         button='Delete "Daily sync"',
         then=f"The trigger {AGAIN}",
-        unchecked="Not checked: whatever uses it.",
+        unchecked="Not checked: who uses it.",
         facts=(("Which one", '"schedule 0 15 * * * UTC, active"'),),
         row={**HOURLY, "routes": []},
-        users=used_by(unchecked=("whatever uses it",)),
+        users=used_by(unchecked=("who uses it",)),
     ),
     Case(
         "delete_trigger",
@@ -527,7 +527,7 @@ CASES = [
         first='Revoke API key "BI".',
         button='Revoke "BI"',
         lost="It never works again.",
-        then="Whatever uses it stops at once; it was last used 2026-11-24 08:30 UTC.",
+        then="Everything that uses it stops immediately; it was last used 2026-11-24 08:30 UTC.",
         facts=(("Which one", '"live"'),),
         row={"id": 4, "name": "BI", "mode": "Live", "lastUsedAt": "2026-11-24T08:30:00Z"},
     ),
@@ -596,7 +596,7 @@ CASES = [
         {"message": "What is wrong?"},
         first='Ask Fastn\'s AI: "What is wrong?".',
         button="Ask Fastn's AI",
-        then="AI credits are spent for good. It asks before each change.",
+        then="AI credits are spent. It asks before each change.",
     ),
     Case(
         "ai_chat",
@@ -604,8 +604,8 @@ CASES = [
         first='Answer Fastn\'s AI: "approve".',
         button="Send this answer",
         then=(
-            'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent for good.'
-            " What it changes has to be undone by hand."
+            'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent.'
+            " Its changes have to be undone by hand."
         ),
         row={"id": "s", "pending": ["Delete stock-levels", {"a": 1}]},
     ),
@@ -614,9 +614,7 @@ CASES = [
         {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
         first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
         button="Let it build",
-        then=(
-            "AI credits are spent for good. What it changes has to be undone by hand. What it builds can be deleted."
-        ),
+        then=("AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted."),
     ),
     Case(
         "ai_build",
@@ -624,7 +622,7 @@ CASES = [
         first=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
         button="Let it build",
         brief=f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters]',
-        then="AI credits are spent for good. It asks before each change. What it builds can be deleted.",
+        then="AI credits are spent. It asks before each change. What it builds can be deleted.",
     ),
 ]
 
@@ -643,7 +641,7 @@ def test_every_changing_tool_has_a_case() -> None:
     ("arguments", "row", "first"),
     [
         ({"name": "New", "plan": "Growth"}, CUSTOMER, 'Change 2 fields of customer "Globex": name and plan.'),
-        ({"plan": "Free"}, CUSTOMER, 'Set plan of customer "Globex", as it is already.'),
+        ({"plan": "Free"}, CUSTOMER, 'Set plan of customer "Globex", which changes nothing.'),
         (
             {"plan": "Free", "external_ref": "r"},
             {},
@@ -724,7 +722,7 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
         return sentences_of("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
 
     off = {**HOURLY, "status": "Disabled"}
-    fires = "It fires for real from then on. The change can be undone; what it started meanwhile cannot."
+    fires = "From then on it fires for real. The change can be undone; what it started meanwhile cannot."
     assert then(HOURLY, Effect.EXTERNAL, timezone="CET") == fires
     assert then(off, Effect.EXTERNAL, status="Active") == fires
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
@@ -937,12 +935,12 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
     ("ai_chat", {"message": "go", "approval_mode": "auto"}, None, {"button": "Let it act without asking"}),
     ("delete_trigger", {"trigger_id": "t1"}, {"id": "t1", "type": "app event"}, {"lost": "The trigger itself is"}),
     ("delete_secret", {"secret_id": "s1"}, {"id": "s1", "name": "T"}, {"first": 'Delete secret "T".'}),
-    ("revoke_api_key", {"api_key_id": "k1"}, {"id": "k1", "name": "K"}, {"then": "uses it stops at once."}),
+    ("revoke_api_key", {"api_key_id": "k1"}, {"id": "k1", "name": "K"}, {"then": "uses it stops immediately."}),
     (
         "revoke_api_key",
         {"api_key_id": "k1"},
         {"id": "k1", "lastUsed": "2026-11-20T10:00:00Z"},
-        {"then": "at once; it was last used 2026-11-20 10:00 UTC."},
+        {"then": "immediately; it was last used 2026-11-20 10:00 UTC."},
     ),
     ("delete_workflow", {"workflow_id": "w1"}, {**FLOW, "name": "n" * 41}, {"button": "Move this workflow to Trash"}),
 ]  # fmt: skip

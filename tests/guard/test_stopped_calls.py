@@ -48,9 +48,14 @@ async def test_stopped_call_says_since_when_by_whom_and_why(world: World) -> Non
     assert isinstance(error, Stopped)
     assert error.data() == {
         "outcome": "stopped",
-        "message": "All changes are stopped since 2026-11-25T09:00:00Z (14 minutes ago), by Dana."
-        ' Reason: "agent went wrong". Nothing was sent.',
-        "next": "Reading still works. A person decides when changes go on: report this, and do not repeat the call.",
+        "message": (
+            "All changes are stopped since 2026-11-25T09:00:00Z (14 minutes ago), by Dana."
+            ' Reason: "agent went wrong". Nothing was sent.'
+        ),
+        "next": (
+            "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the"
+            " call."
+        ),
         "stop": {
             "since": "2026-11-25T09:00:00Z (14 minutes ago)",
             "by": "Dana",

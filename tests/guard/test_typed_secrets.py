@@ -135,7 +135,7 @@ async def test_approval_without_a_typed_secret_sends_nothing(world: World, case:
     await world.approve_open_request()
     refused = await world.expect(Refused, call)
     assert refused.what == f"Nobody has typed the {case.argument}."
-    assert refused.next_step == "Call again to ask anew."
+    assert refused.next_step == "Call again for a new approval request."
     await world.expect(PendingApproval, call)
     assert world.changes == []
 

@@ -119,7 +119,7 @@ async def test_reasons_why_nothing_is_withdrawn(world: World) -> None:
     await world.approve_open_request()
     world.clock.pass_(601)
     assert await taken_back(world, request.id) == NotCounted("This approval expired unused. Nothing was withdrawn.")
-    assert why_not_withdrawn(None) == "There is no such approval request. Nothing was decided."
+    assert why_not_withdrawn(None) == "This approval request does not exist. Nothing was decided."
     declined = await world.ledger.find(request.id)
     assert declined is not None
     assert declined.state is RequestState.APPROVED

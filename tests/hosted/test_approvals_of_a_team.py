@@ -159,7 +159,7 @@ async def test_typed_secret_is_requested_on_the_page_only(tmp_path: Path) -> Non
         answered = await world.http.post(f"/tenants/acme{path}", content=data, headers=headers)
         assert (answered.status_code, answered.json()["message"]) == (
             422,
-            "Whoever approves it types the value on the page.",
+            "The approver types the value on the page.",
         )
     assert world.asked == []
 

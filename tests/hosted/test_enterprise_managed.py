@@ -33,6 +33,16 @@ CLIENT = {
 _NUMBERS = itertools.count(1)
 
 
+@pytest.fixture(autouse=True)
+def provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the provider of the test stand for one on another machine."""
+
+    def is_loopback(_host: str) -> bool:
+        return False
+
+    monkeypatch.setattr("fastn_mcp.hosted.team_config.is_loopback", is_loopback)
+
+
 @pytest.fixture(scope="module")
 def providers() -> Generator[OpenIDProviders]:
     running = OpenIDProviders()

@@ -408,6 +408,7 @@ WRONG_FILES: dict[str, tuple[str, str]] = {
     "a name of two lines": (_machine('client_id = "a"', name="a\\nb"), "name: at most 64 letters"),
     "two of one name": (_machine('client_id = "a"') + _machine('client_id = "b"'), "there are two machines nightly"),
     "plain http": (_machine('issuer = "http://ci.example"\nsubjects = "a"'), "issuer: must be https"),
+    "an issuer for trying": (_machine('issuer = "http://127.0.0.1:9"\nsubjects = "a"'), "is on this machine"),
     "a machine of a tenant": ("machine = true\n", "there is no key 'machine' in [[tenant]]"),
     "a misspelt key": (_machine('client = "a"'), "there is no key 'client' in [[machine]]"),
 }

@@ -91,7 +91,7 @@ APPROVER = PAGE + '[[approvals.approver]]\ngroups = ["a"]\n'
 WRONG: dict[str, tuple[str, str]] = {
     "no tenant": (GOOD, "the file needs the key 'tenant'"),
     "an empty list": (GOOD + "tenant = []", "it has no [[tenant]]"),
-    "one table": (GOOD + "[tenant]\nname = 'a'", "each tenant is a table of its own, as [[tenant]]"),
+    "one table": (GOOD + "[tenant]\nname = 'a'", "each tenant is a table of its own, for example [[tenant]]"),
     "no address": (f'issuer = "{ISSUER}"\n{ONE}', "the file needs the key 'url'"),
     "a misspelt key": (
         GOOD + 'isuer = "x"\n' + ONE,
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a key that must be there, misspelt": (PAGE.replace("client_id", "clientid") + ONE, "(did you mean 'client_id'?)"),
     "a key of another table": (
         GOOD + "effect = 'x'\n" + ONE,
-        "the file (did you mean 'effects' in [[approvals.approver]]?)",
+        "the file (did you mean 'effects' in [approvals.step_up]?)",
     ),
     "a misspelt limit": (GOOD + "[limits]\ncall = 1\n" + ONE, "line 4: there is no key 'call' in [limits]"),
     "a limit that is none": (GOOD + "[limits]\ncalls = 0\n" + ONE, "line 4: calls: input should be greater"),
@@ -146,7 +146,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys the callers bring the keys"),
     "a webhook of many": (
         GOOD + ONE.replace('api_key_env = "ACME_KEY"', 'caller_keys = true\nwebhook_url = "https://h.example"'),
-        "with caller_keys there is no webhook",
+        "approvers belong to one account",
     ),
     "a setting of the process": (GOOD + ONE + 'log_level = "debug"\n', "there is no key 'log_level' in [[tenant]]"),
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),

@@ -26,6 +26,7 @@ class Account:
     name: str
     closed: int = 0
     fails: bool = False
+    is_outdated: bool = False
 
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()
@@ -48,11 +49,12 @@ class World:
     def open(self, wanted: Tenant, own: CallerAccount | None) -> TenantAccount:
         if wanted.name == "broken":
             raise SettingsError("It cannot be.")
-        self.made.append(Account(wanted.name + (f" of {own.principal} by {own.key}" if own else "")))
+        made = Account(wanted.name + (f" of {own.principal} by {own.key}" if own else ""))
+        self.made.append(made)
         nothing: Any = None
         return TenantAccount(
             nothing, nothing, nothing, nothing, wanted.name, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None,
-            own,
+            own, None, lambda: made.is_outdated,
         )  # fmt: skip
 
     def open_ones(self) -> list[str]:
@@ -74,6 +76,22 @@ async def test_concurrent_calls_share_the_account_of_their_tenant() -> None:
     assert len({id(found) for found in seen}) == 2
     assert [account.name for account in house.made] == ["a", "b"]
     assert seen[0].limit is not seen[1].limit
+
+
+async def test_account_whose_key_was_replaced_is_reopened_at_once() -> None:
+    """Calls under way end on the old one, which the last of them closes."""
+    house = World()
+    async with house.tenants.lease(tenant("a")) as slow:
+        async with house.tenants.lease(tenant("a")) as quick:
+            assert quick is slow
+            house.made[0].is_outdated = True
+        assert house.open_ones() == ["a"]
+        async with house.tenants.lease(tenant("a")) as anew:
+            assert anew is not slow
+        assert house.open_ones() == ["a", "a"]
+    assert [account.closed for account in house.made] == [1, 0]
+    await house.tenants.aclose()
+    assert [account.closed for account in house.made] == [1, 1]
 
 
 async def test_idle_account_is_closed_and_reopened() -> None:

@@ -468,12 +468,12 @@ def test_request_needs_one_person_or_two() -> None:
 
 def test_ledger_errors_have_complete_messages() -> None:
     assert str(LedgerLost("TimeoutError")) == (
-        "The shared ledger cannot be used (TimeoutError). Nothing was sent. Reads go on. Call again later;"
-        " an approval that was just being used may have to be given anew."
+        "The shared ledger cannot be used (TimeoutError). Nothing was sent. Reading still works. Call again later;"
+        " an approval in use may have to be given again."
     )
     assert str(LedgerUnusable("ledger.sqlite", "the disk is full", "free space on its disk.")) == (
-        "The ledger ledger.sqlite cannot be used: the disk is full. Nothing was sent. Reads go on."
-        " A person has to act: free space on its disk."
+        "The ledger ledger.sqlite cannot be used: the disk is full. Nothing was sent. Reading still works."
+        " To fix it: free space on its disk."
     )
 
 

@@ -1,13 +1,16 @@
 """What the ledger's file promises beyond the contract."""
 
 import os
+import shutil
 import sqlite3
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -99,9 +102,10 @@ async def test_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(LedgerUnusable) as unusable:
             await ledger.spend("destroy", "monday", 5)
         assert str(unusable.value) == (
-            f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reads go on."
-            " A person has to act: stop fastn-mcp and move the file away."
-            " Open requests, budgets and the journal are then gone."
+            f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reading"
+            " still works. To fix it: restore a copy (docs/operations.md), or stop fastn-mcp and move the file away."
+            " That loses approvals, stops, the counts of budgets and plans, and the changes that undo_change knows."
+            " The audit log stays."
         )
 
 
@@ -112,16 +116,18 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
         with pytest.raises(LedgerUnusable) as locked:
             await ledger.spend("destroy", "monday", 5)
         other.execute("ROLLBACK")
-    assert str(locked.value) == (
-        f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reads go on."
-        " A person has to act: end that process, then call again."
+    assert (
+        str(locked.value)
+        == f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reading still works."
+        " To fix it: end that process, then call again."
     )
     ledger._file.database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(LedgerUnusable) as read_only:
         await ledger.spend("destroy", "monday", 5)
-    assert str(read_only.value) == (
-        f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reads go on."
-        " A person has to act: make the file and its folder writable for this user, or set FASTN_STATE_DIR."
+    assert (
+        str(read_only.value)
+        == f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reading still works."
+        " To fix it: make the file and its folder writable for this user, or set FASTN_STATE_DIR."
     )
 
 
@@ -137,8 +143,9 @@ async def test_unknown_cause_is_quoted_from_the_system(
     with pytest.raises(LedgerUnusable) as unusable:
         await SqliteLedger(str(path)).find("g1")
     assert unusable.value.what == f"The ledger {path} cannot be used: {why}."
-    assert unusable.value.next_step == (
-        "Reads go on. A person has to act: look at the file, its folder and its disk, or set FASTN_STATE_DIR."
+    assert (
+        unusable.value.next_step
+        == "Reading still works. To fix it: look at the file, its folder and its disk, or set FASTN_STATE_DIR."
     )
     assert caplog.messages[-1].startswith(f"the ledger {path} cannot be used: ")
     assert why in caplog.messages[-1]
@@ -230,6 +237,27 @@ async def test_full_disk_is_reported(ledger: SqliteLedger) -> None:
     assert await ledger.open(grant("g3")) == "g3"
 
 
+@pytest.mark.parametrize(("free", "why"), [(4096, "the disk is full"), (1 << 30, "disk I/O error"), (None, "disk I/O")])
+async def test_input_output_error_on_a_full_disk_is_reported_as_such(
+    path: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, why: str
+) -> None:
+    def disk_usage(_: Path) -> SimpleNamespace:
+        if free is None:
+            raise FileNotFoundError
+        return SimpleNamespace(free=free)
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:  # noqa: ARG002
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with pytest.raises(LedgerUnusable, match=why):
+        await SqliteLedger(str(path)).find("g1")
+
+
 async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11 of RHEL 9 comes with SQLite 3.34, which does not have it."""
 
@@ -290,12 +318,13 @@ async def test_file_with_tables_of_another_version_is_refused(tmp_path: Path, ot
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
             await ledger.find("g1")
-        assert unusable.value.what == (
-            f"The ledger {path} cannot be used: it was written by another version of fastn-mcp."
+        assert (
+            unusable.value.what == f"The ledger {path} cannot be used: it was written by another version of fastn-mcp."
         )
         assert unusable.value.next_step == (
-            "Reads go on. A person has to act: run that version, or stop fastn-mcp and move the file away."
-            " Open requests, budgets and the journal are then gone."
+            "Reading still works. To fix it: run that version, or stop fastn-mcp and move the file away."
+            " That loses approvals, stops, the counts of budgets and plans, and the changes that undo_change knows."
+            " The audit log stays."
         )
     with closing(sqlite3.connect(path)) as database:
         assert list(database.execute("SELECT name, sql FROM sqlite_master")) == before

@@ -312,7 +312,7 @@ async def test_appended_file_survives_a_kill(start: Start) -> None:
 async def test_server_that_may_evict_keys_is_refused(start: Start) -> None:
     server = start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     async with ledger_on(server.url()) as ledger:
-        with pytest.raises(LedgerLost, match=r"\(it may forget what it keeps: set maxmemory-policy noeviction\)"):
+        with pytest.raises(LedgerLost, match=r"\(it may forget approvals: set maxmemory-policy noeviction\)"):
             await ledger.open(grant())
         server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         await ledger.open(grant())
@@ -380,7 +380,7 @@ class Told:
 
 
 KEEPS = {"aof_enabled": 1}
-FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes (docs/shared-ledger.md)"
+FORGETS = "the shared ledger loses everything at a restart: set appendonly yes (docs/shared-ledger.md)"
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ async def test_server_is_used_only_if_it_can_keep_a_ledger(
 )
 def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
     said = (
-        f"it is used without {lacks}. Whoever reaches or reads that network can approve calls."
+        f"it is used without {lacks}. Anybody who reaches or reads that network can approve calls."
         " Use valkeys://USER:PASSWORD@HOST (docs/shared-ledger.md)."
     )
     assert parse(url).weakness == (None if lacks is None else said)
@@ -595,7 +595,7 @@ async def test_tls_verifies_certificate_and_host(valkey: ValkeyServer, certifica
             for url in ("valkey://", "valkey://h/canary", "valkey://h/12345", "valkey://h#canary")
         ),
         ("valkey://h:canary", "has an invalid port"),
-        ("valkey://h/?canary=1", "has an option that is none: there are ca, cluster, copies, name"),
+        ("valkey://h/?canary=1", "has an unknown option; use one of ca, cluster, copies, name"),
         ("valkey://h/?name=canary%7D", "has the option name, which is at most 64 letters, digits and _ . -"),
         (f"valkey://h/?name={'n' * 65}", "has the option name, which is at most 64 letters, digits and _ . -"),
         ("valkey://h/?name=", "has the option name, which is at most 64 letters, digits and _ . -"),

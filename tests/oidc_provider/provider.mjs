@@ -37,6 +37,10 @@ const server = createServer((request, response) => {
   handlers.get(path)(request, response);
 });
 
+const machineTime = Date.now;
+let ahead = 0;
+Date.now = () => machineTime() + ahead;
+
 const origin = () => `http://127.0.0.1:${server.address().port}`;
 
 // The hosts of the clients' metadata documents are this process; the rest of the request is oidc-provider's own.
@@ -105,6 +109,7 @@ function provider(issuer, shape) {
     scopes: ['openid', 'offline_access', ...scopes],
     claims: { openid: ['sub'], profile: ['name', ...shape.profile_claims], groups: ['groups'] },
     conformIdTokenClaims: false,
+    acrValues: shape.acr_values,
     subjectTypes: [shape.is_pairwise ? 'pairwise' : 'public'],
     pairwiseIdentifier: (_, account, client) => `${account} of ${client.clientId}`,
     fetch: fetchDocument,
@@ -132,6 +137,13 @@ function provider(issuer, shape) {
     formats: { customizers: { jwt: (_, token, jwt) => shapeToken(shape, token, jwt) } },
   });
   if (shape.enterprise) exchangeAssertions(made, issuer, shape);
+  const finish = made.interactionFinished.bind(made);
+  made.interactionFinished = async (request, response, result, options) => {
+    const { params } = await made.interactionDetails(request, response);
+    const acr = params.acr_values?.split(' ').find((value) => shape.acr_values.includes(value));
+    if (result.login && acr) result.login.acr = acr;
+    return finish(request, response, result, options);
+  };
   made.use(async (context, next) => {
     if (context.path === '/reg' && !shape.keeps_registered_scope) {
       context.req.body = await json(context.req);
@@ -147,6 +159,7 @@ server.listen(0, '127.0.0.1', async () => {
   for await (const line of createInterface({ input: process.stdin })) {
     const shape = JSON.parse(line);
     const issuer = origin() + shape.path;
+    ahead = shape.seconds_ahead * 1000;
     for (const [path, document] of Object.entries(shape.documents)) documents.set(path, document);
     handlers.set(shape.path.replace(/\/$/, ''), provider(issuer, shape).callback());
     process.stdout.write(`${issuer}\n`);

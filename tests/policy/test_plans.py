@@ -114,7 +114,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("delete_customer", "[*]"), 6, "'[*]' limits nothing"),
         (allow("delete_customer", "?!?"), 6, "'?!?' limits nothing"),
         ('[[allow]]\ntool = "delete_customer"\ntarget = ["a", " "]', 6, "' ' limits nothing"),
-        (allow("create_customer", "x", 'arguments = "any"'), 4, "target: it has none"),
+        (allow("create_customer", "x", 'arguments = "any"'), 4, "target: this tool has none"),
         (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
         (allow("create_customer", more='arguments = "all"'), 6, 'must be a table, or "any"'),
         (allow("create_customer", more='arguments = { nmae = "x" }'), 6, "there is no 'nmae' (did you mean 'name'?)"),
@@ -164,7 +164,7 @@ def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> No
 
 def test_time_without_its_offset_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
-    with pytest.raises(SettingsError, match="line 3: until: must name its offset"):
+    with pytest.raises(SettingsError, match="line 3: until: must have an offset"):
         desk.read()
 
 
@@ -251,7 +251,7 @@ def test_plan_of_an_unknown_signer_is_refused(desk: Desk) -> None:
     signatures_of(desk.file).write_bytes(
         written((sign(desk.file.read_bytes(), "eve", NOW, desk.account, {}, stranger),))
     )
-    with pytest.raises(SettingsError, match="'eve' is not among those who may sign"):
+    with pytest.raises(SettingsError, match="'eve' may not sign"):
         desk.read()
 
 
@@ -320,7 +320,7 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
 
 def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
-    keys_hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
+    keys_hint = 'It has a line for each signer: name = "public key". fastn-mcp plan approve makes the first.'
     plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
     desk.keys.write_text("x =")
     refused = desk.refused()
@@ -703,7 +703,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
     outcome = await world.expect(Refused, call)
-    assert 'The customer "Globex" is not what it was when the plan was signed. Sign the plan again.' in outcome.what
+    assert 'The customer "Globex" has changed since the plan was signed. Sign the plan again.' in outcome.what
     assert world.changes == []
 
 

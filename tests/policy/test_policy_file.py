@@ -96,8 +96,8 @@ RULE = rule("delete_trigger")
         (RULE + "when = { dependents = { min = '1' } }", 4, "min: must be a whole number"),
         ('[[protect]]\nreason = "x"', 1, "[[protect]] names nothing; give it one of customer, connector"),
         ('[[protect]]\nsecret = "A"\nthen = "allow"', 3, "then: what is protected cannot be allowed"),
-        ("[protect]\nsecret = 'A'", 1, "each protect is a table of its own, as [[protect]]"),
-        ("defaults = 1", 1, "defaults must be a table, as [defaults]"),
+        ("[protect]\nsecret = 'A'", 1, "each protect is a table of its own, for example [[protect]]"),
+        ("defaults = 1", 1, "defaults must be a table, for example [defaults]"),
         ('[[window]]\neffects = "trash"\nopen = "Mon 08:00-17:00"', 3, "open: 'Mon 08:00-17:00' names no time zone"),
         (
             '[[window]]\neffects = "trash"\nopen = ["Mon 08:00-17:00 UTC",\n"Mo 1"]',
@@ -112,7 +112,7 @@ RULE = rule("delete_trigger")
         ("[budget]\ndestroy = -1", 2, "destroy: input should be greater"),
         ("[budget]\nper = 'week'", 2, "per: must be 'day' or 'run'"),
         ("[breaker]\ndeclined = 0", 2, "declined: input should be greater"),
-        ("[breaker]\nrest = 10", 2, 'rest: must be a time in seconds, minutes or hours, as "90s"'),
+        ("[breaker]\nrest = 10", 2, 'rest: must be a time in seconds, minutes or hours, for example "90s"'),
         ("[breaker]\nrest = '0m'", 2, "rest: must be a time"),
         # Reads are always allowed, so nothing can be said of them.
         ("[defaults]\nread = 'deny'", 2, "no key 'read' in [defaults]"),
@@ -185,7 +185,11 @@ RULE = rule("delete_trigger")
         ("[[rule]]\neffects = [1]\nthen = 'deny'", 2, "unknown effect 1"),
         ("[[window]]\neffects = 'trash'\nopen = [8]", 3, "'8' is not of the form"),
         *(
-            (f"[budget]\ndestroy_rate = {rate}", 2, 'destroy_rate: must be a number and a time, as "10 per 5m"')
+            (
+                f"[budget]\ndestroy_rate = {rate}",
+                2,
+                'destroy_rate: must be a number and a time, for example "10 per 5m"',
+            )
             for rate in ("10", '"10"', '"0 per 5m"', '"10 per 5"', '"10 per 5d"', '"10 per 0s"', '"-1 per 5m"')
         ),
         # Arguments.

@@ -441,7 +441,7 @@ def test_first_of_equally_strict_parts_is_named(judge: Judge) -> None:
 
 
 OWN_KEY = (
-    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out."
+    "This is the key that this server itself uses, or Fastn does not show enough to rule that out."
     " A person can revoke it in the dashboard."
 )
 DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
@@ -578,14 +578,14 @@ class DecisionCase(NamedTuple):
             DELETION,
             "typed",
             "mode guarded: destroy",
-            "7 of 10 approvals that destroy are left in 5 minutes.",
+            "7 more deletions can be approved in the next 5 minutes.",
             facts={"destroyed": 3},
         ),
         DecisionCase(
             DELETION,
             "typed",
             "mode auto: destroy",
-            "0 of 10 approvals that destroy are left in 5 minutes.",
+            "0 more deletions can be approved in the next 5 minutes.",
             mode="auto",
             facts={"destroyed": 12},
         ),
@@ -923,8 +923,8 @@ rest = "90s"
         "Budget: 3 destroy calls a day, then none.",
         "Budget: 4 write calls a run, then none.",
         "Budget: 2 spend calls a run, then a question.",
-        "Budget: 10 approvals that destroy in 5 minutes, then none.",
-        "Breaker: after 3 declines in a row, nothing that changes something for 1.5 minutes.",
+        "Budget: 10 approved deletions in 5 minutes, then none.",
+        "Breaker: after 3 declines in a row, no change is sent for 1.5 minutes.",
     ]
 
 

@@ -107,8 +107,8 @@ def test_rule_that_allows_matches_exactly_and_by_what_is_verified(tmp_path: Path
     ("asker", "who", "decision", "words"),
     [
         # Without a sign-in nobody knows the person; there is no tenant and no OAuth client.
-        (STDIO, 'group = "contractors"', Decision.DENY, "the group is not known, as there is no sign-in"),
-        (STDIO, 'person = "bob"', Decision.DENY, "the person is not known, as there is no sign-in"),
+        (STDIO, 'group = "contractors"', Decision.DENY, "the group is not known, because there is no sign-in"),
+        (STDIO, 'person = "bob"', Decision.DENY, "the person is not known, because there is no sign-in"),
         (STDIO, 'tenant = "acme"', Decision.TYPED, ""),
         (STDIO, 'client = "ide-1"', Decision.TYPED, ""),
         (STDIO, 'client_name = "Claude*"', Decision.DENY, 'the client name is "Claude Code"'),
@@ -187,7 +187,7 @@ ALL_DESTROY = '[[rule]]\neffects = "destroy"\nthen = "deny"\n'
         (rule("deny", 'client_name = "b"', "unless"), 2, "client_name: any client can call itself so"),
         (rule("allow", 'person = "Ana Example"'), 2, "'Ana Example' reads like a name or an e-mail address"),
         (rule("allow", 'person = ["0001", "ana@example.com"]'), 2, "'ana@example.com' reads like a name or an e-mail"),
-        (rule("confirm", 'person = "ana@example.com"', "unless"), 2, 'give the sign-in, as "ISSUER|SUBJECT"'),
+        (rule("confirm", 'person = "ana@example.com"', "unless"), 2, 'a rule that loosens needs "ISSUER|SUBJECT"'),
         (rule("deny", 'group = "a"') + 'second = "b"\n', 4, 'second: needs then = "four_eyes"'),
         ('[[protect]]\ncustomer = "a"\nsecond = "b"', 3, 'second: needs then = "four_eyes"'),
         (rule("deny", 'group = "a"') + '[[rule]]\nthen = "deny"', 1, "never applies: policy.toml line 4: rule *"),

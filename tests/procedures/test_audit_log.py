@@ -101,7 +101,7 @@ async def test_unknown_name_finds_nothing_and_says_why(world: World) -> None:
     found = await answer(world, resource_id="no such thing")
     assert (found["data"], found["unknown"]) == (
         [],
-        ["resource_id: an id is wanted, and nothing has this name; see find"],
+        ["resource_id: nothing has this name; find its id with find"],
     )
     for row in world.sandbox.state.all("customers"):
         world.sandbox.state.put("customers", {**row, "name": "Twin"})

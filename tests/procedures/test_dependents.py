@@ -133,7 +133,7 @@ async def test_trigger_dependents_are_not_checked(world: World) -> None:
     """Nothing in Fastn uses a trigger, but callers of a webhook are unknown."""
     answer = await dependents(world, "trigger", key(world, "triggers", "Shop events", by="name"))
     assert answer["used_by"] == []
-    assert [gap["what"] for gap in answer["not_checked"]] == ["whatever uses it"]
+    assert [gap["what"] for gap in answer["not_checked"]] == ["who uses it"]
 
 
 KINDS: list[tuple[Kind, str]] = [

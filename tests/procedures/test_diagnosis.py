@@ -187,7 +187,7 @@ async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> Non
         (None, "timeout", "limit of 30 s", "as much to do", "get_workflow"),
         ({"code": "WORKFLOW_NOT_PUBLISHED"}, "failed", "no published version", "Running it again", "get_workflow"),
         ({"code": "QUOTA_EXCEEDED"}, "failed", "quota", "before the reset", "get_quotas"),
-        ({"message": "429 Too Many Requests"}, "failed", "more often than it allows", "at once", "get_execution"),
+        ({"message": "429 Too Many Requests"}, "failed", "more often than it allows", "immediately", "get_execution"),
         ("TypeError: x is not a function\n  at y", "failed", "own code", "same input", "get_execution"),
         ({"tag": "Dependency Error", "message": "boom"}, "failed", "could not be reached", "retry", "get_execution"),
         ({"code": "USER_DATA", "message": "odd"}, "failed", "not accepted", "same input", "get_execution"),

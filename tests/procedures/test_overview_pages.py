@@ -52,7 +52,7 @@ async def test_page_after_the_snapshot_is_too_old_says_that_it_was_read_anew(wor
     first = await page(world, about="workflows")
     world.clock.pass_(3600)
     again = await page(world, about="workflows", cursor=first["next_cursor"])
-    assert again["note"] == "Read anew since the first page: rows may have moved."
+    assert again["note"] == "Read again since the first page: rows may have moved."
 
 
 @pytest.mark.parametrize("cursor", ["", "t1:3.3", "1", "1.1.1", "1.-1"])

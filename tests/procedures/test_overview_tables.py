@@ -93,7 +93,7 @@ async def test_what_expires_takes_one_call(large_world: World, tokens: Callable[
     assert dates == sorted(dates)
     assert {"API_KEY", "BEARER"} >= {row["auth"] for row in rows if "auth" in row}
     assert any(row.get("id") == "6" for row in rows), "keys are among them"
-    assert answer["data"]["not_checked"] == [{"what": "secrets", "why": "Fastn keeps no expiry of theirs."}]
+    assert answer["data"]["not_checked"] == [{"what": "secrets", "why": "Fastn stores no expiry for them."}]
 
 
 async def test_what_expires_stays_within_the_rate_limit(limited_world: World) -> None:

@@ -97,8 +97,11 @@ def test_report_is_private_and_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("old")
     path.chmod(0o644)
+    (tmp_path / "run.md").write_text("somebody's notes")
     write(path, made(attempt()))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.json", "run.md"]
+    assert (tmp_path / "run.md").read_text() == "somebody's notes"
+    (tmp_path / "run.md").unlink()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.json", "run.json.md"]
     assert json.loads(path.read_text())["counts"]["done"] == 1
     if os.name != "nt":
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
@@ -115,7 +118,7 @@ def test_link_in_place_of_the_report_is_replaced(tmp_path: Path) -> None:
 
 def test_unwritable_path_is_found_before_anything_is_sent(tmp_path: Path) -> None:
     check(tmp_path / "run.json")
-    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "folder.json.md").mkdir()
     for wrong, message in (
         ("nowhere/run.json", "no folder"),
         ("run.md", "ends in .md"),

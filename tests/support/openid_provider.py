@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import httpx2
@@ -77,6 +77,10 @@ class Shape:
     keeps_registered_scope: bool = False
     """Whether clients may request only the scopes that they registered with."""
     has_metadata_documents: bool = False
+    acr_values: tuple[str, ...] = ()
+    """Values of `acr` that it knows. A sign-in has the first of them that it was asked for."""
+    seconds_ahead: int = 0
+    """Seconds by which the clock of the whole process is ahead, from when the shape is served."""
     clients: tuple[dict[str, Any], ...] = ()
     enterprise: dict[str, Any] | None = None
     """Issuer and `jwks` of the enterprise's identity provider whose assertions (ID-JAG) are exchanged for tokens."""
@@ -200,7 +204,13 @@ def preregistered(client_id: str, secret: str | None = None) -> OAuthClientInfor
     )
 
 
-def signing_in(url: str, browser: Browser, storage: Storage) -> OAuthClientProvider:
+class Authorizing(Protocol):
+    """What stands for a person and their browser at a provider."""
+
+    async def authorize(self, url: str) -> str: ...
+
+
+def signing_in(url: str, browser: Authorizing, storage: Storage) -> OAuthClientProvider:
     """Return the SDK's OAuth flow for an MCP server: it registers by document if it may, or else dynamically."""
     redirected: list[str] = []
 

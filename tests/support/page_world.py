@@ -51,7 +51,7 @@ CONNECTION = Sentences(
     'Connect "Gamma" for customer "Globex". You enter its credentials.',
     'Connect "Gamma of Globex"',
     'Connect "Gamma of Globex"',
-    then="Workflows can use it at once. It can be deleted again.",
+    then="Workflows can use it immediately. It can be deleted again.",
 )
 API_KEY = TypedArgument("credentials", (TypedField("apiKey"), TypedField("headerName", False, False)))
 

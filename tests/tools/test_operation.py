@@ -190,7 +190,7 @@ def test_received_invalid_request_is_an_error() -> None:
     """The sandbox rejects a request that our client would not send."""
     with pytest.raises(ValidationError, match="nobody"):
         ListCustomers.received(Request("GET", "/api/v1/customers", query={"nobody": "1"}))
-    with pytest.raises(ValidationError, match="nothing to change"):
+    with pytest.raises(ValidationError, match="no field to change"):
         UpdateCustomer.received(Request("PUT", "/api/v1/customers/c", body={}))
 
 

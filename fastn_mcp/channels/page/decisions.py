@@ -56,6 +56,9 @@ class Decisions:
             raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
+        if pending.needs_sign_in:
+            problem = "Nothing was approved: your sign-in is too old or too weak. Sign in again, and confirm then."
+            raise NotDecided(session, 403, problem, approval_request.id)
         id_, typed = approval_request.id, fields.get("name", "")
         if not is_typed(approval_request.expected, typed):
             problem = "Nothing was approved: the text you typed does not match exactly."

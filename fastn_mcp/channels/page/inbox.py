@@ -39,6 +39,8 @@ class PendingRequest:
     """Sentence about the approvals given so far, or None."""
     presence: tuple[str, float] = ("", 0.0)
     """Sentence about the call that asks, empty if nothing is known of it, and until when it is true."""
+    needs_sign_in: bool = False
+    """Whether they have to sign in again before they can approve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,6 @@ class Inbox:
     """Principal of the votes."""
     approver_name = ""
     """Name of that person, if they signed in."""
-    approver_groups: tuple[str, ...] = ()
-    """As in `Vote.groups`."""
     tells_people_apart = False
     shared: Ledger | None = None
     """Ledger of all accounts, if they share one."""
@@ -128,6 +128,8 @@ class Inbox:
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
         """Return a sentence that says why they cannot approve a request, or None."""
+        if request.step_up is not None:
+            return request.step_up.elsewhere
         if request.needed == 1:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
@@ -150,6 +152,10 @@ class Inbox:
     def may_lift(self, stop: Stop) -> bool:  # noqa: ARG002
         """Whether they may allow again what a stop forbids."""
         return True
+
+    def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
+        """Return the vote by which they approve a request."""
+        return Vote(self.approver, True, now, self.approver_name, is_temporary)
 
     def name_of(self, vote: Vote) -> str:
         """Return the displayed name of an approver."""
@@ -218,8 +224,7 @@ class Inbox:
 
         `secret` is the argument that they typed, if the request asks for one.
         """
-        vote = Vote(self.approver, True, now, self.approver_name, is_temporary, self.approver_groups)
-        counted = await self._vote(pending.request, vote, None, secret)
+        counted = await self._vote(pending.request, self.approval(now, is_temporary=is_temporary), None, secret)
         if isinstance(counted, NotCounted):
             return counted
         if not counted.is_approved_enough:
@@ -271,7 +276,7 @@ class Inbox:
                     if self.covers(account.tenant, effects_in(shown.stored())):
                         yield found[change], account.undo, asker, shown
                         return
-        raise Refused("There is no such change that you may undo.")
+        raise Refused("You may not undo this change, or it does not exist.")
 
     async def revoke(self, id_: str, now: float) -> bool:
         """End a temporary approval. Return False if there is none that they may end."""
@@ -303,7 +308,8 @@ class Inbox:
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
-        return PendingRequest(request, barred, progress, account.presence(request.id))
+        needs_sign_in = request.needs_sign_in(self.approval(self._system.timestamp()))
+        return PendingRequest(request, barred, progress, account.presence(request.id), needs_sign_in)
 
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state not in REFUSED

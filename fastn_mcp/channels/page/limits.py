@@ -67,5 +67,7 @@ def _how(limits: Limits, effect: Effect) -> str:
     decision = own.decision if own else least(policy.mode, effect, live=policy.live)
     if decision in (Decision.ALLOW, Decision.DENY) or policy.asks:
         within = effect is Effect.SPEND and not own and decision is Decision.CONFIRM and policy.mode == "guarded"
-        return f"{'Sent within a budget, or else: ' if within else ''}{_HOW[decision]}"
+        step_up = None if decision in (Decision.ALLOW, Decision.DENY) else policy.step_up
+        signed_in = ", with a fresh sign-in" if step_up and step_up.concerns([effect.value]) else ""
+        return f"{'Sent within a budget, or else: ' if within else ''}{_HOW[decision]}{signed_in}"
     return "Refused, unless the plan allows it"

@@ -72,7 +72,9 @@ class StopPlaces(PagePlaces):
         if "token" not in fields:
             return await self._allow_page(request, session, 403, _OLD_FORM)
         if stop is None or not session.inbox.may_lift(stop):
-            return await self._allow_page(request, session, 409, "Nothing was changed: there is no such stop of yours.")
+            return await self._allow_page(
+                request, session, 409, "Nothing was changed: this stop does not exist, or is not yours."
+            )
         lifted = stop.lift(_by(session), self.system.timestamp())
         await self._void(session, [stop])
         if await self.ledger.lift_stop(lifted):

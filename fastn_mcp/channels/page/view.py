@@ -58,7 +58,7 @@ def parts(sentence: str) -> list[Part]:
 def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
     """Return the sentences of a stored preview. Without them, what the call loses is unknown: the stricter case."""
     what = title(tool)
-    return read(card) or Sentences(f"{what}.", what, what, "What it loses for good was not recorded.", "", "")
+    return read(card) or Sentences(f"{what}.", what, what, "What is lost for good was not recorded.", "", "")
 
 
 def pending(pending: PendingRequest, now: float) -> View:
@@ -74,6 +74,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "expected": None if request.expected is None else sanitize(request.expected),
         "typed": [] if typed is None else [(field, typed.prompt(field)) for field in typed.fields],
         "barred": pending.barred,
+        "needs_sign_in": pending.needs_sign_in,
         "progress": None if pending.progress is None else sanitize(pending.progress),
         "temporary": parts(temporary(request)) if can_be_temporary(request) else None,
         "until": time(request.expires, left(request.expires - now)),

@@ -222,7 +222,7 @@ class _Rejections:
 def _check_typed(answer: _SignedAnswer, request: ApprovalRequest, approver: Approver) -> None:
     """Raise `_Rejected` unless the typed text is the expected one or its sanitized form, and nothing else is typed."""
     if (typed := typed_in(request)) is not None:
-        raise _Rejected(422, f"Whoever approves it types the {typed.name} on the page.", approver, request)
+        raise _Rejected(422, f"The approver types the {typed.name} on the page.", approver, request)
     if not is_typed(request.expected, answer.typed):
         raise _Rejected(422, "The typed text does not match exactly.", approver, request)
 

@@ -189,7 +189,7 @@ class Webhook:
             takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
             raise Refused(
                 f"{takes}, and {len(able)} of those on the list may decide about this call.",
-                "Tell the operator: the file of approvers says who may approve what, and who is of which group.",
+                "Tell the operator: the file of approvers lists each approver's effects and groups.",
             )
         await self._ask(request)
         if needed == 1:

@@ -144,6 +144,8 @@ class Approvals:
     async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
         """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
         form, decision = caller.form, evaluation.verdict.decision
+        if evaluation.verdict.step_up is not None:
+            return f"{evaluation.verdict.step_up.elsewhere} "
         if evaluation.typed is not None and not (form is not None and form.is_terminal):
             return f"A person types the {evaluation.typed.name} outside of the client. {_KNOWN_VALUE} "
         if form is None:
@@ -159,7 +161,11 @@ class Approvals:
         return None
 
     def _check_people(self, evaluation: Evaluation) -> None:
-        """Raise a `Refused` if two people have to approve and no channel identifies them."""
+        """Raise a `Refused` if two people have to approve and no channel identifies them, or if none signs them in."""
+        step_up, page = evaluation.verdict.step_up, self.channel.url if self.channel is not None else None
+        if step_up is not None and step_up.page != page:
+            without = "Tell the operator: a tenant with caller_keys has no approval page."
+            raise Refused(step_up.elsewhere, without, facts={"preview": evaluation.preview.data()})
         if evaluation.verdict.decision is not Decision.FOUR_EYES:
             return
         if self.channel is None or not self.channel.capabilities.identifies_people:
@@ -255,6 +261,7 @@ class Approvals:
             calls={number: current.shown() for number, current in evaluation.calls.items()},
             required=decision.value,
             second=evaluation.verdict.second,
+            step_up=evaluation.verdict.step_up,
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
             allows_temporary=is_temporary,
             out_of_band=out_of_band,

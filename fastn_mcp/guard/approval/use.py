@@ -42,7 +42,7 @@ class ApprovalUse:
             return
         if not covers(request, evaluation.calls) or not request.is_approved_enough:
             await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
-            raise _changed("Look at the preview; call again to ask anew.", {"preview": evaluation.preview.data()})
+            raise _changed("Look at the preview; call again to ask again.", {"preview": evaluation.preview.data()})
         if evaluation.batch.is_list and not request.used:
             self._recorder.agreed(evaluation.batch.tool, request, approval.by)
 
@@ -59,7 +59,7 @@ class ApprovalUse:
         stops = await (self._stops.check(asker, given.stops, given.asker) if given else self._stops.check(asker))
         if request is not None:
             if not covers_call(request, number, current):
-                raise _changed("Look at it; call the batch again to be asked anew about what is left.")
+                raise _changed("Look at it; call the batch again to ask again for the rest.")
             used = await self._ledger.use(request.id, number, self._system.timestamp())
             if used is None:
                 current_request = await self._ledger.find(request.id)
@@ -98,9 +98,7 @@ def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> Ta
 def declined(note: str = "", why: str = "", request: ApprovalRequest | None = None) -> Declined:
     """Return the refusal of a call that a person declined. `request`: it stays declined for as long as that lives."""
     if why:
-        return Declined(
-            f"{why} That counts as declined.", "If the person wants it after all, call again: they are asked anew."
-        )
+        return Declined(f"{why} That counts as declined.", "If the person wants it after all, call again to ask again.")
     facts: dict[str, JsonValue] = {"note": note} if note else {}
     if request is None:
         return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=facts)

@@ -58,7 +58,7 @@ async def count_vote(
     if argument is None:
         counted = await ledger.decide(request, vote, by, kept)
     elif typed is None:
-        return NotCounted(f"Whoever approves it types the {argument.name}. Nothing was decided.")
+        return NotCounted(f"The approver types the {argument.name}. Nothing was decided.")
     else:
         counted = await _count_typed(vote, request, ledger, by, typed)
     if counted is None:
@@ -152,6 +152,8 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
     if current is None or current.out_of_band is not voted_on.out_of_band:
         return why_closed(None)
     if current.state is RequestState.OPEN and current.expires > vote.at:
+        if current.step_up is not None and current.needs_sign_in(vote):
+            return f"{current.step_up.elsewhere} Nothing was decided."
         return "You have approved it already, and somebody else has to. Nothing was decided now."
     return why_closed(current)
 
@@ -159,7 +161,7 @@ def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalReque
 def why_closed(current: ApprovalRequest | None) -> str:
     """Say why a request cannot be decided any more, or that there is none."""
     if current is None:
-        return "There is no such approval request. Nothing was decided."
+        return "This approval request does not exist. Nothing was decided."
     if current.state is RequestState.OPEN or (current.state is RequestState.UNANSWERED and current.by is None):
         return "This request has expired. Nothing was decided; the agent can ask again."
     outcome = {

@@ -128,13 +128,13 @@ def ai_build(facts: Facts) -> Sentences:
 
 def _ai(facts: Facts, what: str, message: str) -> Sentences:
     button = "Ask Fastn's AI"
-    then = "AI credits are spent for good. It asks before each change."
+    then = "AI credits are spent. It asks before each change."
     if facts.call.arguments().get("session_id") is not None:
         what, button = "Answer Fastn's AI", "Send this answer"
-        then = "AI credits are spent for good. What it changes has to be undone by hand."
+        then = "AI credits are spent. Its changes have to be undone by hand."
     if facts.call.arguments().get("approval_mode") != "manual":
         what, button = f"{what}, which may act without asking", "Let it act without asking"
-        then = "AI credits are spent for good. What it changes has to be undone by hand."
+        then = "AI credits are spent. Its changes have to be undone by hand."
     return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=then)
 
 

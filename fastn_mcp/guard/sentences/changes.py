@@ -106,7 +106,7 @@ def _change(facts: Facts) -> str:
         words = series(name.replace("_", " ") for name in fields) if fields else ""
         if not words:
             return f"Change {of}."
-        return f"Set {words} of {of}, {'as it is already' if facts.row else 'which could not be read'}."
+        return f"Set {words} of {of}, {'which changes nothing' if facts.row else 'which could not be read'}."
     switch = ""
     if "status" in changes and (state := _state(facts, {"status": changes["status"][1]})) is not State.UNKNOWN:
         del changes["status"]
@@ -167,7 +167,7 @@ def update_trigger(facts: Facts) -> Sentences:
     if facts.effect is not Effect.EXTERNAL or is_off:
         return updated(facts)
     back = "The change can be undone; what it started meanwhile cannot."
-    return updated(facts, back, "It fires for real from then on.")
+    return updated(facts, back, "From then on it fires for real.")
 
 
 def create_connection(facts: Facts) -> Sentences:
@@ -186,7 +186,7 @@ def create_connection(facts: Facts) -> Sentences:
         f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
         brief=f"Connect {facts.name if facts.owner else quoted(app)}",
-        then=joined("Workflows can use it at once." if has_credentials else "", "It can be deleted again."),
+        then=joined("Workflows can use it immediately." if has_credentials else "", "It can be deleted again."),
         unchecked="Not checked: which credentials it takes." if is_unknown else "",
         facts=(("Connector", f"{is_like}, sends to {sent_to}"),),
     )
@@ -298,7 +298,7 @@ def delete_trigger(facts: Facts) -> Sentences:
 def revoke_api_key(facts: Facts) -> Sentences:
     at = timestamp(facts.row, "lastUsedAt", "lastUsed")
     used = f"; it was last used {at:%Y-%m-%d %H:%M} UTC" if at else ""
-    return say(facts, "Revoke", lost="It never works again.", then=f"Whatever uses it stops at once{used}.")
+    return say(facts, "Revoke", lost="It never works again.", then=f"Everything that uses it stops immediately{used}.")
 
 
 def create_secret(facts: Facts) -> Sentences:

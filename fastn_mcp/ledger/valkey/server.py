@@ -79,7 +79,7 @@ class Address:
             return None
         return (
             f"it is used without {' and without '.join(lacks)}."
-            " Whoever reaches or reads that network can approve calls."
+            " Anybody who reaches or reads that network can approve calls."
             " Use valkeys://USER:PASSWORD@HOST (docs/shared-ledger.md)."
         )
 
@@ -117,7 +117,7 @@ def _options(query: str) -> dict[str, Any]:
     options = dict[str, Any]()
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
-            raise ValueError(f"has an option that is none: there are {', '.join(_OPTIONS)}")
+            raise ValueError(f"has an unknown option; use one of {', '.join(_OPTIONS)}")
         pattern, meaning, read = _OPTIONS[name]
         if not re.fullmatch(pattern, value):
             raise ValueError(f"has the option {name}, which is {meaning}")
@@ -317,9 +317,9 @@ async def _check(client: Client, *, is_first: bool) -> int:
     if int(str(facts.get("redis_version", "0")).partition(".")[0]) < _OLDEST:
         raise _Unfit(f"it is older than version {_OLDEST}")
     if facts.get("maxmemory") and facts.get("maxmemory_policy") != "noeviction":
-        raise _Unfit("it may forget what it keeps: set maxmemory-policy noeviction")
+        raise _Unfit("it may forget approvals: set maxmemory-policy noeviction")
     if is_first and not facts.get("aof_enabled"):
-        log.warning("the shared ledger keeps nothing over its restart: set appendonly yes (docs/shared-ledger.md)")
+        log.warning("the shared ledger loses everything at a restart: set appendonly yes (docs/shared-ledger.md)")
     return int(facts.get("evicted_keys") or 0)
 
 

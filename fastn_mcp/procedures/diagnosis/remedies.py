@@ -127,7 +127,7 @@ _SURE = {
         "{app} limits how often it may be called",
         "{App} is called more often than it allows.",
         "Spread the calls: a rarer schedule, fewer calls for each run, retryPolicy with backoff.",
-        "Running it again at once, which uses up the limit once more.",
+        "Running it again immediately, which uses up the limit once more.",
     ),
 }
 """Remedies by a pattern of the error; the first match counts."""
@@ -182,7 +182,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
             f"The connection {quoted(connections[0].label)} is {quoted(connections[0].status)}, "
-            "which is no documented status.",
+            "which is not a documented status.",
             "Look at the connection in the dashboard, and authorise the app again if it asks for that.",
             _AUTHORISE_FIRST,
             ListConnections,
@@ -192,7 +192,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         return Remedy(
             f"the connection to {app} was not found, though one is ACTIVE now",
             f"{now} did not name the installation that it belongs to.",
-            "Run it once with customer_id and, where a widget installed the workflow, this customer's installation_id "
+            "Run it once with customer_id and, if a widget installed the workflow, this customer's installation_id "
             "(inst_…).",
             _TRY_FIRST,
             GetWorkflow,
@@ -211,7 +211,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         f"The connection to {app} cannot be used. {known}",
         f"The customer has to connect {app} in the widget; then run the workflow once."
         if evidence.for_customers
-        else "Run it for a customer: customer_id, and installation_id where a widget installed it.",
+        else "Run it for a customer: customer_id, and installation_id if a widget installed it.",
         _AUTHORISE_FIRST,
         ListConnections,
     )

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_PAGES, read_customer_names
-from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
@@ -103,7 +103,7 @@ class GetOverview(Procedure[Overview]):
 
     effect = Effect.READ
 
-    about: Annotated[Subject | None, Field(description="Only this: all of it, in a table.")] = None
+    about: Annotated[Subject | None, Field(description="One subject, in a table.")] = None
     order: Annotated[Order | None, Field(description="Of the table.")] = None
     hours: Annotated[
         int | None, Field(ge=1, le=720, description="Back for runs (24), ahead for expiry (336); 1-720.")
@@ -135,7 +135,7 @@ class GetOverview(Procedure[Overview]):
             answer |= _runs(account) if asked.about == "workflows" else {}
             answer |= _not_checked(account, asked)
         elif began != at:
-            answer["note"] = "Read anew since the first page: rows may have moved."
+            answer["note"] = "Read again since the first page: rows may have moved."
         if asked.about is not None:
             answer["table"] = as_table([row.named(names) for row in page])
         if asked.about is not None and (end := start + len(page)) < len(rows):
@@ -145,7 +145,7 @@ class GetOverview(Procedure[Overview]):
     def _question(self) -> "tuple[_Question, int, int]":
         """Return the question, the time of the first page in Unix seconds, and the number of rows before this page."""
         if self.order is not None and self.about is None:
-            raise NotSent("order: it sorts the table of one subject.", "Give about, too.")
+            raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
         hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
         began, start = map(int, (self.cursor or "0.0").split("."))
         return _Question(self.about, self.order or ORDERS.get(self.about), hours), began, start
@@ -358,7 +358,7 @@ def _not_checked(account: AccountRows, asked: _Question) -> dict[str, JsonValue]
     """Return the gaps and unknown states, grouped by reason."""
     gaps, connections = account.reads.all_gaps(), account.reads.lists.get("connections", RowList())
     if asked.about == "expiry":
-        gaps.append(Unchecked("secrets", "Fastn keeps no expiry of theirs."))
+        gaps.append(Unchecked("secrets", "Fastn stores no expiry for them."))
     elif asked.about is None and connections.more:
         gaps.append(Unchecked("expiry of more connections", "See get_overview about expiry."))
     for kind, state in STATES.items():

@@ -1,0 +1,303 @@
+"""Results of calls for people: tables, reports, previews and receipts, derived from the body that an agent gets."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeGuard, cast
+
+from pydantic import JsonValue
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fastn_mcp.account.short_ids import reference_to
+from fastn_mcp.cli import layout
+from fastn_mcp.cli.layout import style
+from fastn_mcp.records.formats import age, quoted, sentence
+from fastn_mcp.records.rows import Row, as_word, parse_timestamp
+from fastn_mcp.records.states import RunState, State, state_in_words
+from fastn_mcp.redaction import sanitize
+
+Object = dict[str, JsonValue]
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "list_executions": ("workflow", "status", "createdAt", "error", "customer", "durationMs"),
+    "list_connections": ("connector", "customer", "status", "expiresAt", "lastUsedAt", "name"),
+    "list_triggers": ("name", "status", "starts", "customer"),
+    "list_changes": ("name", "tool", "at", "outcome"),
+    "query_audit_log": ("timestamp", "actor", "action", "resource", "outcome"),
+}
+"""First columns of tools whose rows do not begin with what a person looks for; the others follow."""
+
+_NAMES = ("name", "headline", "what", "workflow", "workflowName", "email", "title")
+_IDS = ("id", "run", "change_id")
+_STATUS = ("status", "state", "severity", "outcome", "subscriptionStatus")
+_FOR_AGENTS = ("untrusted", "next_cursor", "now", "ids", "retry_after_seconds", "score")
+_LEADS = ("message", "does", "verdict")
+"""Sentences that a report begins with."""
+_DIM, _GREEN = "dim", style(layout.GREEN)
+_STYLES = {
+    **dict.fromkeys((State.LIVE, RunState.COMPLETED, "done", "success"), _GREEN),
+    **dict.fromkeys((State.BROKEN, RunState.FAILED, RunState.TIMED_OUT, "high", "failure"), style(layout.RED)),
+    **dict.fromkeys((State.OFF, State.DRAFT, RunState.CANCELLED, "medium", "invited"), style(layout.ORANGE)),
+    **dict.fromkeys((RunState.UNDER_WAY, "low"), style(layout.CYAN)),
+}
+_AGED = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
+_NAMED = re.compile(r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)")
+"""An id with the name that it stands for."""
+_MIN_WIDTH = 24
+"""Columns below which a value is shown as plain text."""
+_MAX_CELL, _MAX_WORD, _MAX_ID, _GAP = 30, 40, 60, 2
+_MAX_INLINE, _MAX_SENTENCE = 40, 60
+"""Characters of a value up to which its mapping is shown on a line, and its row in a table."""
+_NAMES_SHOWN = 3
+
+
+def rows_in(body: Mapping[str, JsonValue]) -> list[Row] | None:
+    """Return the rows of a list's body, whichever of its forms it has; None if it is not a list."""
+    match body.get("data"):
+        case {"columns": list() as names, "rows": list() as rows, **rest}:
+            shared = cast(Object, rest.get("in_all_rows") or {})
+            return [{**dict(zip(cast("list[str]", names), cast("Any", row), strict=False)), **shared} for row in rows]
+        case {"changes": list() as rows, **rest} if rest.keys() <= {"next_cursor"}:
+            return cast("list[Row]", rows)
+        case list() as rows if _is_rows(rows) or not rows:
+            return cast("list[Row]", rows)
+        case _:
+            return None
+
+
+def cursor_of(body: Mapping[str, JsonValue]) -> str | None:
+    """Return the cursor with which a list goes on."""
+    data = body.get("data")
+    cursor = body.get("next_cursor") or (data.get("next_cursor") if isinstance(data, dict) else None)
+    return cursor if isinstance(cursor, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """Renders bodies in the width of a terminal. `command` returns the command line of a call that is suggested."""
+
+    width: int
+    now: datetime
+    command: Callable[[str, Mapping[str, JsonValue]], str]
+
+    def body(self, tool: str, body: Mapping[str, JsonValue]) -> Iterator[RenderableType]:
+        """Render the body of a result, preview, pending request or error."""
+        rest, rows = {key: item for key, item in body.items() if key not in _FOR_AGENTS}, rows_in(body)
+        done, receipt, total = rest.pop("done", None), rest.pop("receipt", None), rest.get("total")
+        if rows is not None:
+            del rest["data"]
+            yield self.table(rows, _COLUMNS.get(tool, ())) if rows else Text("None.")
+            if cursor_of(body) or (isinstance(total, int) and total > len(rows)):
+                of = f" of {total:,}" if isinstance(total, int) else ""
+                yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _DIM)
+            rest.pop("total", None)
+            yield from [Text()] * bool(rest)
+        elif done is not None:
+            data = rest.pop("data", None)
+            own: Object = data if isinstance(data, dict) else {"result": data}
+            yield from self._receipt(str(done), own, {**rest, **(receipt if isinstance(receipt, dict) else {})})
+            rest = {key: item for key, item in own.items() if item is not None}
+            yield from [Text()] * bool(rest)
+        elif "preview" in rest:
+            rest = {key: item for key, item in rest.items() if key not in ("status", "outcome")}
+        for inner in (rest.get("preview"), rest.get("data")):
+            if isinstance(inner, dict):
+                rest = {**{key: item for key, item in rest.items() if item is not inner}, **inner}
+        yield from self.report(rest)
+
+    def _receipt(self, done: str, data: Object, receipt: Object) -> Iterator[RenderableType]:
+        name = receipt.pop("name", None) or data.get("name")
+        lead = Text(f"Done: {title(done)}", f"bold {_GREEN}")
+        yield lead.append(f" {quoted(str(name))}" if name else "", "bold")
+        if "why" in receipt:
+            receipt["undo"] = f"It cannot be undone here. {receipt.pop('why')}"
+        elif receipt.get("undo") == "undo_change":
+            receipt["undo"] = self.command("undo_change", {"change_id": receipt.get("change_id")})
+        yield from self.report(receipt)
+
+    def report(self, fields: Mapping[str, JsonValue]) -> Iterator[RenderableType]:
+        """Render a mapping: its sentences, then its short values in a grid, then a section for each of the others."""
+        shown = {key: item for key, item in fields.items() if key not in _FOR_AGENTS and item is not None}
+        if not isinstance(shown.get("next"), dict):
+            shown.pop("next", None)
+        if shown.get("not_checked") == []:
+            del shown["not_checked"]
+        for name in _LEADS:
+            if isinstance(lead := shown.get(name), str):
+                del shown[name]
+                yield Text(_line(lead), "bold")
+        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        grid.add_column(style=_DIM, max_width=self.width // 3, overflow="fold")
+        grid.add_column(overflow="fold")
+        short = [name for name in _ordered(shown) if self._is_short(shown[name])]
+        for name in short:
+            grid.add_row(title(name), self.cell(name, shown[name], is_whole=True))
+        yield from [grid] * bool(short)
+        for name, item in shown.items():
+            if _is_rows(item) and all("severity" in row and "what" in row for row in item):
+                yield from (Text(), self._findings(item))
+            elif name not in short:
+                yield Text(f"\n{sentence(title(name))}", "bold")
+                yield from self._inside(shown[name])
+
+    def _inside(self, item: JsonValue) -> Iterator[RenderableType]:
+        """Render a value, indented."""
+        inner = replace(self, width=self.width - 2)
+        if isinstance(item, str):
+            lines: Iterable[RenderableType] = (Text(sanitize(line), overflow="fold") for line in item.split("\n"))
+        elif self.width < _MIN_WIDTH:
+            lines = [Text(self.plain(item), overflow="fold")]
+        elif isinstance(item, dict):
+            lines = inner.report(item)
+        elif not _is_rows(item):
+            lines = [Text(f"- {self.plain(each)}") for each in cast("list[JsonValue]", item)]
+        elif all(
+            name in (*_IDS, "next", "more") or (self._is_short(each) and len(self.plain(each)) <= _MAX_SENTENCE)
+            for row in item
+            for name, each in row.items()
+        ):
+            lines = [inner.table(item)]
+        else:
+            lines = [part for row in item for part in inner._block(dict(row))]
+        yield from (Padding(line, (0, 0, 0, 2)) for line in lines)
+
+    def _block(self, row: Object) -> Iterator[RenderableType]:
+        """Render a row with rows or sentences of its own: what it is, then its fields below."""
+        name = next(name for name in ("kind", *_NAMES, *_IDS, *row) if name in row)
+        head, count = self.plain(row.pop(name)), row.pop("count", None)
+        yield Text(head if count is None else f"{head} ({self.plain(count)})", "bold")
+        for listed in ("all", "examples"):
+            if _is_rows(row.get(listed)):
+                yield from self._inside(row.pop(listed))
+        yield from self._inside(row) if row else ()
+
+    def _findings(self, rows: Sequence[Row]) -> RenderableType:
+        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        for row in rows:
+            what, about = Text(_line(str(row["what"]))), row.get("rows")
+            items = about if _is_rows(about) else []
+            names = [self.plain(item[next(iter(_ordered(item)))]) for item in items if item]
+            if names := [name for name in names if name not in what.plain]:
+                of = row.get("of")
+                more = (of if isinstance(of, int) else len(names)) - _NAMES_SHOWN
+                what.append(" → ", _DIM).append(", ".join(map(quoted, names[:_NAMES_SHOWN])), "bold")
+                what.append(f" and {more} more" if more > 0 else "")
+            grid.add_row(self.cell("severity", row["severity"]), what)
+        return grid
+
+    def table(self, rows: Sequence[Row], first: Sequence[str] = ()) -> RenderableType:
+        """Render rows under the columns that fit: names first. An id without room beside stands below the name."""
+        names = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
+        names -= {*_FOR_AGENTS, "next", "more"}
+        id_ = next((name for name in _IDS if name in names), "")
+        every = dict.fromkeys((*first, *_ordered(dict.fromkeys(name for row in rows for name in row))))
+        lead, *others = [name for name in every if name in names and name != id_] or [""]
+        cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
+        ids = [_short_id(self.plain(row.get(id_))) for row in rows]
+        longest = max(map(len, ids))
+        crowded = sum(_needed(name, cells[name]) + _GAP for name in (lead, *others[:1])) + longest > self.width
+        is_below = bool(lead and id_) and (crowded or longest > self.width // 4)
+        widths = {lead: max(_needed(lead, cells[lead]), longest if is_below else 0)}
+        left = self.width - widths[lead] - (0 if is_below or not id_ else longest + _GAP)
+        for name in others:
+            needed = _needed(name, cells[name])
+            named = "customer" if name == "endOrgId" else name.removesuffix("Id")
+            if needed + _GAP <= left and (named == name or named not in names):
+                widths[name] = needed
+                left -= needed + _GAP
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        for name, width in widths.items():
+            is_number = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
+            justify = "right" if is_number else "left"
+            table.add_column(title(name), min_width=min(width, self.width), overflow="fold", justify=justify)
+        if id_ and not is_below:
+            table.add_column(title(id_), overflow="fold", style=_DIM)
+        for number, below in enumerate(ids):
+            head, *row = [cells[name][number] for name in widths]
+            if is_below:
+                head = Text.assemble(head, *["\n"] * bool(head.plain), (below, _DIM), overflow="fold")
+            table.add_row(head, *row, *[below] * bool(id_ and not is_below))
+        return table
+
+    def cell(self, name: str, item: JsonValue, *, is_whole: bool = False) -> Text:
+        """Return a value as text, in its colour. Without `is_whole`, only the age of a time, the name of an id."""
+        if name in _STATUS and isinstance(item, str):
+            words = _line(item).replace("_", " ")
+            color = _STYLES.get(state_in_words(item) or as_word(item), "")
+            return Text(words.lower() if words.isupper() else words, color, overflow="fold")
+        if name.endswith("Ms") and isinstance(item, (int, float)):
+            return Text(f"{item / 1000:,.1f} s")
+        text = self.plain(item)
+        if is_whole and isinstance(item, str):
+            text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
+        return Text(_NAMED.sub(r"\1", _AGED.sub(r"\3", text)), overflow="fold")
+
+    def plain(self, item: JsonValue) -> str:
+        """Return any value in words on one line."""
+        match item:
+            case None:
+                return ""
+            case bool():
+                return "yes" if item else "no"
+            case int():
+                return f"{item:,}"
+            case str() | list() | dict() if not item:
+                return "none"
+            case str() if item[10:11] == "T" and (at := parse_timestamp(item)) is not None:
+                return f"{item[:16]}Z ({age(at, self.now)})"
+            case {"tool": str() as tool, "arguments": dict() as arguments} if len(item) == 2:
+                return self.command(tool, arguments)
+            case dict():
+                return ", ".join(f"{title(name)} {self.plain(each)}" for name, each in item.items())
+            case list():
+                return ", ".join(map(self.plain, item))
+            case _:
+                return _line(str(item))
+
+    def _is_short(self, item: JsonValue) -> bool:
+        """Whether a value is shown beside its name, and not as a section."""
+        if not isinstance(item, (dict, list)):
+            return not (isinstance(item, str) and "\n" in item.strip())
+        is_object = isinstance(item, dict)
+        if is_object and item.keys() == {"tool", "arguments"}:
+            return True
+        items, longest = (item.values(), _MAX_INLINE) if is_object else (item, 3 * self.width)
+        return all(not isinstance(each, (dict, list)) and len(str(each)) <= longest for each in items)
+
+
+def title(name: str) -> str:
+    """Return a field's name in words, `last used` for `lastUsedAt`, and an id as it is."""
+    if re.search(r"\d", name):
+        return sanitize(name)
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", sanitize(name)).replace("_", " ").lower()
+    return re.sub(r"(?<=.) (at|ms|count)$", "", words).replace("end org", "customer")
+
+
+def _line(text: str) -> str:
+    return sanitize(" ".join(text.split()))
+
+
+def _short_id(id_: str) -> str:
+    """Return an id, or the reference that tools take in place of a long one."""
+    return reference_to(id_) if len(id_) > _MAX_ID and ":" in id_ else id_
+
+
+def _needed(name: str, cells: Sequence[Text]) -> int:
+    """Return the least width of a column in which it is read well."""
+    widest = max(cell.cell_len for cell in cells)
+    word = max((Text(word).cell_len for cell in cells for word in cell.plain.split()), default=0)
+    return max(min(widest, _MAX_CELL), min(word, _MAX_WORD), len(title(name)))
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Return the names with those first that name a thing, then its status, then the others."""
+    order = (*_NAMES, *_IDS, *_STATUS)
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _is_rows(value: object) -> "TypeGuard[list[Object]]":
+    return isinstance(value, list) and value != [] and all(isinstance(row, dict) for row in cast("list[Any]", value))
