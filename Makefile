@@ -100,7 +100,7 @@ check-generated: $(READY)
 	@$(BIN)/python packaging/generate/write.py --check || { echo "Run: make surface" >&2; exit 1; }
 
 check-workflows: $(READY)
-	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/github-actions-team.yml
 	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
 	@$(BIN)/hadolint Dockerfile

@@ -119,6 +119,8 @@ class LogEntry:
     """Id of the OAuth client of the principal."""
     client_name: str | None = None
     """What their client calls itself."""
+    machine: str | None = None
+    """Name of the principal in the team file, if it is a machine."""
     of: str | None = None
     outcome: str | None = None
     duration_ms: float | None = None
@@ -145,6 +147,7 @@ def about(event: AuditEvent, call: Tool[Any], asker: Asker, account: str) -> Log
         principal_name=asker.person or None,
         client=asker.client or None,
         client_name=asker.client_name or None,
+        machine=asker.machine or None,
     )
 
 

@@ -82,7 +82,9 @@ class AccountParts:
         return label | ({"environment": self.settings.env} if self.settings.env else {})
 
 
-def policy_of(settings: Settings, environment: Mapping[str, str], program: CommandLine = PROGRAM) -> Policy:
+def policy_of(
+    settings: Settings, environment: Mapping[str, str], program: CommandLine = PROGRAM, system: System | None = None
+) -> Policy:
     """Build the policy from the mode, the policy file and the signed plan.
 
     Raises `SettingsError`, whose next step is a command of `program` that checks the file.
@@ -96,7 +98,7 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
         from fastn_mcp.policy.plan_file import KEYS, signed  # deferred import: only if there is a plan
 
         keys = settings.plan_keys or config_dir(environment) / KEYS
-        plan = signed(settings.plan, keys, plan_account_of(settings), System().now(), program)
+        plan = signed(settings.plan, keys, plan_account_of(settings), (system or System()).now(), program)
     mode = "read-only" if settings.reads_only else settings.mode
     lifetime, wait = settings.approval_minutes * 60.0, float(settings.approval_wait_seconds)
     live = settings.key_kind != "test"

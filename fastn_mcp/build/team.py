@@ -33,11 +33,14 @@ from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team
 from fastn_mcp.hosted.approval_page import TeamPageAccess
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
+from fastn_mcp.hosted.machines import MachineIdentity
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
+from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log as logs
@@ -71,13 +74,14 @@ class TenantBuilder:
         self.state_secrets = seal_keys(self.shared)
         self.ledger = ledger_at(self.shared.ledger, self.state, self.system)
         """Ledger of the process, for the single-use tokens of the approval page."""
+        self.workload_keys = {issuer: IssuerKeys(issuer, self.system) for issuer in self.team.workloads}
         self._run = self.system.token()
 
     def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
         """Open an account. Raises `SettingsError` if its settings are invalid."""
         settings = self.settings(tenant, own)
         program = this_program(self.process.environment)
-        policy = replace(policy_of(settings, self.process.environment, program), step_up=self.team.step_up)
+        policy = self._policy(settings)
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
@@ -115,9 +119,15 @@ class TenantBuilder:
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
-        if self.team.approvals is None or tenant.caller_keys:
+        if self.team.approvals is None or tenant.caller_keys or tenant.machine is not None:
             return None
         return partial(TenantInbox, self.team, tenant.name)
+
+    def tokens(self, keys: IssuerKeys) -> Tokens:
+        """Return the verifier of access tokens: of the team's issuer, whose keys these are, and of workloads."""
+        trusts = self.team.workloads.items()
+        workloads = {issuer: Tokens(trust, self.workload_keys[issuer], self.system) for issuer, trust in trusts}
+        return Tokens(self.team.trust, keys, self.system, workloads)
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
@@ -154,6 +164,11 @@ class TenantBuilder:
             settings = settings.model_copy(update=sandbox_settings)
         return settings
 
+    def _policy(self, settings: Settings) -> Policy:
+        environment = self.process.environment
+        policy = policy_of(settings, environment, this_program(environment), self.system)
+        return replace(policy, step_up=self.team.step_up)
+
     def approval_lifetime(self) -> float:
         """Longest approval lifetime of any tenant, in seconds. Each request expires by its own ledger."""
         return max(self.settings(tenant).approval_minutes for tenant in self.team.tenant) * 60.0
@@ -163,6 +178,9 @@ class TenantBuilder:
         for _, found in self.checks():
             if isinstance(found, SettingsError):
                 raise found
+        for machine, found in self.machine_checks():
+            if isinstance(found, SettingsError):
+                log.warning("the machine %s is refused: %s", machine.name, found)
 
     def checks(self) -> Iterator[tuple[Tenant, Settings | SettingsError]]:
         """Yield each tenant with its settings, or with what is wrong with them, its policy or its webhook."""
@@ -173,13 +191,21 @@ class TenantBuilder:
             except SettingsError as error:
                 yield tenant, error
 
+    def machine_checks(self) -> Iterator[tuple[MachineIdentity, Policy | SettingsError]]:
+        """Yield each machine with its policy, or with why it cannot run: that stops nobody else."""
+        for machine in self.team.machine:
+            try:
+                yield machine, self._policy(self.settings(self.team.tenant_for(machine)))
+            except SettingsError as error:
+                yield machine, error
+
     def _checked(self, tenant: Tenant, seen: dict[str, str]) -> Settings:
         settings = self.settings(tenant)
         try:
             require_known_tools(settings)
         except SettingsError as error:
             raise SettingsError(f"The tenant {tenant.name} cannot be served. {error.what}") from None
-        policy_of(settings, self.process.environment, this_program(self.process.environment))
+        self._policy(settings)
         if settings.webhook_url is not None:
             # Deferred import: only if configured.
             from fastn_mcp.channels.webhook.webhook import secret_and_approvers
@@ -232,16 +258,16 @@ def serve(
 
 def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Starlette:
     """Return the application, with the tenants that the builder opens."""
-    team, system = builder.team, builder.system
+    team = builder.team
     builder.is_leaving = lambda: health.is_leaving
-    tenants = Tenants(builder, team.limits, system)
+    tenants = Tenants(builder, team.limits, builder.system)
     routes = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
     if (page := builder.page(tenants, keys)) is not None:
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
     observe_requests(server, builder.process.instruments)
     beside = ProcessParts(health, routes, partial(_beside, builder, tenants))
-    return team_application(server, team, tenants, keys, system, beside)
+    return team_application(server, team, tenants, keys, builder.tokens(keys), beside)
 
 
 @asynccontextmanager

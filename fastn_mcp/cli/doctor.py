@@ -204,7 +204,7 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         address.is_provider_down = any(check.seen == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent
-    await keys.aclose()
+    await builder.tokens(keys).aclose()
     return report
 
 

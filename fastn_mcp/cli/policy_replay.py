@@ -152,10 +152,10 @@ def without_secrets(operation: AnyOperation, arguments: dict[str, Any]) -> dict[
 
 def _asker(entry: Mapping[str, Any]) -> Asker:
     """Return who asked, as far as it was recorded: groups and tenant count as unknown."""
-    principal, name, client, called = (
-        str(entry.get(key) or "") for key in ("principal", "principal_name", "client", "client_name")
-    )
-    return Asker(principal or LOCAL, name, (name,) if name else (), client=client, client_name=called)
+    facts = ("principal", "principal_name", "client", "client_name", "machine")
+    principal, name, client, called, machine = (str(entry.get(key) or "") for key in facts)
+    names = (name,) if name and not machine else ()
+    return Asker(principal or LOCAL, name, names, client=client, client_name=called, machine=machine)
 
 
 def _time(entry: Mapping[str, Any]) -> datetime:

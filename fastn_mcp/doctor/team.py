@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import httpx2
 import jwt
@@ -19,11 +20,14 @@ from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, check_clock, second
 from fastn_mcp.doctor.public import PROVIDER_DOWN
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.caller import ALL_SCOPES, READ
+from fastn_mcp.hosted.claim_match import claim_values
+from fastn_mcp.hosted.machines import MachineIdentity, WrongMachine, machine_of
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
-from fastn_mcp.hosted.tokens import Tokens, scopes
+from fastn_mcp.hosted.tokens import is_machines, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -53,6 +57,8 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
     for tenant, found in target.builder.checks():
         yield _tenant(tenant, found)
+    for machine, policy in target.builder.machine_checks():
+        yield _machine(target, machine, policy)
     yield _state_secret(target)
 
 
@@ -69,6 +75,19 @@ def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
             )
     key = "each caller's own" if tenant.caller_keys else "readable"
     return group.ok(name, f"Mode {found.mode}; key: {key}.")
+
+
+def _machine(target: TeamTarget, machine: MachineIdentity, found: Policy | SettingsError) -> Check:
+    group, name = CheckGroup.SETTINGS, f"machine {machine.name}"
+    if isinstance(found, SettingsError):
+        seen = "It is refused: its plan or its tenant cannot be used. See beside it."
+        return group.failed(name, seen, "Correct it, and check it: fastn-mcp plan verify.", str(found))
+    if (plan := found.plan) is None:
+        return group.ok(name, "It has no plan: it only reads.")
+    if found.mode == "read-only":
+        return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Set its mode, or no plan.")
+    valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - target.system.timestamp())} more."
+    return group.ok(name, plan.out_of_time(target.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")
 
 
 def _others_can_read(file: Path) -> bool:
@@ -143,6 +162,9 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
 async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     """Check the issuer's discovery document, keys, clock and registration, and the client of the approval page."""
     group, team, provider = CheckGroup.PROVIDER, target.team, target.keys.provider
+    for issuer, keys in target.builder.workload_keys.items():
+        await keys.refresh()
+        yield _signing_keys(keys, team, f"keys of {urlsplit(issuer).netloc}")
     sent = target.system.timestamp()
     try:
         metadata = await provider.metadata()
@@ -159,7 +181,7 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     if provider.date is not None:
         yield _issuer_clock(target, provider.date, sent)
     await target.keys.refresh()
-    yield _signing_keys(target)
+    yield _signing_keys(target.keys, team)
     yield _registration(metadata)
     methods = metadata.get("code_challenge_methods_supported")
     if not isinstance(methods, list) or "S256" not in methods:
@@ -181,16 +203,16 @@ def _issuer_clock(target: TeamTarget, date: str, sent: float) -> Check:
     return check_clock(group, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
 
 
-def _signing_keys(target: TeamTarget) -> Check:
-    group, team = CheckGroup.PROVIDER, target.team
-    if not target.keys.has_keys:
+def _signing_keys(keys: IssuerKeys, team: Team, name: str = "signing keys") -> Check:
+    group = CheckGroup.PROVIDER
+    if not keys.has_keys:
         seen, hint = "Its keys cannot be read: no token can be verified.", "Open its jwks_uri from this machine."
-        return group.failed("signing keys", seen, hint)
-    usable = target.keys.usable(team.algorithms)
+        return group.failed(name, seen, hint, keys.provider.issuer)
+    usable = keys.usable(team.algorithms)
     if not usable:
         seen = "It publishes no key for an algorithm that the team file accepts."
-        return group.failed("signing keys", seen, "Sign with RS256 or ES256, or add the algorithm to `algorithms`.")
-    return group.ok("signing keys", f"Keys for {', '.join(usable)}.")
+        return group.failed(name, seen, "Sign with RS256 or ES256, or add the algorithm to `algorithms`.")
+    return group.ok(name, f"Keys for {', '.join(usable)}.")
 
 
 def _registration(metadata: Mapping[str, Any]) -> Check:
@@ -227,7 +249,7 @@ async def _page_client(target: TeamTarget) -> Check:
 
 def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
     """Compare what the provider publishes with what its ID tokens have to say of a fresh sign-in."""
-    claims, values = (_values(metadata.get(f"{name}_supported")) for name in ("claims", "acr_values"))
+    claims, values = (claim_values(metadata.get(f"{name}_supported")) for name in ("claims", "acr_values"))
     lacks = [] if "auth_time" in claims else ["auth_time in claims_supported"]
     if step_up.acr_values and not any(value in values for value in step_up.acr_values):
         lacks.append(f"{step_up.values} in acr_values_supported")
@@ -247,13 +269,13 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
         hint = "Pass a token of one of your clients: --token-file FILE, or - for stdin."
         yield group.skipped("token", "No token was passed.", hint)
         return
-    tokens = Tokens(team.trust, target.keys, target.system)
+    tokens = target.builder.tokens(target.keys)
     try:
         reason = None if await tokens.verify_token(target.token) else await tokens.reason(target.token)
     except NoKeys:
         yield group.failed("token", "It cannot be verified without the issuer's keys.", "See the checks above.")
         return
-    claims = _claims(target.token, team.subject_claim)
+    claims = _claims(target.token)
     if claims is None:
         hint = "The provider issues opaque tokens: register url as a resource (an API) there, and request it."
         yield group.failed("token", f"Refused: {reason}", hint)
@@ -262,22 +284,38 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.ok("token", "Its signature and times are right, and it is for this server.")
     else:
         yield group.failed("token", f"Refused: {reason}", "The rows below say what it holds; none of it is trusted.")
-    for check in (_issuer(team, claims), _audience(team, claims), _times(target, claims), _scopes(team, claims)):
+    is_machine = claims.get("iss") in team.workloads or is_machines(claims)
+    claims = claims if is_machine else claims | {"sub": claims.get(team.subject_claim)}
+    for check in (_issuer(team, claims), _audience(team, claims), _times(target, claims)):
         yield check
+    if (machine := _machine_of(team, claims, is_machine=is_machine)) is not None:
+        yield machine
+        return
+    yield _scopes(team, claims)
     yield _tenant_of(team, claims, "is" if reason is None else "would be")
 
 
-def _claims(token: str, subject_claim: str) -> dict[str, Any] | None:
+def _claims(token: str) -> dict[str, Any] | None:
     """Return the claims of a token without verifying it, for display only. None if it is not a JWT."""
     with suppress(jwt.PyJWTError, ValueError, RecursionError):
-        claims = jwt.decode(token, options={"verify_signature": False})
-        return claims | {"sub": claims.get(subject_claim)}
+        return jwt.decode(token, options={"verify_signature": False})
     return None
+
+
+def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> Check | None:
+    """Say which machine a token is of; None if it is a person's."""
+    group, name, machines = CheckGroup.CALLER, "token machine", team.machines_of(str(claims.get("iss")))
+    try:
+        machine = machine_of(machines, claims, team.groups_claim, is_machine=is_machine)
+    except WrongMachine as wrong:
+        hint = "Compare [[machine]] in the team file with the claims of the token: docs/machines.md."
+        return group.failed(name, "Its kind or its claims are not those of a [[machine]].", hint, str(wrong))
+    return machine and group.ok(name, "A [[machine]] of the team file matches it.", here=machine.name)
 
 
 def _issuer(team: Team, claims: Mapping[str, Any]) -> Check:
     held, here = claims.get("iss"), f"It has {quote(claims.get('iss'))}; needed is {quote(team.issuer)}."
-    if held == team.issuer:
+    if held == team.issuer or held in team.workloads:
         return CheckGroup.CALLER.ok("token issuer", "The one of the team file.")
     seen = "Its iss is not `issuer` of the team file, to the letter."
     return CheckGroup.CALLER.failed(
@@ -287,7 +325,7 @@ def _issuer(team: Team, claims: Mapping[str, Any]) -> Check:
 
 def _audience(team: Team, claims: Mapping[str, Any]) -> Check:
     wanted, held = team.trust.audience, claims.get("aud")
-    if wanted in _values(held):
+    if wanted in claim_values(held):
         return CheckGroup.CALLER.ok("token audience", "It is for this server.")
     seen = "It has no aud." if held is None else "Its aud is not this server's."
     hint = "Let the provider put it there (`resource`, or an audience of the API), or set `audience` in the team file."
@@ -351,7 +389,3 @@ def _not_served(team: Team, tenant: Tenant, claims: Mapping[str, Any], chosen: T
     claim, wanted = missing
     held = f"is {quote(claims[claim])}" if claim in claims else "is not there"
     return f"Not {tenant.name}: {claim} {held}, and has to be one of {quote(wanted)}."
-
-
-def _values(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else [value]

@@ -42,7 +42,6 @@ from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Tokens
-from fastn_mcp.runtime import System
 from fastn_mcp.server.log import announce
 
 ALIVE = "/healthz"
@@ -117,11 +116,11 @@ def application(
 
 
 def team_application(
-    server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, system: System, process: ProcessParts
+    server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, tokens: Tokens, process: ProcessParts
 ) -> Starlette:
     """Return the application for a team: an OAuth 2.1 resource server."""
     path, origins = urlsplit(team.url).path, [origin_of(team.url), *team.origins]
-    tokens, resource = Tokens(team.trust, keys, system), AnyHttpUrl(team.url)
+    resource = AnyHttpUrl(team.url)
     metadata = build_resource_metadata_url(resource)
     security = TransportSecuritySettings(allowed_hosts=team.served_hosts, allowed_origins=origins)
     endpoint = McpEndpoint(server, security, team.limits.body_bytes)
@@ -142,7 +141,7 @@ def team_application(
             *process.routes,
         ],
         middleware=middleware,
-        lifespan=_lifespan(process.resources, partial(_refresh_and_sweep, tenants, keys), endpoint.run),
+        lifespan=_lifespan(process.resources, partial(_refresh_and_sweep, tenants, keys, tokens), endpoint.run),
     )
 
 
@@ -183,7 +182,7 @@ def _resource_metadata(team: Team) -> list[Route]:
 
 
 @asynccontextmanager
-async def _refresh_and_sweep(tenants: Tenants, keys: IssuerKeys) -> AsyncGenerator[None]:
+async def _refresh_and_sweep(tenants: Tenants, keys: IssuerKeys, tokens: Tokens) -> AsyncGenerator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keys.refresh)
         tasks.start_soon(tenants.sweep_forever)
@@ -193,7 +192,7 @@ async def _refresh_and_sweep(tenants: Tenants, keys: IssuerKeys) -> AsyncGenerat
             tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 await tenants.aclose()
-                await keys.aclose()
+                await tokens.aclose()
 
 
 @dataclass(frozen=True, slots=True)

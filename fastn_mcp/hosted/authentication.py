@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from starlette.requests import Request
@@ -18,11 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.caller import READ, Caller, InsufficientScope, Rights
+from fastn_mcp.hosted.machines import MachineIdentity, WrongMachine, machine_of
 from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
-from fastn_mcp.hosted.tokens import Tokens, client_of, login_names, person_name
+from fastn_mcp.hosted.tokens import Tokens, VerifiedToken, client_of, login_names, person_name
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.server.context import AccountContext, RequestContext
@@ -108,10 +110,11 @@ class TeamAccess:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != self._path:
             return await self._app(scope, receive, send)
-        summary = Summary()
+        summary, machine = Summary(), None
         async with AsyncExitStack() as stack:
             try:
                 caller, tenant, own = await self._authenticate(scope)
+                machine = tenant.machine
                 # A caller with a key of their own has a request limit of their own.
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
@@ -122,7 +125,7 @@ class TeamAccess:
             except RequestRejected as rejected:
                 return await rejected.response(summary.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
-                return await _unavailable(error).response(summary.id)(scope, receive, send)
+                return await _unavailable(error, machine).response(summary.id)(scope, receive, send)
             caller = replace(caller, waiting=account.limit.released)
             inner = {**scope, _CONTEXT: RequestContext(account.context, caller, account.limit)}
             return await self._app(inner, replay(body_message(body), receive), send)
@@ -139,12 +142,18 @@ class TeamAccess:
         if request.method != "POST":
             raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
         token = user.access_token
-        rights = Rights(frozenset(token.scopes))
+        claims, scopes = token.claims or {}, token.scopes
+        principal = f"{claims['iss']}|{token.subject}"
+        is_machine = not isinstance(token, VerifiedToken) or token.is_machine
+        machines, groups = self._team.machines_of(claims["iss"]), self._team.groups_claim
+        try:
+            machine = machine_of(machines, claims, groups, is_machine=is_machine)
+        except WrongMachine as wrong:
+            raise RequestRejected(403, str(wrong)) from None
+        rights = Rights(frozenset(scopes)) if machine is None else machine.rights(scopes)
         if READ not in rights.scopes:
             raise self._insufficient_scope(rights, READ, f"It needs the scope {READ}.")
-        claims = token.claims or {}
-        principal = f"{claims['iss']}|{token.subject}"
-        tenant = self._team.tenant_of(claims)
+        tenant = self._team.tenant_of(claims) if machine is None else self._team.tenant_for(machine)
         if tenant is None:
             log.warning("no tenant of the team file matches %s", principal)
             raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
@@ -152,6 +161,8 @@ class TeamAccess:
             principal, person_name(claims), login_names(claims), self._team.groups_of(claims), tenant.name,
             client_of(claims),
         )  # fmt: skip
+        if machine is not None:
+            asker = replace(asker, person=machine.name, login_names=(), machine=machine.name)
         return Caller(asker, None, rights), tenant, _caller_account(tenant, principal, keys)
 
     async def _unauthenticated(self, sent: str) -> RequestRejected:
@@ -196,10 +207,14 @@ class TeamAccess:
             raise self._insufficient_scope(caller.rights, error.scope, message) from None
 
 
-def _unavailable(error: Busy | SettingsError) -> RequestRejected:
+def _unavailable(error: Busy | SettingsError, machine: MachineIdentity | None) -> RequestRejected:
     if isinstance(error, Busy):
         return unavailable(f"{error.what} {error.next_step}", 1)
     log.error("%s", error)
+    if machine is not None and machine.plan is not None and machine.plan in error.what:
+        why = error.what.replace(machine.plan, Path(machine.plan).name)
+        told = f"The plan of the machine {machine.name} cannot be used, and nothing was sent. {why} Ask the operator."
+        return RequestRejected(403, told)
     return unavailable("Your account cannot be opened now. Tell the operator; the server log has the details.", 30)
 
 

@@ -7,20 +7,34 @@ file stops the start.
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cache, cached_property, partial
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from fastn_mcp.config.addresses import is_loopback, plain_address
 from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
-from fastn_mcp.guard.caller import ALL_SCOPES, READ
+from fastn_mcp.guard.caller import READ
+from fastn_mcp.hosted.claim_match import (
+    NOT_EMPTY,
+    IndexKey,
+    Match,
+    Scope,
+    Text,
+    Texts,
+    can_read,
+    claim_text,
+    claim_values,
+    one_of,
+)
+from fastn_mcp.hosted.machines import MachineIdentity, machine_errors
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.tool import Effect
@@ -61,37 +75,6 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
     return secret
 
 
-def pattern_matches(pattern: str, value: object) -> bool:
-    """Whether a claim matches a pattern, in which `*` is any text. A boolean claim is `true` or `false`.
-
-    Unlike the policy's patterns, `?` and brackets are literal and case matters.
-    """
-    text = _claim_text(value)
-    return text is not None and _compile(pattern).fullmatch(text) is not None
-
-
-@cache
-def _compile(pattern: str) -> re.Pattern[str]:
-    first, *rest = map(re.escape, pattern.split("*"))
-    # Atomic groups prevent backtracking, since the author of a claim chooses its text.
-    parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
-    return re.compile("".join(parts), re.DOTALL)
-
-
-def _claim_text(value: object) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, (str, int)) else None
-
-
-def _claim_values(value: object) -> list[object]:
-    return cast("list[object]", value) if isinstance(value, list) else [value]
-
-
-def _any_matches(patterns: list[str], value: object) -> bool:
-    return any(pattern_matches(pattern, each) for each in _claim_values(value) for pattern in patterns)
-
-
 def _matching(pattern: str, problem: str) -> AfterValidator:
     """Return a validator of texts that the whole pattern has to match."""
 
@@ -99,17 +82,6 @@ def _matching(pattern: str, problem: str) -> AfterValidator:
         if not re.fullmatch(pattern, text):
             raise ValueError(f"{text!r} {problem}")
         return text
-
-    return AfterValidator(check)
-
-
-def _one_of(kind: str, known: Collection[str]) -> AfterValidator:
-    """Return a validator of names of this kind."""
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}; use any of {', '.join(known)}")
-        return name
 
     return AfterValidator(check)
 
@@ -126,71 +98,25 @@ def _origin(origin: str) -> str:
     return origin
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must be a non-empty text")
-    return text
-
-
-def _can_read(scopes: list[str]) -> list[str]:
-    if READ not in scopes:
-        raise ValueError(f"must include {READ}, which every call needs")
-    return scopes
-
-
 def _effect(name: str) -> str:
     if name.lower() not in _EFFECTS:
         raise ValueError(f"use some of {' '.join(_EFFECTS).upper()}")
     return name.lower()
 
 
-_NOT_EMPTY = Field(min_length=1)
-_Text = Annotated[str, AfterValidator(_not_blank)]
-_Texts = Annotated[list[_Text], ONE_OR_MORE, _NOT_EMPTY]
 _Resource = Annotated[str, AfterValidator(_resource)]
 _Origin = Annotated[str, AfterValidator(_origin)]
 _HOSTS = r"([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
 _Host = Annotated[str, _matching(_HOSTS, "is not an exact host, for example fastn-mcp.example.com or 10.0.0.7:8080")]
 _SCOPE = r"[\x21\x23-\x5B\x5D-\x7E]*"  # RFC 6749, 3.3
 _ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, for example api://fastn-mcp/")]
-_Scope = Annotated[str, _one_of("scope", ALL_SCOPES)]
-_Algorithm = Annotated[str, _one_of("algorithm", ALGORITHMS)]
+_Algorithm = Annotated[str, one_of("algorithm", ALGORITHMS)]
 _Effect = Annotated[str, AfterValidator(_effect)]
 _Acr = Annotated[str, _matching(r"[\x21-\x7E]+", "is not a value of acr or amr, which has no space")]
-_IndexKey = tuple[str, str]
 
 
 class _Table(BaseModel):
     model_config = STRICT
-
-
-class Match(_Table):
-    """Conditions on the claims of a token. One value of each given kind has to match, and every kind has to."""
-
-    subjects: _Texts | None = None
-    groups: _Texts | None = None
-    claims: dict[str, _Texts] = {}
-
-    def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
-        return next(self.mismatches(claims, groups_claim), None) is None
-
-    def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield the name of each claim that does not match, with its accepted patterns."""
-        if self.subjects and claims.get("sub") not in self.subjects:
-            yield "sub", self.subjects
-        if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
-            yield groups_claim, self.groups
-        for name, patterns in self.claims.items():
-            if not _any_matches(patterns, claims.get(name)):
-                yield name, patterns
-
-    def index_keys(self) -> list[_IndexKey | None]:
-        """Return index keys, one of which every matching sign-in has. None: any sign-in may match."""
-        if self.subjects:
-            return [("subject", subject) for subject in self.subjects]
-        if self.groups and not any("*" in group for group in self.groups):
-            return [("group", group) for group in self.groups]
-        return [None]
 
 
 class Tenant(Match):
@@ -214,6 +140,18 @@ class Tenant(Match):
     slack_app_token_env: str | None = None
     slack_bot_token_file: str | None = None
     slack_bot_token_env: str | None = None
+    _machine: MachineIdentity | None = PrivateAttr(None)
+
+    @property
+    def machine(self) -> MachineIdentity | None:
+        """The machine that these settings are for; None if they are for people."""
+        return self._machine
+
+    def for_machine(self, machine: MachineIdentity) -> "Tenant":
+        """Return this tenant for a machine, which shares its account, ledger and audit log but not its policy mode."""
+        copy = self.model_copy()
+        copy._machine = machine
+        return copy
 
     @property
     def secret_files(self) -> list[str | None]:
@@ -239,7 +177,9 @@ class Tenant(Match):
             settings = load_settings(values, rest, None if self.profile is None else file)
         except SettingsError as error:
             raise SettingsError(f"The tenant {self.name} cannot be served. {error.what}", error.next_step) from None
-        if not {"mode", "read_only"} & settings.model_fields_set:
+        if self._machine is not None:
+            settings = self._machine.settings(settings)
+        elif not {"mode", "read_only"} & settings.model_fields_set:
             settings = settings.model_copy(update={"mode": "read-only"})
         return settings if self.profile is not None else settings.model_copy(update={"profile": self.name})
 
@@ -247,8 +187,8 @@ class Tenant(Match):
 class ApproverRule(Match):
     """Rule that lets matching people decide calls of `tenants` (default: all with an API key) with these `effects`."""
 
-    tenants: _Texts | None = None
-    effects: Annotated[list[_Effect], ONE_OR_MORE, _NOT_EMPTY] = _EFFECTS
+    tenants: Texts | None = None
+    effects: Annotated[list[_Effect], ONE_OR_MORE, NOT_EMPTY] = _EFFECTS
     stop: bool = True
     """Whether they may stop the changes of these tenants, and allow them again."""
 
@@ -265,7 +205,7 @@ class ApproverRule(Match):
 class StepUpSection(_Table):
     """Effects whose approval needs a recent and strong sign-in."""
 
-    effects: Annotated[list[_Effect], ONE_OR_MORE, _NOT_EMPTY]
+    effects: Annotated[list[_Effect], ONE_OR_MORE, NOT_EMPTY]
     max_age_minutes: Annotated[int, Field(ge=1, le=720)] = 5
     acr_values: Annotated[list[_Acr], ONE_OR_MORE] = []
 
@@ -273,12 +213,12 @@ class StepUpSection(_Table):
 class ApprovalsSection(_Table):
     """The approval page, its OpenID Connect client and the approver rules."""
 
-    client_id: _Text
+    client_id: Text
     client_secret_file: str | None = None
     client_secret_env: str | None = None
     url: _Resource | None = None
-    scopes: _Texts = ["openid", "profile", "email"]
-    subject_claim: _Text | None = None
+    scopes: Texts = ["openid", "profile", "email"]
+    subject_claim: Text | None = None
     """Claim of ID tokens that names the person, if it is not that of access tokens."""
     own: bool = True
     """Whether requesters may approve their own calls that need one approval."""
@@ -320,17 +260,18 @@ class Team(_Table):
     """Public address of the MCP endpoint, which is the resource of tokens."""
     issuer: Annotated[str, AfterValidator(plain_address)]
     audience: str | None = None
-    hosts: Annotated[list[_Host], ONE_OR_MORE, _NOT_EMPTY] | None = None
+    hosts: Annotated[list[_Host], ONE_OR_MORE, NOT_EMPTY] | None = None
     origins: Annotated[list[_Origin], ONE_OR_MORE] = []
-    algorithms: Annotated[list[_Algorithm], ONE_OR_MORE, _NOT_EMPTY] = list(ALGORITHMS)
+    algorithms: Annotated[list[_Algorithm], ONE_OR_MORE, NOT_EMPTY] = list(ALGORITHMS)
     scope_prefix: _ScopePrefix = ""
-    initial_scopes: Annotated[list[_Scope], ONE_OR_MORE, AfterValidator(_can_read)] = [READ]
+    initial_scopes: Annotated[list[Scope], ONE_OR_MORE, AfterValidator(can_read)] = [READ]
     groups_claim: str = "groups"
-    subject_claim: _Text = "sub"
+    subject_claim: Text = "sub"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: TeamLimits = TeamLimits()
     approvals: ApprovalsSection | None = None
     tenant: list[Tenant]
+    machine: list[MachineIdentity] = []
 
     @property
     def trust(self) -> Trust:
@@ -338,6 +279,15 @@ class Team(_Table):
         audience, algorithms = self.audience or self.url, tuple(self.algorithms)
         leeway, prefix = self.leeway_seconds, self.scope_prefix
         return Trust(self.issuer, audience, self.url, algorithms, leeway, prefix, self.subject_claim)
+
+    @property
+    def workloads(self) -> dict[str, Trust]:
+        """Requirements for the tokens of the other issuers that machines have."""
+        issuers = {machine.issuer for machine in self.machine if machine.issuer} - {self.issuer}
+        return {each: replace(self.trust, issuer=each, is_workload=True) for each in sorted(issuers)}
+
+    def machines_of(self, issuer: str) -> list[MachineIdentity]:
+        return [machine for machine in self.machine if (machine.issuer or self.issuer) == issuer]
 
     def requested_scopes(self, scopes: Iterable[str]) -> list[str]:
         """Return scopes as clients have to request them."""
@@ -352,7 +302,7 @@ class Team(_Table):
         is_cut = isinstance(elsewhere, dict) and self.groups_claim in elsewhere
         if is_cut or not (isinstance(claimed, list) or re.fullmatch(r"""[^\s,;|"'\[\]{}]+""", str(claimed))):
             return None
-        values = _claim_values(cast("object", claimed))
+        values = claim_values(cast("object", claimed))
         return tuple(map(str, values)) if all(isinstance(each, str) for each in values) else None
 
     @property
@@ -384,17 +334,20 @@ class Team(_Table):
     def unserved_by_issuer(self, *hosts: str) -> str | None:
         """Say why the issuer is not for a server with these hosts: it is on this machine, as one for trying is."""
         public = next((host for host in hosts if not is_loopback(urlsplit(f"//{host}").hostname or "")), None)
-        if public is None or not is_loopback(urlsplit(self.issuer).hostname or ""):
+        local = next(
+            (each for each in (self.issuer, *self.workloads) if is_loopback(urlsplit(each).hostname or "")), None
+        )
+        if public is None or local is None:
             return None
         return (
-            f"issuer: {self.issuer} is on this machine, and this server is reached from others, at {public}. An issuer "
+            f"issuer: {local} is on this machine, and this server is reached from others, at {public}. An issuer "
             "for trying (fastn-mcp sandbox --issuer) lets everybody sign in as anybody"
         )
 
     @cached_property
-    def _index(self) -> Mapping[_IndexKey | None, list[int]]:
+    def _index(self) -> Mapping[IndexKey | None, list[int]]:
         """Tenant numbers by index key, so that a lookup does not scan all tenants."""
-        index: defaultdict[_IndexKey | None, list[int]] = defaultdict(list)
+        index: defaultdict[IndexKey | None, list[int]] = defaultdict(list)
         for number, tenant in enumerate(self.tenant):
             for key in tenant.index_keys():
                 index[key].append(number)
@@ -402,11 +355,16 @@ class Team(_Table):
 
     def tenant_of(self, claims: Mapping[str, Any]) -> Tenant | None:
         """Return the first tenant that matches the claims of a sign-in, or None."""
-        keys: list[_IndexKey | None] = [None, ("subject", str(claims.get("sub")))]
-        keys += [("group", str(_claim_text(group))) for group in _claim_values(claims.get(self.groups_claim))]
+        keys: list[IndexKey | None] = [None, ("subject", str(claims.get("sub")))]
+        keys += [("group", str(claim_text(group))) for group in claim_values(claims.get(self.groups_claim))]
         likely = sorted({number for key in keys for number in self._index.get(key, ())})
         tenants = (self.tenant[number] for number in likely)
         return next((tenant for tenant in tenants if tenant.holds(claims, self.groups_claim)), None)
+
+    def tenant_for(self, machine: MachineIdentity) -> Tenant:
+        """Return the tenant of a machine, with its settings."""
+        tenant = next(tenant for tenant in self.tenant if tenant.name == machine.tenant)
+        return tenant.for_machine(machine)
 
     def named(self, name: str) -> Tenant | None:
         return next((tenant for tenant in self.tenant if tenant.name == name), None)
@@ -454,6 +412,14 @@ def _errors(team: Team) -> Iterator[ConfigError]:
         if tenant.name in seen:
             yield ConfigError((*at, "name"), f"there are two tenants {tenant.name}")
         seen.add(tenant.name)
+    names = [machine.name for machine in team.machine]
+    for number, machine in enumerate(team.machine):
+        at = ("machine", number)
+        is_workload = machine.issuer not in (None, team.issuer)
+        yield from _subject_errors(at, machine)
+        yield from machine_errors(at, machine, sorted(team.with_keys()), is_workload=is_workload)
+        if machine.name in names[:number]:
+            yield ConfigError((*at, "name"), f"there are two machines {machine.name}")
     if team.approvals is not None:
         yield from _approvals_errors(team, team.approvals)
 
@@ -508,15 +474,19 @@ def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[Confi
 def _match_errors(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
     if not (match.subjects or match.groups or match.claims):
         yield ConfigError(at, nobody)
+    yield from _subject_errors(at, match)
+
+
+def _subject_errors(at: Key, match: Match) -> Iterator[ConfigError]:
     if any("*" in subject for subject in match.subjects or ()):
         yield ConfigError((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
 
 
-def _secret_source(table: _Table, name: str) -> tuple[str | None, str | None]:
+def _secret_source(table: BaseModel, name: str) -> tuple[str | None, str | None]:
     """Return the file and the variable of a secret, as far as the table names them."""
     return getattr(table, f"{name}_file"), getattr(table, f"{name}_env")
 
 
-def _duplicate_source(at: Key, table: _Table, name: str) -> Iterator[ConfigError]:
+def _duplicate_source(at: Key, table: BaseModel, name: str) -> Iterator[ConfigError]:
     if None not in _secret_source(table, name):
         yield ConfigError((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")

@@ -151,6 +151,7 @@ class TenantAccount:
 
 
 _Key = tuple[str, str | None]
+"""Tenant, and digest of the caller's account or version of the machine."""
 
 
 class Tenants:
@@ -170,7 +171,7 @@ class Tenants:
     @asynccontextmanager
     async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[TenantAccount]:
         """Lease an account, opening it if needed. Raises `Busy` if no more can be opened, or `SettingsError`."""
-        key = (tenant.name, own.digest if own else None)
+        key = (tenant.name, own.digest if own else tenant.machine and tenant.machine.version)
         to_close: list[_Key] = []
         if (leased := self._opened.get(key)) is None:
             # No await between the lookup and the insertion, so that concurrent requests share one account.

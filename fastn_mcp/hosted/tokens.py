@@ -26,6 +26,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
 _ID_TYPES = ("jwt", "id_token+jwt")
+_CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
 _LONGEST_SUBJECT = 255
 """Characters (OpenID Connect Core, 2)."""
 
@@ -57,20 +58,34 @@ class Trust:
     """Text before each scope that clients request. Tokens may have it too."""
     subject_claim: str = "sub"
     """Claim that names the person, in access tokens and ID tokens alike, as `sub` of the verified claims."""
+    is_workload: bool = False
+    """Whether the issuer signs for machines only."""
+
+
+class VerifiedToken(AccessToken):
+    is_machine: bool
+    """Whether a client has it for itself. It names no person then."""
 
 
 class Tokens:
-    """Verifier of one issuer's tokens. Implements the SDK's `TokenVerifier`."""
+    """Verifier of one issuer's tokens, and of access tokens of other issuers. Implements the SDK's `TokenVerifier`."""
 
-    def __init__(self, trust: Trust, keys: IssuerKeys, system: System) -> None:
+    def __init__(
+        self, trust: Trust, keys: IssuerKeys, system: System, workloads: "Mapping[str, Tokens] | None" = None
+    ) -> None:
         self._trust = trust
         self._keys = keys
         self._system = system
+        self._workloads = workloads or {}
 
-    async def verify_token(self, token: str) -> AccessToken | None:
+    async def aclose(self) -> None:
+        for each in (self, *self._workloads.values()):
+            await each._keys.aclose()
+
+    async def verify_token(self, token: str) -> VerifiedToken | None:
         """Return the verified access token, or None if it is refused. `reason` says why."""
         try:
-            return await self._access_token(token)
+            return await self._of(token)._access_token(token)
         except TokenRefused as refused:
             log.info("a token was refused: %s", refused)
         except NoKeys:
@@ -80,7 +95,7 @@ class Tokens:
     async def reason(self, token: str) -> str:
         """Say why a token is refused. Raises `NoKeys` if it cannot be verified."""
         try:
-            await self._access_token(token)
+            await self._of(token)._access_token(token)
         except TokenRefused as refused:
             return str(refused)
         return "It cannot be used here."
@@ -91,6 +106,7 @@ class Tokens:
         Raises `TokenRefused` if it is invalid, `NoKeys` if it cannot be verified.
         """
         claims = await self._claims(token, client, _ID_TYPES)
+        _name_subject(claims, self._trust.subject_claim)
         claimed = claims.get("nonce")
         if not isinstance(claimed, str) or not hmac.compare_digest(claimed.encode(), nonce.encode()):
             raise TokenRefused("It is from another sign-in.")
@@ -101,9 +117,18 @@ class Tokens:
             raise TokenRefused("It has no iat.")
         return claims
 
-    async def _access_token(self, token: str) -> AccessToken:
+    def _of(self, token: str) -> "Tokens":
+        """Return the verifier of the issuer that a token names, without trusting it; this one if that is no other's."""
+        with suppress(jwt.PyJWTError, ValueError, RecursionError):
+            named = jwt.decode(token, options={"verify_signature": False}).get("iss")
+            return self._workloads.get(str(named), self)
+        return self
+
+    async def _access_token(self, token: str) -> VerifiedToken:
         claims = await self._claims(token, self._trust.audience, _TYPES)
-        return AccessToken(
+        is_machine = self._trust.is_workload or is_machines(claims)
+        _name_subject(claims, "sub" if is_machine else self._trust.subject_claim)
+        return VerifiedToken(
             token=token,
             client_id=client_of(claims) or "unknown",
             scopes=scopes(claims, self._trust.scope_prefix),
@@ -112,6 +137,7 @@ class Tokens:
             resource=self._trust.resource,
             subject=claims["sub"],
             claims=claims,
+            is_machine=is_machine,
         )
 
     async def _claims(self, token: str, audience: str, types: Collection[str]) -> dict[str, Any]:
@@ -134,9 +160,6 @@ class Tokens:
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenRefused("Its signature or form is wrong.") from None
         self._check_times(claims)
-        subject = claims["sub"] = claims.get(self._trust.subject_claim)
-        if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
-            raise TokenRefused("It names no subject.")
         return claims
 
     async def _key(self, header: Mapping[str, Any], types: Collection[str]) -> jwt.PyJWK:
@@ -160,6 +183,13 @@ class Tokens:
                 raise TokenRefused("It is not valid yet.")
 
 
+def _name_subject(claims: dict[str, Any], claim: str) -> None:
+    """Make a claim the `sub` of verified claims. Raises `TokenRefused` if it cannot name anybody."""
+    subject = claims["sub"] = claims.get(claim)
+    if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
+        raise TokenRefused("It names no subject.")
+
+
 def _timestamp(claims: Mapping[str, Any], claim: str) -> float | None:
     value = claims.get(claim)
     if value is None:
@@ -175,7 +205,19 @@ def _text(value: object) -> str | None:
 
 def client_of(claims: Mapping[str, Any]) -> str:
     """Return the id of the OAuth client that a token was issued to; empty if it names none."""
-    return next(filter(None, (_text(claims.get(name)) for name in ("azp", "client_id", "appid", "cid"))), "")
+    return next(filter(None, (_text(claims.get(name)) for name in _CLIENT_CLAIMS)), "")
+
+
+def is_machines(claims: Mapping[str, Any]) -> bool:
+    """Whether a client has a token for itself, by client credentials, from what providers put into one."""
+    subject, user = claims.get("sub"), claims.get("preferred_username")
+    return (
+        any(subject == claims.get(name) for name in _CLIENT_CLAIMS)  # RFC 9068, 2.2: so too Okta and Cognito
+        or claims.get("gty") == "client-credentials"  # Auth0
+        or claims.get("idtyp") == "app"  # Microsoft Entra
+        or (subject == claims.get("oid") and "scp" not in claims)  # Entra without the optional claim idtyp
+        or (isinstance(user, str) and user.startswith("service-account-"))  # Keycloak
+    )
 
 
 def signed_in(claims: Mapping[str, Any]) -> tuple[float | None, str]:

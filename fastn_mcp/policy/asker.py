@@ -27,6 +27,8 @@ class Asker:
     """Id of the OAuth client, from the access token; empty if that names none."""
     client_name: str = ""
     """What the client calls itself. Anybody can claim it, so it may only make a decision stricter."""
+    machine: str = ""
+    """Name of the machine that signed in, by the team file; it is the `person` for people too."""
 
     @property
     def name(self) -> str:
@@ -43,18 +45,24 @@ class Asker:
             "tenant": (self.tenant,),
             "client": (self.client,),
             "client_name": () if verified else (self.client_name,),
+            "machine": (self.machine,),
         }
         return tuple(filter(None, known[fact]))
 
     def knows(self, fact: str) -> bool:
-        """Whether nothing else can be true of a fact. Without a sign-in there is no tenant and no OAuth client."""
+        """Whether nothing else can be true of a fact. Without a sign-in there is no tenant and no OAuth client.
+
+        A machine has no names and groups but those of its token, and what is not one is known not to be.
+        """
+        if fact == "machine" or (self.machine and fact in ("person", "group", "client")):
+            return True
         if fact in ("person", "group"):
             return len(self.login_names) > 1 and bool(self.person) if fact == "person" else self.groups is not None
         is_absent = self.principal == LOCAL and fact != "client_name"
         return is_absent or bool(self.values(fact, verified=False))
 
 
-FACTS = ("person", "group", "tenant", "client", "client_name")
+FACTS = ("person", "group", "tenant", "client", "client_name", "machine")
 """Facts by which rules recognise who asks with which client."""
 
 
@@ -64,10 +72,10 @@ def asker_of(facts: Mapping[str, Sequence[str]]) -> Asker:
     A `person` is a principal, `ISSUER|SUBJECT`, or else a subject or login name. An empty `group` means that the
     sign-in names no groups, none that it does not say.
     """
-    person, _, tenant, client, name = ("".join(facts.get(fact, ())) for fact in FACTS)
+    person, _, tenant, client, name, machine = ("".join(facts.get(fact, ())) for fact in FACTS)
     if not facts.keys() - {"client_name"}:
         return Asker(client_name=name)
     groups = tuple(filter(None, facts["group"])) if "group" in facts else None
     principal = person if "|" in person else f"|{person}"
     # Whoever names a person knows both of their login names.
-    return Asker(principal, person, (person, person) if person else (), groups, tenant, client, name)
+    return Asker(principal, person, (person, person) if person else (), groups, tenant, client, name, machine)

@@ -92,10 +92,18 @@ class Plan:
 
     def covering(self, resolved: ResolvedCall, now: datetime) -> Iterator[PlannedCalls]:
         """Yield the entries that cover this call, while the plan is valid."""
-        if now < self.until and (self.begins is None or now >= self.begins):
+        if not self.out_of_time(now):
             yield from (
                 permit for permit in self.permits if permit.covers(resolved) and not self._differing(permit, resolved)
             )
+
+    def out_of_time(self, now: datetime) -> str:
+        """Return why the plan is not valid at a time, in words; empty if it is."""
+        if now >= self.until:
+            return f"The plan {quote(self.name)} expired at {_minute(self.until)}. Make and sign a new one."
+        if self.begins is not None and now < self.begins:
+            return f"The plan {quote(self.name)} begins at {_minute(self.begins)}."
+        return ""
 
     def differing(self, resolved: ResolvedCall) -> str:
         """Return the record of a covered call that changed since the plan was signed, in words; else empty."""

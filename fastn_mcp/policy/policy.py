@@ -159,6 +159,8 @@ class Policy:
             )
         elif permit is not None:
             why = f"It needs two people ({verdict.rule}), and one has signed the plan."
+        elif self.plan is not None and (out_of_time := self.plan.out_of_time(situation.now)):
+            why = out_of_time
         elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
             why = f"The {differing} has changed since the plan was signed. Sign the plan again."
         elif situation.used_up is not None:

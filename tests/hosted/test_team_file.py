@@ -98,7 +98,10 @@ WRONG: dict[str, tuple[str, str]] = {
         "line 3: there is no key 'isuer' in the file (did you",
     ),
     "a key that must be there, misspelt": (PAGE.replace("client_id", "clientid") + ONE, "(did you mean 'client_id'?)"),
-    "a key of another table": (GOOD + "clientid = 'x'\n" + ONE, "the file (did you mean 'client_id' in [approvals]?)"),
+    "a key of another table": (
+        GOOD + "effect = 'x'\n" + ONE,
+        "the file (did you mean 'effects' in [approvals.step_up]?)",
+    ),
     "a misspelt limit": (GOOD + "[limits]\ncall = 1\n" + ONE, "line 4: there is no key 'call' in [limits]"),
     "a limit that is none": (GOOD + "[limits]\ncalls = 0\n" + ONE, "line 4: calls: input should be greater"),
     "a limit that is text": (GOOD + '[limits]\ncalls = "8"\n' + ONE, "line 4: calls: must be a whole number"),

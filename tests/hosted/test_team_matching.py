@@ -6,7 +6,8 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.hosted.team_config import Team, Tenant, pattern_matches
+from fastn_mcp.hosted.claim_match import pattern_matches
+from fastn_mcp.hosted.team_config import Team, Tenant
 
 
 def team(*matches: Mapping[str, Any]) -> Team:

@@ -13,6 +13,7 @@ import { pathToFileURL } from 'node:url';
 
 const installed = createRequire(pathToFileURL(`${process.argv[2]}/`)).resolve('oidc-provider');
 const { Provider, errors } = await import(pathToFileURL(installed));
+const { createLocalJWKSet, jwtVerify } = await import(pathToFileURL(createRequire(installed).resolve('jose')));
 
 console.info = console.error; // stdout is for the issuers
 
@@ -65,6 +66,40 @@ function shapeToken(shape, token, jwt) {
   jwt.header = { typ: shape.typ };
 }
 
+// The grant of MCP's enterprise-managed authorization: an ID-JAG of the enterprise's provider for an access token.
+const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
+
+function exchangeAssertions(made, issuer, shape) {
+  const keys = createLocalJWKSet(shape.enterprise.jwks);
+  const used = new Set();
+  const exchange = async (context) => {
+    const { client, params } = context.oidc;
+    let claims;
+    try {
+      const checks = { issuer: shape.enterprise.issuer, audience: issuer, typ: 'oauth-id-jag+jwt' };
+      ({ payload: claims } = await jwtVerify(params.assertion, keys, checks));
+    } catch (error) {
+      throw new errors.InvalidGrant(error.message);
+    }
+    const known = claims.client_id === client.clientId && claims.resource === shape.resource && claims.jti;
+    if (!known || used.has(claims.jti)) throw new errors.InvalidGrant('another client or resource, or used');
+    used.add(claims.jti);
+    const granted = (claims.scope ?? '').split(' ').filter((each) => !params.scope || params.scope.split(' ').includes(each));
+    const grant = new made.Grant({ accountId: claims.sub, clientId: client.clientId });
+    grant.addResourceScope(claims.resource, granted.join(' '));
+    const token = new made.AccessToken({ accountId: claims.sub, client, grantId: await grant.save(), gty: 'jwt_bearer' });
+    token.resourceServer = new made.ResourceServer(claims.resource, {
+      scope: shape.scopes.join(' '),
+      audience: claims.resource,
+      accessTokenFormat: 'jwt',
+      accessTokenTTL: 600,
+    });
+    token.scope = granted.join(' ');
+    context.body = { access_token: await token.save(), token_type: 'Bearer', expires_in: 600, scope: token.scope };
+  };
+  made.registerGrantType(JWT_BEARER, exchange, ['assertion', 'scope', 'resource']);
+}
+
 function provider(issuer, shape) {
   const scopes = shape.scopes.map((scope) => shape.scope_prefix + scope);
   const made = new Provider(issuer, {
@@ -81,6 +116,7 @@ function provider(issuer, shape) {
     findAccount: (_, id) =>
       id in shape.people ? { accountId: id, claims: () => ({ sub: id, ...shape.people[id] }) } : undefined,
     features: {
+      clientCredentials: { enabled: true },
       registration: { enabled: shape.has_registration },
       clientIdMetadataDocument: { enabled: shape.has_metadata_documents, ack: 'draft-02' },
       resourceIndicators: {
@@ -100,6 +136,7 @@ function provider(issuer, shape) {
     },
     formats: { customizers: { jwt: (_, token, jwt) => shapeToken(shape, token, jwt) } },
   });
+  if (shape.enterprise) exchangeAssertions(made, issuer, shape);
   const finish = made.interactionFinished.bind(made);
   made.interactionFinished = async (request, response, result, options) => {
     const { params } = await made.interactionDetails(request, response);

@@ -82,6 +82,8 @@ class Shape:
     seconds_ahead: int = 0
     """Seconds by which the clock of the whole process is ahead, from when the shape is served."""
     clients: tuple[dict[str, Any], ...] = ()
+    enterprise: dict[str, Any] | None = None
+    """Issuer and `jwks` of the enterprise's identity provider whose assertions (ID-JAG) are exchanged for tokens."""
     documents: dict[str, tuple[str, ...]] = field(default_factory=lambda: {CLIENT_DOCUMENT: (CALLBACK,)})
     """Redirect addresses of each client's metadata document."""
 

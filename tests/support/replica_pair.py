@@ -81,15 +81,18 @@ class Replicas(Team):
 @contextmanager
 def two_replicas(
     folder: Path, ledger: str, *, wait: int = 0, site: int | None = None, policy: str = POLICY,
-    tenant: Callable[[str], str] = lambda _: "", env: Mapping[str, str] | None = None,
+    tenant: Callable[[str], str] = lambda _: "", env: Mapping[str, str] | None = None, issuer: str | None = None,
 ) -> Generator[Replicas]:  # fmt: skip
-    """Run them. `tenant` returns more of the tenant's table, for an issuer; `site` is the page's port, if another."""
+    """Run them. `tenant` returns more of the tenant's table, for an issuer; `site` is the page's port, if another.
+
+    With `issuer` the team signs in there, and the provider is another issuer that `tenant` may name.
+    """
     login, fastn, one, other = (free_port() for _ in range(4))
     provider = Provider(f"http://127.0.0.1:{login}", "the-team")
     sandbox = FaultySandbox(lambda: datetime.now(UTC))
     (folder / "policy.toml").write_text(policy)
     file, at = folder / "team.toml", f"http://127.0.0.1:{fastn}"
-    text = FILE.format(port=site or one, other=other, issuer=provider.issuer, fastn=at)
+    text = FILE.format(port=site or one, other=other, issuer=issuer or provider.issuer, fastn=at)
     text = text.replace("approval_wait_seconds = 0", f"approval_wait_seconds = {wait}")
     file.write_text(text.replace("hosts = [", f'hosts = ["127.0.0.1:{one}", ') + tenant(provider.issuer))
     for written in (file, folder / "policy.toml"):

@@ -1,0 +1,104 @@
+"""Conditions on the claims of a token, by which the team file recognises who signed in."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT
+from fastn_mcp.errors import nearest
+from fastn_mcp.guard.caller import ALL_SCOPES, READ
+
+
+def pattern_matches(pattern: str, value: object) -> bool:
+    """Whether a claim matches a pattern, in which `*` is any text. A boolean claim is `true` or `false`.
+
+    Unlike the policy's patterns, `?` and brackets are literal and case matters.
+    """
+    text = claim_text(value)
+    return text is not None and _compile(pattern).fullmatch(text) is not None
+
+
+@cache
+def _compile(pattern: str) -> re.Pattern[str]:
+    first, *rest = map(re.escape, pattern.split("*"))
+    # Atomic groups prevent backtracking, since the author of a claim chooses its text.
+    parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def claim_text(value: object) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (str, int)) else None
+
+
+def claim_values(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else [value]
+
+
+def _any_matches(patterns: list[str], value: object) -> bool:
+    return any(pattern_matches(pattern, each) for each in claim_values(value) for pattern in patterns)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be a non-empty text")
+    return text
+
+
+def one_of(kind: str, known: Collection[str]) -> AfterValidator:
+    """Return a validator of names of this kind."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}; use any of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def can_read(scopes: list[str]) -> list[str]:
+    if READ not in scopes:
+        raise ValueError(f"must include {READ}, which every call needs")
+    return scopes
+
+
+NOT_EMPTY = Field(min_length=1)
+Text = Annotated[str, AfterValidator(_not_blank)]
+Texts = Annotated[list[Text], ONE_OR_MORE, NOT_EMPTY]
+Scope = Annotated[str, one_of("scope", ALL_SCOPES)]
+IndexKey = tuple[str, str]
+
+
+class Match(BaseModel):
+    """Conditions on the claims of a token. One value of each given kind has to match, and every kind has to."""
+
+    model_config = STRICT
+
+    subjects: Texts | None = None
+    groups: Texts | None = None
+    claims: dict[str, Texts] = {}
+
+    def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
+        return next(self.mismatches(claims, groups_claim), None) is None
+
+    def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the name of each claim that does not match, with its accepted patterns."""
+        if self.subjects and claims.get("sub") not in self.subjects:
+            yield "sub", self.subjects
+        if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
+            yield groups_claim, self.groups
+        for name, patterns in self.claims.items():
+            if not _any_matches(patterns, claims.get(name)):
+                yield name, patterns
+
+    def index_keys(self) -> list[IndexKey | None]:
+        """Return index keys, one of which every matching sign-in has. None: any sign-in may match."""
+        if self.subjects:
+            return [("subject", subject) for subject in self.subjects]
+        if self.groups and not any("*" in group for group in self.groups):
+            return [("group", group) for group in self.groups]
+        return [None]

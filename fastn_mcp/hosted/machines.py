@@ -1,0 +1,120 @@
+"""Machines of the team file: callers without a person, each for one tenant and under one signed plan.
+
+A machine has a token by client credentials at the team's provider, or a workload token from an issuer of its own.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from typing_extensions import override
+
+from fastn_mcp.config.addresses import plain_address
+from fastn_mcp.config.model import Settings
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, Key
+from fastn_mcp.errors import nearest
+from fastn_mcp.guard.caller import ALL_SCOPES, Rights
+from fastn_mcp.hosted.claim_match import Match, Scope, Text, can_read
+from fastn_mcp.hosted.tokens import client_of, login_names, person_name
+from fastn_mcp.policy.plan_file import signatures_of
+from fastn_mcp.redaction import quote
+
+log = logging.getLogger(__name__)
+
+_EXACT = ("repository", "repository_id", "project_path", "project_id")
+"""Claims of GitHub and GitLab, of which one names a single project."""
+
+_NOBODY_ASKED = dict.fromkeys(
+    ("plan", "webhook_url", "slack_app_token", "slack_bot_token", "notify_url", "remind_after")
+)
+
+
+class WrongMachine(Exception):
+    """A token of the wrong kind, or of a machine that is not in the team file. The message is for its sender."""
+
+
+class MachineIdentity(Match):
+    """A machine, recognised by the claims of its token."""
+
+    name: str
+    tenant: str
+    issuer: Annotated[str, AfterValidator(plain_address)] | None = None
+    """Issuer of its tokens, if it is not the team's."""
+    client_id: Text | None = None
+    plan: str | None = None
+    """Plan that allows its changes. Without one it only reads."""
+    plan_keys: str | None = None
+    scopes: Annotated[list[Scope], ONE_OR_MORE, AfterValidator(can_read)] = Field(list(ALL_SCOPES))
+
+    @override
+    def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
+        if self.client_id not in (None, client_of(claims)):
+            yield "client_id", [str(self.client_id)]
+        yield from super().mismatches(claims, groups_claim)
+
+    @property
+    def version(self) -> str:
+        """Its name and the versions of its files, so that a plan that is signed anew or withdrawn counts at once."""
+        plan = Path(self.plan or os.devnull)
+        files = (plan, signatures_of(plan), Path(self.plan_keys or os.devnull))
+        stats = (file.stat() if file.exists() else None for file in files)
+        return "\0".join([self.name, *(f"{stat.st_ino} {stat.st_mtime_ns}" if stat else "" for stat in stats)])
+
+    def settings(self, tenant: Settings) -> Settings:
+        """Return the settings of its tenant for this machine: nobody is asked. A tenant that is read-only stays so."""
+        files = {name: Path(path) for name in ("plan", "plan_keys") if (path := getattr(self, name)) is not None}
+        is_read_only = "mode" in tenant.model_fields_set and tenant.reads_only
+        mode = {} if is_read_only else {"mode": "unattended"}
+        return tenant.model_copy(update=_NOBODY_ASKED | files | mode)
+
+    def rights(self, scopes: Collection[str]) -> Rights:
+        """Return its scopes. A token that names some of them narrows them."""
+        return Rights(frozenset(self.scopes).intersection(frozenset(scopes).intersection(ALL_SCOPES) or ALL_SCOPES))
+
+
+def machine_of(
+    machines: Sequence[MachineIdentity], claims: Mapping[str, Any], groups_claim: str, *, is_machine: bool
+) -> MachineIdentity | None:
+    """Return which of an issuer's machines a verified token signs in; None if it is a person's.
+
+    Raises `WrongMachine` if it is a machine's and matches none, or a person's and matches one.
+    """
+    mismatches = [list(machine.mismatches(claims, groups_claim)) for machine in machines]
+    missing = min(mismatches, key=len) if mismatches else []
+    if [] in mismatches:
+        machine = machines[mismatches.index([])]
+        # Exact subjects tell what the claims do not, unless they are about a person.
+        if is_machine or (machine.subjects and not (person_name(claims) or login_names(claims))):
+            return machine
+        why = "This is a person's token, and its client belongs to a machine. Sign in with another client,"
+        raise WrongMachine(f"{why} or have the machine use client credentials. Nothing was sent.")
+    if not is_machine:
+        return None
+    log.warning("no machine of the team file matches %s|%s", claims.get("iss"), claims.get("sub"))
+    # What would be accepted is not told: anybody can have a token of a public issuer.
+    shown = {**claims, "client_id": client_of(claims)}
+    held = [f"{name} is {quote(shown.get(name, ''))}" for name, _ in missing]
+    why = f"its {', '.join(held)}" if held else "none has its issuer"
+    told = "This is a machine's token, and no [[machine]] of the team file matches it"
+    raise WrongMachine(f"{told}: {why}. Nothing was sent. Ask the operator.")
+
+
+def machine_errors(
+    at: Key, machine: MachineIdentity, tenants: Collection[str], *, is_workload: bool
+) -> Iterator[ConfigError]:
+    """Yield what is wrong with a machine of the team file. `tenants` have an API key."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", machine.name):
+        yield ConfigError((*at, "name"), "name: at most 64 letters, digits and ._/-")
+    if machine.tenant not in tenants:
+        near = nearest(machine.tenant, tenants)
+        yield ConfigError((*at, "tenant"), f"tenant: there is no tenant {machine.tenant!r} with a key{near}")
+    exact = any(name in _EXACT and "*" not in "".join(texts) for name, texts in machine.claims.items())
+    if is_workload and not (machine.subjects or exact):
+        why = "since its issuer signs for others too"
+        yield ConfigError(at, f"the machine {machine.name} needs subjects, or an exact {' or '.join(_EXACT)}, {why}")
+    if not is_workload and not (machine.subjects or machine.client_id):
+        yield ConfigError(at, f"the machine {machine.name} needs client_id or subjects: which client it is")

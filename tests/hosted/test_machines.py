@@ -1,0 +1,448 @@
+"""Machines of a team: a workload token and client credentials, each under its signed plan. See docs/machines.md."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.forged_tokens import REFUSED
+from support.identity_provider import AUDIENCE, ISSUER
+from support.machine_world import GITHUB, MachineWorld
+from support.policy_files import policy_file
+from support.team_world import ALL, TENANTS, Caller
+from support.world import Clock
+
+from fastn_mcp.config.model import Settings
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.hosted.machines import MachineIdentity
+from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.runtime import System
+
+pytestmark = pytest.mark.anyio
+
+CREATED = {"name": "Initech"}
+LATER = 4_000_000_000
+"""The end of a token for tests that move the server's clock: the SDK compares with the machine's."""
+REFUSALS = ("refused", "not_sent")
+OPEN_TO_ALL = TENANTS.replace('subjects = ["anna", "amir"]', 'claims = { sub = "*" }', 1)
+"""A tenant that serves everybody who signs in."""
+
+
+async def refused(caller: Caller, token: str) -> str:
+    """Return why a call with this token is refused before it is made."""
+    answer = await caller.call(token, "create_customer", **CREATED)
+    assert answer.status_code in (401, 403), answer.text
+    return str(answer.json()["error"]["message"])
+
+
+@pytest.mark.parametrize(("name", "token"), [("nightly-report", "workload"), ("billing", "client")])
+async def test_machine_runs_its_plan_and_is_audited_by_its_name(name: str, token: str, tmp_path: Path) -> None:
+    """Its calls are counted by the plan's entry, and none asks anybody, also where the client can show a form."""
+    world = MachineWorld(tmp_path)
+    signed: str = getattr(world, token)()
+    async with world.world.served() as caller:
+        assert (await caller.result(signed, "list_customers"))["data"]
+        assert (await caller.result(signed, "create_customer", **CREATED))["done"] == "create_customer"
+        beyond = await caller.result(signed, "create_customer", name="Umbrella")
+    assert beyond["outcome"] == "refused"
+    assert "no plan covers this call" in beyond["message"]
+    assert 'arguments = { "name": "Umbrella" }' in beyond["would_allow"] or "Umbrella" in beyond["would_allow"]
+    intent, outcome, denied = (entry for entry in world.audit() if entry["tool"] == "create_customer")
+    assert (intent["event"], outcome["event"], denied["event"]) == ("intent", "outcome", "refused")
+    for entry in (intent, denied):
+        assert (entry["machine"], entry["principal_name"]) == (name, name)
+    assert "plan nightly.toml line" in intent["rule"]
+    assert "machine" not in outcome or outcome["machine"] == name
+
+
+async def test_person_and_machine_of_one_tenant_are_judged_by_their_own_mode(tmp_path: Path) -> None:
+    """The plan allows nothing to people, and the tenant's approvals are no way for the machine."""
+    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', 'mode = "manual"', 1))
+    async with world.world.served() as caller:
+        asked = (await caller.call(world.person(), "create_customer", **CREATED)).json()["result"]
+        assert "inputRequests" in asked
+        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"] == "create_customer"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in Settings.model_fields if name.startswith(("webhook_url", "slack_", "notify_url"))]
+)
+def test_no_channel_of_its_tenant_asks_anybody_about_a_machine(name: str) -> None:
+    tenant = Settings.model_construct(**{name: "set"})
+    machine = MachineIdentity(name="nightly", tenant="acme", client_id="nightly")
+    assert getattr(machine.settings(tenant), name) is None or name in ("slack_channel", "slack_url")
+
+
+# --- forged and mismatched tokens ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A token, and words of the answer to it."""
+
+    token: Callable[[MachineWorld], str]
+    why: str
+
+
+def _github(why: str, **claims: Any) -> Case:
+    return Case(lambda world: world.workload(**claims), why)
+
+
+def _client(why: str, **claims: Any) -> Case:
+    return Case(lambda world: world.client(**claims), why)
+
+
+NO_MACHINE = "no [[machine]] of the team file matches it"
+PERSON = "This is a person's token, and its client belongs to a machine."
+SIGNATURE = "Its signature or form is wrong."
+"""A token is verified with the keys of the issuer that it names, or else with the team's."""
+REF = 'its ref is "refs/heads/feature"'
+MISMATCHED: dict[str, Case] = {
+    "another repository": _github('its repository is "acme/other"', repository="acme/other"),
+    "a repository of another owner": _github('its repository is "evil/reports"', repository="evil/reports"),
+    "a repository that begins alike": _github("its repository is", repository="acme/reports-fork"),
+    "a repository in other letters": _github("its repository is", repository="Acme/Reports"),
+    "another branch": _github(REF, ref="refs/heads/feature"),
+    "a pull request": _github("its ref is", ref="refs/pull/7/merge", event_name="pull_request"),
+    "a branch called like the tag": _github("its ref is", ref="refs/heads/refs/tags/v1"),
+    "another environment": _github('its environment is "staging"', environment="staging"),
+    "no environment": _github('its environment is ""', environment=None),
+    "no repository": Case(lambda w: w.github.token(sub="repo:acme/reports:ref:x", azp=None), NO_MACHINE),
+    "a repository in a list": Case(
+        lambda w: w.workload(repository_=["evil/x", "a"]),
+        'its repository is ["evil',
+    ),
+    "an object for a ref": _github("its ref is", ref={"a": "refs/heads/main"}),
+    "GitHub's default audience": _github("It is for another audience.", aud="https://github.com/acme"),
+    "another server's audience": _github("It is for another audience.", aud="https://other.example.com/mcp"),
+    "no audience": _github("It has no aud.", aud=None),
+    "another issuer": _github(SIGNATURE, iss="https://token.actions.evil.example"),
+    "an issuer with a slash": _github(SIGNATURE, iss=GITHUB + "/"),
+    "the team's issuer, signed by GitHub": _github(SIGNATURE, iss=ISSUER),
+    "GitHub's issuer, signed by the provider": Case(
+        lambda w: w.world.provider.token(iss=GITHUB, repository="acme/reports"),
+        SIGNATURE,
+    ),
+    "expired workload": _github("It has expired.", exp=1_000_000_000),
+    "workload of the future": _github("It is not valid yet.", nbf=4_000_000_000),
+    "workload issued in the future": _github("It is not valid yet.", iat=4_000_000_000),
+    "workload without an end": _github("It has no exp.", exp=None),
+    "workload without a subject": _github("It has no sub.", sub=None),
+    "another client": _client('its client_id is "another-agent"', client="another-agent"),
+    "a client in other letters": _client("its client_id is", client="Billing-Agent"),
+    "a client by azp": _client('its client_id is "x"', sub="x", azp="x", client_id="billing-agent"),
+    "Auth0's client": _client('its client_id is "spa"', sub="spa@clients", azp="spa", gty="client-credentials"),
+    "Entra's application": _client('its client_id is "app"', sub="1", oid="1", azp="app", client_id=None),
+    "Entra's application, by idtyp": _client("its client_id is", sub="1", idtyp="app", azp="app", client_id=None),
+    "Keycloak's service account": _client(
+        "its client_id is", sub="f3a1", azp="ci", client_id=None, preferred_username="service-account-ci"
+    ),
+    "a person at the machine's client": Case(lambda w: w.person(azp="billing-agent"), PERSON),
+    "a person at the machine's client, by client_id": Case(
+        lambda w: w.person(azp=None, client_id="billing-agent"), PERSON
+    ),
+    "the audience of another server, by the client": _client("It is for another audience.", aud="https://b.example"),
+    "an expired client": _client("It has expired.", exp=1_000_000_000),
+}
+
+
+def _forged() -> dict[str, Case]:
+    def of(make: Callable[..., str], which: str) -> Callable[[MachineWorld], str]:
+        return lambda world: make(world.github if which == "GitHub" else world.world.provider)
+
+    skipped = "of another issuer", "of an issuer with a slash", "of no issuer"
+    return {
+        f"{which}: {name}": Case(of(make, which), why)
+        for which in ("GitHub", "the team's provider")
+        for name, (make, why) in REFUSED.items()
+        if name not in skipped
+    }
+
+
+FORGED = _forged()
+
+
+@pytest.mark.parametrize("tenants", [TENANTS, OPEN_TO_ALL], ids=["named people", "everybody"])
+async def test_forged_and_mismatched_tokens_are_refused(tenants: str, tmp_path: Path) -> None:
+    """Issue 34: at least 40. Each is told what is missing, and nothing is sent or audited, whomever a tenant serves."""
+    assert len(MISMATCHED) + len(FORGED) >= 90
+    at = datetime(2090, 1, 1, tzinfo=UTC)  # stopped, and not past for the SDK
+    world = MachineWorld(tmp_path, tenants=tenants, system=System(now=lambda: at))
+    wrong: dict[str, str] = {}
+    async with world.world.served() as caller:
+        for name, case in (MISMATCHED | FORGED).items():
+            message = await refused(caller, case.token(world))
+            if case.why not in message:
+                wrong[name] = message
+        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]  # the good one is
+        assert (await caller.result(world.client(), "create_customer", **CREATED))["done"]
+    assert not wrong, wrong
+    assert {entry["machine"] for entry in world.audit() if entry["event"] == "intent"} == {"nightly-report", "billing"}
+
+
+async def test_refusal_does_not_say_what_would_be_accepted(tmp_path: Path) -> None:
+    """Anybody can have a token of GitHub's for any audience, and must not learn of a private repository."""
+    world = MachineWorld(tmp_path)
+    async with world.world.served() as caller:
+        message = await refused(caller, world.workload(repository="evil/x", ref="refs/heads/x", environment="x"))
+    assert "acme" not in message
+    assert "nightly" not in message
+
+
+async def test_client_without_a_machine_is_not_a_person(tmp_path: Path) -> None:
+    """A tenant for everybody serves no client that has a token for itself."""
+    world = MachineWorld(tmp_path, machines="", tenants=OPEN_TO_ALL)
+    async with world.world.served() as caller:
+        assert "none has its issuer" in await refused(caller, world.client(scope=ALL))
+        assert (await caller.result(world.person(sub="lee"), "list_customers"))["data"]
+
+
+@pytest.mark.parametrize(("more", "is_served"), [({}, True), ({"email": "a@b.example"}, False), ({"name": "A"}, False)])
+async def test_exact_subject_tells_what_the_claims_do_not(
+    more: dict[str, Any], is_served: bool, tmp_path: Path
+) -> None:
+    """A service account whose token looks like a person's (Keycloak's lightweight tokens), without a person's
+    claims."""
+    machine = '[[machine]]\nname = "nightly"\nsubjects = "f3a1"\ntenant = "acme"\n'
+    world = MachineWorld(tmp_path, machines=machine)
+    token = world.world.provider.token(sub="f3a1", azp="ci", scope=None, **more)
+    async with world.world.served() as caller:
+        if is_served:
+            assert (await caller.result(token, "list_customers"))["data"]
+        else:
+            assert PERSON in await refused(caller, token)
+
+
+async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_path: Path) -> None:
+    """A bearer token is no nonce: a stolen one makes no more calls than the plan has left."""
+    world = MachineWorld(tmp_path)
+    world.sign('[[allow]]\ntool = "create_customer"\narguments = "any"\ncount = 2\n')
+    token = world.workload()
+    async with world.world.served() as caller:
+        calls = [await caller.result(token, "create_customer", name=f"Customer {number}") for number in range(3)]
+    assert [call.get("done", call.get("outcome")) for call in calls] == [
+        "create_customer",
+        "create_customer",
+        "refused",
+    ]
+    assert "No calls are left" in calls[2]["message"]
+
+
+# --- scopes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "token", "needed"),
+    [("", None, None), ('scopes = "fastn:read"\n', None, "fastn:write"), ("", "fastn:read", "fastn:write"),
+     ("", "fastn:write", "fastn:read"), ('scopes = ["fastn:read", "fastn:write"]\n', "email", None)],
+)  # fmt: skip
+async def test_scopes_of_entry_and_token_both_limit(
+    entry: str, token: str | None, needed: str | None, tmp_path: Path
+) -> None:
+    machine = '[[machine]]\nname = "billing"\nclient_id = "billing-agent"\ntenant = "acme"\nplan = "nightly.toml"\n'
+    world = MachineWorld(tmp_path, machines=machine + entry + 'plan_keys = "plan-keys.toml"\n')
+    async with world.world.served() as caller:
+        signed = world.client(scope=token)
+        if needed is None:
+            assert (await caller.result(signed, "create_customer", **CREATED))["done"]
+        else:
+            assert needed in await refused(caller, signed)
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+def _edited(world: MachineWorld) -> None:
+    plan = world.folder / "nightly.toml"
+    plan.write_text(plan.read_text().replace("count = 2", "count = 200"))
+
+
+def _unsigned(world: MachineWorld) -> None:
+    (world.folder / "nightly.toml.sig").unlink()
+
+
+def _missing(world: MachineWorld) -> None:
+    (world.folder / "nightly.toml").unlink()
+
+
+def _of_another_account(world: MachineWorld) -> None:
+    plan = world.folder / "nightly.toml"
+    plan.write_text(plan.read_text().replace('account = "acme', 'account = "globex'))
+
+
+def _for_another_key(world: MachineWorld) -> None:
+    signature = world.folder / "nightly.toml.sig"
+    signature.write_text(signature.read_text().replace('"digest": "', '"digest": "0'))
+
+
+BROKEN_PLANS: dict[str, tuple[Callable[[MachineWorld], None], str]] = {
+    "edited": (_edited, "the plan was edited"),
+    "unsigned": (_unsigned, "There is no file of signatures nightly.toml.sig."),
+    "missing": (_missing, "There is no plan nightly.toml."),
+    "of another account": (_of_another_account, "is for globex at localhost, and this is acme at localhost"),
+    "for another key": (_for_another_key, "the signature of 'dana' is invalid"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN_PLANS)
+async def test_unusable_plan_refuses_the_machine_alone(how: str, tmp_path: Path) -> None:
+    """At once, also for a machine that was served before. People are served, and the server starts."""
+    spoil, why = BROKEN_PLANS[how]
+    world = MachineWorld(tmp_path)
+    async with world.world.served() as caller:
+        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
+        spoil(world)
+        message = await refused(caller, world.workload())
+        assert "The plan of the machine nightly-report cannot be used, and nothing was sent." in message
+        assert why in message
+        assert str(tmp_path) not in message
+        assert (await caller.result(world.person(), "list_customers"))["data"]
+        world.sign()
+        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
+    spoil(world)
+    world.world.opening.check()
+
+
+@pytest.mark.parametrize(
+    ("passes", "why"), [(-2.0, 'The plan "night" begins at'), (2.0, 'The plan "night" expired at')]
+)
+async def test_plan_that_runs_out_while_the_machine_is_served_is_named(passes: float, why: str, tmp_path: Path) -> None:
+    clock = Clock()
+    world = MachineWorld(tmp_path, system=System(now=clock.now))
+    world.sign(begins=clock.at - timedelta(hours=1), until=clock.at + timedelta(hours=1))
+    async with world.world.served() as caller:
+        assert (await caller.result(world.workload(exp=LATER), "list_customers"))["data"]
+        clock.pass_(passes * 3600)
+        late = await caller.result(world.workload(exp=LATER), "create_customer", **CREATED)
+    assert late["outcome"] == "refused"
+    assert why in late["message"]
+
+
+async def test_expired_plan_refuses_the_machine(tmp_path: Path) -> None:
+    clock = Clock()
+    world = MachineWorld(tmp_path, system=System(now=clock.now))
+    world.sign(until=clock.at)
+    async with world.world.served() as caller:
+        assert "has expired: it was valid until" in await refused(caller, world.workload(exp=LATER))
+
+
+@pytest.mark.parametrize("tenant", ["", "read_only = true\n", 'plan = "people.toml"\n'])
+async def test_machine_without_a_plan_only_reads(tenant: str, tmp_path: Path) -> None:
+    """Also where the tenant has a plan for its people."""
+    machine = '[[machine]]\nname = "watcher"\nclient_id = "billing-agent"\ntenant = "globex"\n'
+    tenants = TENANTS.replace('api_key_env = "GLOBEX_KEY"\n', f'api_key_env = "GLOBEX_KEY"\n{tenant}', 1)
+    world = MachineWorld(tmp_path, machines=machine, tenants=tenants)
+    async with world.world.served() as caller:
+        assert (await caller.result(world.client(), "list_customers"))["data"]
+        assert (await caller.result(world.client(), "create_customer", **CREATED))["outcome"] in REFUSALS
+
+
+async def test_tenant_that_is_read_only_by_name_stays_so_for_machines(tmp_path: Path) -> None:
+    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', 'mode = "read-only"', 1))
+    async with world.world.served() as caller:
+        late = await caller.result(world.workload(), "create_customer", **CREATED)
+    assert late["outcome"] in REFUSALS
+
+
+# --- rules and stops -------------------------------------------------------------------------------------------------
+
+
+NAMED: dict[str, Any] = {"name": "Anna", "preferred_username": "anna", "email": "anna@acme.example", "groups": []}
+"""Claims that leave nothing of a person unknown."""
+
+
+@pytest.mark.parametrize(
+    ("who", "denied"),
+    [('machine = "nightly-*"', "nightly-report"), ('machine = "*"', "both"),
+     ('person = "nightly-report"', "nightly-report"), (f'person = "{GITHUB}|*"', "nightly-report"),
+     ('client = "billing-agent"', "billing"), ('group = "staff"', "nobody")],
+)  # fmt: skip
+async def test_rules_match_a_machine_as_a_caller(who: str, denied: str, tmp_path: Path) -> None:
+    """docs/policy-people.md: `machine`, besides `client` and `person`. Nothing of a machine counts as unknown."""
+    policy_file(tmp_path, f'[[rule]]\nwho = {{ {who} }}\nthen = "deny"\n')
+    tenants = TENANTS.replace('mode = "guarded"', 'mode = "auto"\npolicy = "policy.toml"', 1)
+    world = MachineWorld(tmp_path, tenants=tenants)
+    tokens = {"nightly-report": world.workload(), "billing": world.client(), "": world.person(**NAMED)}
+    async with world.world.served() as caller:
+        results = {name: await caller.result(token, "create_customer", **CREATED) for name, token in tokens.items()}
+    refusals = {name for name, result in results.items() if result.get("outcome") == "refused"}
+    expected = {"both": {"nightly-report", "billing"}, "nobody": set[str]()}.get(denied, {denied})
+    assert refusals == expected
+
+
+@pytest.mark.parametrize("of", [{"person": "nightly-report"}, {"tenant": "acme"}])
+async def test_stop_names_a_machine(of: dict[str, str], tmp_path: Path) -> None:
+
+    world = MachineWorld(tmp_path)
+    async with world.world.served() as caller:
+        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
+        await world.world.opening.ledger.add_stop(replace(Stop("s1", world.system.timestamp(), "the terminal"), **of))
+        stopped = await caller.result(world.workload(), "create_customer", **CREATED)
+        assert stopped["outcome"] == "stopped"
+        world.sign('[[allow]]\ntool = "create_customer"\narguments = "any"\n')
+        other = await caller.result(world.client(), "create_customer", name="Umbrella")
+    assert other.get("outcome") == ("stopped" if "tenant" in of else None)
+
+
+# --- the team file ---------------------------------------------------------------------------------------------------
+
+
+def _machine(lines: str, name: str = "nightly", tenant: str = "acme") -> str:
+    return f'[[machine]]\nname = "{name}"\ntenant = "{tenant}"\n{lines}\n'
+
+
+OF_GITHUB = f'issuer = "{GITHUB}"\n'
+WRONG_FILES: dict[str, tuple[str, str]] = {
+    "no such tenant": (
+        _machine('client_id = "a"', tenant="acmee"),
+        "there is no tenant 'acmee' with a key (did you mean",
+    ),
+    "a tenant whose callers bring keys": (_machine('client_id = "a"', tenant="own"), "no tenant 'own' with a key"),
+    "a client of nobody": (_machine('claims = { sub = "a*" }'), "needs client_id or subjects: which client it is"),
+    "all of GitHub": (
+        _machine(OF_GITHUB + 'claims = { ref = "refs/heads/main" }'),
+        "needs subjects, or an exact repository",
+    ),
+    "a pattern of repositories": (
+        _machine(OF_GITHUB + 'claims = { repository = "acme/*" }'),
+        "needs subjects, or an exact",
+    ),
+    "one exact of two": (
+        _machine(OF_GITHUB + 'claims = { repository = ["acme/a", "*"] }'),
+        "needs subjects, or an exact",
+    ),
+    "a pattern of subjects": (_machine(OF_GITHUB + 'subjects = "repo:*"'), "subjects: they are exact"),
+    "an unknown scope": (_machine('client_id = "a"\nscopes = "fastn:reed"'), "unknown scope 'fastn:reed'"),
+    "scopes without reading": (_machine('client_id = "a"\nscopes = "fastn:write"'), "must include fastn:read"),
+    "a name of two lines": (_machine('client_id = "a"', name="a\\nb"), "name: at most 64 letters"),
+    "two of one name": (_machine('client_id = "a"') + _machine('client_id = "b"'), "there are two machines nightly"),
+    "plain http": (_machine('issuer = "http://ci.example"\nsubjects = "a"'), "issuer: must be https"),
+    "an issuer for trying": (_machine('issuer = "http://127.0.0.1:9"\nsubjects = "a"'), "is on this machine"),
+    "a machine of a tenant": ("machine = true\n", "there is no key 'machine' in [[tenant]]"),
+    "a misspelt key": (_machine('client = "a"'), "there is no key 'client' in [[machine]]"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_FILES)
+def test_wrong_machine_stops_the_start(what: str, tmp_path: Path) -> None:
+
+    text, why = WRONG_FILES[what]
+    with pytest.raises(SettingsError) as raised:
+        MachineWorld(tmp_path, machines=text)
+    assert why in str(raised.value)
+
+
+async def test_keys_of_a_workload_issuer_are_not_those_of_the_team(tmp_path: Path) -> None:
+    """One issuer that cannot be reached does not keep the other's callers out."""
+    world = MachineWorld(tmp_path)
+    world.github.down = True
+    async with world.world.served() as caller:
+        assert (await caller.call(world.workload(), "list_customers")).status_code == 503
+        assert (await caller.result(world.client(), "list_customers"))["data"]
+
+
+def test_audience_is_the_team_s(tmp_path: Path) -> None:
+    (trust,) = MachineWorld(tmp_path).world.team.workloads.values()
+    assert (trust.issuer, trust.audience, trust.is_workload) == (GITHUB, AUDIENCE, True)
