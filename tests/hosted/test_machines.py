@@ -72,7 +72,7 @@ async def test_person_and_machine_of_one_tenant_are_judged_by_their_own_mode(tmp
 def test_no_channel_of_its_tenant_asks_anybody_about_a_machine(name: str) -> None:
     tenant = Settings.model_construct(**{name: "set"})
     machine = MachineIdentity(name="nightly", tenant="acme", client_id="nightly")
-    assert getattr(machine.settings(tenant), name) is None or name in ("slack_channel", "slack_url")
+    assert getattr(machine.settings(tenant), name) is None
 
 
 # --- forged and mismatched tokens ------------------------------------------------------------------------------------
