@@ -165,15 +165,18 @@ class TeamPageAccess:
             raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
         if before is None:
             return BrowserSession(self._system.token(), now + self._session_seconds, approver), ""
-        if approver.principal != before.person.principal:
-            name = before.person.name
-            whom = f"You signed in as {approver.name}, and this page is open for {name}."
-            raise NotSteppedUp(f"{whom} Sign in as {name}, or sign out here first.")
-        step_up = self._team.step_up
-        if step_up and (why := step_up.problem(approver.auth_time, approver.acr, now)):
-            raise NotSteppedUp(why)
+        self._check_step_up(before.person, approver)
         # The same session, so that forms in other tabs stay valid and signing out ends them all.
         return replace(before, person=approver), pending.request
+
+    def _check_step_up(self, before: SignedInPerson, approver: SignedInPerson) -> None:
+        """Raise `NotSteppedUp` unless the same person signed in again, recently and strongly enough."""
+        if approver.principal != before.principal:
+            whom = f"You signed in as {approver.name}, and this page is open for {before.name}."
+            raise NotSteppedUp(f"{whom} Sign in as {before.name}, or sign out here first.")
+        step_up = self._team.step_up
+        if step_up and (why := step_up.problem(approver.auth_time, approver.acr, self._system.timestamp())):
+            raise NotSteppedUp(why)
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
         return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
