@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeGuard, cast
 
 from pydantic import JsonValue
@@ -15,7 +15,7 @@ from rich.text import Text
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.layout import style
-from fastn_mcp.records.formats import age, quoted, sentence
+from fastn_mcp.records.formats import age, lasting, quoted, sentence
 from fastn_mcp.records.rows import Row, as_word, parse_timestamp
 from fastn_mcp.records.states import RunState, State, state_in_words
 from fastn_mcp.redaction import sanitize
@@ -47,12 +47,15 @@ _STYLES = {
 _AGED = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
 _NAMED = re.compile(r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)")
 """An id with the name that it stands for."""
+_PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
 """Columns below which a value is shown as plain text."""
 _MAX_CELL, _MAX_WORD, _MAX_ID, _GAP = 30, 40, 60, 2
 _MAX_INLINE, _MAX_SENTENCE = 40, 60
 """Characters of a value up to which its mapping is shown on a line, and its row in a table."""
 _NAMES_SHOWN = 3
+_MAX_MS = 120_000
+"""Milliseconds up to which a length of time is shown in seconds."""
 
 
 def rows_in(body: Mapping[str, JsonValue]) -> list[Row] | None:
@@ -210,10 +213,12 @@ class Display:
                 widths[name] = needed
                 left -= needed + _GAP
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for name, width in widths.items():
+        for name, least in widths.items():
+            width = min(max(least, *(cell.cell_len for cell in cells[name])), least + max(left, 0))
+            left -= width - least
             is_number = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
             justify = "right" if is_number else "left"
-            table.add_column(title(name), min_width=min(width, self.width), overflow="fold", justify=justify)
+            table.add_column(title(name), width=min(width, self.width), overflow="fold", justify=justify)
         if id_ and not is_below:
             table.add_column(title(id_), overflow="fold", style=_DIM)
         for number, below in enumerate(ids):
@@ -230,7 +235,7 @@ class Display:
             color = _STYLES.get(state_in_words(item) or as_word(item), "")
             return Text(words.lower() if words.isupper() else words, color, overflow="fold")
         if name.endswith("Ms") and isinstance(item, (int, float)):
-            return Text(f"{item / 1000:,.1f} s")
+            return Text(f"{item / 1000:,.1f} s" if item < _MAX_MS else lasting(timedelta(milliseconds=item)))
         text = self.plain(item)
         if is_whole and isinstance(item, str):
             text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
@@ -256,7 +261,7 @@ class Display:
             case list():
                 return ", ".join(map(self.plain, item))
             case _:
-                return _line(str(item))
+                return _PERCENT.sub("\xa0", _line(str(item)))
 
     def _is_short(self, item: JsonValue) -> bool:
         """Whether a value is shown beside its name, and not as a section."""

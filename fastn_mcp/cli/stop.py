@@ -95,8 +95,13 @@ def allow(start: StartOptions) -> None:
 
     Nothing is sent because of it: void approvals stay void, and agents have to ask again.
     """
-    stores, now = _stores(start), System().now()
-    stops = {stop.id: stop for store in stores for stop in store.use(lambda found: found.ledger.holding()) or ()}
+    stores, now, stops = list[ApprovalStore](), System().now(), dict[str, Stop]()
+    for store in _stores(start):  # one that cannot be used keeps no other stopped
+        try:
+            stops |= {stop.id: stop for stop in store.use(lambda found: found.ledger.holding()) or ()}
+            stores.append(store)
+        except FastnError as error:
+            _warn(f"Not read, and so not allowed: {store.folder}. {error}")
     if not stops:
         say("Nothing is stopped.")
         return

@@ -6,7 +6,7 @@ from fastn_mcp.errors import Refused
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import would_allow
-from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.tools.operation import Call
 
 
@@ -15,8 +15,9 @@ def refusal(call: Call, decision: PolicyDecision, policy: Policy, where: str = "
     facts: dict[str, JsonValue] = {"rule": decision.rule}
     if not policy.asks:
         facts["would_allow"] = would_allow(call)
+    by = "" if decision.rule == NO_PLAN else f" by {decision.rule}"
     return Refused(
-        f"{where}Refused by {decision.rule}. {decision.why}".strip(),
+        f"{where}Refused{by}. {decision.why}".strip(),
         "Only a person can change the policy." if policy.asks else "Continue with the rest; report this.",
         facts=facts,
     )

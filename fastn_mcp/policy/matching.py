@@ -53,6 +53,8 @@ class PolicyRule:
     def asked_by(self, asker: Asker) -> str | None:
         """Return why the rule applies to who asks, in words; None if it does not."""
         loosens = self.then is Decision.ALLOW
+        if loosens and asker.machine and "machine" not in self.who.facts:
+            return None  # what people may do without being asked is not meant for machines
         if self.unless.facts and self.unless.match(asker, exact=not loosens) is not None:
             return None
         return self.who.match(asker, exact=loosens)

@@ -28,6 +28,9 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
 
+NO_PLAN = "no plan"
+"""Rule of a refusal where nobody can be asked."""
+
 _OWN_KEY = (
     "This is the key that this server itself uses, or Fastn does not show enough to rule that out. "
     "A person can revoke it in the dashboard."
@@ -138,6 +141,8 @@ class Policy:
     def _by_rules(self, situation: Situation) -> PolicyDecision:
         """Return the strictest decision of the file, or that of the mode."""
         default = self._default(situation)
+        if situation.asker.machine and default.decision is Decision.ALLOW:
+            default = replace(default, decision=Decision.CONFIRM)  # its plan allows it, or a rule that names machines
         verdicts = self.rules.verdicts(situation, default) if self.rules else [default]
         return strictest(verdicts)
 
@@ -167,7 +172,7 @@ class Policy:
             why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
         else:
             why = f"Nobody can be asked ({verdict.rule}), and no plan covers this call."
-        return PolicyDecision(Decision.DENY, "no plan", why)
+        return PolicyDecision(Decision.DENY, NO_PLAN, why)
 
     def _always_denied(self, situation: Situation) -> PolicyDecision | None:
         """Deny calls that no policy file can allow."""

@@ -1,6 +1,7 @@
 """The tool `wait_for_execution`: poll a run until it ends."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 import anyio
@@ -19,6 +20,7 @@ from fastn_mcp.errors import (
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.records.formats import lasting
 from fastn_mcp.records.rows import Row, row_of, text, timestamp, word
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.fields import ExecutionId
@@ -162,4 +164,4 @@ def _progress(run: Row, error: FastnError | None, waited: float, context: Proced
         return f"could not be looked at, {waited:.0f} s waited"
     status, begun = word(run, "status"), timestamp(run, "startedAt", "createdAt")
     age = waited if begun is None else (context.system.now() - begun).total_seconds()
-    return f"{status if status in _NAMED else 'running'} for {max(age, waited):.0f} s"
+    return f"{status if status in _NAMED else 'running'} for {lasting(timedelta(seconds=max(age, waited)))}"

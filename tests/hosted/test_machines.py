@@ -344,6 +344,23 @@ async def test_tenant_that_is_read_only_by_name_stays_so_for_machines(tmp_path: 
     assert late["outcome"] in REFUSALS
 
 
+@pytest.mark.parametrize(
+    ("rules", "outcome"),
+    [('[defaults]\nwrite = "allow"\n', "refused"), ('[[rule]]\ntool = "create_customer"\nthen = "allow"\n', "refused"),
+     ('[[rule]]\nwho = { machine = "nightly-report" }\ntool = "create_customer"\nthen = "allow"\n', None)],
+)  # fmt: skip
+async def test_only_a_rule_that_names_machines_allows_what_no_plan_covers(
+    rules: str, outcome: str | None, tmp_path: Path
+) -> None:
+    policy_file(tmp_path, rules)
+    world = MachineWorld(
+        tmp_path, tenants=TENANTS.replace('mode = "guarded"', 'mode = "guarded"\npolicy = "policy.toml"', 1)
+    )
+    async with world.world.served() as caller:
+        beyond = await caller.result(world.workload(), "create_customer", name="Umbrella")
+    assert beyond.get("outcome") == outcome
+
+
 # --- rules and stops -------------------------------------------------------------------------------------------------
 
 
