@@ -261,7 +261,7 @@ class Display:
             case list():
                 return ", ".join(map(self.plain, item))
             case _:
-                return _PERCENT.sub("\xa0", _line(str(item)))
+                return _line(str(item))
 
     def _is_short(self, item: JsonValue) -> bool:
         """Whether a value is shown beside its name, and not as a section."""
@@ -283,7 +283,7 @@ def title(name: str) -> str:
 
 
 def _line(text: str) -> str:
-    return sanitize(" ".join(text.split()))
+    return _PERCENT.sub("", sanitize(" ".join(text.split())))
 
 
 def _short_id(id_: str) -> str:
