@@ -339,3 +339,10 @@ def test_every_wrong_argument_exits_2(what: str, fastn: Run, tmp_path: Path) -> 
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith(("fastn-mcp: ", "Usage: "))
+
+
+def test_fields_of_a_tool_take_commas_too(fastn: Run) -> None:
+    command = ("--sandbox", "call", "list-workflows", "--limit", "1")
+    with_commas = fastn(*command, "--fields", "name,status").stdout
+    assert set(json.loads(with_commas)["data"][0]) >= {"name", "status"}
+    assert with_commas == fastn(*command, "--fields", "name", "--fields", "status").stdout
