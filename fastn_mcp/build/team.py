@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, policy_of
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.process import Process, Sandboxed, TenantContext
@@ -39,6 +40,7 @@ from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.hosted.tokens import Tokens
+from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.formats import counted
@@ -295,14 +297,24 @@ def _slack_sockets(builder: TenantBuilder, tenants: Tenants) -> "Iterator[SlackS
     for (token, url), names in apps.items():
         from fastn_mcp.channels.slack.client import SlackSocket  # deferred import: only if configured
 
-        async def decide(payload: "Payload", about: "Reference", names: set[str] = names) -> dict[str, Any] | None:
-            if about.tenant not in names or (tenant := builder.team.named(about.tenant)) is None:
-                log.warning("what came from Slack names no tenant of its app")
-                return None
-            async with tenants.lease(tenant) as account:
-                return None if account.decide is None else await account.decide(payload, about)
+        yield SlackSocket(token, url, partial(_decide_in_slack, builder.team, tenants, names))
 
-        yield SlackSocket(token, url, decide)
+
+async def _decide_in_slack(
+    team: Team, tenants: Tenants, names: set[str], payload: "Payload", about: "Reference"
+) -> dict[str, Any] | None:
+    """Handle what came by the connection of an app, for the tenants of these `names`."""
+    from fastn_mcp.channels.slack.blocks import notice  # deferred import: only if configured
+
+    why = "This is not of a tenant that decides by this app. Nothing was decided."
+    if (tenant := team.named(about.tenant)) is not None and not tenant.caller_keys:
+        async with tenants.lease(tenant) as account:
+            if tenant.name in names and account.decide is not None:
+                return await account.decide(payload, about)
+            name = account_name(account.account)
+            account.audit.record(LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", name, "unknown", message=why))
+    log.warning("what came from Slack names no tenant of its app")
+    return notice(why)
 
 
 _OF_THE_PROCESS = (

@@ -11,10 +11,12 @@ from typing import Any
 import anyio
 import pytest
 from support.decisions import moved
-from support.slack import TEAM, Slack, check_blocks, served_slack, until
+from support.slack import APP, BOT, TEAM, Slack, check_blocks, served_slack, until
 from support.slack_world import DANA, KIM, MALLORY, settings_of, slack_world
+from support.team_world import HEAD, KEYS, TENANTS, TeamWorld
 from support.webhook_world import approvers_file
 
+from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.approvers import load_approvers
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.slack import blocks, client
@@ -357,11 +359,15 @@ async def test_four_eyes_are_refused_while_slack_is_down(slack: Slack, tmp_path:
         assert "Nothing was sent." in str(refused)
 
 
-async def test_connection_is_renewed_when_slack_says_so(slack: Slack, tmp_path: Path) -> None:
+async def test_connection_is_renewed_when_slack_says_so(
+    slack: Slack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_PAUSE", 0.01)
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
         await until(lambda: slack.sockets)
         (old,) = slack.sockets
+        slack.bad_tickets = 2
         await slack.run(slack.disconnect())
         await until(lambda: slack.sockets and old not in slack.sockets)
         assert await slack.decide(DANA, message) == ""
@@ -375,6 +381,114 @@ async def test_each_approver_gets_a_message_without_a_channel(slack: Slack, tmp_
         assert await slack.decide(KIM, slack.messages[0], "decline", note="no") == ""
         for message in slack.messages:
             await world.shows(message, "Decided by kim. Note: no")
+
+
+@pytest.mark.parametrize("refusals", [["url"], ["handshake"], ["handshake", "handshake", "url"]])
+async def test_refused_connection_asks_for_another_address(
+    slack: Slack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: list[str]
+) -> None:
+    """A ticket works once, so that the address of an attempt that failed is never tried again."""
+    monkeypatch.setattr(client, "_PAUSE", 0.01)
+    slack.bad_tickets = refusals.count("handshake")
+    slack.faults["apps.connections.open"] = ["internal_error"] * refusals.count("url")
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        assert await slack.decide(DANA, message) == ""
+    assert [each.levelname for each in caplog.records].count("WARNING") == 1
+    assert "Slack delivers no decisions" in caplog.text
+    assert "ticket" not in caplog.text
+
+
+DIRECT = {"FASTN_SLACK_CHANNEL": ""}
+
+
+async def test_approver_who_left_does_not_keep_others_from_being_told(slack: Slack, tmp_path: Path) -> None:
+    slack.departed.add(DANA)
+    async with slack_world(tmp_path, slack, FOUR_EYES, variables=DIRECT) as world:
+        call = world.deletion()
+        assert "2 different people have to approve it in Slack." in (await world.expect(PendingApproval, call)).where
+        assert [message.channel for message in slack.messages] == ["D0DANA2", "D0KIM"]
+
+
+async def test_posted_request_has_no_problem_any_more(slack: Slack, tmp_path: Path) -> None:
+    slack.departed |= {DANA, "U0DANA2", KIM}
+    async with slack_world(tmp_path, slack, variables=DIRECT) as world:
+        call = world.run()
+        assert "(user_not_found)" in (await world.expect(PendingApproval, call)).where
+        request = await world.open_request()  # which another process posts
+        await world.ledger.change_request(request.id, lambda current: current.shown_in(messages=["D0KIM/1"]))
+        assert (await world.expect(PendingApproval, call)).where.endswith("They can also decide in Slack.")
+
+
+@pytest.mark.parametrize(("team", "told"), [(TEAM, ["D0KIM"]), ("T0OTHER", [])])
+async def test_user_of_another_workspace_is_not_written_to(
+    slack: Slack, tmp_path: Path, team: str, told: list[str]
+) -> None:
+    people = f'[dana]\nslack = ["T0OTHER/{DANA}"]\n[kim]\nslack = ["{team}/{KIM}"]\n'
+    async with slack_world(tmp_path, slack, approvers=people, variables=DIRECT) as world:
+        pending = await world.expect(PendingApproval, world.run())
+        assert [message.channel for message in slack.messages] == told
+        assert ("(nobody who may decide is of the app's workspace)" in pending.where) == (not told)
+
+
+@pytest.mark.parametrize("fault", ["internal_error", "message_not_found"])
+async def test_message_that_was_not_updated_is_tried_again(slack: Slack, tmp_path: Path, fault: str) -> None:
+    """Unless it is gone, and then the others are updated nevertheless."""
+    async with slack_world(tmp_path, slack, variables=DIRECT) as world:
+        await world.asked(world.run())
+        if fault == "message_not_found":
+            del slack.messages[0]
+        else:
+            slack.faults["chat.update"] = [fault, fault]
+        assert await slack.decide(KIM, slack.messages[-1], "decline", note="no") == ""
+        for message in slack.messages:
+            await world.shows(message, "Decided by kim. Note: no")
+            assert message.buttons == {}
+        await until(lambda: not world.channel._shown)  # pyright: ignore[reportPrivateUsage]
+        assert [method for method, _ in slack.calls].count("chat.update") == (3 if fault == "message_not_found" else 5)
+
+
+async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: Slack, tmp_path: Path) -> None:
+    async with slack_world(tmp_path, slack) as world:
+        message = await world.asked(world.run())
+        await slack.press(DANA, message, "approve")
+        await until(lambda: DANA in slack.opened)
+        shown = await slack.submit(DANA, team=None)
+        assert shown == "Slack did not say which workspace you are of. Nothing was decided."
+        assert (await world.open_request()).votes == ()
+
+
+NOTICE: Any = blocks.notice("x")["view"]
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "no JSON", None])
+async def test_unreadable_dialog_says_so(slack: Slack, tmp_path: Path, metadata: str | None) -> None:
+    view: Any = {**NOTICE, "private_metadata": metadata}
+    async with slack_world(tmp_path, slack):
+        for callback in (blocks.DIALOG, "another"):
+            assert "Nothing was decided." in await slack.submit(DANA, {**view, "callback_id": callback})
+
+
+async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: Slack, tmp_path: Path) -> None:
+    issuer = "https://login.example.com/realms/team"
+    approvers_file(tmp_path, f'[dana]\nprincipal = "{issuer}|dana"\nslack = "{TEAM}/{DANA}"\n')
+    tokens = 'slack_app_token_env = "SLACK_APP"\nslack_bot_token_env = "SLACK_BOT"\napprovers = "approvers.toml"\n'
+    of_app = f'{tokens}slack_url = "{slack.url}"\n[[tenant]]\nname = "globex"'
+    text = HEAD + TENANTS.replace('[[tenant]]\nname = "globex"', of_app)
+    team = TeamWorld(tmp_path, text, environment={**KEYS, "SLACK_APP": APP, "SLACK_BOT": BOT})
+    async with team.served():
+        for tenant, told in {
+            "globex": "This is not of a tenant that decides by this app.",
+            "own": "This is not of a tenant that decides by this app.",
+            "nobody": "This is not of a tenant that decides by this app.",
+            "acme": "This approval request does not exist.",
+        }.items():
+            about = blocks.Reference(request="r1", shown="0" * 64, tenant=tenant)
+            view = {**NOTICE, "callback_id": blocks.DIALOG, "private_metadata": about.model_dump_json()}
+            shown = await slack.submit(DANA, view)
+            assert told in shown
+    (log,) = tmp_path.glob("tenants/globex/**/audit*.jsonl")  # noqa: ASYNC240
+    assert [entry["event"] for entry in entries(log)] == ["answer_refused"]
 
 
 async def test_new_process_brings_messages_up_to_date(slack: Slack, tmp_path: Path) -> None:

@@ -138,6 +138,9 @@ class Slack:
     faults: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """What the next calls of a method are answered: an error, a status of HTTP, or `lost`."""
     members: set[str] = field(default_factory=lambda: {CHANNEL})
+    departed: set[str] = field(default_factory=set[str])
+    bad_tickets: int = 0
+    """How many of the next connections are refused."""
     opened: dict[str, Json] = field(default_factory=dict[str, Json])
     """The dialog that each user has open."""
     opens_dialogs: bool = True
@@ -212,6 +215,7 @@ class Slack:
 
     def _post(self, given: Json) -> Json:
         channel = given["channel"]
+        _require(channel not in self.departed, "user_not_found")
         _require(channel in self.members or channel.startswith("U"), "not_in_channel")
         channel = f"D{channel[1:]}" if channel.startswith("U") else channel
         check_blocks(given["blocks"], 50, {"section", "header", "actions"})
@@ -227,6 +231,9 @@ class Slack:
         if ticket not in self._tickets:
             raise web.HTTPForbidden
         self._tickets.remove(ticket)
+        if self.bad_tickets:
+            self.bad_tickets -= 1
+            raise web.HTTPForbidden
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_json({"type": "hello", "num_connections": len(self.sockets) + 1})
@@ -287,16 +294,17 @@ class Slack:
         return await self.run(self._deliver(payload))
 
     async def submit(
-        self, user: str, view: Json | None = None, *, team: str = TEAM, edits: Json | None = None, **values: Any
+        self, user: str, view: Json | None = None, *, team: str | None = TEAM, edits: Json | None = None, **values: Any
     ) -> str:
         """Submit a dialog, by default the one that the user has open. Return what it then shows; empty if it closed."""
         view = deepcopy(view or self.opened[user])
-        view["private_metadata"] = json.dumps(json.loads(view["private_metadata"]) | (edits or {}))
+        if edits:
+            view["private_metadata"] = json.dumps(json.loads(view["private_metadata"]) | edits)
         inputs = {block["block_id"] for block in view["blocks"] if block["type"] == "input"}
         state = {name: {name: {"type": "plain_text_input", "value": values.get(name)}} for name in inputs}
         payload = {
             "type": "view_submission",
-            "team": {"id": TEAM},
+            "team": team and {"id": TEAM},
             "user": {"id": user, "team_id": team},
             "view": {**view, "state": {"values": state}},
         }

@@ -17,6 +17,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError
 from fastn_mcp.guard.channel import Announcement, ApprovalChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.change import Change
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,12 @@ _LONGEST = 5.0
 
 _LATELY = 100
 """Decided requests whose messages a process that begins looks at."""
+
+_GIVE_UP = 3600.0
+"""Seconds after the expiry of a request in which a message that Slack did not take is tried again."""
+
+_LASTING = {"message_not_found", "channel_not_found", "is_archived", "cant_update_message", "edit_window_closed"}
+"""Why a message is not tried again."""
 
 
 class SlackChannel:
@@ -51,8 +58,8 @@ class SlackChannel:
         self._tenant = tenant
         self._tasks = BackgroundTasks()
         self._watching: asyncio.Task[None] | None = None
-        self._shown: dict[str, Block] = {}
-        """Messages that are kept up to date, as they were last sent, by request."""
+        self._shown: dict[str, dict[str, Block]] = {}
+        """Messages that are kept up to date, as Slack took them last, by request; empty if it did not take one."""
         self._problems: dict[str, str] = {}
         """Why Slack did not take a request, by request."""
 
@@ -105,22 +112,42 @@ class SlackChannel:
     async def _post(self, request: ApprovalRequest, able: list[Approver]) -> None:
         """Post a request unless that was done, or another process does it."""
         id_, now, posted = request.id, self._system.timestamp(), list[str]()
-        users = [user.partition("/")[2] for each in able for user in each.slack]
         try:
             body = message(request, (), now, self._tenant)
             nonce = f"slack {id_} {int(now // _PAUSE)}"
-            if not request.messages and await self._ledger.use_nonce(nonce, now + 2 * _PAUSE, now):
+            if request.messages:
                 self._problems.pop(id_, None)
-                for each in [self._room] if self._room else users:
-                    sent = await self._web("chat.postMessage", channel=each, **body)
-                    posted.append(f"{sent['channel']}/{sent['ts']}")
-                self._shown[id_] = body
+            elif await self._ledger.use_nonce(nonce, now + 2 * _PAUSE, now):
+                self._problems.pop(id_, None)
+                posted = await self._sent(body, able)
+                self._shown[id_] = dict.fromkeys(posted, body)
         except SlackFailed as failed:
             self._problems[id_] = str(failed)
             log.warning("Slack did not take a request: %s", failed)
         if posted:
             await self._ledger.change_request(id_, partial(ApprovalRequest.shown_in, messages=posted))
         self._follow(id_)
+
+    async def _sent(self, body: Block, able: list[Approver]) -> list[str]:
+        """Post a message. Return where it is. Raises `SlackFailed` if it is nowhere."""
+        posted, problem = list[str](), SlackFailed("nobody who may decide is of the app's workspace")
+        for each in [self._room] if self._room else await self._users(able):
+            try:
+                sent = await self._web("chat.postMessage", channel=each, **body)
+                posted.append(f"{sent['channel']}/{sent['ts']}")
+            except SlackFailed as failed:
+                problem = failed
+                log.warning("Slack did not take a message to %s: %s", each, failed)
+        if not posted:
+            raise problem
+        return posted
+
+    async def _users(self, able: list[Approver]) -> list[str]:
+        """Return whom the app can write to: users of its own workspace, or of the organization that it is part of."""
+        app = await self._web("auth.test")
+        here = {app.get("team_id"), app.get("enterprise_id")}
+        users = [user.partition("/") for each in able for user in each.slack]
+        return [user for team, _, user in users if team in here]
 
     async def _resume(self) -> None:
         now = self._system.timestamp()
@@ -152,16 +179,30 @@ class SlackChannel:
             return
         changes = await self._ledger.changes_by([id_]) if request.used else []
         direct = [each for each in changes if not is_temporary(each)]
+        is_shown = await self._show(request, direct, now) or request.expires + _GIVE_UP <= now
+        is_begun = len(direct) >= len(request.used) or request.expires <= now
+        if is_shown and not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
+            self._shown.pop(id_, None)
+
+    async def _show(self, request: ApprovalRequest, changes: list[Change], now: float) -> bool:
+        """Update each message that differs. Return False if one is to be tried again."""
+        shown = self._shown.setdefault(request.id, {})
         try:
-            if (body := message(request, direct, now, self._tenant)) != self._shown.get(id_):
-                self._shown[id_] = body
-                for channel, _, timestamp in (each.partition("/") for each in request.messages):
-                    await self._web("chat.update", channel=channel, ts=timestamp, **body)
+            body = message(request, changes, now, self._tenant)
         except SlackFailed as failed:
             log.warning("a message in Slack was not brought up to date: %s", failed)
-        is_begun = len(direct) >= len(request.used) or request.expires <= now
-        if not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
-            self._shown.pop(id_, None)
+            return True
+        for each in request.messages:
+            channel, _, timestamp = each.partition("/")
+            try:
+                if shown.get(each) != body:
+                    await self._web("chat.update", channel=channel, ts=timestamp, **body)
+                    shown[each] = body
+            except SlackFailed as failed:
+                if shown.get(each) != {}:
+                    log.warning("a message in Slack was not brought up to date: %s", failed)
+                shown[each] = body if str(failed) in _LASTING else {}
+        return {} not in shown.values()
 
 
 def slack_approvers(settings: Settings, issuer: str | None) -> Mapping[str, Approver]:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import aiohttp
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
@@ -32,8 +32,12 @@ _DEADLINE = 10
 _ACKNOWLEDGE_WITHIN = 2.0
 """Seconds in which a dialog gets its answer. Slack gives up after three."""
 
-_PAUSE = 10.0
-"""Seconds before a connection that failed is tried again."""
+_PAUSE = 5.0
+"""Seconds before a connection that failed is tried again. They double until `_LONGEST_PAUSE`."""
+
+_LONGEST_PAUSE = 300.0
+
+_UNREADABLE = "This was not made by this server, or by another version of it. Nothing was decided."
 
 _LATE = "This takes longer than Slack waits. The message of the request shows what became of it."
 _FAILED = "Internal error. It may have counted: the message of the request shows it. See the server log."
@@ -71,17 +75,50 @@ def reason_of(error: Exception) -> str:
             raise error
 
 
+def _known_reason(error: Exception) -> str:
+    """Return why a connection failed, without its address."""
+    try:
+        return reason_of(error)
+    except Exception:
+        return type(error).__name__
+
+
 class _SlackConnection(SocketModeClient):
-    """Connection that logs why Slack refuses it, and does not hurry then."""
+    """Connection that asks for an address before each attempt: the SDK tries a used one for ever. Logs why it fails."""
 
     @override
     async def issue_new_wss_url(self) -> str:
-        try:
-            return await super().issue_new_wss_url()
-        except Exception as error:
-            log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason_of(error))
-            await asyncio.sleep(_PAUSE)
-            raise
+        return ""  # `connect` does it
+
+    @override
+    async def connect(self) -> None:
+        pause = _PAUSE
+        while not self.closed:
+            try:
+                await self._connect_once()
+                break
+            except Exception as error:
+                if pause == _PAUSE and not self.closed:
+                    log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", _known_reason(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _connect_once(self) -> None:
+        """Do what one round of the SDK's own loop does."""
+        self.auto_reconnect_enabled = False
+        if self.current_session is not None:
+            await self.current_session.close()
+        address = await super().issue_new_wss_url()
+        self.current_session = await self.aiohttp_client_session.ws_connect(
+            address, autoping=False, heartbeat=self.ping_interval, proxy=self.proxy
+        )
+        self.auto_reconnect_enabled, self.stale, self.last_ping_pong_time = True, False, None
+        untyped = cast(Any, self)
+        for old in (untyped.current_session_monitor, untyped.message_receiver):
+            if old is not None:
+                old.cancel()
+        self.current_session_monitor = asyncio.ensure_future(self.monitor_current_session())
+        self.message_receiver = asyncio.ensure_future(self.receive_messages())
 
 
 class SlackSocket:
@@ -117,9 +154,10 @@ class SlackSocket:
     async def _handled(self, payload: Payload) -> dict[str, Any] | None:
         try:
             about = reference_in(payload)
-            return None if about is None else await self._handle(payload, about)
-        except ValidationError:
-            return notice("This was not made by this server, or by another version of it. Nothing was decided.")
+        except (ValueError, TypeError):
+            about = None
+        try:
+            return notice(_UNREADABLE) if about is None else await self._handle(payload, about)
         except Exception:
             log.exception("what came from Slack could not be handled")
             return notice(_FAILED)

@@ -64,7 +64,9 @@ class SlackDecisions:
     async def _shown(self, payload: Payload, about: Reference) -> tuple[ApprovalRequest, Approver]:
         """Return the request as it was shown, and who decides it. Raises `AnswerRejected`."""
         user = payload["user"]
-        name = f"{user.get('team_id') or payload['team']['id']}/{user['id']}"
+        if not (team := user.get("team_id")):
+            raise AnswerRejected(401, "Slack did not say which workspace you are of. Nothing was decided.")
+        name = f"{team}/{user['id']}"
         if (approver := self._approvers.get(name)) is None:
             raise AnswerRejected(
                 401,
