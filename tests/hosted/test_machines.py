@@ -308,7 +308,10 @@ async def test_unusable_plan_refuses_the_machine_alone(
     mode = 'mode = "guarded"\n'
     tenants = TENANTS.replace(mode, mode + named, 1) if keys == "the tenant's" else TENANTS
     if keys == "the tenant's":
-        monkeypatch.setattr("fastn_mcp.build.composition.config_dir", lambda _: tmp_path / "other")
+        def elsewhere(_: object) -> Path:
+            return tmp_path / "other"
+
+        monkeypatch.setattr("fastn_mcp.build.composition.config_dir", elsewhere)
     world = MachineWorld(tmp_path, machines, tenants)
     async with world.world.served() as caller:
         assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
