@@ -308,6 +308,7 @@ async def test_unusable_plan_refuses_the_machine_alone(
     mode = 'mode = "guarded"\n'
     tenants = TENANTS.replace(mode, mode + named, 1) if keys == "the tenant's" else TENANTS
     if keys == "the tenant's":
+
         def elsewhere(_: object) -> Path:
             return tmp_path / "other"
 
