@@ -95,14 +95,23 @@ def policy_of(
 
         rules = load_rules(file, program)
     if settings.plan is not None:
-        from fastn_mcp.policy.plan_file import KEYS, signed  # deferred import: only if there is a plan
+        from fastn_mcp.policy.plan_file import signed  # deferred import: only if there is a plan
 
-        keys = settings.plan_keys or config_dir(environment) / KEYS
+        *_, keys = plan_files(settings, environment)
         plan = signed(settings.plan, keys, plan_account_of(settings), (system or System()).now(), program)
     mode = "read-only" if settings.reads_only else settings.mode
     lifetime, wait = settings.approval_minutes * 60.0, float(settings.approval_wait_seconds)
     live = settings.key_kind != "test"
     return Policy(mode, rules, plan, live=live, approval_lifetime=lifetime, approval_wait=wait)
+
+
+def plan_files(settings: Settings, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the plan, its signatures and the keys of its signers; nothing without a plan."""
+    if settings.plan is None:
+        return ()
+    from fastn_mcp.policy.plan_file import KEYS, signatures_of  # deferred import: only if there is a plan
+
+    return settings.plan, signatures_of(settings.plan), settings.plan_keys or config_dir(environment) / KEYS
 
 
 def account_parts(settings: Settings) -> dict[str, str]:

@@ -17,7 +17,7 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
-from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, policy_of
+from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, plan_files, policy_of
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.process import Process, Sandboxed, TenantContext
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
@@ -83,6 +83,9 @@ class TenantBuilder:
         """Open an account. Raises `SettingsError` if its settings are invalid."""
         settings = self.settings(tenant, own)
         program = this_program(self.process.environment)
+        # Before they are read, so that a later change is noticed.
+        plan = plan_files(settings, self.process.environment) if tenant.machine else ()
+        versions = list(map(_version, plan))
         policy = self._policy(settings)
         folder = self.state / TENANTS / tenant.name
         if own is not None:
@@ -116,7 +119,7 @@ class TenantBuilder:
             answers,
             own,
             parts.limits,
-            lambda: parts.client.is_outdated,
+            lambda: parts.client.is_outdated or versions != list(map(_version, plan)),
             slack and slack.decisions,
         )
 
@@ -152,7 +155,10 @@ class TenantBuilder:
         secret = approvals.secret(self.process.environment)
         self.log.add_secrets(secret)
         trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
-        return SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self.system)
+        return SignIn(
+            trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self.system,
+            team.machines_of(team.issuer),
+        )  # fmt: skip
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""
@@ -337,6 +343,15 @@ async def _reachable(ledger: Ledger) -> bool:
 def _resolve(ctx: ServerRequestContext[Any]) -> RequestContext:
     assert ctx.request is not None  # noqa: S101 - always set over HTTP
     return request_context(ctx.request)
+
+
+def _version(file: Path) -> tuple[int, ...] | None:
+    """Return what changes with a file; None if there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _answers_path(tenant: str) -> str:

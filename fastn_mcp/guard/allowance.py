@@ -10,6 +10,7 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.formats import stamp
@@ -29,15 +30,15 @@ class Limits:
 
 
 async def allowance(
-    policy: Policy, budgets: Budgets, ledger: Ledger, account: str, principal: str, now: datetime
+    policy: Policy, budgets: Budgets, ledger: Ledger, account: str, asker: Asker, now: datetime
 ) -> dict[str, JsonValue]:
     """Return the mode, the remaining budgets and plan entries, and the caller's requests that have not expired."""
     waiting, decided = await ledger.waiting(now.timestamp()), await ledger.decided(_RECENT_DECISIONS)
     parts: dict[str, list[JsonValue]] = {
-        "budgets": await budgets_left(policy, budgets, principal, now),
+        "budgets": await budgets_left(policy, budgets, asker.counted, now),
         "plan": [{"entry": each.words(), "left": left} for each, left in await plan_left(policy, budgets)],
-        "waiting": _requests(waiting, account, principal, now),
-        "decided": _requests(decided, account, principal, now),
+        "waiting": _requests(waiting, account, asker.principal, now),
+        "decided": _requests(decided, account, asker.principal, now),
     }
     return {"mode": policy.mode, **{name: part for name, part in parts.items() if part}}
 

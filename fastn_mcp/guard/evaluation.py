@@ -303,13 +303,13 @@ class Evaluator:
             now,
             asker,
             own_key=revoked is not None and self._account.owns(revoked),
-            spent=await self.budgets.spent(effect, asker.principal, now, earlier_uses),
+            spent=await self.budgets.spent(effect, asker.counted, now, earlier_uses),
             in_list=max(in_list, default=0),
             declines=declines if is_resting else 0,
             declined_at=datetime.fromtimestamp(last, UTC) if is_resting else None,
             permit=permit,
             used_up=used_up,
-            destroyed=await self.budgets.destroyed(asker.principal) if effect is Effect.DESTROY else 0,
+            destroyed=await self.budgets.destroyed(asker.counted) if effect is Effect.DESTROY else 0,
         )
 
     async def _permit(

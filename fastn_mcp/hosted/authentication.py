@@ -162,7 +162,9 @@ class TeamAccess:
             client_of(claims),
         )  # fmt: skip
         if machine is not None:
-            asker = replace(asker, person=machine.name, login_names=(), machine=machine.name)
+            # Groups of another issuer are not those of the team's people.
+            own = asker.groups if claims["iss"] == self._team.issuer else ()
+            asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
         return Caller(asker, None, rights), tenant, _caller_account(tenant, principal, keys)
 
     async def _unauthenticated(self, sent: str) -> RequestRejected:

@@ -4,7 +4,6 @@ A machine has a token by client credentials at the team's provider, or a workloa
 """
 
 import logging
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,7 @@ from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, Key
 from fastn_mcp.errors import nearest
 from fastn_mcp.guard.caller import ALL_SCOPES, Rights
 from fastn_mcp.hosted.claim_match import Match, Scope, Text, can_read
-from fastn_mcp.hosted.tokens import client_of, login_names, person_name
-from fastn_mcp.policy.plan_file import signatures_of
+from fastn_mcp.hosted.tokens import client_of, is_machines, login_names, person_name
 from fastn_mcp.redaction import quote
 
 log = logging.getLogger(__name__)
@@ -55,14 +53,6 @@ class MachineIdentity(Match):
         if self.client_id not in (None, client_of(claims)):
             yield "client_id", [str(self.client_id)]
         yield from super().mismatches(claims, groups_claim)
-
-    @property
-    def version(self) -> str:
-        """Its name and the versions of its files, so that a plan that is signed anew or withdrawn counts at once."""
-        plan = Path(self.plan or os.devnull)
-        files = (plan, signatures_of(plan), Path(self.plan_keys or os.devnull))
-        stats = (file.stat() if file.exists() else None for file in files)
-        return "\0".join([self.name, *(f"{stat.st_ino} {stat.st_mtime_ns}" if stat else "" for stat in stats)])
 
     def settings(self, tenant: Settings) -> Settings:
         """Return the settings of its tenant for this machine: nobody is asked. A tenant that is read-only stays so."""
@@ -101,6 +91,14 @@ def machine_of(
     why = f"its {', '.join(held)}" if held else "none has its issuer"
     told = "This is a machine's token, and no [[machine]] of the team file matches it"
     raise WrongMachine(f"{told}: {why}. Nothing was sent. Ask the operator.")
+
+
+def signs_in_machine(machines: Sequence[MachineIdentity], claims: Mapping[str, Any], client: str) -> bool:
+    """Whether an ID token for a client is about that client itself, or about one of the issuer's machines."""
+    clients = (client, *(machine.client_id for machine in machines))
+    # An ID token has no scp anyway, so its lack says nothing.
+    is_client = any(is_machines({**claims, "azp": each, "scp": ""}) for each in clients)
+    return is_client or any(claims.get("sub") in (machine.subjects or ()) for machine in machines)
 
 
 def machine_errors(

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -20,8 +20,9 @@ from urllib.parse import quote as percent_encode
 import anyio
 import httpx2
 
+from fastn_mcp.hosted.machines import MachineIdentity, signs_in_machine
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
-from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust
+from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust, name_subject
 from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -87,11 +88,12 @@ def _afresh(step_up: StepUp) -> dict[str, str]:
 
 
 class SignIn:
-    """Sign-in flow of one OpenID Connect client, whose redirect URI is `redirect`."""
+    """Sign-in flow of one OpenID Connect client, whose redirect URI is `redirect`. It signs in people, not
+    `machines`."""
 
     def __init__(
         self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: list[str], redirect: str,
-        system: System,
+        system: System, machines: Sequence[MachineIdentity] = (),
     ) -> None:  # fmt: skip
         self._trust = trust
         self._provider = keys.provider
@@ -101,6 +103,7 @@ class SignIn:
         self._scopes = scopes
         self._redirect = redirect
         self._system = system
+        self._machines = machines
         self._cached: dict[str, Any] = {}
         self._fetched_at = self._failed_at = float("-inf")
         self._fetching = anyio.Lock()
@@ -140,12 +143,17 @@ class SignIn:
         """Exchange a code, which works once, for the claims of the ID token. Raises `NotSignedIn` if that fails."""
         token = await self._exchange(await self._metadata(), code, pending.verifier)
         try:
-            return await self._tokens.id_claims(token, self._client, pending.nonce)
+            claims = await self._tokens.id_claims(token, self._client, pending.nonce)
+            is_machine = signs_in_machine(self._machines, claims, self._client)
+            name_subject(claims, self._trust.subject_claim)
         except TokenRefused as refused:
             log.warning("an ID token was refused: %s", refused)
             raise NotSignedIn("The identity provider's statement about you could not be verified.") from None
         except NoKeys:
             raise NotSignedIn(_UNREACHABLE) from None
+        if is_machine or signs_in_machine(self._machines, claims, self._client):
+            raise NotSignedIn("The sign-in of a machine was refused: only people approve. Nothing was approved.")
+        return claims
 
     async def _metadata(self) -> dict[str, Any]:
         began = self._system.monotonic()

@@ -143,7 +143,7 @@ class TenantAccount:
     """The caller who brought the key, if any."""
     limits: Limits | None = None
     is_outdated: Callable[[], bool] = lambda: False
-    """Whether it has to be opened anew, since its key was replaced."""
+    """Whether it has to be opened anew, since its key was replaced or the plan of its machine was changed."""
     decide: "Handle | None" = None
     """Handles what approvers press and submit in Slack, if requests go there."""
     used: float = field(default=0.0, init=False)
@@ -151,7 +151,7 @@ class TenantAccount:
 
 
 _Key = tuple[str, str | None]
-"""Tenant, and digest of the caller's account or version of the machine."""
+"""Tenant, and digest of the caller's account or name of the machine."""
 
 
 class Tenants:
@@ -171,7 +171,8 @@ class Tenants:
     @asynccontextmanager
     async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[TenantAccount]:
         """Lease an account, opening it if needed. Raises `Busy` if no more can be opened, or `SettingsError`."""
-        key = (tenant.name, own.digest if own else tenant.machine and tenant.machine.version)
+        key = (tenant.name, own.digest if own else tenant.machine and tenant.machine.name)
+        await self._retire(key)
         to_close: list[_Key] = []
         if (leased := self._opened.get(key)) is None:
             # No await between the lookup and the insertion, so that concurrent requests share one account.
@@ -226,6 +227,13 @@ class Tenants:
         if not unused:
             raise Busy("The limit of accounts in use is reached.", "Call again in a moment.")
         return [unused[0][0]]
+
+    async def _retire(self, key: _Key) -> None:
+        """Forget an account that has to be opened anew. Its last user closes it."""
+        if (account := self._opened.get(key)) is not None and account.is_outdated():
+            del self._opened[key]
+            if not account.users:
+                await _end(account)
 
     async def _close(self, keys: list[_Key]) -> None:
         for account in [self._opened.pop(key) for key in keys]:

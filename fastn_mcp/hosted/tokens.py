@@ -101,12 +101,12 @@ class Tokens:
         return "It cannot be used here."
 
     async def id_claims(self, token: str, client: str, nonce: str) -> dict[str, Any]:
-        """Return the claims of an ID token for a client and a nonce (OpenID Connect Core, 3.1.3.7).
+        """Return the claims of an ID token for a client and a nonce (OpenID Connect Core, 3.1.3.7), with `sub` as it
+        is.
 
         Raises `TokenRefused` if it is invalid, `NoKeys` if it cannot be verified.
         """
         claims = await self._claims(token, client, _ID_TYPES)
-        _name_subject(claims, self._trust.subject_claim)
         claimed = claims.get("nonce")
         if not isinstance(claimed, str) or not hmac.compare_digest(claimed.encode(), nonce.encode()):
             raise TokenRefused("It is from another sign-in.")
@@ -127,7 +127,7 @@ class Tokens:
     async def _access_token(self, token: str) -> VerifiedToken:
         claims = await self._claims(token, self._trust.audience, _TYPES)
         is_machine = self._trust.is_workload or is_machines(claims)
-        _name_subject(claims, "sub" if is_machine else self._trust.subject_claim)
+        name_subject(claims, "sub" if is_machine else self._trust.subject_claim)
         return VerifiedToken(
             token=token,
             client_id=client_of(claims) or "unknown",
@@ -183,7 +183,7 @@ class Tokens:
                 raise TokenRefused("It is not valid yet.")
 
 
-def _name_subject(claims: dict[str, Any], claim: str) -> None:
+def name_subject(claims: dict[str, Any], claim: str) -> None:
     """Make a claim the `sub` of verified claims. Raises `TokenRefused` if it cannot name anybody."""
     subject = claims["sub"] = claims.get(claim)
     if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
@@ -212,11 +212,12 @@ def is_machines(claims: Mapping[str, Any]) -> bool:
     """Whether a client has a token for itself, by client credentials, from what providers put into one."""
     subject, user = claims.get("sub"), claims.get("preferred_username")
     return (
-        any(subject == claims.get(name) for name in _CLIENT_CLAIMS)  # RFC 9068, 2.2: so too Okta and Cognito
+        # RFC 9068, 2.2: so too Okta and Cognito; Auth0 appends @clients
+        any((client := _text(claims.get(name))) and subject in (client, f"{client}@clients") for name in _CLIENT_CLAIMS)
         or claims.get("gty") == "client-credentials"  # Auth0
         or claims.get("idtyp") == "app"  # Microsoft Entra
         or (subject == claims.get("oid") and "scp" not in claims)  # Entra without the optional claim idtyp
-        or (isinstance(user, str) and user.startswith("service-account-"))  # Keycloak
+        or (isinstance(user, str) and user.casefold() == f"service-account-{client_of(claims)}".casefold())  # Keycloak
     )
 
 

@@ -35,6 +35,11 @@ class Asker:
         """Name for people: that of the person or, without a sign-in, what the client calls itself."""
         return self.client_name if self.principal == LOCAL else self.person
 
+    @property
+    def counted(self) -> str:
+        """Name by which budgets count: of a machine its own, because its subject may vary by branch or tag."""
+        return f"machine {self.machine}" if self.machine else self.principal
+
     def values(self, fact: str, *, verified: bool) -> tuple[str, ...]:
         """Return what is known of one of `FACTS`; only what the sign-in vouches for if `verified`."""
         _, _, subject = self.principal.partition("|")

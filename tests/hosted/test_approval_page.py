@@ -296,6 +296,34 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
         assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
+MACHINES_SIGN_INS: dict[str, dict[str, Any]] = {
+    "a subject of a machine": {"sub": "f3a1"},
+    "the page's own client": {"sub": "page"},
+    "a client of a machine": {"sub": "nightly-agent@clients"},
+    "Keycloak's service account of a machine": {"sub": "1", "preferred_username": "service-account-nightly-agent"},
+    "client credentials": {"sub": "1", "gty": "client-credentials"},
+}
+
+
+@pytest.mark.parametrize("which", MACHINES_SIGN_INS)
+async def test_machine_does_not_sign_in(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = '\n[[machine]]\nname = "nightly"\ntenant = "acme"\n'
+    text = f'{FILE}{machine}subjects = "f3a1"\n{machine.replace("nightly", "agent")}client_id = "nightly-agent"\n'
+    monkeypatch.setitem(PEOPLE, "machine", {"groups": ["approvers"], **MACHINES_SIGN_INS[which]})
+    async with Made(tmp_path, text)() as world, world.browser() as browser:
+        answer = await browser.sign_in("machine")
+        assert answer.status_code == 403
+        assert "The sign-in of a machine was refused: only people approve. Nothing was approved." in words(answer.text)
+
+
+async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An access token of Entra without `scp` is an application's; an ID token never has it."""
+    text = FILE.replace('client_id = "page"\n', 'client_id = "page"\nsubject_claim = "oid"\n', 1)
+    monkeypatch.setitem(PEOPLE, "dana", {**PEOPLE["dana"], "oid": "dana"})
+    async with Made(tmp_path, text)() as world, world.browser("dana") as dana:
+        assert "Signed in as Dana Example" in await dana.look()
+
+
 @pytest.mark.parametrize("person", ["gina", "jun", "both"])
 async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
     await world.delete()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.forged_tokens import REFUSED
 from support.identity_provider import AUDIENCE, ISSUER
-from support.machine_world import GITHUB, MachineWorld
+from support.machine_world import GITHUB, MACHINES, MachineWorld
 from support.policy_files import policy_file
 from support.team_world import ALL, TENANTS, Caller
 from support.world import Clock
@@ -132,6 +132,13 @@ MISMATCHED: dict[str, Case] = {
     "a client in other letters": _client("its client_id is", client="Billing-Agent"),
     "a client by azp": _client('its client_id is "x"', sub="x", azp="x", client_id="billing-agent"),
     "Auth0's client": _client('its client_id is "spa"', sub="spa@clients", azp="spa", gty="client-credentials"),
+    "Auth0's client in the dialect of RFC 9068": _client(
+        'its client_id is "spa"', sub="spa@clients", client_id="spa", header={"typ": "at+jwt"}
+    ),
+    "Auth0's client by azp": _client('its client_id is "spa"', sub="spa@clients", azp="spa", client_id=None),
+    "a person called like a service account": Case(
+        lambda w: w.person(azp="billing-agent", preferred_username="service-account-mallory"), PERSON
+    ),
     "Entra's application": _client('its client_id is "app"', sub="1", oid="1", azp="app", client_id=None),
     "Entra's application, by idtyp": _client("its client_id is", sub="1", idtyp="app", azp="app", client_id=None),
     "Keycloak's service account": _client(
@@ -270,6 +277,10 @@ def _of_another_account(world: MachineWorld) -> None:
     plan.write_text(plan.read_text().replace('account = "acme', 'account = "globex'))
 
 
+def _signer_is_struck_out(world: MachineWorld) -> None:
+    (world.folder / "plan-keys.toml").write_text("")
+
+
 def _for_another_key(world: MachineWorld) -> None:
     signature = world.folder / "nightly.toml.sig"
     signature.write_text(signature.read_text().replace('"digest": "', '"digest": "0'))
@@ -280,15 +291,29 @@ BROKEN_PLANS: dict[str, tuple[Callable[[MachineWorld], None], str]] = {
     "unsigned": (_unsigned, "There is no file of signatures nightly.toml.sig."),
     "missing": (_missing, "There is no plan nightly.toml."),
     "of another account": (_of_another_account, "is for globex at localhost, and this is acme at localhost"),
+    "signer is struck out": (_signer_is_struck_out, "'dana' may not sign"),
     "for another key": (_for_another_key, "the signature of 'dana' is invalid"),
 }
 
 
 @pytest.mark.parametrize("how", BROKEN_PLANS)
-async def test_unusable_plan_refuses_the_machine_alone(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", ["the machine's", "the tenant's", "the configuration folder's"])
+async def test_unusable_plan_refuses_the_machine_alone(
+    how: str, keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At once, also for a machine that was served before. People are served, and the server starts."""
     spoil, why = BROKEN_PLANS[how]
-    world = MachineWorld(tmp_path)
+    named = 'plan_keys = "plan-keys.toml"\n'
+    machines = MACHINES if keys == "the machine's" else MACHINES.replace(named, "")
+    mode = 'mode = "guarded"\n'
+    tenants = TENANTS.replace(mode, mode + named, 1) if keys == "the tenant's" else TENANTS
+    if keys == "the tenant's":
+
+        def elsewhere(_: object) -> Path:
+            return tmp_path / "other"
+
+        monkeypatch.setattr("fastn_mcp.build.composition.config_dir", elsewhere)
+    world = MachineWorld(tmp_path, machines, tenants)
     async with world.world.served() as caller:
         assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
         spoil(world)
@@ -385,6 +410,36 @@ async def test_rules_match_a_machine_as_a_caller(who: str, denied: str, tmp_path
     refusals = {name for name, result in results.items() if result.get("outcome") == "refused"}
     expected = {"both": {"nightly-report", "billing"}, "nobody": set[str]()}.get(denied, {denied})
     assert refusals == expected
+
+
+@pytest.mark.parametrize(("token", "denied"), [("workload", False), ("client", True)])
+async def test_groups_of_another_issuer_are_not_those_of_people(token: str, denied: bool, tmp_path: Path) -> None:
+    policy_file(tmp_path, '[[rule]]\nwho = { group = "admins" }\nthen = "deny"\n')
+    policy = 'mode = "guarded"\npolicy = "policy.toml"'
+    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', policy, 1))
+    signed: str = getattr(world, token)(groups=["admins"])
+    async with world.world.served() as caller:
+        result = await caller.result(signed, "create_customer", **CREATED)
+    assert (result.get("outcome") == "refused") == denied
+
+
+async def test_budget_counts_a_machine_by_its_name(tmp_path: Path) -> None:
+    """The subject of a workload varies by branch and tag."""
+    policy_file(tmp_path, "[budget]\nwrite = 1\n")
+    policy = 'mode = "guarded"\npolicy = "policy.toml"'
+    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', policy, 1))
+    world.sign('[[allow]]\ntool = "create_customer"\narguments = "any"\ncount = 9\n')
+    async with world.world.served() as caller:
+        first, second = [
+            await caller.result(
+                world.workload(sub=f"repo:acme/reports:ref:refs/tags/{tag}"), "create_customer", name=tag
+            )
+            for tag in ("v1", "v2")
+        ]
+        other = await caller.result(world.client(), "create_customer", name="v3")
+    assert (first["done"], second["outcome"], other["done"]) == ("create_customer", "refused", "create_customer")
+    principals = [entry["principal"] for entry in world.audit() if entry["event"] == "intent"]
+    assert principals[0] == f"{GITHUB}|repo:acme/reports:ref:refs/tags/v1"  # the log keeps the subject
 
 
 @pytest.mark.parametrize("of", [{"person": "nightly-report"}, {"tenant": "acme"}])

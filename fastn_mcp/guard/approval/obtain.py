@@ -86,7 +86,7 @@ class Approvals:
     async def allowance(self, asker: Asker) -> dict[str, JsonValue]:
         """Return what a caller has left, and where the requests that wait can be decided."""
         policy, now = self._evaluator.policy, self._system.now()
-        left = await allowance(policy, self._budgets, self._ledger, self._account, asker.principal, now)
+        left = await allowance(policy, self._budgets, self._ledger, self._account, asker, now)
         if (stop := await self.stops.facts(asker)) is not None:
             left["stopped"] = stop
         if "waiting" in left and self.channel is not None and self.channel.url is not None:
@@ -124,7 +124,7 @@ class Approvals:
                 return Approval(earlier.by or "", earlier)
             earlier = None  # it covered calls that were made, or that have changed since
 
-        await self._budgets.check_rate(evaluation.effect, caller.principal)
+        await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
         self._check_people(evaluation)
         await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
         form = caller.form
