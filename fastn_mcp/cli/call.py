@@ -118,7 +118,7 @@ def _command(operation: AnyTool) -> click.Command:
         output = Output(context, values.pop("as_json"), values.pop("all", False), values.pop("watch", False))
         arguments = {name: _as_list(value) for name, value in values.items() if value not in (None, ())}
         if "fields" in arguments:  # with commas, as --json takes them
-            arguments["fields"] = ",".join(arguments["fields"]).split(",")
+            arguments["fields"] = ",".join(cast("list[str]", arguments["fields"])).split(",")
         tally = Tally()
         try:
             status = anyio.run(_call, context.obj.parts(tally=tally), operation, arguments, output)

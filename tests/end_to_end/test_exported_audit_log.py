@@ -120,7 +120,7 @@ def test_copy_shows_changes_on_either_side(env: dict[str, str], collector: Colle
     assert verify(env, lossy, collector.file)[0] == 0
     lossy.write_bytes(b"not of a collector\n")
     result = run_command(["audit", "verify", "--remote", str(lossy)], env)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"{lossy} has a line that is neither OTLP as JSON nor an audit entry." in result.stderr
 
 

@@ -432,7 +432,7 @@ async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> 
     (only,) = (await done(world, ListChanges())).result.model_dump()["changes"]
     error = await world.call(UndoChange(change_id=only["change_id"]))
     assert isinstance(error, NotSent)
-    assert "as it was before" in str(error)
+    assert "it already has its earlier state" in str(error)
 
 
 async def test_change_of_another_account_is_not_found(world: World) -> None:

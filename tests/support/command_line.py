@@ -30,7 +30,7 @@ def run_command(
     written, encoding = (io.BytesIO(), io.BytesIO()), env.get("PYTHONIOENCODING", "utf-8")
     stdout, stderr = (io.TextIOWrapper(output, encoding=encoding) for output in written)
     stdin = io.TextIOWrapper(io.BytesIO(given.encode()), encoding=encoding)
-    with _as_process(arguments, env, cwd, (stdin, stdout, stderr)), pytest.raises(SystemExit) as ended:
+    with _as_process(arguments, dict(env), cwd, (stdin, stdout, stderr)), pytest.raises(SystemExit) as ended:
         run_to_end(cli)
     code = ended.value.code
     assert isinstance(code, int)
