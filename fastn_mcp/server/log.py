@@ -86,7 +86,8 @@ class TerminalLines(JsonLines):
     @override
     def format(self, record: logging.LogRecord) -> str:
         fields = self.fields(record)
-        lines = [f"fastn-mcp {fields['level']}: {fields['message']}", *fields.get("error", "").splitlines()]
+        error = fields.get("error", "").splitlines()  # indented, so that no text in it looks like a line of ours
+        lines = [f"fastn-mcp {fields['level']}: {fields['message']}", *(f"  {line}" for line in error)]
         return "\n".join(sanitize(line) for line in lines)
 
 
