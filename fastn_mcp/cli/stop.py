@@ -65,7 +65,7 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
         say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
-        say(f"Nobody of this name has asked for anything yet: {sanitize(wanted.whom)}. Is it spelt this way?")
+        say(f"Nobody of this name has asked for an approval yet: {sanitize(wanted.whom)}. Is it spelt this way?")
     say(_ended(sum((store.use(partial(_void, stop=wanted)) or Counter[str]() for store in reached), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))

@@ -130,7 +130,7 @@ def test_client_of_an_unknown_name_is_stopped_and_questioned(machine: Machine) -
     done = machine.run("stop", "--client", "Cloude Code")
     assert done.returncode == 0
     assert 'Changes of the client "Cloude Code" are stopped' in said(done)
-    assert "Nobody of this name has asked for anything yet" in said(done)
+    assert "Nobody of this name has asked for an approval yet" in said(done)
     assert [stop.client for stop in machine.stops()] == ["Cloude Code"]
 
 
