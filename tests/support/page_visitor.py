@@ -53,7 +53,10 @@ class Visitor:
 
     async def form(self, action: str, request: str = "") -> dict[str, str]:
         """Return the hidden fields of the first form of an action, with that `request` open if there are many."""
-        page = (await self.http.get("/approvals/", params={"request": request})).text
+        page = away = "The ledger cannot be reached"
+        with anyio.move_on_after(30):
+            while away in page:  # on a busy machine it may answer too late: the person looks again
+                page = (await self.http.get("/approvals/", params={"request": request})).text
         found = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
         assert found is not None, f"no form to {action}: {words(page)}"
         return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
