@@ -45,7 +45,10 @@ QUESTIONS = [
     ),
     Question("How do I approve in Slack?", "approve in Slack", "slack.md", "Set up approval in Slack"),
     Question(
-        "Can I take back an approval?", "withdraw approval", "approving.md", "Past decisions, undo and withdrawing"
+        "Can I take back an approval?",
+        "withdraw approval",
+        "approving.md",
+        "Past decisions: undo, or withdraw an approval",
     ),
     Question("How do I undo a change?", "undo change", "tools/procedures.md", "undo_change"),
     Question("How do I stop an agent at once?", "stop agent", "stop.md", "Stop all agents"),
