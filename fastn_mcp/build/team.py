@@ -26,7 +26,7 @@ from fastn_mcp.config.addresses import url_host
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
-from fastn_mcp.config.paths import TENANTS
+from fastn_mcp.config.paths import TENANTS, file_identity
 from fastn_mcp.errors import FastnError, SettingsError, extra
 from fastn_mcp.guard.channel import ApprovalChannel
 from fastn_mcp.guard.seal import Seal
@@ -348,10 +348,9 @@ def _resolve(ctx: ServerRequestContext[Any]) -> RequestContext:
 def _version(file: Path) -> tuple[int, ...] | None:
     """Return what changes with a file; None if there is none."""
     try:
-        stat = file.stat()
+        return file_identity(file.stat())
     except OSError:
         return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _answers_path(tenant: str) -> str:

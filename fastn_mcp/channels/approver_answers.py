@@ -10,7 +10,7 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.approvers import Approver
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_closed, why_not_withdrawn, withdraw
-from fastn_mcp.guard.approval_form import VERIFIED, is_typed, typed_in
+from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, is_typed
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import account_name
@@ -31,25 +31,17 @@ Choice = Literal["approve", "decline", "withdraw"]
 
 
 class AnswerRejected(Exception):
-    """AnswerRejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
+    """Rejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
 
     def __init__(
         self, status: int, why: str, approver: Approver | None = None, request: ApprovalRequest | None = None
     ) -> None:
         super().__init__(why)
         self.status = status
-        """The status of HTTP for it."""
+        """HTTP status of the response."""
         self.why = why
         self.approver = approver
         self.request = request
-
-
-def approved_elsewhere(request: ApprovalRequest) -> str | None:
-    """Return a sentence if a request can be approved on the page only: it needs a secret, or a fresh sign-in."""
-    if request.step_up is not None:
-        return request.step_up.elsewhere
-    typed = typed_in(request)
-    return None if typed is None else f"The approver types the {typed.name} on the page."
 
 
 @dataclass(slots=True)

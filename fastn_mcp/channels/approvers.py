@@ -113,7 +113,7 @@ def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> Non
         takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
         raise Refused(
             f"{takes}, and {len(able)} of those on the list may decide about this call.",
-            "Tell the operator: the file of approvers says who may approve what, and who is of which group.",
+            "Tell the operator: the file of approvers lists the effects and groups of each approver.",
         )
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.layout import style
-from fastn_mcp.records.formats import age, lasting, quoted, sentence
+from fastn_mcp.records.formats import age, field_in_words, lasting, quoted, sentence
 from fastn_mcp.records.rows import Row, as_word, parse_timestamp
 from fastn_mcp.records.states import RunState, State, state_in_words
 from fastn_mcp.redaction import sanitize
@@ -278,8 +278,7 @@ def title(name: str) -> str:
     """Return a field's name in words, `last used` for `lastUsedAt`, and an id as it is."""
     if re.search(r"\d", name):
         return sanitize(name)
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", sanitize(name)).replace("_", " ").lower()
-    return re.sub(r"(?<=.) (at|ms|count)$", "", words).replace("end org", "customer")
+    return re.sub(r"(?<=.) (at|ms|count)$", "", field_in_words(sanitize(name))).replace("end org", "customer")
 
 
 def _line(text: str) -> str:

@@ -196,7 +196,7 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
             return plan_file.opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
-    say(f"There is no key {path}; creating one.")
+    say(f"Creating a signing key: {path}")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _MIN_PASSPHRASE:
         raise click.ClickException(f"A passphrase has at least {_MIN_PASSPHRASE} characters.")

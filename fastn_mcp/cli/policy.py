@@ -141,7 +141,7 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
 def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **options: Any) -> None:
     """Explain the policy's decision on a call of TOOL: the rule, the facts, who would be asked.
 
-    With an account, the target is read. Nothing is changed, and nobody is asked.
+    With an account, it reads the target. It changes nothing and requests no approval.
     """
     who, at = _facts(options["who"]), _time(options["at"])
     name = tool.replace("-", "_")
@@ -209,11 +209,10 @@ async def _explain(
         settings = parts.settings
     except SettingsError as error:
         settings, reason = start.keyless(), f"Nothing was read: {error}"
-    policy = replace(policy_of(settings, os.environ, start.command_line()), step_up=step_up)
     if parts is None:
-        policy = replace(policy, live=True)
+        policy = replace(policy_of(settings, os.environ, start.command_line()), live=True, step_up=step_up)
     else:
-        parts.guard.evaluator.policy = policy
+        policy = parts.guard.evaluator.policy = replace(parts.guard.evaluator.policy, step_up=step_up)
     effect = Effect.READ if call.effect is Effect.READ else call.effect_on(UNKNOWN, None)
     resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
     situation = Situation(resolved, effect, at or System().now(), asker)

@@ -32,8 +32,8 @@ from fastn_mcp.install.edit import NotInstalled
 def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes: bool, replace: bool) -> int:
     """Connect the MCP clients of this machine to the sandbox or to your account.
 
-    It shows each change of a client's file and asks, runs login if your account has no key yet, and ends with what
-    proves that it works. Options that stand before setup are those that the server is started with.
+    It runs login if your account has no key yet, shows each change of a client's file before it asks, and ends with
+    commands that check the result. Options before setup become the server's options.
     """
     start: StartOptions = ctx.obj
     if not yes and Terminal.here() is None:
@@ -88,7 +88,7 @@ def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool
 
 
 def _require_key(ctx: click.Context, start: StartOptions, *, yes: bool) -> None:
-    """Run login if there is no key. Raises `NoKey` instead if nobody may be asked."""
+    """Run `login` if the account has no key. Raises `NoKey` with `yes`, which allows no prompt."""
     try:
         start.resolved()
     except NoKey:

@@ -59,8 +59,8 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
         raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
     wanted = Stop(system.token(), system.timestamp(), _BY, redact_text(reason), tenant, person, client)
     problems, earlier = _ordered(stores, wanted)
-    said = in_words(wanted, system.now()) if earlier is None else f"Nothing is new. {in_words(earlier, system.now())}"
-    say(f"{said} Nothing is sent for them until a person allows it again.")
+    in_force, note = (wanted, "") if earlier is None else (earlier, "No new stop was needed. ")
+    say(f"{note}{in_words(in_force, system.now())} Nothing is sent for them until a person allows it again.")
     if is_new:
         say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
     reached = [store for store in stores if store not in problems]

@@ -122,6 +122,11 @@ def read_private(path: Path) -> str:
             return file.read()
 
 
+def file_identity(status: os.stat_result) -> tuple[int, ...]:
+    """Return what differs once a file was written, replaced, or given to others."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def make_private_folder(folder: Path) -> None:
     """Create the missing folders of a path with mode 0700. Raises `OSError`."""
     if not folder.is_dir():

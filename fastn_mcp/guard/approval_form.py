@@ -87,6 +87,14 @@ def typed_in(request: ApprovalRequest) -> TypedArgument | None:
     return TypedArgument(stored["name"], fields, stored["is_certain"])
 
 
+def approved_elsewhere(request: ApprovalRequest) -> str | None:
+    """Return a sentence if a request can be approved on the page only: it needs a secret, or a fresh sign-in."""
+    if request.step_up is not None:
+        return request.step_up.elsewhere
+    typed = typed_in(request)
+    return None if typed is None else f"The approver types the {typed.name} on the page."
+
+
 @dataclass(frozen=True, slots=True)
 class Approve:
     """Approved. `typed` is the text they typed."""

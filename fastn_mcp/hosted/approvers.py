@@ -18,7 +18,7 @@ from typing_extensions import override
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval_form import UNDOES, VERIFIED, effects_of, typed_in
+from fastn_mcp.guard.approval_form import UNDOES, VERIFIED, approved_elsewhere, effects_of
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
@@ -95,8 +95,7 @@ class TenantInbox:
 
     async def announce(self, request: ApprovalRequest) -> Announcement:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        on_page_only = typed_in(request) is not None or request.step_up is not None  # a secret, or a sign-in
-        webhook = None if on_page_only else self.webhook
+        webhook = self.webhook if approved_elsewhere(request) is None else None
         if not self._is_on_page(request):
             if webhook is not None:
                 return replace(await webhook.announce(request), url=self.url)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fastn_mcp.config.paths import read_regular
+from fastn_mcp.config.paths import file_identity, read_regular
 from fastn_mcp.install.edit import Addition, Trace
 
 MAX_FILE = 64 << 20
@@ -43,7 +43,7 @@ def read(path: Path) -> Snapshot:
         content, status = read_regular(path, MAX_FILE)
     except FileNotFoundError:
         return Snapshot(None)
-    return Snapshot(content, _identity(status))
+    return Snapshot(content, file_identity(status))
 
 
 def replace(
@@ -117,13 +117,9 @@ def _give(path: Path, like: os.stat_result, *, keep: bool) -> None:
 
 def _identity_now(path: Path) -> tuple[int, ...]:
     try:
-        return _identity(path.stat())
+        return file_identity(path.stat())
     except FileNotFoundError:
         return ()
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class BackupRecord(BaseModel):

@@ -123,16 +123,16 @@ class Policy:
         call, verdict = situation.resolved.call, self._by_rules(situation)
         if self.rules is not None:
             # What raises an effect (an argument, a record in use, an open request) must not escape what the file says
-            # of
-            # the call.
-            lower = {call.effect, call.effective} - {situation.effect}
-            verdict = strictest([verdict, *(self._by_rules(replace(situation, effect=e, spent={})) for e in lower)])
+            # of the lower ones. In a fixed order: of equally strict decisions, the first names its rule.
+            for lower in dict.fromkeys((call.effective, call.effect)):
+                if lower is not situation.effect:
+                    verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower, spent={}))))
         if verdict.decision is Decision.ALLOW and call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
         # An effect that was raised counts with each that the tool can have below it.
-        passed = {each for each in (call.effect, *call.raises_to) if each.rank <= situation.effect.rank}
-        if self.step_up is None or not self.step_up.concerns(each.value for each in {situation.effect, *passed}):
+        passed = [each.value for each in (call.effect, *call.raises_to) if each.rank <= situation.effect.rank]
+        if self.step_up is None or not self.step_up.concerns([situation.effect.value, *passed]):
             return verdict
         is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
         reason = f"{verdict.reason} {self.step_up.elsewhere}".strip() if is_asked else verdict.reason

@@ -48,6 +48,11 @@ def kind_in_words(kind: str) -> str:
     return kind.replace("_", " ").replace("api", "API")
 
 
+def field_in_words(name: str) -> str:
+    """Return the name of a field in words: `external ref` for `externalRef`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").lower()
+
+
 def aged(moment: datetime, now: datetime) -> str:
     """Format a time with its age: `2026-11-25T09:00:00Z (3 hours ago)`."""
     return f"{stamp(moment)} ({age(moment, now)})"

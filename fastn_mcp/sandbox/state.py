@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
-from fastn_mcp.config.paths import make_private_folder, write_private
+from fastn_mcp.config.paths import file_identity, make_private_folder, write_private
 from fastn_mcp.errors import SettingsError
 
 Row = dict[str, Any]
@@ -167,7 +167,7 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600)
-        self._version: tuple[int, int, int] | None = None
+        self._version: tuple[int, ...] | None = None
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -188,8 +188,7 @@ class StateFile:
         Raises `SettingsError` if the file cannot be read or does not contain a state.
         """
         try:
-            found = self._path.stat()
-            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            version = file_identity(self._path.stat())
             if version == self._version:
                 return None
             text = self._path.read_text(encoding="utf-8")
@@ -207,8 +206,7 @@ class StateFile:
     def write(self, state: SandboxState) -> None:
         """Replace the file atomically: readers, also after a crash, find the old or the new state."""
         write_private(self._path, json.dumps(state.dump(), separators=(",", ":")))
-        written = self._path.stat()
-        self._version = (written.st_ino, written.st_mtime_ns, written.st_size)
+        self._version = file_identity(self._path.stat())
 
     def _unreadable(self, reason: str) -> SettingsError:
         return SettingsError(

@@ -139,14 +139,12 @@ async def test_edited_button_or_dialog_decides_nothing(slack: Slack, tmp_path: P
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
         await slack.press(DANA, message, "approve", **EDITS[edit])
-        await slack.press(DANA, message, "approve")
-        await until(lambda: DANA in slack.opened)
+        await slack.opens(DANA, message)
         for user in (DANA, KIM):
             shown = await slack.submit(user, slack.opened[DANA], edits=EDITS[edit])
             assert "Nothing was decided." in shown or "no such approval request" in shown
             if user == DANA:
-                await slack.press(DANA, message, "approve")
-                await until(lambda: DANA in slack.opened)
+                await slack.opens(DANA, message)
         assert len(slack.whispers) == (0 if edit in ("a field more", "no request") else 1)
         assert (await world.open_request()).votes == ()
         assert world.changes == []
@@ -156,9 +154,8 @@ async def test_dialog_of_one_choice_makes_no_other(slack: Slack, tmp_path: Path)
     """The name has to be typed even if the dialog of a decline comes back as that of an approval."""
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.deletion())
-        await slack.press(DANA, message, "decline")
-        await until(lambda: DANA in slack.opened)
-        view: dict[str, Any] = {**slack.opened[DANA], "blocks": [*slack.opened[DANA]["blocks"], TYPED]}
+        dialog = await slack.opens(DANA, message, "decline")
+        view: dict[str, Any] = {**dialog, "blocks": [*dialog["blocks"], TYPED]}
         assert "does not match" in await slack.submit(DANA, view, edits={"choice": "approve"})
         assert (await world.open_request()).votes == ()
 
@@ -171,9 +168,7 @@ async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, tm
         call = world.run()
         message = await world.asked(call)
         before = message.buttons
-        await slack.press(DANA, message, "approve")
-        await until(lambda: DANA in slack.opened)
-        view = slack.opened[DANA]
+        view = await slack.opens(DANA, message)
         assert await slack.submit(DANA, view) == ""
         assert "was approved already. Nothing was decided now." in await slack.submit(DANA, view)
         await slack.press(KIM, message, "approve", button=before["approve"])
@@ -202,8 +197,7 @@ async def test_approval_of_a_changed_target_is_void(slack: Slack, tmp_path: Path
 async def test_expired_request_says_so(slack: Slack, tmp_path: Path) -> None:
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
-        await slack.press(DANA, message, "approve")
-        await until(lambda: DANA in slack.opened)
+        await slack.opens(DANA, message)
         world.clock.pass_(601)
         assert "This request has expired. Nothing was decided" in await slack.submit(DANA)
         await world.shows(message, "Expired\n")
@@ -285,8 +279,7 @@ async def test_slow_decision_is_acknowledged_in_time_and_counts_once(
     monkeypatch.setattr(client, "_ACKNOWLEDGE_WITHIN", 0.2)
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
-        await slack.press(DANA, message, "approve")
-        await until(lambda: DANA in slack.opened)
+        await slack.opens(DANA, message)
         going_on, decide = anyio.Event(), world.ledger.decide
 
         async def slowly(*given: Any) -> Any:
@@ -305,8 +298,7 @@ async def test_redelivered_dialog_counts_once(slack: Slack, tmp_path: Path, monk
     monkeypatch.setattr(client, "_ACKNOWLEDGE_WITHIN", 60)
     async with slack_world(tmp_path, slack, FOUR_EYES) as world:
         message = await world.asked(world.deletion())
-        await slack.press(DANA, message, "approve")
-        await until(lambda: DANA in slack.opened)
+        await slack.opens(DANA, message)
         going_on, find, calls = anyio.Event(), world.ledger.find, list[str]()
 
         async def slowly(id_: str) -> Any:
@@ -451,8 +443,7 @@ async def test_message_that_was_not_updated_is_tried_again(slack: Slack, tmp_pat
 async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: Slack, tmp_path: Path) -> None:
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
-        await slack.press(DANA, message, "approve")
-        await until(lambda: DANA in slack.opened)
+        await slack.opens(DANA, message)
         shown = await slack.submit(DANA, team=None)
         assert shown == "Slack did not say which workspace you are of. Nothing was decided."
         assert (await world.open_request()).votes == ()

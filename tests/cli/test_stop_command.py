@@ -56,7 +56,7 @@ def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
     assert machine.recorded() == [("stopped", "a person at the terminal", "everybody", "went wrong")]
     again = machine.run("stop")
     assert again.returncode == 0
-    assert said(again).startswith("Nothing is new. All changes are stopped since")
+    assert said(again).startswith("No new stop was needed. All changes are stopped since")
     assert len(machine.stops()) == 1
 
 

@@ -324,6 +324,12 @@ class Slack:
                 self.opened.pop(user, None)
                 return words(answer["view"]["blocks"])
 
+    async def opens(self, user: str, message: Message, choice: str = "approve") -> Json:
+        """Press a button, and return the dialog that it opens."""
+        await self.press(user, message, choice)
+        await until(lambda: user in self.opened)
+        return self.opened[user]
+
     async def decide(self, user: str, message: Message, choice: str = "approve", **values: Any) -> str:
         """Press a button and submit its dialog. Return what that shows; empty if it was taken."""
         self.opened.pop(user, None)

@@ -23,8 +23,8 @@ from fastn_mcp.redaction import redact_text
 log = logging.getLogger(__name__)
 
 _LONGEST_REASON = 200
-_MOST_DECIDED = 200
-"""Number of the newest decided requests among which unused approvals are counted."""
+_MAX_DECIDED_REQUESTS = 200
+"""Newest decided requests that are searched for unused approvals."""
 _OLD_FORM = "Nothing was decided: this form was already submitted, or is not from this page."
 
 
@@ -112,7 +112,7 @@ class StopPlaces(PagePlaces):
         self, request: Request, session: Session, status: int = 200, problem: str = "", reason: str = ""
     ) -> Response:
         now = self.system.timestamp()
-        decided = [each.request for each in await session.inbox.decided(_MOST_DECIDED)]
+        decided = [each.request for each in await session.inbox.decided(_MAX_DECIDED_REQUESTS)]
         unused = [each for each in decided if each.state is RequestState.APPROVED and each.expires > now]
         shown = {"problem": problem, "reason": reason, "unused": len(unused), "tenants": _stoppable(session)}
         temporary = len(await session.inbox.temporary_approvals(now))

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import from_json
 
-from fastn_mcp.channels.approver_answers import Choice, approved_elsewhere
+from fastn_mcp.channels.approver_answers import Choice
 from fastn_mcp.channels.page.outcomes import hint, outcome
 from fastn_mcp.channels.webhook.payloads import digest
-from fastn_mcp.guard.approval_form import BY_SEVERAL, LONGEST_NOTE, VERIFIED, asker, instruction
+from fastn_mcp.guard.approval_form import BY_SEVERAL, LONGEST_NOTE, VERIFIED, approved_elsewhere, asker, instruction
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.guard.undo import approver
 from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest
@@ -72,7 +72,7 @@ def reference_in(payload: Mapping[str, Any]) -> Reference | None:
 
 
 def message(request: ApprovalRequest, changes: Sequence[Change], now: float, tenant: str) -> Block:
-    """Return a message: what is asked, what became of it, and buttons for what people can still do.
+    """Return the message of a request: its text, its outcome, and buttons for the remaining decisions.
 
     Raises `SlackFailed` if it is too long.
     """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from fastn_mcp.channels.approver_answers import ApproverAnswers, approved_elsewhere
+from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.approvers import Approver, load_approvers, require_able
 from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.channels.page.outcomes import is_temporary, outcome
@@ -15,6 +15,7 @@ from fastn_mcp.channels.slack.client import SlackSocket, SlackWeb
 from fastn_mcp.channels.slack.decisions import SlackDecisions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError
+from fastn_mcp.guard.approval_form import approved_elsewhere
 from fastn_mcp.guard.channel import Announcement, ApprovalChannel
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
@@ -53,6 +54,8 @@ class SlackChannel:
         self.decisions = SlackDecisions(self._web, self._approvers, answers, tenant, self._follow)
         self._socket = SlackSocket(settings.slack_app_token or "", settings.slack_url, self.decisions)
         self._room = settings.slack_channel
+        self._here = set[object]()
+        """Ids of the app's workspace and organization, once Slack has named them."""
         self._channel = channel
         self._answers, self._ledger, self._system = answers, answers.ledger, answers.system
         self._tenant = tenant
@@ -144,10 +147,11 @@ class SlackChannel:
 
     async def _users(self, able: list[Approver]) -> list[str]:
         """Return whom the app can write to: users of its own workspace, or of the organization that it is part of."""
-        app = await self._web("auth.test")
-        here = {app.get("team_id"), app.get("enterprise_id")}
+        if not self._here:
+            app = await self._web("auth.test")
+            self._here = {app.get("team_id"), app.get("enterprise_id")}
         users = [user.partition("/") for each in able for user in each.slack]
-        return [user for team, _, user in users if team in here]
+        return [user for team, _, user in users if team in self._here]
 
     async def _resume(self) -> None:
         now = self._system.timestamp()

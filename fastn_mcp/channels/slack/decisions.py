@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, approved_elsewhere
+from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers
 from fastn_mcp.channels.approvers import Approver
 from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, dialog, notice, plain, reference
 from fastn_mcp.channels.slack.client import Payload, SlackWeb
 from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval_form import approved_elsewhere
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 
 log = logging.getLogger(__name__)

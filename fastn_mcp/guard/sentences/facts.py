@@ -4,7 +4,6 @@ Names and values of Fastn or the agent stand between double quotes, which our ow
 that the preview read; what could not be read is said.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
@@ -14,7 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.dependence import Dependence, Dependents
 from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
 from fastn_mcp.guard.undo import NotUndoable, Undo
-from fastn_mcp.records.formats import kind_in_words, sentence
+from fastn_mcp.records.formats import field_in_words, kind_in_words, sentence
 from fastn_mcp.records.labels import Names, owner_name
 from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of
 from fastn_mcp.redaction import quote, sanitize
@@ -162,7 +161,7 @@ def field_words(facts: Facts, wire: str) -> str:
     """Return a field of Fastn in words: `externalRef` is `external ref`. One that is not documented is quoted."""
     if wire not in documented_fields(facts.call):
         return quoted(wire)
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wire).lower()
+    return field_in_words(wire)
 
 
 def fields_in_words(facts: Facts, wires: Iterable[str]) -> str:
