@@ -149,9 +149,9 @@ class StoredList:
         position, rest = call.position, self._further_filters(call)
         if rest is None or position.cursor is not None or position.skip:
             return None
-        matching: list[Row] = []
+        matching, matches = list[Row](), call.matcher(rest)
         for row in self.prefix.rows:
-            answer = call.matches(row, rest)
+            answer = matches(row)
             if answer is None:  # the row does not tell: only Fastn can answer
                 return None
             if answer:

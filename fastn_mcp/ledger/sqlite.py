@@ -49,20 +49,20 @@ _TABLES = {
 }
 """Columns by table. A file with other columns is refused."""
 
-_INDEXES = """
-CREATE INDEX IF NOT EXISTS requests_by_call ON requests (call, created);
-CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, principal);
-CREATE INDEX IF NOT EXISTS requests_by_end ON requests (expires);
-CREATE INDEX IF NOT EXISTS requests_by_decision ON requests (coalesce(decided, created));
-CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
-CREATE INDEX IF NOT EXISTS temporary_by_call ON temporary_approvals (principal, account, tool, target);
-CREATE INDEX IF NOT EXISTS rates_by_time ON rates (budget, at);
-CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
-CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
-CREATE INDEX IF NOT EXISTS changes_by_batch ON changes (batch, number);
-CREATE INDEX IF NOT EXISTS changes_by_approval ON changes (approval) WHERE approval != '';
-CREATE INDEX IF NOT EXISTS changes_by_call ON changes (call, unsettled_until) WHERE unsettled_until > 0;
-"""
+_INDEXES = {
+    "requests_by_call": "requests (call, created)",
+    "requests_by_state": "requests (state, principal)",
+    "requests_by_end": "requests (expires)",
+    "requests_by_decision": "requests (coalesce(decided, created))",
+    "nonces_by_end": "nonces (until)",
+    "temporary_by_call": "temporary_approvals (principal, account, tool, target)",
+    "rates_by_time": "rates (budget, at)",
+    "changes_by_time": "changes (account, at)",
+    "changes_by_age": "changes (at)",
+    "changes_by_batch": "changes (batch, number)",
+    "changes_by_approval": "changes (approval) WHERE approval != ''",
+    "changes_by_call": "changes (call, unsettled_until) WHERE unsettled_until > 0",
+}
 
 _SAME_REQUEST = (
     "SELECT id FROM requests WHERE call = :call AND calls = :calls AND required = :required AND principal = :principal"

@@ -78,10 +78,11 @@ def named(values: Iterable[str]) -> str:
 class SqliteFile:
     """A file, or memory for the life of the process (`:memory:`), opened on first use.
 
-    `tables` has the columns of each table by its name. Raises `LedgerUnusable` wherever it is used.
+    `tables` has the columns of each table by its name, `indexes` what each indexes. Raises `LedgerUnusable` wherever it
+    is used.
     """
 
-    def __init__(self, path: str, tables: Mapping[str, str], indexes: str) -> None:
+    def __init__(self, path: str, tables: Mapping[str, str], indexes: Mapping[str, str]) -> None:
         self._path = path
         self._tables = tables
         self._indexes = indexes
@@ -112,7 +113,8 @@ class SqliteFile:
         while True:
             try:
                 database.execute("PRAGMA journal_mode = WAL")
-                self._create_tables(database)
+                with database:
+                    self._create_tables(database)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
@@ -121,13 +123,15 @@ class SqliteFile:
                 return
 
     def _create_tables(self, database: sqlite3.Connection) -> None:
+        database.execute("BEGIN")  # one write for all of them
         for name, columns in self._tables.items():
             database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         stored = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
         if any(stored[name] != f"CREATE TABLE {name} ({columns})" for name, columns in self._tables.items()):
             log.error("the ledger %s has tables of another version", self._path)
             raise LedgerUnusable(self._path, *_OTHER_VERSION)
-        database.executescript(self._indexes)
+        for name, columns in self._indexes.items():
+            database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
 
     def execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """Execute a statement to its end, and return its rows."""

@@ -167,7 +167,7 @@ def short(content: str, longest: int = _MAX_NAME) -> str:
 def _at(row: Row, path: str) -> JsonValue:
     found: JsonValue | Row = row
     for camel, snake in _spellings(path):
-        if not isinstance(found, Mapping):
+        if not isinstance(found, (dict, Mapping)):  # the second check alone is slow
             return None
         found = there if (there := found.get(camel)) is not None else found.get(snake)
     return found  # pyright: ignore[reportReturnType] - a path has at least one part

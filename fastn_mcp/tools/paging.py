@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, SkipValidation, field_validator
@@ -99,23 +99,46 @@ _SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "admin
 Match = Callable[[Row, Any], bool | None]
 """Whether a row matches the value of a filter; None if the row does not tell."""
 
+Condition = Callable[[Row], bool | None]
+"""Whether a row matches a filter; None if the row does not tell."""
 
-def matches(row: Row, name: str, wire: str, wanted: object) -> bool | None:
-    """Return whether a row matches a filter that is compared with the field of its name."""
+
+def condition(name: str, wire: str, wanted: object) -> Condition:
+    """Return the condition of a filter that is compared with the field of its name."""
     if name == "search":
-        searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
-        return str(wanted).casefold() in " ".join(searched).casefold()
+        return lambda row: _contains(row, str(wanted).casefold())
     if name in ("since", "until"):
-        at, bound = created(row), parse_timestamp(wanted)
+        return _period(name, parse_timestamp(wanted))
+    if name.endswith("_id"):
+        return _has_id(name, wire, str(wanted).casefold())
+    value = as_word(str(wanted))
+    return lambda row: found == value if (found := word(row, wire)) else None
+
+
+def _contains(row: Row, wanted: str) -> bool:
+    searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
+    return wanted in " ".join(searched).casefold()
+
+
+def _period(name: str, bound: datetime | None) -> Condition:
+    def is_within(row: Row) -> bool | None:
+        at = created(row)
         if at is None or bound is None:
             return None
         return at >= bound if name == "since" else at < bound
-    if name.endswith("_id"):
+
+    return is_within
+
+
+def _has_id(name: str, wire: str, wanted: str) -> Condition:
+    names = (wire, name, name.replace("_id", ".id"))
+
+    def has_id(row: Row) -> bool | None:
         owner = owner_of(row) if name == "customer_id" else None
-        id_ = owner or text(row, wire, name, name.replace("_id", ".id"))
-        return id_.casefold() == str(wanted).casefold() if id_ or wire in row else None
-    found = word(row, wire)
-    return found == as_word(str(wanted)) if found else None
+        id_ = owner or text(row, *names)
+        return id_.casefold() == wanted if id_ or wire in row else None
+
+    return has_id
 
 
 _NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
@@ -283,28 +306,47 @@ class List(Operation[Listed[Item]], Generic[Item]):
         }
         return returns.model_validate(values)
 
-    def matches(self, row: Row, filters: Mapping[str, Any]) -> bool | None:
-        """Return whether a row matches these filters; None if it does not tell."""
-        answers = [self._matches(row, name, value) for name, value in filters.items()]
-        return False if False in answers else None if None in answers else True
+    def matcher(self, filters: Mapping[str, Any]) -> Condition:
+        """Return the condition that all of these filters match."""
+        conditions = [self._condition(name, value) for name, value in filters.items()]
 
-    def _matches(self, row: Row, name: str, wanted: Any) -> bool | None:
-        compare = type(self).matching.get(name)
+        def matches(row: Row) -> bool | None:
+            is_told = True
+            for each in conditions:
+                if (answer := each(row)) is False:
+                    return False
+                is_told &= answer is not None
+            return True if is_told else None
+
+        return matches
+
+    def _condition(self, name: str, wanted: Any) -> Condition:
         values, is_excluded = values_of(wanted) if self._known(name) else ([wanted], False)
-        answers = {compare(row, value) if compare else matches(row, name, self.wire(name), value) for value in values}
-        return (True in answers) is not is_excluded if answers != {None} else None
+        if compare := type(self).matching.get(name):
+            conditions: Sequence[Condition] = [partial(_compared, compare, value) for value in values]
+        else:
+            conditions = [condition(name, self.wire(name), value) for value in values]
+
+        def matches(row: Row) -> bool | None:
+            answers = {each(row) for each in conditions}
+            return (True in answers) is not is_excluded if answers != {None} else None
+
+        return conditions[0] if len(conditions) == 1 and not is_excluded else matches
 
     def matching_rows(self, rows: Iterable[FullRow]) -> tuple[list[tuple[int, FullRow]], list[str]]:
         """Return the numbered rows that match, and the filters that could not be checked."""
-        if not (filters := self.filters):
-            return list(enumerate(rows, 1)), []
+        conditions = [(name, self._condition(name, value)) for name, value in self.filters.items()]
         found, unchecked = list[tuple[int, FullRow]](), set[str]()
         for number, row in enumerate(rows, 1):
-            answers = {name: self._matches(row, name, value) for name, value in filters.items()}
+            answers = {name: matches(row) for name, matches in conditions}
             if False not in answers.values():
                 found.append((number, row))
                 unchecked |= {name for name, answer in answers.items() if answer is None}
         return found, sorted(unchecked)
+
+
+def _compared(compare: Match, wanted: Any, row: Row) -> bool | None:
+    return compare(row, wanted)
 
 
 def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:

@@ -121,7 +121,7 @@ class Account:
 
 def is_true(call: ListExecutions, answer: Listed[Any], state: RowSource) -> bool:
     """Whether an answer is that of an account in this state."""
-    total = len([row for row in state.rows[ListExecutions] if call.matches(row, call.filters)])
+    total = len(list(filter(call.matcher(call.filters), state.rows[ListExecutions])))
     end = int(call.position.cursor or call.position.offset) + len(answer.rows)
     return (
         answer.rows == state.page(call).rows

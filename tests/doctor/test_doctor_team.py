@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.command_line import run_command
-from support.identity_provider import AUDIENCE, ISSUER, Provider, listening
+from support.identity_provider import AUDIENCE, ISSUER, Provider, listening, rsa
 from support.ports import free_port
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld, written
 from support.valkey_server import ValkeyServer
@@ -320,7 +320,7 @@ async def test_opaque_token_is_explained(token: str, tmp_path: Path) -> None:
 
 async def test_forged_token_fails(tmp_path: Path) -> None:
     world = world_in(tmp_path)
-    found = await checked_token(world, Provider().token(sub="anna"))
+    found = await checked_token(world, Provider(keys=[rsa("first")]).token(sub="anna"))
     assert "token" in wrong(found)
     assert "would be served" in found["token tenant"].seen
 

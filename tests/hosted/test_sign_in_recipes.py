@@ -208,7 +208,7 @@ class Recipes:
             "FASTN_APPROVALS_SECRET": SECRET,
             "FASTN_STATE_SECRET": "s" * 32,
         }
-        world = TeamWorld(self.folder, text, Provider(keys=[]), environment, system=clock.system())
+        world = TeamWorld(self.folder, text, Provider(), environment, system=clock.system())
         world.keys = IssuerKeys(issuer, world.system)
         async with world.served() as caller:
             yield Team(world, caller, clock)

@@ -127,7 +127,7 @@ async def site(tmp_path: Path, providers: OpenIDProviders) -> AsyncGenerator[Sit
         environment = {"ACME_KEY": "fsk_test_acme", "PAGE_SECRET": SECRET, "FASTN_STATE_SECRET": "s" * 32}
         system = System(now=lambda: datetime.now(UTC) + timedelta(seconds=passed[0]))
         text = FILE.format(site=url, issuer=issuer)
-        team = TeamWorld(tmp_path, text, Provider(keys=[]), environment, system=system)
+        team = TeamWorld(tmp_path, text, Provider(), environment, system=system)
         team.keys = IssuerKeys(issuer, system)
         async with serving(application(team.opening, team.keys, team.health), listener):
             yield Site(url, tmp_path, providers, shape, token, passed)

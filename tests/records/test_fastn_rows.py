@@ -11,7 +11,7 @@ from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, number, owner_of, parse_timestamp, text, timestamp, value, word
-from fastn_mcp.tools.paging import matches
+from fastn_mcp.tools.paging import condition
 
 TIMES = st.integers(1_000_000_000, 4_102_444_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -36,8 +36,8 @@ def test_timestamp_is_parsed_in_every_form(utc: datetime, zone: timezone, digits
     seconds = int(utc.timestamp())
     for epoch in (seconds, float(seconds), str(seconds), seconds * 1000, str(seconds * 1000), f"{seconds}.0"):
         assert parse_timestamp(epoch) == utc
-    assert matches({"createdAt": seconds * 1000}, "since", "since", utc.isoformat()) is True
-    assert matches({"createdAt": str(seconds)}, "until", "until", utc.isoformat()) is False
+    assert condition("since", "since", utc.isoformat())({"createdAt": seconds * 1000}) is True
+    assert condition("until", "until", utc.isoformat())({"createdAt": str(seconds)}) is False
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_field_is_found_in_each_spelling_and_place() -> None:
 def test_enum_is_read_in_each_spelling(spelling: str) -> None:
     """Fastn's documentation: enums appear in upper and lower case."""
     assert word({"status": spelling}, "status") == "not published"
-    assert matches({"status": spelling}, "status", "status", "NOT_PUBLISHED") is True
+    assert condition("status", "status", "NOT_PUBLISHED")({"status": spelling}) is True
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -38,6 +39,12 @@ def rsa(kid: str | None, bits: int = 2048) -> RSAKey:
         return RSAKey.generate_key(bits, {"kid": kid, "use": "sig"} if kid else {"use": "sig"}, auto_kid=False)
 
 
+@cache
+def _first_key(issuer: str) -> RSAKey:  # noqa: ARG001 each has its own
+    """The key with which a provider begins: one takes a quarter of a second to make."""
+    return rsa("first")
+
+
 @dataclass
 class Provider:
     """What it publishes and what it signs with are a test's to change."""
@@ -45,7 +52,7 @@ class Provider:
     issuer: str = ISSUER
     audience: str = AUDIENCE
     now: Callable[[], float] = time.time
-    keys: list[Key] = field(default_factory=lambda: [rsa("first")])
+    keys: list[Key] = field(default_factory=list[Key])
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     down: bool = False
     asked: list[str] = field(default_factory=list[str])
@@ -56,6 +63,9 @@ class Provider:
     lies: dict[str, Any] = field(default_factory=dict[str, Any])
     """Claims of ID tokens that are not as they should be."""
     codes: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+
+    def __post_init__(self) -> None:
+        self.keys = self.keys or [_first_key(self.issuer)]
 
     def token(
         self, key: Key | None = None, alg: str = "RS256", header: dict[str, Any] | None = None, **claims: Any

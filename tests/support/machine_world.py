@@ -11,7 +11,7 @@ from fastn_mcp.audit.files import entries
 from fastn_mcp.build.composition import account_of, plan_account_of
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.runtime import System
-from support.identity_provider import AUDIENCE, Provider, rsa
+from support.identity_provider import AUDIENCE, Provider
 from support.signed_plans import FAR, plan_text, sign_plan
 from support.team_world import ALL, HEAD, TENANTS, TeamWorld
 
@@ -55,7 +55,7 @@ class MachineWorld:
     system: System = field(default_factory=System)
 
     def __post_init__(self) -> None:
-        self.github = Provider(GITHUB, AUDIENCE, self.system.timestamp, [rsa("first")])
+        self.github = Provider(GITHUB, AUDIENCE, self.system.timestamp)
         provider = Provider(now=self.system.timestamp)
         self.world = TeamWorld(self.folder, HEAD + self.tenants + self.machines, provider, system=self.system)
         transport = httpx2.ASGITransport(app=self.github.app)

@@ -60,12 +60,8 @@ class RowSource:
 
     def page(self, call: List[Any]) -> Listed[FastnObject]:
         """Return a page as it would be read directly."""
-        query = call.request().query
-        rows = [
-            row
-            for row in self.rows.get(type(call), ())
-            if not self.is_filtering or call.matches(row, call.filters) is not False
-        ]
+        query, matches = call.request().query, call.matcher(call.filters)
+        rows = [row for row in self.rows.get(type(call), ()) if not self.is_filtering or matches(row) is not False]
         start, limit = int(str(query.get("cursor") or query.get("offset") or 0)), int(str(query["limit"]))
         shown = [
             {name: value for name, value in row.items() if name not in (HIDES, *row.get(HIDES, ()))}
