@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, plan_files, policy_of
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.process import Process, Sandboxed, TenantContext
@@ -40,7 +39,6 @@ from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.hosted.tokens import Tokens
-from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.formats import counted
@@ -312,15 +310,13 @@ async def _decide_in_slack(
     """Handle what came by the connection of an app, for the tenants of these `names`."""
     from fastn_mcp.channels.slack.blocks import notice  # deferred import: only if configured
 
-    why = "This is not of a tenant that decides by this app. Nothing was decided."
-    if (tenant := team.named(about.tenant)) is not None and not tenant.caller_keys:
+    tenant = team.named(about.tenant)
+    if tenant is not None and tenant.name in names and not tenant.caller_keys:
         async with tenants.lease(tenant) as account:
-            if tenant.name in names and account.decide is not None:
+            if account.decide is not None:
                 return await account.decide(payload, about)
-            name = account_name(account.account)
-            account.audit.record(LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", name, "unknown", message=why))
     log.warning("what came from Slack names no tenant of its app")
-    return notice(why)
+    return notice("This is not of a tenant that decides by this app. Nothing was decided.")
 
 
 _OF_THE_PROCESS = (

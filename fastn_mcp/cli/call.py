@@ -162,6 +162,7 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
     is_text_list = facts["type"] == "array" and facts["items"]["type"] == "string"
     kind = click.INT if facts["type"] == "integer" else click.STRING
     hint = " As JSON." if facts["type"] in ("object", "array") and not is_text_list else ""
+    hint += f" One of {', '.join(facts['enum'])}." if "enum" in facts else ""
     declared = [f"--{name.replace('_', '-')}", name]
     if facts["type"] == "boolean":
         return click.Option(declared, is_flag=True, default=None, help=facts["description"])

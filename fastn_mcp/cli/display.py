@@ -50,9 +50,11 @@ _NAMED = re.compile(r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
 """Columns below which a value is shown as plain text."""
-_MAX_CELL, _MAX_WORD, _MAX_ID, _GAP = 30, 40, 60, 2
+_MAX_CELL, _MAX_WORD, _MAX_ID, _GAP = 22, 40, 60, 2
 _MAX_INLINE, _MAX_SENTENCE = 40, 60
 """Characters of a value up to which its mapping is shown on a line, and its row in a table."""
+_IMPORTANT = 4
+"""Number of a tool's first columns that rather have the id below the name than are left out."""
 _NAMES_SHOWN = 3
 _MAX_MS = 120_000
 """Milliseconds up to which a length of time is shown in seconds."""
@@ -202,16 +204,17 @@ class Display:
         cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
         ids = [_short_id(self.plain(row.get(id_))) for row in rows]
         longest = max(map(len, ids))
-        crowded = sum(_needed(name, cells[name]) + _GAP for name in (lead, *others[:1])) + longest > self.width
+        needed = {name: _needed(name, cells[name]) + _GAP for name in cells}
+        important = {lead, *others[:1], *first[:_IMPORTANT]}.intersection(cells)
+        crowded = sum(needed[name] for name in important) + longest > self.width
         is_below = bool(lead and id_) and (crowded or longest > self.width // 4)
-        widths = {lead: max(_needed(lead, cells[lead]), longest if is_below else 0)}
+        widths = {lead: max(needed[lead] - _GAP, longest if is_below else 0)}
         left = self.width - widths[lead] - (0 if is_below or not id_ else longest + _GAP)
         for name in others:
-            needed = _needed(name, cells[name])
             named = "customer" if name == "endOrgId" else name.removesuffix("Id")
-            if needed + _GAP <= left and (named == name or named not in names):
-                widths[name] = needed
-                left -= needed + _GAP
+            if needed[name] <= left and (named == name or named not in names):
+                widths[name] = needed[name] - _GAP
+                left -= needed[name]
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
         for name, least in widths.items():
             width = min(max(least, *(cell.cell_len for cell in cells[name])), least + max(left, 0))

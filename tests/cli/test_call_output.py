@@ -119,6 +119,14 @@ def test_table_shows_names_first_ages_and_states_in_words() -> None:
     assert re.split(r"\s{2,}", line.strip()) == ["Nightly", "timed out", "3 hours ago", "Acme", "1.5 s", "exec_1"]
 
 
+def test_error_of_a_run_is_shown_rather_than_its_id_beside() -> None:
+    row: dict[str, JsonValue] = {"id": "exec_c8f16ea911c9", "status": "failed", "error": "The shop connection expired"}
+    row |= {"workflow": "Sync TikTok Orders to Cin7 Core", "createdAt": "2026-11-29T09:00:00Z (3 hours ago)"}
+    header, *_, below = displayed("list_executions", {"data": [row], "total": 1}, 80).splitlines()
+    assert header.split() == ["workflow", "status", "created", "error"]
+    assert below.startswith("exec_c8f16ea911c9")
+
+
 def test_receipt_says_what_was_done_how_to_undo_it_and_what_is_lost() -> None:
     receipt: dict[str, JsonValue] = {"change_id": "chg_1", "name": "Acme", "approved_by": "a person at a terminal"}
     receipt |= {"changed": {"name": {"from": "Acme", "to": "Initech"}}, "undo": "undo_change"}
