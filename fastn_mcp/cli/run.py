@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -91,10 +91,11 @@ class ScriptRun:
         self.tally.begin_step(call.number)
         wanted = call.wanted
         try:
-            return await make_call(self.parts, wanted, dry_run=dry_run and wanted.call.previews())
+            outcome = await make_call(self.parts, wanted, dry_run=dry_run and wanted.call.previews())
         except FastnError as error:
             body = with_dashboard(render_error(error.data()), wanted.call, self.parts.dispatch.dashboard_url)
             return CallOutcome(error.outcome, str(error), body)
+        return replace(outcome, message=_previewed(outcome.body)) if outcome.outcome == PREVIEWED else outcome
 
     def interrupted(self, call: ScriptCall) -> CallOutcome:
         """Return the outcome of a call when the run was stopped. The call in progress may have been made."""
@@ -146,6 +147,13 @@ class ScriptRun:
             effect=call.wanted.call.effective.value,
             message=outcome.message,
         )
+
+
+def _previewed(body: Mapping[str, Any] | None) -> str:
+    """Return what a call would do, whether it can be undone, and whose approval it takes."""
+    preview: Mapping[str, Any] = (body or {}).get("preview", {})
+    approval = f"Approval: {preview['approval']}." if "approval" in preview else None
+    return " ".join(filter(None, (preview.get("does"), preview.get("undo"), approval)))
 
 
 @click.command(name="run", epilog=EXIT_CODES)

@@ -171,6 +171,9 @@ def test_dry_run_of_a_script_changes_nothing(fastn: Run, script: Callable[..., s
     assert done.returncode == 0, done.stderr
     assert [line["outcome"] for line in results(done)] == ["done", "previewed", "previewed", "previewed"]
     assert results(done)[1]["result"]["preview"]["target"]["name"] == "Globex Exports"
+    line = done.stderr.splitlines()[1]
+    assert 'previewed: Delete customer "Globex Exports". Its connection' in line
+    assert line.endswith('Approval: a person has to approve it by typing "Globex Exports".')
     again = fastn(*start, "run", script(LIST, {"tool": "list_customers", "arguments": {"search": "Initech"}}), "--json")
     assert [len(line["result"]["data"]) for line in results(again)] == [1, 0]
 
