@@ -101,9 +101,9 @@ SHAPES: dict[str, dict[str, JsonValue]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("width", [20, *WIDTHS])
-def test_unexpected_shapes_are_displayed(shape: str, width: int) -> None:
-    check(displayed("list_customers", SHAPES[shape], width), width)
+def test_unexpected_shapes_are_displayed(shape: str) -> None:
+    for width in (20, *WIDTHS):
+        check(displayed("list_customers", SHAPES[shape], width), width)
 
 
 def test_markup_and_control_characters_are_shown_as_they_are() -> None:
@@ -301,34 +301,14 @@ def test_waiting_for_a_person_is_said_at_once_and_once(fastn: Run) -> None:
 
 
 WRONG = {
-    "unknown command": ("nope",),
-    "unknown option": ("--nope",),
-    "wrong global value": ("--mode", "nope", "tools"),
     "wrong colour": ("--color", "pink", "tools"),
-    "unknown tool": ("--sandbox", "call", "nope"),
-    "unknown option of a tool": ("--sandbox", "call", "list-customers", "--nope"),
-    "missing option": ("--sandbox", "call", "get-customer"),
-    "no integer": ("--sandbox", "call", "list-customers", "--limit", "many"),
-    "out of range": ("--sandbox", "call", "list-customers", "--limit", "1000"),
-    "no id": ("--sandbox", "call", "get-execution", "--execution-id", "../x"),
-    "no JSON": ("--sandbox", "call", "create-customer", "--name", "x", "--extra", "{x"),
     "wrong choice": ("--sandbox", "call", "list-customers", "--detail", "nope"),
     "wrong cursor": ("--sandbox", "call", "list-customers", "--cursor", "nope"),
-    "disabled tool": ("--sandbox", "--read-only", "call", "create-customer", "--name", "x"),
     "two options at odds": ("--sandbox", "call", "list-customers", "--all", "--limit", "3"),
     "order without about": ("--sandbox", "call", "get-overview", "--order", "name"),
-    "script that is not there": ("--sandbox", "run", "nope.jsonl"),
-    "policy that is not there": ("policy", "check", "nope.toml"),
-    "plan that is not there": ("plan", "show", "nope.toml"),
-    "unknown shell": ("completion", "nope"),
-    "unknown client": ("install", "nope"),
-    "unknown profile": ("--profile", "nope", "whoami"),
-    "explain of no tool": ("--sandbox", "policy", "explain", "nope"),
     "audit entry that is no number": ("audit", "show", "nope"),
-    "port out of range": ("sandbox", "--port", "70000"),
     "wrong time": ("audit", "report", "--since", "nope"),
     "argument too many": ("whoami", "now"),
-    "address without a port": ("--sandbox", "--http", "nope"),
     "days that are no number": ("plan", "new", "--hours", "nope"),
 }
 
