@@ -116,7 +116,11 @@ def _command(operation: AnyTool) -> click.Command:
     def run(**values: Any) -> None:
         context = click.get_current_context()
         output = Output(context, values.pop("as_json"), values.pop("all", False), values.pop("watch", False))
-        arguments = {name: _as_list(value) for name, value in values.items() if value not in (None, ())}
+        arguments = {
+            name: [*cast("tuple[object, ...]", value)] if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value not in (None, ())
+        }
         if "fields" in arguments:  # with commas, as --json takes them
             arguments["fields"] = ",".join(cast("list[str]", arguments["fields"])).split(",")
         tally = Tally()
@@ -152,10 +156,6 @@ def _epilog(tool: AnyTool) -> str:
     line = " ".join(["fastn-mcp --sandbox call", name.replace("_", "-"), *words])
     lines = textwrap.wrap(line, _EXAMPLE_COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
     return f"{EXIT_CODES}\n" + format_examples(" \\\n  ".join(lines).replace("\xa0", " "))
-
-
-def _as_list(value: object) -> object:
-    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
 
 
 def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option:

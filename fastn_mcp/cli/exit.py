@@ -117,7 +117,7 @@ _MEANT = {
 _KEY_OPTIONS = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
 
 
-def _unknown_command(name: str, context: click.Context, more: str = "") -> str:
+def _unknown_command(name: str, context: click.Context, more: str) -> str:
     """Message for an unknown command or tool; `more` is the hint to --help."""
     from fastn_mcp.procedures.catalog import TOOLS  # only after an error
 
@@ -134,7 +134,7 @@ def _unknown_command(name: str, context: click.Context, more: str = "") -> str:
     return f"There is no command {name!r}{nearest(name, known)}.{more}"
 
 
-def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
+def _unknown_option(option: str, context: click.Context, more: str) -> str:
     """Message for an unknown option: its correct position, or the nearest option."""
     if option in _KEY_OPTIONS:
         return (

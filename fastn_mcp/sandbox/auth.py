@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from email.utils import format_datetime
+from datetime import datetime
 
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, RetryAfter, SandboxRefusal, forbidden
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, SandboxRefusal, forbidden
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 
 KEY = "fsk_test_sandbox"
@@ -136,9 +135,7 @@ class RateLimiter:
     def __init__(self) -> None:
         self._used: dict[str, tuple[int, int]] = {}
 
-    def count(
-        self, key: str, limit: int, now: datetime, retry_after: RetryAfter
-    ) -> tuple[SandboxRefusal | None, dict[str, str]]:
+    def count(self, key: str, limit: int, now: datetime) -> tuple[SandboxRefusal | None, dict[str, str]]:
         """Count a request. Returns the refusal if the limit is exceeded, and the headers of every response."""
         window = int(now.timestamp()) // _WINDOW
         last, used = self._used.get(key, (window, 0))
@@ -152,10 +149,5 @@ class RateLimiter:
         }
         if used <= limit:
             return None, headers
-        seconds = max(reset - int(now.timestamp()), 1)
-        refusal = SandboxRefusal(429, "RATE_LIMITED", f"More than {limit} requests in a minute")
-        if retry_after is RetryAfter.SECONDS:
-            refusal.headers["retry-after"] = str(seconds)
-        elif retry_after is RetryAfter.DATE:
-            refusal.headers["retry-after"] = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
-        return refusal, headers
+        wait = {"retry-after": str(reset - int(now.timestamp()))}
+        return SandboxRefusal(429, "RATE_LIMITED", f"More than {limit} requests in a minute", headers=wait), headers

@@ -108,14 +108,6 @@ class Accepts(Enum):
     BEARER = "bearer"
 
 
-class RetryAfter(Enum):
-    """Format of Retry-After in a 429. Third parties saw responses without it."""
-
-    SECONDS = "seconds"
-    DATE = "date"
-    ABSENT = "absent"
-
-
 class Behaviour(BaseModel):
     """One possible behaviour of Fastn."""
 
@@ -124,7 +116,6 @@ class Behaviour(BaseModel):
     envelope: Envelope = Envelope.DATA
     paging: Paging = Paging.TOTAL_AND_CURSOR
     filtering: Filtering = Filtering.HEEDED
-    retry_after: RetryAfter = RetryAfter.SECONDS
     rate_limit: int = Field(default=100_000, ge=1)
     """Maximum number of requests per minute and key."""
     accepts: Accepts = Accepts.EITHER

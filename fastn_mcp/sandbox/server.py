@@ -184,7 +184,7 @@ class Sandbox:
         own = None if row is None else row.get("rateLimitPerMinute")
         limit = min(own, self.behaviour.rate_limit) if isinstance(own, int) else self.behaviour.rate_limit
         who = digest(key) if key is not None and row is not None else "unknown"
-        return self._limiter.count(who, limit, now, self.behaviour.retry_after)
+        return self._limiter.count(who, limit, now)
 
     def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
         """Authenticate, authorize and handle a request."""

@@ -130,11 +130,11 @@ OF_ONE_CALL: dict[str, tuple[list[LogEntry], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", OF_ONE_CALL)
-async def test_entries_of_one_call_are_one_row(case: str, desk: Desk, visitor: Visitor) -> None:
-    entries, expected = OF_ONE_CALL[case]
-    write_entries(desk.audit, entries)
-    assert await rows(visitor) == [f"00:00 {expected}"]
+async def test_entries_of_one_call_are_one_row(desk: Desk, visitor: Visitor) -> None:
+    for case, (entries, expected) in OF_ONE_CALL.items():
+        desk.audit.unlink(missing_ok=True)
+        write_entries(desk.audit, entries)
+        assert await rows(visitor) == [f"00:00 {expected}"], case
 
 
 async def test_sign_says_what_is_lost_or_given(desk: Desk, visitor: Visitor) -> None:
@@ -273,7 +273,7 @@ async def test_hostile_names_are_escaped_and_visible(desk: Desk, visitor: Visito
 
 async def test_every_call_of_a_long_log_is_on_one_page(tmp_path: Path) -> None:
     log = tmp_path / "audit.jsonl"
-    calls = write_log(log, 6_000, per_file=2_500)
+    calls = write_log(log, 600, per_file=250)
     found: list[int] = []
     below = None
     while True:
@@ -338,13 +338,13 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize(("search", "stories"), FILTERS)
-async def test_filter_shows_what_it_names(search: dict[str, str], stories: set[int], tmp_path: Path) -> None:
+async def test_filter_shows_what_it_names(tmp_path: Path) -> None:
     log = tmp_path / "audit.jsonl"
     calls = write_log(log, 100)
-    wanted = Search(**search)
-    rows = read_page(log, wanted.matches, wanted).rows
-    assert targets(rows) == [n for n in range(calls, 0, -1) if n % 7 in stories]
+    for search, stories in FILTERS:
+        wanted = Search(**search)
+        rows = read_page(log, wanted.matches, wanted).rows
+        assert targets(rows) == [n for n in range(calls, 0, -1) if n % 7 in stories], search
 
 
 @pytest.mark.long
@@ -357,7 +357,7 @@ async def test_search_page_says_how_far_it_looked(long_log: tuple[Path, int], de
 
 
 async def test_pages_follow_each_other_by_their_links(desk: Desk, visitor: Visitor) -> None:
-    calls = write_log(desk.audit, 1_500)
+    calls = write_log(desk.audit, 400)
     found, path = list[str](), "activity"
     while path:
         page = await shown(visitor, path)

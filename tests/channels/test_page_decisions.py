@@ -75,11 +75,6 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
         ((TypedField("user"), TypedField("key")), {"user": "u"}, "type the key."),
         (
             (TypedField("credentials"),),
-            {"credentials": "canary-typed"},
-            "the credentials have to be a JSON object such",
-        ),
-        (
-            (TypedField("credentials"),),
             {"credentials": '{"token": "canary-typed"'},
             "the credentials have to be a JSON",
         ),
@@ -143,34 +138,30 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
 
 
-@pytest.mark.parametrize(
-    "typed", [None, "", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"]
-)
-async def test_wrong_or_missing_name_approves_nothing(typed: str | None, desk: Desk, visitor: Visitor) -> None:
+async def test_wrong_or_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"))
     before = await desk.snapshot()
-    answer = await visitor.decide("approve", "grant-1", **({} if typed is None else {"name": typed}))
-    assert answer.status_code == 422
-    assert "the text you typed does not match exactly" in answer.text
-    assert 'aria-invalid="true" autofocus' in answer.text
-    assert await desk.snapshot() == before
+    for typed in (None, "", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"):
+        answer = await visitor.decide("approve", "grant-1", **({} if typed is None else {"name": typed}))
+        assert answer.status_code == 422, typed
+        assert "the text you typed does not match exactly" in answer.text
+        assert 'aria-invalid="true" autofocus' in answer.text
+        assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
     assert (await request_of(desk)).state is RequestState.APPROVED
 
 
-@pytest.mark.parametrize(
-    ("expected", "typed"),
-    [
-        ("हिन्दी", "हिन्दी"),
-        ("A\u202eB", "A\\u{202e}B"),
-        ("two\nlines", "two\\u{a}lines"),
-        ('with "quotes" \\', 'with "quotes" \\'),
-        ("  spaces  ", "  spaces  "),
-    ],
-)
-async def test_untypable_name_is_typed_sanitized(expected: str, typed: str, desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question(expected=expected))
-    assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
+async def test_untypable_name_is_typed_sanitized(desk: Desk, visitor: Visitor) -> None:
+    names = {
+        "हिन्दी": "हिन्दी",
+        "A\u202eB": "A\\u{202e}B",
+        "two\nlines": "two\\u{a}lines",
+        'with "quotes" \\': 'with "quotes" \\',
+        "  spaces  ": "  spaces  ",
+    }
+    for number, (expected, typed) in enumerate(names.items()):
+        await desk.ask(question(f"grant-{number}", expected=expected))
+        assert (await visitor.decide("approve", f"grant-{number}", name=typed)).status_code == 303, expected
 
 
 async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor: Visitor) -> None:
@@ -240,18 +231,18 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
         (RequestState.UNANSWERED, "was left unanswered"),
     ],
 )
-@pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_decided_request_is_not_decided_again(
-    state: RequestState, became: str, action: str, desk: Desk, visitor: Visitor
+    state: RequestState, became: str, desk: Desk, visitor: Visitor
 ) -> None:
     await desk.ask(question())
-    form = await visitor.form(action, "grant-1")
+    forms = {action: await visitor.form(action, "grant-1") for action in ("approve", "decline")}
     await desk.becomes("grant-1", state, by="terminal")
     before = await desk.snapshot()
-    answer = await visitor.send(action, form | {"extent": "once"})
-    assert answer.status_code == 409
-    assert became in answer.text
-    assert await desk.snapshot() == before
+    for action, form in forms.items():
+        answer = await visitor.send(action, form | {"extent": "once"})
+        assert answer.status_code == 409
+        assert became in answer.text
+        assert await desk.snapshot() == before
 
 
 async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Visitor) -> None:
@@ -267,14 +258,17 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
-@pytest.mark.parametrize("action", ["approve", "decline"])
-async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: Desk, visitor: Visitor) -> None:
+async def test_request_in_a_client_form_is_not_decided_here(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), question("grant-3"))
-    forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
+    forms = [
+        (action, await visitor.form(action, id_) | {"extent": "once"})
+        for action in ("approve", "decline")
+        for id_ in ("grant-1", "grant-3")
+    ]
     change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
     change(desk, "DELETE FROM requests WHERE id = 'grant-3'")
     assert "Delete customer" not in await visitor.look()
-    for form in forms:
+    for action, form in forms:
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
         assert "This approval request does not exist. Nothing was decided." in answer.text

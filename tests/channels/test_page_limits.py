@@ -59,8 +59,7 @@ async def text(visitor: Visitor) -> str:
     return words(answer.text)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(("mode", "live"), [*((mode, True) for mode in MODES), ("guarded", False)])
 async def test_every_mode_says_what_happens_with_each_effect(mode: Any, live: bool, tmp_path: Path) -> None:
     async with limits(tmp_path, Policy(mode, live=live)) as (_, visitor):
         page = await text(visitor)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,10 +159,3 @@ async def test_expired_request_can_be_shown_again(desk: Desk) -> None:
     desk.clock.passed += 31
     await desk.announce("grant-1")
     assert len(desk.opened) == 2
-
-
-def test_page_is_imported_lazily() -> None:
-    heavy = "('jinja2', 'starlette', 'uvicorn')"
-    program = f"import sys, fastn_mcp.channels.page; print([name for name in {heavy} if name in sys.modules])"
-    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert printed.strip() == "[]"

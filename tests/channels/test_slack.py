@@ -452,12 +452,12 @@ async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: S
 NOTICE: Any = blocks.notice("x")["view"]
 
 
-@pytest.mark.parametrize("metadata", ["", "[]", "no JSON", None])
-async def test_unreadable_dialog_says_so(slack: Slack, tmp_path: Path, metadata: str | None) -> None:
-    view: Any = {**NOTICE, "private_metadata": metadata}
+async def test_unreadable_dialog_says_so(slack: Slack, tmp_path: Path) -> None:
     async with slack_world(tmp_path, slack):
-        for callback in (blocks.DIALOG, "another"):
-            assert "Nothing was decided." in await slack.submit(DANA, {**view, "callback_id": callback})
+        for metadata in ("", "[]", "no JSON", None):
+            for callback in (blocks.DIALOG, "another"):
+                view: Any = {**NOTICE, "private_metadata": metadata, "callback_id": callback}
+                assert "Nothing was decided." in await slack.submit(DANA, view), (metadata, callback)
 
 
 async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: Slack, tmp_path: Path) -> None:
@@ -539,28 +539,25 @@ def test_invalid_slack_user_is_refused(tmp_path: Path, text: str, problem: str) 
         load_approvers(approvers_file(tmp_path, text))
 
 
-@pytest.mark.parametrize("missing", ["FASTN_SLACK_APP_TOKEN", "FASTN_SLACK_BOT_TOKEN", "FASTN_APPROVERS"])
-def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path, missing: str) -> None:
-    settings = {**settings_of(tmp_path, slack), missing: ""}
-    with pytest.raises(SettingsError, match=f"Set {missing}: docs/slack.md"):
-        slack_approvers(load({}, {"FASTN_API_KEY": "k", **settings}, None), None)
+def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path) -> None:
+    for missing in ("FASTN_SLACK_APP_TOKEN", "FASTN_SLACK_BOT_TOKEN", "FASTN_APPROVERS"):
+        settings = {**settings_of(tmp_path, slack), missing: ""}
+        with pytest.raises(SettingsError, match=f"Set {missing}: docs/slack.md"):
+            slack_approvers(load({}, {"FASTN_API_KEY": "k", **settings}, None), None)
     nobody = settings_of(tmp_path, slack, '[dana]\nsecret = "at least 32 characters, as they say"')
     with pytest.raises(SettingsError, match="has a Slack user"):
         slack_approvers(load({}, {"FASTN_API_KEY": "k", **nobody}, None), None)
 
 
-@pytest.mark.parametrize("length", [546, 547, 550, 551, 40 * 546])
-async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, tmp_path: Path, length: int) -> None:
+async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, tmp_path: Path) -> None:
     """A decision that no longer fits a message ends neither it nor the updates of others."""
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
-        request = replace(await world.open_request(), text=("&" * length,))
-        if length < 40 * 546:
-            check_blocks(
-                blocks.message(request, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"}
-            )
-            return
-        await world.ledger.change_request(request.id, lambda current: replace(current, text=request.text))
+        request = await world.open_request()
+        for length in (546, 547, 550, 551):
+            long = replace(request, text=("&" * length,))
+            check_blocks(blocks.message(long, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"})
+        await world.ledger.change_request(request.id, lambda current: replace(current, text=("&" * 40 * 546,)))
         other = await world.asked(world.deletion())
         await slack.decide(DANA, other, typed="Globex Exports")
         await world.shows(other, "Not used yet")

@@ -1,7 +1,6 @@
 """Approval at a terminal: no value can imitate our text, and a pipe cannot answer."""
 
-import subprocess
-import sys
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,32 +15,46 @@ pytestmark = pytest.mark.measured
 
 TEXT = 'delete_customer customer_id="cus_1"\nAccount: default at live.fastn.ai.'
 ASK = """
-import os, select, sys
+import json, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.guard.approval_form import ApprovalForm
 terminal = Terminal.here()
-text, expected, scope, ready = sys.argv[1:]
+ready, *forms = sys.argv[1:]
 if terminal is None:
     print("no terminal")
     sys.exit()
 if ready:
     print(ready, flush=True)
     select.select([0], [], [])
-print("answer:", anyio.run(terminal.ask, ApprovalForm("g1", text, expected or None, bool(scope))))
+for form in forms:
+    print("answer:", anyio.run(terminal.ask, ApprovalForm("g1", *json.loads(form))), flush=True)
 """
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a person is asked."""
+
+    expected: str | None = None
+    allows_temporary: bool = False
+    text: str = TEXT
+
+    def argument(self) -> str:
+        return json.dumps([self.text, self.expected, self.allows_temporary])
+
+
 @contextmanager
-def asked(text: str = TEXT, expected: str = "", scope: str = "", ready: str = "") -> Generator[Person]:
-    with sitting(["-c", ASK, text, expected, scope, ready]) as person:
+def asked(*forms: Form, ready: str = "") -> Generator[Person]:
+    """A person who is asked by each form in turn, by default by one."""
+    with sitting(["-c", ASK, ready, *(form.argument() for form in forms or [Form()])]) as person:
         yield person
+        person.leaves()
 
 
 def answer(person: Person) -> str:
-    code, shown = person.leaves()
-    assert code == 0
-    return shown.rpartition("answer: ")[2].strip()
+    person.sees("answer: ")
+    return person.sees("\n").strip()
 
 
 QUESTION = """delete_customer customer_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
@@ -74,49 +87,47 @@ def test_commands_are_not_wrapped() -> None:
     assert wrapped(f"Run: {command} now", 12, whole_words=True) == f"Run:\n  {command}\n  now"
 
 
-@dataclass(frozen=True)
-class Approval:
-    """What a person types to approve, and what the form asks for."""
-
-    typed: str
-    expected: str = ""
-    allows_temporary: str = ""
-    answer: str = "Approve(typed=None, is_temporary=False)"
-
-
-APPROVALS = (
-    *map(Approval, ("y", "Y", "yes", "  y  ")),
-    Approval("15", allows_temporary="yes", answer="Approve(typed=None, is_temporary=True)"),
-    Approval("Acme & Söhne", expected="Acme & Söhne", answer="Approve(typed='Acme & Söhne', is_temporary=False)"),
-    Approval("Ac\\u{200b}me", expected="Ac\u200bme", answer="Approve(typed='Ac\\u200bme', is_temporary=False)"),
-    Approval("n", expected="n", answer="Approve(typed='n', is_temporary=False)"),
-)
+APPROVALS = [
+    ("y", Form(), "Approve(typed=None, is_temporary=False)"),
+    ("  YES  ", Form(), "Approve(typed=None, is_temporary=False)"),
+    ("15", Form(allows_temporary=True), "Approve(typed=None, is_temporary=True)"),
+    ("Acme & Söhne", Form("Acme & Söhne"), "Approve(typed='Acme & Söhne', is_temporary=False)"),
+    ("Ac\\u{200b}me", Form("Ac\u200bme"), "Approve(typed='Ac\\u200bme', is_temporary=False)"),
+    ("n", Form("n"), "Approve(typed='n', is_temporary=False)"),
+]
 
 
-@pytest.mark.parametrize("approval", APPROVALS, ids=lambda approval: approval.typed)
-def test_person_approves(approval: Approval) -> None:
-    with asked(expected=approval.expected, scope=approval.allows_temporary) as person:
-        question = person.sees("Enter = decline > ")
-        assert question.startswith(f"\n{TEXT}\n")
-        assert ("y = approve" in question) is not bool(approval.expected)
-        assert ("15 = approve this tool on this target for 15 minutes" in question) is bool(approval.allows_temporary)
-        person.types(f"{approval.typed}\r")
-        assert answer(person) == approval.answer
+def test_person_approves() -> None:
+    with asked(*(form for _, form, _ in APPROVALS)) as person:
+        for typed, form, approval in APPROVALS:
+            question = person.sees("Enter = decline > ")
+            assert question.startswith(f"\n{TEXT}\n")
+            assert ("y = approve" in question) is (form.expected is None)
+            assert ("15 = approve this tool on this target for 15 minutes" in question) is form.allows_temporary
+            person.types(f"{typed}\r")
+            assert answer(person) == approval
 
 
-@pytest.mark.parametrize(("typed", "expected"), [("n", ""), ("no", ""), ("", ""), ("n", "Acme")])
-@pytest.mark.parametrize("note", ["not on a Friday, bitte ☂", ""])
-def test_person_declines(typed: str, expected: str, note: str) -> None:
-    with asked(expected=expected) as person:
-        person.sees("Enter = decline > ")
-        person.types(f"{typed}\r")
-        person.sees("A note for the agent, or Enter > ")
-        person.types(f"{note}\r")
-        assert answer(person) == f"Decline(note={note!r})"
+DECLINES = [
+    ("n", Form(), "not on a Friday, bitte ☂"),
+    ("no", Form(), ""),
+    ("", Form(), ""),
+    ("n", Form("Acme"), "not on a Friday, bitte ☂"),
+]
 
 
-def test_invalid_choice_is_asked_again() -> None:
-    with asked() as person:
+def test_person_declines() -> None:
+    with asked(*(form for _, form, _ in DECLINES)) as person:
+        for typed, _, note in DECLINES:
+            person.sees("Enter = decline > ")
+            person.types(f"{typed}\r")
+            person.sees("A note for the agent, or Enter > ")
+            person.types(f"{note}\r")
+            assert answer(person) == f"Decline(note={note!r})"
+
+
+def test_invalid_choice_or_wrong_name_is_asked_again() -> None:
+    with asked(Form(), Form("Acme")) as person:
         for slip in ("ja", "15", "true", "1", "approve all"):
             person.sees("Enter = decline > ")
             person.types(f"{slip}\r")
@@ -125,9 +136,6 @@ def test_invalid_choice_is_asked_again() -> None:
         person.types("y\r")
         assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
-
-def test_wrong_name_is_asked_again() -> None:
-    with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
         person.types("y\r")
         person.sees("That is not the name. Type it again, or n to decline.")
@@ -165,7 +173,7 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 
 def test_request_text_is_sanitized() -> None:
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
-    with asked(text=f"delete_customer\n{hostile}\nApprove this one call?") as person:
+    with asked(Form(text=f"delete_customer\n{hostile}\nApprove this one call?")) as person:
         shown = person.sees("Enter = decline > ")
         person.types("y\r")
         person.leaves()
@@ -176,37 +184,22 @@ def test_request_text_is_sanitized() -> None:
     ]
 
 
-ARGUMENTS = [TEXT, "", "", ""]
-
-
-def test_pipe_is_not_a_terminal() -> None:
-    """Input that an agent pipes in is not a person's."""
-    program = [sys.executable, "-c", ASK, *ARGUMENTS]
-    ran = subprocess.run(program, input="y\n", capture_output=True, text=True, check=True)
-    assert ran.stdout == "no terminal\n"
-
-
 REDIRECTED = """
 import subprocess, sys
-program = [sys.executable, "-c", *sys.argv[2:]]
-if sys.argv[1] == "input":
-    subprocess.run(program, input=b"y\\n")
-elif sys.argv[1] == "messages":
-    subprocess.run(program, stderr=subprocess.DEVNULL)
-elif sys.argv[1] == "session":
-    subprocess.run(program, start_new_session=True)
-else:
-    subprocess.run(program, process_group=0)
+program = [sys.executable, "-c", *sys.argv[1:]]
+subprocess.run(program, input=b"y\\n")
+subprocess.run(program, stderr=subprocess.DEVNULL)
+subprocess.run(program, start_new_session=True)
+subprocess.run(program, process_group=0)
 """
 
 
-@pytest.mark.parametrize("what", ["input", "messages", "session", "background"])
-def test_background_process_has_no_terminal(what: str) -> None:
-    with sitting(["-c", REDIRECTED, what, ASK, *ARGUMENTS]) as person:
-        assert person.leaves() == (0, "no terminal\n")
+def test_redirected_or_background_process_has_no_terminal() -> None:
+    with sitting(["-c", REDIRECTED, ASK, "", Form().argument()]) as person:
+        assert person.leaves() == (0, "no terminal\n" * 4)
 
 
 def test_ci_has_no_terminal() -> None:
     """CI runners give terminals to programs that nobody watches."""
-    with sitting(["-c", ASK, *ARGUMENTS], {"CI": "true"}) as person:
+    with sitting(["-c", ASK, "", Form().argument()], {"CI": "true"}) as person:
         assert person.leaves() == (0, "no terminal\n")

@@ -202,11 +202,11 @@ async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -
     await nothing_decided(world, second, two)
 
 
-@pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
-async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
+async def test_wrong_typed_text_approves_nothing(world: WebhookWorld) -> None:
     call, question = await world.asked_about(world.deletion())
     assert question["expected"] == "Globex Exports"
-    assert (await world.answer(world.dana, question, typed=typed)).status == 422
+    for typed in (None, "", "globex exports", "Globex Exports ", "approve"):
+        assert (await world.answer(world.dana, question, typed=typed)).status == 422, typed
     await nothing_decided(world, question, call)
 
 
@@ -260,32 +260,31 @@ async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> No
     assert (await world.answer(world.dana, question, question=question["question"])).status == 200
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"decision": "yes"},
-        {"decision": True},
-        {"timestamp": "now"},
-        {"timestamp": 1.5},
-        {"timestamp": "1795597200"},
-        {"nonce": "short"},
-        {"nonce": "n" * 129},
-        {"nonce": "a nonce with spaces"},
-        {"note": "n" * 501},
-        {"approver": ["dana"]},
-        {"confirm": True},
-        {"grant": None},
-        *(b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'),
-    ],
-    ids=lambda change: str(change)[:40],
+INVALID: tuple[dict[str, Any] | bytes, ...] = (
+    {"decision": "yes"},
+    {"decision": True},
+    {"timestamp": "now"},
+    {"timestamp": 1.5},
+    {"timestamp": "1795597200"},
+    {"nonce": "short"},
+    {"nonce": "n" * 129},
+    {"nonce": "a nonce with spaces"},
+    {"note": "n" * 501},
+    {"approver": ["dana"]},
+    {"confirm": True},
+    {"grant": None},
+    *(b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'),
 )
-async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any] | bytes) -> None:
+
+
+async def test_invalid_answer_body_decides_nothing(world: WebhookWorld) -> None:
     call, question = await world.asked_about(world.run())
-    if isinstance(change, bytes):
-        assert await sent(world, question, change, world.dana, signature="v1=00") == 400
-    else:
-        body = world.dana.body(world, question, "approve") | change
-        assert await sent(world, question, body, world.dana) == 400
+    for change in INVALID:
+        if isinstance(change, bytes):
+            assert await sent(world, question, change, world.dana, signature="v1=00") == 400, change[:40]
+        else:
+            body = world.dana.body(world, question, "approve") | change
+            assert await sent(world, question, body, world.dana) == 400, change
     await nothing_decided(world, question, call)
 
 

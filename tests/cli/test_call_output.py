@@ -101,9 +101,9 @@ SHAPES: dict[str, dict[str, JsonValue]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("width", [20, *WIDTHS])
-def test_unexpected_shapes_are_displayed(shape: str, width: int) -> None:
-    check(displayed("list_customers", SHAPES[shape], width), width)
+def test_unexpected_shapes_are_displayed(shape: str) -> None:
+    for width in (20, *WIDTHS):
+        check(displayed("list_customers", SHAPES[shape], width), width)
 
 
 def test_markup_and_control_characters_are_shown_as_they_are() -> None:

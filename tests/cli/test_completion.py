@@ -17,15 +17,6 @@ BIN = str(Path(sys.executable).parent)
 TOOLS = [tool.tool_name().replace("_", "-") for tool in ALL_TOOLS]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_has_a_script(shell: str, fastn: Run) -> None:
-    if shell == "bash" and shutil.which("bash") is None:
-        pytest.skip("no bash to ask for its version")
-    done = fastn("completion", shell)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"_FASTN_MCP_COMPLETE={shell}_complete" in done.stdout
-
-
 def test_unknown_shell_is_rejected_with_the_known_ones(fastn: Run) -> None:
     done = fastn("completion", "tcsh")
     assert (done.returncode, done.stdout) == (2, "")
@@ -123,26 +114,14 @@ complete --do-complete "@words@" | cut -f1
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("fastn-mcp call list-cu", ["list-customers"]),
-        ("fastn-mcp install cla", ["claude-code", "claude-desktop"]),
-        ("fastn-mcp call find --kind work", ["workflow"]),
-        ("fastn-mcp call list-executions --status ca", ["cancelled"]),
-        ("fastn-mcp policy explain delete_se", ["delete_secret"]),
-    ],
-)
-def test_shell_completes_with_its_script(
-    shell: str, line: str, expected: list[str], environment: dict[str, str]
-) -> None:
+def test_shell_completes_with_its_script(shell: str, environment: dict[str, str]) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell}")
-    count = str(len(line.split()) - 1)
-    script = SHELLS[shell].replace("@words@", line).replace("@count@", count)
+    line = "fastn-mcp install cla"
+    script = SHELLS[shell].replace("@words@", line).replace("@count@", str(len(line.split()) - 1))
     env = environment | {"PATH": f"{BIN}{os.pathsep}{environment['PATH']}"}
     unset = {"bash": "--norc", "zsh": "--no-rcs", "fish": "--no-config"}[shell]
     done = subprocess.run(
         [shell, unset, "-c", script], capture_output=True, text=True, env=env, timeout=60, check=False
     )
-    assert (done.stdout.split(), done.stderr) == (expected, "")
+    assert (done.stdout.split(), done.stderr) == (["claude-code", "claude-desktop"], "")

@@ -158,17 +158,17 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
 
 @posix
-@pytest.mark.parametrize("how", [">&-", "<&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_accepted(how: str, environment: dict[str, str]) -> None:
-    """As a service manager starts it. No file that is opened later takes their place."""
-    done = run_in_shell(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_closed_streams_are_accepted(environment: dict[str, str]) -> None:
+    """For example by a service manager. No file that is opened later takes their place."""
+    for how in (">&-", "<&- >&- 2>&-"):
+        done = run_in_shell(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
+        assert (done.returncode, done.stderr) == (0, ""), how
     served = run_in_shell("<&-", environment, "--sandbox")
     assert (served.returncode, served.stderr) == (0, "")
 
 
 @posix
-@pytest.mark.parametrize("arguments", [("--help",), ("tools",), ("--sandbox", "call", "get-overview")])
+@pytest.mark.parametrize("arguments", [("--help",), ("--sandbox", "call", "get-overview")])
 def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -188,11 +188,11 @@ def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
 
 
 @posix
-@pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[str, str], tmp_path: Path) -> None:
-    for arguments, question in (
-        (("login", "--file"), "(not shown): "),
-        (("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json")), "Apply this change? [y/N]: "),
+def test_aborted_prompt_says_that_nothing_was_done(environment: dict[str, str], tmp_path: Path) -> None:
+    install = ("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json"))
+    for key, arguments, question in (
+        ("\x03", ("login", "--file"), "(not shown): "),
+        ("\x04", install, "Apply this change? [y/N]: "),
     ):
         with sitting(["-m", "fastn_mcp", *arguments], environment) as person:
             person.sees(question)

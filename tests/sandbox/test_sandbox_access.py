@@ -5,7 +5,7 @@ from support.direct_sandbox import Clock, Fastn
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
-from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
+from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.access import CreateApiKey, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
@@ -125,19 +125,6 @@ def test_exceeded_rate_limit_has_retry_after(fastn: Fastn, clock: Clock) -> None
     assert fastn.sandbox.state.first("customers", "name", "Initech") is None
     clock.pass_(seconds=40)
     assert fastn(ListWorkflows()).status == 200
-
-
-def test_retry_after_can_be_a_date_or_absent(fastn: Fastn) -> None:
-    """HTTP: Retry-After is seconds or a date. Third parties saw Fastn send neither."""
-    fastn.sandbox.behaviour = Behaviour(rate_limit=1, retry_after=RetryAfter.DATE)
-    fastn(ListWorkflows())
-    dated = fastn(ListWorkflows())
-    fastn.sandbox.behaviour = Behaviour(rate_limit=1, retry_after=RetryAfter.ABSENT)
-    silent = fastn(ListWorkflows())
-
-    assert dated.reply.headers["retry-after"] == "Tue, 06 Oct 2026 09:31:00 GMT"
-    assert silent.status == 429
-    assert "retry-after" not in silent.reply.headers
 
 
 def test_rate_limits_are_per_key(fastn: Fastn) -> None:

@@ -133,7 +133,7 @@ happenings = st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.integers(0, 
 EVERYTHING = [(name, number) for number in range(6) for name in EVENTS]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(happenings, st.integers(0, 13))
 @example(EVERYTHING, 5)
 def test_account_stays_coherent_after_random_changes(happened: list[tuple[str, int]], hours: int) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from large_account import large_account
-from large_account.run_history import History, MergedRows, RunSeries, milliseconds
+from large_account.run_history import History, RunSeries, milliseconds
 from support.direct_sandbox import MORNING, Clock, Fastn
 from support.faulty_sandbox import FaultySandbox
 
-from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.ai import AiChat
@@ -163,14 +162,6 @@ def test_listed_run_can_be_read(large: Fastn) -> None:
     assert large(GetExecution(execution_id="exec_000000000000")).status == 404
 
 
-def test_run_has_the_fields_of_stored_runs(large: Fastn, fastn: Fastn) -> None:
-    kept = fastn.sandbox.state.all("executions")[0]
-    row: Any = large.sandbox.history.row(100_000)
-
-    assert {name: type(value) for name, value in row.items()} == {name: type(value) for name, value in kept.items()}
-    assert row["createdAt"] < row["startedAt"] < row["completedAt"]
-
-
 def filters(fastn: Fastn) -> list[dict[str, str]]:
     """Return each filter alone, all together, and some that match nothing."""
     row: Any = next(row for row in all_runs(fastn) if row["status"] == "failed")
@@ -256,35 +247,6 @@ def test_new_runs_come_first(fresh: Fastn, clock: Clock) -> None:
     assert (newest["id"], newest["status"]) == (begun, "failed")
     assert newest["error"]["headline"] == "The hubspot connection cannot be used"
     assert fresh(GetExecution(execution_id=begun)).data["id"] == begun
-
-
-def test_stored_run_comes_first_at_equal_times(large: Fastn) -> None:
-    history = large.sandbox.history
-    number = 1_000
-    there = history.row(number)
-    kept: list[Row] = [{**there, "id": "exec_kept"}]
-    rows = MergedRows(kept, lambda row: row, history, range(number - 1, number + 2))
-
-    shown = ids(list(rows.slice(0, 10)))
-    assert shown == [history.row(number + 1)["id"], "exec_kept", there["id"], history.row(number - 1)["id"]]
-    assert [rows.position(key) for key in shown] == [0, 1, 2, 3]
-    assert rows.position(str(history.row(5)["id"])) is None
-
-
-@pytest.mark.parametrize("paging", Paging)
-def test_every_paging_works_on_the_large_account(fresh: Fastn, paging: Paging) -> None:
-    everything = all_runs(fresh)
-    failed = [row for row in everything if row["status"] == "failed"]
-    for filtering, rows in ((Filtering.HEEDED, failed), (Filtering.IGNORED, everything)):
-        fresh.sandbox.behaviour = Behaviour(paging=paging, filtering=filtering)
-
-        answer = fresh.ask("GET", EXECUTIONS, {"status": "failed", "limit": "7", "offset": "3"})
-
-        assert ids(answer.data) == ids(rows if paging is Paging.IGNORED else rows[3:10])
-        assert ("total" in answer.value, "nextCursor" in answer.value) == (
-            paging in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR),
-            paging in (Paging.CURSOR, Paging.TOTAL_AND_CURSOR),
-        )
 
 
 def test_large_account_needs_little_memory() -> None:
