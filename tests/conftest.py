@@ -18,6 +18,7 @@ from fastn_mcp.client.exchange import TransportFactory, library_transport, trans
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
+    from support.server_process import Upstream
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory: what tests write to disk, they write through
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 1 << 30:
@@ -107,6 +108,15 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[ValkeyServer]:
     """A server for all tests: each has a ledger of its own on it."""
     with valkey_for(tmp_path_factory.mktemp("valkey")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Generator["Upstream"]:
+    """A sandbox in a process of its own, for all tests that reset it."""
+    from support.server_process import running_sandbox  # and with it the SDK's client, which few folders need
+
+    with running_sandbox() as upstream:
+        yield upstream
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""The large account over HTTP in this process: what was sent to it is recorded, and it begins anew for each job."""
+"""An account over HTTP in this process: what was sent to it is recorded, and it begins anew for each job."""
 
 import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from support.ports import free_port
 from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.server import Dataset
 from fastn_mcp.sandbox.state import SandboxState
 
 __all__ = ["KEY", "Account", "serving"]
@@ -24,9 +25,9 @@ __all__ = ["KEY", "Account", "serving"]
 class Account:
     """The account, as judges see it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, begin: Dataset) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.sandbox = FaultySandbox(lambda: datetime.now(UTC), begin=large_account)
+        self.sandbox = FaultySandbox(lambda: datetime.now(UTC), begin=begin)
         self._begin = json.dumps(self.sandbox.state.dump())
 
     def reset(self) -> None:
@@ -48,10 +49,10 @@ class Account:
 
 
 @contextmanager
-def serving() -> Iterator[Account]:
-    """Serve the account on this machine."""
+def serving(begin: Dataset = large_account) -> Generator[Account]:
+    """Serve an account on this machine, by default the large one."""
     port = free_port()
-    account = Account(port)
+    account = Account(port, begin)
     server = uvicorn.Server(
         uvicorn.Config(create_faulty_app(account.sandbox), port=port, log_level="error", lifespan="off")
     )

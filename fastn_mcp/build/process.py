@@ -51,7 +51,6 @@ class Process:
     instruments: "Instruments | None" = None
     outbox_of: Callable[[Path], Outbox] | None = None
     """Returns the outbox of an audit log, if it is exported."""
-
     stops: StopOrders | None = None
     """Where the stops of a team are stored. By default in the ledger of the account."""
 

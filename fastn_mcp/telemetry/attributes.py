@@ -8,6 +8,8 @@ describes each attribute.
 import re
 from dataclasses import dataclass
 
+from mcp.types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
+
 TOOL = "gen_ai.tool.name"
 METHOD = "mcp.method.name"
 ERROR = "error.type"
@@ -126,12 +128,7 @@ METRICS = (MCP_DURATION, CALLED, SENT, ACTIVE, DECIDED, ASKED, REQUESTED, RETRIE
 
 OTHER = "_OTHER"
 
-METHODS = frozenset({
-    "initialize", "ping", "server/discover", "logging/setLevel", "completion/complete", "tools/list", "tools/call",
-    "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read",
-    "resources/subscribe", "resources/unsubscribe", "subscriptions/listen", "notifications/initialized",
-    "notifications/cancelled", "notifications/progress", "notifications/roots/list_changed",
-})  # fmt: skip
+METHODS = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
 """Methods of MCP. Any other is reported as `OTHER`, as a client can send any text."""
 
 _APPROVED_BY = frozenset({

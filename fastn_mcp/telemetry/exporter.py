@@ -116,6 +116,7 @@ _SEVERITY = (
     (logging.ERROR, SeverityNumber.ERROR),
     (logging.WARNING, SeverityNumber.WARN),
     (logging.INFO, SeverityNumber.INFO),
+    (logging.NOTSET, SeverityNumber.DEBUG),
 )
 _EXPORTING = ("opentelemetry", "urllib3", "requests")
 """Packages that export. Their own records are not exported, to avoid an endless loop."""
@@ -145,7 +146,7 @@ class LogRecordHandler(logging.Handler):
                 LogRecord(
                     timestamp=int(record.created * 1e9),
                     context=get_current(),
-                    severity_number=_severity(record.levelno),
+                    severity_number=next(number for least, number in _SEVERITY if record.levelno >= least),
                     severity_text=record.levelname,
                     body=body,
                     attributes=_attributes(record),
@@ -153,10 +154,6 @@ class LogRecordHandler(logging.Handler):
             )
         except Exception:
             self.handleError(record)
-
-
-def _severity(level: int) -> SeverityNumber:
-    return next((number for least, number in _SEVERITY if level >= least), SeverityNumber.DEBUG)
 
 
 def _attributes(record: logging.LogRecord) -> dict[str, str | int]:

@@ -32,7 +32,6 @@ class Instruments:
         meter = meters.get_meter("fastn_mcp", __version__)
         self._recorders = {metric: _recorder(meter, metric) for metric in names.METRICS}
 
-    @contextmanager
     def span(
         self,
         name: str,
@@ -40,9 +39,9 @@ class Instruments:
         kind: SpanKind = SpanKind.INTERNAL,
         parent: Context | None = None,
         link: Context | None = None,
-    ) -> Generator[Span]:
+    ) -> AbstractContextManager[Span]:
         """Open a span, with a link to a related one."""
-        with self._tracer.start_as_current_span(
+        return self._tracer.start_as_current_span(
             name,
             context=parent,
             kind=kind,
@@ -50,8 +49,7 @@ class Instruments:
             links=None if link is None else [Link(trace.get_current_span(link).get_span_context())],
             record_exception=False,
             set_status_on_exception=False,
-        ) as span:
-            yield span
+        )
 
     def record(self, metric: names.Metric, value: float, attributes: Mapping[str, object] = {}) -> None:
         """Record `value` with the attributes that the metric declares, which bounds their number."""

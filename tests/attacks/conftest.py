@@ -1,13 +1,13 @@
-"""Fixtures: a sandbox in its own process, and a home that other users may enter."""
+"""Fixtures: a sandbox, and a home that other users may enter."""
 
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.server_process import sandbox_process, upstream
+from support.server_process import upstream
 
-__all__ = ["home", "sandbox_process", "upstream"]
+__all__ = ["home", "upstream"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -161,14 +162,18 @@ _NAMES = re.compile(r"(?<=\.)\w*[a-z]_\w*\(|(?<![\w.])(?:_[a-z]\w+|(?!FASTN_)[A-
 """Methods that are called, private names and constants."""
 
 
+@cache
+def source() -> str:
+    files = [path for folder in ("fastn_mcp", "tests") for path in (DOCS.parent / folder).rglob("*.py")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files if path != Path(__file__))
+
+
 @pytest.mark.parametrize(
     "page", sorted({*DOCS.glob("contributing/*.md")} - {DOCS / "contributing/index.md"}), ids=lambda page: page.stem
 )
 def test_contributing_page_uses_names_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
-    files = [path for folder in ("fastn_mcp", "tests") for path in (DOCS.parent / folder).rglob("*.py")]
-    source = "\n".join(path.read_text(encoding="utf-8") for path in files if path != Path(__file__))
     theirs = set(re.findall(r"(?:def |^)(\w+)(?=\(| = |: )", code, re.MULTILINE))
     named = {name for name in _NAMES.findall(code) if name.rstrip("(") not in theirs}
-    assert [name for name in sorted(named) if re.search(rf"\b{re.escape(name)}", source) is None] == []
+    assert [name for name in sorted(named) if re.search(rf"\b{re.escape(name)}", source()) is None] == []

@@ -18,12 +18,11 @@ from support.server_process import (
     environment,
     over_http,
     running,
-    sandbox_process,
     stdio,
     upstream,
 )
 
-__all__ = ["connect", "http_server", "sandbox_process", "upstream"]
+__all__ = ["connect", "http_server", "upstream"]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.types import CallToolResult
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
 from support.app_host import APPS, AppHost, app_host, app_of, tools_of
-from support.example_arguments import arguments_of
+from support.example_arguments import ExampleArguments
 from support.local_page import globex, recording_browser
 from support.ports import free_port
 from support.raw_client import META
@@ -317,7 +317,8 @@ async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path:
     url = f"http://127.0.0.1:{port}/mcp"
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         async with Client(over_http(url), mode="2026-07-28") as client:
-            calls = [(each.tool_name(), await arguments_of(client, each.tool_name())) for each in CATALOG]
+            examples = ExampleArguments(client)
+            calls = [(each.tool_name(), await examples.of(each.tool_name())) for each in CATALOG]
             changes = [{"tool": name, "arguments": arguments} for name, arguments in calls if name.startswith("delete")]
             calls += [
                 ("apply_changes", {"changes": changes}),

@@ -12,8 +12,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
-from support.local_page import approve, approve_on_page, env_state, globex, recording_browser
-from support.server_process import Upstream, at_once, body, environment, stdio
+from support.local_page import approve_all, approve_on_page, env_state, globex, recording_browser
+from support.server_process import Upstream, at_once, body, environment, served, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,19 @@ async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Ups
         workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
         run = {"workflow_id": workflow["id"]}
         assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
-        approve(env)
+        assert await approve_all(env) == 1
         results = await at_once(*[partial(client.call_tool, "run_workflow", run) for client in (one, two)] * 25)
     assert sum("done" in result for result in results) == 1
     assert len(upstream.changes()) == 1
+
+
+async def test_undecided_call_returns_the_next_step(upstream: Upstream, tmp_path: Path) -> None:
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "1"}
+    async with served(env, "stdio", "2026-07-28") as client:
+        target = await globex(client)
+        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+    assert answer["status"] == "approval_required"
+    assert answer["message"].startswith("Nothing was sent. A person has to approve this call. ")
+    assert answer["retry_after_seconds"] == 60
+    assert answer["next"].startswith("Tell the person. Do not poll")
+    assert upstream.changes() == []

@@ -12,10 +12,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from support.server_process import ERAS, Connect, Person, Upstream, approving, body, environment
+from support.server_process import ERAS, Connect, Person, Upstream, approving, body, each_transport_and_era, environment
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +50,7 @@ class Server:
             await anyio.to_thread.run_sync(arrived, self.upstream, target)
             os.kill(int(await anyio.Path(self._pid).read_text()), signal.SIGKILL)
             group.cancel_scope.cancel()
-        httpx2.delete(f"{self.upstream.url}/__sandbox/faults").raise_for_status()
+        self.upstream.control("DELETE", "faults")
 
     async def made(self, batch: dict[str, Any]) -> dict[str, Any]:
         async with self.started() as client:
@@ -110,8 +109,7 @@ async def test_batch_killed_twice_is_finished_by_a_third_process(era: str, upstr
     assert [target for target in targets if target in left] == [targets[3]]
 
 
-@pytest.mark.parametrize("transport", ["stdio", "http"])
-@each_era
+@each_transport_and_era
 async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
     person, messages = Person(approving), list[str]()
 

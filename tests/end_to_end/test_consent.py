@@ -1,6 +1,5 @@
 """No destructive call reaches Fastn without an accepted form, as the MCP specification on elicitation expects."""
 
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,8 +15,7 @@ from support.server_process import (
     answering,
     approving,
     body,
-    environment,
-    stdio,
+    each_transport_and_era,
 )
 
 from fastn_mcp.tools.catalog import CATALOG
@@ -42,8 +40,7 @@ async def test_decline_is_final(era: str, connect: Connect, upstream: Upstream) 
     assert upstream.changes() == []
 
 
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("transport", ["stdio", "http"])
+@each_transport_and_era
 async def test_client_without_forms_is_refused(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
     async with connect(transport, era) as client:
         target = await customer(client)
@@ -128,24 +125,3 @@ async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect,
             assert answer["outcome"] == "not_sent"
             assert "is disabled here" in answer["message"]
     assert upstream.requests() == []
-
-
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("flags", [("--exclude-tools", "update_*"), ("--toolsets", "procedures")], ids=" ".join)
-async def test_undo_refuses_a_disabled_tool(
-    flags: tuple[str, ...], era: str, upstream: Upstream, tmp_path: Path
-) -> None:
-    env = environment(upstream) | {"FASTN_STATE_DIR": str(tmp_path)}
-    person = Person(answering(ElicitResult(action="accept", content={"decision": "approve"})))
-    async with Client(stdio(env), mode=ERAS[era], elicitation_callback=person) as client:
-        target = await customer(client)
-        update = {"customer_id": target["id"], "plan": "Free"}
-        change = body(await client.call_tool("update_customer", update))["receipt"]["change_id"]
-    changes = upstream.changes()
-    async with Client(stdio(env, *flags), mode=ERAS[era], elicitation_callback=person) as client:
-        refused = body(await client.call_tool("undo_change", {"change_id": change}))
-    assert refused["outcome"] == "not_sent"
-    assert (
-        f"update_customer, which is disabled here by the setting {flags[0][2:].replace('-', '_')}" in refused["message"]
-    )
-    assert upstream.changes() == changes

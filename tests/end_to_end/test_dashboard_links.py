@@ -3,12 +3,13 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from mcp import Client
 from pydantic import JsonValue
 from support.faulty_sandbox import Status
+from support.server_process import body
 from support.world import World
 
 import fastn_mcp
@@ -31,23 +32,16 @@ LINKED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-each_version = pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
-
-
-async def answer_of(world: World, version: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=version) as client:
-        return cast("dict[str, Any]", (await client.call_tool(tool, arguments)).structured_content)
-
-
-@each_version
-@pytest.mark.parametrize(("tool", "arguments", "page"), LINKED)
-async def test_answer_that_names_the_dashboard_links_its_page(
-    tmp_path: Path, version: str, tool: str, arguments: dict[str, Any], page: str
-) -> None:
-    for url, linked in ((AT, AT + page), (None, None)):
+@pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
+async def test_answer_that_names_the_dashboard_links_its_page(tmp_path: Path, version: str) -> None:
+    for url in (AT, None):
         world = World(tmp_path, Policy("auto"), dashboard_url=url)
         world.sandbox.faults.add(Status(status=500, path="/api/v1/ai/chat", times=None))
-        assert (await answer_of(world, version, tool, arguments)).get("dashboard") == linked
+        async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=version) as client:
+            for tool, arguments, page in LINKED:
+                answer = body(await client.call_tool(tool, arguments))
+                assert answer.get("dashboard") == (url and url + page), tool
+        world.close()
 
 
 def test_text_from_fastn_adds_no_link() -> None:

@@ -278,11 +278,11 @@ def test_table_has_enough_faults() -> None:
     assert all(set(expected) == set(METHODS) for _, expected in TABLE.values())
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_only_a_429_repeats_a_post(name: str) -> None:
+def test_only_a_429_repeats_a_post() -> None:
     """The table, which the client has to match, allows no other repeated POST."""
-    requests, outcome = TABLE[name][1]["POST"]
-    assert requests == 1 or outcome == "rate_limited"
+    for name, (_, expected) in TABLE.items():
+        requests, outcome = expected["POST"]
+        assert requests == 1 or outcome == "rate_limited", name
 
 
 DONE_BEFORE = same(2, "") | {"PUT": (2, "unknown_outcome"), "POST": (1, "unknown_outcome")}

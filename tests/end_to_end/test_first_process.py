@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import run_command
 from support.ports import free_port, listening
 from support.raw_client import HELLO
 
@@ -36,8 +37,7 @@ def test_process_1_exits_with_0_on_sigterm(transport: str, tmp_path: Path) -> No
             assert b'"serverInfo"' in outer.stdout.readline()
         else:
             listening(port, outer)
-            asked = [sys.executable, "-m", "fastn_mcp", "health"]
-            assert subprocess.run(asked, env=own, capture_output=True, check=True).stdout == b"healthy\n"
+            assert run_command(["health"], own).stdout == "healthy\n"
         (first,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
         subprocess.run(["kill", f"-{signal.SIGTERM}", first], check=True)
         assert outer.wait(10) == 0

@@ -5,6 +5,7 @@ import re
 import statistics
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -17,15 +18,15 @@ from jobs import JOBS, LARGEST, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS, MOST_TO
 from model import Model, of_environment
 from question_jobs import LIMITS
 from scripted import Outcome, do, server_on
+from support.ports import free_port
 from support.server_process import Person, approving
 
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.server import Sandbox, dataset
 
 
 @pytest.fixture(scope="module")
 def account() -> Generator[Account]:
-    """A large account, which begins anew for each job."""
-    with serving() as account:
+    with serving(dataset) as account:
         yield account
 
 
@@ -38,8 +39,9 @@ async def _outcome(job: Job, account: Account, agent: Model | None = None) -> Ou
 
 
 @pytest.mark.long
-def test_jobs_are_done_in_few_calls_and_tokens(account: Account) -> None:
-    outcomes = {job.number: anyio.run(_outcome, job, account) for job in JOBS}
+def test_jobs_are_done_in_few_calls_and_tokens() -> None:
+    with serving() as account:
+        outcomes = {job.number: anyio.run(_outcome, job, account) for job in JOBS}
     assert {number: one.problems for number, one in outcomes.items() if one.problems} == {}
     for number, one in outcomes.items():
         print(f"job {number}: {one.calls} calls, {one.tokens} tokens")  # noqa: T201 shown by pytest -rP
@@ -61,11 +63,15 @@ def test_jobs_use_no_hard_coded_id() -> None:
             )
 
 
-@pytest.mark.parametrize("job", JOBS, ids=str)
-def test_judge_rejects_a_job_that_was_not_done(job: Job) -> None:
+def test_judge_rejects_a_job_that_was_not_done() -> None:
     rows = Sandbox(lambda: datetime.now(UTC)).state.all
-    assert job.problems((), rows, "")
-    assert job.problems((*job.sends, "DELETE roles"), rows, " ".join(job.facts))
+    for job in JOBS:
+        assert job.problems((), rows, ""), job
+        assert job.problems((*job.sends, "DELETE roles"), rows, " ".join(job.facts)), job
+
+
+CONNECTIONS_OF_ACME = replace(next(job for job in JOBS if job.number == 28), facts=("Shopify", "Slack", "Xero"))
+"""What is connected on the small account."""
 
 
 class FakeModel(BaseHTTPRequestHandler):
@@ -111,16 +117,19 @@ class FakeModel(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("api", ["anthropic", "openai"])
 def test_model_at_an_address_does_a_job(api: str, account: Account) -> None:
-    job = next(job for job in JOBS if job.number == 28)
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeModel) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         environment = {"AGENT_URL": f"http://127.0.0.1:{server.server_port}", "AGENT_MODEL": "fake", "AGENT_API": api}
         agent = of_environment(environment)
         assert isinstance(agent, Model)
-        outcome = anyio.run(_outcome, job, account, agent)
+        outcome = anyio.run(_outcome, CONNECTIONS_OF_ACME, account, agent)
         server.shutdown()
     assert (outcome.problems, outcome.calls) == ([], 2)
-    outcome = anyio.run(_outcome, job, account, agent)
+
+
+def test_model_that_does_not_answer_has_not_done_the_job(account: Account) -> None:
+    agent = of_environment({"AGENT_URL": f"http://127.0.0.1:{free_port()}", "AGENT_MODEL": "fake"})
+    outcome = anyio.run(_outcome, CONNECTIONS_OF_ACME, account, agent)
     assert "the model did not answer" in outcome.problems[0]
 
 

@@ -1,5 +1,6 @@
 """A replica that is killed loses no approval: neither a request that is open there, nor one that was approved there."""
 
+import signal
 from pathlib import Path
 
 import anyio
@@ -39,7 +40,7 @@ async def test_killed_replica_loses_no_approval(valkey: ValkeyServer, tmp_path: 
 
                     tasks.start_soon(delete)
                     await dana.until("Delete customer Globex Exports")
-                    world.processes[world.one].kill()
+                    world.processes[world.one].send_signal(signal.SIGUSR1)
             async with world.visitor("dana", world.other) as dana:
                 await approve(dana, "Globex Exports")
             assert world.deleted() == 0

@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
+from support.local_page import approve_all
 from support.ports import free_port
 from support.raw_client import ended, message, serving
-from support.server_process import Upstream, body, environment, over_http, running, started, stdio
+from support.server_process import Upstream, body, environment, over_http, running, stdio
 
-from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.ledger import MOST_WAITING
-from fastn_mcp.ledger.sqlite import FILE, SqliteLedger
 
 pytestmark = pytest.mark.anyio
 
@@ -39,16 +37,6 @@ def cancelled(number: int) -> bytes:
 
 def patient(upstream: Upstream) -> dict[str, str]:
     return environment(upstream) | {"BROWSER": "true", "FASTN_APPROVAL_WAIT_SECONDS": "55"}
-
-
-async def approve_all(env: dict[str, str]) -> int:
-    """Approve what waits, as another process does. Return how much that was."""
-    ledger, now = SqliteLedger(str(Path(env["FASTN_STATE_DIR"]) / FILE)), time.time()
-    waiting = await ledger.waiting(now)
-    for request in waiting:
-        assert await ledger.decide(request, Vote("local_page", True, now), "local_page") is not None
-    ledger.close()
-    return len(waiting)
 
 
 @asynccontextmanager
@@ -117,7 +105,7 @@ async def test_waiting_calls_block_no_other_call(upstream: Upstream, transport: 
 
 async def test_shutdown_answers_all_waiting_calls(upstream: Upstream) -> None:
     env, port = patient(upstream), free_port()
-    with started("--http", f"127.0.0.1:{port}", port=port, env=env) as process:
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env) as process:
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="2026-07-28") as client:
             await client.list_tools()  # by which it checks results, and which a server that stops would not answer
             async with waiting_calls(client) as results:

@@ -6,7 +6,18 @@ from collections.abc import Generator
 import pytest
 from mcp import Client, MCPError
 from support.ports import free_port
-from support.server_process import ERAS, Person, Upstream, approving, body, environment, over_http, running, stdio
+from support.server_process import (
+    ERAS,
+    Person,
+    Upstream,
+    approving,
+    body,
+    each_transport_and_era,
+    environment,
+    over_http,
+    running,
+    stdio,
+)
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 
@@ -25,8 +36,7 @@ def address(sandbox_process: Upstream) -> Generator[str]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("transport", ["stdio", "http"])
+@each_transport_and_era
 async def test_missing_key_is_explained_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream
 ) -> None:

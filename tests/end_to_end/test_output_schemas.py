@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from jsonschema import Draft202012Validator, validate
+from jsonschema import Draft202012Validator
 from mcp import Client
-from mcp.types import CallToolResult, Tool
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult, Tool
 from scripted import tokens
-from support.example_arguments import arguments_of
-from support.server_process import Connect, Person, Upstream, approving, body
+from support.example_arguments import ExampleArguments
+from support.server_process import approving, body
+from support.world import World
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
+from fastn_mcp.server.handlers import build
 from fastn_mcp.server.tool_list import output_schema
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -27,13 +30,14 @@ class Answers:
 
     def __init__(self, client: Client, tools: list[Tool]) -> None:
         self._client = client
-        self._schemas = {tool.name: tool.output_schema or {} for tool in tools}
-        self.unseen = {field for schema in self._schemas.values() for field in _named(schema.get("properties", {}))}
+        schemas = {tool.name: tool.output_schema or {} for tool in tools}
+        self._validators = {name: Draft202012Validator(schema) for name, schema in schemas.items()}
+        self.unseen = {field for schema in schemas.values() for field in _named(schema.get("properties", {}))}
 
     async def of(self, tool: str, /, **arguments: Any) -> CallToolResult:
         result = await self._client.call_tool(tool, arguments)
-        schema, answer = self._schemas[tool], body(result)
-        validate(answer, schema, Draft202012Validator)
+        answer = body(result)
+        self._validators[tool].validate(answer)  # pyright: ignore[reportUnknownMemberType]
         self.unseen -= set(_named({name: {"properties": value} for name, value in answer.items()}))
         return result
 
@@ -57,17 +61,23 @@ def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str
     }
 
 
-async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:
-    async with connect("stdio", "2026-07-28", Person(approving)) as client:
-        answers = Answers(client, (await client.list_tools()).tools)
+async def test_every_answer_validates_against_its_output_schema(world: World) -> None:
+    async def person(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
+        assert isinstance(params, ElicitRequestFormParams)
+        world.clock.pass_(5)
+        return approving(params)
+
+    server = build(world.dispatch, ALL_TOOLS, {"profile": "default"})
+    async with Client(server, mode="2026-07-28", elicitation_callback=person) as client:
+        answers, examples = Answers(client, (await client.list_tools()).tools), ExampleArguments(client)
         for operation in CATALOG:
-            name, arguments = operation.tool_name(), await arguments_of(client, operation.tool_name())
+            name, arguments = operation.tool_name(), await examples.of(operation.tool_name())
             if operation.effect is not Effect.READ:
                 assert body(await answers.of(name, **arguments, dry_run=True))["status"] == "preview"
             result = await answers.of(name, **arguments)
             assert not result.is_error, body(result)
             assert (await answers.of(name, nonsense=1)).is_error
-            upstream.reset() if name.startswith(("delete", "revoke")) else None
+            world.sandbox.reset() if name.startswith(("delete", "revoke")) else None
         (run,) = body(await answers.of("list_executions", limit=1, fields=["id"]))["data"]
         change = body(await answers.of("create_customer", name="Initrode"))["receipt"]["change_id"]
         for procedure in PROCEDURES:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import anyio.to_thread
 import httpx2
 import pytest
@@ -16,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.page_visitor import Visitor
 from support.ports import free_port
 from support.replica_pair import Replicas, two_replicas
-from support.team_page import result
 from support.valkey_server import ValkeyServer
 from support.webhook_receiver import SECRET, example, received
 from support.webhook_world import approvers_file, public
@@ -46,20 +44,12 @@ class Company:
 
     @asynccontextmanager
     async def deletion(self, kind: str, name: str) -> AsyncGenerator[Question]:
-        """Have an agent of anna's delete something by way of one replica, and wait for people until it is decided."""
-        results: list[dict[str, Any]] = []
-        async with self.replicas.agent(self.replicas.one) as agent, anyio.create_task_group() as tasks:
-            found = (await result(agent, f"list_{kind}s", search=name))["data"][0]
-
-            async def delete() -> None:
-                results.append(await result(agent, f"delete_{kind}", **{f"{kind}_id": found["id"]}))
-
-            while not self.receiver.questions.empty():  # of a test that failed
-                self.receiver.questions.get_nowait()
-            tasks.start_soon(delete)
+        """Yield the request about a deletion that an agent makes."""
+        while not self.receiver.questions.empty():  # of a test that failed
+            self.receiver.questions.get_nowait()
+        async with self.replicas.deletion(kind, name) as results:
             sent = await anyio.to_thread.run_sync(lambda: self.receiver.questions.get(timeout=20))
             yield Question(sent, sent["expected"], results)
-        assert len(results) == 1
 
     async def answer(self, question: Question, name: str, decision: str = "approve") -> tuple[int, dict[str, Any]]:
         """Return what the other replica says to a signed answer."""
@@ -69,11 +59,6 @@ class Company:
             url = httpx2.URL(made.full_url).copy_with(port=self.replicas.other)
             response = await http.post(url, content=made.data, headers=dict(made.header_items()))
         return response.status_code, response.json()
-
-    def deleted(self, kind: str) -> int:
-        return len(
-            [one for one in self.replicas.sandbox.requests if one.method == "DELETE" and f"/{kind}s/" in one.path]
-        )
 
 
 async def approve(visitor: Visitor, question: Question) -> httpx2.Response:
@@ -102,6 +87,7 @@ def company(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> G
 
 
 async def test_page_or_webhook_decides_at_another_replica(company: Company) -> None:
+    before = company.replicas.deleted()
     async with company.deletion("customer", "Globex") as question:
         status, answer = await company.answer(question, "dana")
         assert (status, answer["state"]) == (200, "approved")
@@ -114,7 +100,7 @@ async def test_page_or_webhook_decides_at_another_replica(company: Company) -> N
         assert (await approve(dana, question)).status_code == 303
         assert (await company.answer(question, "kim"))[0] == 409
     assert question.results[0]["done"] == "delete_customer"
-    assert company.deleted("customer") == 2
+    assert company.replicas.deleted() == before + 2
 
 
 async def test_decline_on_page_or_webhook_ends_the_request(company: Company) -> None:
@@ -136,7 +122,7 @@ async def test_decline_on_page_or_webhook_ends_the_request(company: Company) -> 
 
 async def test_four_eyes_needs_two_people_across_page_and_webhook(company: Company) -> None:
     """Who approved by the webhook has approved on the page too, and the one who asked never counts."""
-    before, issuer = company.deleted("connector"), company.replicas.provider.issuer
+    before, issuer = company.replicas.deleted(), company.replicas.provider.issuer
     async with (
         company.replicas.visitor("dana", company.replicas.one) as dana,
         company.replicas.visitor("kim", company.replicas.other) as kim,
@@ -153,18 +139,16 @@ async def test_four_eyes_needs_two_people_across_page_and_webhook(company: Compa
             sent = forced | {"extent": "once", "name": question.expected}
             assert (await dana.send("approve", sent)).status_code == 403
             assert "1 did so far (dana)" in await kim.look()
-            assert company.deleted("connector") == before
+            assert company.replicas.deleted() == before
             assert (await approve(kim, question)).status_code == 303
         assert question.results[0]["done"] == "delete_connector"
         async with company.deletion("connector", "Zendesk") as question:
             await dana.until("Delete connector")
             assert (await approve(dana, question)).status_code == 303
             assert (await company.answer(question, "dana"))[0] == 409
-            assert company.deleted("connector") == before + 1
+            assert company.replicas.deleted() == before + 1
             assert (await company.answer(question, "kim"))[1]["state"] == "approved"
         assert question.results[0]["done"] == "delete_connector"
-    grants = [
-        line["grant"] for _, line in company.replicas.audited("approved") if line["grant"] == question.sent["grant"]
-    ]
-    who = [line["approver"] for _, line in company.replicas.audited("approved") if line["grant"] in grants]
+    approvals = [line for _, line in company.replicas.audited("approved") if line["grant"] == question.sent["grant"]]
+    who = [line["approver"] for line in approvals]
     assert sorted(who) == [f"{issuer}|dana", f"{issuer}|kim"]

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from mcp import Client
-from support.local_page import approve, globex, recording_browser
+from support.local_page import approve_all, globex, recording_browser
 from support.policy_files import policy_file
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
@@ -33,7 +32,7 @@ async def test_person_decides_on_the_opened_page(upstream: Upstream, tmp_path: P
     env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "45"}
 
     async def decide() -> str:
-        await anyio.to_thread.run_sync(approve, env)
+        await approve_all(env)
         return action
 
     person = Person(approving, at_link=decide)

@@ -97,7 +97,7 @@ async def test_retry_is_reported_as_progress(era: str, transport: str, connect: 
     assert reached == sorted(set(reached))
 
 
-@pytest.mark.parametrize(("level", "allowed"), [("debug", True), ("info", True), ("warning", False), (None, False)])
+@pytest.mark.parametrize(("level", "allowed"), [("info", True), ("warning", False), (None, False)])
 async def test_wait_is_logged_at_the_requested_level(
     level: Any, allowed: bool, era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:

@@ -3,17 +3,15 @@
 import pytest
 from mcp import MCPError
 from mcp.types import ResourceTemplateReference, TextContent
-from support.server_process import ERAS, Connect
+from support.server_process import ERAS, Connect, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ERAS)]
-
-on_both = pytest.mark.parametrize("transport", ["stdio", "http"])
+pytestmark = pytest.mark.anyio
 
 
-@on_both
+@each_transport_and_era
 async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect: Connect) -> None:
     async with connect(transport, era) as client:
         prompts = (await client.list_prompts()).prompts
@@ -26,7 +24,7 @@ async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect
             assert ('"acme"' in message.content.text) == bool(arguments)
 
 
-@on_both
+@each_transport_and_era
 async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, connect: Connect) -> None:
     """MCP: -32602 for an unknown prompt or a missing argument. It is named."""
     refused: tuple[tuple[str, dict[str, str], str], ...] = (
@@ -43,6 +41,7 @@ async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, con
             assert message in raised.value.error.message
 
 
+@pytest.mark.parametrize("era", ERAS)
 async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
     async with connect("stdio", era, flags=("--read-only",)) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]

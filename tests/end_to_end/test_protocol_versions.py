@@ -3,17 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forkserver import forked
 from support.raw_client import META
 
 
 def answers_to(messages: list[dict[str, Any]], state: Path) -> dict[Any, dict[str, Any]]:
     ended = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
+        forked("--sandbox"),
         input="".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages),
         env={**os.environ, "FASTN_STATE_DIR": str(state), "FASTN_CONFIG_DIR": str(state)},
         capture_output=True,

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from support.forkserver import forked
 from support.ports import free_port
 from support.raw_client import call, ended, serving
-from support.server_process import Upstream, environment, over_http, started
+from support.server_process import Upstream, environment, over_http, running
 
 from fastn_mcp.audit.files import entries
 
@@ -38,9 +38,13 @@ def linked(report: Any, env: dict[str, str]) -> bool:
 
 
 def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
-    program = [sys.executable, "-m", "fastn_mcp", *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(program, env={**os.environ, **env}, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
+    return subprocess.Popen(
+        forked(*arguments),
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @contextmanager
@@ -121,7 +125,7 @@ def test_stdio_server_records_its_calls_on_exit(upstream: Upstream, tmp_path: Pa
 @pytest.mark.anyio
 async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Path) -> None:
     port, env = free_port(), environment(upstream)
-    with started("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
+    with running("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
         for name in ("Initech", "Hooli"):
             async with Client(over_http(f"http://127.0.0.1:{port}/mcp")) as client:
                 await client.call_tool("create_customer", {"name": name})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
+from support.forkserver import forked
 from support.server_process import body
 from support.terminal import sitting
 
@@ -23,11 +24,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
-async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path, mode: str) -> None:
+async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path) -> None:
     env = environment(tmp_path)
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
-    async with Client(server, mode=mode) as client:
+    async with Client(server, mode="legacy") as client:
         found = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
         deletion = {"workflow_id": found["id"]}
         asked = body(await client.call_tool("delete_workflow", deletion))
@@ -46,11 +46,11 @@ async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path,
 
 def test_shared_file_keeps_the_changes_of_all_processes(tmp_path: Path) -> None:
     file = tmp_path / "sandbox.json"
-    program, call = (sys.executable, "-m", "fastn_mcp"), ("call", "create-customer")
 
     def create(number: int) -> dict[str, Any]:
+        call = ("call", "create-customer", "--name", f"Initech {number}")
         ran = subprocess.run(
-            [*program, "--sandbox-file", str(file), "--mode", "auto", *call, "--name", f"Initech {number}"],
+            forked("--sandbox-file", str(file), "--mode", "auto", *call),
             capture_output=True,
             text=True,
             env=os.environ | environment(tmp_path),

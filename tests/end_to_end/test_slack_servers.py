@@ -14,10 +14,9 @@ import pytest
 from support.command_line import run_command
 from support.local_page import form_in, posted_by, recording_browser
 from support.replica_pair import Replicas, two_replicas
-from support.server_process import ERAS, Upstream, body, environment, served
+from support.server_process import Upstream, body, each_transport_and_era, environment, served
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, served_slack, until
 from support.slack_world import DANA, KIM, settings_of
-from support.team_page import result
 from support.terminal import sitting
 from support.valkey_server import ValkeyServer
 from support.webhook_world import approvers_file
@@ -51,8 +50,7 @@ def reference(message: Message) -> dict[str, Any]:
     return json.loads(next(iter(message.buttons.values()))["value"])
 
 
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("transport", ["stdio", "http"])
+@each_transport_and_era
 async def test_three_waiting_calls_are_decided_in_slack_on_the_page_and_at_the_terminal(
     slack: Slack, upstream: Upstream, tmp_path: Path, transport: str, era: str
 ) -> None:
@@ -102,22 +100,11 @@ class Company:
 
     @asynccontextmanager
     async def deletion(self, kind: str, name: str) -> AsyncGenerator[tuple[Message, list[dict[str, Any]]]]:
-        """Have an agent of anna's delete something by way of one replica, and wait for people until it is decided."""
-        results: list[dict[str, Any]] = []
+        """Yield the message about a deletion that an agent makes, and its result once it has ended."""
         known = len(self.slack.messages)
-        async with self.replicas.agent(self.replicas.one) as agent, anyio.create_task_group() as tasks:
-            found = (await result(agent, f"list_{kind}s", search=name))["data"][0]
-
-            async def delete() -> None:
-                results.append(await result(agent, f"delete_{kind}", **{f"{kind}_id": found["id"]}))
-
-            tasks.start_soon(delete)
+        async with self.replicas.deletion(kind, name) as results:
             await until(lambda: len(self.slack.messages) > known)
             yield self.slack.messages[-1], results
-        assert len(results) == 1
-
-    def deleted(self) -> int:
-        return len([each for each in self.replicas.sandbox.requests if each.method == "DELETE"])
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +131,7 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(company: Com
     slack = company.slack
     await until(lambda: len(slack.sockets) == 2)
     for name in ("Globex", "Acme"):  # Slack delivers to one connection after the other
-        before = company.deleted()
+        before = company.replicas.deleted()
         async with company.deletion("customer", name) as (message, results):
             typed = results or message.text.partition('Delete customer "')[2].partition('"')[0]
             outcomes = [""] * 3
@@ -158,11 +145,11 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(company: Com
             assert outcomes.count("") == 2
         assert results[0]["done"] == "delete_customer"
         await until(lambda message=message: "Done\n" in message.text)
-        assert company.deleted() == before + 1
+        assert company.replicas.deleted() == before + 1
 
 
 async def test_four_eyes_count_people_across_slack_and_page(company: Company) -> None:
-    slack, before = company.slack, company.deleted()
+    slack, before = company.slack, company.replicas.deleted()
     async with (
         company.replicas.visitor("dana", company.replicas.other) as dana,
         company.deletion("connector", "Shopify") as (message, results),
@@ -175,10 +162,10 @@ async def test_four_eyes_count_people_across_slack_and_page(company: Company) ->
         await until(lambda: "; 1 approved (" in message.text)
         for user in (DANA, "U0DANA2"):
             assert "You have approved it already" in await slack.decide(user, message, typed=name)
-        assert company.deleted() == before
+        assert company.replicas.deleted() == before
         assert await slack.decide(KIM, message, typed=name) == ""
     assert results[0]["done"] == "delete_connector"
-    assert company.deleted() == before + 1
+    assert company.replicas.deleted() == before + 1
     issuer = company.replicas.provider.issuer
     grant = reference(message.as_it_was)["request"]
     who = [line["approver"] for _, line in company.replicas.audited("approved") if line["grant"] == grant]

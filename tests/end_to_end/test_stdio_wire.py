@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forkserver import forked
 from support.raw_client import (
     HELLO,
     META,
@@ -37,6 +38,7 @@ from support.server_process import Upstream, environment
 SOON = 4.0
 """Seconds; less than the five that a call in flight is given once the input ends."""
 
+PROGRAM = (sys.executable, "-m", "fastn_mcp")
 CANARY = "C4N4RY"
 ERAS = ["2025-11-25", "2026-07-28"]
 
@@ -50,7 +52,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def servers(isolated: dict[str, str]) -> Generator[dict[str, Server]]:
     """Run one server per protocol version, which all hostile messages go to and which must survive them."""
-    with serving(isolated, "--sandbox") as old, started("--sandbox", env=isolated) as process:
+    with serving(isolated, "--sandbox") as old, started("--sandbox", env=isolated, command=forked()) as process:
         new = Server(process)
         new.listen()
         assert "result" in new.asked(message(0, "server/discover", _meta=META))
@@ -172,13 +174,13 @@ def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None
     with (
         requests.open("rb") as reading,
         answers.open("wb") as writing,
-        started("--sandbox", env=isolated, stdin=reading, stdout=writing) as process,
+        started("--sandbox", env=isolated, command=forked(), stdin=reading, stdout=writing) as process,
     ):
         assert ended(process) == 0
     found = [checked(line)["id"] for line in answers.read_bytes().splitlines()]
     assert found[0] == "hello"
     assert sorted(found[1:]) == list(range(20))
-    with started("--sandbox", env=isolated, stdin=subprocess.DEVNULL) as process:
+    with started("--sandbox", env=isolated, command=forked(), stdin=subprocess.DEVNULL) as process:
         assert ended(process) == 0
 
 
@@ -237,11 +239,14 @@ def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
         assert server.rest() == []
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in flight"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "busy"),
+    [(signal.SIGTERM, False), (signal.SIGINT, True)],
+    ids=["SIGTERM when idle", "SIGINT with a call in flight"],
+)
 def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
     held_up(upstream, kind="hang")
-    with serving(environment(upstream), stderr=subprocess.PIPE) as server:
+    with serving(environment(upstream), command=PROGRAM, stderr=subprocess.PIPE) as server:
         if busy:
             server.send(call(1))
             wait_until_in_flight(upstream)
@@ -253,7 +258,7 @@ def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstr
 
 def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
     answers = tmp_path / "answers"
-    with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
+    with answers.open("wb") as writing, started("--sandbox", env=isolated, command=forked(), stdout=writing) as process:
         Server(process).send(HELLO)
         wait_until(lambda: answers.stat().st_size > 0)
         process.terminate()
@@ -263,9 +268,9 @@ def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: 
 def test_control_c_exits_at_a_terminal(isolated: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
     take = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
-    program = ("-S", "-c", take, sys.executable, "-m", "fastn_mcp")
+    command = (sys.executable, "-S", "-c", take, *PROGRAM)
     streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": subprocess.PIPE}
-    with started("--sandbox", env=isolated, program=program, own_terminal=True, **streams) as process:
+    with started("--sandbox", env=isolated, command=command, own_terminal=True, **streams) as process:
         os.close(theirs)
         try:
             assert process.stderr is not None
@@ -282,7 +287,7 @@ def test_control_c_exits_at_a_terminal(isolated: dict[str, str]) -> None:
 
 
 def test_closed_output_ends_the_process(isolated: dict[str, str]) -> None:
-    with started("--sandbox", env=isolated, stderr=subprocess.PIPE) as process:
+    with started("--sandbox", env=isolated, command=forked(), stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         server = Server(process)
         server.send(HELLO, READY)
@@ -297,7 +302,8 @@ def test_closed_output_ends_the_process(isolated: dict[str, str]) -> None:
 def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None:
     """Node clients use sockets as pipes. One that dies with unread responses counts as the end of the input."""
     ours, theirs = socket.socketpair()
-    with started("--sandbox", env=isolated, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as process:
+    streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": subprocess.PIPE}
+    with started("--sandbox", env=isolated, command=forked(), **streams) as process:
         theirs.close()
         ours.settimeout(PATIENCE)
         ours.sendall(b"\n".join((HELLO, READY, b"")))
@@ -313,7 +319,7 @@ def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None
 
 def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
     count = 40
-    with started("--sandbox", env=isolated) as process:
+    with started("--sandbox", env=isolated, command=forked()) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(count)))
@@ -359,7 +365,7 @@ anyio.run(stdio.serve, lambda _: Server("fastn-mcp", on_call_tool=call_tool, on_
 
 
 def test_library_output_does_not_corrupt_the_protocol(isolated: dict[str, str]) -> None:
-    with serving(isolated, program=("-c", _NOISY), stderr=subprocess.PIPE) as server:
+    with serving(isolated, command=(sys.executable, "-c", _NOISY), stderr=subprocess.PIPE) as server:
         answer = server.asked(call(1))
         assert answer["result"]["content"][0]["text"] == "''"
         server.close()

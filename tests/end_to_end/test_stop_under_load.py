@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ import anyio.to_thread
 import httpx2
 import pytest
 from support.fleet import Fleet, a_fastn, a_fleet
+from support.signed_plans import plan_text, sign_plan
 from support.team_world import NO_FORMS, Caller, modern, request
 from support.terminal import sitting
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
-from fastn_mcp.policy.plan_file import new_key, public, sign, signatures_of, with_key, written
 from fastn_mcp.sandbox.auth import KEY
 
 pytestmark = [pytest.mark.anyio, pytest.mark.posix, pytest.mark.long]
@@ -89,20 +88,16 @@ def planned(folder: Path, at: str, ledger: Mapping[str, str]) -> Generator["subp
     folder.mkdir()
     env = os.environ | ledger | {
         "FASTN_CONFIG": os.devnull, "FASTN_API_KEY": KEY, "FASTN_BASE_URL": at,
-        "FASTN_PLAN_KEYS": str(folder / "keys.toml"), "FASTN_STATE_DIR": str(folder / "state"),
+        "FASTN_PLAN_KEYS": str(folder / "plan-keys.toml"), "FASTN_STATE_DIR": str(folder / "state"),
     } | {name: value for name, value in ledger.items() if name == "FASTN_STATE_DIR"}  # fmt: skip
     plan, calls = folder / "plan.toml", folder / "calls.jsonl"
-    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    text = f'name = "night"\naccount = "default at {at.removeprefix("http://")}"\nuntil = {until}\n'
-    plan.write_text(text + '[[allow]]\ntool = "create_customer"\ncount = 2000\nwhen = { name = "Planned *" }\n')
     create = {"tool": "create_customer"}
     calls.write_text(
         "".join(json.dumps(create | {"arguments": {"name": f"Planned {folder.name} {n}"}}) + "\n" for n in range(2000))
     )
-    key = new_key()
-    (folder / "keys.toml").write_text(with_key("", "dana", public(key)))
     account = plan_account_of(load({}, env, None))
-    signatures_of(plan).write_bytes(written((sign(plan.read_bytes(), "dana", datetime.now(UTC), account, {}, key),)))
+    allowed = '[[allow]]\ntool = "create_customer"\ncount = 2000\nwhen = { name = "Planned *" }\n'
+    sign_plan(plan, plan_text(account.name, allowed), account)
     command = [sys.executable, "-m", "fastn_mcp", "--mode", "unattended", "--plan", str(plan), "run", str(calls)]
     command += ["--report", str(folder / "report.json")]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

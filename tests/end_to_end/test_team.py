@@ -25,7 +25,7 @@ from support.openid_provider import Storage
 from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
-from support.server_process import ERAS, body, started
+from support.server_process import ERAS, body, running
 from support.team_world import ALL, Caller
 
 from fastn_mcp.audit.files import entries
@@ -162,7 +162,7 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
             "FASTN_MODE": "auto",
         } | more
         command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
-        process = stack.enter_context(started(*command, port=port, env=env))
+        process = stack.enter_context(running(*command, port=port, env=env))
         yield Team(url, provider, acme, globex, slow, folder / "state", process)
 
 

@@ -1,5 +1,6 @@
 """docs/hosting.md, "Your team in an afternoon": its lines, run as printed, up to a signed-in call and an approval."""
 
+import os
 import re
 import secrets
 import shlex
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from support.command_line import run_command
 from support.nginx_proxy import DEPLOY, nginx
 from support.openid_provider import Storage, signing_in
 from support.page_visitor import Visitor
@@ -60,8 +62,7 @@ def test_commands_of_the_page_exist() -> None:
 
 
 def test_compose_file_mounts_what_init_team_makes(tmp_path: Path) -> None:
-    command = subprocess.run([sys.executable, "-m", "fastn_mcp", "init-team", str(tmp_path / "deploy")], check=False)
-    assert command.returncode == 0
+    assert run_command(["init-team", str(tmp_path / "deploy")], os.environ).returncode == 0
     load_team(tmp_path / "deploy" / "team.toml")
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")

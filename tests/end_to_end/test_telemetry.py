@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 from mcp import Client
+from support.command_line import run_command
 from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.raw_client import META, call, ended, serving
@@ -34,7 +35,6 @@ pytestmark = pytest.mark.anyio
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-ON_STDIO = [sys.executable, "-m", "fastn_mcp"]
 
 
 @pytest.fixture
@@ -126,8 +126,7 @@ async def _post(plain: httpx2.AsyncClient, url: str, headers: dict[str, str], me
 
 
 def test_command_exports_its_work(upstream: Upstream, collector: Receiver) -> None:
-    env = os.environ | sending(upstream, collector.url)
-    subprocess.run([*ON_STDIO, "call", "list_customers"], env=env, check=True, capture_output=True, timeout=60)
+    assert run_command(["call", "list_customers"], sending(upstream, collector.url)).returncode == 0
     assert {span.name for span in collector.spans} == {
         "execute_tool list_customers", "fastn list_customers", "GET /api/v1/customers",
     }  # fmt: skip
@@ -154,36 +153,36 @@ def test_unreachable_collector_delays_neither_calls_nor_exit(away: str, ending: 
 
 
 LOADED = """
-import sys
+import os, sys
 from fastn_mcp.cli.program import cli
-code = 0
-try:
-    cli(["--sandbox", "call", "get_billing"])
-except SystemExit as ended:
-    code = ended.code
-print(code, sorted({name.split(".")[0] + "." + name.split(".")[1] for name in sys.modules
-    if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.telemetry"))}))
+for variables in (
+    {},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"},
+    {"OTEL_SERVICE_NAME": "named"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": " "},
+):
+    os.environ.update(variables)
+    try:
+        cli(["--sandbox", "call", "get_billing"])
+    except SystemExit as ended:
+        assert not ended.code
+    for name in variables:
+        del os.environ[name]
+    loaded = [name for name in sys.modules
+        if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.telemetry"))]
+    assert not loaded, (variables, loaded)
 """
 
 
-def _loaded(program: str, upstream: Upstream, **variables: str) -> "subprocess.CompletedProcess[str]":
-    env = os.environ | environment(upstream) | variables
-    return subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True, timeout=60
-    )
+def test_telemetry_is_not_loaded_without_a_collector(upstream: Upstream) -> None:
+    env = os.environ | environment(upstream)
+    subprocess.run([sys.executable, "-c", LOADED], env=env, check=True, timeout=60)
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"},
-        {"OTEL_SERVICE_NAME": "named"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": " "},
-    ],
-)
-def test_telemetry_is_not_loaded_without_a_collector(variables: dict[str, str], upstream: Upstream) -> None:
-    assert _loaded(LOADED, upstream, **variables).stdout.splitlines()[-1] == "0 []"
+def _call(upstream: Upstream, **variables: str) -> "subprocess.CompletedProcess[str]":
+    done = run_command(["--sandbox", "call", "get_billing"], sending(upstream, "http://127.0.0.1:9", **variables))
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.parametrize(
@@ -204,13 +203,13 @@ def test_telemetry_is_not_loaded_without_a_collector(variables: dict[str, str], 
     ],
 )
 def test_unsupported_telemetry_is_only_logged(variables: dict[str, str], problem: str, upstream: Upstream) -> None:
-    ended = _loaded(LOADED, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", **variables)
-    assert ended.stdout.splitlines()[-1].startswith("0 ")
-    assert problem in [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
+    lines = _call(upstream, **variables).stderr.splitlines()
+    assert problem in [json.loads(line)["message"] for line in lines if line.startswith("{")]
 
 
 def test_missing_exporter_is_logged_and_ignored(upstream: Upstream) -> None:
-    program = "import sys\nsys.modules['opentelemetry.sdk'] = None\n" + LOADED.replace('"opentelemetry.sdk", ', "")
-    ended = _loaded(program, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
-    assert ended.stdout.splitlines()[-1].startswith("0 ")
-    assert "not installed: pip install '.[otel]' in a clone" in ended.stderr
+    program = "import sys; sys.modules['opentelemetry.sdk'] = None; from fastn_mcp.cli.program import main; main()"
+    command = [sys.executable, "-c", program, "--sandbox", "call", "get_billing"]
+    env = os.environ | sending(upstream, "http://127.0.0.1:9")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert "not installed: pip install '.[otel]' in a clone" in done.stderr

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client
-from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, KEY, Person, Upstream, approving, body, environment, stdio
+from support.signed_plans import plan_text, sign_plan
 
 from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
-from fastn_mcp.policy.plan_file import new_key, public, sign, signatures_of, with_key, written
 
 pytestmark = pytest.mark.anyio
 
@@ -27,20 +28,14 @@ class Run:
         self.upstream = upstream
         self.plan = folder / "plan.toml"
         self.report = folder / "report.json"
-        self.keys = folder / "keys.toml"
+        self.keys = folder / "plan-keys.toml"
         self.environment = environment(upstream)
 
     def sign(self, targets: list[str], seconds: float = 3_600) -> None:
-        until = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-        host = self.upstream.url.removeprefix("http://")
-        text = f'name = "two"\naccount = "default at {host}"\nuntil = {until}\n'
-        text += "".join(f'[[allow]]\ntool = "delete_customer"\ntarget = "{target}"\n' for target in targets)
-        self.plan.write_text(text)
-        key = new_key()
-        self.keys.write_text(with_key("", "dana", public(key)))
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        allowed = "".join(f'[[allow]]\ntool = "delete_customer"\ntarget = "{target}"\n' for target in targets)
         account = plan_account_of(load({}, self.environment, None))
-        mark = sign(self.plan.read_bytes(), "dana", datetime.now(UTC), account, {}, key)
-        signatures_of(self.plan).write_bytes(written((mark,)))
+        sign_plan(self.plan, plan_text(account.name, allowed, until), account)
 
     @asynccontextmanager
     async def server(self, era: str, person: Person | None = None) -> AsyncGenerator[Client]:
@@ -58,11 +53,9 @@ def run(upstream: Upstream, tmp_path: Path) -> Run:
     return Run(upstream, tmp_path)
 
 
-async def customers(upstream: Upstream, run: Run) -> list[str]:
-    run.sign(["nobody"])
-    async with run.server("2026-07-28") as client:
-        listed = body(await client.call_tool("list_customers", {"detail": "full"}))["data"]
-    assert upstream.changes() == []
+def customers(upstream: Upstream) -> list[str]:
+    headers = {"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
+    listed = httpx2.get(f"{upstream.url}/api/v1/customers", headers=headers, verify=False).json()["data"]
     return [row["id"] for row in listed]
 
 
@@ -73,7 +66,7 @@ def together(*targets: str) -> dict[str, Any]:
 
 @each_era
 async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
-    first, second, third, *_ = await customers(upstream, run)
+    first, second, third, *_ = customers(upstream)
     run.sign([first, second])
     person = Person(approving)
     outcomes: list[str] = []
@@ -108,7 +101,7 @@ async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, 
 
 @pytest.mark.long
 async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
-    first, *_ = await customers(upstream, run)
+    first, *_ = customers(upstream)
     run.sign([first], seconds=10)  # enough for a server to start on a busy machine
     async with run.server("2026-07-28") as client:
         assert body(await client.call_tool("list_customers", {}))["data"]

@@ -14,6 +14,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 from mcp import Client
+from support.forkserver import forked
 from support.ports import free_port
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
 
@@ -54,7 +55,7 @@ def disturb(upstream: Upstream) -> str:
     assert row.status_code == 201
     faults = [{**fault, "method": "GET", "path": f"/api/v1/{name}", "times": None} for name, fault in FAULTS.items()]
     for fault in [*faults, {"kind": "reset", "moment": "after", "method": "POST", "path": "/api/v1/customers"}]:
-        httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+        upstream.fault(**fault)
     return str(row.json()["data"]["id"])
 
 
@@ -106,7 +107,7 @@ def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Up
     customer = disturb(upstream)
     log = tmp_path / "logs" / "server.log"
     done = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", *(("--log-file", str(log)) if to_file else ())],
+        forked(*(("--log-file", str(log)) if to_file else ())),
         env={**os.environ, **environment(upstream), "FASTN_LOG_LEVEL": level, "FASTN_DEADLINE": "3"},
         input=session(customer),
         capture_output=True,
@@ -146,7 +147,7 @@ def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
     disturb(upstream)
     port = free_port()
     with subprocess.Popen(
-        [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}"],
+        forked("--http", f"127.0.0.1:{port}"),
         env={**os.environ, **environment(upstream), "FASTN_LOG_LEVEL": level, "FASTN_DEADLINE": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

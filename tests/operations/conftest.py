@@ -1,6 +1,7 @@
 """Fixtures: a served sandbox, and an empty folder in which a shell runs the lines of a page."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support.server_process import KEY, Upstream, sandbox_process, upstream
+from support.forkserver import forked
+from support.server_process import KEY, Upstream, upstream
 
-__all__ = ["Shell", "sandbox_process", "shell", "signed_in", "upstream"]
+__all__ = ["Shell", "shell", "signed_in", "upstream"]
 
 
 @dataclass
@@ -24,7 +26,9 @@ class Shell:
     def __post_init__(self) -> None:
         programs = self.folder / ".local" / "bin"
         programs.mkdir(parents=True)
-        (programs / "fastn-mcp").symlink_to(Path(sys.executable).parent / "fastn-mcp")
+        program = programs / "fastn-mcp"
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(forked())} "$@"\n')
+        program.chmod(0o755)
         self.path = f"{programs}:/usr/bin:/bin"
 
     def run(

@@ -3,6 +3,7 @@
 import itertools
 import re
 import sqlite3
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from mcp import Client
 from operations.conftest import Shell
 from support.identity_provider import Provider, listening
 from support.ports import free_port
-from support.server_process import KEY, Upstream, body, over_http, started
+from support.server_process import KEY, Upstream, body, over_http, running
 from support.team_world import ALL, Caller
 
 from fastn_mcp.audit.files import verify
@@ -41,7 +42,7 @@ async def server(shell: Shell) -> AsyncGenerator[Client]:
     port = free_port()
     token = "a-token-of-this-test-that-nobody-guesses"
     env = {"HOME": str(shell.folder), "FASTN_HTTP_TOKEN": token}
-    with started("--http", f"127.0.0.1:{port}", port=port, env=env):
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         transport = over_http(f"http://127.0.0.1:{port}/mcp", {"authorization": f"Bearer {token}"})
         async with Client(transport) as client:
             yield client
@@ -183,7 +184,7 @@ async def test_teams_server_takes_up_a_new_key(tmp_path: Path, upstream: Upstrea
     env = {"FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path / "state")}
     with (
         listening(provider.app, login),
-        started("--http", f"127.0.0.1:{port}", "--team", str(file), port=port, env=env),
+        running("--http", f"127.0.0.1:{port}", "--team", str(file), port=port, env=env),
     ):
         token = provider.token(sub="anna", scope=ALL)
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
@@ -205,6 +206,7 @@ def test_full_disk_refuses_changes_until_there_is_space(shell: Shell, upstream: 
     disk.mkdir()
     script = f"""
         mount -t tmpfs -o size=1m none {disk} || exit 77
+        PATH={Path(sys.executable).parent}:$PATH # not forks, which do not see the mount
         export FASTN_STATE_DIR={disk}/state
         fastn-mcp call create-customer --name Initech || exit 1
         dd if=/dev/zero of={disk}/filler bs=1k count=2000 2>/dev/null

@@ -17,6 +17,7 @@ def main(path: str, *arguments: str) -> int:
             return 1  # it ended before it began
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: os.kill(fork, received))
+        signal.signal(signal.SIGUSR1, lambda _, __: os.kill(fork, signal.SIGKILL))
         for stream in (0, 1, 2):
             os.close(stream)
         status = b"".join(iter(lambda: connection.recv(64), b""))  # up to its end

@@ -1,8 +1,8 @@
-"""Servers as forks of one process that has imported `fastn_mcp`: a fifth of the time of a start.
+"""Servers as forks of one process that has imported `fastn_mcp`: a tenth of the time of a start.
 
 The command that `forked` returns behaves as `python -m fastn_mcp`: a process of its own, with the arguments,
-environment, folder, streams, signals and exit code of the command. Tests of how a process starts, or is killed, start a
-real one.
+environment, folder, streams, signals and exit code of the command. To kill it, send SIGUSR1 to the command. Tests of
+how a process starts, or answers a signal, start a real one.
 """
 
 import gc
@@ -54,7 +54,7 @@ def serve(path: str) -> None:
     """Fork for each connection, until the end of the standard input."""
     from fastn_mcp.cli.program import main
 
-    for module in ("build.startup", "server.handlers", "server.stdio"):
+    for module in ("build.composition", "cli.call", "cli.serve", "hosted.app", "sandbox.server", "server.stdio"):
         importlib.import_module(f"fastn_mcp.{module}")
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them

@@ -6,9 +6,11 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from support.forkserver import forked
 
 PATIENCE = 60.0
 META: dict[str, Any] = {
@@ -104,14 +106,14 @@ def ended(process: "subprocess.Popen[bytes]", within: float = PATIENCE) -> int:
 def started(
     *flags: str,
     env: dict[str, str],
-    program: tuple[str, ...] = ("-m", "fastn_mcp"),
+    command: Sequence[str] = (sys.executable, "-m", "fastn_mcp"),
     stdin: Any = subprocess.PIPE,
     stdout: Any = subprocess.PIPE,
     stderr: Any = None,
     own_terminal: bool = False,
 ) -> Generator["subprocess.Popen[bytes]"]:
     with subprocess.Popen(
-        [sys.executable, *program, *flags],
+        [*command, *flags],
         env={**os.environ, **env},
         stdin=stdin,
         stdout=stdout,
@@ -128,9 +130,11 @@ def started(
 
 
 @contextmanager
-def serving(env: dict[str, str], *flags: str, **more: Any) -> Generator[Server]:
-    """Run an initialized server of the legacy protocol."""
-    with started(*flags, env=env, **more) as process:
+def serving(
+    env: dict[str, str], *flags: str, command: Sequence[str] | None = None, stderr: Any = None
+) -> Generator[Server]:
+    """Run an initialized server of the legacy protocol, as a fork unless a command is named."""
+    with started(*flags, env=env, command=command or forked(), stderr=stderr) as process:
         server = Server(process)
         server.listen()
         assert server.asked(HELLO, READY)["result"]["serverInfo"]["name"] == "fastn-mcp"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 
 from fastn_mcp.audit.files import entries
@@ -19,8 +20,8 @@ from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider, listening
 from support.page_visitor import Visitor
 from support.ports import free_port
-from support.server_process import started
-from support.team_page import ALL, FILE, Team
+from support.server_process import running
+from support.team_page import ALL, FILE, Team, result
 from support.team_world import Caller
 
 POLICY = '[defaults]\ndestroy = "out_of_band"\n'
@@ -72,6 +73,20 @@ class Replicas(Team):
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield partial(Caller(http).result, token)
 
+    @asynccontextmanager
+    async def deletion(self, kind: str, name: str) -> AsyncGenerator[list[dict[str, Any]]]:
+        """Let an agent of anna's delete something by way of one replica, which asks people. Yields its results."""
+        results: list[dict[str, Any]] = []
+        async with self.agent(self.one) as agent, anyio.create_task_group() as tasks:
+            target = (await result(agent, f"list_{kind}s", search=name))["data"][0]
+
+            async def delete() -> None:
+                results.append(await result(agent, f"delete_{kind}", **{f"{kind}_id": target["id"]}))
+
+            tasks.start_soon(delete)
+            yield results
+        assert len(results) == 1
+
     async def _provided(self, url: str, name: str) -> str:
         self.provider.person = person(name)
         async with httpx2.AsyncClient() as http:
@@ -106,5 +121,5 @@ def two_replicas(
         for port in (one, other):
             own = dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(folder / str(port)))
             command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
-            processes[port] = stack.enter_context(started(*command, port=port, env=shared | own))
+            processes[port] = stack.enter_context(running(*command, port=port, env=shared | own))
         yield Replicas(provider, sandbox, f"http://127.0.0.1:{site or one}", one, other, folder, processes)

@@ -53,19 +53,23 @@ class Upstream:
 
     url: str
 
+    def control(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """Send a request to a control path. Without TLS there are no certificates to load."""
+        url = f"{self.url}/__sandbox/{path}"
+        return httpx2.request(method, url, verify=False, **more).raise_for_status()
+
     def requests(self) -> list[dict[str, Any]]:
-        seen = httpx2.get(f"{self.url}/__sandbox/requests").json()
-        return cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
+        return cast("list[dict[str, Any]]", self.control("GET", "requests").json()["requests"])
 
     def changes(self) -> list[str]:
         return [f"{r['method']} {r['path']}" for r in self.requests() if r["method"] != "GET"]
 
     def reset(self) -> None:
-        httpx2.post(f"{self.url}/__sandbox/reset").raise_for_status()
+        self.control("POST", "reset")
 
     def fault(self, **what: Any) -> None:
         """Let this go wrong."""
-        httpx2.post(f"{self.url}/__sandbox/faults", json=what).raise_for_status()
+        self.control("POST", "faults", json=what)
 
 
 @dataclass
@@ -113,17 +117,15 @@ def stdio(env: dict[str, str], *arguments: str) -> StdioServerParameters:
     return StdioServerParameters(command=command, args=rest, env=env)
 
 
-@contextmanager
-def running(*arguments: str, port: int, env: dict[str, str]) -> Generator[None]:
+def running(*arguments: str, port: int, env: dict[str, str]) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Run a server over HTTP until the test ends; yields once it listens."""
-    with _running(forked(*arguments), port, env):
-        yield
+    return _running(forked(*arguments), port, env)
 
 
 def started(
     *arguments: str, port: int, env: dict[str, str], module: str = "fastn_mcp"
 ) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """Start a program as a process that the test can look at, or end; yields once it listens."""
+    """Start a program as a process of its own that the test can look at; yields once it listens."""
     return _running([sys.executable, "-m", module, *arguments], port, env)
 
 
@@ -138,16 +140,11 @@ def _running(command: list[str], port: int, env: dict[str, str]) -> Generator["s
             process.wait(15)
 
 
-def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+@contextmanager
+def running_sandbox() -> Generator[Upstream]:
     """Run the tests' sandbox in its own process."""
-    env = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    return started("--port", str(port), port=port, env=env, module="support.served_sandbox")
-
-
-@pytest.fixture(scope="session")
-def sandbox_process() -> Generator[Upstream]:
-    port = free_port()
-    with running_sandbox(port):
+    port, env = free_port(), {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with started("--port", str(port), port=port, env=env, module="support.served_sandbox"):
         yield Upstream(f"http://127.0.0.1:{port}")
 
 
