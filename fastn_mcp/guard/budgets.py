@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.refusals import refusal
+from fastn_mcp.guard.call_evaluation import CallEvaluation, refusal
 from fastn_mcp.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
 from fastn_mcp.policy.decision import PLANNED, Decision
 from fastn_mcp.policy.plan import PlannedCalls

@@ -1,13 +1,18 @@
-"""Evaluations of a call and of a batch: effect, policy decision, preview, and what an approval is bound to."""
+"""Evaluations of a call and of a batch: effect, policy decision, preview, binding of an approval, and refusals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import JsonValue
+
 from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
+from fastn_mcp.errors import Refused
 from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall
 from fastn_mcp.policy.decision import Decision, PolicyDecision, of_groups, strictest
+from fastn_mcp.policy.plan import would_allow
+from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect
@@ -118,3 +123,28 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
         None,
         ListPreview(batch.tool.tool_name(), previews, refused),
     )
+
+
+def refusal(call: Call, decision: PolicyDecision, policy: Policy, where: str = "") -> Refused:
+    """Return the refusal of a call. `where` is the prefix that identifies a call of a list."""
+    facts: dict[str, JsonValue] = {"rule": decision.rule}
+    if not policy.asks:
+        facts["would_allow"] = would_allow(call)
+    by = "" if decision.rule == NO_PLAN else f" by {decision.rule}"
+    return Refused(
+        f"{where}Refused{by}. {decision.why}".strip(),
+        "Only a person can change the policy." if policy.asks else "Continue with the rest; report this.",
+        facts=facts,
+    )
+
+
+def batch_refusal(evaluation: Evaluation, policy: Policy) -> Refused:
+    """Return the refusal of a batch, which names every call that the policy denies."""
+    denied = {number: one for number, one in evaluation.calls.items() if one.verdict.decision is Decision.DENY}
+    first = next(iter(denied))
+    error = refusal(denied[first].call, denied[first].verdict, policy, evaluation.batch.prefix(first))
+    if len(denied) > 1:
+        error.facts["refused_calls"] = [*denied]
+    if "would_allow" in error.facts:
+        error.facts["would_allow"] = "\n\n".join(would_allow(one.call) for one in denied.values())
+    return error

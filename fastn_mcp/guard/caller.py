@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.channel import FormChannel
-from fastn_mcp.guard.delivery import Delivery
+from fastn_mcp.guard.journal import Delivery
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.tool import Effect
 

@@ -19,15 +19,13 @@ from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
 from fastn_mcp.guard.approved_call import Approval, change_of
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
+from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator
-from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.journal import ChangeJournal, Delivery
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.preview import stopped_triggers
 from fastn_mcp.guard.recorder import Intent, Recorder
-from fastn_mcp.guard.refusals import batch_refusal, refusal
 from fastn_mcp.ledger.change import MADE, Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision

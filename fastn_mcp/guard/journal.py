@@ -6,10 +6,11 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import anyio
@@ -17,7 +18,6 @@ import anyio
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.targets import kind_of
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.change import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.ledger.identity import without_issuers
@@ -47,6 +47,18 @@ DISCONNECT_GRACE = 0.5
 MAX_DELIVERY_WAIT = 2.0
 """Maximum seconds to wait until it is known whether a response was received: the time until a transport takes it for
 received, and what a busy machine may take."""
+
+
+class Delivery(Protocol):
+    """Delivery of the response to one request, over a transport that can tell whether it was received."""
+
+    def on_received(self, settle: Callable[[], Awaitable[None]]) -> None:
+        """Have `settle` called once the client has received the response."""
+        ...
+
+    async def decided(self) -> None:
+        """Wait until it is known whether the client received the response."""
+        ...
 
 
 class ChangeJournal:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from fastn_mcp.channels.elicitation import Context
-from fastn_mcp.guard.delivery import Delivery
+from fastn_mcp.guard.journal import Delivery
 
 DELIVERY = "fastn_mcp.delivery"
 """Scope key of the delivery of an HTTP request. Over stdio the lifespan context holds them, by id of the request."""

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
-from support.example_calls import example, properties
 from support.situations import previewed as preview
 from support.stores import grant
 
@@ -23,12 +22,10 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import LONGEST_VALUE, quote
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
-CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 LIES = [
     'Acme"\nApprove this one call?', "x\r\n\r\nAccount: test.", "\u202egnihton seteleD", "\x1b[2K\x1b[1A", "a\u0000b",
     "\U000e0041\U000e0042", "o\u0301" * 300, "\u2028next", "\u2029next", "\u3164", "\u115f\u1160\uffa0\u2800",
@@ -101,33 +98,23 @@ def test_values_are_rendered(value: object, shown: str) -> None:
     assert quote(value) == shown
 
 
-def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
-    """A call whose every text is a lie. Ids are not, where a change is shown beside what is there: they are checked."""
-    lies = {
-        name: [lie] if schema["type"] == "array" and schema["items"]["type"] == "string" else lie
-        for name, schema in properties(operation).items()
-        if (schema["type"] == "string" and not (name in operation.route.parameters and operation.route.method == "PUT"))
-        or schema.get("items", {}).get("type") == "string"
-    }
-    return example(operation).model_copy(update=lies)
-
-
-@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
-@pytest.mark.parametrize("asks", [Decision.CONFIRM, Decision.TYPED])
-def test_names_cannot_add_or_reorder_lines(operation: AnyOperation, asks: Decision) -> None:
-    honest = _asked(lied_to(operation, "plain"), "plain", asks)
+@pytest.mark.parametrize(
+    ("asks", "last"),
+    [
+        (Decision.CONFIRM, "Approve this one call?"),
+        (Decision.TYPED, 'To approve this one call, type the name between the quotes: "'),
+    ],
+)
+def test_names_cannot_add_or_reorder_lines(asks: Decision, last: str) -> None:
+    honest = _asked(CreateCustomer(name="plain"), "plain", asks).split("\n")
     for lie in LIES:
-        text = _asked(lied_to(operation, lie), lie, asks)
-        lines = text.split("\n")
-        assert unseen(text.replace("\n", "")) == []
-        assert len(lines) == len(honest.split("\n"))
-        assert lines[0].startswith(honest.partition('"')[0])
-        assert lines[-2].startswith(f"{operation.tool_name()} ")
+        lines = _asked(CreateCustomer.model_construct(name=lie), lie, asks).split("\n")
+        assert unseen("".join(lines)) == []
+        assert len(lines) == len(honest)
+        assert lines[0].startswith(honest[0].partition('"')[0])
+        assert lines[-2].startswith("create_customer ")
         assert lines[-2].endswith(". Account: default at live.fastn.ai.")
-        if asks is Decision.CONFIRM:
-            assert lines[-1] == "Approve this one call?"
-        else:
-            assert lines[-1].startswith('To approve this one call, type the name between the quotes: "')
+        assert lines[-1].startswith(last)
         assert not [line for line in lines[:-1] if line.startswith(("Approve this", "To approve", "Account:"))]
 
 

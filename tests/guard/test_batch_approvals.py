@@ -207,12 +207,6 @@ async def test_only_the_exact_phrase_approves(world: World) -> None:
     assert world.changes == []
 
 
-async def test_decline_is_for_the_whole_batch(world: World) -> None:
-    outcome = await world.expect(Declined, deletions(world), world.form(lambda _: Decline("not on a Friday")))
-    assert outcome.facts["note"] == "not on a Friday"
-    assert world.changes == []
-
-
 @pytest.mark.parametrize(
     ("rules", "asks"),
     [
@@ -230,15 +224,6 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
     assert [(grant.tool, grant.required) for grant in requests] == [("apply_changes", asks)]
     assert requests[0].expected == (None if asks == "confirm" else "Katana")
     assert world.changes == []
-
-
-async def test_denied_call_refuses_the_batch(tmp_path: Path) -> None:
-    world = World.with_rules(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
-    delete = ("delete_customer", world.deletion("Katana").arguments())
-    person = world.form()
-    outcome = await world.expect(Refused, batch(("create_customer", {"name": "Initech"}), delete), person)
-    assert outcome.what.startswith("Call 2, delete_customer: Refused by ")
-    assert (person.asked, world.changes) == ([], [])
 
 
 async def test_missing_target_refuses_the_batch(world: World) -> None:

@@ -116,7 +116,7 @@ def recorded(world: World) -> Counter[str]:
     return Counter(entry["approved_by"] for entry in entries if entry["event"] == "intent")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(ACTIONS, min_size=1, max_size=8))
 def test_every_sent_change_used_an_approval(actions: list[Action]) -> None:
     """Under declines, expiries, replays, swaps and renames, on every channel, in any order."""

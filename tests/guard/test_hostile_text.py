@@ -5,10 +5,10 @@ read the same.
 """
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from html import unescape
 from typing import Any
 
@@ -34,6 +34,7 @@ from fastn_mcp.guard.approval_form import extent, form_of
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
@@ -86,10 +87,6 @@ def skeleton(text: str) -> str:
     return CUT.sub("", QUOTED.sub('""', text))
 
 
-def unseen(text: str) -> list[str]:
-    return [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")]
-
-
 @dataclass(frozen=True)
 class World:
     """One call with texts of one kind in its arguments, its target, other records and its dependents."""
@@ -105,7 +102,7 @@ class World:
     def argument(self) -> str:
         return self.text if self.in_arguments else "plain"
 
-    @property
+    @cached_property
     def with_harmless(self) -> "World":
         return replace(self, text=harmless(self.text), key="k" * len(self.key), like=self)
 
@@ -126,8 +123,9 @@ class World:
             case _:
                 return 5
 
+    @cached_property
     def call(self) -> Operation[Any]:
-        call, given_there = example(self.operation), self.like and self.like.call().arguments()
+        call, given_there = example(self.operation), self.like and self.like.call.arguments()
         for name, schema in properties(self.operation).items():
             if name in self.operation.route.parameters or name == "value_from_env":
                 continue
@@ -140,8 +138,8 @@ class World:
                 continue
         return call
 
-    def target(self, call: Operation[Any]) -> FastnObject | None:
-        text = self.text
+    def target(self) -> FastnObject:
+        text, call = self.text, self.call
         if call.toolset() == "ai":
             pending: JsonValue = [{"plan": text}, text, {text: [text]}]
             return FastnObject.model_validate({"id": "s1", "pending": pending})
@@ -157,8 +155,8 @@ class World:
         return type(call).returns.model_validate(row)
 
     def resolved(self, *, exists: bool) -> ResolvedCall:
-        call, text = self.call(), self.text
-        target = self.target(call) if exists or call.target is not None or call.toolset() == "ai" else None
+        call, text = self.call, self.text
+        target = self.target() if exists or call.target is not None or call.toolset() == "ai" else None
         found = by_arguments(call, target=target)
         row: dict[str, JsonValue] = {"id": text, "name": text, "slug": text, "domain": text, "visibility": text}
         records = tuple(replace(each, row=row) for each in found.records)
@@ -172,10 +170,27 @@ class World:
         gaps = (Unchecked("triggers", "Forbidden."),)
         return replace(found, records=(*records, own), dependence=Dependence(users, gaps))
 
-    def preview(self, *, exists: bool = True) -> Preview:
+    @cached_property
+    def of_existing(self) -> Preview:
+        return self._preview(exists=True)
+
+    @cached_property
+    def of_new(self) -> Preview:
+        return self._preview(exists=False)
+
+    def _preview(self, *, exists: bool) -> Preview:
         resolved = self.resolved(exists=exists)
         shown = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
         return shown.with_facts(resolved.dependence, Outlook(), self.history())
+
+    @cached_property
+    def request(self) -> ApprovalRequest:
+        shown = self.of_existing
+        return replace(
+            grant(), tool=shown.tool, target=self.call.target, text=tuple(shown.lines()), preview={
+                **shown.stored(), "asked_by": f"{self.text} agent"
+            }, expected=shown.expected, extent=extent(self.call), allows_temporary=True,
+        )  # fmt: skip
 
     def history(self) -> tuple[tuple[str, str], ...]:
         """What this server did to a record: it had and has hostile names."""
@@ -186,109 +201,52 @@ class World:
         return tuple(recent_facts(change, {("customer", "c1")}, datetime(2026, 11, 25, tzinfo=UTC)))
 
 
-def worlds_of(operation: AnyOperation) -> list[World]:
-    named = list((LIES | CONTROL).items())
-    return [
-        World(operation, text, KEYS[number % len(KEYS)], in_arguments=name in LIES)
-        for number, (name, text) in enumerate(named)
-    ]
+Texts = Mapping[str, str]
+"""What a person reads on one channel, by a name that says where it stands."""
 
 
-EVERY = pytest.mark.parametrize(
-    "worlds", [worlds_of(operation) for operation in CHANGING], ids=[operation.tool_name() for operation in CHANGING]
-)
+def numbered(lines: Iterable[str]) -> Texts:
+    return {str(number): line for number, line in enumerate(lines)}
 
 
-def texts_of(shown: Preview) -> dict[str, str]:
-    """Return every sentence of a preview, by a name that says where it stands."""
-    says, stored = shown.says, shown.data()
-    texts = {name: getattr(says, name) for name in ("first", "button", "brief", "lost", "then", "unchecked")}
-    texts |= {f"fact {name}": said for name, said in says.facts}
-    texts |= {f"line {number}": line for number, line in enumerate(shown.lines())}
-    texts |= {"one line": shown.line(), "undo": shown.undo, "does": str(stored["does"])}
+def in_previews(world: World) -> Texts:
+    texts: dict[str, str] = {}
+    for case, shown in (("existing", world.of_existing), ("new", world.of_new)):
+        says = shown.says
+        parts = {name: getattr(says, name) for name in ("first", "button", "brief", "lost", "then", "unchecked")}
+        parts |= {f"fact {name}": fact for name, fact in says.facts}
+        parts |= {f"line {number}": line for number, line in enumerate(shown.lines())}
+        parts |= {"one line": shown.line(), "undo": shown.undo, "does": str(shown.data()["does"])}
+        texts |= {f"{case}: {name}": text for name, text in parts.items()}
     return texts
 
 
-def compared(worlds: list[World], texts: Callable[[World], Mapping[str, str]]) -> None:
-    for world in worlds:
-        hostile, plain = texts(world), texts(world.with_harmless)
-        assert hostile.keys() == plain.keys(), world
-        for name, text in hostile.items():
-            assert unseen(text) == [], (name, world)
-            assert skeleton(text) == skeleton(plain[name]), (name, world)
+def in_a_batch(world: World) -> Texts:
+    return numbered(ListPreview("apply_changes", {1: world.of_existing, 2: world.of_new}, {}).lines())
 
 
-@EVERY
-@pytest.mark.parametrize("exists", [True, False], ids=["exists", "new"])
-def test_preview_sentences_quote_foreign_text(worlds: list[World], exists: bool) -> None:
-    compared(worlds, lambda each: texts_of(each.preview(exists=exists)))
-
-
-@EVERY
-def test_batch_lines_quote_foreign_text(worlds: list[World]) -> None:
-    def lines(each: World) -> dict[str, str]:
-        batch = ListPreview("apply_changes", {1: each.preview(), 2: each.preview(exists=False)}, {})
-        return {str(number): line for number, line in enumerate(batch.lines())}
-
-    compared(worlds, lines)
-
-
-def asked(world: World) -> Any:
-    shown, call = world.preview(), world.call()
-    return replace(
-        grant(), tool=shown.tool, target=call.target, text=tuple(shown.lines()), preview={
-            **shown.stored(), "asked_by": f"{world.text} agent"
-        }, expected=shown.expected, extent=extent(call), allows_temporary=True,
-    )  # fmt: skip
-
-
-@EVERY
-def test_form_quotes_foreign_text_in_both_protocol_versions(worlds: list[World]) -> None:
+def in_a_form(world: World) -> Texts:
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
-
-    def texts(each: World) -> dict[str, str]:
-        form = form_of(asked(each))
-        request = form_request(form).model_dump(mode="json")["input_requests"]["approval"]["params"]
-        lines = request["message"].split("\n")
-        schema = request["requested_schema"]["properties"]["name"]["description"]
-        chosen = form_of(replace(asked(each), expected=None)).text.split("\n")
-        return {str(number): line for number, line in enumerate([*lines, schema, *chosen])}
-
-    compared(worlds, texts)
+    request = form_request(form_of(world.request)).model_dump(mode="json")["input_requests"]["approval"]["params"]
+    schema = request["requested_schema"]["properties"]["name"]["description"]
+    chosen = form_of(replace(world.request, expected=None)).text
+    return numbered([*request["message"].split("\n"), schema, *chosen.split("\n")])
 
 
-@EVERY
-def test_webhook_quotes_foreign_text(worlds: list[World]) -> None:
-    def texts(each: World) -> dict[str, str]:
-        lines = payloads.generic(asked(each), "https://here.example")["lines"]
-        return {str(number): line for number, line in enumerate(lines)}  # pyright: ignore
-
-    compared(worlds, texts)
-    for request in map(asked, worlds):
-        try:
-            blocks: Any = slack.message(request, (), request.created, "")["blocks"]
-        except slack.SlackFailed:  # longer than Slack accepts
-            continue
-        for text in [unescape(block["text"]["text"]) for block in blocks if "text" in block]:
-            assert unseen(text.replace("\n", "")) == []
-            assert skeleton(text).count('"') % 2 == 0, text
-            assert "Dana" not in skeleton(text)
+def in_a_webhook(world: World) -> Texts:
+    lines: Any = payloads.generic(world.request, "https://here.example")["lines"]
+    return numbered(lines)
 
 
-@EVERY
-@pytest.mark.parametrize("style", [notification.generic, notification.slack, notification.teams])
-def test_notification_quotes_foreign_text(worlds: list[World], style: Callable[..., dict[str, JsonValue]]) -> None:
-    compared(worlds, lambda each: dict(_flat(style(asked(each), "On the page."))))
+def in_notifications(world: World) -> Texts:
+    styles = (notification.generic, notification.slack, notification.teams)
+    return dict(_flat([style(world.request, "On the page.") for style in styles]))
 
 
-@EVERY
-def test_page_marks_foreign_text(worlds: list[World]) -> None:
-    def texts(each: World) -> dict[str, str]:
-        shown = view.pending(PendingRequest(asked(each), None, None), 0.0)
-        boxed = ("expected", "before", "after", ".field")
-        return {name: text for name, text in _flat(shown) if not name.endswith(boxed)}
-
-    compared(worlds, texts)
+def on_the_page(world: World) -> Texts:
+    shown = view.pending(PendingRequest(world.request, None, None), 0.0)
+    boxed = ("expected", "before", "after", ".field")
+    return {name: text for name, text in _flat(shown) if not name.endswith(boxed)}
 
 
 def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
@@ -306,53 +264,73 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(item, f"{at}.{number}")
 
 
-@EVERY
-def test_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[World]) -> None:
-    def texts(each: World) -> dict[str, str]:
-        entry = about(AuditEvent.ASKED, each.call(), Asker(), ACCOUNT)
-        known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
-        name = named(each.preview().name)
-        rows = audit_layout.row({**known, "tool": entry.tool}, name, 300)
-        return {str(number): line for number, line in enumerate(rows)}
-
-    for world in worlds:
-        hostile, plain = texts(world), texts(world.with_harmless)
-        assert [skeleton(row).split() for row in hostile.values()] == [skeleton(row).split() for row in plain.values()]
+def in_the_audit_log(world: World) -> Texts:
+    """As a terminal shows it, without the spaces that fill a column."""
+    entry = about(AuditEvent.ASKED, world.call, Asker(), ACCOUNT)
+    known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
+    rows = audit_layout.row({**known, "tool": entry.tool}, named(world.of_existing.name), 300)
+    return numbered(" ".join(skeleton(row).split()) for row in rows)
 
 
-@EVERY
-def test_receipt_quotes_foreign_text(worlds: list[World]) -> None:
-    def texts(each: World) -> dict[str, str]:
-        call = each.call()
-        before = None if (target := each.target(call)) is None else target.model_dump()
-        sent = {each.key: each.text, "notes": each.text}
-        change = Change("chg_1", "local", ACCOUNT, call.tool_name(), {}, "one", each.text, before, sent, 0.0, "done")
-        shown = receipt(change)
-        return {name: text for name, text in shown.items() if isinstance(text, str) and name != "name"}
-
-    compared(worlds, texts)
+def in_a_receipt(world: World) -> Texts:
+    before = world.target().model_dump()
+    sent = {world.key: world.text, "notes": world.text}
+    change = Change("chg_1", "local", ACCOUNT, world.call.tool_name(), {}, "one", world.text, before, sent, 0.0, "done")
+    return {name: text for name, text in receipt(change).items() if isinstance(text, str) and name != "name"}
 
 
-@pytest.mark.parametrize("operation", [each for each in CHANGING if "extra" in each.model_fields])
+CHANNELS = [
+    in_previews, in_a_batch, in_a_form, in_a_webhook, in_notifications, on_the_page, in_the_audit_log, in_a_receipt,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
+def test_foreign_text_is_quoted_on_every_channel(operation: AnyOperation) -> None:
+    for number, (name, text) in enumerate((LIES | CONTROL).items()):
+        world = World(operation, text, KEYS[number % len(KEYS)], in_arguments=name in LIES)
+        for channel in CHANNELS:
+            hostile, plain = channel(world), channel(world.with_harmless)
+            assert hostile.keys() == plain.keys(), (name, channel)
+            for place, shown in hostile.items():
+                assert shown.isprintable(), (name, channel, place)
+                assert skeleton(shown) == skeleton(plain[place]), (name, channel, place)
+        for shown in slack_texts(world.request):
+            assert shown.replace("\n", "").isprintable(), name
+            assert skeleton(shown).count('"') % 2 == 0, shown
+            assert "Dana" not in skeleton(shown), name
+
+
+def slack_texts(request: ApprovalRequest) -> list[str]:
+    """Return the texts of the message in Slack, in the pieces that it accepts; none for a request that is too long."""
+    try:
+        blocks: Any = slack.message(request, (), request.created, "")["blocks"]
+    except slack.SlackFailed:
+        return []
+    return [unescape(block["text"]["text"]) for block in blocks if "text" in block]
+
+
+TAKES_EXTRA = [operation for operation in CHANGING if "extra" in operation.model_fields]
+
+
 @pytest.mark.parametrize(
     "name", ["", "notes of now. Checked", "a\nb", "a\u202eb", "a\u200bb", 'a"b', "x" * 65, "é", "1a"]
 )
-def test_name_in_extra_that_no_field_has_is_refused(operation: AnyOperation, name: str) -> None:
-    with pytest.raises(ValidationError, match=r"extra: .*is not a name of a field"):
-        operation.model_validate({**example(operation).arguments(), "extra": {name: "x"}})
+def test_name_in_extra_that_no_field_has_is_refused(name: str) -> None:
+    for operation in TAKES_EXTRA:
+        with pytest.raises(ValidationError, match=r"extra: .*is not a name of a field"):
+            operation.model_validate({**example(operation).arguments(), "extra": {name: "x"}})
 
 
-@pytest.mark.parametrize("operation", CHANGING)
-def test_extra_cannot_set_the_displayed_name(operation: AnyOperation) -> None:
+def test_extra_cannot_set_the_displayed_name() -> None:
     """Fastn may repeat in its answer what it was sent, so the answer does not name it either."""
-    world = World(operation, "Approved by Dana", "ApprovedByDana")
-    if "extra" not in operation.model_fields or operation.route.method != "POST":
-        pytest.skip("takes no other fields")
-    call = example(operation).model_copy(update={"extra": world.value("extra", {"type": "object"})})
-    assert isinstance(call.arguments()["extra"], dict)
-    answer = type(call).returns.model_validate({"id": "new", **call.arguments()["extra"]})  # pyright: ignore
-    assert "Dana" not in str(own_label(call, None))
-    assert "Dana" not in str(own_label(call, answer))
+    creating = [operation for operation in TAKES_EXTRA if operation.route.method == "POST"]
+    assert creating
+    for operation in creating:
+        extra = World(operation, "Approved by Dana", "ApprovedByDana").value("extra", {"type": "object"})
+        call = example(operation).model_copy(update={"extra": extra})
+        answer = type(call).returns.model_validate({"id": "new"} | call.arguments()["extra"])  # pyright: ignore
+        assert "Dana" not in str(own_label(call, None))
+        assert "Dana" not in str(own_label(call, answer))
 
 
 @pytest.mark.parametrize("client", ["Dana (security team) has approved this.", "a\nAccount: other.", 'x" asks. "'])
@@ -360,7 +338,7 @@ def test_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> 
     request = replace(grant(), preview={"asked_by": client})
     shown = notification.generic(request, "")["requester"]
     assert skeleton(str(shown)) == '""'
-    assert unseen(str(shown)) == []
+    assert str(shown).isprintable()
 
 
 def test_composed_lines_are_sanitized() -> None:
@@ -368,6 +346,6 @@ def test_composed_lines_are_sanitized() -> None:
     resolved = world.resolved(exists=True)
     shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
     batch = ListPreview("apply_changes", {1: shown}, {})
-    assert not any(map(unseen, (*shown.lines(), shown.line(), *batch.lines())))
+    assert all(map(str.isprintable, (*shown.lines(), shown.line(), *batch.lines())))
     hostile = replace(shown.says, lost="a\u202eb", facts=(("Called", "a\u2028b"),)).data()
-    assert unseen(str(hostile)) == []
+    assert str(hostile).isprintable()

@@ -179,6 +179,8 @@ async def test_form_that_ends_late_without_another_channel_is_refused(world: Wor
         assert next_step == "Use a client that shows forms, or a terminal: fastn-mcp call run_workflow"
         assert facts["preview"]["target"]["name"] == "process-new-orders"
         world.clock.pass_(901)
+    ended, _ = await world.ledger.decided(10)
+    assert (ended.state, ended.by, ended.note) == (RequestState.UNANSWERED, "client_form", "closed")
 
 
 async def test_answer_to_a_request_that_is_used_or_expired_says_so(world: World) -> None:
@@ -204,14 +206,6 @@ async def test_later_round_belongs_to_its_caller_and_is_evaluated_once(world: Wo
     await world.expect(Done, call, world.form())
     # A form within the call: the last runs are read for it, and the time that passed makes its evaluation stale.
     assert len(world.sandbox.requests) - reads == 2 * once
-
-
-async def test_answer_for_another_call_says_so(world: World) -> None:
-    assert told(await world.call(world.run(), FormLater(submitted=("none", Approve())))) == (
-        "This call has no approval request with that id.",
-        "Call again to open a new request.",
-        {},
-    )
 
 
 async def test_approved_target_that_changed_is_refused_with_what_is_there_now(world: World) -> None:

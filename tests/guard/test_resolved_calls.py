@@ -51,17 +51,10 @@ async def globex(world: World) -> dict[str, Call]:
     }
 
 
-@pytest.mark.parametrize("name", ["Globex*", "globex-exports"])
-async def test_customer_protected_by_name_protects_its_resources(tmp_path: Path, name: str) -> None:
-    world = World.with_rules(tmp_path, f'[[protect]]\ncustomer = "{name}"\n')
+async def test_customer_protected_by_slug_protects_its_resources(tmp_path: Path) -> None:
+    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "globex-exports"\n')
     for tool, call in (await globex(world)).items():
         assert await world.decision(call) is Decision.DENY, tool
-
-
-async def test_another_customer_is_not_protected(tmp_path: Path) -> None:
-    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
-    for tool, call in (await globex(world)).items():
-        assert await world.decision(call) is not Decision.DENY, tool
 
 
 RUN_IN_LIVE = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'

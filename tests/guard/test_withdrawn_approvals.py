@@ -1,8 +1,6 @@
 """An approval that was taken back: nothing is sent because of it, and the agent hears that a person said no."""
 
 import json
-from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 from support.world import World
@@ -17,13 +15,6 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vot
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Generator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 async def taken_back(world: World, request: str, note: str | None = None) -> ApprovalRequest | NotCounted:

@@ -513,16 +513,6 @@ async def test_plan_answers_the_ai_only_with_exact_arguments(desk: Desk, tmp_pat
     assert [heard.path for heard in world.changes] == ["/api/v1/ai/chat"]
 
 
-async def test_uncovered_call_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
-    world = unattended(tmp_path, None)
-    error = await world.expect(Refused, CreateCustomer(name="Initech"))
-    assert error.facts["would_allow"] == would_allow(CreateCustomer(name="Initech"))
-    assert "Nobody can be asked" in error.what
-    assert "Nothing was sent." in str(error)
-    assert world.changes == []
-    await world.expect(Done, ListCustomers())
-
-
 @pytest.mark.parametrize(
     "call",
     [

@@ -23,10 +23,9 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
-from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.journal import ChangeJournal, Delivery
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal

@@ -1,6 +1,6 @@
 """Sentences about creates, updates and deletions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pydantic import JsonValue
@@ -28,7 +28,6 @@ from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.records.rows import Row, key_of, objects, text, timestamp, word
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import texts_in
-from fastn_mcp.tools.operation import Create
 from fastn_mcp.tools.related_reads import documented_fields
 from fastn_mcp.tools.tool import Effect
 
@@ -51,17 +50,15 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     return lost, back, unchecked
 
 
-def _created(
-    facts: Facts, first: str, then: str, *, verb: str = "Create", further: Iterable[tuple[str, str]] = ()
-) -> Sentences:
+def _created(facts: Facts, first: str, then: str) -> Sentences:
     """Describe a create, or the overwriting of what has its name or slug."""
-    made = say(facts, verb, first=first, then=then, further=further)
-    if facts.target is None or not isinstance(facts.call, Create):
+    made = say(facts, "Create", first=first, then=then)
+    if facts.target is None:
         return made
     if not facts.row:
         return replace(made, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
-    over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.", further=further)
+    over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.")
     taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
     return replace(over, lost=lost, then=joined(taken, back, _uses(facts)), unchecked=unknown)
 
