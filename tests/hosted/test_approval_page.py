@@ -305,15 +305,15 @@ MACHINES_SIGN_INS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("which", MACHINES_SIGN_INS)
-async def test_machine_does_not_sign_in(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_machine_does_not_sign_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = '\n[[machine]]\nname = "nightly"\ntenant = "acme"\n'
     text = f'{FILE}{machine}subjects = "f3a1"\n{machine.replace("nightly", "agent")}client_id = "nightly-agent"\n'
-    monkeypatch.setitem(PEOPLE, "machine", {"groups": ["approvers"], **MACHINES_SIGN_INS[which]})
+    refusal = "The sign-in of a machine was refused: only people approve. Nothing was approved."
     async with Made(tmp_path, text)() as world, world.browser() as browser:
-        answer = await browser.sign_in("machine")
-        assert answer.status_code == 403
-        assert "The sign-in of a machine was refused: only people approve. Nothing was approved." in words(answer.text)
+        for which, claims in MACHINES_SIGN_INS.items():
+            monkeypatch.setitem(PEOPLE, "machine", {"groups": ["approvers"], **claims})
+            answer = await browser.sign_in("machine")
+            assert (answer.status_code, refusal in words(answer.text)) == (403, True), which
 
 
 async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,14 +324,15 @@ async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypat
         assert "Signed in as Dana Example" in await dana.look()
 
 
-@pytest.mark.parametrize("person", ["gina", "jun", "both"])
-async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
+async def test_requests_of_others_are_invisible(world: World) -> None:
     await world.delete()
-    async with world.browser("dana") as dana, world.browser(person) as other:
+    async with world.browser("dana") as dana:
         grant = (await dana.form("approve"))["grant"]
-        assert "Nothing waits for you" in await other.look()
-        answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
-        assert answer.status_code == 403
+        for person in ("gina", "jun", "both"):
+            async with world.browser(person) as other:
+                assert "Nothing waits for you" in await other.look()
+                answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
+                assert answer.status_code == 403
         assert "One call waits for you" in await dana.look()
 
 
@@ -403,12 +404,12 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: Wor
     assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
 
 
-@pytest.mark.parametrize(("person", "tenant"), [("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")])
-async def test_tenant_of_others_cannot_be_stopped(person: str, tenant: str, world: World) -> None:
-    async with world.browser(person) as browser:
-        answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
-    assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
-    assert "Nothing was stopped: it is not yours to stop." in answer.text
+async def test_tenant_of_others_cannot_be_stopped(world: World) -> None:
+    for person, tenant in (("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")):
+        async with world.browser(person) as browser:
+            answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
+        assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
+        assert "Nothing was stopped: it is not yours to stop." in answer.text
 
 
 async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: World) -> None:
@@ -521,15 +522,14 @@ LIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-async def test_id_token_of_another_sign_in_is_rejected(lie: str, world: World) -> None:
+async def test_id_token_of_another_sign_in_is_rejected(world: World) -> None:
     """OpenID Connect Core, 3.1.3.7."""
-    world.team.provider.lies = LIES[lie]
     async with world.browser() as dana:
-        answer = await dana.sign_in("dana")
-        assert answer.status_code == 403
-        assert "could not be verified" in answer.text
-        assert "__Host-fastn_session" not in dana.http.cookies
+        for lie, claims in LIES.items():
+            world.team.provider.lies = claims
+            answer = await dana.sign_in("dana")
+            assert (answer.status_code, "could not be verified" in answer.text) == (403, True), lie
+            assert "__Host-fastn_session" not in dana.http.cookies
 
 
 async def test_person_without_approver_rule_is_told_so(world: World) -> None:
@@ -557,7 +557,7 @@ async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
         good = await stranger.way_back("dana")
         begun = stranger.http.cookies["__Host-fastn_sign_in"]
         refusals: list[httpx2.Response] = []
-        for number in range(20):
+        for number in range(3):
             stranger.http.cookies.set("__Host-fastn_sign_in", begun, "fastn-mcp.example.com", "/")
             refusals.append(await stranger.http.get(re.sub(r"code=[^&]*", f"code=guessed-{number}", good)))
     assert {refused.status_code for refused in refusals} == {403}
@@ -576,15 +576,15 @@ async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
     async def crowd() -> tuple[list[int], int]:
         asked, statuses = world.team.provider.asked.count(discovery), list[int]()
         async with anyio.create_task_group() as tasks:
-            for _ in range(50):
+            for _ in range(10):
                 tasks.start_soon(begin, statuses)
         return statuses, world.team.provider.asked.count(discovery) - asked
 
     world.team.provider.down = True
-    assert await crowd() == ([503] * 50, 1)
+    assert await crowd() == ([503] * 10, 1)
     world.team.provider.down = False
-    assert await crowd() == ([303] * 50, 1)
-    assert await crowd() == ([303] * 50, 0)
+    assert await crowd() == ([303] * 10, 1)
+    assert await crowd() == ([303] * 10, 0)
 
 
 async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
@@ -618,14 +618,13 @@ WITH_SECURITY = FILE.replace(
 
 
 @pytest.fixture
-def sam(monkeypatch: pytest.MonkeyPatch) -> str:
+def sam(monkeypatch: pytest.MonkeyPatch) -> None:
     """A person of the group, and one whose group only reads like it."""
     monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security"]})
     monkeypatch.setitem(PEOPLE, "fay", {"sub": "fay", "name": "Fay Example", "groups": ["Security", "approvers"]})
-    return "sam"
 
 
-async def voted(world: World, *people: str) -> dict[str, Any]:
+async def vote(world: World, *people: str) -> dict[str, Any]:
     """Have people approve the deletion one after the other. Return what the agent gets then."""
     waits = await world.delete(by="amir")
     assert "2 different people (one of them of security) have to approve it" in waits["message"]
@@ -637,20 +636,14 @@ async def voted(world: World, *people: str) -> dict[str, Any]:
     return await world.delete(by="amir")
 
 
-@pytest.mark.parametrize("people", [("sam", "dana"), ("dana", "sam"), ("dana", "kim", "sam")])
-async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, sam: str, people: tuple[str, ...]) -> None:
-    assert sam in people
-    async with Made(tmp_path, WITH_SECURITY, SECOND)() as world:
-        assert (await voted(world, *people))["done"] == "delete_customer"
-        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
-
-
 @pytest.mark.usefixtures("sam")
-@pytest.mark.parametrize("people", [("dana", "kim"), ("dana", "fay", "kim"), ("sam",)])
-async def test_four_eyes_without_the_group_are_not_enough(tmp_path: Path, people: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("first", "last"), [(("sam",), "dana"), (("dana", "fay", "kim"), "sam")])
+async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, first: tuple[str, ...], last: str) -> None:
     async with Made(tmp_path, WITH_SECURITY, SECOND)() as world:
-        assert (await voted(world, *people))["status"] == "approval_required"
+        assert (await vote(world, *first))["status"] == "approval_required"
         assert world.audit("intent") == []
+        assert (await vote(world, last))["done"] == "delete_customer"
+        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
 @pytest.mark.usefixtures("sam")
@@ -670,4 +663,4 @@ async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(
 async def test_group_that_no_approver_rule_names_is_never_known(tmp_path: Path) -> None:
     text = FILE.replace('groups = ["approvers"]', 'groups = ["sec*", "approvers"]')
     async with Made(tmp_path, text, SECOND)() as world:
-        assert (await voted(world, "sam", "dana"))["status"] == "approval_required"
+        assert (await vote(world, "sam", "dana"))["status"] == "approval_required"

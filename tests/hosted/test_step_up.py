@@ -194,13 +194,6 @@ async def test_call_is_approved_after_signing_in_again(world: World) -> None:
     assert (approved["auth_time"], approved["acr"]) == (world.now, "phr")
 
 
-async def test_recent_and_strong_sign_in_needs_no_other(world: World) -> None:
-    await world.delete()
-    async with world.browser("dana") as dana:
-        assert (await approve(dana, await name_of(dana))).status_code == 303
-    assert (await world.delete())["done"] == "delete_customer"
-
-
 async def test_effects_that_the_file_does_not_name_need_none(world: World) -> None:
     workflow = (await world.call("list_workflows"))["data"][0]["id"]
     waits = await world.call("delete_workflow", workflow_id=workflow)
@@ -234,12 +227,14 @@ async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: World)
     assert (await world.delete())["status"] == "approval_required"
 
 
-async def test_clocks_may_differ_by_the_leeway(world: World) -> None:
+async def test_recent_and_strong_sign_in_needs_no_other(world: World) -> None:
+    """Clocks may differ by the leeway."""
     await world.delete()
     async with world.browser("dana") as dana:
         name = await name_of(dana)
         world.wait(minutes=5, seconds=30)
         assert (await approve(dana, name)).status_code == 303
+    assert (await world.delete())["done"] == "delete_customer"
 
 
 MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -255,20 +250,19 @@ MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", MISBEHAVING)
-async def test_provider_that_does_not_say_so_is_refused_with_the_reason(case: str, world: World) -> None:
-    claims, ago, why = MISBEHAVING[case]
+async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: World) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
-        world.signs_in, world.ago = claims, ago
-        answer = await world.step_up(dana, "dana")
-        assert answer.status_code == 403
-        assert why in words(answer.text)
-        assert "Nothing was approved" in words(answer.text)
-        page = await dana.look()
-        assert "Signed in as Dana Example" in page
-        assert "Sign in again to approve" in page
+        for case, (claims, ago, why) in MISBEHAVING.items():
+            world.signs_in, world.ago = claims, ago
+            answer = await world.step_up(dana, "dana")
+            assert answer.status_code == 403
+            assert why in words(answer.text), case
+            assert "Nothing was approved" in words(answer.text)
+            page = await dana.look()
+            assert "Signed in as Dana Example" in page
+            assert "Sign in again to approve" in page
     assert (await world.delete())["status"] == "approval_required"
 
 
@@ -307,28 +301,19 @@ async def test_another_person_cannot_step_up(world: World) -> None:
 async def test_callback_works_once(world: World) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
+        transport = dana.http._transport  # pyright: ignore[reportPrivateUsage]
         world.wait(minutes=6)
-        before = dict(dana.http.cookies)
+        before = httpx2.AsyncClient(transport=transport, base_url=SITE, cookies=dict(dana.http.cookies))
         back = await world.way_back(dana, "dana")
+        during = httpx2.AsyncClient(transport=transport, base_url=SITE, cookies=dict(dana.http.cookies))
         assert (await dana.http.get(back)).status_code == 303
-        stolen = httpx2.AsyncClient(transport=dana.http._transport, base_url=SITE, cookies=before)  # pyright: ignore[reportPrivateUsage]
-        for http in (dana.http, stolen):
+        for http in (dana.http, before):
             assert (await http.get(back)).status_code == 403
         # The cookie from before is the old sign-in still.
-        assert "Sign in again to approve" in words((await stolen.get("/approvals/")).text)
-
-
-async def test_replayed_sign_in_cookie_is_refused(world: World) -> None:
-    await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        back = await world.way_back(dana, "dana")
-        copy = dict(dana.http.cookies)
-        assert (await dana.http.get(back)).status_code == 303
-        again = httpx2.AsyncClient(transport=dana.http._transport, base_url=SITE, cookies=copy)  # pyright: ignore[reportPrivateUsage]
-        answer = await again.get(back)
-        assert answer.status_code == 403
-        assert "This sign-in was already used." in words(answer.text)
+        assert "Sign in again to approve" in words((await before.get("/approvals/")).text)
+        replayed = await during.get(back)
+        assert replayed.status_code == 403
+        assert "This sign-in was already used." in words(replayed.text)
 
 
 async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: World) -> None:
@@ -408,19 +393,6 @@ async def test_agent_reads_what_the_approval_needs(world: World) -> None:
     assert shown["preview"]["because"] == ELSEWHERE
 
 
-async def test_list_with_one_such_call_needs_it(world: World) -> None:
-    found = await world.call("list_customers", search="Globex")
-    calls = [
-        {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
-        {"tool": "delete_customer", "arguments": {"customer_id": found["data"][0]["id"]}},
-    ]
-    waits = await world.call("apply_changes", changes=calls)
-    assert NEEDS in waits["message"]
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        assert "Sign in again to approve" in await dana.look()
-
-
 async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
     text = FILE.replace('["DESTROY", "ACCESS"]', '"WRITE"')
     async with serving(tmp_path, text + TENANT) as world:
@@ -430,6 +402,9 @@ async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: 
             {"tool": "delete_customer", "arguments": {"customer_id": found["data"][0]["id"]}},
         ]
         assert ELSEWHERE in (await world.call("apply_changes", changes=calls))["message"]
+        async with world.browser("dana") as dana:
+            world.wait(minutes=6)
+            assert "Sign in again to approve" in await dana.look()
         assert "Approving it needs" not in (await world.delete())["message"]
         assert (await world.call("create_customer", name="Umbrella"))["done"] == "create_customer"
 
