@@ -1,10 +1,11 @@
 """What doctor says of a team's machines: plans, keys of their issuers, and tokens. See docs/machines.md."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.doctor_runs import by_name
 from support.machine_world import MachineWorld
 from support.team_world import TENANTS
 from support.world import Clock
@@ -21,10 +22,6 @@ KEYS = "keys of token.actions.githubusercontent.com"
 def target_of(world: MachineWorld, token: str | None = None) -> TeamTarget:
     team = world.world
     return TeamTarget(team.team, team.opening, team.keys, world.system, token)
-
-
-async def by_name(checks: AsyncIterator[Check]) -> dict[str, Check]:
-    return {check.name: check async for check in checks}
 
 
 def _machine(world: MachineWorld) -> Check:

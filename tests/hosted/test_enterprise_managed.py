@@ -5,7 +5,7 @@ The SDK's client exchanges an ID-JAG at oidc-provider for an access token, with 
 """
 
 import itertools
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from support.team_world import HEAD, TENANTS, Caller, TeamWorld
 
 from fastn_mcp.hosted.oidc import IssuerKeys
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
 
 CLIENT = {
     "client_id": "an-assistant",
@@ -31,23 +31,6 @@ CLIENT = {
     "token_endpoint_auth_method": "client_secret_post",
 }
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the provider of the test stand for one on another machine."""
-
-    def is_loopback(_host: str) -> bool:
-        return False
-
-    monkeypatch.setattr("fastn_mcp.hosted.team_config.is_loopback", is_loopback)
-
-
-@pytest.fixture(scope="module")
-def providers() -> Generator[OpenIDProviders]:
-    running = OpenIDProviders()
-    yield running
-    running.stop()
 
 
 @dataclass

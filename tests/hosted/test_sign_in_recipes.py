@@ -6,7 +6,7 @@ authorization code flow with PKCE runs against oidc-provider in that shape, over
 
 import re
 import tomllib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ from fastn_mcp.doctor.team import TeamTarget, check_provider, check_token
 from fastn_mcp.hosted.oidc import RETRY_AFTER, IssuerKeys
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
 
 PAGE = Path(__file__).parents[2] / "docs" / "identity-providers.md"
 SITE = "https://fastn-mcp.example.com"
@@ -121,23 +121,6 @@ COGNITO = shape(
 )
 RECIPES = {"Keycloak": KEYCLOAK, "Microsoft Entra ID": ENTRA, "Okta": OKTA, "Auth0": AUTH0, "Amazon Cognito": COGNITO}
 each_recipe = pytest.mark.parametrize("product", RECIPES)
-
-
-@pytest.fixture(autouse=True)
-def provider_of_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the provider of this machine stand for one that a public server may have."""
-
-    def is_loopback(_host: str) -> bool:
-        return False
-
-    monkeypatch.setattr("fastn_mcp.hosted.team_config.is_loopback", is_loopback)
-
-
-@pytest.fixture(scope="session")
-def providers() -> Generator[OpenIDProviders]:
-    running = OpenIDProviders()
-    yield running
-    running.stop()
 
 
 @dataclass
@@ -472,4 +455,7 @@ async def test_doctor_finds_a_wrong_client_of_the_page(recipe: Recipes) -> None:
         for change in changes:
             recipe.providers.serve(replace(KEYCLOAK, clients=(page | change, client)))
             checks = {check.name: check async for check in check_provider(doctor_target(team))}
-            assert checks["approval client"].verdict is CheckResult.FAILED, change
+            found = checks["approval client"]
+            assert found.verdict is CheckResult.FAILED, change
+            assert "/approvals/callback" in found.here
+            assert SECRET not in str(checks)

@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -62,13 +62,6 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "dana": {"name": "Dana Example", "groups": ["approvers"]},
     "kim": {"name": "Kim Example", "groups": ["approvers"]},
 }
-
-
-@pytest.fixture(scope="module")
-def providers() -> Generator[OpenIDProviders]:
-    running = OpenIDProviders()
-    yield running
-    running.stop()
 
 
 @dataclass
