@@ -149,9 +149,8 @@ async def test_upgrade_request_is_answered_over_http(asked: bytes, apart: bool) 
 
 
 async def test_response_after_disconnect_is_lost() -> None:
-    async with serving() as server:
-        for turns in range(6):
-            server.heard.lost = None
+    for turns in range(6):
+        async with serving() as server:
             with socket.create_connection(("127.0.0.1", server.port)) as client:
 
                 async def leave(client: socket.socket = client, turns: int = turns) -> None:
@@ -161,7 +160,7 @@ async def test_response_after_disconnect_is_lost() -> None:
 
                 server.heard.before_response = leave
                 client.sendall(post("/mcp", b"{}") + b"{}")
-                await until(lambda: server.heard.lost is not None)
+                await until(lambda heard=server.heard: heard.lost is not None)
                 assert server.heard.lost is not None
                 await server.heard.lost.wait()
 

@@ -205,8 +205,9 @@ async def test_exact_subject_tells_what_the_claims_do_not(tmp_path: Path) -> Non
     claims: dict[str, Any] = {"sub": "f3a1", "azp": "ci", "scope": None}
     async with world.world.served() as caller:
         assert (await caller.result(world.world.provider.token(**claims), "list_customers"))["data"]
-        for of_a_person in ({"email": "a@b.example"}, {"name": "A"}):
-            assert PERSON in await refused(caller, world.world.provider.token(**claims, **of_a_person))
+        for name, value in (("email", "a@b.example"), ("name", "A")):
+            held: dict[str, Any] = {**claims, name: value}
+            assert PERSON in await refused(caller, world.world.provider.token(**held))
 
 
 async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ async def creating(folder: Path, policy: str) -> AsyncGenerator[Create]:
 
     async def create(name: str = "bytes", **claims: Any) -> dict[str, Any]:
         meta = META | {"io.modelcontextprotocol/clientInfo": {"name": name, "version": "1"}}
-        token = team.provider.token(**{"sub": "anna", "scope": ALL, **claims})
+        held: dict[str, Any] = {"sub": "anna", "scope": ALL, **claims}
+        token = team.provider.token(**held)
         customer = {"name": f"Customer {next(numbers)}"}
         body = request("create_customer", customer, _meta=meta | {"io.modelcontextprotocol/clientCapabilities": {}})
         answer = (await caller.ask(token, body, **modern("create_customer"))).json()

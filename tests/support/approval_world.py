@@ -76,7 +76,8 @@ class ApprovalWorld:
         self, tool: str, /, meta: dict[str, Any] = NO_FORMS, claims: dict[str, Any] | None = None, **arguments: Any
     ) -> dict[str, Any]:
         """Have Anna's agent call a tool, or that of another caller with these claims."""
-        token = self.team.provider.token(**{"sub": "anna", "scope": ALL} | (claims or {}))
+        held: dict[str, Any] = {"sub": "anna", "scope": ALL} | (claims or {})
+        token = self.team.provider.token(**held)
         answered = await self.caller.ask(token, request(tool, arguments, _meta=meta), **modern(tool))
         return answered.json()["result"]["structuredContent"]
 

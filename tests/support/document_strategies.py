@@ -32,11 +32,10 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
 )
 SERVERS = st.dictionaries(NAMES.filter(lambda name: name != "fastn"), VALUES, max_size=3)
-OBJECTS: st.SearchStrategy[dict[str, Any]] = st.builds(
-    lambda any_names, known: {**any_names, **known},
+OBJECTS = st.tuples(
     st.dictionaries(NAMES, VALUES, max_size=3),
     st.fixed_dictionaries({}, optional={"mcpServers": SERVERS, "servers": SERVERS, "inputs": st.lists(VALUES)}),
-)
+).map(lambda parts: {**parts[0], **parts[1]})
 INDENTS = st.sampled_from([None, None, 2, "\t"])
 LINE_ENDS = st.sampled_from(["\n", "\r\n"])
 LAST_LINE_ENDS = st.sampled_from(["", "\n"])
