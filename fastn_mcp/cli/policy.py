@@ -95,7 +95,7 @@ def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[
         from fastn_mcp.hosted.team_config import load_team  # deferred import: only for a team
 
         loaded = load_team(team)
-        return 2 * len(loaded.approvals.approver if loaded.approvals else ()), loaded.approver_groups
+        return 2 * len(loaded.approver_rules), loaded.approver_groups
     if (settings.webhook_url is None and not any(settings.slack_tokens)) or settings.approvers is None:
         return 0, ()
     from fastn_mcp.channels.approvers import load_approvers  # deferred import: only if one is configured

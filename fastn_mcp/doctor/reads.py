@@ -260,9 +260,8 @@ class Reads:
         if error is not None:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
         is_moved = tool in self.moved
-        seen = f"{answer.status} {_envelope_text(observed.envelope)}." + (
-            f" It is at {route.path}." if is_moved else ""
-        )
+        place = f" It is at {route.path}." if is_moved else ""
+        seen = f"{answer.status} {_envelope_text(observed.envelope)}.{place}"
         if not rows:
             return _check_of(tool, f"{seen} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})

@@ -53,7 +53,7 @@ class TeamTarget:
 def check_settings(target: TeamTarget) -> Iterator[Check]:
     """Check what the team file says, and the secrets of the process."""
     team, group = target.team, CheckGroup.SETTINGS
-    listed = f"{len(team.tenant)} of tenants, {len(team.approvals.approver) if team.approvals else 0} of approvers"
+    listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
     for tenant, found in target.builder.checks():
         yield _tenant(tenant, found)

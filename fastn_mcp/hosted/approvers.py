@@ -68,9 +68,8 @@ class SignedInPerson:
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     """Return the person, their matching rules and their groups from the claims of an ID token."""
-    approvals = team.approvals
-    rules = [rule.digest for rule in (approvals.approver if approvals else ()) if rule.holds(claims, team.groups_claim)]
-    tenant = team.tenant_of(claims) if approvals and approvals.own else None
+    rules = [rule.digest for rule in team.approver_rules if rule.holds(claims, team.groups_claim)]
+    tenant = team.tenant_of(claims) if team.approvals and team.approvals.own else None
     shown = person_name(claims) or str(claims["sub"])
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
     names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
@@ -117,12 +116,9 @@ class TenantInbox:
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
-        approvals = self.team.approvals
-        if approvals is None:
-            return False
-        effects = effects_of(request)
-        own = approvals.own and request.needed == 1
-        return own or any(rule.covers(self.tenant, effects) for rule in approvals.approver)
+        approvals, effects = self.team.approvals, effects_of(request)
+        own = approvals is not None and approvals.own and request.needed == 1
+        return own or any(rule.covers(self.tenant, effects) for rule in self.team.approver_rules)
 
 
 class TeamInbox(Inbox):
@@ -142,9 +138,8 @@ class TeamInbox(Inbox):
         self._team = team
         self._person = person
         self._tenants = tenants
-        approvals = team.approvals
-        self._own = approvals is not None and approvals.own
-        self._rules = [rule for rule in (approvals.approver if approvals else ()) if rule.digest in person.rules]
+        self._own = team.approvals is not None and team.approvals.own
+        self._rules = [rule for rule in team.approver_rules if rule.digest in person.rules]
 
     @property
     @override

@@ -81,14 +81,15 @@ class Provider:
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
         is_http = self.issuer.startswith("http://")  # the team file allows http on this machine only
+        transport = self._transport or httpx2.AsyncHTTPTransport(
+            verify=not is_http, limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0)
+        )
         return httpx2.AsyncClient(
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "fastn-mcp"},
             timeout=TIMEOUT,
-            verify=False if is_http else httpx2.create_ssl_context(),
-            limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0),
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no cookies are stored
-            transport=self._transport,
+            transport=transport,
         )
 
     async def aclose(self) -> None:

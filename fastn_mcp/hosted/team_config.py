@@ -306,10 +306,13 @@ class Team(_Table):
         return tuple(map(str, values)) if all(isinstance(each, str) for each in values) else None
 
     @property
+    def approver_rules(self) -> list[ApproverRule]:
+        return self.approvals.approver if self.approvals else []
+
+    @property
     def approver_groups(self) -> frozenset[str]:
         """Groups that approver rules name, of which a policy can ask for a second person."""
-        rules = self.approvals.approver if self.approvals else ()
-        return frozenset(group for rule in rules for group in rule.groups or ())
+        return frozenset(group for rule in self.approver_rules for group in rule.groups or ())
 
     @property
     def page_url(self) -> str | None:

@@ -67,14 +67,10 @@ class FileChange:
     keep_copy: bool = False
     folders: tuple[Path, ...] = ()
 
-    @property
-    def current(self) -> bytes | None:
-        return self.snapshot.content
-
     def diff(self) -> str:
         """Return the unified diff of the resolved file."""
         name = str(self.target.file)
-        from_, to = (name if content is not None else "/dev/null" for content in (self.current, self.new))
+        from_, to = (name if content is not None else "/dev/null" for content in (self.snapshot.content, self.new))
         return "\n".join((f"--- {from_}", f"+++ {to}", *self._hunk()))
 
     def has_same_lines(self, other: "FileChange") -> bool:
@@ -84,7 +80,8 @@ class FileChange:
 
     def _hunk(self) -> Iterator[str]:
         """Yield the diff of the only region that changes, which is cut out first: large files take long to diff."""
-        current, new = ((content or b"").decode("utf-8").splitlines() for content in (self.current, self.new))
+        contents = (self.snapshot.content, self.new)
+        current, new = ((content or b"").decode("utf-8").splitlines() for content in contents)
         first = _common_prefix(current, new)
         last = min(_common_prefix(current[::-1], new[::-1]), min(len(current), len(new)) - first)
         start = max(first - _CONTEXT, 0)
@@ -162,16 +159,8 @@ def plan_uninstall(target: Target) -> FileChange | None:
         target.backup.forget()
         return None
     new = _without_entry(target, current, known)
-    is_restored = known.is_unchanged(current)
-    return FileChange(
-        target,
-        snapshot,
-        new,
-        None,
-        None,
-        keep_copy=known.replaced and not is_restored,
-        folders=tuple(known.folders),
-    )
+    keep_copy = known.replaced and not known.is_unchanged(current)
+    return FileChange(target, snapshot, new, None, None, keep_copy, tuple(known.folders))
 
 
 def apply(

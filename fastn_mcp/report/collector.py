@@ -103,21 +103,10 @@ class Attempt:
 _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
 _APPROVED = "It was approved, and not called again."
 _TAKEN = (
-    *(
-        "principal",
-        "principal_name",
-        "account",
-        "target",
-        "name",
-        "effect",
-        "rule",
-        "decision",
-        "approved_by",
-        "change",
-    ),
-    "digest",
-    "grant",
-)
+    "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
+    "digest", "grant",
+)  # fmt: skip
+"""Fields of an attempt that have the names of those of an audit entry."""
 
 
 class Tally:

@@ -3,15 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import anyio
 import pytest
 import trustme
-from mcp import Client, StdioServerParameters
 from support.command_line import run_command
 from support.doctor_runs import HOST, Proxy, account, check_only_safe_requests, run_proxy, sandbox_in, serve_sandbox
 from support.faulty_sandbox import FaultySandbox
@@ -31,12 +28,8 @@ _FOREIGN = ("_PROXY", "_proxy", "CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 
 def program(*arguments: str, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """Run fastn-mcp without any setting of this machine."""
-    return run_command(arguments, clean_environment(env))
-
-
-def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(_OURS) and not n.endswith(_FOREIGN)}
-    return {**inherited, "COLUMNS": "200", **env}
+    return run_command(arguments, {**inherited, "COLUMNS": "200", **env})
 
 
 def report(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
@@ -179,18 +172,8 @@ def test_doctor_finds_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_pa
         assert (second.returncode, set(verdicts(report(second)).values())) == (0, {"ok"})
         check_only_safe_requests(sandbox)
         assert rows(program("call", "list-workflows", env=env))
-        anyio.run(_serve_and_list, env)
         assert set(proxy.asked) == {f"CONNECT {HOST}:{port}"}
         assert not any("fsk_" in head for head in proxy.heads)
-
-
-async def _serve_and_list(env: Mapping[str, str]) -> None:
-    """Call the server over stdio, as an agent."""
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=clean_environment(env))
-    async with Client(server) as client:
-        result = await client.call_tool("list_customers", {"limit": 1})
-    assert not result.is_error
-    assert cast("dict[str, Any]", result.structured_content)["data"]
 
 
 def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +14,7 @@ import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.command_line import run_command
+from support.doctor_runs import by_name
 from support.identity_provider import AUDIENCE, ISSUER, Provider, listening, rsa
 from support.ports import free_port
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld, written
@@ -58,10 +59,6 @@ def world_in(folder: Path, text: str = HEAD + PAGE + TENANTS, secret: str = SECR
 
 def target_of(world: TeamWorld, token: str | None = None, system: System | None = None) -> TeamTarget:
     return TeamTarget(world.team, world.opening, world.keys, system or world.system, token)
-
-
-async def by_name(checks: AsyncIterator[Check]) -> Mapping[str, Check]:
-    return {check.name: check async for check in checks}
 
 
 async def checked_token(world: TeamWorld, token: str) -> Mapping[str, Check]:
@@ -219,16 +216,6 @@ async def test_step_up_is_compared_with_what_the_provider_publishes(
     found = await by_name(check_provider(target_of(world_in(tmp_path, HEAD + PAGE + step_up + TENANTS, **metadata))))
     assert (found["step-up"].verdict is OK) is not bool(lacks)
     assert lacks in found["step-up"].seen
-
-
-@pytest.mark.parametrize(("secret", "client"), [("wrong", CLIENT), (CLIENT[::-1], "another")])
-async def test_client_of_the_page_is_tried(secret: str, client: str, tmp_path: Path) -> None:
-    world = world_in(tmp_path, HEAD + PAGE.replace(CLIENT, client) + TENANTS)
-    world.environment["PAGE_SECRET"] = secret
-    found = await by_name(check_provider(target_of(world)))
-    assert wrong(found) == {"approval client"}
-    assert "/approvals/callback" in found["approval client"].here
-    assert secret not in str(found)
 
 
 async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path: Path) -> None:

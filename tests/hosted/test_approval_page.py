@@ -2,26 +2,20 @@
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
+from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
 from support.page_visitor import Visitor, words
-from support.policy_files import policy_file
-from support.team_world import ALL, HEAD, META, NO_FORMS, Caller, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, META, NO_FORMS, TeamWorld, modern, request
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 
-SITE = "https://fastn-mcp.example.com"
 FILE = (
     HEAD
     + """
@@ -57,78 +51,11 @@ api_key_env = "GLOBEX_KEY"
 mode = "guarded"
 """
 )
-PEOPLE: dict[str, dict[str, Any]] = {
-    "anna": {"sub": "anna", "name": "Anna Example"},
-    "amir": {"sub": "amir", "name": "Amir Example", "groups": ["approvers"]},
-    "dana": {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]},
-    "kim": {"sub": "kim", "name": "Kim Example", "groups": ["approvers"]},
-    "gina": {"sub": "gina", "name": "Gina Example", "groups": ["globex-approvers"]},
-    "jun": {"sub": "jun", "name": "Jun Example", "groups": ["juniors"]},
-    "both": {"sub": "both", "name": "Both Example", "groups": ["globex-approvers", "juniors"]},
-    "nobody": {"sub": "nobody", "name": "Nobody Example", "groups": ["others"]},
-}
-
-
-@dataclass
-class World:
-    """A team's server with its agents and browsers."""
-
-    team: TeamWorld
-    caller: Caller
-    passed: list[float]
-
-    @asynccontextmanager
-    async def browser(self, person: str | None = None) -> AsyncGenerator[Visitor]:
-        transport = self.caller.http._transport  # pyright: ignore[reportPrivateUsage]
-        http = httpx2.AsyncClient(transport=transport, base_url=SITE)
-        browser = Visitor(http, SITE, self.provided)
-        if person is not None:
-            answer = await browser.sign_in(person)
-            assert (answer.status_code, answer.headers.get("location")) == (303, "/approvals/")
-        yield browser
-
-    async def provided(self, url: str, person: str) -> str:
-        self.team.provider.person = PEOPLE[person]
-        transport = httpx2.ASGITransport(app=self.team.provider.app)
-        async with httpx2.AsyncClient(transport=transport) as http:
-            return (await http.get(url)).headers["location"]
-
-    async def delete(self, customer: str = "Globex", by: str = "anna", **claims: Any) -> dict[str, Any]:
-        """Have an agent delete a customer. The caller's token has these claims besides."""
-        token = self.team.provider.token(sub=by, scope=ALL, **claims)
-        found = await self.caller.result(token, "list_customers", search=customer)
-        body = request("delete_customer", {"customer_id": found["data"][0]["id"]}, _meta=NO_FORMS)
-        answered = await self.caller.ask(token, body, **modern("delete_customer"))
-        return answered.json()["result"]["structuredContent"]
-
-    def audit(self, event: str) -> list[dict[str, Any]]:
-        lines = entries(self.team.folder / "tenants" / "acme" / "audit.jsonl")
-        return [dict(entry) for entry in lines if entry["event"] == event]
-
-
-@dataclass
-class Made:
-    """Factory of worlds. More than one world makes replicas of one server."""
-
-    folder: Path
-    text: str = FILE
-    policy: str = ""
-    passed: list[float] = field(default_factory=lambda: [0.0])
-
-    @asynccontextmanager
-    async def __call__(self) -> AsyncGenerator[World]:
-        policy_file(self.folder, self.policy or '[defaults]\ndestroy = "typed"\n')
-        secrets = {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
-        environment = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"} | secrets
-        system = System(now=lambda: datetime.now(UTC) + timedelta(seconds=self.passed[0]))
-        team = TeamWorld(self.folder, self.text, environment=environment, system=system)
-        async with team.served() as caller:
-            yield World(team, caller, self.passed)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncGenerator[World]:
-    async with Made(tmp_path)() as made:
+async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
+    async with serving(tmp_path, FILE) as made:
         yield made
 
 
@@ -141,7 +68,7 @@ async def approve(visitor: Visitor) -> httpx2.Response:
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
-async def test_approved_call_is_sent_once(world: World) -> None:
+async def test_approved_call_is_sent_once(world: ApprovalWorld) -> None:
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
@@ -164,11 +91,11 @@ async def test_approved_call_is_sent_once(world: World) -> None:
     assert world.audit("intent")[0]["approved_by"] == "verified"
 
 
-async def test_audit_log_keeps_the_name_of_each_sign_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     anna = {"name": "Anna Example", "email": "anna@example.com"}
     dana = {**PEOPLE["dana"], "email": "dana@example.com"}
     monkeypatch.setitem(PEOPLE, "dana", dana)
-    assert (await world.delete(**anna))["status"] == "approval_required"
+    assert (await world.delete(name=anna["name"], email=anna["email"]))["status"] == "approval_required"
     async with world.browser("dana") as browser:
         page = await browser.look()
         assert "Signed in as Dana Example <dana@example.com>" in page
@@ -193,7 +120,7 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: World, monkeypatc
 @pytest.mark.parametrize(
     ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
 )
-async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool: str, field: str) -> None:
+async def test_secret_typed_by_an_approver_reaches_fastn_only(world: ApprovalWorld, tool: str, field: str) -> None:
     canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
     found = await world.caller.result(token, "list_connectors", search="gamma")
     given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
@@ -215,7 +142,7 @@ async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool
     assert len(world.audit("approved")) == 1
 
 
-async def test_client_that_opens_urls_leads_to_the_page_once(world: World) -> None:
+async def test_client_that_opens_urls_leads_to_the_page_once(world: ApprovalWorld) -> None:
     """MCP, URL mode: the address holds neither a key nor the request, since whoever opens it signs in."""
     tool, token = "create_secret", world.team.provider.token(sub="anna", scope=ALL)
     meta: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
@@ -237,8 +164,8 @@ async def test_client_that_opens_urls_leads_to_the_page_once(world: World) -> No
 
 
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
-    made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
-    async with made() as one, made() as other:
+    policy = '[defaults]\ndestroy = "confirm"\n'
+    async with serving(tmp_path, FILE, policy) as one, serving(tmp_path, FILE, policy, one.clock) as other:
         assert (await one.delete())["status"] == "approval_required"
         async with one.browser() as here, other.browser("dana") as there:
             here.http.cookies = there.http.cookies
@@ -250,13 +177,13 @@ async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
 
 
 async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) -> None:
-    async with Made(tmp_path)() as world:
+    async with serving(tmp_path, FILE) as world:
         await world.delete()
         async with world.browser("anna") as anna:
             assert (await approve(anna)).status_code == 303
     (tmp_path / "no").mkdir()
     text = FILE.replace("[approvals]\n", "[approvals]\nown = false\n")
-    async with Made(tmp_path / "no", text)() as world:
+    async with serving(tmp_path / "no", text) as world:
         await world.delete(by="amir")
         async with world.browser("amir") as amir:
             assert "It is your own call, and somebody else has to approve it." in await amir.look()
@@ -268,7 +195,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
 
 async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) -> None:
     """The requester's vote does not count, and one approver's counts once."""
-    async with Made(tmp_path, policy=FOUR)() as world:
+    async with serving(tmp_path, FILE, FOUR) as world:
         waits = await world.delete(by="amir")
         assert "0 of 2 approved so far" in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
@@ -305,37 +232,38 @@ MACHINES_SIGN_INS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("which", MACHINES_SIGN_INS)
-async def test_machine_does_not_sign_in(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_machine_does_not_sign_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = '\n[[machine]]\nname = "nightly"\ntenant = "acme"\n'
     text = f'{FILE}{machine}subjects = "f3a1"\n{machine.replace("nightly", "agent")}client_id = "nightly-agent"\n'
-    monkeypatch.setitem(PEOPLE, "machine", {"groups": ["approvers"], **MACHINES_SIGN_INS[which]})
-    async with Made(tmp_path, text)() as world, world.browser() as browser:
-        answer = await browser.sign_in("machine")
-        assert answer.status_code == 403
-        assert "The sign-in of a machine was refused: only people approve. Nothing was approved." in words(answer.text)
+    refusal = "The sign-in of a machine was refused: only people approve. Nothing was approved."
+    async with serving(tmp_path, text) as world, world.browser() as browser:
+        for which, claims in MACHINES_SIGN_INS.items():
+            monkeypatch.setitem(PEOPLE, "machine", {"groups": ["approvers"], **claims})
+            answer = await browser.sign_in("machine")
+            assert (answer.status_code, refusal in words(answer.text)) == (403, True), which
 
 
 async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An access token of Entra without `scp` is an application's; an ID token never has it."""
     text = FILE.replace('client_id = "page"\n', 'client_id = "page"\nsubject_claim = "oid"\n', 1)
     monkeypatch.setitem(PEOPLE, "dana", {**PEOPLE["dana"], "oid": "dana"})
-    async with Made(tmp_path, text)() as world, world.browser("dana") as dana:
+    async with serving(tmp_path, text) as world, world.browser("dana") as dana:
         assert "Signed in as Dana Example" in await dana.look()
 
 
-@pytest.mark.parametrize("person", ["gina", "jun", "both"])
-async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
+async def test_requests_of_others_are_invisible(world: ApprovalWorld) -> None:
     await world.delete()
-    async with world.browser("dana") as dana, world.browser(person) as other:
+    async with world.browser("dana") as dana:
         grant = (await dana.form("approve"))["grant"]
-        assert "Nothing waits for you" in await other.look()
-        answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
-        assert answer.status_code == 403
+        for person in ("gina", "jun", "both"):
+            async with world.browser(person) as other:
+                assert "Nothing waits for you" in await other.look()
+                answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
+                assert answer.status_code == 403
         assert "One call waits for you" in await dana.look()
 
 
-async def test_approver_sees_the_activity_of_their_tenants_only(world: World) -> None:
+async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalWorld) -> None:
     """By no address of a row either, and effects that their rule does not cover are as invisible as its requests."""
     await world.delete()
     (asked,) = world.audit("asked")
@@ -349,7 +277,7 @@ async def test_approver_sees_the_activity_of_their_tenants_only(world: World) ->
                 assert ("Delete customer Globex" in found) == bool(row), (person, query)
 
 
-async def test_activity_names_who_asked_and_who_approved(world: World) -> None:
+async def test_activity_names_who_asked_and_who_approved(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser("amir") as amir:
         assert (await approve(dana)).status_code == 303
@@ -363,7 +291,7 @@ async def test_activity_names_who_asked_and_who_approved(world: World) -> None:
         assert "approved by Dana Example (dana)" in words((await amir.http.get("/approvals/activity")).text)
 
 
-async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: World) -> None:
+async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("gina") as gina, world.browser("both") as both:
         page = words((await gina.http.get("/approvals/limits")).text)
@@ -382,7 +310,7 @@ async def place_form(visitor: Visitor, place: str) -> dict[str, str]:
     return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
 
 
-async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: World) -> None:
+async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser("gina") as gina:
         assert (await dana.send("stop", await place_form(dana, "stop") | {"reason": "a sale"})).status_code == 303
@@ -403,15 +331,15 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: Wor
     assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
 
 
-@pytest.mark.parametrize(("person", "tenant"), [("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")])
-async def test_tenant_of_others_cannot_be_stopped(person: str, tenant: str, world: World) -> None:
-    async with world.browser(person) as browser:
-        answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
-    assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
-    assert "Nothing was stopped: it is not yours to stop." in answer.text
+async def test_tenant_of_others_cannot_be_stopped(world: ApprovalWorld) -> None:
+    for person, tenant in (("gina", "acme"), ("dana", "globex"), ("dana", "nowhere")):
+        async with world.browser(person) as browser:
+            answer = await browser.send("stop", await place_form(browser, "stop") | {"tenant": tenant})
+        assert (answer.status_code, await world.team.opening.ledger.stops()) == (403, [])
+        assert "Nothing was stopped: it is not yours to stop." in answer.text
 
 
-async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: World) -> None:
+async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: ApprovalWorld) -> None:
     async with world.browser("dana") as dana, world.browser("anna") as anna:
         assert "You cannot stop changes" in words((await anna.http.get("/approvals/stop")).text)
         assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
@@ -420,7 +348,7 @@ async def test_person_without_a_rule_for_approvers_cannot_stop_or_allow(world: W
         assert 'name="stop"' not in page
 
 
-async def test_page_requires_a_valid_session(world: World) -> None:
+async def test_page_requires_a_valid_session(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
         form = await dana.form("approve") | {"extent": "once"}
@@ -448,13 +376,13 @@ async def test_page_requires_a_valid_session(world: World) -> None:
         other.http.cookies.set("__Host-fastn_session", cookie)  # a copied cookie
         assert (await other.http.get("/approvals/")).status_code == 403
     async with world.browser("dana") as dana:
-        world.passed[0] += 3601
+        world.wait(seconds=3601)
         assert (await dana.http.get("/approvals/")).status_code == 403
     assert not world.audit("approved")
 
 
-async def test_decisions_need_a_post_from_the_page(world: World) -> None:
-    await world.delete("Globex")
+async def test_decisions_need_a_post_from_the_page(world: ApprovalWorld) -> None:
+    await world.delete()
     async with world.browser("dana") as dana:
         form = await dana.form("approve") | {"extent": "once"}
         for origin in ("https://evil.example", "null", f"{SITE}:444", "https://app.example.com"):
@@ -470,7 +398,7 @@ async def test_decisions_need_a_post_from_the_page(world: World) -> None:
     assert not world.audit("approved")
 
 
-async def test_cookies_are_limited_to_this_host(world: World) -> None:
+async def test_cookies_are_limited_to_this_host(world: ApprovalWorld) -> None:
     async with world.browser() as dana:
         back = await dana.way_back("dana")
         answer = await dana.http.get(back)
@@ -483,7 +411,7 @@ async def test_cookies_are_limited_to_this_host(world: World) -> None:
         assert not re.search(r"ey[A-Za-z0-9_-]{8,}\.", (await dana.http.get("/approvals/")).text)
 
 
-async def test_sign_in_is_bound_to_a_browser_and_single_use(world: World) -> None:
+async def test_sign_in_is_bound_to_a_browser_and_single_use(world: ApprovalWorld) -> None:
     """RFC 6749, 10.12. A wrong state, no pending sign-in, a reused code, another issuer, an error."""
     async with world.browser() as dana, world.browser() as victim:
         back = await dana.way_back("dana")
@@ -501,9 +429,9 @@ async def test_sign_in_is_bound_to_a_browser_and_single_use(world: World) -> Non
             other = (await dana.way_back("dana")).replace(*change)
             assert (await dana.http.get(other)).status_code == 403
             assert "__Host-fastn_session" not in dana.http.cookies
-        world.passed[0] += 601
+        world.wait(seconds=601)
         late = await dana.way_back("dana")
-        world.passed[0] += 601
+        world.wait(seconds=601)
         assert (await dana.http.get(late)).status_code == 403
 
 
@@ -521,18 +449,17 @@ LIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-async def test_id_token_of_another_sign_in_is_rejected(lie: str, world: World) -> None:
+async def test_id_token_of_another_sign_in_is_rejected(world: ApprovalWorld) -> None:
     """OpenID Connect Core, 3.1.3.7."""
-    world.team.provider.lies = LIES[lie]
     async with world.browser() as dana:
-        answer = await dana.sign_in("dana")
-        assert answer.status_code == 403
-        assert "could not be verified" in answer.text
-        assert "__Host-fastn_session" not in dana.http.cookies
+        for lie, claims in LIES.items():
+            world.team.provider.lies = claims
+            answer = await dana.sign_in("dana")
+            assert (answer.status_code, "could not be verified" in answer.text) == (403, True), lie
+            assert "__Host-fastn_session" not in dana.http.cookies
 
 
-async def test_person_without_approver_rule_is_told_so(world: World) -> None:
+async def test_person_without_approver_rule_is_told_so(world: ApprovalWorld) -> None:
     async with world.browser() as browser:
         answer = await browser.sign_in("nobody")
         assert answer.status_code == 403
@@ -541,7 +468,7 @@ async def test_person_without_approver_rule_is_told_so(world: World) -> None:
         assert "The sign-in failed" not in answer.text
 
 
-async def test_unusable_provider_rejects_sign_ins(world: World) -> None:
+async def test_unusable_provider_rejects_sign_ins(world: ApprovalWorld) -> None:
     async with world.browser() as browser:
         world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
         assert (await browser.http.get("/approvals/login")).status_code == 503
@@ -551,13 +478,13 @@ async def test_unusable_provider_rejects_sign_ins(world: World) -> None:
         assert "The identity provider cannot be reached." in answer.text
 
 
-async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
+async def test_sign_in_makes_at_most_one_token_request(world: ApprovalWorld) -> None:
     """An anonymous visitor cannot make us flood the provider with our own credentials."""
     async with world.browser() as stranger:
         good = await stranger.way_back("dana")
         begun = stranger.http.cookies["__Host-fastn_sign_in"]
         refusals: list[httpx2.Response] = []
-        for number in range(20):
+        for number in range(3):
             stranger.http.cookies.set("__Host-fastn_sign_in", begun, "fastn-mcp.example.com", "/")
             refusals.append(await stranger.http.get(re.sub(r"code=[^&]*", f"code=guessed-{number}", good)))
     assert {refused.status_code for refused in refusals} == {403}
@@ -566,7 +493,7 @@ async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
     assert len(asked) == 1
 
 
-async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
+async def test_discovery_is_cached_across_sign_ins(world: ApprovalWorld) -> None:
     discovery = "/realms/team/.well-known/openid-configuration"
 
     async def begin(statuses: list[int]) -> None:
@@ -576,15 +503,15 @@ async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
     async def crowd() -> tuple[list[int], int]:
         asked, statuses = world.team.provider.asked.count(discovery), list[int]()
         async with anyio.create_task_group() as tasks:
-            for _ in range(50):
+            for _ in range(10):
                 tasks.start_soon(begin, statuses)
         return statuses, world.team.provider.asked.count(discovery) - asked
 
     world.team.provider.down = True
-    assert await crowd() == ([503] * 50, 1)
+    assert await crowd() == ([503] * 10, 1)
     world.team.provider.down = False
-    assert await crowd() == ([303] * 50, 1)
-    assert await crowd() == ([303] * 50, 0)
+    assert await crowd() == ([303] * 10, 1)
+    assert await crowd() == ([303] * 10, 0)
 
 
 async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
@@ -598,7 +525,7 @@ async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
 
 async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(tmp_path: Path) -> None:
     policy = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
-    async with Made(tmp_path, policy=policy)() as world, world.browser("dana") as dana:
+    async with serving(tmp_path, FILE, policy) as world, world.browser("dana") as dana:
         await world.delete()
         name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
         await dana.approve(name=name)
@@ -618,14 +545,13 @@ WITH_SECURITY = FILE.replace(
 
 
 @pytest.fixture
-def sam(monkeypatch: pytest.MonkeyPatch) -> str:
+def sam(monkeypatch: pytest.MonkeyPatch) -> None:
     """A person of the group, and one whose group only reads like it."""
     monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security"]})
     monkeypatch.setitem(PEOPLE, "fay", {"sub": "fay", "name": "Fay Example", "groups": ["Security", "approvers"]})
-    return "sam"
 
 
-async def voted(world: World, *people: str) -> dict[str, Any]:
+async def vote(world: ApprovalWorld, *people: str) -> dict[str, Any]:
     """Have people approve the deletion one after the other. Return what the agent gets then."""
     waits = await world.delete(by="amir")
     assert "2 different people (one of them of security) have to approve it" in waits["message"]
@@ -637,26 +563,20 @@ async def voted(world: World, *people: str) -> dict[str, Any]:
     return await world.delete(by="amir")
 
 
-@pytest.mark.parametrize("people", [("sam", "dana"), ("dana", "sam"), ("dana", "kim", "sam")])
-async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, sam: str, people: tuple[str, ...]) -> None:
-    assert sam in people
-    async with Made(tmp_path, WITH_SECURITY, SECOND)() as world:
-        assert (await voted(world, *people))["done"] == "delete_customer"
-        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
-
-
 @pytest.mark.usefixtures("sam")
-@pytest.mark.parametrize("people", [("dana", "kim"), ("dana", "fay", "kim"), ("sam",)])
-async def test_four_eyes_without_the_group_are_not_enough(tmp_path: Path, people: tuple[str, ...]) -> None:
-    async with Made(tmp_path, WITH_SECURITY, SECOND)() as world:
-        assert (await voted(world, *people))["status"] == "approval_required"
+@pytest.mark.parametrize(("first", "last"), [(("sam",), "dana"), (("dana", "fay", "kim"), "sam")])
+async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, first: tuple[str, ...], last: str) -> None:
+    async with serving(tmp_path, WITH_SECURITY, SECOND) as world:
+        assert (await vote(world, *first))["status"] == "approval_required"
         assert world.audit("intent") == []
+        assert (await vote(world, last))["done"] == "delete_customer"
+        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
 @pytest.mark.usefixtures("sam")
 async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(tmp_path: Path) -> None:
     policy = f'{FOUR}[[rule]]\nwho = {{ client = "chat-7" }}\nthen = "four_eyes"\nsecond = "security"\n'
-    async with Made(tmp_path, WITH_SECURITY, policy)() as world:
+    async with serving(tmp_path, WITH_SECURITY, policy) as world:
         await world.delete(by="amir")
         for person in ("dana", "kim"):
             async with world.browser(person) as browser:
@@ -669,5 +589,5 @@ async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(
 @pytest.mark.usefixtures("sam")
 async def test_group_that_no_approver_rule_names_is_never_known(tmp_path: Path) -> None:
     text = FILE.replace('groups = ["approvers"]', 'groups = ["sec*", "approvers"]')
-    async with Made(tmp_path, text, SECOND)() as world:
-        assert (await voted(world, "sam", "dana"))["status"] == "approval_required"
+    async with serving(tmp_path, text, SECOND) as world:
+        assert (await vote(world, "sam", "dana"))["status"] == "approval_required"

@@ -1,5 +1,6 @@
 """Machines of a team: a workload token and client credentials, each under its signed plan. See docs/machines.md."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -153,28 +154,20 @@ MISMATCHED: dict[str, Case] = {
 }
 
 
-def _forged() -> dict[str, Case]:
-    def of(make: Callable[..., str], which: str) -> Callable[[MachineWorld], str]:
-        return lambda world: make(world.github if which == "GitHub" else world.world.provider)
-
-    skipped = "of another issuer", "of an issuer with a slash", "of no issuer"
-    return {
-        f"{which}: {name}": Case(of(make, which), why)
-        for which in ("GitHub", "the team's provider")
-        for name, (make, why) in REFUSED.items()
-        if name not in skipped
-    }
+def _forged(make: Callable[..., str]) -> Callable[[MachineWorld], str]:
+    return lambda world: make(world.github)
 
 
-FORGED = _forged()
+OF_OTHER_ISSUERS = "of another issuer", "of an issuer with a slash", "of no issuer"
+"""These would be verified with the keys of the team's issuer."""
+FORGED = {name: Case(_forged(make), why) for name, (make, why) in REFUSED.items() if name not in OF_OTHER_ISSUERS}
 
 
-@pytest.mark.parametrize("tenants", [TENANTS, OPEN_TO_ALL], ids=["named people", "everybody"])
-async def test_forged_and_mismatched_tokens_are_refused(tenants: str, tmp_path: Path) -> None:
+async def test_forged_and_mismatched_tokens_are_refused(tmp_path: Path) -> None:
     """Issue 34: at least 40. Each is told what is missing, and nothing is sent or audited, whomever a tenant serves."""
-    assert len(MISMATCHED) + len(FORGED) >= 90
+    assert len({**MISMATCHED, **FORGED}) >= 60
     at = datetime(2090, 1, 1, tzinfo=UTC)  # stopped, and not past for the SDK
-    world = MachineWorld(tmp_path, tenants=tenants, system=System(now=lambda: at))
+    world = MachineWorld(tmp_path, tenants=OPEN_TO_ALL, system=System(now=lambda: at))
     wrong: dict[str, str] = {}
     async with world.world.served() as caller:
         for name, case in (MISMATCHED | FORGED).items():
@@ -204,20 +197,17 @@ async def test_client_without_a_machine_is_not_a_person(tmp_path: Path) -> None:
         assert (await caller.result(world.person(sub="lee"), "list_customers"))["data"]
 
 
-@pytest.mark.parametrize(("more", "is_served"), [({}, True), ({"email": "a@b.example"}, False), ({"name": "A"}, False)])
-async def test_exact_subject_tells_what_the_claims_do_not(
-    more: dict[str, Any], is_served: bool, tmp_path: Path
-) -> None:
+async def test_exact_subject_tells_what_the_claims_do_not(tmp_path: Path) -> None:
     """A service account whose token looks like a person's (Keycloak's lightweight tokens), without a person's
     claims."""
     machine = '[[machine]]\nname = "nightly"\nsubjects = "f3a1"\ntenant = "acme"\n'
     world = MachineWorld(tmp_path, machines=machine)
-    token = world.world.provider.token(sub="f3a1", azp="ci", scope=None, **more)
+    claims: dict[str, Any] = {"sub": "f3a1", "azp": "ci", "scope": None}
     async with world.world.served() as caller:
-        if is_served:
-            assert (await caller.result(token, "list_customers"))["data"]
-        else:
-            assert PERSON in await refused(caller, token)
+        assert (await caller.result(world.world.provider.token(**claims), "list_customers"))["data"]
+        for name, value in (("email", "a@b.example"), ("name", "A")):
+            held: dict[str, Any] = {**claims, name: value}
+            assert PERSON in await refused(caller, world.world.provider.token(**held))
 
 
 async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_path: Path) -> None:
@@ -238,22 +228,24 @@ async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_pat
 # --- scopes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("entry", "token", "needed"),
-    [("", None, None), ('scopes = "fastn:read"\n', None, "fastn:write"), ("", "fastn:read", "fastn:write"),
-     ("", "fastn:write", "fastn:read"), ('scopes = ["fastn:read", "fastn:write"]\n', "email", None)],
-)  # fmt: skip
-async def test_scopes_of_entry_and_token_both_limit(
-    entry: str, token: str | None, needed: str | None, tmp_path: Path
-) -> None:
-    machine = '[[machine]]\nname = "billing"\nclient_id = "billing-agent"\ntenant = "acme"\nplan = "nightly.toml"\n'
-    world = MachineWorld(tmp_path, machines=machine + entry + 'plan_keys = "plan-keys.toml"\n')
+async def test_scopes_of_entry_and_token_both_limit(tmp_path: Path) -> None:
+    entries = {"any": "", "reads": 'scopes = "fastn:read"\n', "both": 'scopes = ["fastn:read", "fastn:write"]\n'}
+    machines = "".join(
+        f'[[machine]]\nname = "{name}"\nclient_id = "{name}"\ntenant = "acme"\nplan = "nightly.toml"\n'
+        f'plan_keys = "plan-keys.toml"\n{scopes}'
+        for name, scopes in entries.items()
+    )
+    world = MachineWorld(tmp_path, machines=machines)
+    limited = {
+        ("reads", None): "fastn:write",
+        ("any", "fastn:read"): "fastn:write",
+        ("any", "fastn:write"): "fastn:read",
+    }
     async with world.world.served() as caller:
-        signed = world.client(scope=token)
-        if needed is None:
-            assert (await caller.result(signed, "create_customer", **CREATED))["done"]
-        else:
-            assert needed in await refused(caller, signed)
+        for (name, scope), needed in limited.items():
+            assert needed in await refused(caller, world.client(name, scope=scope))
+        for name, scope in (("any", None), ("both", "email")):
+            assert (await caller.result(world.client(name, scope=scope), "create_customer", **CREATED))["done"]
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------
@@ -296,13 +288,11 @@ BROKEN_PLANS: dict[str, tuple[Callable[[MachineWorld], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("how", BROKEN_PLANS)
 @pytest.mark.parametrize("keys", ["the machine's", "the tenant's", "the configuration folder's"])
 async def test_unusable_plan_refuses_the_machine_alone(
-    how: str, keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, also for a machine that was served before. People are served, and the server starts."""
-    spoil, why = BROKEN_PLANS[how]
     named = 'plan_keys = "plan-keys.toml"\n'
     machines = MACHINES if keys == "the machine's" else MACHINES.replace(named, "")
     mode = 'mode = "guarded"\n'
@@ -315,32 +305,30 @@ async def test_unusable_plan_refuses_the_machine_alone(
         monkeypatch.setattr("fastn_mcp.build.composition.config_dir", elsewhere)
     world = MachineWorld(tmp_path, machines, tenants)
     async with world.world.served() as caller:
+        for spoil, why in BROKEN_PLANS.values():
+            assert (await caller.result(world.workload(), "list_customers"))["data"]
+            spoil(world)
+            message = await refused(caller, world.workload())
+            assert "The plan of the machine nightly-report cannot be used, and nothing was sent." in message
+            assert why in message
+            assert str(tmp_path) not in message
+            assert (await caller.result(world.person(), "list_customers"))["data"]
+            world.world.opening.check()
+            world.sign()
         assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
-        spoil(world)
-        message = await refused(caller, world.workload())
-        assert "The plan of the machine nightly-report cannot be used, and nothing was sent." in message
-        assert why in message
-        assert str(tmp_path) not in message
-        assert (await caller.result(world.person(), "list_customers"))["data"]
-        world.sign()
-        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
-    spoil(world)
-    world.world.opening.check()
 
 
-@pytest.mark.parametrize(
-    ("passes", "why"), [(-2.0, 'The plan "night" begins at'), (2.0, 'The plan "night" expired at')]
-)
-async def test_plan_that_runs_out_while_the_machine_is_served_is_named(passes: float, why: str, tmp_path: Path) -> None:
+async def test_plan_that_runs_out_while_the_machine_is_served_is_named(tmp_path: Path) -> None:
     clock = Clock()
     world = MachineWorld(tmp_path, system=System(now=clock.now))
     world.sign(begins=clock.at - timedelta(hours=1), until=clock.at + timedelta(hours=1))
     async with world.world.served() as caller:
         assert (await caller.result(world.workload(exp=LATER), "list_customers"))["data"]
-        clock.pass_(passes * 3600)
-        late = await caller.result(world.workload(exp=LATER), "create_customer", **CREATED)
-    assert late["outcome"] == "refused"
-    assert why in late["message"]
+        for hours, why in ((-2, 'The plan "night" begins at'), (4, 'The plan "night" expired at')):
+            clock.pass_(hours * 3600)
+            late = await caller.result(world.workload(exp=LATER), "create_customer", **CREATED)
+            assert late["outcome"] == "refused"
+            assert why in late["message"]
 
 
 async def test_expired_plan_refuses_the_machine(tmp_path: Path) -> None:
@@ -351,7 +339,7 @@ async def test_expired_plan_refuses_the_machine(tmp_path: Path) -> None:
         assert "has expired: it was valid until" in await refused(caller, world.workload(exp=LATER))
 
 
-@pytest.mark.parametrize("tenant", ["", "read_only = true\n", 'plan = "people.toml"\n'])
+@pytest.mark.parametrize("tenant", ["", 'plan = "people.toml"\n'])
 async def test_machine_without_a_plan_only_reads(tenant: str, tmp_path: Path) -> None:
     """Also where the tenant has a plan for its people."""
     machine = '[[machine]]\nname = "watcher"\nclient_id = "billing-agent"\ntenant = "globex"\n'
@@ -393,34 +381,39 @@ NAMED: dict[str, Any] = {"name": "Anna", "preferred_username": "anna", "email": 
 """Claims that leave nothing of a person unknown."""
 
 
-@pytest.mark.parametrize(
-    ("who", "denied"),
-    [('machine = "nightly-*"', "nightly-report"), ('machine = "*"', "both"),
-     ('person = "nightly-report"', "nightly-report"), (f'person = "{GITHUB}|*"', "nightly-report"),
-     ('client = "billing-agent"', "billing"), ('group = "staff"', "nobody")],
-)  # fmt: skip
-async def test_rules_match_a_machine_as_a_caller(who: str, denied: str, tmp_path: Path) -> None:
+RULES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
+    "create_customer": ({"name": "A"}, 'machine = "nightly-*"', {"nightly-report"}),
+    "create_workflow": ({"name": "A"}, 'machine = "*"', {"nightly-report", "billing"}),
+    "create_connector": ({"name": "A", "slug": "a"}, 'person = "nightly-report"', {"nightly-report"}),
+    "create_secret": ({"name": "A"}, f'person = "{GITHUB}|*"', {"nightly-report"}),
+    "create_api_key": ({"name": "A"}, 'client = "billing-agent"', {"billing"}),
+    "invite_user": ({"email": "a@x.example", "role": "Viewer"}, 'group = "staff"', set()),
+}
+"""Tools with their arguments, whom a rule denies them, and who of the callers that is."""
+
+
+async def test_rules_match_a_machine_as_a_caller(tmp_path: Path) -> None:
     """docs/policy-people.md: `machine`, besides `client` and `person`. Nothing of a machine counts as unknown."""
-    policy_file(tmp_path, f'[[rule]]\nwho = {{ {who} }}\nthen = "deny"\n')
+    rules = [f'[[rule]]\ntool = "{tool}"\nwho = {{ {who} }}\nthen = "deny"\n' for tool, (_, who, _) in RULES.items()]
+    policy_file(tmp_path, "".join(rules))
     tenants = TENANTS.replace('mode = "guarded"', 'mode = "auto"\npolicy = "policy.toml"', 1)
     world = MachineWorld(tmp_path, tenants=tenants)
     tokens = {"nightly-report": world.workload(), "billing": world.client(), "": world.person(**NAMED)}
     async with world.world.served() as caller:
-        results = {name: await caller.result(token, "create_customer", **CREATED) for name, token in tokens.items()}
-    refusals = {name for name, result in results.items() if result.get("outcome") == "refused"}
-    expected = {"both": {"nightly-report", "billing"}, "nobody": set[str]()}.get(denied, {denied})
-    assert refusals == expected
+        for tool, (arguments, _, denied) in RULES.items():
+            answers = {name: (await caller.call(token, tool, **arguments)).text for name, token in tokens.items()}
+            assert {name for name, answer in answers.items() if "Refused by policy.toml" in answer} == denied
 
 
-@pytest.mark.parametrize(("token", "denied"), [("workload", False), ("client", True)])
-async def test_groups_of_another_issuer_are_not_those_of_people(token: str, denied: bool, tmp_path: Path) -> None:
+async def test_groups_of_another_issuer_are_not_those_of_people(tmp_path: Path) -> None:
     policy_file(tmp_path, '[[rule]]\nwho = { group = "admins" }\nthen = "deny"\n')
     policy = 'mode = "guarded"\npolicy = "policy.toml"'
     world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', policy, 1))
-    signed: str = getattr(world, token)(groups=["admins"])
     async with world.world.served() as caller:
-        result = await caller.result(signed, "create_customer", **CREATED)
-    assert (result.get("outcome") == "refused") == denied
+        workload = await caller.result(world.workload(groups=["admins"]), "create_customer", **CREATED)
+        client = await caller.result(world.client(groups=["admins"]), "create_customer", **CREATED)
+    assert workload["done"]
+    assert client["outcome"] == "refused"
 
 
 async def test_budget_counts_a_machine_by_its_name(tmp_path: Path) -> None:
@@ -442,18 +435,23 @@ async def test_budget_counts_a_machine_by_its_name(tmp_path: Path) -> None:
     assert principals[0] == f"{GITHUB}|repo:acme/reports:ref:refs/tags/v1"  # the log keeps the subject
 
 
-@pytest.mark.parametrize("of", [{"person": "nightly-report"}, {"tenant": "acme"}])
-async def test_stop_names_a_machine(of: dict[str, str], tmp_path: Path) -> None:
-
+async def test_stop_names_a_machine(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path)
+    world.sign('[[allow]]\ntool = "create_customer"\narguments = "any"\ncount = 9\n')
+
+    async def outcome(token: str) -> str | None:
+        name = f"Customer {next(numbers)}"
+        return (await caller.result(token, "create_customer", name=name)).get("outcome")
+
+    numbers = itertools.count()
+
     async with world.world.served() as caller:
-        assert (await caller.result(world.workload(), "create_customer", **CREATED))["done"]
-        await world.world.opening.ledger.add_stop(replace(Stop("s1", world.system.timestamp(), "the terminal"), **of))
-        stopped = await caller.result(world.workload(), "create_customer", **CREATED)
-        assert stopped["outcome"] == "stopped"
-        world.sign('[[allow]]\ntool = "create_customer"\narguments = "any"\n')
-        other = await caller.result(world.client(), "create_customer", name="Umbrella")
-    assert other.get("outcome") == ("stopped" if "tenant" in of else None)
+        assert (await outcome(world.workload()), await outcome(world.client())) == (None, None)
+        stop = Stop("s1", world.system.timestamp(), "the terminal")
+        await world.world.opening.ledger.add_stop(replace(stop, person="nightly-report"))
+        assert (await outcome(world.workload()), await outcome(world.client())) == ("stopped", None)
+        await world.world.opening.ledger.add_stop(replace(stop, id="s2", tenant="acme"))
+        assert (await outcome(world.workload()), await outcome(world.client())) == ("stopped", "stopped")
 
 
 # --- the team file ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ authorization code flow with PKCE runs against oidc-provider in that shape, over
 
 import re
 import tomllib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -40,14 +40,13 @@ from fastn_mcp.doctor.team import TeamTarget, check_provider, check_token
 from fastn_mcp.hosted.oidc import RETRY_AFTER, IssuerKeys
 from fastn_mcp.runtime import System
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
 
 PAGE = Path(__file__).parents[2] / "docs" / "identity-providers.md"
 SITE = "https://fastn-mcp.example.com"
 SECRET = "of-the-page-and-long-enough"
 CLIENT_ID = "an-mcp-client"
 FOUR_EYES = '[defaults]\ndestroy = "four_eyes"\n'
-ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 
 def snippets() -> dict[str, str]:
@@ -124,23 +123,6 @@ RECIPES = {"Keycloak": KEYCLOAK, "Microsoft Entra ID": ENTRA, "Okta": OKTA, "Aut
 each_recipe = pytest.mark.parametrize("product", RECIPES)
 
 
-@pytest.fixture(autouse=True)
-def provider_of_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the provider of this machine stand for one that a public server may have."""
-
-    def is_loopback(_host: str) -> bool:
-        return False
-
-    monkeypatch.setattr("fastn_mcp.hosted.team_config.is_loopback", is_loopback)
-
-
-@pytest.fixture(scope="session")
-def providers() -> Generator[OpenIDProviders]:
-    running = OpenIDProviders()
-    yield running
-    running.stop()
-
-
 @dataclass
 class Clock:
     """The server's clock. The provider's is the machine's."""
@@ -165,9 +147,9 @@ class Team:
         return self.caller.http._transport  # pyright: ignore[reportPrivateUsage]
 
     @asynccontextmanager
-    async def client(self, browser: Browser, storage: Storage, mode: str = "auto") -> AsyncGenerator[Client]:
+    async def client(self, browser: Browser, storage: Storage) -> AsyncGenerator[Client]:
         """Connect the SDK's client, whose person sits at a browser."""
-        async with connected(AUDIENCE, signing_in(AUDIENCE, browser, storage), self.transport, mode) as client:
+        async with connected(AUDIENCE, signing_in(AUDIENCE, browser, storage), self.transport) as client:
             yield client
 
     @asynccontextmanager
@@ -263,28 +245,32 @@ def test_page_has_a_team_file_for_each_recipe() -> None:
 
 @each_recipe
 async def test_recipe_signs_in_and_steps_up(product: str, recipe: Recipes) -> None:
-    """docs/sign-in.md: the client requests what it reads with, and more once a call needs it. The sign-in stays."""
+    """docs/sign-in.md: the client requests what it reads with, and more once a call needs it. The sign-in stays.
+    A person of no group of the team file is served by no tenant."""
     shape = RECIPES[product]
     browser, storage = Browser("anna"), registered(shape)
-    async with recipe(product, shape) as team, team.client(browser, storage) as client:
-        assert not (await client.call_tool("list_customers", {})).is_error
-        created = (await client.call_tool("create_customer", {"name": "Umbrella"})).structured_content
-        assert created is not None
-        assert (created["done"], created["account"]["profile"]) == ("create_customer", "acme")
+    async with recipe(product, shape) as team:
+        async with team.client(browser, storage) as client:
+            assert not (await client.call_tool("list_customers", {})).is_error
+            created = (await client.call_tool("create_customer", {"name": "Umbrella"})).structured_content
+            assert created is not None
+            assert (created["done"], created["account"]["profile"]) == ("create_customer", "acme")
+        async with refused(team, Browser("guest"), registered(shape)) as answer:
+            assert answer.status_code == 403
+            assert "no account here is assigned to you" in answer.json()["error"]["message"]
         first = set(team.world.team.initial_scopes)
     steps_up = "fastn:write" not in first
     assert browser.requested(shape) == ([first, first | {"fastn:write"}] if steps_up else [first])
     assert browser.pages == ["login", "consent", *["consent"] * steps_up]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_client_with_a_metadata_document_steps_up(era: str, recipe: Recipes) -> None:
+async def test_client_with_a_metadata_document_steps_up(recipe: Recipes) -> None:
     """docs/sign-in.md: a client that is known by its document (CIMD) registers nothing, and may request every scope."""
     shape = replace(KEYCLOAK, has_registration=False, has_metadata_documents=True)
     browser, storage = Browser("anna"), Storage()
     async with (
         recipe("Keycloak", shape, without="initial_scopes") as team,
-        team.client(browser, storage, ERAS[era]) as client,
+        team.client(browser, storage) as client,
     ):
         assert not (await client.call_tool("list_customers", {})).is_error
         assert not (await client.call_tool("create_customer", {"name": "Umbrella"})).is_error
@@ -303,15 +289,6 @@ async def test_registered_client_cannot_step_up_where_its_scope_is_kept(recipe: 
         assert storage.tokens is not None
         found = await team.caller.result(storage.tokens.access_token, "list_customers", search="Umbrella")
         assert found["data"] == []
-
-
-@each_recipe
-async def test_recipe_serves_nobody_of_other_groups(product: str, recipe: Recipes) -> None:
-    """docs/sign-in.md: who signs in and is in no group of the team file is served by no tenant."""
-    shape = RECIPES[product]
-    async with recipe(product, shape) as team, refused(team, Browser("guest"), registered(shape)) as answer:
-        assert answer.status_code == 403
-        assert "no account here is assigned to you" in answer.json()["error"]["message"]
 
 
 @each_recipe
@@ -352,14 +329,25 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+def doctor_target(team: Team, token: str | None = None) -> TeamTarget:
+    return TeamTarget(team.world.team, team.world.opening, team.world.keys, team.world.system, token)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 async def test_provider_set_up_wrongly_is_refused_with_the_reason(mistake: str, recipe: Recipes) -> None:
-    """docs/sign-in.md: what each mistake looks like. The challenge says why, and no tenant serves the caller."""
+    """docs/sign-in.md: what each mistake looks like. The challenge says why, and no tenant serves the caller.
+    docs/doctor.md: doctor names the claim and the next step."""
     product, claims, why = MISTAKES[mistake]
     shape = RECIPES[product]
     shape = replace(shape, token_claims=shape.token_claims | claims, is_opaque=why == OPAQUE)
-    async with recipe(product, shape) as team, refused(team, Browser("anna"), registered(shape)) as answer:
+    storage = registered(shape)
+    async with recipe(product, shape) as team, refused(team, Browser("anna"), storage) as answer:
         assert reason(answer) == why
+        assert storage.tokens is not None
+        checks = [check async for check in check_token(doctor_target(team, storage.tokens.access_token))]
+    failed = [check for check in checks if check.verdict is CheckResult.FAILED]
+    assert failed
+    assert all(check.next for check in failed)
 
 
 async def test_resource_of_the_request_becomes_the_audience(recipe: Recipes) -> None:
@@ -440,10 +428,6 @@ async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes
 # --- what doctor says of these providers ----------------------------------------------------------------------------
 
 
-def doctor_target(team: Team, token: str | None = None) -> TeamTarget:
-    return TeamTarget(team.world.team, team.world.opening, team.world.keys, team.world.system, token)
-
-
 @each_recipe
 async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, recipe: Recipes) -> None:
     """docs/doctor.md: the page's client is accepted, and registration is as the product offers it."""
@@ -459,27 +443,19 @@ async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, rec
     assert wrong == {name for name, is_offered in differs.items() if not is_offered}
 
 
-@pytest.mark.parametrize(
-    "change", [{"client_secret": "another"}, {"redirect_uris": [f"{SITE}/elsewhere"]}, {"client_id": "another"}]
-)
-async def test_doctor_finds_a_wrong_client_of_the_page(change: dict[str, Any], recipe: Recipes) -> None:
+async def test_doctor_finds_a_wrong_client_of_the_page(recipe: Recipes) -> None:
     """docs/doctor.md: by a sign-in without a person, and by a code that was never issued."""
     page, client = KEYCLOAK.clients
-    async with recipe("Keycloak", replace(KEYCLOAK, clients=(page | change, client))) as team:
-        checks = {check.name: check async for check in check_provider(doctor_target(team))}
-    assert checks["approval client"].verdict is CheckResult.FAILED
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-async def test_doctor_says_what_a_wrong_token_needs(mistake: str, recipe: Recipes) -> None:
-    """docs/doctor.md: what the server refuses, with the claim and the next step."""
-    product, claims, _ = MISTAKES[mistake]
-    shape = RECIPES[product]
-    wrong = replace(shape, token_claims=shape.token_claims | claims, is_opaque=MISTAKES[mistake][2] == OPAQUE)
-    async with recipe(product, wrong) as team:
-        scope = f"{shape.scope_prefix}fastn:read"
-        token = await token_for(team.world.team.issuer, CLIENT_ID, Browser("anna"), AUDIENCE, scope)
-        checks = [check async for check in check_token(doctor_target(team, token))]
-    failed = [check for check in checks if check.verdict is CheckResult.FAILED]
-    assert failed
-    assert all(check.next for check in failed)
+    changes: list[dict[str, Any]] = [
+        {"client_secret": "another"},
+        {"redirect_uris": [f"{SITE}/elsewhere"]},
+        {"client_id": "another"},
+    ]
+    async with recipe("Keycloak", KEYCLOAK) as team:
+        for change in changes:
+            recipe.providers.serve(replace(KEYCLOAK, clients=(page | change, client)))
+            checks = {check.name: check async for check in check_provider(doctor_target(team))}
+            found = checks["approval client"]
+            assert found.verdict is CheckResult.FAILED, change
+            assert "/approvals/callback" in found.here
+            assert SECRET not in str(checks)

@@ -5,35 +5,29 @@ The provider of these tests can misbehave. tests/hosted/test_step_up_browser.py 
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic_core import from_json, to_json
+from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
 from support.command_line import run_command
 from support.page_visitor import Visitor, words
-from support.policy_files import policy_file
-from support.team_world import ALL, HEAD, META, NO_FORMS, Caller, TeamWorld, modern, request, written
+from support.team_world import ALL, HEAD, META, written
 from support.webhook_world import approvers_file, public
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.hosted.team_config import load_team
-from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 
-SITE = "https://fastn-mcp.example.com"
 PAGE = f"{SITE}/approvals/"
 STEP_UP = """
 [approvals.step_up]
@@ -72,93 +66,26 @@ claims = { tier = "own" }
 caller_keys = true
 mode = "guarded"
 """
-PEOPLE: dict[str, dict[str, Any]] = {
-    name: {"sub": name, "name": f"{name.title()} Example", "groups": ["approvers"]} for name in ("dana", "kim")
-} | {"anna": {"sub": "anna", "name": "Anna Example"}}
-
-
-@dataclass
-class World:
-    """A team's server, its provider, and a clock of both."""
-
-    team: TeamWorld
-    caller: Caller
-    clock: list[datetime]
-    heard: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    """Query of each authorization request."""
-    signs_in: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Claims about how people sign in, besides a fresh `auth_time` and a strong `acr`."""
-    ago: int = 0
-    """Seconds since the provider asked them to."""
-
-    def wait(self, **time: float) -> None:
-        self.clock[0] += timedelta(**time)
-
-    @property
-    def now(self) -> int:
-        return int(self.clock[0].timestamp())
-
-    async def provided(self, url: str, person: str) -> str:
-        self.heard.append({name: values[0] for name, values in parse_qs(urlsplit(url).query).items()})
-        claims = {"auth_time": self.now - self.ago, "acr": "phr"} | self.signs_in
-        self.team.provider.person = PEOPLE[person] | {name: each for name, each in claims.items() if each is not None}
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.team.provider.app)) as http:
-            return (await http.get(url)).headers["location"]
-
-    @asynccontextmanager
-    async def browser(self, person: str) -> AsyncGenerator[Visitor]:
-        transport = self.caller.http._transport  # pyright: ignore[reportPrivateUsage]
-        visitor = Visitor(httpx2.AsyncClient(transport=transport, base_url=SITE), SITE, self.provided)
-        answer = await visitor.sign_in(person)
-        assert (answer.status_code, answer.headers.get("location")) == (303, "/approvals/")
-        yield visitor
-
-    async def way_back(self, visitor: Visitor, person: str, link: str = "") -> str:
-        """Follow the link of the request that waits to the provider, and return the path of the callback."""
-        if not link:
-            page = (await visitor.http.get("/approvals/")).text
-            (link,) = re.findall(r'href="(/approvals/login\?request=[^"]+)"', page)
-        to = await visitor.http.get(link)
-        assert to.status_code == 303
-        return (await self.provided(to.headers["location"], person)).removeprefix(SITE)
-
-    async def step_up(self, visitor: Visitor, person: str) -> httpx2.Response:
-        return await visitor.http.get(await self.way_back(visitor, person))
-
-    async def call(self, tool: str, /, meta: dict[str, Any] = NO_FORMS, **arguments: Any) -> dict[str, Any]:
-        """Have Anna's agent call a tool."""
-        token = self.team.provider.token(sub="anna", name="Anna Example", scope=ALL)
-        answered = await self.caller.ask(token, request(tool, arguments, _meta=meta), **modern(tool))
-        return answered.json()["result"]["structuredContent"]
-
-    async def delete(self, customer: str = "Globex", **more: Any) -> dict[str, Any]:
-        found = await self.call("list_customers", search=customer)
-        return await self.call("delete_customer", customer_id=found["data"][0]["id"], **more)
-
-    def audit(self, event: str) -> list[dict[str, Any]]:
-        lines = entries(self.team.folder / "tenants" / "acme" / "audit.jsonl")
-        return [dict(entry) for entry in lines if entry["event"] == event]
-
-
-@asynccontextmanager
-async def serving(
-    folder: Path, text: str = FILE + TENANT, policy: str = "", clock: list[datetime] | None = None
-) -> AsyncGenerator[World]:
-    clock = clock or [datetime.now(UTC).replace(microsecond=0)]  # the SDK compares tokens with the time of the machine
-    policy_file(folder, policy or '[defaults]\ndestroy = "typed"\n')
-    environment = {
-        "ACME_KEY": "fsk_test_acme", "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32, "HOOK": "h" * 32,
-    }  # fmt: skip
-    team = TeamWorld(folder, text, environment=environment, system=System(now=lambda: clock[0]))
-    team.provider.now = lambda: clock[0].timestamp()
-    async with team.served() as caller:
-        yield World(team, caller, clock)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncGenerator[World]:
-    async with serving(tmp_path) as made:
+async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
+    async with serving(tmp_path, FILE + TENANT) as made:
         yield made
+
+
+async def way_back(world: ApprovalWorld, visitor: Visitor, person: str, link: str = "") -> str:
+    """Follow the link of the request that waits to the provider, and return the path of the callback."""
+    if not link:
+        page = (await visitor.http.get("/approvals/")).text
+        (link,) = re.findall(r'href="(/approvals/login\?request=[^"]+)"', page)
+    to = await visitor.http.get(link)
+    assert to.status_code == 303
+    return (await world.provided(to.headers["location"], person)).removeprefix(SITE)
+
+
+async def step_up(world: ApprovalWorld, visitor: Visitor, person: str) -> httpx2.Response:
+    return await visitor.http.get(await way_back(world, visitor, person))
 
 
 async def approve(visitor: Visitor, name: str = "Globex Exports") -> httpx2.Response:
@@ -170,7 +97,7 @@ async def name_of(visitor: Visitor) -> str:
     return name
 
 
-async def test_call_is_approved_after_signing_in_again(world: World) -> None:
+async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> None:
     waits = await world.delete()
     assert f"{ELSEWHERE} A person decides at {PAGE}, where they sign in." in waits["message"]
     async with world.browser("dana") as dana:
@@ -179,7 +106,7 @@ async def test_call_is_approved_after_signing_in_again(world: World) -> None:
         assert f"Approving it needs {NEEDS}".replace('"', "") in " ".join((page := await dana.look()).split())
         assert "Type " not in page
         assert "Sign in again to approve" in page
-        back = await world.step_up(dana, "dana")
+        back = await step_up(world, dana, "dana")
         assert back.status_code == 303
         assert re.fullmatch(r"/approvals/\?request=[\w-]+", back.headers["location"])
         asked = world.heard[1]
@@ -194,14 +121,7 @@ async def test_call_is_approved_after_signing_in_again(world: World) -> None:
     assert (approved["auth_time"], approved["acr"]) == (world.now, "phr")
 
 
-async def test_recent_and_strong_sign_in_needs_no_other(world: World) -> None:
-    await world.delete()
-    async with world.browser("dana") as dana:
-        assert (await approve(dana, await name_of(dana))).status_code == 303
-    assert (await world.delete())["done"] == "delete_customer"
-
-
-async def test_effects_that_the_file_does_not_name_need_none(world: World) -> None:
+async def test_effects_that_the_file_does_not_name_need_none(world: ApprovalWorld) -> None:
     workflow = (await world.call("list_workflows"))["data"][0]["id"]
     waits = await world.call("delete_workflow", workflow_id=workflow)
     assert "Approving it needs" not in waits["message"]
@@ -212,7 +132,7 @@ async def test_effects_that_the_file_does_not_name_need_none(world: World) -> No
     assert (await world.call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
 
 
-async def test_declining_needs_none(world: World) -> None:
+async def test_declining_needs_none(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
@@ -221,7 +141,7 @@ async def test_declining_needs_none(world: World) -> None:
     assert (await world.delete())["outcome"] == "declined"
 
 
-async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: World) -> None:
+async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: ApprovalWorld) -> None:
     """The form was shown while the sign-in was fresh enough. What was typed is asked for again."""
     await world.delete()
     async with world.browser("dana") as dana:
@@ -234,12 +154,14 @@ async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: World)
     assert (await world.delete())["status"] == "approval_required"
 
 
-async def test_clocks_may_differ_by_the_leeway(world: World) -> None:
+async def test_recent_and_strong_sign_in_needs_no_other(world: ApprovalWorld) -> None:
+    """Clocks may differ by the leeway."""
     await world.delete()
     async with world.browser("dana") as dana:
         name = await name_of(dana)
         world.wait(minutes=5, seconds=30)
         assert (await approve(dana, name)).status_code == 303
+    assert (await world.delete())["done"] == "delete_customer"
 
 
 MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -255,25 +177,24 @@ MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", MISBEHAVING)
-async def test_provider_that_does_not_say_so_is_refused_with_the_reason(case: str, world: World) -> None:
-    claims, ago, why = MISBEHAVING[case]
+async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
-        world.signs_in, world.ago = claims, ago
-        answer = await world.step_up(dana, "dana")
-        assert answer.status_code == 403
-        assert why in words(answer.text)
-        assert "Nothing was approved" in words(answer.text)
-        page = await dana.look()
-        assert "Signed in as Dana Example" in page
-        assert "Sign in again to approve" in page
+        for case, (claims, ago, why) in MISBEHAVING.items():
+            world.signs_in, world.ago = claims, ago
+            answer = await step_up(world, dana, "dana")
+            assert answer.status_code == 403
+            assert why in words(answer.text), case
+            assert "Nothing was approved" in words(answer.text)
+            page = await dana.look()
+            assert "Signed in as Dana Example" in page
+            assert "Sign in again to approve" in page
     assert (await world.delete())["status"] == "approval_required"
 
 
 @pytest.mark.parametrize("claims", [{"acr": "0", "amr": ["pwd", "mfa"]}, {"acr": None, "amr": "mfa"}])
-async def test_amr_counts_as_well(claims: dict[str, Any], world: World) -> None:
+async def test_amr_counts_as_well(claims: dict[str, Any], world: ApprovalWorld) -> None:
     world.signs_in = claims
     await world.delete()
     async with world.browser("dana") as dana:
@@ -287,16 +208,16 @@ async def test_contexts_of_entra_are_requested_by_their_parameter(tmp_path: Path
         world.signs_in = {"acr": None}
         async with world.browser("dana") as dana:
             world.signs_in["acrs"] = ["c1", "c2"]
-            await world.step_up(dana, "dana")
+            await step_up(world, dana, "dana")
             assert from_json(world.heard[-1]["claims"]) == {"id_token": {"acrs": {"essential": True, "value": "c2"}}}
             assert (await approve(dana, await name_of(dana))).status_code == 303
 
 
-async def test_another_person_cannot_step_up(world: World) -> None:
+async def test_another_person_cannot_step_up(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
-        answer = await world.step_up(dana, "kim")
+        answer = await step_up(world, dana, "kim")
         assert answer.status_code == 403
         assert "You signed in as Kim Example, and this page is open for Dana Example." in words(answer.text)
         page = await dana.look()
@@ -304,38 +225,28 @@ async def test_another_person_cannot_step_up(world: World) -> None:
         assert "Sign in again to approve" in page
 
 
-async def test_callback_works_once(world: World) -> None:
+async def test_callback_works_once(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
-        before = dict(dana.http.cookies)
-        back = await world.way_back(dana, "dana")
+        before = world.http(dict(dana.http.cookies))
+        back = await way_back(world, dana, "dana")
+        during = world.http(dict(dana.http.cookies))
         assert (await dana.http.get(back)).status_code == 303
-        stolen = httpx2.AsyncClient(transport=dana.http._transport, base_url=SITE, cookies=before)  # pyright: ignore[reportPrivateUsage]
-        for http in (dana.http, stolen):
+        for http in (dana.http, before):
             assert (await http.get(back)).status_code == 403
         # The cookie from before is the old sign-in still.
-        assert "Sign in again to approve" in words((await stolen.get("/approvals/")).text)
+        assert "Sign in again to approve" in words((await before.get("/approvals/")).text)
+        replayed = await during.get(back)
+        assert replayed.status_code == 403
+        assert "This sign-in was already used." in words(replayed.text)
 
 
-async def test_replayed_sign_in_cookie_is_refused(world: World) -> None:
-    await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        back = await world.way_back(dana, "dana")
-        copy = dict(dana.http.cookies)
-        assert (await dana.http.get(back)).status_code == 303
-        again = httpx2.AsyncClient(transport=dana.http._transport, base_url=SITE, cookies=copy)  # pyright: ignore[reportPrivateUsage]
-        answer = await again.get(back)
-        assert answer.status_code == 403
-        assert "This sign-in was already used." in words(answer.text)
-
-
-async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: World) -> None:
+async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana, world.browser("kim") as kim:
         world.wait(minutes=6)
-        back = await world.way_back(dana, "dana")
+        back = await way_back(world, dana, "dana")
         session = next(name for name in dana.http.cookies if name.endswith("fastn_session"))
         dana.http.cookies.delete(session)
         dana.http.cookies.set(session, kim.http.cookies[session], domain="fastn-mcp.example.com", path="/")
@@ -346,11 +257,11 @@ async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: Worl
         assert "Sign in again to approve" in page
 
 
-async def test_session_that_ended_in_another_tab_is_not_opened_again(world: World) -> None:
+async def test_session_that_ended_in_another_tab_is_not_opened_again(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
-        back = await world.way_back(dana, "dana")
+        back = await way_back(world, dana, "dana")
         assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
         answer = await dana.http.get(back)
         assert answer.status_code == 403
@@ -358,26 +269,26 @@ async def test_session_that_ended_in_another_tab_is_not_opened_again(world: Worl
         assert (await dana.http.get("/approvals/")).status_code == 403
 
 
-async def test_forms_of_other_tabs_stay_valid(world: World) -> None:
+async def test_forms_of_other_tabs_stay_valid(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
         world.wait(minutes=6)
         form = await dana.form("decline")
-        assert (await world.step_up(dana, "dana")).status_code == 303
+        assert (await step_up(world, dana, "dana")).status_code == 303
         assert (await dana.send("decline", form)).status_code == 303
 
 
-async def test_request_of_the_address_leads_nowhere_else(world: World) -> None:
+async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld) -> None:
     """What comes back is a parameter of the page, whatever the link said."""
     async with world.browser("dana") as dana:
         link = "/approvals/login?request=//evil.example/%0d%0aSet-Cookie:x=1%26next=https://evil.example"
-        back = await dana.http.get(await world.way_back(dana, "dana", link))
+        back = await dana.http.get(await way_back(world, dana, "dana", link))
         assert back.headers["location"].startswith("/approvals/?request=%2F%2Fevil.example%2F%0D%0A")
         assert "x" not in back.cookies
 
 
 async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, policy='[defaults]\ndestroy = "four_eyes"\n') as world:
+    async with serving(tmp_path, FILE + TENANT, '[defaults]\ndestroy = "four_eyes"\n') as world:
         await world.delete()
         async with world.browser("dana") as dana, world.browser("kim") as kim:
             name = await name_of(dana)
@@ -385,7 +296,7 @@ async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
             world.wait(minutes=6)
             assert "Sign in again to approve" in await kim.look()
             assert (await world.delete())["status"] == "approval_required"
-            assert (await world.step_up(kim, "kim")).status_code == 303
+            assert (await step_up(world, kim, "kim")).status_code == 303
             assert (await approve(kim, name)).status_code == 303
         assert (await world.delete())["done"] == "delete_customer"
         assert [(each["approver_name"], each["acr"]) for each in world.audit("approved")] == [
@@ -394,31 +305,18 @@ async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
         ]
 
 
-async def test_elicitation_form_is_not_used(world: World) -> None:
+async def test_elicitation_form_is_not_used(world: ApprovalWorld) -> None:
     """The client could show a form: it is told where to approve instead."""
     waits = await world.delete(meta=META)
     assert waits["status"] == "approval_required"
     assert ELSEWHERE in waits["message"]
 
 
-async def test_agent_reads_what_the_approval_needs(world: World) -> None:
+async def test_agent_reads_what_the_approval_needs(world: ApprovalWorld) -> None:
     found = await world.call("list_customers", search="Globex")
     arguments = {"customer_id": found["data"][0]["id"]}
     shown = await world.call("preview_change", tool="delete_customer", arguments=arguments)
     assert shown["preview"]["because"] == ELSEWHERE
-
-
-async def test_list_with_one_such_call_needs_it(world: World) -> None:
-    found = await world.call("list_customers", search="Globex")
-    calls = [
-        {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
-        {"tool": "delete_customer", "arguments": {"customer_id": found["data"][0]["id"]}},
-    ]
-    waits = await world.call("apply_changes", changes=calls)
-    assert NEEDS in waits["message"]
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        assert "Sign in again to approve" in await dana.look()
 
 
 async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
@@ -430,6 +328,9 @@ async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: 
             {"tool": "delete_customer", "arguments": {"customer_id": found["data"][0]["id"]}},
         ]
         assert ELSEWHERE in (await world.call("apply_changes", changes=calls))["message"]
+        async with world.browser("dana") as dana:
+            world.wait(minutes=6)
+            assert "Sign in again to approve" in await dana.look()
         assert "Approving it needs" not in (await world.delete())["message"]
         assert (await world.call("create_customer", name="Umbrella"))["done"] == "create_customer"
 
@@ -455,7 +356,7 @@ async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_appro
         if is_approved:
             async with world.browser("dana") as dana:
                 await approve(dana, await name_of(dana))
-    async with serving(tmp_path, clock=clock) as world:
+    async with serving(tmp_path, FILE + TENANT, clock=clock) as world:
         answer = await world.delete()
         assert answer.get("done") is None
         assert (await world.delete())["preview"]["because"] == ELSEWHERE
@@ -463,7 +364,7 @@ async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_appro
 
 async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
     """Undoing a creation is a deletion: its request waits, like any other."""
-    async with serving(tmp_path, policy='[defaults]\nwrite = "confirm"\n') as world:
+    async with serving(tmp_path, FILE + TENANT, '[defaults]\nwrite = "confirm"\n') as world:
         await world.call("create_customer", name="Umbrella")
         async with world.browser("dana") as dana:
             await dana.approve()
@@ -476,7 +377,7 @@ async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
             assert (await dana.send("undo", fields)).status_code == 303
             assert "Sign in again to approve" in await dana.look()
             assert not [each for each in world.audit("intent") if each["tool"] == "delete_customer"]
-            await world.step_up(dana, "dana")
+            await step_up(world, dana, "dana")
             answer = await approve(dana, await name_of(dana)) if "Type " in await dana.look() else await dana.approve()
             assert answer.status_code == 303
             assert [each["tool"] for each in world.audit("intent")] == ["create_customer", "delete_customer"]
@@ -504,7 +405,7 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
 
 async def test_terminal_decides_nothing(tmp_path: Path) -> None:
     """`fastn-mcp approvals` on the tenant's ledger. Declining works there."""
-    async with serving(tmp_path) as world:
+    async with serving(tmp_path, FILE + TENANT) as world:
         await world.delete()
         folder, system = tmp_path / "tenants" / "acme", world.team.system
         terminal = TerminalApprovals(ledger_at(None, folder, system), AuditFile(folder / "audit.jsonl", system), system)
@@ -527,7 +428,7 @@ async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) ->
         assert "a tenant with caller_keys has no approval page" in str(refused)
 
 
-async def test_limits_say_so(world: World) -> None:
+async def test_limits_say_so(world: ApprovalWorld) -> None:
     async with world.browser("dana") as dana:
         page = words((await dana.http.get("/approvals/limits")).text)
         assert "Delete, revoke A person approves, and types the name, with a fresh sign-in" in page
@@ -575,14 +476,14 @@ async def test_argument_that_raises_the_effect_does_not_escape_step_up(
 
 
 async def test_sign_in_again_without_a_rule_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(tmp_path) as world, world.browser("dana") as dana:
+    async with serving(tmp_path, FILE + TENANT) as world, world.browser("dana") as dana:
         await world.delete()
         link = "/approvals/login?request=x"
-        back = await world.way_back(dana, "dana", link)
+        back = await way_back(world, dana, "dana", link)
         refused = await dana.http.get(re.sub("code=[^&]+", "error=access_denied", back))
         assert 'href="/approvals/"' in refused.text  # back to the request, not to a sign-in without step-up
         assert "access_denied" in words(refused.text)
         monkeypatch.setitem(PEOPLE, "dana", PEOPLE["dana"] | {"groups": []})
-        removed = await dana.http.get(await world.way_back(dana, "dana", link))
+        removed = await dana.http.get(await way_back(world, dana, "dana", link))
         assert "No rule for approvers names" in words(removed.text)
         assert (await dana.http.get("/approvals/")).status_code == 403

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from joserfc.jwk import OctKey, RSAKey
-from support.forged_tokens import EC, EC384, ED, NO_ALGORITHM, NO_KEY, REFUSED, SMALL, STRANGER, WRONG
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from support.forged_tokens import EC, NO_ALGORITHM, NO_KEY, REFUSED, WRONG, stranger
 from support.identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
 from support.world import Clock
 
@@ -37,9 +37,6 @@ class Verifier:
     @property
     def reads(self) -> int:
         return self.provider.asked.count("/realms/team/keys")
-
-
-NO_KID = rsa(None)
 
 
 async def test_subject_is_read_from_the_configured_claim() -> None:
@@ -92,11 +89,6 @@ async def test_provider_variants_are_accepted(what: str) -> None:
     assert await door(GOOD[what](door.provider)) == "ok"
 
 
-SECRET = OctKey.generate_key(256, {"kid": "first", "alg": "RS256"}, auto_kid=False)
-SIGNS = RSAKey.generate_key(2048, {"kid": "enc"}, auto_kid=False)
-ENCRYPTS = RSAKey.import_key(SIGNS.as_dict(private=True) | {"use": "enc"})
-
-
 @dataclass(frozen=True)
 class KeyCase:
     """Keys that the issuer publishes, and what becomes of a token that is signed with another or the same."""
@@ -107,23 +99,32 @@ class KeyCase:
     outcome: str = NO_KEY
 
 
-KEY_CASES = {
-    "RFC 7517: P-256": KeyCase((rsa("first"), EC), EC, "ES256", "ok"),
-    "RFC 7517: P-384": KeyCase((rsa("first"), EC384), EC384, "ES384", "ok"),
-    "RFC 7517: Ed25519": KeyCase((rsa("first"), ED), ED, "EdDSA", "ok"),
-    "RFC 7518, 3.4: ES256 is P-256": KeyCase((EC384,), EC, "ES256"),
-    "RFC 7518, 3.3: 2048 bits": KeyCase((SMALL,), SMALL, outcome=WRONG),
-    "one of two keys without an id": KeyCase((NO_KID, rsa("second")), NO_KID),
-    "RFC 7517: a published secret proves nothing": KeyCase((SECRET, ENCRYPTS), rsa("first")),
-    "RFC 7517, 4.2: a key to encrypt": KeyCase((SECRET, ENCRYPTS), SIGNS),
-}
+def key_cases() -> dict[str, KeyCase]:
+    p384 = ECKey.generate_key("P-384", {"kid": "ec"}, auto_kid=False)
+    ed25519 = OKPKey.generate_key("Ed25519", {"kid": "ed"}, auto_kid=False)
+    secret = OctKey.generate_key(256, {"kid": "first", "alg": "RS256"}, auto_kid=False)
+    signs, small, no_kid = RSAKey.generate_key(2048, {"kid": "enc"}, auto_kid=False), rsa("small", 1024), rsa(None)
+    encrypts = RSAKey.import_key(signs.as_dict(private=True) | {"use": "enc"})
+    return {
+        "RFC 7517: P-256": KeyCase((stranger(), EC), EC, "ES256", "ok"),
+        "RFC 7517: P-384": KeyCase((stranger(), p384), p384, "ES384", "ok"),
+        "RFC 7517: Ed25519": KeyCase((stranger(), ed25519), ed25519, "EdDSA", "ok"),
+        "RFC 7518, 3.4: ES256 is P-256": KeyCase((p384,), EC, "ES256"),
+        "RFC 7518, 3.3: 2048 bits": KeyCase((small,), small, outcome=WRONG),
+        "one of two keys without an id": KeyCase((no_kid, stranger()), no_kid),
+        "RFC 7517: a published secret proves nothing": KeyCase((secret, encrypts), stranger()),
+        "RFC 7517, 4.2: a key to encrypt": KeyCase((secret, encrypts), signs),
+    }
 
 
-@pytest.mark.parametrize("case", KEY_CASES.values(), ids=KEY_CASES)
-async def test_key_is_used_only_as_it_is_published(case: KeyCase) -> None:
-    door = Verifier()
-    door.provider.keys = [*case.published]
-    assert await door(door.provider.token(case.signer, case.alg)) == case.outcome
+async def test_key_is_used_only_as_it_is_published() -> None:
+    outcomes: dict[str, str] = {}
+    cases = key_cases()
+    for name, case in cases.items():
+        door = Verifier()
+        door.provider.keys = [*case.published]
+        outcomes[name] = await door(door.provider.token(case.signer, case.alg))
+    assert outcomes == {name: case.outcome for name, case in cases.items()}
 
 
 async def test_unlisted_algorithms_are_refused() -> None:
@@ -136,7 +137,7 @@ async def test_unknown_key_id_refreshes_the_keys() -> None:
     door = Verifier()
     old = door.provider.keys[0]
     assert await door(door.provider.token()) == "ok"
-    door.provider.keys = [rsa("second")]
+    door.provider.keys = [stranger("second")]
     door.clock.pass_(RETRY_AFTER)
     assert await door(door.provider.token()) == "ok"
     assert door.reads == 2
@@ -146,12 +147,12 @@ async def test_unknown_key_id_refreshes_the_keys() -> None:
 async def test_invented_key_ids_do_not_flood_the_provider() -> None:
     door = Verifier()
     await door(door.provider.token())
-    for number in range(100):
-        assert await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"})) == NO_KEY
+    for number in range(10):
+        assert await door(door.provider.token(stranger(), header={"kid": f"invented {number}"})) == NO_KEY
     assert door.reads == 1
     door.clock.pass_(RETRY_AFTER)
-    for number in range(100):
-        await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"}))
+    for number in range(10):
+        await door(door.provider.token(stranger(), header={"kid": f"invented {number}"}))
     assert door.reads == 2
 
 

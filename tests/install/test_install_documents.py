@@ -18,7 +18,7 @@ TABLE = Addition(("mcp_servers",), "fastn", {"command": "fastn-mcp", "args": ["-
 MARKS = st.sampled_from([b"", b"\xef\xbb\xbf"])
 
 
-QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 
 def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> bytes:
@@ -58,6 +58,9 @@ def test_json_is_restored(text: str, mark: bytes) -> None:
 def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
     content = mark + text.encode()
     assert round_trip(Format.JSONC, content, [SERVER, INPUT]) == content
+    then, traces = insert(Format.JSONC, content, [SERVER])
+    rewritten = [replace(trace, added="") for trace in traces]  # by the client, in a layout of its own
+    assert same(load(Format.JSONC, remove(Format.JSONC, then, [SERVER], rewritten)), load(Format.JSONC, content))
 
 
 @QUICK
@@ -91,21 +94,6 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
             assert without(load(Format.JSONC, left), theirs).get("mcpServers", {}) == before.get("mcpServers", {})
     except NoPlace:
         assume(False)
-
-
-@QUICK
-@given(json_texts(comments=True))
-def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
-    before = load(Format.JSONC, text.encode())
-    servers = before.get("mcpServers")
-    assume(not isinstance(servers, dict) or "fastn" not in servers)  # null, which is no entry, does not come back
-    try:
-        then, traces = insert(Format.JSONC, text.encode(), [SERVER])
-    except NoPlace:
-        assume(False)
-        raise
-    left = remove(Format.JSONC, then, [SERVER], [replace(trace, added="") for trace in traces])
-    assert same(load(Format.JSONC, left), before)
 
 
 @QUICK

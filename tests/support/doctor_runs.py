@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import threading
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -189,3 +189,7 @@ def account(port: int, guise: str, folder: Path, **more: str) -> Mapping[str, st
         "FASTN_STATE_DIR": str(folder / "state"),
         **more,
     }
+
+
+async def by_name(checks: AsyncIterator[Check]) -> dict[str, Check]:
+    return {check.name: check async for check in checks}

@@ -1,5 +1,6 @@
 """Strategies for documents as people and programs write them: any layout, comments, line ends, marks."""
 
+import itertools
 import json
 import tomllib
 from typing import Any
@@ -17,8 +18,27 @@ SCALARS: st.SearchStrategy[Any] = (
     | st.text(max_size=12)
     | st.sampled_from(["// no comment", "/* nor this */", ",]", ",}", '\\"', "{", "a,\n}"])
 )
-BLANKS = st.sampled_from(["", "", " ", "\t", "\n", "\n  ", "\r\n\t", "  \n\n    "])
-COMMENTS = st.sampled_from(["// one\n", "/* two */", "/* three,\n} */", "//\n", '// "four": {\r\n', "/**/"])
+BLANKS = ["", "", " ", "\t", "\n", "\n  ", "\r\n\t", "  \n\n    "]
+COMMENTS = ["// one\n", "/* two */", "/* three,\n} */", "//\n", '// "four": {\r\n', "/**/"]
+
+
+def _gaps(kinds: list[str]) -> st.SearchStrategy[str]:
+    return st.sampled_from([*kinds, *map("".join, itertools.product(kinds, repeat=2))])
+
+
+GAPS = {False: _gaps(BLANKS), True: _gaps(BLANKS + COMMENTS)}
+"""What stands between two signs, by whether comments are allowed."""
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
+)
+SERVERS = st.dictionaries(NAMES.filter(lambda name: name != "fastn"), VALUES, max_size=3)
+OBJECTS = st.tuples(
+    st.dictionaries(NAMES, VALUES, max_size=3),
+    st.fixed_dictionaries({}, optional={"mcpServers": SERVERS, "servers": SERVERS, "inputs": st.lists(VALUES)}),
+).map(lambda parts: {**parts[0], **parts[1]})
+INDENTS = st.sampled_from([None, None, 2, "\t"])
+LINE_ENDS = st.sampled_from(["\n", "\r\n"])
+LAST_LINE_ENDS = st.sampled_from(["", "\n"])
 
 
 @st.composite
@@ -26,8 +46,7 @@ def json_texts(draw: st.DrawFn, *, comments: bool) -> str:
     """Draw a JSON text with an arbitrary layout."""
 
     def gap() -> str:
-        kinds = st.lists(BLANKS | COMMENTS if comments else BLANKS, max_size=2)
-        return "".join(draw(kinds))
+        return draw(GAPS[comments])
 
     def written(value: Any) -> str:
         if isinstance(value, dict):
@@ -44,27 +63,10 @@ def json_texts(draw: st.DrawFn, *, comments: bool) -> str:
     def last(members: list[str]) -> str:
         return "," if comments and members and draw(st.booleans()) else ""
 
-    indent = draw(st.sampled_from([None, None, 2, "\t"]))
-    document = draw(_objects())
+    document, indent = draw(OBJECTS), draw(INDENTS)
     if indent is not None:  # as programs write it
-        text = json.dumps(document, indent=indent)
-        return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"]))) + draw(st.sampled_from(["", "\n"]))
+        return json.dumps(document, indent=indent).replace("\n", draw(LINE_ENDS)) + draw(LAST_LINE_ENDS)
     return gap() + written(document) + gap()
-
-
-def _objects() -> st.SearchStrategy[dict[str, Any]]:
-    values = st.recursive(
-        SCALARS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-        max_leaves=8,
-    )
-    servers = st.dictionaries(NAMES.filter(lambda name: name != "fastn"), values, max_size=3)
-    known = st.fixed_dictionaries({}, optional={"mcpServers": servers, "servers": servers, "inputs": st.lists(values)})
-    return st.builds(_both, st.dictionaries(NAMES, values, max_size=3), known)
-
-
-def _both(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
-    return {**one, **two}
 
 
 _TOML = (
@@ -92,5 +94,5 @@ def toml_texts(draw: st.DrawFn) -> str:
         except tomllib.TOMLDecodeError:  # two parts that define the same
             continue
         text += part
-    text = text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
+    text = text.replace("\n", draw(LINE_ENDS))
     return text.rstrip("\r\n") if draw(st.booleans()) else text

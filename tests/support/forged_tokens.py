@@ -4,17 +4,20 @@ import base64
 import hmac
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from support.identity_provider import AUDIENCE, ISSUER, Provider, rsa
 
-STRANGER = rsa("first")
-SMALL = rsa("small", 1024)
 EC = ECKey.generate_key("P-256", {"kid": "ec"}, auto_kid=False)
-EC384 = ECKey.generate_key("P-384", {"kid": "ec"}, auto_kid=False)
-ED = OKPKey.generate_key("Ed25519", {"kid": "ed"}, auto_kid=False)
+
+
+@cache
+def stranger(kid: str = "first") -> RSAKey:
+    """Return an RSA key that no issuer publishes."""
+    return rsa(kid)
 
 
 def _coded(data: bytes) -> str:
@@ -75,8 +78,8 @@ REFUSED: dict[str, tuple[Callable[[Provider], str], str]] = {
     "no signature": (lambda p: _unsigned("RS256", p), WRONG),
     "the public key as a secret": (_confused, NO_ALGORITHM),
     "a secret": (lambda p: p.token(OctKey.generate_key(256, {"kid": "first"}), "HS256"), NO_ALGORITHM),
-    "another key of the same name": (lambda p: p.token(STRANGER), WRONG),
-    "a key that nobody knows": (lambda p: p.token(rsa("third")), NO_KEY),
+    "another key of the same name": (lambda p: p.token(stranger()), WRONG),
+    "a key that nobody knows": (lambda p: p.token(stranger("third")), NO_KEY),
     "an algorithm of another kind of key": (lambda p: p.token(EC, "ES256", {"kid": "first"}), NO_KEY),
     "edited": (_edited, WRONG),
     "critical extensions": (lambda p: _headed(p.token(), crit=["b64"], b64=True), "It is not an access token."),
