@@ -22,8 +22,10 @@ from support.ports import free_port
 from support.raw_client import META, started
 from support.server_process import (
     ERAS,
+    HTTP,
     HTTP_TOKEN,
     KEY,
+    TLS,
     Person,
     Upstream,
     approving,
@@ -153,7 +155,7 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
         headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
-        async with httpx2.AsyncClient(timeout=2) as impatient:
+        async with httpx2.AsyncClient(verify=TLS, timeout=2) as impatient:
             with pytest.raises(httpx2.ReadTimeout):
                 await impatient.post(url, headers=headers, content=message)
         assert hanging.changes() == ["POST /api/v1/customers"]
@@ -219,7 +221,7 @@ def can_trace() -> bool:
 async def test_intent_is_on_disk_before_the_request(is_approved: bool, upstream: Upstream, tmp_path: Path) -> None:
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
-    customer = httpx2.get(
+    customer = HTTP.get(
         f"{upstream.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
     )
     id_ = customer.json()["data"][0]["id"]

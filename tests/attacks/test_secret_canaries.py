@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
 import pytest
 from mcp import Client, MCPError
 from mcp.client import Transport
@@ -27,6 +26,7 @@ from support.ports import free_port
 from support.server_process import (
     BEARER,
     ERAS,
+    HTTP,
     HTTP_TOKEN,
     KEY,
     Person,
@@ -186,7 +186,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                             listener.texts.append(found.model_dump_json())
                         except MCPError as error:
                             listener.texts.append(str(error))
-        reached = "".join(httpx2.get(f"{upstream}/heard").json())
+        reached = "".join(HTTP.get(f"{upstream}/heard").json())
     assert SENT in reached
     seen = {**files(folder), "client": "\n".join(listener.everything()), "person": "\n".join(person.asked)}
     for where, text in seen.items():
