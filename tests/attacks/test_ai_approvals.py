@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
+from support.scripted_client import connected, data
+from support.slack import served_slack
+from support.slack_world import DANA, slack_world
 from support.world import World
 
 from fastn_mcp.config.model import Mode
@@ -107,3 +110,21 @@ async def test_approved_message_reaches_the_ai_once(opened: Callable[[str], Worl
         await call("ai_chat", message="approve", session_id=session_of(pending))
     assert len(call.messages) == 2
     assert 'Pending there: "nothing' in call.messages[1]
+
+
+async def test_question_of_the_ai_is_shown_in_slack_before_an_answer(tmp_path: Path) -> None:
+    policy = Policy("auto", rules_of(tmp_path, OPEN))
+    with served_slack() as slack:
+        async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
+            pending = await client.call_tool("ai_chat", {"message": f"Delete the workflow {ORDERS} now"})
+            answer = {"message": "approve", "session_id": session_of(data(pending))}
+            assert data(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
+            (message,) = slack.messages
+            assert "deleteWorkflow" in message.text
+            assert ORDERS in message.text
+            assert len(world.changes) == 1
+            assert await slack.decide(DANA, message) == ""
+            await client.call_tool("ai_chat", answer)
+            assert world.sandbox.state.get("workflows", ORDERS) is None
+            assert data(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
+            assert len(world.changes) == 2

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
+from support.scripted_client import connected, data
+from support.slack import served_slack
+from support.slack_world import slack_world
 from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
@@ -89,6 +92,19 @@ async def test_disguised_write_needs_approval(tmp_path: Path) -> None:
                 sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
                 assert sentence in question
     world.close()
+
+
+async def test_disguised_write_is_shown_in_slack(tmp_path: Path) -> None:
+    first = {tool: arguments for tool, arguments in reversed(ATTACKS)}
+    with served_slack() as slack:
+        async with slack_world(tmp_path, slack) as world, connected(world, LATEST) as client:
+            ids = unused(world)
+            for number, (tool, fields) in enumerate(first.items(), 1):
+                arguments = (ids[toolset(tool)] if tool.startswith("update_") else {}) | fields
+                reply = data(await client.call_tool(tool, arguments))
+                assert reply["status"] == "approval_required", tool
+                assert (len(slack.messages), world.changes) == (number, []), tool
+                assert slack.messages[-1].buttons.keys() == {"approve", "decline"}, tool
 
 
 HARMLESS: list[tuple[str, dict[str, Any]]] = [
