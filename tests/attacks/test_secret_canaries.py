@@ -22,6 +22,7 @@ from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
 from support.echoing_upstream import held
 from support.folder_texts import files
+from support.forkserver import forked
 from support.ports import free_port
 from support.server_process import (
     BEARER,
@@ -51,9 +52,7 @@ def process(*command: str, errors: Path, port: int, env: dict[str, str] | None =
     """Start a program that listens, with its stderr in a file."""
     with (
         errors.open("ab") as file,
-        subprocess.Popen(
-            [sys.executable, *command], env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=file
-        ) as started,
+        subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=file) as started,
     ):
         try:
             listening(port, started)
@@ -86,8 +85,7 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
     else:
         port = free_port()
         env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_MODE": "auto"}
-        command = ("-m", "fastn_mcp", "--http", f"127.0.0.1:{port}")
-        with process(*command, errors=folder / "stderr", port=port, env=env):
+        with process(*forked("--http", f"127.0.0.1:{port}"), errors=folder / "stderr", port=port, env=env):
             yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
 
 
@@ -156,7 +154,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
     folder.mkdir()
     program = str(Path(__file__).parents[1] / "support" / "echoing_upstream.py")
     modern = era == "2026-07-28"
-    with process(program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
+    with process(sys.executable, program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
         async with server(transport, upstream, folder) as there:
             more: dict[str, Any] = {"log_level": "debug"} if modern else {}
             async with Client(
@@ -216,7 +214,7 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
     ]
     text = "".join(f"{json.dumps(frame)}\n" for frame in frames)
     done = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
+        forked("--sandbox"),
         env={**os.environ, **environment("http://127.0.0.1:9", tmp_path)},
         input=(text + f'{{"value": "{SENT}" no JSON\n').encode(),
         capture_output=True,
