@@ -152,7 +152,7 @@ def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
         case "diagnose":
             yield type_(hours=720)
             arguments = [name for name in type_.model_fields if name in known]
-            yield from (type_(**{name: key}, hours=720) for name in arguments for key in known[name][:3])
+            yield from (type_(**{name: key}, hours=720) for name in arguments for key in known[name][:2])
         case "find_dependents":
             kinds = get_args(type_.model_fields["kind"].annotation)
             yield from (type_(kind=kind, id=key) for kind in kinds for key in known[f"{kind}_id"][:2])

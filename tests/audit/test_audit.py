@@ -272,7 +272,7 @@ def go(*processes: "subprocess.Popen[str]") -> None:
 @pytest.mark.parametrize(
     ("count", "max_bytes"),
     [
-        pytest.param(500, 0, id="one file"),
+        pytest.param(200, 0, id="one file"),
         pytest.param(
             200, 5_000, id="rotated", marks=pytest.mark.skipif(os.name == "nt", reason="Windows renames no open file")
         ),
