@@ -95,11 +95,11 @@ async def test_disguised_write_needs_approval(tmp_path: Path) -> None:
 
 
 async def test_disguised_write_is_shown_in_slack(tmp_path: Path) -> None:
-    first = {tool: arguments for tool, arguments in reversed(ATTACKS)}
+    of_each_tool = dict(reversed(ATTACKS))
     with served_slack() as slack:
         async with slack_world(tmp_path, slack) as world, connected(world, LATEST) as client:
             ids = unused(world)
-            for number, (tool, fields) in enumerate(first.items(), 1):
+            for number, (tool, fields) in enumerate(of_each_tool.items(), 1):
                 arguments = (ids[toolset(tool)] if tool.startswith("update_") else {}) | fields
                 reply = data(await client.call_tool(tool, arguments))
                 assert reply["status"] == "approval_required", tool
