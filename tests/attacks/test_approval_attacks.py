@@ -24,7 +24,7 @@ from support.scripted_client import (
     one_in_four,
     typed,
 )
-from support.slack import Slack, served_slack
+from support.slack import TEAM, Slack, served_slack
 from support.slack_world import DANA, KIM, MALLORY, slack_world
 from support.world import World
 
@@ -113,7 +113,7 @@ class SlackAnswer:
 
     user: str = DANA
     typed: Callable[[str], str] | None = None
-    team: str = "T0ACME"
+    team: str = TEAM
     edits: dict[str, Any] | None = None
 
 

@@ -18,6 +18,7 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
+from support.forkserver import forked
 from support.ports import free_port
 from support.raw_client import META, started
 from support.server_process import (
@@ -169,7 +170,8 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
     env = environment(upstream)
     messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
-    with started(env=env) as process:
+    _, *program = forked()
+    with started(env=env, program=tuple(program)) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for message in messages:
