@@ -255,6 +255,16 @@ def test_two_processes_write_one_chain(path: Path) -> None:
         assert targets == [str(number) for number in range(count)]
 
 
+def test_log_with_retention_is_rotated_daily(path: Path) -> None:
+    now = [NOW]
+    log = AuditFile(path, System(now=lambda: now[0]), keeping=Keeping(days=30))
+    for hours in (0, 23, 25, 26):
+        now[0] = NOW + timedelta(hours=hours)
+        log.record(INTENT)
+    log.close()
+    assert verify(path).files == (("audit.000000002.jsonl", 2), ("audit.jsonl", 2))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_killed_writer_leaves_a_chain_that_continues(path: Path, kept: AuditFile) -> None:
     with writer(path, "killed", 1_000_000) as process:
