@@ -358,7 +358,7 @@ class AuditFile:
         self._longest = self._size
         self._know(end)
         if self._outbox is not None:
-            self._outbox.added()
+            self._outbox.on_entry(self.path)
         if self._on_entry is not None:
             self._on_entry({**fields, "n": end.n, "hash": end.head})
         return str(end.n)

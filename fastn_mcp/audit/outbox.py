@@ -87,11 +87,8 @@ class Outbox:
         self.file = path.with_suffix(POSITION)
         """File of the position."""
         self._limit = limit
-        self._on_entry = on_entry
+        self.on_entry = on_entry
         self._place = _Place()
-
-    def added(self) -> None:
-        self._on_entry(self.path)
 
     def check(self, now: datetime) -> None:
         """Raise `NotExported` if an entry has waited for longer than the limit, or if that cannot be read."""

@@ -169,7 +169,6 @@ class FastnClient:
         """Requests sent since the start, retries included."""
         self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
-        self.dashboard_url = endpoint.dashboard_url
         self.stored_key: Callable[[], str] | None = None
         """Reads the key of this account again, after a 401. Raises `SettingsError`."""
         self.on_new_key = "A person has to restart this server, which then uses it."

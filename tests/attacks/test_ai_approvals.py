@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.declining_client import each_version, session
+from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
+from support.scripted_client import connected, data
+from support.slack import served_slack
+from support.slack_world import DANA, slack_world
 from support.world import World
 
 from fastn_mcp.config.model import Mode
@@ -52,51 +55,49 @@ def session_of(reply: dict[str, Any]) -> str:
     return str(reply["data"]["session_id"])
 
 
-@each_version
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("answer", ["approve", "yes, go on", "status?", "reject"])
 async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
-    opened: Callable[[str], World], policy: str, version: str, answer: str
+    opened: Callable[[str], World], policy: str
 ) -> None:
     world = opened(policy)
-    async with session(world, version) as call:
-        pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
-        assert call.messages == []
-        reply = await call("ai_chat", message=answer, session_id=session_of(pending))
-    assert reply["outcome"] == "declined"
-    (question,) = call.messages
-    assert "deleteWorkflow" in question
-    assert ORDERS in question
-    assert len(world.changes) == 1
+    async with session(world, LATEST) as call:
+        for number, answer in enumerate(("approve", "yes, go on", "status?", "reject"), 1):
+            pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
+            assert len(call.messages) == number - 1
+            reply = await call("ai_chat", message=answer, session_id=session_of(pending))
+            assert reply["outcome"] == "declined", answer
+            question = call.messages[-1]
+            assert "deleteWorkflow" in question
+            assert ORDERS in question
+            assert (len(call.messages), len(world.changes)) == (number, number)
+            world.clock.pass_(1000)
     assert world.sandbox.state.get("workflows", ORDERS) is not None
 
 
-@each_version
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [
-        ("ai_chat", {"message": f"Delete the workflow {ORDERS} now", "approval_mode": "auto"}),
-        ("ai_chat", {"message": "hello there", "approval_mode": "Manual "}),
-        ("ai_chat", {"message": "hello there", "approval_mode": ""}),
-        ("ai_chat", {"message": "approve", "session_id": "ses_elsewhere"}),
-        ("ai_chat", {"message": "approve", "session_id": ""}),
-        ("ai_chat", {"message": "approve", "context": {"sessionId": "ses_elsewhere"}}),
-        ("ai_chat", {"message": "approve", "context": {"customerId": {"sessionId": "ses_elsewhere"}}}),
-        ("ai_build", {"type": "workflow", "prompt": "Sync orders", "approval_mode": "auto"}),
-        ("ai_build", {"type": "workflow", "prompt": "approve", "session_id": "ses_elsewhere"}),
-    ],
+ACTING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("ai_chat", {"message": f"Delete the workflow {ORDERS} now", "approval_mode": "auto"}),
+    ("ai_chat", {"message": "hello there", "approval_mode": "Manual "}),
+    ("ai_chat", {"message": "hello there", "approval_mode": ""}),
+    ("ai_chat", {"message": "approve", "session_id": "ses_elsewhere"}),
+    ("ai_chat", {"message": "approve", "session_id": ""}),
+    ("ai_chat", {"message": "approve", "context": {"sessionId": "ses_elsewhere"}}),
+    ("ai_chat", {"message": "approve", "context": {"customerId": {"sessionId": "ses_elsewhere"}}}),
+    ("ai_build", {"type": "workflow", "prompt": "Sync orders", "approval_mode": "auto"}),
+    ("ai_build", {"type": "workflow", "prompt": "approve", "session_id": "ses_elsewhere"}),
 )
-async def test_message_that_may_act_or_approve_needs_approval(
-    opened: Callable[[str], World], policy: str, version: str, tool: str, arguments: dict[str, Any]
-) -> None:
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_message_that_may_act_or_approve_needs_approval(opened: Callable[[str], World], policy: str) -> None:
     world = opened(policy)
-    async with session(world, version) as call:
-        reply = await call(tool, **arguments)
-    assert reply["outcome"] == "declined"
-    assert len(call.messages) == 1
-    assert world.changes == []
-    assert ("has seen no answer in this session" in call.messages[0]) is ("session_id" in arguments)
+    async with session(world, LATEST) as call:
+        for number, (tool, arguments) in enumerate(ACTING, 1):
+            reply = await call(tool, **arguments)
+            assert reply["outcome"] == "declined", arguments
+            assert len(call.messages) == number, arguments
+            assert world.changes == []
+            assert ("has seen no answer in this session" in call.messages[-1]) is ("session_id" in arguments)
+            world.clock.pass_(1000)
 
 
 @each_version
@@ -109,3 +110,21 @@ async def test_approved_message_reaches_the_ai_once(opened: Callable[[str], Worl
         await call("ai_chat", message="approve", session_id=session_of(pending))
     assert len(call.messages) == 2
     assert 'Pending there: "nothing' in call.messages[1]
+
+
+async def test_question_of_the_ai_is_shown_in_slack_before_an_answer(tmp_path: Path) -> None:
+    policy = Policy("auto", rules_of(tmp_path, OPEN))
+    with served_slack() as slack:
+        async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
+            pending = await client.call_tool("ai_chat", {"message": f"Delete the workflow {ORDERS} now"})
+            answer = {"message": "approve", "session_id": session_of(data(pending))}
+            assert data(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
+            (message,) = slack.messages
+            assert "deleteWorkflow" in message.text
+            assert ORDERS in message.text
+            assert len(world.changes) == 1
+            assert await slack.decide(DANA, message) == ""
+            await client.call_tool("ai_chat", answer)
+            assert world.sandbox.state.get("workflows", ORDERS) is None
+            assert data(await client.call_tool("ai_chat", answer))["status"] == "approval_required"
+            assert len(world.changes) == 2

@@ -1,6 +1,7 @@
 """Only a person's approval of this exact call sends it, by a real client in both protocol versions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
 from support.policy_files import rules_of
 from support.scripted_client import (
+    LATEST,
     Content,
     Fields,
     Program,
@@ -22,6 +24,8 @@ from support.scripted_client import (
     one_in_four,
     typed,
 )
+from support.slack import TEAM, Slack, served_slack
+from support.slack_world import DANA, KIM, MALLORY, slack_world
 from support.world import World
 
 from fastn_mcp.build.ledger import ledger_at
@@ -78,24 +82,75 @@ NO_APPROVAL: dict[str, tuple[Callable[[Fields], Content | None], float, str]] = 
 
 @each_version
 @one_in_four
-@pytest.mark.parametrize("answer", NO_APPROVAL)
-async def test_invalid_answer_sends_nothing_by_any_tool(answer: str, step: int, version: str, tmp_path: Path) -> None:
-    content, seconds, action = NO_APPROVAL[answer]
-    first = [*NO_APPROVAL].index(answer) % step
+async def test_invalid_answer_sends_nothing_by_any_tool(step: int, version: str, tmp_path: Path) -> None:
     world = World(tmp_path, Policy("manual"))
-    program = Program(world, content, seconds, action)
+    program = Program(world, approval)
     async with connected(world, version, program) as client:
-        for tool, arguments in changing(world)[first::step]:
-            before = len(program.messages)
-            result = data(await client.call_tool(tool, arguments))
-            assert len(program.messages) == before + 1, tool
-            assert world.changes == [], (tool, result)
-            outcome = result.get("outcome") or result["status"]
-            assert outcome in ("declined", "approval_required"), (tool, result)
-            assert "Nothing was sent" in result["message"], (tool, result)
-            assert outcome == "declined" or "on the desk" in result["message"]
-            world.clock.pass_(1000)  # the breaker and the distrust of the channel expire before the next call
+        for number, (answer, (content, seconds, action)) in enumerate(NO_APPROVAL.items()):
+            program.content, program.seconds, program.action = content, seconds, action
+            for tool, arguments in changing(world)[number % step :: step]:
+                before = len(program.messages)
+                result = data(await client.call_tool(tool, arguments))
+                assert len(program.messages) == before + 1, (answer, tool)
+                assert world.changes == [], (answer, tool, result)
+                outcome = result.get("outcome") or result["status"]
+                assert outcome in ("declined", "approval_required"), (answer, tool, result)
+                assert "Nothing was sent" in result["message"], (answer, tool, result)
+                assert outcome == "declined" or "on the desk" in result["message"], (answer, tool)
+                world.clock.pass_(1000)  # the breaker and the distrust of the channel expire before the next call
     world.close()
+
+
+@pytest.fixture
+def slack() -> Generator[Slack]:
+    with served_slack() as made:
+        yield made
+
+
+@dataclass(frozen=True)
+class SlackAnswer:
+    """An answer in Slack that decides nothing: whose, with which typed text, of which workspace or edited dialog."""
+
+    user: str = DANA
+    typed: Callable[[str], str] | None = None
+    team: str = TEAM
+    edits: dict[str, Any] | None = None
+
+
+UNDECIDED = {
+    "a stranger": SlackAnswer(MALLORY),
+    "an approver's user id in another workspace": SlackAnswer(team="T0OTHER"),
+    "a dialog that shows other lines": SlackAnswer(edits={"shown": "0" * 64}),
+    "a dialog of another request": SlackAnswer(edits={"request": "another"}),
+    "no text": SlackAnswer(typed=lambda _: ""),
+    "another case": SlackAnswer(typed=str.swapcase),
+    "a space before": SlackAnswer(typed=" ".__add__),
+    "a line break behind": SlackAnswer(typed=lambda name: name + "\n"),
+    "letters that look alike": SlackAnswer(typed=look_alike),
+    "the word of the other form": SlackAnswer(typed=lambda _: "approve"),
+}
+OF_EACH_EFFECT = ("update_customer", "run_workflow", "ai_chat", "create_role", "delete_workflow", "delete_customer")
+
+
+async def test_invalid_answer_in_slack_sends_nothing_of_any_effect(slack: Slack, tmp_path: Path) -> None:
+    policy = Policy("manual", rules_of(tmp_path, "[breaker]\ndeclined = 100\n"))
+    async with slack_world(tmp_path, slack, policy) as world, connected(world, LATEST) as client:
+        arguments, tried = dict(changing(world)), 0
+        for tool in OF_EACH_EFFECT:
+            assert data(await client.call_tool(tool, arguments[tool]))["status"] == "approval_required"
+            request, message = await world.open_request(), slack.messages[-1]
+            for what, answer in UNDECIDED.items():
+                if answer.typed is None or request.expected is not None:
+                    typed = (answer.typed or str)(request.expected or "")
+                    assert await slack.decide(answer.user, message, typed=typed, team=answer.team, edits=answer.edits)
+                    assert (await world.open_request()).votes == (), (tool, what)
+                    tried += 1
+            assert data(await client.call_tool(tool, arguments[tool]))["status"] == "approval_required"
+            assert await slack.decide(KIM, message, "decline") == ""
+            result = data(await client.call_tool(tool, arguments[tool]))
+            assert result["outcome"] == "declined", (tool, result)
+            assert world.changes == []
+        assert tried > 4 * len(OF_EACH_EFFECT)
 
 
 WORKFLOW = "wf_b5880b29eb25"

@@ -1,9 +1,8 @@
-"""Attacks on the files of the audit log: emptied, truncated, removed or rewritten. Ours.
+"""Attacks on the files of the audit log: emptied, truncated, removed or rewritten.
 
 The attacker can write the file but not the ledger. `fastn-mcp audit verify` detects each attack.
 """
 
-import gzip
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -102,18 +101,6 @@ def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[
     assert (after.exit_code, finding in after.stdout) == (1, True), after.stdout
 
 
-@pytest.mark.parametrize("attack", [empty, remove, truncate])
-def test_entry_after_an_attack_keeps_its_number_in_a_broken_log(path: Path, attack: Callable[[Path], object]) -> None:
-    """The call is sent and recorded. An attacker who empties the log can neither stop the server nor hide it."""
-    record_entries(path, 5)
-    attack(path)
-    record_entries(path, 1)
-    note, entry = list(entries(path))[-2:]
-    assert (note["n"], note["event"], entry["n"], entry["event"]) == (6, "log_shortened", 7, "intent")
-    assert "The log ended with entry 5" in str(note["message"])
-    assert (verify(path)).exit_code == 1
-
-
 def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path, serving: AuditFile) -> None:
     """A copy is not a move. Entries between the copy and the truncation would be lost without a trace."""
     serving.record(INTENT)
@@ -125,21 +112,9 @@ def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path
     result = verify(path)
     assert result.exit_code == 1
     assert result.stdout.startswith("Broken: the log was emptied or shortened before entry 3.\n")
-    assert "as copytruncate of logrotate does" in run(path, "show", "3").stdout
-
-
-def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: AuditFile) -> None:
-    record_entries(path, 3)
-    path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
-    path.unlink()
-    anyio.run(serving.anchor)
-    assert serving.record(INTENT) == "4"
-    path.rename(path.with_name("audit.jsonl.1"))
-    path.touch(0o600)
-    assert serving.record(INTENT) == "5"
-    anyio.run(serving.anchor)
-    result = verify(path)
-    assert (result.exit_code, result.stdout.startswith("Intact: 5 entries in 3 files.")) == (0, True), result.stdout
+    shown = " ".join(run(path, "show", "3").stdout.split())
+    assert "The log ended with entry 2 (hash " in shown
+    assert "and was emptied in place, as copytruncate of logrotate does. A copy is beside it." in shown
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -27,15 +27,17 @@ from fastn_mcp.procedures.ai import next_step
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN
 from fastn_mcp.procedures.overview.get_overview import READS
-from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.access import DeleteSecret
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.tool import AnyTool, Effect, Tool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 READING = [tool for tool in ALL_TOOLS if tool.effect is Effect.READ and tool.tool_name() != "preview_change"]
+COMPOSED_TOOLS = [tool for tool in READING if tool.tool_name() not in OPERATIONS]
+"""Those that read several lists, of which Fastn may refuse some."""
 
 SUGGESTIONS = {"next", "more", "see", "settle", "note", "left_out", "next_cursor", "ambiguous"}
 """Fields that are never made of such texts."""
@@ -120,9 +122,9 @@ def pair_of(folder: Path, exchange: Callable[[Callable[[str], str]], Planting]) 
     return Pair(*worlds)
 
 
-@pytest.fixture(scope="module", params=[TEXTS, VALUES], ids=["free texts", "documented values"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Pair]:
-    worlds = pair_of(tmp_path_factory.mktemp("worlds"), partial(Planting, request.param))
+@pytest.fixture(params=[TEXTS, VALUES], ids=["free texts", "documented values"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Pair]:
+    worlds = pair_of(tmp_path, partial(Planting, request.param))
     yield worlds
     worlds.hostile.close()
     worlds.harmless.close()
@@ -150,7 +152,7 @@ def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
         case "diagnose":
             yield type_(hours=720)
             arguments = [name for name in type_.model_fields if name in known]
-            yield from (type_(**{name: key}, hours=720) for name in arguments for key in known[name][:3])
+            yield from (type_(**{name: key}, hours=720) for name in arguments for key in known[name][:2])
         case "find_dependents":
             kinds = get_args(type_.model_fields["kind"].annotation)
             yield from (type_(kind=kind, id=key) for kind in kinds for key in known[f"{kind}_id"][:2])
@@ -163,7 +165,7 @@ def calls_of(tool: AnyTool, known: dict[str, list[str]]) -> Iterator[Tool[Any]]:
                 yield type_(detail="full")
                 yield type_(limit=100)
             if tool.tool_name() == "list_executions":
-                yield from (type_(workflow_id=key, limit=100) for key in known["workflow_id"])
+                yield from (type_(workflow_id=key, limit=100) for key in known["workflow_id"][:3])
 
 
 def rows(value: Any, name: str) -> Any:
@@ -226,12 +228,21 @@ def check_suggestions(answer: Any, name: str, known: set[str]) -> None:
         assert {*answer["data"].get("next", ())} <= {call for calls in NEXT.values() for call in calls} | {RUN} | lists
 
 
-@pytest.mark.parametrize("paths", ["connections|triggers", "executions|users", "customers|workflows|connectors", "."])
-async def test_refusals_of_fastn_are_not_our_sentences(tmp_path: Path, paths: str) -> None:
+@pytest.mark.parametrize(
+    ("paths", "tools"),
+    [
+        ("connections|triggers", COMPOSED_TOOLS),
+        ("executions|users", COMPOSED_TOOLS),
+        ("customers|workflows|connectors", COMPOSED_TOOLS),
+        (".", READING),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_refusals_of_fastn_are_not_our_sentences(tmp_path: Path, paths: str, tools: list[AnyTool]) -> None:
     pair = pair_of(tmp_path, partial(RefusingReads, paths))
     known = ids(pair.hostile)
     async with pair.clients() as clients:
-        for call in [call for tool in READING for call in list(calls_of(tool, known))[:2]]:
+        for call in [call for tool in tools for call in list(calls_of(tool, known))[:2]]:
             hostile, plain = await clients.bodies(call)
             check(hostile, plain)
             assert hostile == plain or hostile["untrusted"] is True
@@ -274,18 +285,16 @@ def test_replies_of_fastns_ai_suggest_nothing(lie: str) -> None:
             assert lie not in str(next_step(reply, kind="workflow")).replace("\\\\", "\\"), reply
 
 
-@pytest.mark.parametrize("tool", READING, ids=lambda tool: tool.tool_name())
-async def test_texts_of_others_stay_quoted_data(pair: Pair, tool: AnyTool) -> None:
+async def test_texts_of_others_stay_quoted_data(pair: Pair) -> None:
     known = ids(pair.hostile)
     every = {key for keys in known.values() for key in keys}
     every |= {str(row["id"]) for name in ("executions", "apiKeys") for row in pair.hostile.sandbox.state.all(name)}
-    if tool is ListChanges:
-        for world in (pair.hostile, pair.harmless):
-            await world.expect(Done, DeleteSecret(secret_id=known["secret_id"][-1]), world.form())
+    for world in (pair.hostile, pair.harmless):  # a change to list
+        await world.expect(Done, DeleteSecret(secret_id=known["secret_id"][-1]), world.form())
     async with pair.clients() as clients:
-        for call in calls_of(tool, known):
+        for call in [call for tool in READING for call in calls_of(tool, known)]:
             hostile, plain = await clients.bodies(call)
             assert "data" in hostile, (call, hostile)
-            assert hostile["untrusted"] is True
+            assert hostile["untrusted"] is True, call
             check(hostile, plain)
-            check_suggestions(hostile, tool.tool_name(), every)
+            check_suggestions(hostile, call.tool_name(), every)

@@ -18,12 +18,15 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
+from support.forkserver import forked
 from support.ports import free_port
 from support.raw_client import META, started
 from support.server_process import (
     ERAS,
+    HTTP,
     HTTP_TOKEN,
     KEY,
+    TLS,
     Person,
     Upstream,
     approving,
@@ -153,7 +156,7 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(version: st
         headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
-        async with httpx2.AsyncClient(timeout=2) as impatient:
+        async with httpx2.AsyncClient(verify=TLS, timeout=2) as impatient:
             with pytest.raises(httpx2.ReadTimeout):
                 await impatient.post(url, headers=headers, content=message)
         assert hanging.changes() == ["POST /api/v1/customers"]
@@ -167,7 +170,8 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
     env = environment(upstream)
     messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
-    with started(env=env) as process:
+    _, *program = forked()
+    with started(env=env, program=tuple(program)) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for message in messages:
@@ -215,24 +219,23 @@ def can_trace() -> bool:
 
 
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
-@pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
-async def test_intent_is_on_disk_before_the_request(is_approved: bool, upstream: Upstream, tmp_path: Path) -> None:
+async def test_intent_is_on_disk_before_the_request(upstream: Upstream, tmp_path: Path) -> None:
+    """Of a call that the policy allows, and of one that a person approves, whose approval is used up before."""
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
-    customer = httpx2.get(
+    customer = HTTP.get(
         f"{upstream.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
     )
     id_ = customer.json()["data"][0]["id"]
-    deletion = {"customer_id": id_}
-    tool, arguments = ("delete_customer", deletion) if is_approved else ("create_customer", CREATE)
-    request = f"DELETE /api/v1/customers/{id_}" if is_approved else "POST /api/v1/customers"
+    requests = ["POST /api/v1/customers", f"DELETE /api/v1/customers/{id_}"]
     trace, env = tmp_path / "trace", environment(upstream)
     calls = "trace=fsync,fdatasync,write,pwrite64,sendto,sendmsg,writev"
     flags = ["-f", "-y", "-s", "8192", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
     traced = StdioServerParameters(command=STRACE, args=flags, env=env)
     async with Client(traced, mode=ERAS["2026-07-28"], elicitation_callback=Person(approving)) as client:
-        assert not (await client.call_tool(tool, arguments)).is_error
-    assert upstream.changes() == [request]
+        assert not (await client.call_tool("create_customer", CREATE)).is_error
+        assert not (await client.call_tool("delete_customer", {"customer_id": id_})).is_error
+    assert upstream.changes() == requests
     lines = trace.read_text(errors="replace").splitlines()
     state = re.escape(env["FASTN_STATE_DIR"])
 
@@ -240,12 +243,16 @@ async def test_intent_is_on_disk_before_the_request(is_approved: bool, upstream:
         return next(n for n, line in enumerate(lines) if n > after and re.search(pattern, line))
 
     logs = rf"f(?:data)?sync\(\d+<{state}/ledger\.sqlite-wal>"
-    used = -1
-    if is_approved:
-        # The write that marks the approval as used is the first to hold its new state; it is synced next.
-        used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*used(client_form|local_page|terminal)"))
-    written = first(rf"write\(\d+<{state}/audit\.jsonl>.*\\\"event\\\":\s?\\\"intent", used)
-    synced = first(rf"f(?:data)?sync\(\d+<{state}/audit\.jsonl>", written)
-    sent = first(re.escape(request))
-    assert first(logs) < synced < sent
-    assert used < written
+
+    def check_order(request: str, after: int) -> int:
+        written = first(rf"write\(\d+<{state}/audit\.jsonl>.*\\\"event\\\":\s?\\\"intent", after)
+        synced = first(rf"f(?:data)?sync\(\d+<{state}/audit\.jsonl>", written)
+        sent = first(re.escape(request), after)
+        assert first(logs, after) < synced < sent
+        return sent
+
+    created = check_order(requests[0], -1)
+    # The write that marks the approval as used is the first to hold its new state; it is synced next.
+    used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*used(client_form|local_page|terminal)"))
+    assert created < used
+    check_order(requests[1], used)

@@ -5,7 +5,6 @@ import os
 import re
 import socket
 import stat
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
+from support.forkserver import forked
 from support.other_user import as_other_user, needs_two_users
-from support.server_process import ERAS, body
+from support.server_process import ERAS, TLS, body
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +72,8 @@ def started(home: Path) -> StdioServerParameters:
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     env = {"BROWSER": f"{browser} %s &", "FASTN_CONFIG": os.devnull, "FASTN_APPROVAL_WAIT_SECONDS": "0"}
     env |= {"FASTN_CONFIG_DIR": str(home / "config"), "FASTN_STATE_DIR": str(home / "state")}
-    return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
+    command, *arguments = forked("--sandbox")
+    return StdioServerParameters(command=command, args=arguments, env=env)
 
 
 async def asked(client: Client) -> None:
@@ -162,7 +163,7 @@ async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Pat
                     b"POST /enter HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: null\r\nContent-Length: 9\r\n" % port
                 )
                 one.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\nkey=")
-            async with httpx2.AsyncClient(headers={"origin": "null"}) as http:
+            async with httpx2.AsyncClient(verify=TLS, headers={"origin": "null"}) as http:
                 for number in range(20):
                     wrong = await http.post(action, data={"key": f"guess {number}"})
                     assert (wrong.status_code, wrong.headers["connection"]) == (403, "close")

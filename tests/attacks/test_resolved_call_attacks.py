@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
-from support.declining_client import each_version, session
+from support.declining_client import LATEST, session
 from support.local_page import CANARY, approve, env_state
 from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of, outside
@@ -57,10 +57,9 @@ async def test_typed_credentials_need_the_same_address(
         assert 'Connect "Ledgerly" at "evil.example"' in call.shown
 
 
-@each_version
-async def test_connector_of_an_open_request_needs_approval(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_connector_of_an_open_request_needs_approval(upstream: Upstream, tmp_path: Path) -> None:
     person = Person(declining)
-    async with agent(upstream, tmp_path, version, person=person) as call:
+    async with agent(upstream, tmp_path, LATEST, person=person) as call:
         connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         change = {"connector_id": connector, "domain": "evil.example"}
@@ -79,23 +78,19 @@ async def test_connector_of_an_open_request_needs_approval(version: str, upstrea
 # --- values that the server's settings fill in --------------------------------------------------------------------
 
 
-@each_server
-async def test_environment_rule_applies_to_env(
-    transport: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_environment_rule_applies_to_env(upstream: Upstream, tmp_path: Path) -> None:
     rule = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
-    async with agent(upstream, tmp_path, version, transport, policy=rule, FASTN_ENV="live") as call:
+    async with agent(upstream, tmp_path, LATEST, policy=rule, FASTN_ENV="live") as call:
         refused = await call("run_workflow", workflow_id=WORKFLOW)
         assert (refused["outcome"], call.sent) == ("refused", [])
         asked = await call("run_workflow", workflow_id=WORKFLOW, environment="test")
         assert asked["status"] == "approval_required"
 
 
-@each_version
-async def test_protection_applies_to_the_customer_setting(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_protection_applies_to_the_customer_setting(upstream: Upstream, tmp_path: Path) -> None:
     policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
     gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, version, policy=policy, FASTN_END_ORG_ID=globex) as call:
+    async with agent(upstream, tmp_path, LATEST, policy=policy, FASTN_END_ORG_ID=globex) as call:
         for tool, arguments in (
             ("run_workflow", {"workflow_id": WORKFLOW}),
             ("create_secret", {"name": "NEW"}),
@@ -107,11 +102,10 @@ async def test_protection_applies_to_the_customer_setting(version: str, upstream
         assert call.sent == []
 
 
-@each_version
-async def test_argument_that_contradicts_a_setting_is_refused(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream, tmp_path: Path) -> None:
     globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
     gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, version, FASTN_ENV="live", FASTN_END_ORG_ID=globex) as call:
+    async with agent(upstream, tmp_path, LATEST, FASTN_ENV="live", FASTN_END_ORG_ID=globex) as call:
         for tool, arguments, words in (
             ("create_secret", {"name": "NEW", "environment": "test"}, ("environment", '"test"', '"live"', "env.")),
             ("create_secret", {"name": "NEW", "customer_id": acme}, ("customer_id", acme, globex, "end_org_id.")),
@@ -152,12 +146,11 @@ def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any
     ]
 
 
-@each_version
 @pytest.mark.parametrize("by", ["name", "slug", "id"])
-async def test_protected_customer_is_never_touched(by: str, version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_protected_customer_is_never_touched(by: str, upstream: Upstream, tmp_path: Path) -> None:
     globex = id_of(upstream, "customers", "globex-exports")
     pattern = {"name": "Globex Ex*", "slug": "globex-*", "id": f"{globex[:13]}*"}[by]
-    async with agent(upstream, tmp_path, version, policy=f'[[protect]]\ncustomer = "{pattern}"\n') as call:
+    async with agent(upstream, tmp_path, LATEST, policy=f'[[protect]]\ncustomer = "{pattern}"\n') as call:
         for tool, arguments in touching(upstream, globex):
             refused = await call(tool, **arguments)
             assert refused["outcome"] == "refused", (tool, refused)
@@ -165,12 +158,9 @@ async def test_protected_customer_is_never_touched(by: str, version: str, upstre
         assert call.sent == []
 
 
-@each_server
-async def test_calls_on_another_customer_are_asked(
-    transport: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_calls_on_another_customer_are_asked(upstream: Upstream, tmp_path: Path) -> None:
     katana, policy = id_of(upstream, "customers", "katana-customer"), '[[protect]]\ncustomer = "Globex*"\n'
-    async with agent(upstream, tmp_path, version, transport, policy=policy) as call:
+    async with agent(upstream, tmp_path, LATEST, policy=policy) as call:
         for tool, arguments in touching(upstream, katana):
             assert (await call(tool, **arguments))["outcome"] == "approval_required", tool
         globex = id_of(upstream, "customers", "globex-exports")
@@ -221,9 +211,8 @@ PAIRS = [
 ]
 
 
-@each_version
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.kind)
-async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, version: str, tmp_path: Path) -> None:
+async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, tmp_path: Path) -> None:
     world = World(tmp_path)
     state, is_key = world.sandbox.state, pair.kind == "api_key"
     collection, tool = ("apiKeys", "revoke_api_key") if is_key else (f"{pair.kind}s", f"delete_{pair.kind}")
@@ -232,7 +221,7 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, ve
         str(state.put(collection, {**row, "id": f"copy-{n}", **new})["id"])
         for n, new in enumerate((pair.first, pair.second))
     ]
-    async with session(world, version) as call:
+    async with session(world, LATEST) as call:
         for id_ in ids:
             assert (await call(tool, **{f"{pair.kind}_id": id_}))["outcome"] == "declined"
         for message, says, other in zip(call.messages, pair.says, reversed(pair.says), strict=True):
@@ -245,12 +234,9 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, ve
 # --- labels and records that tell less or more than they should ---------------------------------------------------
 
 
-@each_server
-async def test_undocumented_fields_do_not_change_the_shown_connector(
-    transport: str, version: str, upstream: Upstream, tmp_path: Path
-) -> None:
+async def test_undocumented_fields_do_not_change_the_shown_connector(upstream: Upstream, tmp_path: Path) -> None:
     gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, version, transport, person=Person(approving)) as call:
+    async with agent(upstream, tmp_path, LATEST, person=Person(approving)) as call:
         forged = {"connectorName": "Stripe", "customerName": "Acme"}
         await call("create_connection", connector_id=gamma, credentials={"apiKey": "x"}, extra=forged)
         assert call.sent == ["POST /api/v1/connections"]
@@ -259,38 +245,35 @@ async def test_undocumented_fields_do_not_change_the_shown_connector(
         assert {entry["name"] for entry in audit if "name" in entry} == {"Gamma of the account itself"}
 
 
-@each_version
-async def test_unreadable_record_is_reported_and_not_sent(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_unreadable_record_is_reported_and_not_sent(upstream: Upstream, tmp_path: Path) -> None:
     gamma, policy = id_of(upstream, "connectors", "gamma"), '[[protect]]\nconnector = "Stripe"\n'
     fails(upstream, f"/api/v1/connectors/{gamma}")
     fails(upstream, f"/api/v1/workflows/{WORKFLOW}")
-    async with agent(upstream, tmp_path, version) as call:
+    async with agent(upstream, tmp_path, LATEST) as call:
         answer = await call("run_workflow", workflow_id=WORKFLOW)
         assert answer["outcome"] == "not_sent"
         assert answer["message"].startswith("Its target could not be read first. ")
         assert (await call("create_connection", connector_id=gamma))["status"] == "approval_required"
         assert "Connector: could not be read, sends to an address that is not known." in call.shown
         assert call.sent == []
-    async with agent(upstream, tmp_path, version, policy=policy) as call:
+    async with agent(upstream, tmp_path, LATEST, policy=policy) as call:
         refused = await call("create_connection", connector_id=gamma)
         assert refused["outcome"] == "refused"
         assert f'connector "{gamma}" could not be read' in refused["message"]
         assert call.sent == []
 
 
-@each_version
-async def test_request_shows_that_a_connector_has_no_domain(version: str, upstream: Upstream, tmp_path: Path) -> None:
-    async with agent(upstream, tmp_path, version) as call:
+async def test_request_shows_that_a_connector_has_no_domain(upstream: Upstream, tmp_path: Path) -> None:
+    async with agent(upstream, tmp_path, LATEST) as call:
         connector = (await call("create_connector", **{**LEDGERLY, "domain": None}))["data"]["id"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         assert 'Connector: "Private", sends to an address that is not known.' in call.shown
         assert call.sent == ["POST /api/v1/connectors"]
 
 
-@each_version
-async def test_target_renamed_during_a_request_is_not_deleted(version: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_target_renamed_during_a_request_is_not_deleted(upstream: Upstream, tmp_path: Path) -> None:
     customer = id_of(upstream, "customers", "globex-exports")
-    async with agent(upstream, tmp_path, version) as call:
+    async with agent(upstream, tmp_path, LATEST) as call:
         assert (await call("delete_customer", customer_id=customer))["status"] == "approval_required"
         outside(upstream, "PUT", f"customers/{customer}", name="Globex Imports")
         approve(call.env)

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
 import pytest
 from mcp import Client, MCPError
 from mcp.client import Transport
@@ -23,10 +22,12 @@ from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
 from support.echoing_upstream import held
 from support.folder_texts import files
+from support.forkserver import forked
 from support.ports import free_port
 from support.server_process import (
     BEARER,
     ERAS,
+    HTTP,
     HTTP_TOKEN,
     KEY,
     Person,
@@ -51,9 +52,7 @@ def process(*command: str, errors: Path, port: int, env: dict[str, str] | None =
     """Start a program that listens, with its stderr in a file."""
     with (
         errors.open("ab") as file,
-        subprocess.Popen(
-            [sys.executable, *command], env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=file
-        ) as started,
+        subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=file) as started,
     ):
         try:
             listening(port, started)
@@ -86,8 +85,7 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
     else:
         port = free_port()
         env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_MODE": "auto"}
-        command = ("-m", "fastn_mcp", "--http", f"127.0.0.1:{port}")
-        with process(*command, errors=folder / "stderr", port=port, env=env):
+        with process(*forked("--http", f"127.0.0.1:{port}"), errors=folder / "stderr", port=port, env=env):
             yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
 
 
@@ -156,7 +154,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
     folder.mkdir()
     program = str(Path(__file__).parents[1] / "support" / "echoing_upstream.py")
     modern = era == "2026-07-28"
-    with process(program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
+    with process(sys.executable, program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
         async with server(transport, upstream, folder) as there:
             more: dict[str, Any] = {"log_level": "debug"} if modern else {}
             async with Client(
@@ -186,7 +184,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                             listener.texts.append(found.model_dump_json())
                         except MCPError as error:
                             listener.texts.append(str(error))
-        reached = "".join(httpx2.get(f"{upstream}/heard").json())
+        reached = "".join(HTTP.get(f"{upstream}/heard").json())
     assert SENT in reached
     seen = {**files(folder), "client": "\n".join(listener.everything()), "person": "\n".join(person.asked)}
     for where, text in seen.items():
@@ -216,7 +214,7 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
     ]
     text = "".join(f"{json.dumps(frame)}\n" for frame in frames)
     done = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
+        forked("--sandbox"),
         env={**os.environ, **environment("http://127.0.0.1:9", tmp_path)},
         input=(text + f'{{"value": "{SENT}" no JSON\n').encode(),
         capture_output=True,

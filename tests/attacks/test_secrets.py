@@ -11,7 +11,7 @@ from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 from support.policy_files import rules_of
-from support.scripted_client import Program, approval, connected, data, each_version
+from support.scripted_client import LATEST, Program, approval, connected, data, each_version
 from support.world import World
 
 from fastn_mcp.build.composition import may_own
@@ -130,40 +130,43 @@ SPELLED = {
 }
 
 
-@each_version
-@pytest.mark.parametrize("spelling", SPELLED)
-async def test_own_key_in_an_argument_is_refused_first(version: str, spelling: str, tmp_path: Path) -> None:
-    text = SPELLED[spelling]
+async def test_own_key_in_an_argument_is_refused_first(tmp_path: Path) -> None:
     world = World(tmp_path, Policy("manual"))
     person = Program(world, approval)
-    calls: list[tuple[str, dict[str, Any], str]] = [
-        ("create_customer", {"name": "x", "slug": "x", "extra": {"metadata": {"a": [text]}}}, "extra.metadata.a[0]"),
-        ("create_secret", {"name": "STOLEN", "value": text}, "value"),
-        ("ai_chat", {"message": text}, "message"),
-        ("list_customers", {"search": text}, "search"),
-        ("create_customer", {"name": text, "slug": "x", "dry_run": True}, "name"),
-        (
-            "apply_changes",
-            {"changes": [{"tool": "create_customer", "arguments": {"name": text, "slug": "y"}}]},
-            "changes[0].arguments.name",
-        ),
-    ]
     before = len(world.sandbox.requests)
-    async with connected(world, version, person) as client:
-        for tool, arguments, where in calls:
-            result = await client.call_tool(tool, arguments)
-            assert isinstance(result, CallToolResult)
-            assert result.is_error, tool
-            answer = data(result)
-            assert answer["outcome"] == "not_sent", answer
-            assert answer["message"].startswith(f"{where}: holds the API key"), answer
-            assert KEY not in to_json(answer).decode()
+    async with connected(world, LATEST, person) as client:
+        for text in SPELLED.values():
+            named: dict[str, Any] = {"name": text, "slug": "x"}
+            calls: list[tuple[str, dict[str, Any], str]] = [
+                (
+                    "create_customer",
+                    {"name": "x", "slug": "x", "extra": {"metadata": {"a": [text]}}},
+                    "extra.metadata.a[0]",
+                ),
+                ("create_secret", {"name": "STOLEN", "value": text}, "value"),
+                ("ai_chat", {"message": text}, "message"),
+                ("list_customers", {"search": text}, "search"),
+                ("create_customer", {**named, "dry_run": True}, "name"),
+                (
+                    "apply_changes",
+                    {"changes": [{"tool": "create_customer", "arguments": named}]},
+                    "changes[0].arguments.name",
+                ),
+            ]
+            for tool, arguments, where in calls:
+                result = await client.call_tool(tool, arguments)
+                assert isinstance(result, CallToolResult)
+                assert result.is_error, tool
+                answer = data(result)
+                assert answer["outcome"] == "not_sent", answer
+                assert answer["message"].startswith(f"{where}: holds the API key"), answer
+                assert KEY not in to_json(answer).decode()
     assert len(world.sandbox.requests) == before
     assert person.messages == []
     world.close()
     state = everything(tmp_path)
     assert KEY not in state
-    assert text not in state
+    assert not [text for text in SPELLED.values() if text in state]
 
 
 @each_version
@@ -211,14 +214,13 @@ async def test_secret_values_and_api_keys_never_reach_the_model(version: str, tm
     assert CANARY not in everything(tmp_path)
 
 
-@each_version
-async def test_own_environment_variables_cannot_be_used_as_secrets(version: str, tmp_path: Path) -> None:
+async def test_own_environment_variables_cannot_be_used_as_secrets(tmp_path: Path) -> None:
     """FASTN_SECRET_ENV=* allows every variable except this server's settings and secrets."""
     environment = {"FASTN_API_KEY": KEY, "COPY_OF_IT": f"x{KEY}", "FASTN_PROFILE": "a", "STRIPE": "sk-other-value"}
     world = World(tmp_path, Policy("auto"))
     world.dispatch = world.dispatching(SecretValues(environment, ["*"], [KEY]), None)
     person = Program(world, approval)
-    async with connected(world, version, person) as client:
+    async with connected(world, LATEST, person) as client:
         for name in ("FASTN_API_KEY", "COPY_OF_IT", "FASTN_PROFILE", "fastn_api_key"):
             answer = data(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
             assert answer["outcome"] == "not_sent", answer
@@ -230,8 +232,7 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(version: str,
     assert KEY not in everything(tmp_path)
 
 
-@each_version
-async def test_missing_variable_is_refused_before_an_approval_request(version: str, tmp_path: Path) -> None:
+async def test_missing_variable_is_refused_before_an_approval_request(tmp_path: Path) -> None:
     world = World(tmp_path, Policy("manual"))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
     person = Program(world, approval)
@@ -249,7 +250,7 @@ async def test_missing_variable_is_refused_before_an_approval_request(version: s
             },
         ),
     ]
-    async with connected(world, version, person) as client:
+    async with connected(world, LATEST, person) as client:
         for tool, values in calls:
             answer = data(await client.call_tool(tool, values))
             assert answer["outcome"] == "not_sent", answer
@@ -285,29 +286,27 @@ def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
     ]
 
 
-@each_version
-@pytest.mark.parametrize("offer", CHANGING, ids=lambda offer: offer.tool_name())
-async def test_redacted_value_is_not_sent_back(version: str, offer: AnyTool, tmp_path: Path) -> None:
+async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
     """In no argument of a changing tool, at no depth; it would replace the real value."""
     world = World(tmp_path, Policy("auto"))
     person = Program(world, approval)
-    refused = 0
-    async with connected(world, version, person) as client:
+    async with connected(world, LATEST, person) as client:
         before = len(world.sandbox.requests)
-        for arguments in with_hidden(offer):
-            answer = data(await client.call_tool(offer.tool_name(), arguments))
-            assert answer["outcome"] == "not_sent", answer
-            refused += f"holds {REDACTED}" in answer["message"]
+        for offer in CHANGING:
+            refused = 0
+            for arguments in with_hidden(offer):
+                answer = data(await client.call_tool(offer.tool_name(), arguments))
+                assert answer["outcome"] == "not_sent", answer
+                refused += f"holds {REDACTED}" in answer["message"]
+            assert refused, offer
     assert len(world.sandbox.requests) == before
     assert person.messages == []
-    assert refused
     world.close()
 
 
-@each_version
-async def test_row_read_and_sent_back_loses_no_secret(version: str, tmp_path: Path) -> None:
+async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
     world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
-    async with connected(world, version, Program(world, approval)) as client:
+    async with connected(world, LATEST, Program(world, approval)) as client:
         row = data(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
         arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
         answer = data(await client.call_tool("update_customer", arguments))
@@ -325,19 +324,17 @@ async def test_row_read_and_sent_back_loses_no_secret(version: str, tmp_path: Pa
     world.close()
 
 
-@each_version
-async def test_code_with_a_css_selector_of_hidden_elements_is_sent(version: str, tmp_path: Path) -> None:
+async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Path) -> None:
     """Only our own mark is refused."""
     code = "export default async function(ctx) { return ctx.page.find('[hidden]'); }"
     world = World(tmp_path, Policy("auto"))
-    async with connected(world, version, Program(world, approval)) as client:
+    async with connected(world, LATEST, Program(world, approval)) as client:
         arguments = {"name": "Selector", "slug": "selector", "code": code}
         answer = data(await client.call_tool("create_workflow", arguments))
         assert answer.get("done") == "create_workflow", answer
     world.close()
 
 
-@each_version
 @pytest.mark.parametrize(
     "row",
     [
@@ -347,12 +344,12 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(version: str,
         {},
     ],
 )
-async def test_key_that_may_be_our_own_is_not_revoked(version: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
+async def test_key_that_may_be_our_own_is_not_revoked(row: dict[str, JsonValue], tmp_path: Path) -> None:
     """It is not known which part of a key Fastn shows, so a key that could match is refused."""
     world = planted(tmp_path, {"last4": None, "keyPrefix": None, "mode": "Test", **row})
     world.own = may_own(KEY)
     person = Program(world, approval)
-    async with connected(world, version, person) as client:
+    async with connected(world, LATEST, person) as client:
         keys = data(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
         answer = data(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
     assert answer["outcome"] == "refused", answer
@@ -362,34 +359,35 @@ async def test_key_that_may_be_our_own_is_not_revoked(version: str, row: dict[st
     world.close()
 
 
-@each_version
-@pytest.mark.parametrize(
-    "name", [" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key"]
-)
-async def test_name_with_blanks_or_invisible_letters_is_protected(version: str, name: str, tmp_path: Path) -> None:
+async def test_name_with_blanks_or_invisible_letters_is_protected(tmp_path: Path) -> None:
     """A server that trims or normalises the name would overwrite the protected secret."""
     rules = rules_of(tmp_path, '[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
     world = World(tmp_path / "state", Policy("guarded", rules))
     person = Program(world, approval)
-    async with connected(world, version, person) as client:
-        answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
-    assert answer["outcome"] == "refused", answer
+    async with connected(world, LATEST, person) as client:
+        for name in LOOK_ALIKES:
+            answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
+            assert answer["outcome"] == "refused", answer
     assert person.messages == []
     assert world.changes == []
     world.close()
 
 
+LOOK_ALIKES = (" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key")
+
+
 @each_version
-@pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"])
-async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: str, blank: str, tmp_path: Path) -> None:
+async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: str, tmp_path: Path) -> None:
     """The person who decides can distinguish two names that look alike."""
     world = World(tmp_path, Policy("manual"))
     person = Program(world, approval)
     async with connected(world, version, person) as client:
-        answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
-        rows = data(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
-    escaped = f"Acme\\u{{{ord(blank):x}}}GmbH"
-    assert escaped in person.messages[0]
-    assert answer["data"]["name"] == escaped
-    assert [row["name"] for row in rows["data"]] == [escaped]
+        for blank in ("\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"):
+            slug = f"acme-{ord(blank):x}"
+            answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": slug}))
+            rows = data(await client.call_tool("list_customers", {"search": slug}))
+            escaped = f"Acme\\u{{{ord(blank):x}}}GmbH"
+            assert escaped in person.messages[-1]
+            assert answer["data"]["name"] == escaped
+            assert [row["name"] for row in rows["data"]] == [escaped]
     world.close()

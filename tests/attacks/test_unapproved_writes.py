@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.declining_client import each_version, session
+from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
+from support.scripted_client import connected, data
+from support.slack import served_slack
+from support.slack_world import slack_world
 from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
@@ -61,59 +64,80 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@each_version
-@pytest.mark.parametrize(("tool", "arguments"), ATTACKS)
-async def test_disguised_write_needs_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
+def toolset(tool: str) -> str:
+    return next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
+
+
+def many_declines(folder: Path) -> World:
+    """Return an account whose person may decline as often as they want."""
+    return World(folder, Policy(rules=rules_of(folder, "[breaker]\ndeclined = 100000")))
+
+
+async def test_disguised_write_needs_approval(tmp_path: Path) -> None:
+    world = many_declines(tmp_path)
     ids = unused(world)
-    toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
-    async with session(world, version) as call:
-        reply = await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
-    assert world.changes == []
-    assert reply["outcome"] == "declined"
-    assert len(call.messages) == 1
-    if "orders" in str(arguments.get("slug", arguments.get("name"))).casefold():
-        assert "process-new-orders" in call.messages[0]
-        assert ORDERS in call.messages[0]
-        assert "taken" in call.messages[0]
-    if tool == "update_workflow":
-        is_switch = str(arguments.get("status")).casefold().strip() == "active"
-        sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
-        assert sentence in call.messages[0]
+    async with session(world, LATEST) as call:
+        for number, (tool, arguments) in enumerate(ATTACKS, 1):
+            reply = await call(tool, **(ids[toolset(tool)] if tool.startswith("update_") else {}), **arguments)
+            assert world.changes == [], (tool, arguments)
+            assert reply["outcome"] == "declined", (tool, arguments)
+            assert len(call.messages) == number, (tool, arguments)
+            question = call.messages[-1]
+            if "orders" in str(arguments.get("slug", arguments.get("name"))).casefold():
+                assert "process-new-orders" in question
+                assert ORDERS in question
+                assert "taken" in question
+            if tool == "update_workflow":
+                is_switch = str(arguments.get("status")).casefold().strip() == "active"
+                sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
+                assert sentence in question
+    world.close()
 
 
-@each_version
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [
-        ("create_customer", {"name": "Initech", "plan": "Free", "extra": {"tags": ["eu"]}}),
-        ("create_workflow", {"name": "Something new", "slug": "something-new"}),
-        ("create_connector", {"name": "Initech", "slug": "initech"}),
-        ("create_trigger", {"name": "n", "type": "webhook", "status": "Disabled", "routes": [ROUTE]}),
-        ("update_trigger", {"schedule": "0 2 * 1-6 1"}),
-        ("update_trigger", {"status": "Disabled"}),
-        ("update_workflow", {"description": "d", "status": "inactive"}),
-    ],
-)
-async def test_plain_write_needs_no_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
+async def test_disguised_write_is_shown_in_slack(tmp_path: Path) -> None:
+    of_each_tool = dict(reversed(ATTACKS))
+    with served_slack() as slack:
+        async with slack_world(tmp_path, slack) as world, connected(world, LATEST) as client:
+            ids = unused(world)
+            for number, (tool, fields) in enumerate(of_each_tool.items(), 1):
+                arguments = (ids[toolset(tool)] if tool.startswith("update_") else {}) | fields
+                reply = data(await client.call_tool(tool, arguments))
+                assert reply["status"] == "approval_required", tool
+                assert (len(slack.messages), world.changes) == (number, []), tool
+                assert slack.messages[-1].buttons.keys() == {"approve", "decline"}, tool
+
+
+HARMLESS: list[tuple[str, dict[str, Any]]] = [
+    ("create_customer", {"name": "Initech", "plan": "Free", "extra": {"tags": ["eu"]}}),
+    ("create_workflow", {"name": "Something new", "slug": "something-new"}),
+    ("create_connector", {"name": "Initech", "slug": "initech"}),
+    ("create_trigger", {"name": "n", "type": "webhook", "status": "Disabled", "routes": [ROUTE]}),
+    ("update_trigger", {"schedule": "0 2 * 1-6 1"}),
+    ("update_trigger", {"status": "Disabled"}),
+    ("update_workflow", {"description": "d", "status": "inactive"}),
+]
+
+
+async def test_plain_write_needs_no_approval(world: World) -> None:
     """People who are asked about everything stop reading."""
     ids = unused(world)
-    toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
-    async with session(world, version) as call:
-        await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
-    assert call.messages == []
-    assert len(world.changes) == 1
+    async with session(world, LATEST) as call:
+        for number, (tool, arguments) in enumerate(HARMLESS, 1):
+            await call(tool, **(ids[toolset(tool)] if tool.startswith("update_") else {}), **arguments)
+            assert (call.messages, len(world.changes)) == ([], number), (tool, arguments)
 
 
-@each_version
-@pytest.mark.parametrize("status", ["running", "production", "on", "active ", "Deployed", None])
-async def test_workflow_of_unknown_status_counts_as_live(world: World, version: str, status: str | None) -> None:
+async def test_workflow_of_unknown_status_counts_as_live(tmp_path: Path) -> None:
+    world = many_declines(tmp_path)
     ids = unused(world)["workflows"]
     row = world.sandbox.state.get("workflows", ids["workflow_id"])
     assert row is not None
-    world.sandbox.state.put("workflows", {**row, "status": status})
-    async with session(world, version) as call:
-        await call("update_workflow", **ids, description="evil")
-    assert (len(call.messages), world.changes) == (1, [])
+    async with session(world, LATEST) as call:
+        for number, status in enumerate(("running", "production", "on", "active ", "Deployed", None), 1):
+            world.sandbox.state.put("workflows", {**row, "status": status})
+            await call("update_workflow", **ids, description="evil")
+            assert (len(call.messages), world.changes) == (number, []), status
+    world.close()
 
 
 UNDOCUMENTED = (
@@ -142,7 +166,7 @@ WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_",
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: Path) -> None:
-    world = World(tmp_path, Policy(rules=rules_of(tmp_path, "[breaker]\ndeclined = 100000")))
+    world = many_declines(tmp_path)
     tool = operation.tool_name()
     ids = unused(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
     assert len(set(UNDOCUMENTED)) == 40
@@ -158,14 +182,14 @@ async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: 
 
 
 @each_version
-@pytest.mark.parametrize("name", ["visibility", "owner", "set"])
-@pytest.mark.parametrize("tool", ["create_customer", "update_connector", "create_workflow", "update_trigger"])
-async def test_undocumented_field_of_a_client_needs_approval(world: World, version: str, tool: str, name: str) -> None:
+async def test_undocumented_field_of_a_client_needs_approval(version: str, tmp_path: Path) -> None:
+    world = many_declines(tmp_path)
     ids = unused(world)
-    toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
-    target = ids[toolset] if tool.startswith("update_") else {}
     async with session(world, version) as call:
-        reply = await call(tool, **target, **PLAIN[tool], extra={name: "x"})
-        assert (reply["outcome"], len(call.messages), world.changes) == ("declined", 1, [])
-        reply = await call(tool, **target, **PLAIN[tool], extra={"$set": "x"})  # no name of a field
-    assert (reply["outcome"], len(call.messages), world.changes) == ("not_sent", 1, [])
+        for number, tool in enumerate(("create_customer", "update_connector", "create_workflow", "update_trigger"), 1):
+            fields = (ids[toolset(tool)] if tool.startswith("update_") else {}) | PLAIN[tool]
+            reply = await call(tool, **fields, extra={"visibility": "x"})
+            assert (reply["outcome"], len(call.messages), world.changes) == ("declined", number, []), tool
+            reply = await call(tool, **fields, extra={"$set": "x"})  # no name of a field
+            assert (reply["outcome"], len(call.messages), world.changes) == ("not_sent", number, []), tool
+    world.close()

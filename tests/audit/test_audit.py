@@ -28,8 +28,6 @@ from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
-from fastn_mcp.tools.connectors import CreateConnection
-from fastn_mcp.tools.customers import CreateCustomer
 
 CANARY = "kanarienvogel-41"
 
@@ -88,34 +86,6 @@ def test_digest_ignores_the_order_of_arguments() -> None:
     assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
     assert digest({"value": "one"}) != digest({"value": "two"})
     assert digest({"b": 2, "a": 1}) == hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
-
-
-SECRETS: dict[str, Any] = {
-    "apiKey": CANARY,
-    "api_key": CANARY,
-    "clientSecret": CANARY,
-    "password": CANARY,
-    "access-token": CANARY,
-    "credentials": {"user": "x", "pass": CANARY},
-    "headers": {"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY, "note": f"Bearer {CANARY}"},
-    "fields": [{"name": "apiKey", "value": CANARY}, {"name": "region", "value": "eu"}],
-    "database": f"postgres://sync:{CANARY}@db.example/acme",
-    "nested": [[{"deep": {"privateKey": [CANARY]}}]],
-    "key": f"fsk_live_{CANARY.replace('-', '')}",
-}
-
-
-def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
-    calls = [
-        CreateSecret(name="db", value=CANARY, customer_id="cus_1"),
-        CreateConnection(connector_id="con_1", customer_id="cus_1", credentials=SECRETS),
-        CreateCustomer(name="Acme", extra=SECRETS),
-    ]
-    for call in calls:
-        kept.record(about(AuditEvent.INTENT, call, Asker(), "default"))
-    written = path.read_text()
-    assert CANARY not in written
-    assert CANARY.replace("-", "") not in written
 
 
 def test_digest_covers_secret_arguments() -> None:
@@ -269,16 +239,8 @@ def go(*processes: "subprocess.Popen[str]") -> None:
         process.stdin.flush()
 
 
-@pytest.mark.parametrize(
-    ("count", "max_bytes"),
-    [
-        pytest.param(500, 0, id="one file"),
-        pytest.param(
-            200, 5_000, id="rotated", marks=pytest.mark.skipif(os.name == "nt", reason="Windows renames no open file")
-        ),
-    ],
-)
-def test_two_processes_write_one_chain(path: Path, count: int, max_bytes: int) -> None:
+def test_two_processes_write_one_chain(path: Path) -> None:
+    count, max_bytes = 200, 0 if os.name == "nt" else 5_000  # Windows renames no open file
     with writer(path, "one", count, max_bytes) as one, writer(path, "two", count, max_bytes) as two:
         go(one, two)
         assert (one.wait(60), two.wait(60)) == (0, 0)
@@ -354,15 +316,6 @@ def test_chain_is_continued_after_many_torn_lines(path: Path, kept: AuditFile) -
     assert (report.broken, report.torn, report.entries) == (None, (2, 3), 2)
 
 
-def test_edited_line_is_found_after_later_entries(path: Path, kept: AuditFile) -> None:
-    kept.record(INTENT)
-    path.write_bytes(path.read_bytes().replace(b"cus_1", b"cus_2"))
-    kept.record(INTENT)
-    broken = verify(path).broken
-    assert broken is not None
-    assert (broken.line, "edited" in broken.problem) == (1, True)
-
-
 def test_moved_file_is_left_alone_and_the_chain_continues(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
     kept.record(INTENT)
@@ -370,14 +323,6 @@ def test_moved_file_is_left_alone_and_the_chain_continues(path: Path, kept: Audi
     assert kept.record(INTENT) == "3"
     report = verify(path)
     assert (report.broken, report.entries, report.files) == (None, 3, ((moved.name, 2), (path.name, 1)))
-
-
-def test_two_writers_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:
-    other = AuditFile(path, System())
-    names = [audit.record(INTENT) for audit in (kept, other, other, kept, other)]
-    other.close()
-    assert names == ["1", "2", "3", "4", "5"]
-    assert verify(path).broken is None
 
 
 @pytest.mark.posix

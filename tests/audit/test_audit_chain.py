@@ -5,7 +5,7 @@ import json
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from support.values import not_none
@@ -122,6 +122,7 @@ texts = st.text(max_size=20)
 recorded = st.fixed_dictionaries({"event": texts, "arguments": st.dictionaries(texts, texts, max_size=3)})
 
 
+@settings(max_examples=30)
 @given(st.lists(recorded, max_size=5))
 def test_every_entry_is_one_line_of_ascii(entries: list[dict[str, JsonValue]]) -> None:
     end, data = End(), b""

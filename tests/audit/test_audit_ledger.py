@@ -6,7 +6,6 @@ import errno
 import gzip
 import logging
 import os
-import shutil
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import timedelta
@@ -213,22 +212,6 @@ async def test_log_that_lost_entries_continues_its_numbers(
     assert caplog.messages == [f"the audit log {path}: {note['message']}"]
     assert (entry["n"], entry["event"]) == (7, "intent")
     assert verify(path, anchor=anchor).broken is not None
-
-
-async def test_copied_and_truncated_log_is_reported(path: Path, opened: Opened) -> None:
-    log = opened()
-    await written(log, 2)
-    head = heads(path)[-1]
-    shutil.copyfile(path, path.with_name("audit.jsonl.1"))
-    os.truncate(path, 0)
-    assert log.record(INTENT) == "4"
-    note = list(entries(path))[2]
-    assert (note["n"], note["event"]) == (3, "log_shortened")
-    assert note["message"] == (
-        f"The log ended with entry 2 (hash {head}) and was emptied in place, as copytruncate of logrotate does."
-        " A copy is beside it."
-    )
-    assert verify(path).shortened == (3,)
 
 
 async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: Opened) -> None:

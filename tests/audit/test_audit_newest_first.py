@@ -30,7 +30,7 @@ def test_log_is_read_backwards_over_all_its_files(tmp_path: Path, per_file: int 
 @pytest.mark.parametrize("per_file", [None, 50])
 def test_reading_begins_before_any_entry(tmp_path: Path, per_file: int | None) -> None:
     log = tmp_path / "audit.jsonl"
-    write_log(log, 200, per_file=per_file)
+    write_log(log, 120, per_file=per_file)
     last = max(int(str(entry["n"])) for entry in entries(log))
     for below in range(1, last + 3):
         assert numbers(log, below) == list(range(min(below - 1, last), 0, -1)), below

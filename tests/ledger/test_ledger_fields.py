@@ -30,7 +30,7 @@ import importlib.util, sys
 from dataclasses import replace
 from pathlib import Path
 
-source, folder, place = sys.argv[1:]
+source, folder, *places = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("fastn_mcp.ledger.approval_request", source)
 module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -39,7 +39,7 @@ sys.path += [folder]
 import anyio
 from support.stores import grant, opened
 
-async def main():
+async def check(place):
     vote = module.Vote("dana", True, 1.5)
     more = dict(zone="eu", weight=0.25, is_urgent=True, origin=module.RequestState.USED, witnesses={7: (vote,)})
     ledger = opened(place)
@@ -52,22 +52,20 @@ async def main():
     assert (plain.zone, plain.is_urgent, plain.origin, plain.witnesses) == (None, False, module.RequestState.STALE, {})
     await ledger.aclose()
 
-anyio.run(main)
+for place in places:
+    anyio.run(check, place)
 """
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "valkey"])
-def test_field_that_is_added_to_the_class_is_stored(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_field_that_is_added_to_the_class_is_stored(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """By both ledgers."""
     source = Path(approval_request.__file__).read_text(encoding="utf-8")
     last = f"    used: tuple[int, ...] = ()\n{_doc_of_used(source)}"
     assert source.count(last) == 1
     copy = tmp_path / "approval_request.py"
     copy.write_text(source.replace(last, last + _FIELDS), encoding="utf-8")
-    place = "sqlite:" + str(tmp_path / "ledger.sqlite")
-    if kind == "valkey":
-        server: ValkeyServer = request.getfixturevalue("valkey")
-        place = server.url()
-    arguments = [sys.executable, "-c", _ROUND_TRIP, str(copy), str(Path(__file__).parents[1]), place]
+    places = [f"sqlite:{tmp_path / 'ledger.sqlite'}", valkey.url()]
+    arguments = [sys.executable, "-c", _ROUND_TRIP, str(copy), str(Path(__file__).parents[1]), *places]
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 

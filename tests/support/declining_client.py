@@ -15,6 +15,7 @@ from fastn_mcp.server.handlers import build
 from support.world import World
 
 VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+LATEST = "2026-07-28"
 each_version = pytest.mark.parametrize("version", VERSIONS)
 
 

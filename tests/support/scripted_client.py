@@ -13,12 +13,13 @@ from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestPara
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.tool import Effect
-from support.declining_client import VERSIONS, each_version
+from support.declining_client import LATEST, VERSIONS, each_version
 from support.direct_sandbox import Fastn
 from support.sensible_calls import sensible
 from support.world import World
 
 __all__ = [
+    "LATEST",
     "VERSIONS",
     "Content",
     "Fields",

@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,6 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext, Transport
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.types import (
     CallToolResult,
     ElicitRequestFormParams,
@@ -35,6 +35,10 @@ READING = 1.05
 HTTP_TOKEN = "a-token-of-the-tests-that-nobody-guesses"
 BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+TLS = ssl.create_default_context()
+"""Shared by all clients: to load the certificates takes longer than the requests of most tests."""
+HTTP = httpx2.Client(verify=TLS, limits=httpx2.Limits(max_keepalive_connections=0))
+"""Client of the tests' servers. No connection outlives its request."""
 
 each_transport_and_era = pytest.mark.parametrize(
     ("transport", "era"),
@@ -54,9 +58,8 @@ class Upstream:
     url: str
 
     def control(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        """Send a request to a control path. Without TLS there are no certificates to load."""
-        url = f"{self.url}/__sandbox/{path}"
-        return httpx2.request(method, url, verify=False, **more).raise_for_status()
+        """Send a request to a control path."""
+        return HTTP.request(method, f"{self.url}/__sandbox/{path}", **more).raise_for_status()
 
     def requests(self) -> list[dict[str, Any]]:
         return cast("list[dict[str, Any]]", self.control("GET", "requests").json()["requests"])
@@ -156,7 +159,11 @@ def upstream(sandbox_process: Upstream) -> Upstream:
 
 @asynccontextmanager
 async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any]:
-    async with create_mcp_http_client(headers) as http, streamable_http_client(url, http_client=http) as streams:
+    timeout = httpx2.Timeout(30, read=300)
+    async with (
+        httpx2.AsyncClient(verify=TLS, headers=headers, timeout=timeout) as http,
+        streamable_http_client(url, http_client=http) as streams,
+    ):
         yield streams
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
 from mcp import Client
 
 from support.local_page import recording_browser, typed_on_the_page
 from support.ports import free_port
-from support.server_process import ERAS, KEY, Person, Upstream, body, environment, over_http, running, stdio
+from support.server_process import ERAS, HTTP, KEY, Person, Upstream, body, environment, over_http, running, stdio
 
 OUTSIDE = "x-outside"
 """Header of requests that do not come from the server."""
@@ -24,7 +23,7 @@ def outside(upstream: Upstream, method: str, path: str, **content: object) -> An
     """Make a request as another client of the same account."""
     headers = {"x-fastn-api-key": KEY, "x-fastn-test-mode": "true", OUTSIDE: "yes"}
     sent = content if method != "GET" else None
-    answer = httpx2.request(method, f"{upstream.url}/api/v1/{path}", json=sent, headers=headers)
+    answer = HTTP.request(method, f"{upstream.url}/api/v1/{path}", json=sent, headers=headers)
     assert answer.status_code < 300, answer.text
     return answer.json().get("data")
 
