@@ -86,7 +86,9 @@ def test_fastns_cursor_is_wrapped_and_sent_back_unchanged() -> None:
 
 @pytest.mark.parametrize("name", ["nextCursor", "next_cursor", "nextPageToken", "next", "cursor"])
 def test_cursor_is_found_under_common_names(name: str) -> None:
-    for around in ({name: "c2"}, *({place: {name: "c2"}} for place in ("pagination", "meta", "page"))):
+    cursor: dict[str, JsonValue] = {name: "c2"}
+    responses: list[dict[str, JsonValue]] = [cursor, {"pagination": cursor}, {"meta": cursor}, {"page": cursor}]
+    for around in responses:
         page = ListCustomers().result({"items": rows(1), **around})
         assert ListCustomers(cursor=page.next_cursor).request().query["cursor"] == "c2", around
 
