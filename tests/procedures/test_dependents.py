@@ -214,7 +214,7 @@ def test_unknown_kind_is_refused() -> None:
 )
 async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(world: World, behaviour: Behaviour) -> None:
     """Except for runs, as an unfiltered list shows only the newest."""
-    ids = {kind: str(world.sandbox.state.all(collection)[-1]["id"]) for kind, collection in KINDS}
+    ids: dict[Kind, str] = {kind: str(world.sandbox.state.all(of)[-1]["id"]) for kind, of in KINDS}
     usual = {kind: await dependents(world, kind, id_) for kind, id_ in ids.items()}
     world.sandbox.behaviour = behaviour
     for kind, id_ in ids.items():
