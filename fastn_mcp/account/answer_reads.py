@@ -88,10 +88,6 @@ class AnswerReads:
         """Return as of when the answer is, as `as_of`, if it uses what was read for an earlier one."""
         return {"as_of": stamp(self.as_of)} if self.began - self.oldest > _RECENT else {}
 
-    def send_no_more(self) -> None:
-        """From now on, answer only from the snapshot; other reads raise `LeftOut`."""
-        self._most = self._sent
-
     @property
     def affordable(self) -> int:
         """Number of requests that the answer may still send."""

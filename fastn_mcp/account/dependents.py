@@ -12,7 +12,6 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import OWNED, Dependence, Dependents, Unchecked
 from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, dependency_rules
-from fastn_mcp.account.targets import own_label
 from fastn_mcp.client.reads import Pages, read_each, read_names
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import aged
@@ -23,7 +22,7 @@ from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.related_reads import kind_of, suggested_read
+from fastn_mcp.tools.related_reads import kind_of, own_label, suggested_read
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
 

@@ -11,7 +11,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_each, read_pages
 from fastn_mcp.errors import LeftOut
 from fastn_mcp.records.labels import label_of
-from fastn_mcp.records.rows import Row, key_of, owner_of, row_of, text
+from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, row_of, started_workflows, text
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
@@ -42,6 +42,8 @@ class Entry:
     """Id of the customer that owns it."""
     row: Row
     """Its row, without code."""
+    related: tuple[tuple[str, str], ...] = ()
+    """Kind and id of each resource that it belongs to or starts."""
 
     @property
     def emails(self) -> list[str]:
@@ -161,4 +163,7 @@ def entry(kind: str, whole: Row) -> Entry:
     if kind == "api_key":
         also += [f"key {key}", f"apikey {key}", text(row, "last4")]
     name = text(row, "name", "connectionName", "workflowName", "slug", "email", "id")
-    return Entry(kind, key, name, tuple(filter(None, also)), owner_of(row), row)
+    customer = owner_of(row)
+    references = {"customer": [customer], "workflow": started_workflows(row), "connector": connector_keys(row)}
+    related = tuple((of, id_) for of, ids in references.items() for id_ in ids if id_)
+    return Entry(kind, key, name, tuple(filter(None, also)), customer, row, related)

@@ -24,7 +24,6 @@ from fastn_mcp.account.resolved_call import (
     identity,
     plain,
 )
-from fastn_mcp.account.targets import labelled_row
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
 from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument
 from fastn_mcp.records.labels import Label, label_of, references
@@ -46,7 +45,7 @@ from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call, Send
-from fastn_mcp.tools.related_reads import kind_of
+from fastn_mcp.tools.related_reads import kind_of, labelled_row
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 

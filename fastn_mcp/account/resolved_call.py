@@ -17,13 +17,12 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from fastn_mcp.account.dependence import Dependence
-from fastn_mcp.account.targets import own_label
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import UNKNOWN, Call, RefusedValue
-from fastn_mcp.tools.related_reads import kind_of
+from fastn_mcp.tools.related_reads import kind_of, own_label
 from fastn_mcp.tools.tool import Effect
 
 

@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 import anyio
 
 from fastn_mcp.account.resolved_call import ResolvedCall
-from fastn_mcp.account.targets import kind_of
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.change import FINAL, MADE, PERHAPS_MADE, Change, Journal
@@ -27,6 +26,7 @@ from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.related_reads import kind_of
 
 log = logging.getLogger(__name__)
 

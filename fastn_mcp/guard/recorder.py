@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.targets import own_label
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
@@ -21,6 +20,7 @@ from fastn_mcp.ledger.ledger import ApprovalRequests
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.related_reads import own_label
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)

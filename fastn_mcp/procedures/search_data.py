@@ -227,7 +227,7 @@ class SearchData:
     def _are_related(self, one: Entry, other: Entry) -> bool:
         """Whether one of two resources belongs to the other, starts it or runs for it."""
         related = {(use.customer, use.workflow) for use in self.uses}
-        related |= {(item.id, key) for item in (one, other) for _, key in _belongs_to(item)}
+        related |= {(item.id, key) for item in (one, other) for _, key in item.related}
         return not related.isdisjoint([(one.id, other.id), (other.id, one.id)])
 
     def _incomplete(self) -> list[str]:
@@ -320,15 +320,8 @@ class SearchData:
         return Index(named, sum(contents.unread for contents in self._contents.values()))
 
     def _owners(self, item: Entry) -> dict[str, float]:
-        names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in _belongs_to(item))
+        names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in item.related)
         return dict.fromkeys(names, OWNED)
-
-
-def _belongs_to(item: Entry) -> list[tuple[str, str]]:
-    """Return the kind and id of each resource that an entry belongs to or starts."""
-    workflows, connectors = started_workflows(item.row), connector_keys(item.row)
-    keys = {"customer": [item.customer or ""], "workflow": workflows, "connector": connectors}
-    return [(kind, key) for kind, ids in keys.items() for key in ids if key]
 
 
 def _titled(item: Entry, names: Mapping[str, Mapping[str, str]]) -> Entry:

@@ -1,10 +1,13 @@
-"""Operations that belong to a call: the read of its target, the read that settles a lost response, and its kind."""
+"""What belongs to a call: the read of its target, the read that settles a lost response, its kind and its label."""
 
 from functools import cache
+from typing import cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.records.formats import kind_in_words
+from fastn_mcp.records.labels import NO_NAMES, Label, Names, label_of
+from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.redaction import redact_object
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Call
@@ -61,3 +64,27 @@ def suggested_read(reading: Call) -> JsonValue:
     """Return a read as a next call, without the limit of its rows."""
     arguments = {name: value for name, value in reading.arguments().items() if name != "limit"}
     return {"tool": reading.tool_name(), "arguments": arguments}
+
+
+def own_label(call: Call, target: FastnObject | None, names: Names = NO_NAMES) -> Label | None:
+    """Return the label of what a call acts on or creates. `names` are those of the resources it refers to.
+
+    Raises `RefusedValue` if what would be created cannot be sent.
+    """
+    row = labelled_row(call, target)
+    return None if row is None else label_of(kind_of(call), row, names)
+
+
+def labelled_row(call: Call, target: FastnObject | None) -> Row | None:
+    """Return the row that labels a call; None for an AI session, which has no label."""
+    if call.toolset() == "ai":
+        return None
+    row = row_of(target)
+    if call.target is not None:
+        return row
+    # What `extra` holds cannot name what is created, nor where Fastn's answer repeats it.
+    row, extra = row or fields_sent(call), getattr(call, "extra", None)
+    if not isinstance(extra, dict):
+        return row
+    undocumented = cast("dict[str, JsonValue]", extra).keys() - documented_fields(call)
+    return {name: value for name, value in row.items() if name not in undocumented}

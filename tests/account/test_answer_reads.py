@@ -285,15 +285,6 @@ async def test_requests_per_answer_replace_the_share(limit: int | None, most: in
     assert len(account.fastn.sent) == sent
 
 
-async def test_no_more_is_sent_once_an_answer_has_what_it_needs(account: Account) -> None:
-    look = account.look()
-    await account.read(look, 2)
-    look.send_no_more()
-    assert look.affordable == 0
-    assert await account.read(look, 3) == 1
-    assert account.fastn.sent == ["c0", "c1"]
-
-
 # Who may read, and how old an answer is
 
 

@@ -21,7 +21,6 @@ from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
-from fastn_mcp.account.targets import own_label
 from fastn_mcp.audit.log import AuditEvent, about, named
 from fastn_mcp.channels import notification
 from fastn_mcp.channels.elicitation import form_request
@@ -40,6 +39,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.related_reads import own_label
 from fastn_mcp.tools.tool import Effect
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]

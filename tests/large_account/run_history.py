@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, compress
+from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -145,14 +146,21 @@ class History:
         self.begun = array("q", [run // width for run in runs])
         self._kinds = array("H", [run % width for run in runs])
         self._over = len(runs)
+        self._longest = max((series.longest for series in past.series), default=0)
+        # What a run of each kind is searched by.
+        self._searched = [
+            tuple(str(value).casefold() for value in (workflow["id"], series.customer, series.triggered_by, status))
+            for series in past.series
+            for workflow in [past.workflows[series.workflow]]
+            for status in ("completed", series.trouble.status if series.trouble else "completed")
+        ]
 
     def __len__(self) -> int:
         return self._over
 
     def pass_time(self, now: datetime) -> None:
         """Show the runs that have ended by `now`."""
-        longest = max((series.longest for series in self._past.series), default=0)
-        self._over = bisect_right(self.begun, milliseconds(now) - longest)
+        self._over = bisect_right(self.begun, milliseconds(now) - self._longest)
 
     def by_customer(self, numbers: Sequence[int]) -> Counter[str]:
         """Count these runs by customer."""
@@ -202,16 +210,13 @@ class History:
         first = 0 if since is None else bisect_left(self.begun, milliseconds(since))
         last = len(self) if until is None else min(len(self), bisect_left(self.begun, milliseconds(until)))
         every = range(first, max(first, last))
-        if workflow is customer is status is triggered_by is None:
+        asked = [value and value.casefold() for value in (workflow, customer, triggered_by, status)]
+        places = [place for place, value in enumerate(asked) if value is not None]
+        if not places:
             return every
-        wanted = [
-            _is(workflow, self._past.workflows[series.workflow]["id"])
-            and _is(customer, series.customer)
-            and _is(triggered_by, series.triggered_by)
-            and _is(status, series.trouble.status if troubled and series.trouble else "completed")
-            for series in self._past.series
-            for troubled in (False, True)
-        ]
+        pick = itemgetter(*places)
+        values = pick(asked)
+        wanted = [pick(kind) == values for kind in self._searched]
         return list(compress(every, map(wanted.__getitem__, self._kinds[first : every.stop])))
 
     def _series(self, kind: int) -> tuple[Series, bool]:
@@ -249,10 +254,6 @@ def _meets_trouble(series: Series, begun: int, randomness: random.Random) -> boo
 def _mixed(key: int) -> int:
     """Mix the upper bits into the lower half. Its own inverse."""
     return key ^ (key >> _BITS // 2)
-
-
-def _is(wanted: str | None, value: object) -> bool:
-    return wanted is None or str(value).casefold() == wanted.casefold()
 
 
 class MergedRows(Rows):

@@ -75,7 +75,7 @@ def changed(seed: int) -> Callable[[datetime, random.Random], SandboxState]:
 ACCOUNTS: dict[str, Callable[[datetime, random.Random], SandboxState]] = {
     "small": dataset,
     "large": large_account,
-    **{f"changed {seed}": changed(seed) for seed in range(1, 5)},
+    **{f"changed {seed}": changed(seed) for seed in range(2, 5)},
 }
 
 
@@ -405,15 +405,3 @@ async def test_runs_that_hang_agree(account: Account) -> None:
     for row in overdue:
         same = {**stuck[row["run"]], "usual": row["usual"]}  # for which only a diagnosis reads more
         assert row == same
-
-
-@pytest.mark.parametrize("kind", ["customer", "connector", "workflow", "connection"])
-async def test_dependents_agree_with_previews(account: Account, kind: str) -> None:
-    for row in account.world.sandbox.state.all(f"{kind}s")[:3]:
-        deletion: Any = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
-        answer = await account.call(FindDependents(kind=cast("Any", kind), id=str(row["id"])))
-        preview: Any = await account.world.dispatch.preview(deletion, Caller(Asker(), None))
-        data = preview.data()
-        for name in ("used_by", "may_be_used_by"):
-            counts = [{use["kind"]: use["count"] for use in each.get(name, [])} for each in (answer, data)]
-            assert counts[0] == counts[1], (name, row["id"])

@@ -30,24 +30,21 @@ async def answer(world: World, **arguments: Any) -> dict[str, Any]:
     return render(call, done.result, {})
 
 
-@pytest.mark.parametrize(
-    "filters",
-    [
+async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World) -> None:
+    """One call tells "nobody did" from "the log does not reach so far"."""
+    begun = min(str(row["timestamp"]) for row in large_world.sandbox.state.all("audit"))
+    for filters in (
         {"since": "2020-01-01T00:00:00Z", "until": "2020-02-01T00:00:00Z"},
         {"action": "workflow.delete"},
         {"resource_id": "wf_000000000000"},
-    ],
-    ids=lambda filters: ",".join(filters),
-)
-async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World, filters: dict[str, str]) -> None:
-    """One call tells "nobody did" from "the log does not reach so far"."""
-    found = await answer(large_world, **filters)
-    begun = min(str(row["timestamp"]) for row in large_world.sandbox.state.all("audit"))
-    assert found["data"] == []
-    assert found["log_begins"].startswith(begun[:19])
-    assert " days ago)" in found["log_begins"]
-    assert "list_changes" in found["see"]
-    assert len(large_world.sandbox.requests) <= 8
+    ):
+        large_world.sandbox.requests.clear()
+        found = await answer(large_world, **filters)
+        assert found["data"] == [], filters
+        assert found["log_begins"].startswith(begun[:19])
+        assert " days ago)" in found["log_begins"]
+        assert "list_changes" in found["see"]
+        assert len(large_world.sandbox.requests) <= 8
 
 
 async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) -> None:
@@ -56,15 +53,13 @@ async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) ->
     assert len(world.sandbox.requests) == 1
 
 
-@pytest.mark.parametrize("paging", Paging)
 @pytest.mark.parametrize("filtering", Filtering)
-async def test_oldest_entry_does_not_depend_on_paging_and_filtering(
-    world: World, paging: Paging, filtering: Filtering
-) -> None:
+async def test_oldest_entry_does_not_depend_on_paging_and_filtering(world: World, filtering: Filtering) -> None:
     """Nothing is known about Fastn's pagination and filters."""
     begun = min(str(row["timestamp"]) for row in world.sandbox.state.all("audit"))
-    world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
-    assert (await answer(world, action="nothing.like_it"))["log_begins"].startswith(begun[:19])
+    for paging in Paging:
+        world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
+        assert (await answer(world, action="nothing.like_it"))["log_begins"].startswith(begun[:19]), paging
 
 
 async def test_long_log_begins_earlier_than_what_was_reached(large_world: World) -> None:

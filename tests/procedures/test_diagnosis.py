@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from pydantic import JsonValue
 from pydantic_core import to_json
-from support.faulty_sandbox import Garbage, Status
+from support.faulty_sandbox import Status
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
@@ -105,7 +105,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
     assert "not_checked" not in found
 
 
-@pytest.mark.parametrize("hours", [1, 24, 72])
+@pytest.mark.parametrize("hours", [1, 72])
 async def test_since_is_searched_back_to_the_last_success(world: World, hours: int) -> None:
     if hours == 1:
         add_run(world, TIKTOK, 0.5, endOrgId=customer(world, "katana-customer"), error={"message": "odd"})
@@ -345,20 +345,19 @@ async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> No
     assert disabled["next"]["arguments"]["status"] == "Active"
 
 
-@pytest.mark.parametrize("status", [403, 404, 500])
 @pytest.mark.parametrize(
-    ("path", "what"),
+    ("path", "status", "what"),
     [
-        ("/api/v1/audit", "audit log"),
-        ("/api/v1/triggers", "triggers"),
-        ("/api/v1/connections", "connections that are"),
-        ("/api/v1/customers/*", ""),
-        ("/api/v1/workflows/*", "workflow"),
-        ("/api/v1/executions/*", "run exec_"),
+        ("/api/v1/audit", 403, "audit log"),
+        ("/api/v1/triggers", 404, "triggers"),
+        ("/api/v1/connections", 500, "connections that are"),
+        ("/api/v1/customers/*", 404, ""),
+        ("/api/v1/workflows/*", 404, "workflow"),
+        ("/api/v1/executions/*", 500, "run exec_"),
     ],
 )
 async def test_failed_read_is_not_checked_and_the_rest_is_reported(
-    world: World, path: str, what: str, status: int
+    world: World, path: str, status: int, what: str
 ) -> None:
     """The audit log is only for owners and admins, and other reads may fail too."""
     world.sandbox.faults.add(Status(status=status, path=path, times=None))
@@ -374,12 +373,6 @@ async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world
     assert found["customer"] == {"id": katana, "name": katana}
     assert found["causes"][0]["runs"] == 3
     assert any(message.startswith("customer: ") for message in found["not_checked"])
-
-
-async def test_unreadable_answer_is_a_failed_read(world: World) -> None:
-    world.sandbox.faults.add(Garbage(path="/api/v1/triggers", times=None))
-    found = await diagnosed(world, TIKTOK)
-    assert any(message.startswith("triggers: ") for message in found["not_checked"])
 
 
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
@@ -402,8 +395,6 @@ async def test_unknown_workflow_is_an_error(world: World) -> None:
 @pytest.mark.parametrize(
     "behaviour",
     [
-        Behaviour(filtering=Filtering.IGNORED),
-        Behaviour(envelope=Envelope.BARE, paging=Paging.SILENT),
         Behaviour(envelope=Envelope.DATA_DATA, paging=Paging.IGNORED, filtering=Filtering.IGNORED),
         Behaviour(envelope=Envelope.RESULTS, paging=Paging.CURSOR),
     ],

@@ -91,11 +91,14 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
     assert all("HubSpot" in each["tell"] for each in advice)
 
 
-@pytest.mark.parametrize("typed", ["tiktokShop", "TikTok Shop", "id"])
 @pytest.mark.parametrize(
-    "behaviour",
-    [Behaviour(), Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)],
-    ids=["as is", "ignored filters", "cursors"],
+    ("typed", "behaviour"),
+    [
+        ("tiktokShop", Behaviour()),
+        ("TikTok Shop", Behaviour(paging=Paging.CURSOR)),
+        ("id", Behaviour(filtering=Filtering.IGNORED)),
+    ],
+    ids=["slug", "name and cursors", "id and ignored filters"],
 )
 async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: str, behaviour: Behaviour) -> None:
     world.sandbox.behaviour = behaviour

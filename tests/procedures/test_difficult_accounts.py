@@ -168,8 +168,16 @@ def behaving(world: World, **behaviour: object) -> None:
     world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update=behaviour)
 
 
-@pytest.mark.parametrize("filtering", Filtering)
-@pytest.mark.parametrize("paging", Paging)
+@pytest.mark.parametrize(
+    ("paging", "filtering"),
+    [
+        (Paging.TOTAL_AND_CURSOR, Filtering.IGNORED),
+        (Paging.TOTAL, Filtering.IGNORED),
+        (Paging.CURSOR, Filtering.HEEDED),
+        (Paging.SILENT, Filtering.HEEDED),
+        (Paging.IGNORED, Filtering.IGNORED),
+    ],
+)
 async def test_answers_are_right_however_fastn_pages_and_filters(
     worlds: Worlds, paging: Paging, filtering: Filtering
 ) -> None:
@@ -221,8 +229,16 @@ def removed_run(world: World, number: int) -> None:
     world.sandbox.state.drop("executions", row["id"])
 
 
-@pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.TOTAL, Paging.CURSOR])
-@pytest.mark.parametrize("change", [added_run, added_customer, removed_run])
+@pytest.mark.parametrize(
+    ("change", "paging"),
+    [
+        (added_run, Paging.TOTAL_AND_CURSOR),
+        (added_run, Paging.CURSOR),
+        (added_customer, Paging.TOTAL),
+        (removed_run, Paging.TOTAL),
+        (removed_run, Paging.CURSOR),
+    ],
+)
 async def test_rows_that_change_while_pages_are_read(
     worlds: Worlds, change: Callable[[World, int], None], paging: Paging
 ) -> None:
@@ -237,8 +253,7 @@ async def test_rows_that_change_while_pages_are_read(
     await ask(world, Truth(world.sandbox.state, world.clock.at))
 
 
-@pytest.mark.parametrize("retry_after", [None, 3, 45])
-@pytest.mark.parametrize("number", [1, 2, 3, 7, 12, 20])
+@pytest.mark.parametrize(("number", "retry_after"), [(1, 3), (3, None), (7, 45), (7, 3), (20, None)])
 async def test_refused_request_in_the_middle(worlds: Worlds, number: int, retry_after: int | None) -> None:
     """Requests are refused until the time that Fastn names, and from then on answered. Each answer takes 10 s."""
 
@@ -283,7 +298,7 @@ async def test_twenty_requests_a_minute_are_enough_for_useful_answers(worlds: Wo
             raise AssertionError((call, shown))
 
 
-@pytest.mark.parametrize("seconds", [-40 * 86_400, -120, 120, 40 * 86_400])
+@pytest.mark.parametrize("seconds", [-40 * 86_400, 120])
 async def test_clock_that_jumps(worlds: Worlds, seconds: float) -> None:
     """The clock of this machine jumps between two answers, and that of Fastn does not."""
     jumped = timedelta()

@@ -40,42 +40,43 @@ def acting(operation: AnyOperation) -> Operation[Any]:
     return operation.model_construct(**values)
 
 
-@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-async def test_target_is_read_only_by_gets(operation: AnyOperation) -> None:
+async def test_target_is_read_only_by_gets() -> None:
     """A preview changes nothing, and shows the resource that the call names or may overwrite."""
-    reads = Reads([{"id": "r0"}, {"id": "r1", "name": "One"}] if _listed(operation) else {"id": "r1", "name": "One"})
-    found = await read_target(acting(operation), reads)
-    if issubclass(operation, Create):
-        assert all(reading.route.method == "GET" for reading in reads.calls)
-        return
-    if not operation.route.parameters:
-        assert (found, reads.calls) == (None, [])
-        return
-    assert found is not None
-    assert found.model_dump()["name"] == "One"
-    (reading,) = reads.calls
-    assert reading.route.method == "GET"
-    assert reading.toolset() == operation.toolset()
-    assert (reading.target == "r1") != _listed(operation)
+    for operation in CATALOG:
+        row = {"id": "r1", "name": "One"}
+        reads = Reads([{"id": "r0"}, row] if _listed(operation) else row)
+        found = await read_target(acting(operation), reads)
+        if issubclass(operation, Create):
+            assert all(reading.route.method == "GET" for reading in reads.calls)
+            continue
+        if not operation.route.parameters:
+            assert (found, reads.calls) == (None, [])
+            continue
+        assert found is not None
+        assert found.model_dump()["name"] == "One"
+        (reading,) = reads.calls
+        assert reading.route.method == "GET"
+        assert reading.toolset() == operation.toolset()
+        assert (reading.target == "r1") != _listed(operation)
 
 
 def _listed(operation: AnyOperation) -> bool:
     return operation.toolset() in ("connections", "api_keys", "secrets")
 
 
-@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-def test_every_lost_answer_except_the_ais_has_a_settling_read(operation: AnyOperation) -> None:
-    settled = settling_read(acting(operation))
-    if operation.toolset() == "ai":
-        assert settled is None
-        return
-    assert settled is not None
-    assert settled.route.method == "GET"
-    if operation is RunWorkflow:
-        assert settled.tool_name() == "list_executions"
-        assert settled.arguments()["workflow_id"] == "r1"
-    else:
-        assert settled.toolset() == operation.toolset()
+def test_every_lost_answer_except_the_ais_has_a_settling_read() -> None:
+    for operation in CATALOG:
+        settled = settling_read(acting(operation))
+        if operation.toolset() == "ai":
+            assert settled is None
+            continue
+        assert settled is not None
+        assert settled.route.method == "GET"
+        if operation is RunWorkflow:
+            assert settled.tool_name() == "list_executions"
+            assert settled.arguments()["workflow_id"] == "r1"
+        else:
+            assert settled.toolset() == operation.toolset()
 
 
 async def test_missing_target_is_none() -> None:

@@ -29,7 +29,7 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
-from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, DeleteConnector, UpdateConnector
+from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
@@ -187,13 +187,6 @@ async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
     ]
 
 
-async def test_undo_recreates_a_deleted_connector(world: World) -> None:
-    key = named(world, "connectors", "gamma")
-    answer = await undone(world, await changed(world, DeleteConnector(connector_id=key)))
-    assert row(world, "connectors", answer["new_id"])["slug"] == "gamma"
-    assert "credentials" in answer["stays"]
-
-
 async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
     change = await changed(world, CreateCustomer(name="Initech"))
     form = person(world)
@@ -310,19 +303,17 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
         assert after[own] == before[own]
 
 
-@pytest.mark.parametrize(
-    "operation", [op for op in CATALOG if op.effect is not Effect.READ], ids=lambda operation: operation.tool_name()
-)
-def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> None:
+def test_every_change_can_be_undone_or_says_why_not() -> None:
     """The table has every operation that changes something, and its undo is a change too."""
-    change = Change(
-        "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x2", "name": "X"}, {"name": "Y"}, 0
-    )
-    undo = undo_of(replace(change, outcome="done"))
-    assert operation.tool_name() in RULES
-    if RULES[operation.tool_name()].by is None:
-        assert isinstance(undo, NotUndoable)
-    assert isinstance(undo, NotUndoable) or undo.call.effect is not Effect.READ
+    for operation in (operation for operation in CATALOG if operation.effect is not Effect.READ):
+        change = Change(
+            "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x2", "name": "X"}, {"name": "Y"}, 0
+        )
+        undo = undo_of(replace(change, outcome="done"))
+        assert operation.tool_name() in RULES
+        if RULES[operation.tool_name()].by is None:
+            assert isinstance(undo, NotUndoable)
+        assert isinstance(undo, NotUndoable) or undo.call.effect is not Effect.READ
 
 
 async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:

@@ -208,21 +208,12 @@ async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
     assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
 
 
-async def test_running_run_has_the_call_to_wait(world: World) -> None:
-    found = await run_workflow(world, RunWorkflow(workflow_id=BACKFILL, wait_seconds=1))
-    key = found["executionId"]
-    assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
-
-
 @pytest.mark.parametrize(
     "fault",
     [
-        Status(status=403, path=LOOKS, times=None),
-        Status(status=401, path=LOOKS, times=None),
         Status(status=404, path=LOOKS, times=None),
         Status(status=500, path=LOOKS, times=None),
         Status(status=429, path=LOOKS, times=None, retry_after=600),
-        Reset(path=LOOKS, times=None),
         Garbage(path=LOOKS, times=None),
     ],
 )

@@ -82,7 +82,7 @@ TRIGGERS: list[Case] = [
     st.lists(st.sampled_from(WORKFLOWS), min_size=1, max_size=3),
     st.lists(st.sampled_from(TRIGGERS), max_size=4),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_every_tool_reports_the_same_states(
     connections: list[Case], workflows: list[Case], triggers: list[Case]
 ) -> None:

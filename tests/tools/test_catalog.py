@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
-import pytest
 from mcp.types import ToolAnnotations
 from pydantic_core import to_json
 
@@ -13,10 +12,7 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.tool_list import ALWAYS_LOADED, tool
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import AnyTool, Effect
-
-each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-every = pytest.mark.parametrize("offer", ALL_TOOLS, ids=lambda offer: offer.tool_name())
+from fastn_mcp.tools.tool import Effect
 
 # Transcribed from the API reference; parameters such as `:cid` have our names.
 REFERENCE = """
@@ -103,18 +99,18 @@ def test_effects_are_those_of_the_table() -> None:
     }
 
 
-@every
-def test_tool_name_and_description_are_bounded(offer: AnyTool) -> None:
-    shown = tool(offer)
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
-    assert len(shown.name) <= 30
-    assert shown.title
-    assert shown.title[0].isupper()
-    assert "_" not in shown.title
-    assert shown.description
-    assert len(shown.description) <= 600
-    assert shown.description == shown.description.strip()
-    assert shown.description.endswith((".", "?"))
+def test_tool_name_and_description_are_bounded() -> None:
+    for offer in ALL_TOOLS:
+        shown = tool(offer)
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
+        assert len(shown.name) <= 30
+        assert shown.title
+        assert shown.title[0].isupper()
+        assert "_" not in shown.title
+        assert shown.description
+        assert len(shown.description) <= 600
+        assert shown.description == shown.description.strip()
+        assert shown.description.endswith((".", "?"))
 
 
 INFERRED = """
@@ -139,46 +135,48 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _schemas(schema["items"])
 
 
-@every
-def test_schemas_use_the_portable_subset(offer: AnyTool) -> None:
-    whole = offer.input_schema()
-    assert whole["type"] == "object"
-    assert whole["additionalProperties"] is False
-    assert set(whole) <= {"type", "properties", "required", "additionalProperties"}
-    assert set(whole.get("required", [])) <= whole["properties"].keys()
-    for schema in _schemas(whole):
-        assert schema.keys().isdisjoint({"$ref", "$defs", "anyOf", "oneOf", "allOf", "title", "nullable", "const"})
-        assert isinstance(schema["type"], str)
-        assert schema["type"] != "array" or schema["items"]["type"] in ("string", "object")
-    names = [field for field in offer.model_fields if offer.model_fields[field].is_required()]
-    assert sorted(whole.get("required", [])) == sorted(names)
+def test_schemas_use_the_portable_subset() -> None:
+    for offer in ALL_TOOLS:
+        whole = offer.input_schema()
+        assert whole["type"] == "object"
+        assert whole["additionalProperties"] is False
+        assert set(whole) <= {"type", "properties", "required", "additionalProperties"}
+        assert set(whole.get("required", [])) <= whole["properties"].keys()
+        for schema in _schemas(whole):
+            assert schema.keys().isdisjoint({"$ref", "$defs", "anyOf", "oneOf", "allOf", "title", "nullable", "const"})
+            assert isinstance(schema["type"], str)
+            assert schema["type"] != "array" or schema["items"]["type"] in ("string", "object")
+        names = [field for field in offer.model_fields if offer.model_fields[field].is_required()]
+        assert sorted(whole.get("required", [])) == sorted(names)
 
 
-@every
-def test_argument_descriptions_state_limits_and_defaults(offer: AnyTool) -> None:
-    for name, schema in offer.input_schema()["properties"].items():
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
-        description = schema["description"]
-        assert description.endswith("."), name
-        for limit in ("minimum", "maximum", "maxLength", "maxItems", "exclusiveMinimum"):
-            if limit in schema:
-                assert re.search(rf"(?<!\d){schema[limit]}(?!\d)", description), f"{name} does not say its {limit}"
-        if "default" in schema:
-            assert re.search(rf"{schema['default']} \(default\)|default {schema['default']}\b", description), name
+def test_argument_descriptions_state_limits_and_defaults() -> None:
+    for offer in ALL_TOOLS:
+        for name, schema in offer.input_schema()["properties"].items():
+            assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+            description = schema["description"]
+            assert description.endswith("."), name
+            for limit in ("minimum", "maximum", "maxLength", "maxItems", "exclusiveMinimum"):
+                if limit in schema:
+                    assert re.search(rf"(?<!\d){schema[limit]}(?!\d)", description), f"{name} does not say its {limit}"
+            if "default" in schema:
+                assert re.search(rf"{schema['default']} \(default\)|default {schema['default']}\b", description), name
 
 
-@every
-def test_no_argument_lets_a_model_approve_itself(offer: AnyTool) -> None:
-    names = offer.input_schema()["properties"].keys()
-    assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
-    assert names.isdisjoint({"api_key", "base_url", "tenant", "tenant_id", "profile", "headers", "url"})
+def test_no_argument_lets_a_model_approve_itself() -> None:
+    for offer in ALL_TOOLS:
+        names = offer.input_schema()["properties"].keys()
+        assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
+        assert names.isdisjoint({"api_key", "base_url", "tenant", "tenant_id", "profile", "headers", "url"})
 
 
-@each
-def test_ids_are_named_after_their_resource(operation: AnyOperation) -> None:
+def test_ids_are_named_after_their_resource() -> None:
     """A model cannot mistake one id for another."""
-    resources = {f"{found[0].replace('-', '_')}_id" for found in re.findall(r"/([a-z-]+)s/(\{)", operation.route.path)}
-    assert set(operation.route.parameters) == resources
+    for operation in CATALOG:
+        resources = {
+            f"{found[0].replace('-', '_')}_id" for found in re.findall(r"/([a-z-]+)s/(\{)", operation.route.path)
+        }
+        assert set(operation.route.parameters) == resources
 
 
 def test_procedures_are_listed_first_and_names_are_unique() -> None:
@@ -187,28 +185,28 @@ def test_procedures_are_listed_first_and_names_are_unique() -> None:
     assert len({offer.tool_name() for offer in ALL_TOOLS}) == len(ALL_TOOLS)
 
 
-@each
-def test_all_four_hints_agree_with_the_operation(operation: AnyOperation) -> None:
+def test_all_four_hints_agree_with_the_operation() -> None:
     """MCP: the four hints; that they agree is ours."""
-    hints = tool(operation).annotations
-    assert isinstance(hints, ToolAnnotations)
-    four = (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
-    assert all(isinstance(hint, bool) for hint in four)
-    assert hints.read_only_hint == (operation.effect is Effect.READ)
-    assert not (hints.read_only_hint and hints.destructive_hint)
-    assert hints.idempotent_hint == (operation.route.method in ("GET", "PUT", "DELETE"))
-    assert hints.open_world_hint is True
-    if operation.effect in (Effect.EXTERNAL, Effect.SPEND, Effect.ACCESS, Effect.TRASH, Effect.DESTROY):
-        assert hints.destructive_hint
-    assert hints.title == operation.title()
+    for operation in CATALOG:
+        hints = tool(operation).annotations
+        assert isinstance(hints, ToolAnnotations)
+        four = (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
+        assert all(isinstance(hint, bool) for hint in four)
+        assert hints.read_only_hint == (operation.effect is Effect.READ)
+        assert not (hints.read_only_hint and hints.destructive_hint)
+        assert hints.idempotent_hint == (operation.route.method in ("GET", "PUT", "DELETE"))
+        assert hints.open_world_hint is True
+        if operation.effect in (Effect.EXTERNAL, Effect.SPEND, Effect.ACCESS, Effect.TRASH, Effect.DESTROY):
+            assert hints.destructive_hint
+        assert hints.title == operation.title()
 
 
-@every
-def test_clients_prompt_only_if_nothing_else_reaches_a_person(offer: AnyTool) -> None:
-    hint = "anthropic/requiresUserInteraction"
-    asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
-    assert ((tool(offer, needs_prompt=True).meta or {}).get(hint) is True) == asks
-    assert hint not in (tool(offer).meta or {})
+def test_clients_prompt_only_if_nothing_else_reaches_a_person() -> None:
+    for offer in ALL_TOOLS:
+        hint = "anthropic/requiresUserInteraction"
+        asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
+        assert ((tool(offer, needs_prompt=True).meta or {}).get(hint) is True) == asks
+        assert hint not in (tool(offer).meta or {})
 
 
 def test_tools_that_begin_work_are_always_loaded() -> None:
@@ -231,11 +229,11 @@ def test_tool_list_costs_at_most_6200_tokens() -> None:
     assert excess <= 0, f"{excess} tokens too many: {dearest}"
 
 
-@every
-def test_listed_schema_omits_only_described_limits(offer: AnyTool) -> None:
+def test_listed_schema_omits_only_described_limits() -> None:
     """An omitted limit or default of a listed argument is still checked."""
-    whole, listed = offer.input_schema(), tool(offer).input_schema
-    limits = {"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"}
-    assert whole | {"properties": None} == listed | {"properties": None}
-    for name, facts in whole["properties"].items():
-        assert listed["properties"][name] == {key: fact for key, fact in facts.items() if key not in limits}
+    for offer in ALL_TOOLS:
+        whole, listed = offer.input_schema(), tool(offer).input_schema
+        limits = {"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"}
+        assert whole | {"properties": None} == listed | {"properties": None}
+        for name, facts in whole["properties"].items():
+            assert listed["properties"][name] == {key: fact for key, fact in facts.items() if key not in limits}

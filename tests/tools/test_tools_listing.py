@@ -85,11 +85,12 @@ def test_fastns_cursor_is_wrapped_and_sent_back_unchanged() -> None:
 
 
 @pytest.mark.parametrize("name", ["nextCursor", "next_cursor", "nextPageToken", "next", "cursor"])
-@pytest.mark.parametrize("place", [None, "pagination", "meta", "page"])
-def test_cursor_is_found_under_common_names(name: str, place: str | None) -> None:
-    around: dict[str, JsonValue] = {name: "c2"}
-    page = ListCustomers().result({"items": rows(1), **({place: around} if place else around)})
-    assert ListCustomers(cursor=page.next_cursor).request().query["cursor"] == "c2"
+def test_cursor_is_found_under_common_names(name: str) -> None:
+    cursor: dict[str, JsonValue] = {name: "c2"}
+    responses: list[dict[str, JsonValue]] = [cursor, {"pagination": cursor}, {"meta": cursor}, {"page": cursor}]
+    for around in responses:
+        page = ListCustomers().result({"items": rows(1), **around})
+        assert ListCustomers(cursor=page.next_cursor).request().query["cursor"] == "c2", around
 
 
 @pytest.mark.parametrize("value", [None, "", 7, True, ["c"], {"a": 1}])
@@ -116,10 +117,10 @@ FORGED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
-def test_foreign_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
-        ListCustomers(cursor=cursor)
+def test_foreign_cursor_is_refused() -> None:
+    for cursor in FORGED:
+        with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
+            ListCustomers(cursor=cursor)
 
 
 @given(st.lists(st.none() | st.text() | st.integers() | st.floats() | st.booleans(), min_size=2, max_size=4))
