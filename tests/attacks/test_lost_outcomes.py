@@ -170,8 +170,7 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
     env = environment(upstream)
     messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
-    _, *program = forked()
-    with started(env=env, program=tuple(program)) as process:
+    with started(env=env, command=forked()) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for message in messages:

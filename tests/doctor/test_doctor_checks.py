@@ -21,7 +21,7 @@ from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import NotSent
 from fastn_mcp.sandbox.app import VARIANTS
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter, SandboxReply
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnections
@@ -126,9 +126,8 @@ class _Answering:
         pass
 
 
-@pytest.mark.parametrize("style", RetryAfter)
-async def test_doctor_waits_for_the_rate_limit(style: RetryAfter, clock: Clock) -> None:
-    sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15, retry_after=style))
+async def test_doctor_waits_for_the_rate_limit(clock: Clock) -> None:
+    sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15))
     began = clock.at
     found = await examine_sandbox(sandbox, clock)
     assert problems_of(found) == {}
