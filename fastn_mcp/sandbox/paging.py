@@ -8,7 +8,7 @@ from typing import Any
 
 from fastn_mcp.sandbox.behaviour import Paging, SandboxRefusal, invalid
 from fastn_mcp.sandbox.state import Row, parse_stamp
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import HERE, List
 
 _SEARCHED = ("name", "slug", "id", "email", "description")
 
@@ -38,9 +38,9 @@ class Rows:
 
 def select(rows: list[Row], call: List[Any]) -> list[Row]:
     """Return the rows that match the filters of `call`, newest first; at equal times, the one stored last."""
-    for name in type(call).model_fields.keys() - {"limit", "cursor"}:
+    for name, facts in type(call).model_fields.items():
         wanted: str | None = getattr(call, name)
-        if wanted is None:
+        if wanted is None or name in ("limit", "cursor") or HERE in facts.metadata:
             continue
         match name:
             case "search":

@@ -534,7 +534,9 @@ async def test_account_is_diagnosed_without_an_argument(large_world: World) -> N
     read = 800 + runs["timeout"]
     assert sum(cause["runs"] for cause in found["causes"]) + sum(others) == read < runs["failed"] + runs["timeout"]
     assert re.fullmatch(r"\d+ more causes, see next_cursor: \d+ runs", found["other_causes"][-1])
-    newest = f"only the newest 800 of {runs['failed']:,} were read; causes are counted in those"
+    newest = (
+        f"only the newest 800 of {runs['failed']:,} were read; causes and each workflow's failures are counted in those"
+    )
     assert found["not_checked"][0] == f"older failed runs: {newest}"
 
 

@@ -252,7 +252,7 @@ async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> 
         state.put("executions", completed | {"id": f"exec_y{number}", "createdAt": at})
     answer = await overview(world, 720)
     assert "at least" in finding_about(answer, "failed:")["what"]
-    assert any("causes are counted in those" in gap["why"] for gap in answer["not_checked"])
+    assert any("failures are counted in those" in gap["why"] for gap in answer["not_checked"])
 
 
 async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: World) -> None:

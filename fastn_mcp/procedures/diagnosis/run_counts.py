@@ -192,7 +192,7 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
     for name in filter(reads.has_more, failed):
         rows, whole = reads.lists[name].rows, reads.lists[name].total
         of = "" if whole is None else f" of {whole:,}"
-        why = f"only the newest {len(rows):,}{of} were read; causes are counted in those"
+        why = f"only the newest {len(rows):,}{of} were read; causes and each workflow's failures are counted in those"
         reads.gaps.append(Unchecked(f"older {name}", why))
     older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
     totals = run_totals(older, runs, completed, total(FAILED), total(TIMED_OUT))
