@@ -307,6 +307,7 @@ class Team(_Table):
 
     @property
     def approver_rules(self) -> list[ApproverRule]:
+        """Rules of the approvers; empty without an approval page."""
         return self.approvals.approver if self.approvals else []
 
     @property

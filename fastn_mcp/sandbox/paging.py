@@ -38,9 +38,8 @@ class Rows:
 
 def select(rows: list[Row], call: List[Any]) -> list[Row]:
     """Return the rows that match the filters of `call`, newest first; at equal times, the one stored last."""
-    for name, facts in type(call).model_fields.items():
-        wanted: str | None = getattr(call, name)
-        if wanted is None or name in ("limit", "cursor") or HERE in facts.metadata:
+    for name, wanted in call.filters.items():
+        if HERE in type(call).model_fields[name].metadata:  # Fastn has no such filter
             continue
         match name:
             case "search":

@@ -106,39 +106,35 @@ Condition = Callable[[Row], bool | None]
 def condition(name: str, wire: str, wanted: object) -> Condition:
     """Return the condition of a filter that is compared with the field of its name."""
     if name == "search":
-        return lambda row: _contains(row, str(wanted).casefold())
+        return partial(_contains, str(wanted).casefold())
     if name in ("since", "until"):
-        return _period(name, parse_timestamp(wanted))
+        return partial(_is_within, name, parse_timestamp(wanted))
     if name.endswith("_id"):
-        return _has_id(name, wire, str(wanted).casefold())
-    value = as_word(str(wanted))
-    return lambda row: found == value if (found := word(row, wire)) else None
+        return partial(_has_id, (wire, name, name.replace("_id", ".id")), str(wanted).casefold())
+    return partial(_has_word, wire, as_word(str(wanted)))
 
 
-def _contains(row: Row, wanted: str) -> bool:
+def _contains(wanted: str, row: Row) -> bool:
     searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
     return wanted in " ".join(searched).casefold()
 
 
-def _period(name: str, bound: datetime | None) -> Condition:
-    def is_within(row: Row) -> bool | None:
-        at = created(row)
-        if at is None or bound is None:
-            return None
-        return at >= bound if name == "since" else at < bound
-
-    return is_within
+def _is_within(name: str, bound: datetime | None, row: Row) -> bool | None:
+    at = created(row)
+    if at is None or bound is None:
+        return None
+    return at >= bound if name == "since" else at < bound
 
 
-def _has_id(name: str, wire: str, wanted: str) -> Condition:
-    names = (wire, name, name.replace("_id", ".id"))
+def _has_id(names: tuple[str, ...], wanted: str, row: Row) -> bool | None:
+    owner = owner_of(row) if "customer_id" in names else None
+    id_ = owner or text(row, *names)
+    return id_.casefold() == wanted if id_ or names[0] in row else None
 
-    def has_id(row: Row) -> bool | None:
-        owner = owner_of(row) if name == "customer_id" else None
-        id_ = owner or text(row, *names)
-        return id_.casefold() == wanted if id_ or wire in row else None
 
-    return has_id
+def _has_word(wire: str, wanted: str, row: Row) -> bool | None:
+    content = word(row, wire)
+    return content == wanted if content else None
 
 
 _NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
@@ -322,16 +318,20 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def _condition(self, name: str, wanted: Any) -> Condition:
         values, is_excluded = values_of(wanted) if self._known(name) else ([wanted], False)
-        if compare := type(self).matching.get(name):
-            conditions: Sequence[Condition] = [partial(_compared, compare, value) for value in values]
-        else:
-            conditions = [condition(name, self.wire(name), value) for value in values]
+        conditions = [self._condition_of(name, value) for value in values]
+        if len(conditions) == 1 and not is_excluded:
+            return conditions[0]
 
         def matches(row: Row) -> bool | None:
             answers = {each(row) for each in conditions}
             return (True in answers) is not is_excluded if answers != {None} else None
 
-        return conditions[0] if len(conditions) == 1 and not is_excluded else matches
+        return matches
+
+    def _condition_of(self, name: str, value: Any) -> Condition:
+        if compare := type(self).matching.get(name):
+            return lambda row: compare(row, value)
+        return condition(name, self.wire(name), value)
 
     def matching_rows(self, rows: Iterable[FullRow]) -> tuple[list[tuple[int, FullRow]], list[str]]:
         """Return the numbered rows that match, and the filters that could not be checked."""
@@ -343,10 +343,6 @@ class List(Operation[Listed[Item]], Generic[Item]):
                 found.append((number, row))
                 unchecked |= {name for name, answer in answers.items() if answer is None}
         return found, sorted(unchecked)
-
-
-def _compared(compare: Match, wanted: Any, row: Row) -> bool | None:
-    return compare(row, wanted)
 
 
 def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:

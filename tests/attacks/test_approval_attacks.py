@@ -109,7 +109,7 @@ def slack() -> Generator[Slack]:
 
 @dataclass(frozen=True)
 class SlackAnswer:
-    """An answer in Slack that decides nothing: whose, with which typed text, of which workspace or edited dialog."""
+    """An invalid answer in Slack: the user, the typed text, the workspace, and edits of the dialog's reference."""
 
     user: str = DANA
     typed: Callable[[str], str] | None = None

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 READING = [tool for tool in ALL_TOOLS if tool.effect is Effect.READ and tool.tool_name() != "preview_change"]
 COMPOSED_TOOLS = [tool for tool in READING if tool.tool_name() not in OPERATIONS]
-"""Those that read several lists, of which Fastn may refuse some."""
+"""Tools that read several lists. Fastn may refuse any of these reads."""
 
 SUGGESTIONS = {"next", "more", "see", "settle", "note", "left_out", "next_cursor", "ambiguous"}
 """Fields that are never made of such texts."""

@@ -307,9 +307,9 @@ async def test_opaque_token_is_explained(token: str, tmp_path: Path) -> None:
 
 async def test_forged_token_fails(tmp_path: Path) -> None:
     world = world_in(tmp_path)
-    found = await checked_token(world, Provider(keys=[rsa("first")]).token(sub="anna"))
-    assert "token" in wrong(found)
-    assert "would be served" in found["token tenant"].seen
+    checks = await checked_token(world, Provider(keys=[rsa("first")]).token(sub="anna"))
+    assert "token" in wrong(checks)
+    assert "would be served" in checks["token tenant"].seen
 
 
 # --- from outside ---------------------------------------------------------------------------------------------------

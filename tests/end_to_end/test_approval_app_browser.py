@@ -345,9 +345,8 @@ async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path:
             assert int(await body_.get_attribute("data-answers") or 0) > len(calls)
             guard = body(await client.call_tool("get_overview", {"about": "approvals"}))["data"]["guard"]
         assert len(guard["waiting"]) >= len(changes)
-        assert {request["state"] for request in guard.get("decided", ())} <= {
-            "stale"
-        }  # asked again, of a changed target
+        # A request that is asked again, for a changed target, makes the earlier one stale.
+        assert {request["state"] for request in guard.get("decided", ())} <= {"stale"}
         assert upstream.changes() == []
 
 

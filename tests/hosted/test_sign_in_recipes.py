@@ -455,7 +455,7 @@ async def test_doctor_finds_a_wrong_client_of_the_page(recipe: Recipes) -> None:
         for change in changes:
             recipe.providers.serve(replace(KEYCLOAK, clients=(page | change, client)))
             checks = {check.name: check async for check in check_provider(doctor_target(team))}
-            found = checks["approval client"]
-            assert found.verdict is CheckResult.FAILED, change
-            assert "/approvals/callback" in found.here
+            check = checks["approval client"]
+            assert check.verdict is CheckResult.FAILED, change
+            assert "/approvals/callback" in check.here
             assert SECRET not in str(checks)

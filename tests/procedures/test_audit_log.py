@@ -39,11 +39,11 @@ async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World
         {"resource_id": "wf_000000000000"},
     ):
         large_world.sandbox.requests.clear()
-        found = await answer(large_world, **filters)
-        assert found["data"] == [], filters
-        assert found["log_begins"].startswith(begun[:19])
-        assert " days ago)" in found["log_begins"]
-        assert "list_changes" in found["see"]
+        page = await answer(large_world, **filters)
+        assert page["data"] == [], filters
+        assert page["log_begins"].startswith(begun[:19])
+        assert " days ago)" in page["log_begins"]
+        assert "list_changes" in page["see"]
         assert len(large_world.sandbox.requests) <= 8
 
 

@@ -76,9 +76,9 @@ SEEDED = [
 async def test_every_seeded_problem_is_found_with_its_id(world: World) -> None:
     answer = await overview(world)
     for words, severity, collection, name in SEEDED:
-        found = finding_about(answer, words)
-        assert ids(found) == [named(world, collection, name)]
-        assert found["severity"] == severity
+        finding = finding_about(answer, words)
+        assert ids(finding) == [named(world, collection, name)]
+        assert finding["severity"] == severity
 
 
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:

@@ -45,15 +45,15 @@ async def test_target_is_read_only_by_gets() -> None:
     for operation in CATALOG:
         row = {"id": "r1", "name": "One"}
         reads = Reads([{"id": "r0"}, row] if _listed(operation) else row)
-        found = await read_target(acting(operation), reads)
+        target = await read_target(acting(operation), reads)
         if issubclass(operation, Create):
             assert all(reading.route.method == "GET" for reading in reads.calls)
             continue
         if not operation.route.parameters:
-            assert (found, reads.calls) == (None, [])
+            assert (target, reads.calls) == (None, [])
             continue
-        assert found is not None
-        assert found.model_dump()["name"] == "One"
+        assert target is not None
+        assert target.model_dump()["name"] == "One"
         (reading,) = reads.calls
         assert reading.route.method == "GET"
         assert reading.toolset() == operation.toolset()

@@ -84,8 +84,8 @@ class ApprovalWorld:
     async def delete(self, by: str = "anna", meta: dict[str, Any] = NO_FORMS, **claims: Any) -> dict[str, Any]:
         """Have an agent delete the customer Globex Exports."""
         caller = {"sub": by, **claims}
-        found = await self.call("list_customers", claims=caller, search="Globex")
-        return await self.call("delete_customer", meta, caller, customer_id=found["data"][0]["id"])
+        customers = await self.call("list_customers", claims=caller, search="Globex")
+        return await self.call("delete_customer", meta, caller, customer_id=customers["data"][0]["id"])
 
     def audit(self, event: str) -> list[dict[str, Any]]:
         lines = entries(self.team.folder / "tenants" / "acme" / "audit.jsonl")
