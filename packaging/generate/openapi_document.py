@@ -1,7 +1,7 @@
 """The operations of the Fastn API as an OpenAPI 3.1 document, for other tools: `openapi_document.py [BASE_URL]`.
 
 All of it comes from `CATALOG`, and each operation says how it is known. Arguments that Fastn never receives (`dry_run`,
-`value_from_env`) are left out. `make openapi` writes it to `dist/`.
+`value_from_env`, filters that are applied here) are left out. `make openapi` writes it to `dist/`.
 """
 
 import json
@@ -12,7 +12,7 @@ from fastn_mcp import __version__
 from fastn_mcp.config.model import DEFAULT_BASE_URL
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import HERE, List
 from fastn_mcp.tools.tool import DRY_RUN
 from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
@@ -80,7 +80,8 @@ def document(base_url: str) -> Json:
 def _described(operation: AnyOperation) -> Json:
     in_path = operation.route.parameters
     schema = operation.input_schema()
-    not_sent = {DRY_RUN, *in_path, *operation.ours()}
+    here = {name for name, field in operation.model_fields.items() if HERE in field.metadata}
+    not_sent = {DRY_RUN, *in_path, *operation.ours(), *here}
     shapes: Json = {name: shape for name, shape in schema["properties"].items() if name not in not_sent}
     extra = shapes.pop("extra", None)
     required: set[str] = {operation.wire(name) for name in schema.get("required", []) if name in shapes}

@@ -251,7 +251,10 @@ async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> 
         at = stamp(world.clock.at - timedelta(minutes=number))
         state.put("executions", completed | {"id": f"exec_y{number}", "createdAt": at})
     answer = await overview(world, 720)
-    assert "at least" in finding_about(answer, "failed:")["what"]
+    finding = finding_about(answer, "failed:")
+    assert finding["what"].startswith("At least ")
+    assert all(str(row["failed"]).startswith("at least ") for row in finding["rows"])
+    assert "at most" in str(finding["rows"][0]["success_rate"])
     assert any("failures are counted in those" in gap["why"] for gap in answer["not_checked"])
 
 

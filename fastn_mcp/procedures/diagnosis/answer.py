@@ -124,11 +124,9 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
 def _runs(evidence: Evidence) -> Entry:
     counts, now = evidence.counts, evidence.counts.period.now
     count, last, before = len(counts.failures), counts.last_success_at, counts.last_before
-    totals: Entry = {**counts.totals} or {
-        "failed": f"at least {count}" if count and counts.has_failures_unread else count
-    }
-    if not counts.knows_failures or (not count and counts.has_failures_unread):
-        totals.pop("failed", None)
+    totals: Entry = {**counts.totals}
+    if not totals and (failed := counts.failed(count)) is not None:
+        totals["failed"] = failed
     entry: Entry = {"hours": counts.period.hours, **totals}
     if evidence.starters and not evidence.subject.connector:
         starters = "; ".join(f"{number} {name}" for name, number in evidence.starters.most_common())

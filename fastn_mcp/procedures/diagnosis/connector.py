@@ -27,7 +27,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     failed = "whether runs failed at it could not be read"
     if counts.knows_failures:
         failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
-    for_ = f", for {counted(len(affected), 'customer')}" if affected else ""
+    for_ = f", for {counted(len(affected), 'customer', at_least=counts.has_failures_unread)}" if affected else ""
     return (
         f"{_app(evidence)}: {'at least ' * is_part}{unusable} connections not working, for "
         f"{counted(len(owners), 'customer')}; {failed} in {counts.period}{for_}."
@@ -36,20 +36,20 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
     """Return the customers whose connection does not work, and those whose runs failed at it; the last first."""
-    failures, now = evidence.counts.failures, evidence.counts.period.now
+    counts, failures, now = evidence.counts, evidence.counts.failures, evidence.counts.period.now
     connections = {each.customer: each for each in broken}
     rows: list[JsonValue] = []
     for customer in dict.fromkeys([*connections, *(run.customer for run in failures)]):
         connection, failed = connections.get(customer), [run for run in failures if run.customer == customer]
         workflows = [evidence.names.get(run.workflow, run.workflow) for run in failed]
-        first, is_part = min((run.at for run in failed if run.at), default=None), evidence.counts.has_failures_unread
+        first = min((run.at for run in failed if run.at), default=None)
         row: dict[str, JsonValue] = {
             "customer": ACCOUNT if customer is None else evidence.names.get(customer, customer),
             "id": customer,
             "connection": connection.status if connection else "none known to be broken: see causes",
             "since": broken_since(connection.row, now) if connection else None,
-            "failed": f"at least {len(failed)}" if is_part else len(failed),
-            "first_failed": dated(first, now) if first and not is_part else None,
+            "failed": counts.failed(len(failed)),
+            "first_failed": dated(first, now) if first and not counts.has_failures_unread else None,
             "workflows": listed(workflows) or None,
         }
         rows.append({name: value for name, value in row.items() if value is not None})

@@ -118,6 +118,15 @@ class RunCounts:
             return counted(len(self.failures), "run", at_least=self.has_failures_unread)
         return f"{cast(int, self.totals['failed']) + cast(int, self.totals['timeout']):,} of {self.runs:,} runs"
 
+    def failed(self, count: int) -> JsonValue:
+        """Return the number of failures of one workflow, customer or cause, of which `count` were read: `at least 3`.
+
+        None if none was read, and there may be others.
+        """
+        if not self.has_failures_unread:
+            return count
+        return f"at least {count:,}" if count else None
+
     @property
     def last_success_at(self) -> datetime | None:
         return self.last_success and self.last_success.at

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, listed, repairs
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, grouped
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
+from fastn_mcp.procedures.diagnosis.failures import FailureGroup, RunFilter, grouped
+from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun
 from fastn_mcp.procedures.overview.checks import AccountFinding, Severity, expires_soon, within
 from fastn_mcp.procedures.overview.table import Cells, TableRow
@@ -45,25 +45,21 @@ def _reasons(group: FailureGroup) -> str:
     return f"{reason or 'no reason named'}{also}"
 
 
-def failing_workflows(
-    runs: Sequence[EndedRun], rows: Sequence[TableRow], period: Period, whole: str
-) -> list[AccountFinding]:
-    """Report the workflows of failed runs. `rows` are theirs; `whole` says of how many runs in all."""
+def failing_workflows(counts: RunCounts, rows: Sequence[TableRow]) -> list[AccountFinding]:
+    """Report the workflows of failed runs, given the rows of all workflows, those with most failed runs first."""
+    runs, more = counts.failures, counts.has_failures_unread
     customers, workflows = {run.customer for run in runs if run.customer}, {run.workflow for run in runs}
-    whom = f", for {counted(len(customers), 'customer')}" if customers else ""
-    what = f"{counted(len(workflows), 'workflow')} failed: {whole} in {period}{whom}."
-    return [AccountFinding(Severity.HIGH, what, rows)] if runs else []
+    whom = f", for {counted(len(customers), 'customer', at_least=more)}" if customers else ""
+    what = f"{counted(len(workflows), 'workflow', at_least=more)} failed: {counts.failures_of_runs} in {counts.period}"
+    return [AccountFinding(Severity.HIGH, sentence(f"{what}{whom}."), rows[: len(workflows)])] if runs else []
 
 
 def workflow_rows(
-    runs: Sequence[EndedRun],
-    workflows: Sequence[Row],
-    triggers: Sequence[Row],
-    records: Mapping[str, RunRecord],
-    now: datetime,
+    counts: RunCounts, workflows: Sequence[Row], triggers: Sequence[Row], records: Mapping[str, RunRecord]
 ) -> list[TableRow]:
     """Return all workflows, those with most failed runs first. `triggers` are empty if they were not all read."""
-    groups = {group.newest.workflow: group for group in grouped(runs, lambda run: run.workflow)}
+    now = counts.period.now
+    groups = {group.newest.workflow: group for group in grouped(counts.failures, lambda run: run.workflow)}
     by_id, starts = {key_of(row): row for row in workflows}, dict[str, list[str]]()
     for trigger in triggers:
         for key in started_workflows(trigger):
@@ -74,12 +70,13 @@ def workflow_rows(
         failed, completed, state = len(group.runs) if group else 0, record.completed, workflow_state(row)
         rate = None if completed is None or not completed + failed else 100 * completed / (completed + failed)
         last = record.last_success and record.last_success.at
+        most = "at most " if counts.has_failures_unread else ""
         cells: Cells = {
             "id": key,
             "name": (group.newest.workflow_name if group else "") or (name_of(row) if row else "A workflow"),
-            "failed": failed,
+            "failed": counts.failed(failed),
             "completed": completed,
-            "success_rate": None if rate is None else f"{rate:.1f} %",
+            "success_rate": None if rate is None or (most and not failed) else f"{most}{rate:.1f} %",
             "last_success": _recent(last, now) if last else record.last_success_in_words(now),
             "starts": listed(starts.get(key, []), 1),
             "why": _reasons(group) if group else "",
@@ -98,13 +95,13 @@ def _start(trigger: Row) -> str:
 
 
 def unusable_connections(
-    connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], now: datetime, *, more: bool
+    connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], counts: RunCounts, *, more: bool
 ) -> list[AccountFinding]:
     """Report connections that do not work, those with most failed runs first.
 
     `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
     """
-    findings: list[AccountFinding] = []
+    findings, now = list[AccountFinding](), counts.period.now
     for status in NOT_WORKING:
         unusable = [connection for connection in connections if connection.status == status]
         if not unusable:
@@ -115,7 +112,7 @@ def unusable_connections(
             cells: Cells = {
                 "name": connection.label,
                 "since": broken_since(connection.row, now).partition(" (")[0],
-                "failed": sum(fails.values()) or None,
+                "failed": counts.failed(sum(fails.values())) or None,
                 "auth": text(connection.row, "authType", "auth.type"),
                 "fails": listed([f"{name} ({runs})" for name, runs in fails.items()], 1),
             }
@@ -183,10 +180,11 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str]) -> list[Accou
 
 
 def customer_rows(
-    runs: Sequence[EndedRun], not_working: Iterable[PartState], customers: Iterable[Row], now: datetime
+    counts: RunCounts, not_working: Iterable[PartState], customers: Iterable[Row]
 ) -> list[TableRow]:
     """Return the given customers, and those with failed runs or a connection that does not work, worst first."""
-    groups = {group.newest.customer: group for group in grouped(runs, lambda run: run.customer)}
+    now = counts.period.now
+    groups = {group.newest.customer: group for group in grouped(counts.failures, lambda run: run.customer)}
     by_id, broken = {key_of(row): row for row in customers}, dict[str | None, list[str]]()
     for each in not_working:
         broken.setdefault(each.customer, []).append(f"{app_of(each.row)} {each.status}")
@@ -196,7 +194,7 @@ def customer_rows(
         cells: Cells = {
             "id": key,
             "name": name_of(row) if row else key or ACCOUNT,
-            "failed": len(group.runs) if group else 0,
+            "failed": counts.failed(len(group.runs) if group else 0),
             "workflows": len({run.workflow for run in group.runs}) if group else None,
             "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
             "connections": listed(broken.get(key, []), 2),

@@ -187,16 +187,16 @@ async def _subject_rows(
     account: AccountRows, asked: _Question, broken: Sequence[PartState], look: AnswerReads, *, counts_rates: bool
 ) -> list[TableRow] | None:
     """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
-    now, failures, waiting = account.counts.period.now, account.counts.failures, account.chosen("customers")
+    counts, waiting = account.counts, account.chosen("customers")
     if asked.about in (None, "workflows"):
-        failing = [group.newest.workflow for group in grouped(failures, lambda run: run.workflow)]
+        failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
         ran = await _records(failing, account, asked, look, counts_rates=counts_rates)
         triggers = account.chosen("triggers")
         starts = () if asked.about is None or asked.order == "rate" or triggers.more else triggers.rows
-        return workflow_rows(failures, account.chosen("workflows").rows, starts, ran, now)
+        return workflow_rows(counts, account.chosen("workflows").rows, starts, ran)
     if asked.about == "customers":
         known = account.reads.lists.get("customers", RowList())
-        return customer_rows(failures, broken, waiting.rows if known.more else known.rows, now)
+        return customer_rows(counts, broken, waiting.rows if known.more else known.rows)
     return None
 
 
@@ -204,24 +204,22 @@ async def _findings(
     account: AccountRows, asked: _Question, look: AnswerReads, *, counts_rates: bool
 ) -> tuple[list[AccountFinding], list[TableRow]]:
     """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
-    now, failures, records = account.counts.period.now, account.counts.failures, account.reads.records
+    counts, now, records = account.counts, account.counts.period.now, account.reads.records
     workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
     connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
     broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
-    stuck = await read_stuck_runs(account.counts, by_id, look, most=0)
-    of_runs, unusable = account.counts.failures_of_runs, _fails_without(broken, failures, workflows)
+    stuck = await read_stuck_runs(counts, by_id, look, most=0)
+    unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
     expiring = unique((*account.reads.rows("connections"), *connections.rows))
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
-            *failing_workflows(
-                failures, (table or [])[: len({run.workflow for run in failures})], account.counts.period, of_runs
-            ),
+            *failing_workflows(counts, table or []),
             *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}),
         ],
-        "connections": unusable_connections(broken, unusable, now, more=connections.more and connections.total is None),
+        "connections": unusable_connections(broken, unusable, counts, more=connections.more and connections.total is None),
         "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
         "expiry": [
             *expiring_connections(
