@@ -9,6 +9,7 @@ from support.world import World
 
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import Refused
+from fastn_mcp.guard.approval.use import ApprovalUse
 from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
@@ -143,6 +144,23 @@ async def test_temporary_approval_switches_on_only_the_trigger_that_was_shown(
     person = world.form()
     await world.expect(Done, switching_on, person)
     assert len(person.asked) == bool(meanwhile)
+
+
+async def test_temporary_approval_that_is_revoked_before_its_use_sends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    await world.expect(Done, world.run(), world.form(Approve(is_temporary=True)))
+    check = ApprovalUse.check
+
+    async def revoke_first(uses: ApprovalUse, approval: Any, evaluation: Any) -> None:
+        (temporary,) = await world.temporary_approvals()
+        await world.ledger.revoke_temporary(temporary.id)
+        await check(uses, approval, evaluation)
+
+    monkeypatch.setattr(ApprovalUse, "check", revoke_first)
+    await world.expect(Refused, world.run())
+    assert len(world.changes) == 1
 
 
 # --- undocumented fields that read like documented ones

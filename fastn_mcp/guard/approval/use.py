@@ -74,6 +74,9 @@ class ApprovalUse:
                 await self._ledger.add_temporary(opened)
             reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
         elif approval.temporary is not None:
+            valid = await self._ledger.temporary_approvals(self._system.timestamp())
+            if approval.temporary.id not in [each.id for each in valid]:  # a person revoked it meanwhile
+                raise used_up()
             await self._budgets.spend_rate(current.effect, asker.counted)
             await self._budgets.spend_approved(current.effects, asker.counted)
             reference = approval.temporary.id
