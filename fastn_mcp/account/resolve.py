@@ -22,7 +22,6 @@ from fastn_mcp.account.resolved_call import (
     TypedField,
     ValueSource,
     identity,
-    plain,
 )
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
 from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument
@@ -40,11 +39,11 @@ from fastn_mcp.records.rows import (
     value,
     word,
 )
-from fastn_mcp.redaction import quote
+from fastn_mcp.redaction import name_as_read, quote
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -142,20 +141,31 @@ def check_settings(call: Call, surroundings: Surroundings) -> None:
 def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
     own = surroundings.environment
     argument = arguments.get("environment")
-    if isinstance(argument, str):
-        return Effective((argument,), ValueSource.ARGUMENT)
-    if isinstance(call, RunWorkflow):
+    if isinstance(call, RunWorkflow) and argument is None:
         return Effective((own,), ValueSource.SETTING) if own else Effective((), ValueSource.FASTN, is_known=False)
-    if isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
+    if isinstance(argument, str):
+        effective = Effective((argument,), ValueSource.ARGUMENT)
+    elif isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
         effective = _of_routes(call, row)
     elif "environment" in type(call).model_fields:
         effective = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
     else:
         effective = _of_record(call, row)
-    extra = arguments.get("extra")
-    if isinstance(extra, dict) and (undocumented := text(extra, "environment", "env")):
-        effective = replace(effective, values=(*effective.values, undocumented), source=ValueSource.ARGUMENT)
-    return _with_setting(effective, own)
+    if undocumented := tuple(_environments_in(arguments.get("extra"))):
+        effective = replace(effective, values=(*effective.values, *undocumented), source=ValueSource.ARGUMENT)
+    return effective if isinstance(argument, str) else _with_setting(effective, own)
+
+
+def _environments_in(extra: object) -> Iterator[str]:
+    """Yield the environments that undocumented fields name, at any depth."""
+    for fields in _objects_in([extra]):
+        for name, named in fields.items():
+            if plain(name) in _ENVIRONMENT:
+                yield from (str(each) for each in (named if isinstance(named, list) else [named]) if each is not None)
+
+
+_ENVIRONMENT = ("environment", "environments", "env", "xfastnenv")
+"""Names of these fields, as `plain` returns them."""
 
 
 def _of_record(call: Call, row: Row) -> Effective:
@@ -312,8 +322,8 @@ async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str,
         if kind in GETS:
             return row_of(await send(GETS[kind].model_validate({f"{kind}_id": key})))
         if kind == "role":
-            record, _ = await find_row(ListRoles, lambda role: key in identity(row_of(role)).values(), send)
-        elif kind == "connection":
+            return await _role(key, send)
+        if kind == "connection":
             of = connection_refers(key)
             filters = {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId")}
             lister = partial(ListConnections, **cast("dict[str, Any]", filters))
@@ -326,6 +336,19 @@ async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str,
     if record is None:
         raise ValueError(f"no such {kind}")
     return row_of(record)
+
+
+async def _role(key: str, send: Send) -> Row:
+    """Read the role with this id or name. Raises `ValueError` unless exactly one has it.
+
+    Anybody who may create a role can give it the id or the name of another, and Fastn chooses which it means.
+    """
+    pages = Pages(ListRoles(limit=100), send, MAX_PAGES)
+    named = [(row, [*map(str, identity(row).values())]) async for page in pages for row in page.rows]
+    alike = [(row, names) for row, names in named if name_as_read(key) in map(name_as_read, names)]
+    if len(alike) != 1 or key not in alike[0][1] or not pages.is_complete:
+        raise ValueError(f"{len(alike)} roles could be meant")
+    return alike[0][0]
 
 
 # --- what a person types ------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -21,7 +20,7 @@ from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.operation import UNKNOWN, Call, RefusedValue
+from fastn_mcp.tools.operation import UNKNOWN, Call, RefusedValue, plain
 from fastn_mcp.tools.related_reads import kind_of, own_label
 from fastn_mcp.tools.tool import Effect
 
@@ -58,6 +57,9 @@ REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | 
 
 IDENTITY = ("id", "slug", "name")
 """Fields by which a record is recognised."""
+
+_FIRES_BY = ("type", "routes", "schedule", "timezone", "events", "authentication", "connectorId", "connectionId")
+"""Fields of a trigger that decide what it starts, and when."""
 
 _ADDRESS = ("domain", "protocol", "visibility")
 """Fields of a connector that say where credentials go."""
@@ -332,9 +334,12 @@ class ResolvedCall:
 
     def fixed(self) -> list[object]:
         """Return what a temporary approval is bound to besides the arguments: not the target's state, since the first
-        use changes that, but what the settings fill in, and the identity and address of every record."""
+        use changes that, but what the settings fill in, the identity and address of every record, and what a trigger
+        that it may switch on starts, and when: while it is off, that changes without an approval."""
         records = sorted((each.address() for each in self.records), key=repr)
-        return [records, self.environment, self.customer]
+        sent, row = {self.call.wire(name) for name in self.call.arguments()}, row_of(self.target)
+        fires = [[name, row.get(name)] for name in _FIRES_BY if name not in sent]
+        return [records, self.environment, self.customer, fires]
 
 
 # Fields that Fastn updates by itself, which do not affect an approval.
@@ -349,12 +354,6 @@ def lasting(row: Row) -> dict[str, JsonValue]:
 def identity(fields: Mapping[str, Any]) -> dict[str, object]:
     """Return the fields by which a record is recognised, as far as it has them."""
     return {name: value for name in IDENTITY if (value := fields.get(name)) is not None}
-
-
-@lru_cache(maxsize=1024)
-def plain(name: str) -> str:
-    """Normalize a name of a field: `customer_id`, `customerId` and `customer-id` are equal."""
-    return name.replace("_", "").replace("-", "").casefold()
 
 
 def _called(kind: str, name: object) -> str:

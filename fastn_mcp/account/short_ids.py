@@ -33,9 +33,12 @@ _MAX_KEPT = 20_000
 _KIND = "connection"
 """The kind of resource that has composite ids."""
 
-_REFERENCE = re.compile(r"ref_[a-z2-7]{10}")
+_REFERENCE = re.compile(r"(?<!\w)ref_[a-z2-7]{10}(?!\w)")
 _TAKES_REFERENCES = re.compile(r"(\A|_)(id|ids|query)\Z")
 """Names of arguments in which references are looked up."""
+
+_HOLDS_CALLS = ("", "changes", "arguments")
+"""Names of objects that are calls or hold them. What other objects hold is data, such as the input of a run."""
 
 AnyCall = TypeVar("AnyCall", bound=Tool[Any])
 
@@ -104,7 +107,7 @@ def _references(value: object, name: str = "") -> Iterable[str]:
         case str():
             if _TAKES_REFERENCES.search(name):
                 yield from _REFERENCE.findall(value)
-        case dict():
+        case dict() if name in _HOLDS_CALLS:
             for key, item in cast("Mapping[str, object]", value).items():
                 yield from _references(item, key)
         case list() | tuple():
@@ -118,7 +121,7 @@ def _replaced(value: Any, ids: Mapping[str, str], name: str = "") -> Any:
     match value:
         case str() if _TAKES_REFERENCES.search(name):
             return _REFERENCE.sub(lambda it: ids.get(it[0], it[0]), value)
-        case dict():
+        case dict() if name in _HOLDS_CALLS:
             return {key: _replaced(item, ids, key) for key, item in cast("Mapping[str, JsonValue]", value).items()}
         case list() | tuple():
             return [_replaced(item, ids, name) for item in cast("list[JsonValue]", value)]

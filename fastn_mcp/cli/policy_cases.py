@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AwareDatetime, Field
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.account.resolved_call import IDENTITY, KINDS, REFERRING, Record, Relation, Surroundings, plain
+from fastn_mcp.account.resolved_call import IDENTITY, KINDS, REFERRING, Record, Relation, Surroundings
 from fastn_mcp.cli.policy_replay import without_secrets
 from fastn_mcp.config.model import Mode
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, TomlSource, load, read, validate
@@ -24,7 +24,7 @@ from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.operation import Call, plain
 
 _NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 """A Monday: the time of cases that name none."""

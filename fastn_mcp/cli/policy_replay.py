@@ -13,7 +13,7 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.policy.asker import LOCAL, Asker
-from fastn_mcp.policy.decision import PolicyDecision, Situation
+from fastn_mcp.policy.decision import PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.rows import FastnObject
@@ -65,13 +65,14 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
     history = _History(policy)
     for number, entry in entries:
         try:
+            call = None
             was_sent = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
             is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
             if entry["event"] in _REPLAYED and not was_sent and not is_batch:
                 call = _recorded_call(entry)
                 situation = history.before(entry, call)
                 rows.append(Replayed(number, situation.now, call, _recorded_decision(entry), policy.decide(situation)))
-            history.add(entry)
+            history.add(entry, call)
         except _UnreadableEntry as error:
             problems.append((number, str(error)))
     return rows, problems
@@ -88,13 +89,15 @@ class _History:
         self._spent: Counter[tuple[str, Effect]] = Counter()
         self._declines: dict[str, list[datetime]] = {}
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add(self, entry: Mapping[str, Any], call: Call | None) -> None:
         principal = str(entry.get("principal"))
         if entry["event"] == AuditEvent.DECLINED.value:
             self._declines.setdefault(principal, []).append(_time(entry))
         elif entry["event"] == AuditEvent.INTENT.value:
             if (rules := self.policy.rules) is not None:
-                self._spent[rules.period(_time(entry)), _effect(entry)] += 1
+                effect = _effect(entry)
+                for each in (effect, *(effects_below(call, effect) if call else ())):
+                    self._spent[rules.period(_time(entry)), each] += 1
             if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 
@@ -109,11 +112,15 @@ class _History:
             by_arguments(call, _surroundings(entry), target, trusts_ids=True),
             effect,
             now,
-            spent={period: self._spent[period, effect] for period in self.policy.budgets(effect, now)},
+            spent=self._spent_on(effect, now),
+            spent_below={lower: self._spent_on(lower, now) for lower in effects_below(call, effect)},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
             asker=_asker(entry),
         )
+
+    def _spent_on(self, effect: Effect, now: datetime) -> dict[str, int]:
+        return {period: self._spent[period, effect] for period in self.policy.budgets(effect, now)}
 
 
 def _surroundings(entry: Mapping[str, Any]) -> Surroundings:

@@ -3,7 +3,8 @@
 They are counted in the ledger, in one step with their limits, when a call is about to be sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from fastn_mcp.errors import Refused
@@ -72,19 +73,21 @@ class Budgets:
 
         Raises a `Refused` if it is not allowed, or if `destroy_rate` is used up.
         """
-        effect, verdict = current.effect, current.verdict
+        verdict = current.verdict
         if verdict.decision is not Decision.ALLOW:
             raise refusal(current.call, verdict, self._policy)
         if (permit := verdict.permit) is None:
-            await self.spend_rate(effect, principal)
-            return "policy" if await self._spend(self._budget_limits(effect, principal)) else None
+            await self.spend_rate(current.effect, principal)
+            return "policy" if await self._spend(self._budget_limits(current.effects, principal)) else None
         entry = BudgetLimit(permit.budget, PLANNED, permit.count)
-        return "plan" if await self._spend([entry, *self._approved_limits(effect, principal)]) else None
+        return "plan" if await self._spend([entry, *self._approved_limits(current.effects, principal)]) else None
 
-    async def spend_approved(self, effect: Effect, principal: str) -> None:
-        """Count a call that a person approved. Raises a `Refused` if a budget is used up."""
-        if not await self._spend(self._approved_limits(effect, principal)):
-            raise Refused(f"The budget for {effect.value} calls is used up.", "A person can raise it in the policy.")
+    async def spend_approved(self, effects: Sequence[Effect], principal: str) -> None:
+        """Count a call with these effects that a person approved. Raises a `Refused` if a budget is used up."""
+        if not await self._spend(self._approved_limits(effects, principal)):
+            raise Refused(
+                f"The budget for {effects[0].value} calls is used up.", "A person can raise it in the policy."
+            )
 
     async def check_rate(self, effect: Effect, principal: str) -> None:
         """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""
@@ -100,16 +103,19 @@ class Budgets:
             free = await self._ledger.spend_rate(self.rate_budget(principal), most, seconds, now)
             _raise_unless_free(free, most, seconds)
 
-    def _budget_limits(self, effect: Effect, principal: str) -> list[BudgetLimit]:
-        limits = self._policy.budgets(effect, self._system.now()).items()
-        return [BudgetLimit(effect.value, self.period(period, principal), limit) for period, limit in limits]
+    def _budget_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
+        return [
+            BudgetLimit(effect.value, self.period(period, principal), limit)
+            for effect in effects
+            for period, limit in self._policy.budgets(effect, self._system.now()).items()
+        ]
 
-    def _approved_limits(self, effect: Effect, principal: str) -> list[BudgetLimit]:
+    def _approved_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
         """Return the limits of a call that people approved. Beyond its budget, spending needs just that."""
-        limits = self._budget_limits(effect, principal)
-        if effect is not Effect.SPEND:
-            return limits
-        return [BudgetLimit(each.budget, each.period, _UNLIMITED) for each in limits]
+        return [
+            replace(each, limit=_UNLIMITED) if each.budget == Effect.SPEND.value else each
+            for each in self._budget_limits(effects, principal)
+        ]
 
     async def _spend(self, limits: list[BudgetLimit]) -> bool:
         return not limits or await self._ledger.spend_all(limits)

@@ -10,7 +10,7 @@ from fastn_mcp.errors import Refused
 from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall
-from fastn_mcp.policy.decision import Decision, PolicyDecision, of_groups, strictest
+from fastn_mcp.policy.decision import Decision, PolicyDecision, effects_below, of_groups, strictest
 from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import NO_PLAN, Policy
 from fastn_mcp.redaction import quote
@@ -39,6 +39,11 @@ class CallEvaluation:
     @property
     def call(self) -> Call:
         return self.resolved.call
+
+    @property
+    def effects(self) -> list[Effect]:
+        """Its effect and the lower ones from which it was raised: it counts in the budgets of each."""
+        return [self.effect, *effects_below(self.call, self.effect)]
 
     @property
     def name(self) -> str | None:

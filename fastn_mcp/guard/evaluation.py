@@ -27,7 +27,7 @@ from fastn_mcp.guard.preview import preview, references_of
 from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation
+from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.warnings import UNREADABLE
@@ -143,8 +143,9 @@ class Evaluator:
                 raise
             if (permit := one.verdict.permit) is not None:
                 earlier_uses[permit.budget, PLANNED] += 1
-            for period in self.policy.budgets(one.effect, self._system.now()):
-                earlier_uses[one.effect.value, self.budgets.period(period, asker.principal)] += 1
+            for effect in one.effects:
+                for period in self.policy.budgets(effect, self._system.now()):
+                    earlier_uses[effect.value, self.budgets.period(period, asker.counted)] += 1
         return evaluation_of(batch, self.batch_id(batch, asker.principal), evaluations)
 
     async def evaluate_call(
@@ -304,6 +305,10 @@ class Evaluator:
             asker,
             own_key=revoked is not None and self._account.owns(revoked),
             spent=await self.budgets.spent(effect, asker.counted, now, earlier_uses),
+            spent_below={
+                lower: await self.budgets.spent(lower, asker.counted, now, earlier_uses)
+                for lower in effects_below(resolved.call, effect)
+            },
             in_list=max(in_list, default=0),
             declines=declines if is_resting else 0,
             declined_at=datetime.fromtimestamp(last, UTC) if is_resting else None,

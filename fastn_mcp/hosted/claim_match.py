@@ -74,7 +74,10 @@ IndexKey = tuple[str, str]
 
 
 class Match(BaseModel):
-    """Conditions on the claims of a token. One value of each given kind has to match, and every kind has to."""
+    """Conditions on the claims of a token. One value of each given kind has to match, and every kind has to.
+
+    An e-mail address that the provider calls unverified matches nothing: whoever signs in may have made it up.
+    """
 
     model_config = STRICT
 
@@ -91,8 +94,9 @@ class Match(BaseModel):
             yield "sub", self.subjects
         if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
             yield groups_claim, self.groups
+        is_unverified = claims.get("email_verified") in (False, "false")
         for name, patterns in self.claims.items():
-            if not _any_matches(patterns, claims.get(name)):
+            if (name == "email" and is_unverified) or not _any_matches(patterns, claims.get(name)):
                 yield name, patterns
 
     def index_keys(self) -> list[IndexKey | None]:

@@ -11,6 +11,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.records.formats import sentence
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
 
@@ -76,6 +77,8 @@ class Situation:
     """Whether the call would revoke the key that this server uses."""
     spent: Mapping[str, int] = field(default_factory=dict[str, int])
     """Calls of its effect, by budget period (`Policy.budgets`), with those before it in its list."""
+    spent_below: Mapping[Effect, Mapping[str, int]] = field(default_factory=dict[Effect, Mapping[str, int]])
+    """The same of the lower effects from which it was raised."""
     in_list: int = 0
     """Calls of its effect before it in its list, which are not sent yet."""
     declines: int = 0
@@ -127,6 +130,11 @@ def strictest(decisions: Iterable[PolicyDecision]) -> PolicyDecision:
     groups = {group for each in decided if each.decision is chosen.decision for group in each.second}
     step_up = next((each.step_up for each in decided if each.step_up is not None), None)
     return replace(chosen, second=tuple(sorted(groups)), step_up=step_up)
+
+
+def effects_below(call: Call, effect: Effect) -> list[Effect]:
+    """Return the lower effects from which arguments, its target or an open request raised a call to `effect`."""
+    return [each for each in dict.fromkeys((call.effective, call.effect)) if each is not effect]
 
 
 def of_groups(groups: Iterable[str]) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource, plain
+from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.operation import Call, Create
+from fastn_mcp.tools.operation import Call, Create, plain
 from fastn_mcp.tools.tool import Effect
 
 

@@ -17,6 +17,7 @@ from fastn_mcp.policy.decision import (
     Decision,
     PolicyDecision,
     Situation,
+    effects_below,
     least,
     of_groups,
     strictest,
@@ -124,9 +125,9 @@ class Policy:
         if self.rules is not None:
             # What raises an effect (an argument, a record in use, an open request) must not escape what the file says
             # of the lower ones. In a fixed order: of equally strict decisions, the first names its rule.
-            for lower in dict.fromkeys((call.effective, call.effect)):
-                if lower is not situation.effect:
-                    verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower, spent={}))))
+            for lower in effects_below(call, situation.effect):
+                spent = situation.spent_below.get(lower, {})
+                verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower, spent=spent))))
         if verdict.decision is Decision.ALLOW and call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)

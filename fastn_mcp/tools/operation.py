@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, ClassVar, Generic, Self, cast
 from urllib.parse import quote, unquote
 
@@ -44,6 +44,12 @@ DOCUMENTED = partial(ShapeEvidence, "documented")
 def OBSERVED(day: str, host: str) -> ShapeEvidence:
     """Seen in a response of the live API, on `day` (ISO 8601) at `host`."""
     return ShapeEvidence("observed", f"{day} {host}")
+
+
+@lru_cache(maxsize=1024)
+def plain(name: str) -> str:
+    """Normalize a name of a field: `customer_id`, `customerId` and `customer-id` are equal."""
+    return name.replace("_", "").replace("-", "").casefold()
 
 
 class RefusedValue(ValueError):
@@ -233,8 +239,13 @@ class Operation(Tool[Result], Generic[Result]):
         fields = {self.wire(name): value for name, value in fields.items()}
         if isinstance(extra, dict):
             known = {self.wire(name) for name in type(self).model_fields.keys() - self.ours()}
-            # A null clears a field, which an omitted argument cannot express.
-            if taken := sorted(name for name, value in extra.items() if name in known and value is not None):
+            alike = set(map(plain, known))
+            # A null clears a field, which an omitted argument cannot express. Servers may ignore the case of a name.
+            if taken := sorted(
+                name
+                for name, value in extra.items()
+                if plain(name) in alike and (name not in known or value is not None)
+            ):
                 raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
             fields = extra | fields
         if route.method in ("GET", "DELETE"):

@@ -134,6 +134,14 @@ async def test_reference_in_another_argument_is_left_as_it_is(world: World) -> N
 
 
 @pytest.mark.parametrize(
+    "given", [{"id": "ref_abcdefghij"}, {"query": "ref_abcdefghij"}, {"at": {"id": "ref_abcdefghij"}}]
+)
+async def test_reference_in_the_input_of_a_run_is_data(world: World, given: dict[str, Any]) -> None:
+    await world.expect(Done, world.run().model_copy(update={"input": given}), world.form())
+    assert world.changes[-1].body == {"input": given}
+
+
+@pytest.mark.parametrize(
     ("id_", "output"),
     [(",".join(map(str, range(40))), list(range(40))), ("1" * 70, int("1" * 70)), ("x " * 40, "x")],
     ids=["numbers", "digits", "text"],

@@ -10,6 +10,8 @@ from support.page_visitor import words
 from support.page_world import Desk, Visitor, desk_of, let_in, question, update_of_workflow
 from support.world import World
 
+from fastn_mcp.audit.files import entries
+from fastn_mcp.channels.page.inbox import LOCAL
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall
@@ -200,6 +202,17 @@ async def page(world: World, tmp_path: Path) -> AsyncGenerator[Visitor]:
     yield visitor
     await visitor.http.aclose()
     await desk.page.aclose()
+
+
+async def test_revocation_of_a_temporary_approval_is_audited(world: World, page: Visitor) -> None:
+    call = world.run()
+    await world.expect(PendingApproval, call)
+    id_ = (await world.open_request()).id
+    assert (await page.decide("approve", id_, extent="while")).status_code == 303
+    await world.expect(Done, call)
+    assert (await page.decide("revoke", f"{id_}.temporary")).status_code == 303
+    *_, last = entries(world.audit_path)
+    assert (last["event"], last["tool"], last["approved_by"]) == ("temporary_approval_revoked", call.tool_name(), LOCAL)
 
 
 async def renamed(world: World, name: str = "Initech") -> str:

@@ -83,7 +83,7 @@ async def test_concurrently_evaluated_calls_do_not_exceed_a_budget(
     allowing, sent = limited(tmp_path, rules).judge(), 0
     with suppress(Refused):
         while sent < 9:
-            await allowing.budgets.spend_approved(effect, "local")
+            await allowing.budgets.spend_approved([effect], "local")
             sent += 1
     assert sent == most
 

@@ -243,7 +243,7 @@ async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Pat
     assert await check.budgets.spend_allowed(current, "local") is None
     assert await check.budgets.spend_allowed(current, "other") == "policy"
     with pytest.raises(Refused) as caught:
-        await check.budgets.spend_approved(Effect.WRITE, "local")
+        await check.budgets.spend_approved([Effect.WRITE], "local")
     assert told(caught.value) == (
         "The budget for write calls is used up.",
         "A person can raise it in the policy.",
@@ -323,7 +323,7 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
     )
     check = world.evaluator
     for _ in range(3):
-        await check.budgets.spend_approved(Effect.SPEND, "local")
+        await check.budgets.spend_approved([Effect.SPEND], "local")
         await world.ledger.spend("write", world.evaluator.budgets.period("run", "local"), 9)
         await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.timestamp)
     assert await world.guard.allowance(Asker()) == {

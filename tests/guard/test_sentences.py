@@ -476,6 +476,7 @@ CASES = [
         first='Invite "sam.ode@partner.example" as "Admin".',
         button='Invite as "Admin"',
         brief='Invite as "Admin": "sam.ode@partner.example"',
+        names={"role": {"Admin": "Admin"}},
         then=(
             "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can change a person's"
             " role or take the access back (Settings, People)."
@@ -489,6 +490,7 @@ CASES = [
         brief='Create role "Auditor"',
         then="Only the dashboard can change or delete a role (Settings, Roles).",
         facts=(("Narrows", '"Viewer"'),),
+        names={"role": {"Viewer": "Viewer"}},
     ),
     Case(
         "create_api_key",

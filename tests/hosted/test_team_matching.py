@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,18 @@ def _is(pattern: str, text: str) -> bool:
 def test_only_the_star_is_special_in_a_pattern(pattern: str, text: str) -> None:
     """docs/team-server.md: every other character matches only itself."""
     assert pattern_matches(pattern, text) == _is(pattern, text)
+
+
+@pytest.mark.parametrize("verified", [False, "false"])
+def test_unverified_address_matches_nothing(verified: object) -> None:
+    """Whoever signs in may have made it up. Other claims and groups still match."""
+    ann = {"sub": "ann", "email": "ann@example.com", "org": "acme", "email_verified": verified}
+    by_address, by_both, by_org = ({"email": ["*@example.com"]}, {"email": ["*"], "org": ["acme"]}, {"org": ["acme"]})
+    for claims, matches in ((by_address, False), (by_both, False), (by_org, True)):
+        tenant = team({"claims": claims}).tenant_of
+        assert (tenant(ann) is not None) is matches
+        assert tenant(ann | {"email_verified": True}) is not None
+        assert tenant({name: value for name, value in ann.items() if name != "email_verified"}) is not None
 
 
 def test_hostile_claim_matches_in_linear_time() -> None:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
 
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
@@ -283,7 +284,10 @@ class Inbox:
         async for account in self.accounts():
             for approval in await account.ledger.temporary_approvals(now):
                 if approval.id == id_ and account.has(approval) and self.may_revoke(account.tenant, approval):
-                    return await account.ledger.revoke_temporary(id_)
+                    is_revoked = await account.ledger.revoke_temporary(id_)
+                    if is_revoked and (request := await account.ledger.find(id_.partition(".")[0])) is not None:
+                        account.record(AuditEvent.TEMPORARY_APPROVAL_REVOKED, request, None)
+                    return is_revoked
         return False
 
     async def _vote(

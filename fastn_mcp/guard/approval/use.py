@@ -68,14 +68,17 @@ class ApprovalUse:
                 raise used_up()
             if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
                 await self._budgets.spend_rate(evaluation.effect, asker.counted)
-            await self._budgets.spend_approved(current.effect, asker.counted)
+            await self._budgets.spend_approved(current.effects, asker.counted)
             if opens_temporary(request):  # here and nowhere else: the target was checked
                 opened = temporary_approval(request, self._system.timestamp())
                 await self._ledger.add_temporary(opened)
             reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
         elif approval.temporary is not None:
+            valid = await self._ledger.temporary_approvals(self._system.timestamp())
+            if approval.temporary.id not in [each.id for each in valid]:  # a person revoked it meanwhile
+                raise used_up()
             await self._budgets.spend_rate(current.effect, asker.counted)
-            await self._budgets.spend_approved(current.effect, asker.counted)
+            await self._budgets.spend_approved(current.effects, asker.counted)
             reference = approval.temporary.id
         elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
             tool, rule = current.call.tool_name(), current.verdict.rule

@@ -49,17 +49,24 @@ def run_workflow(facts: Facts) -> Sentences:
 
 
 def invite_user(facts: Facts) -> Sentences:
-    email, role = quoted(facts.given.get("email")), quoted(facts.given.get("role"))
+    email, role, unchecked = quoted(facts.given.get("email")), *_role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= LONGEST_ON_BUTTON else "Invite this person"
     then = f"{sent} {PEOPLE}"
     first = joined(f"Invite {email} as {role}.", look_alikes(facts.given.get("email")))
-    return Sentences(first, button, f"Invite as {role}: {email}", then=then)
+    return Sentences(first, button, f"Invite as {role}: {email}", then=then, unchecked=unchecked)
+
+
+def _role(facts: Facts, argument: str) -> tuple[str, str]:
+    """Return the name of the role that an argument gives by name or id, and a sentence if it could not be read."""
+    given = facts.given.get(argument)
+    name = facts.names.get("role", {}).get(str(given))
+    return quoted(name or given), "" if name or not given else f"Not checked: which role {quoted(given)} is."
 
 
 def create_role(facts: Facts) -> Sentences:
     permissions = list(cast("list[str]", facts.given.get("permissions")) or ())
-    parent = facts.given.get("parent")
+    parent, unchecked = _role(facts, "parent")
     count, only = counted(len(permissions), "permission"), len(permissions) == 1
     powerful = [quote(each, WHOLE, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
     if any(each.strip() in _EVERYTHING for each in permissions):
@@ -70,11 +77,12 @@ def create_role(facts: Facts) -> Sentences:
     else:
         are_harmless = all(power(each) == _HARMLESS for each in permissions)
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
-    return say(
+    said = say(
         facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts),
-        further=[("Narrows", quoted(parent))] if parent else [],
+        further=[("Narrows", parent)] if facts.given.get("parent") else [],
     )  # fmt: skip
+    return replace(said, unchecked=joined(said.unchecked, unchecked))
 
 
 _EVERYTHING = ("*", "*:*", "*.*")
