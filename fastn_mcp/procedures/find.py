@@ -10,7 +10,8 @@ from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
 from fastn_mcp.client.reads import connections_like
 from fastn_mcp.errors import NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.ranking import EXACT, Hit, kinds_of, words_of
+from fastn_mcp.procedures.lookup import ID
+from fastn_mcp.procedures.ranking import EXACT, Hit, kinds_in, words_of
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
@@ -43,7 +44,7 @@ RUN = "run_workflow(workflow_id)"
 """Next call of a workflow that runs."""
 
 _LONGEST_QUERY = 500  # characters
-_LONGEST = 100  # characters of a name in the answer
+_LONGEST = 101  # characters of a name in the answer
 _MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
 
 _COLUMNS = {
@@ -123,10 +124,10 @@ class Find(Procedure[SearchResult]):
         if matches.lacking:
             answer["first_lacks"] = [*matches.lacking]
         if not shown:
-            answer["did_you_mean"] = [*map(_cut, matches.near)]
+            answer["did_you_mean"] = [short(name, _LONGEST) for name in matches.near]
         if gaps := data.gaps(is_answered=bool(shown) and not matches.lacking):
             answer["not_searched"] = [*gaps]
-        asked = {self.kind} if self.kind else {kind for word in words_of(self.query) for kind in kinds_of(word)}
+        asked = {self.kind} if self.kind else kinds_in(self.query)
         lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(asked)]
         if following := _next(hit.entry for hit in shown if hit in named) if shown else lists:
             answer["next"] = [*following]
@@ -143,12 +144,12 @@ class _Rows:
 
     def row(self, hit: Hit) -> dict[str, JsonValue]:
         item = hit.entry
-        row: dict[str, JsonValue] = {"kind": item.kind, "id": item.id or None, "name": _cut(item.name)}
+        row: dict[str, JsonValue] = {"kind": item.kind, "id": item.id or None, "name": short(item.name, _LONGEST)}
         slug = text(item.row, "slug")
         if slug and item.kind != "connection" and words_of(slug) != words_of(item.name):
-            row["slug"] = _cut(slug)
+            row["slug"] = short(slug, _LONGEST)
         if item.kind == "user" and item.emails and item.emails[0] != item.name:
-            row["email"] = _cut(item.emails[0])
+            row["email"] = short(item.emails[0], _LONGEST)
         row |= _state(item)
         if item.customer and item.kind != "connection":  # a connection's name contains the customer's
             row["customer"] = self._named("customer", item.customer)
@@ -174,7 +175,9 @@ class _Rows:
         row |= self._last(self._data.last_runs.get(id_))
         if id_ in self._detailed:
             triggers = [trigger for trigger in self._data.triggers_of(id_) if trigger.id not in self._shown]
-            row |= _first("started_by", [{"id": it.id, "name": _cut(it.name)} | _state(it) for it in triggers])
+            row |= _first(
+                "started_by", [{"id": it.id, "name": short(it.name, _LONGEST)} | _state(it) for it in triggers]
+            )
         return row
 
     def _last(self, run: Row | None) -> dict[str, JsonValue]:
@@ -188,7 +191,7 @@ class _Rows:
 
     def _named(self, kind: str, key: str) -> dict[str, JsonValue]:
         name = self._data.names[kind].get(key)
-        return {"id": key, "name": _cut(name)} if name else {"id": key}
+        return {"id": key, "name": short(name, _LONGEST)} if name else {"id": key}
 
 
 def _first(name: str, items: Sequence[JsonValue]) -> dict[str, JsonValue]:
@@ -217,18 +220,7 @@ def _next(shown: Iterable[Entry]) -> list[str]:
     return [*dict.fromkeys(calls)]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-_HEX = "[0-9a-f]"
-_UUID = f"{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}"
-_ID = re.compile(
-    rf"(?<![\w:.-])(?:(?P<connection>ucl:[\w:.@=+~-]*[\w])|(?P<execution>exec_\w+)|(?P<workflow>wf_\w+)"
-    rf"|(?P<customer>(?:org|personal)_\w+)|{_UUID})(?![\w-])",
-    re.IGNORECASE,
-)
-"""An id, in a group by the kind of resource; in none if it may be of several kinds."""
+_ID = re.compile(rf"(?<![\w:.-])(?:{ID.pattern}|(?P<connection>ucl:[\w:.@=+~-]*\w))(?![\w-])", re.IGNORECASE)
 
 _OF_UUID = ("customer", "connector", "trigger")
 """Kinds with such ids that can be read by id."""

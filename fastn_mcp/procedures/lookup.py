@@ -11,7 +11,7 @@ from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_conten
 from fastn_mcp.client.reads import find_row, has_id
 from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.ranking import Index, NamedResource, words_of
+from fastn_mcp.procedures.ranking import Index, words_of
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
@@ -32,7 +32,12 @@ class FoundResource:
     error: FastnError | None = None
 
 
-_ID = re.compile(r"(?:wf|org|personal|exec)_\w+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+ID = re.compile(
+    r"(?P<execution>exec_\w+)|(?P<workflow>wf_\w+)|(?P<customer>(?:org|personal)_\w+)"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    re.IGNORECASE,
+)
+"""An id, in a group by the kind of resource; in none if it may be of several kinds."""
 
 _NEAR = 3
 """Maximum number of names suggested if none matches."""
@@ -78,7 +83,7 @@ async def read_by_name(
 
 def is_id(typed: str) -> bool:
     """Whether it looks like one of Fastn's ids. Other ids are not known from a slug."""
-    return _ID.fullmatch(typed) is not None
+    return ID.fullmatch(typed) is not None
 
 
 async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False) -> FoundResource:
@@ -118,8 +123,7 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    index = Index(NamedResource(item, (item.name, *item.also), {}) for item in entries)
-    near = ", ".join(quoted(short(hit.entry.name)) for hit in index.rank(typed).candidates[:_NEAR])
+    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(entries).rank(typed).candidates[:_NEAR])
     raise NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",

@@ -1,6 +1,6 @@
 """Rank resources by how well their names match a query.
 
-    score = 100 * coverage * (1 - BREVITY * unasked), and VERBATIM more if the query contains the whole name
+    score = 100 * coverage * (1 - BREVITY * unasked), and REWORDED less unless the query contains the whole name
 
 - `coverage` is the share of the query that a name has. Each word counts by its rarity among the names, times the
   confidence that it means a word of the name: its own, a part of it, or one that differs in a few letters. Digits do
@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -21,11 +21,11 @@ from typing import NamedTuple
 from fastn_mcp.account.entries import Entry
 
 # Points of the score.
-EXACT = 100  # the query is the name or id; one less if spaces or the order of words differ
+EXACT = 100  # the query is the name or id
 ID_PART = 90  # the query has a part of an id
-FOUND = 45  # the lowest of a match
-NAMED_AMONG_OTHERS = 15  # the lowest of a name that the query contains as it is, among other things
-VERBATIM = 4
+FOUND = 41  # the lowest of a match, unless the query contains the name as it is
+NEAR = 18  # the lowest of a name that is suggested if there is no match
+REWORDED = 4  # that a name loses which the query does not contain as it is
 NEARLY = 3  # below the best: equally good
 FAR = 20  # below the best: dropped
 BREVITY = 0.16  # share of the points that a name loses if the query has nearly nothing of it
@@ -38,7 +38,6 @@ OWNED, POSSIBLE = 0.7, 0.5  # a word of the kind, or of what the resource belong
 NAMED = 0.8  # share of a name from which on the query names it
 
 # Weight of a word. It is 1 if a single name has it.
-FREQUENT_WEIGHT = 0.05  # all names have it
 KIND_WEIGHT = 0.4  # at most, of a word for a kind
 UNKNOWN_WEIGHT = 0.5  # no name has it
 
@@ -69,9 +68,12 @@ work works run runs ran running fix check list up times timed timing timeout out
 change changed changes update create delete remove revoke rotate rename replace disable enable activate deactivate start
 restart switch turn off set make add invite onboard offboard connect disconnect reconnect build use uses used using need
 before after afterwards while first then only arrive arrives arrived arriving come comes coming missing active inactive
-activated activation pending invited disabled draft drafts unpublished expired
+disabled expired
 """
-_EMPTY, _CIRCUMSTANCES = frozenset(_EMPTY_WORDS.split()), frozenset(_CIRCUMSTANCE_WORDS.split())
+UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
+"""Words that may mean a workflow that was never published, or a customer that is not active yet."""
+
+_EMPTY, _CIRCUMSTANCES = frozenset(_EMPTY_WORDS.split()), frozenset(_CIRCUMSTANCE_WORDS.split()) | UNFINISHED
 """Words that say nothing about the resource; and about what happened, which are ignored unless a name contains them."""
 
 _KIND_WORDS = {
@@ -87,17 +89,6 @@ _KIND_WORDS = {
 }
 """Words that mean a kind, or are done with it only. Of equal scores, those of the first kinds come first."""
 
-Match = tuple[float, range]
-"""Confidence from 0 to 1 that a word means words of a name, and the positions of those words."""
-
-
-class NamedResource(NamedTuple):
-    """Searchable resource: its names, and those of what it belongs to, each with the confidence in their words."""
-
-    entry: Entry
-    names: Iterable[str]
-    owners: Mapping[str, float]
-
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -109,7 +100,6 @@ class Hit:
     """Share of its name that the query has, from 0 to 1."""
     lacking: tuple[str, ...] = ()
     """The words searched for that it lacks, without those that mean a kind or what happened."""
-
     is_verbatim: bool = True
     """Whether the query contains its name as it is."""
 
@@ -123,8 +113,9 @@ class Hit:
         return self.share >= NAMED
 
     @property
-    def order(self) -> tuple[int, int, str, str]:
-        return -self.score, [*_KIND_WORDS].index(self.entry.kind), self.entry.name.casefold(), self.entry.id
+    def order(self) -> tuple[int, bool, int, str, str]:
+        kind = [*_KIND_WORDS].index(self.entry.kind)
+        return -self.score, not self.is_verbatim, kind, self.entry.name.casefold(), self.entry.id
 
 
 class Ranking(NamedTuple):
@@ -137,7 +128,7 @@ class Ranking(NamedTuple):
     def of(self, kinds: Collection[str], least: int = FOUND) -> list[Hit]:
         """Return the matches of these kinds. `least` is the lowest score of one unless it is verbatim."""
         hits = [hit for hit in self.candidates if hit.entry.kind in kinds]
-        hits = [hit for hit in hits if hit.score >= (NAMED_AMONG_OTHERS if hit.is_verbatim else least)]
+        hits = [hit for hit in hits if hit.is_verbatim or hit.score >= least]
         return [hit for hit in hits if hit.score >= hits[0].score - FAR]
 
 
@@ -150,6 +141,11 @@ def leaders(hits: Sequence[Hit]) -> list[Hit]:
 def kinds_of(word: str) -> frozenset[str]:
     """Return the kinds that a word names, in the singular or with an s."""
     return frozenset(kind for kind, words in _KIND_WORDS.items() if {word, word.removesuffix("s")} & {*words.split()})
+
+
+def kinds_in(query: str) -> set[str]:
+    """Return the kinds that the words of a query name."""
+    return {kind for word in words_of(query) for kind in kinds_of(word)}
 
 
 @lru_cache(maxsize=32_768)
@@ -167,33 +163,34 @@ def units(words: tuple[str, ...]) -> Sequence[tuple[str, range]]:
     return [("".join(words[first:last]), range(first, last)) for first, last in ends if last <= len(words)]
 
 
-class _Query(NamedTuple):
-    """A query as it is read with the words of an index."""
-
-    all_words: tuple[str, ...]
-    words: tuple[str, ...]
-    """Those that may say what is meant."""
-    weights: Sequence[float]
-
-
 class Index:
     """Index of all names by their words."""
 
-    def __init__(self, resources: Iterable[NamedResource], unread: int = 0) -> None:
-        """Take the resources, and how many more there are in the account."""
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        owners: Callable[[Entry], Mapping[str, float]] = lambda _: {},
+        unread: int = 0,
+    ) -> None:
+        """`owners` gives the names of what an entry belongs to, each with the confidence in its words.
+
+        `unread` is how many more entries there are in the account.
+        """
         self._names: list[tuple[Entry, tuple[str, ...]]] = []
-        self._holding: defaultdict[str, list[tuple[int, Match]]] = defaultdict(list)
-        """Numbers of the names that have a word, or that belong to what has it."""
-        self._entries: list[Entry] = []
-        for entry, names, owners in resources:
-            self._entries.append(entry)
-            matches = [(unit, (share, range(0))) for name, share in owners.items() for unit, _ in units(words_of(name))]
+        self._holding: defaultdict[str, list[tuple[int, float, range]]] = defaultdict(list)
+        """By word: numbers of the names that have it, or belong to what has it; the confidence; its positions."""
+        self._entries = entries
+        for entry in entries:
+            owned = [
+                (unit, sure, range(0)) for name, sure in owners(entry).items() for unit, _ in units(words_of(name))
+            ]
+            names = (entry.name, *entry.also)
             for words in dict.fromkeys(words for name in names if (words := words_of(name))):
-                for unit, match in (*matches, *((unit, (1.0, covered)) for unit, covered in units(words))):
-                    self._holding[unit].append((len(self._names), match))
+                for unit, sure, places in (*owned, *((unit, 1.0, places) for unit, places in units(words))):
+                    self._holding[unit].append((len(self._names), sure, places))
                 self._names.append((entry, words))
         self._vocabulary = [*self._holding]
-        self._size = len(self._entries) + unread
+        self._size = len(entries) + unread
         self.rank = lru_cache(maxsize=16)(self._rank)  # one search ranks the same words several times
 
     def has_word(self, word: str) -> bool:
@@ -202,29 +199,33 @@ class Index:
 
     def _rank(self, query: str) -> Ranking:
         """Rank the resources that `query` may mean."""
-        all_words = words_of(_UNREAD.sub(" ", query)) or words_of(query)
-        meaningful = [word for word in all_words if word not in _EMPTY]
-        subject = [word for word in meaningful if word not in _CIRCUMSTANCES or word in self._holding]
-        words = tuple((subject or meaningful or all_words)[:_MAX_WORDS])
-        weights = [0.0] * len(words)
-        matches: defaultdict[int, dict[int, Match]] = defaultdict(dict)
+        words = self._searched(words_of(_UNREAD.sub(" ", query)) or words_of(query))
+        weights = dict.fromkeys(range(len(words)), 0.0)
+        matches: defaultdict[int, dict[int, tuple[float, range]]] = defaultdict(dict)
         for joined, places in units(words):
             meanings = _similar(joined, self._vocabulary, is_joined=len(places) > 1)
             if len(places) == 1:
                 weights[places[0]] = self._weight(joined, meanings)
             elif joined in self._holding:  # the words of one name share its weight
-                weights[places.start : places.stop] = [self._rarity([joined]) / len(places)] * len(places)
-            for unit, sure in meanings.items():
-                for number, (share, covered) in self._holding[unit]:
+                weights |= dict.fromkeys(places, self._rarity([joined]) / len(places))
+            for unit, likeness in meanings.items():
+                for number, sure, covered in self._holding[unit]:
                     for place in places:
-                        _keep_better(matches[number], place, (sure * share, covered))
-        by_name = (self._hit(_Query(all_words, words, weights), *self._names[it], matches[it]) for it in matches)
+                        match = (likeness * sure, covered)
+                        matches[number][place] = max(matches[number].get(place, match), match, key=lambda it: it[0])
+        by_name = (self._hit(query, words, weights, self._names[number], matches[number]) for number in matches)
         hits: dict[tuple[str, str], Hit] = {}
         for hit in (*self._by_id(query), *by_name):
             hits[hit.key] = max(hits.get(hit.key, hit), hit, key=lambda it: (it.score, it.is_verbatim, it.share))
-        rarest = sorted(zip(words, weights, strict=True), key=lambda pair: -pair[1])
-        searched = [word for word, _ in rarest if not kinds_of(word)]
+        rarest = sorted(weights, key=lambda place: -weights[place])
+        searched = [words[place] for place in rarest if not kinds_of(words[place])]
         return Ranking(sorted(hits.values(), key=lambda it: it.order), searched)
+
+    def _searched(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the words of a query that may say what is meant; all of them if none does."""
+        meaningful = tuple(word for word in words if word not in _EMPTY)
+        subject = tuple(word for word in meaningful if word not in _CIRCUMSTANCES or word in self._holding)
+        return (subject or meaningful or words)[:_MAX_WORDS]
 
     def _weight(self, word: str, meanings: Mapping[str, float]) -> float:
         """Return the weight of a word of the query: the rarity of what it most surely means."""
@@ -235,23 +236,28 @@ class Index:
 
     def _rarity(self, words: Iterable[str]) -> float:
         count = sum(len(self._holding[word]) for word in words)
-        return max(FREQUENT_WEIGHT, math.log(1 + self._size / count) / math.log(1 + self._size))
+        return math.log(1 + self._size / count) / math.log(1 + self._size)
 
-    def _hit(self, query: _Query, entry: Entry, name: tuple[str, ...], matches: dict[int, Match]) -> Hit:
-        if "".join(name) in ("".join(query.all_words), "".join(query.words)):
-            return Hit(entry, EXACT - (name not in (query.all_words, query.words)))
-        for place, word in enumerate(query.words):
+    def _hit(
+        self,
+        query: str,
+        words: Sequence[str],
+        weights: Mapping[int, float],
+        named: tuple[Entry, tuple[str, ...]],
+        matches: Mapping[int, tuple[float, range]],
+    ) -> Hit:
+        entry, name = named
+        sure = {place: matches[place][0] for place in matches}
+        for place, word in enumerate(words):
             if entry.kind in kinds_of(word):
-                _keep_better(matches, place, (OWNED, range(0)))
-        coverage = sum(query.weights[place] * sure for place, (sure, _) in matches.items()) / sum(query.weights)
-        own = [FREQUENT_WEIGHT if word in _EMPTY else self._rarity([word]) for word in name]
-        covered = {place for _, places in matches.values() for place in places}
-        share = sum(own[place] for place in covered) / sum(own)
-        is_verbatim = f" {' '.join(name)} " in f" {' '.join(query.all_words)} "
-        points = round(100 * coverage * (1 - BREVITY * (1 - share))) + VERBATIM * is_verbatim
-        lacking = [word for place, word in enumerate(query.words) if place not in matches and not kinds_of(word)]
-        lacking = [word for word in lacking if word not in _CIRCUMSTANCES]
-        return Hit(entry, min(EXACT - 1, points), share, tuple(lacking), is_verbatim)
+                sure[place] = max(sure.get(place, 0), OWNED)
+        coverage = sum(weights[place] * sure[place] for place in sure) / sum(weights.values())
+        own = [self._rarity([word]) for word in name]
+        share = sum(own[place] for place in {place for _, covered in matches.values() for place in covered}) / sum(own)
+        is_verbatim = f" {' '.join(name)} " in f" {' '.join(words_of(query))} "
+        score = round(EXACT * coverage * (1 - BREVITY * (1 - share))) - REWORDED * (not is_verbatim)
+        lacking = (word for place, word in enumerate(words) if place not in sure and not kinds_of(word))
+        return Hit(entry, score, share, tuple(word for word in lacking if word not in _CIRCUMSTANCES), is_verbatim)
 
     def _by_id(self, query: str) -> Iterable[Hit]:
         """Yield each resource whose id or email, or a part of it, is in the query."""
@@ -267,31 +273,25 @@ class Index:
                 yield Hit(entry, ID_PART)
 
 
-def _keep_better(matches: dict[int, Match], place: int, match: Match) -> None:
-    """Keep the surer of two matches, or else the one with more words."""
-    matches[place] = max(matches.get(place, match), match, key=lambda it: (it[0], len(it[1])))
-
-
 def _similar(word: str, vocabulary: Sequence[str], *, is_joined: bool) -> dict[str, float]:
     """Return the words of `vocabulary` that a word may mean, with the confidence from 0 to 1."""
     from rapidfuzz.distance import OSA  # imported late: only searches need it
     from rapidfuzz.process import extract
 
-    size, meant = len(word), dict[str, float]()
-    for other in vocabulary if size >= (_MIN_BEGINNING if word.isascii() else 2) else ():
-        place = other.find(word)
-        is_cut = word[-1].isdigit() and other[place + size : place + size + 1].isdigit()  # key1 is not key14
-        if place >= 0 and not is_cut and (not place or size >= _MIN_PART or not word.isascii()):
-            meant[other] = PART + (1 - PART) * size / len(other)
+    size = len(word)
+    shortest, shortest_beginning = (_MIN_PART, _MIN_BEGINNING) if word.isascii() else (2, 2)
+    holding = [other for other in vocabulary if word in other] if size >= shortest_beginning else []
+    meant = {
+        other: PART + (1 - PART) * size / len(other) for other in holding if size >= shortest or other.startswith(word)
+    }
     # Letters that may be wrong, missing, added or swapped with the next; one of joined words.
     least = max(TYPO, 1 - 1 / size) if is_joined else TYPO
-    alike = extract(word, vocabulary, scorer=OSA.normalized_similarity, score_cutoff=least, limit=None)
-    for other, likeness, _ in alike:
-        if word.rstrip("s") == other.rstrip("s"):
-            meant[other] = 1.0 if word == other else PLURAL
-        elif _digits(word) == _digits(other):
-            meant[other] = max(meant.get(other, 0.0), likeness)
-    return meant
+    typos = extract(word, vocabulary, scorer=OSA.normalized_similarity, score_cutoff=least, limit=None)
+    for other, likeness, _ in typos:
+        is_plural = word != other and word.rstrip("s") == other.rstrip("s")
+        meant[other] = PLURAL if is_plural else max(meant.get(other, 0.0), likeness)
+    digits = _digits(word)
+    return {other: sure for other, sure in meant.items() if digits in ("", _digits(other))}
 
 
 def _digits(word: str) -> str:

@@ -6,21 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents, read_labels
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
-    FOUND,
-    NAMED_AMONG_OTHERS,
+    NEAR,
     OWNED,
     POSSIBLE,
+    UNFINISHED,
     Hit,
     Index,
-    NamedResource,
     Ranking,
-    kinds_of,
+    kinds_in,
     leaders,
     words_of,
 )
@@ -50,14 +48,11 @@ _CLAUSE = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 
 _EMAIL = re.compile(r"[^\s,;:<>()]+@[\w.-]*\w")
 
-_UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
-"""Words that may mean a workflow that was never published, or a customer that is not active yet."""
-
 
 class Matches(NamedTuple):
     """Matches of a query."""
 
-    meant: Sequence[Hit] = ()
+    meant: Sequence[Hit]
     """What could be meant: one hit, or several that fit about equally well."""
     besides: Sequence[Hit] = ()
     """Names that the query has besides."""
@@ -93,6 +88,7 @@ class SearchData:
         self._is_extended = False
         """Whether there are entries or uses that only this query has."""
         self._own_index: Index | None = None
+        """The index of what was read, until more is."""
         self.names: defaultdict[str, dict[str, str]] = defaultdict(dict)
         """Names by kind and id."""
         self._runs: dict[str, str] = {}
@@ -108,29 +104,25 @@ class SearchData:
         clauses = [query] if len(words_of(query)) <= _MAX_WORDS else _CLAUSE.split(query)
         if len(clauses) > 1:
             await self._search(query)
-        index = self._index()
-        skipped = [*takewhile(lambda it: not index.rank(it).of(self._wanted), clauses)]
-        if len(skipped) == len(clauses):
-            clauses, skipped = [query], []
-        clause, *others = clauses[len(skipped) :]
-        await self._read_belongings(clause)
-        index = self._index()
-        matches = self._matches(clause, index.rank(clause))
-        leading = (hit for other in others for hit in leaders(index.rank(other).of(self._wanted)))
+        place = next((place for place, clause in enumerate(clauses) if self._hits(clause)), None)
+        if place is None:
+            clauses, place = [query], 0
+        await self._read_belongings(clauses[place])
+        matches = self._matches(clauses[place])
+        leading = (hit for clause in clauses[place + 1 :] for hit in leaders(self._hits(clause)))
         besides = [*matches.besides, *(hit for hit in leading if hit.is_verbatim or not hit.lacking)]
-        unread = [word for it in skipped for word in index.rank(it).words]
+        unread = [word for clause in clauses[:place] for word in self._rank(clause).words]
         return matches._replace(besides=besides, lacking=[*unread, *matches.lacking])
 
     async def _read_belongings(self, query: str) -> None:
         """Read what the query may mean of large kinds, runs of the customers that it names, and connections."""
-        hits = self._index().rank(query).of(self._wanted)
+        hits = self._hits(query)
         if "workflow" in self._wanted and not (hits and not hits[0].lacking):
             await self._read(["customer"])
         await self._search(query)
-        ranking = self._index().rank(query)
-        hits = ranking.of(self._wanted)
-        customers, connectors = (leaders(ranking.of((it,), NAMED_AMONG_OTHERS)) for it in ("customer", "connector"))
-        asked = {kind for word in words_of(query) for kind in kinds_of(word)}
+        hits, ranking = self._hits(query), self._rank(query)
+        customers, connectors = (leaders(ranking.of((kind,), least=0)) for kind in ("customer", "connector"))
+        asked = kinds_in(query)
         is_clear = hits and hits[0].entry.kind != "customer" and hits[0].is_named and not hits[0].lacking
         if "workflow" in self._wanted and not is_clear:
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
@@ -151,10 +143,10 @@ class SearchData:
         """
         index = self._index()
         emails = [*map(str.casefold, _EMAIL.findall(query))]
-        words = [*emails, *sorted(index.rank(query).words, key=index.has_word)][:_MAX_SEARCHES]
+        words = [*emails, *sorted(self._rank(query).words, key=index.has_word)][:_MAX_SEARCHES]
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         await self._add([(kind, "search", word) for kind in large for word in words])
-        best = next(iter(self._index().rank(query).of(self._wanted)), None)
+        best = next(iter(self._hits(query)), None)
         is_named = best is not None and best.is_verbatim and not best.lacking
         if best is not None and emails:
             is_named = not {*emails}.isdisjoint(map(str.casefold, best.entry.emails))
@@ -165,22 +157,22 @@ class SearchData:
                 self._searched.add(kind)
         await self._read([kind for kind in large if kind not in self._searched], math.inf)
 
-    def _matches(self, query: str, ranking: Ranking) -> Matches:
-        hits = ranking.of(self._wanted)
+    def _matches(self, query: str) -> Matches:
+        hits = self._hits(query)
         best = leaders(hits)
-        if _UNFINISHED.isdisjoint(words_of(query)):
+        if UNFINISHED.isdisjoint(words_of(query)):
             best = [hit for hit in best if not is_unfinished(hit.entry.kind, hit.entry.row)] or best
         meant: list[Hit] = []
         for hit in best:
             if not any(self._are_related(hit.entry, other.entry) for other in meant):
                 meant.append(hit)
         besides, lacking = list[Hit](), meant[0].lacking if meant else ()
-        candidates = [hit for hit in ranking.candidates if hit.entry.kind in self._wanted]
+        candidates = [hit for hit in self._rank(query).candidates if hit.entry.kind in self._wanted]
         for hit in candidates:
             if hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
                 besides.append(hit)
                 lacking = [word for word in lacking if word in hit.lacking]
-        near = dict.fromkeys(hit.entry.name for hit in candidates if hit.score >= FOUND / 2)
+        near = dict.fromkeys(hit.entry.name for hit in candidates if hit.score >= NEAR)
         return Matches(meant, besides, hits, lacking, [*near][:_MAX_NEAR])
 
     async def name_owner(self, single: Entry) -> Entry:
@@ -301,6 +293,12 @@ class SearchData:
     def _of(self, kind: str) -> Iterable[Entry]:
         return self._entries[kind].values()
 
+    def _hits(self, query: str) -> list[Hit]:
+        return self._rank(query).of(self._wanted)
+
+    def _rank(self, query: str) -> Ranking:
+        return self._index().rank(query)
+
     def _index(self) -> Index:
         """Return the index of what was read. It is kept for later queries if they would read the same."""
         if self._is_extended:
@@ -315,13 +313,13 @@ class SearchData:
         for use in self.uses:
             owner = self.names["customer"].get(use.customer, "")
             owners[use.workflow][owner] = OWNED if use.is_certain else POSSIBLE
-        entries = (_titled(item, self.names) for kind in self._entries for item in self._of(kind))
-        named = (NamedResource(item, (item.name, *item.also), owners[item.id] | self._owners(item)) for item in entries)
-        return Index(named, sum(contents.unread for contents in self._contents.values()))
 
-    def _owners(self, item: Entry) -> dict[str, float]:
-        names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in item.related)
-        return dict.fromkeys(names, OWNED)
+        def owners_of(item: Entry) -> dict[str, float]:
+            names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in item.related)
+            return owners[item.id] | dict.fromkeys(names, OWNED)
+
+        entries = [_titled(item, self.names) for kind in self._entries for item in self._of(kind)]
+        return Index(entries, owners_of, sum(contents.unread for contents in self._contents.values()))
 
 
 def _titled(item: Entry, names: Mapping[str, Mapping[str, str]]) -> Entry:
