@@ -25,6 +25,8 @@ from fastn_mcp.procedures.diagnosis.blockers import (
 )
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, ended_run, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import (
+    OF_CONNECTOR,
+    RUN_KINDS,
     RunCounts,
     RunRecord,
     at_connector,
@@ -182,7 +184,8 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
         await lists[name](name)
 
     jobs = {name: read_connections if "connections" in name else job for name, job in lists.items()}
-    await reads.run(run_jobs(reads, look, period, subject.filters) | jobs)
+    kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
+    await reads.run(run_jobs(reads, look, period, subject.filters, kinds) | jobs)
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, lists):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))

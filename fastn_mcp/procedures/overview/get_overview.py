@@ -15,7 +15,7 @@ from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
+from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
@@ -53,8 +53,8 @@ Subject = Literal["workflows", "connections", "customers", "expiry", "triggers",
 
 READS: Mapping[Subject, tuple[str, ...]] = {
     "workflows": (RUNS, "workflows", "triggers"),
-    "connections": (RUNS, "connections", "workflows"),
-    "customers": (RUNS, "customers", "connections"),
+    "connections": (FAILED, "connections", "workflows"),
+    "customers": (FAILED, "customers", "connections"),
     "expiry": ("connections", "API keys"),
     "triggers": ("triggers", "workflows"),
     "access": ("users", "API keys"),
@@ -167,7 +167,7 @@ class _Question:
     def shows(self, subject: Subject, finding: AccountFinding) -> AccountFinding:
         """Return the finding with its first rows, and the call for all of them."""
         shown = finding.rows[: FEW[finding.severity]]
-        hours = {"hours": self.hours} if RUNS in READS[subject] and self.hours != 24 else {}
+        hours = {"hours": self.hours} if {RUNS, FAILED}.intersection(READS[subject]) and self.hours != 24 else {}
         more = suggested(GetOverview, about=subject, **hours) if len(shown) < len(finding.rows) else None
         return replace(finding, shown=shown, more=more)
 
