@@ -37,7 +37,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
-from fastn_mcp.procedures.reads import AccountReads, read_back, read_rest
+from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import (
@@ -65,7 +65,8 @@ AFFECTED = 3
 CAUSES = 3
 """Maximum number of causes reported, each with its newest run read in full."""
 
-_TRIGGERS, _WORKFLOWS, _QUOTAS, _NEWEST = "triggers", "workflows", "quotas", "its newest runs"
+_TRIGGERS, _WORKFLOWS, _QUOTAS = "triggers", "workflows", "quotas"
+_NEWEST, _OWN = "its newest runs", "its connections"
 
 _PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
@@ -172,22 +173,15 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    calls, connecting = _lists(subject), anyio.Lock()
-    listing = ListConnections(connector_id=subject.connector, limit=100)
-    lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
-
-    async def read_connections(name: str) -> None:
-        async with connecting:
-            with suppress(FastnError):  # each of the narrower reads then finds out for itself
-                await look(listing)
-                await read_rest(listing, look, _FURTHER_PAGES)
-        await lists[name](name)
-
-    jobs = {name: read_connections if "connections" in name else job for name, job in lists.items()}
+    lists, listing = _lists(subject), ListConnections(connector_id=subject.connector, limit=100)
+    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in lists.items()}
+    if not subject.is_customer_alone:  # whose own connections mostly tell: see `_read_others`
+        connections = _not_working(subject) | {name: call for name, call in lists.items() if name == _OWN}
+        jobs |= _connection_jobs(connections, listing, reads, look)
     kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
     await reads.run(run_jobs(reads, look, period, subject.filters, kinds) | jobs)
     counts = count_runs(reads, period, subject.filters)
-    for name in filter(reads.has_more, lists):
+    for name in filter(reads.has_more, jobs):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
     for kind, resource in subject.resources.items():
         if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
@@ -221,19 +215,43 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     )
 
 
-def _lists(subject: Subject) -> dict[str, Call]:
-    """Return the first reads beside those of runs, by display name."""
-    calls: dict[str, Call] = {
+def _not_working(subject: Subject) -> dict[str, Call]:
+    """Return the lists of connections that do not work, by display name."""
+    return {
         f"connections that are {status}": ListConnections(connector_id=subject.connector, status=status, limit=100)
         for status in NOT_WORKING
     }
-    calls[_TRIGGERS] = ListTriggers(limit=100)
+
+
+def _connection_jobs(
+    calls: Mapping[str, Call], listing: ListConnections, reads: AccountReads, look: AnswerReads
+) -> dict[str, Job]:
+    """Return the reads of lists of connections. If `listing`, which holds them all, is short, it is read instead."""
+    connecting = anyio.Lock()
+
+    async def read(name: str, call: Call) -> None:
+        async with connecting:
+            with suppress(FastnError):  # each of the narrower reads then finds out for itself
+                await look(listing)
+                await read_rest(listing, look, _FURTHER_PAGES)
+        await reads.read_one(name, call, _PAGES)
+
+    return {name: partial(read, call=call) for name, call in calls.items()}
+
+
+def _lists(subject: Subject) -> dict[str, Call]:
+    """Return the first reads beside those of runs and of connections that do not work, by display name."""
+    calls: dict[str, Call] = {}
+    if subject.trigger is None or not subject.workflows:
+        calls[_TRIGGERS] = ListTriggers(limit=100)
     if subject.customer:
-        calls["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
+        calls[_OWN] = ListConnections(customer_id=subject.customer, limit=100)
     if subject.is_any_of_customer:
         calls[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
     if not subject.workflows:
-        calls |= {_WORKFLOWS: ListWorkflows(limit=100), _QUOTAS: GetQuotas()}
+        calls[_WORKFLOWS] = ListWorkflows(limit=100)
+    if not subject.workflows and not subject.connector:
+        calls[_QUOTAS] = GetQuotas()
     for key in subject.workflows if "workflow" not in subject.resources else ():
         calls[f"workflow {key}"] = GetWorkflow(workflow_id=key)
     return calls
@@ -270,19 +288,30 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
         group.start_soon(read_runs)
         group.start_soon(reads.read, runs | connections)
         group.start_soon(read_names)
+    newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
+    if subject.is_customer_alone:
+        await _read_others(evidence, newest, reads, context.look)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
     rows = reads.rows(*(name for name in reads.lists if "connections" in name))
     return replace(
         evidence,
-        newest=[ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest],
+        newest=newest,
         run_records=records,
         connections=connection_states({key_of(row) or str(row): row for row in rows}.values(), names),
-        connected=connected | ({subject.customer} if "its connections" in reads.lists else set()),
+        connected=connected | ({subject.customer} if _OWN in reads.lists else set()),
         triggers=None if triggers is None else trigger_states(triggers, evidence.counts.period.now, names),
         has_more_triggers=reads.has_more(_TRIGGERS),
         other_triggers=others,
         names=names,
     )
+
+
+async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads, look: AnswerReads) -> None:
+    """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
+    own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
+    apps = ({app} if (app := evidence.connector(run)) else {*evidence.setup(run.workflow).apps} for run in newest)
+    if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
+        await reads.run(_connection_jobs(_not_working(evidence.subject), ListConnections(limit=100), reads, look))
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
@@ -291,10 +320,10 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
     Reported are those that start the workflows; for a customer, its own and the account's of its workflows.
     """
     rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
-    if _TRIGGERS not in reads.lists:
-        return None, 0
     if subject.trigger is not None:
         return [subject.trigger], 0
+    if _TRIGGERS not in reads.lists:
+        return None, 0
     if not subject.resources:
         return rows, 0
     customer = subject.customer
