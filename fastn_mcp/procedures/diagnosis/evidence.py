@@ -54,6 +54,7 @@ from fastn_mcp.records.states import NOT_WORKING, State
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import ListTriggers
@@ -175,7 +176,8 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
     lists, listing = _lists(subject), ListConnections(connector_id=subject.connector, limit=100)
     jobs = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in lists.items()}
-    if not subject.is_customer_alone:  # whose own connections mostly tell: see `_read_others`
+    is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
+    if is_small or not subject.is_customer_alone:  # whose own connections mostly tell: see `_read_others`
         connections = _not_working(subject) | {name: call for name, call in lists.items() if name == _OWN}
         jobs |= _connection_jobs(connections, listing, reads, look)
     kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
