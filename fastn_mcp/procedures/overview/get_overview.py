@@ -117,8 +117,7 @@ class GetOverview(Procedure[Overview]):
             return Overview.model_validate(answer)
         look, (asked, began, start) = context.look, self._question()
         period = Period(24 if asked.about == "expiry" else asked.hours, look.snapshot.instant())
-        only = READS[asked.about] if asked.about else None
-        account = await read_account(context, period, only, all_connections=asked.about == "expiry")
+        account = await read_account(context, period, asked.reads, all_connections=asked.about == "expiry")
         at = int(period.now.timestamp())
         findings, rows = await _findings(account, asked, look, counts_rates=began != at)
         customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
@@ -160,6 +159,13 @@ class _Question:
     hours: int
 
     @property
+    def reads(self) -> tuple[str, ...] | None:
+        """What is read; None for everything. Rates leave no room for what starts a workflow."""
+        if self.about == "workflows" and self.order == "rate":
+            return RUNS, "workflows"
+        return READS[self.about] if self.about else None
+
+    @property
     def ahead(self) -> timedelta:
         """Time in which an expiry is reported."""
         return timedelta(hours=self.hours) if self.about == "expiry" else SOON
@@ -192,7 +198,7 @@ async def _subject_rows(
         failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
         ran = await _records(failing, account, asked, look, counts_rates=counts_rates)
         triggers = account.chosen("triggers")
-        starts = () if asked.about is None or asked.order == "rate" or triggers.more else triggers.rows
+        starts = () if asked.about is None or triggers.more else triggers.rows
         return workflow_rows(counts, account.chosen("workflows").rows, starts, ran)
     if asked.about == "customers":
         known = account.reads.lists.get("customers", RowList())
