@@ -174,12 +174,12 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    lists, listing = _lists(subject), ListConnections(connector_id=subject.connector, limit=100)
+    lists = _lists(subject)
     jobs = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in lists.items()}
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
-    if is_small or not subject.is_customer_alone:  # whose own connections mostly tell: see `_read_others`
-        connections = _not_working(subject) | {name: call for name, call in lists.items() if name == _OWN}
-        jobs |= _connection_jobs(connections, listing, reads, look)
+    if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
+        own = {name: call for name, call in lists.items() if name == _OWN}
+        jobs |= _connection_jobs(subject, own, reads, look)
     kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
     await reads.run(run_jobs(reads, look, period, subject.filters, kinds) | jobs)
     counts = count_runs(reads, period, subject.filters)
@@ -208,6 +208,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     stored = [row for which in subject.filters for row in look.rows(runs_of(which, limit=100))]
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})
+    listing = ListConnections(connector_id=subject.connector, limit=100)
     page = cast("Listed[FastnObject]", await look(listing)) if look.snapshot.holds(listing) else None
     return Evidence(
         *(subject, counts, causes, workflows, relevant, quotas, names),
@@ -217,19 +218,11 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     )
 
 
-def _not_working(subject: Subject) -> dict[str, Call]:
-    """Return the lists of connections that do not work, by display name."""
-    return {
-        f"connections that are {status}": ListConnections(connector_id=subject.connector, status=status, limit=100)
-        for status in NOT_WORKING
-    }
-
-
 def _connection_jobs(
-    calls: Mapping[str, Call], listing: ListConnections, reads: AccountReads, look: AnswerReads
+    subject: Subject, own: Mapping[str, Call], reads: AccountReads, look: AnswerReads
 ) -> dict[str, Job]:
-    """Return the reads of lists of connections. If `listing`, which holds them all, is short, it is read instead."""
-    connecting = anyio.Lock()
+    """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
+    connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
 
     async def read(name: str, call: Call) -> None:
         async with connecting:
@@ -238,7 +231,8 @@ def _connection_jobs(
                 await read_rest(listing, look, _FURTHER_PAGES)
         await reads.read_one(name, call, _PAGES)
 
-    return {name: partial(read, call=call) for name, call in calls.items()}
+    of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
+    return {name: partial(read, call=call) for name, call in (of_status | {**own}).items()}
 
 
 def _lists(subject: Subject) -> dict[str, Call]:
@@ -291,7 +285,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
         group.start_soon(reads.read, runs | connections)
         group.start_soon(read_names)
     newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
-    if subject.is_customer_alone:
+    if subject.is_any_of_customer and not subject.connector:
         await _read_others(evidence, newest, reads, context.look)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
     rows = reads.rows(*(name for name in reads.lists if "connections" in name))
@@ -313,7 +307,7 @@ async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: Ac
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
     apps = ({app} if (app := evidence.connector(run)) else {*evidence.setup(run.workflow).apps} for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
-        await reads.run(_connection_jobs(_not_working(evidence.subject), ListConnections(limit=100), reads, look))
+        await reads.run(_connection_jobs(evidence.subject, {}, reads, look))
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:

@@ -146,16 +146,9 @@ class RunCounts:
 
 
 def run_jobs(
-    reads: AccountReads,
-    look: AnswerReads,
-    period: Period,
-    filters: Sequence[RunFilter],
-    kinds: Collection[str] = RUN_KINDS,
+    reads: AccountReads, look: AnswerReads, period: Period, filters: Sequence[RunFilter], kinds: Collection[str]
 ) -> dict[str, Job]:
-    """Return the reads of the failed runs, of the numbers of runs, and of the last success, for `count_runs`.
-
-    `kinds` are those of the `RUN_KINDS` that are needed.
-    """
+    """Return the reads of these `RUN_KINDS`: failed runs, numbers of runs, last success. See `count_runs`."""
 
     async def read(_: str, which: RunFilter) -> None:
         with suppress(FastnError):  # each of the others then finds out for itself

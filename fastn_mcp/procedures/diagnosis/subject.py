@@ -42,11 +42,6 @@ class Subject:
         return self.customer is not None and not self.workflows
 
     @property
-    def is_customer_alone(self) -> bool:
-        """Whether the runs are those of one customer, of any workflow and at any connector."""
-        return self.is_any_of_customer and self.connector is None
-
-    @property
     def filters(self) -> list[RunFilter]:
         if self.trigger is not None and not self.workflows:
             return []
