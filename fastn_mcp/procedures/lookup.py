@@ -86,10 +86,12 @@ def is_id(typed: str) -> bool:
     return ID.fullmatch(typed) is not None
 
 
-async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False) -> FoundResource:
+async def resolve(
+    kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False, is_whole: bool = False
+) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `is_tried`: it is not an id.
+    `is_tried`: it is not an id. `is_whole`: what a list may omit of the row is read, too.
     """
     listing = LISTS[kind](limit=MOST)
     stored = [entry(kind, row) for row in context.look.rows(listing)]
@@ -110,7 +112,8 @@ async def resolve(kind: str, typed: str, context: ProcedureContext, *, is_tried:
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and (id_ := matching[0].id):
-        return await _by_id(kind, id_, context) or FoundResource(id_, matching[0].row)
+        whole = await _by_id(kind, id_, context) if is_whole else None
+        return whole or FoundResource(id_, matching[0].row)
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
         raise InvalidArgument(

@@ -469,6 +469,26 @@ async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world:
     }
 
 
+async def test_other_connections_are_read_if_a_customer_has_none_of_the_app(world: World) -> None:
+    """Its run may use the account's own connection."""
+
+    async def owners_read() -> tuple[str, set[str | None]]:
+        world.sandbox.requests.clear()
+        answer = await diagnosed_by(world, customer_id="Katana")
+        heard = [heard for heard in world.sandbox.requests if heard.path == "/api/v1/connections"]
+        return answer["causes"][0]["fix"], {each.query.get("endOrgId") for each in heard}
+
+    customer = world.id_of("customers", "Katana")
+    fix, owners = await owners_read()
+    assert "Katana has to authorise TikTok Shop again" in fix
+    assert owners == {customer}
+    (row,) = (row for row in world.sandbox.state.all("connections") if row["status"] == "FAILED")
+    world.sandbox.state.put("connections", row | {"endOrgId": None})
+    fix, owners = await owners_read()
+    assert "For the account itself, somebody has to authorise TikTok Shop again" in fix
+    assert owners == {customer, None}
+
+
 async def test_customer_without_problems_gets_what_was_checked(world: World) -> None:
     for run in (run for run in world.sandbox.state.all("executions") if run["status"] in ("running", "queued")):
         world.sandbox.state.drop("executions", run["id"])

@@ -68,6 +68,9 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
     assert isinstance(outcome, Done)
     answer = render(call, outcome.result, {}, None)
     assert tokens(to_json(answer).decode()) <= 2_500
+    statuses = {heard.query.get("status") for heard in large_world.sandbox.requests}
+    assert "failed" in statuses
+    assert "completed" not in statuses  # of all connectors: it says nothing about this one
     found = answer["data"]
     assert isinstance(found, dict)
     state = large_world.sandbox.state

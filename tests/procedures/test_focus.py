@@ -83,6 +83,8 @@ async def test_broken_connections_of_a_large_account_fit_one_answer(large_world:
         "HubSpot of Acme Corp"
     ]
     assert len(large_world.sandbox.requests) <= 60
+    runs = [heard.query for heard in large_world.sandbox.requests if heard.path == "/api/v1/executions"]
+    assert {query.get("status") for query in runs} == {None, "failed", "timeout"}  # no numbers that it does not state
 
 
 def test_repairs_name_who_does_what_for_each_app() -> None:

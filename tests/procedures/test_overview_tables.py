@@ -66,6 +66,7 @@ async def test_success_rates_by_workflow_take_one_call(large_world: World, token
     assert len(rates) >= 71 == sum(row["failed"] > 0 for row in rows)
     assert rates == sorted(rates)
     assert answer["data"]["not_checked"] == []
+    assert not [heard for heard in large_world.sandbox.requests if heard.path == "/api/v1/triggers"]  # not shown
 
 
 async def test_rates_stay_within_the_rate_limit(limited_world: World) -> None:

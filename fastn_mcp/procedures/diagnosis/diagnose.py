@@ -67,7 +67,11 @@ class Diagnose(Procedure[Diagnosis]):
         begin = int(self.cursor or 0)
         typed = {kind: getattr(self, f"{kind}_id") for kind in ("customer", "connector", "workflow", "trigger")}
         try:
-            resources = {kind: await resolve(kind, name, context) for kind, name in typed.items() if name is not None}
+            resources = {
+                kind: await resolve(kind, name, context, is_whole=True)
+                for kind, name in typed.items()
+                if name is not None
+            }
         except LeftOut as error:
             verdict = f"It is not known which resource is meant. {error.what}"
             return Diagnosis.model_validate({"verdict": verdict, "causes": [], "not_checked": [error.what]})

@@ -25,6 +25,8 @@ from fastn_mcp.procedures.diagnosis.blockers import (
 )
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, ended_run, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import (
+    OF_CONNECTOR,
+    RUN_KINDS,
     RunCounts,
     RunRecord,
     at_connector,
@@ -35,7 +37,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
-from fastn_mcp.procedures.reads import AccountReads, read_back, read_rest
+from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import (
@@ -52,6 +54,7 @@ from fastn_mcp.records.states import NOT_WORKING, State
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import ListTriggers
@@ -63,7 +66,8 @@ AFFECTED = 3
 CAUSES = 3
 """Maximum number of causes reported, each with its newest run read in full."""
 
-_TRIGGERS, _WORKFLOWS, _QUOTAS, _NEWEST = "triggers", "workflows", "quotas", "its newest runs"
+_TRIGGERS, _WORKFLOWS, _QUOTAS = "triggers", "workflows", "quotas"
+_NEWEST, _OWN = "its newest runs", "its connections"
 
 _PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
@@ -170,21 +174,16 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    calls, connecting = _lists(subject), anyio.Lock()
-    listing = ListConnections(connector_id=subject.connector, limit=100)
-    lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
-
-    async def read_connections(name: str) -> None:
-        async with connecting:
-            with suppress(FastnError):  # each of the narrower reads then finds out for itself
-                await look(listing)
-                await read_rest(listing, look, _FURTHER_PAGES)
-        await lists[name](name)
-
-    jobs = {name: read_connections if "connections" in name else job for name, job in lists.items()}
-    await reads.run(run_jobs(reads, look, period, subject.filters) | jobs)
+    lists = _lists(subject)
+    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in lists.items()}
+    is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
+    if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
+        own = {name: call for name, call in lists.items() if name == _OWN}
+        jobs |= _connection_jobs(subject, own, reads, look)
+    kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
+    await reads.run(run_jobs(reads, look, period, subject.filters, kinds) | jobs)
     counts = count_runs(reads, period, subject.filters)
-    for name in filter(reads.has_more, lists):
+    for name in filter(reads.has_more, jobs):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
     for kind, resource in subject.resources.items():
         if resource.error is not None and not counts.failures and not isinstance(resource.error, LeftOut):
@@ -209,6 +208,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     stored = [row for which in subject.filters for row in look.rows(runs_of(which, limit=100))]
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})
+    listing = ListConnections(connector_id=subject.connector, limit=100)
     page = cast("Listed[FastnObject]", await look(listing)) if look.snapshot.holds(listing) else None
     return Evidence(
         *(subject, counts, causes, workflows, relevant, quotas, names),
@@ -218,19 +218,36 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     )
 
 
+def _connection_jobs(
+    subject: Subject, own: Mapping[str, Call], reads: AccountReads, look: AnswerReads
+) -> dict[str, Job]:
+    """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
+    connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
+
+    async def read(name: str, call: Call) -> None:
+        async with connecting:
+            with suppress(FastnError):  # each of the narrower reads then finds out for itself
+                await look(listing)
+                await read_rest(listing, look, _FURTHER_PAGES)
+        await reads.read_one(name, call, _PAGES)
+
+    of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
+    return {name: partial(read, call=call) for name, call in (of_status | {**own}).items()}
+
+
 def _lists(subject: Subject) -> dict[str, Call]:
-    """Return the first reads beside those of runs, by display name."""
-    calls: dict[str, Call] = {
-        f"connections that are {status}": ListConnections(connector_id=subject.connector, status=status, limit=100)
-        for status in NOT_WORKING
-    }
-    calls[_TRIGGERS] = ListTriggers(limit=100)
+    """Return the first reads beside those of runs and of connections that do not work, by display name."""
+    calls: dict[str, Call] = {}
+    if subject.trigger is None or not subject.workflows:
+        calls[_TRIGGERS] = ListTriggers(limit=100)
     if subject.customer:
-        calls["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
+        calls[_OWN] = ListConnections(customer_id=subject.customer, limit=100)
     if subject.is_any_of_customer:
         calls[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
     if not subject.workflows:
-        calls |= {_WORKFLOWS: ListWorkflows(limit=100), _QUOTAS: GetQuotas()}
+        calls[_WORKFLOWS] = ListWorkflows(limit=100)
+    if not subject.workflows and not subject.connector:
+        calls[_QUOTAS] = GetQuotas()
     for key in subject.workflows if "workflow" not in subject.resources else ():
         calls[f"workflow {key}"] = GetWorkflow(workflow_id=key)
     return calls
@@ -267,19 +284,30 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
         group.start_soon(read_runs)
         group.start_soon(reads.read, runs | connections)
         group.start_soon(read_names)
+    newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
+    if subject.is_any_of_customer and not subject.connector:
+        await _read_others(evidence, newest, reads, context.look)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
     rows = reads.rows(*(name for name in reads.lists if "connections" in name))
     return replace(
         evidence,
-        newest=[ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest],
+        newest=newest,
         run_records=records,
         connections=connection_states({key_of(row) or str(row): row for row in rows}.values(), names),
-        connected=connected | ({subject.customer} if "its connections" in reads.lists else set()),
+        connected=connected | ({subject.customer} if _OWN in reads.lists else set()),
         triggers=None if triggers is None else trigger_states(triggers, evidence.counts.period.now, names),
         has_more_triggers=reads.has_more(_TRIGGERS),
         other_triggers=others,
         names=names,
     )
+
+
+async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads, look: AnswerReads) -> None:
+    """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
+    own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
+    apps = ({app} if (app := evidence.connector(run)) else {*evidence.setup(run.workflow).apps} for run in newest)
+    if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
+        await reads.run(_connection_jobs(evidence.subject, {}, reads, look))
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
@@ -288,10 +316,10 @@ def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None
     Reported are those that start the workflows; for a customer, its own and the account's of its workflows.
     """
     rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
-    if _TRIGGERS not in reads.lists:
-        return None, 0
     if subject.trigger is not None:
         return [subject.trigger], 0
+    if _TRIGGERS not in reads.lists:
+        return None, 0
     if not subject.resources:
         return rows, 0
     customer = subject.customer

@@ -1,6 +1,6 @@
 """Exact numbers of runs in a period, and how a workflow has run for a customer since its last success."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +25,11 @@ from fastn_mcp.tools.workflows import ListExecutions
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
 _COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
 _UNDER_WAY = {f"{status} runs": status for status in ("running", "queued")}
+
+FAILURES = (FAILED, TIMED_OUT)
+OF_CONNECTOR = (*FAILURES, *_UNDER_WAY)
+RUN_KINDS = (*OF_CONNECTOR, _COMPLETED, _ALL, _OLDER, _SUCCESSES)
+"""Lists of runs: of the failures, those that `at_connector` keeps, and all."""
 
 _LONGEST_RUN = timedelta(hours=48)
 """Age up to which runs under way are looked for also before the period: no tier lets one take more than 36 hours."""
@@ -140,8 +145,10 @@ class RunCounts:
         return "no success found" if self.knows_success else "successes could not be read"
 
 
-def run_jobs(reads: AccountReads, look: AnswerReads, period: Period, filters: Sequence[RunFilter]) -> dict[str, Job]:
-    """Return the reads of the failed runs, of the numbers of runs, and of the last success, for `count_runs`."""
+def run_jobs(
+    reads: AccountReads, look: AnswerReads, period: Period, filters: Sequence[RunFilter], kinds: Collection[str]
+) -> dict[str, Job]:
+    """Return the reads of these `RUN_KINDS`: failed runs, numbers of runs, last success. See `count_runs`."""
 
     async def read(_: str, which: RunFilter) -> None:
         with suppress(FastnError):  # each of the others then finds out for itself
@@ -158,7 +165,7 @@ def run_jobs(reads: AccountReads, look: AnswerReads, period: Period, filters: Se
         begin = min(period.begin, period.now - _LONGEST_RUN).isoformat(timespec="seconds")
         for name, status in _UNDER_WAY.items():
             lists[name] = reads.reading(runs_of(which, status=status, since=begin, limit=_PAGE))
-        await reads.run({_name(kind, which, filters): job for kind, job in lists.items()})
+        await reads.run({_name(kind, which, filters): job for kind, job in lists.items() if kind in kinds})
 
     return {_name("newest runs", which, filters): partial(read, which=which) for which in filters}
 
@@ -227,12 +234,11 @@ def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]
 def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[str]]) -> RunCounts:
     """Return only the runs that failed at a connector, named by `keys`. `apps` are the connectors of workflows by id.
 
-    The numbers of all others say nothing about it.
+    The numbers of all others say nothing about it, and are not read: see `OF_CONNECTOR`.
     """
     failures = [run for run in counts.failures if run.app(apps.get(run.workflow, ())) in keys]
     under_way = [run for run in counts.under_way if keys.intersection(apps.get(run.workflow, ()))]
-    nothing: dict[str, Any] = dict.fromkeys(("runs", "completed", "ever", "last_success", "last_before"))
-    return replace(counts, failures=failures, totals={}, knows_success=False, under_way=under_way, **nothing)
+    return replace(counts, failures=failures, under_way=under_way)
 
 
 async def read_records(

@@ -10,7 +10,7 @@ from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.errors import LeftOut
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
-from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, count_runs, run_jobs
+from fastn_mcp.procedures.diagnosis.run_counts import FAILED, FAILURES, RUN_KINDS, RunCounts, count_runs, run_jobs
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
 from fastn_mcp.records.states import NOT_WORKING, PENDING
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
@@ -49,7 +49,8 @@ async def read_account(
 ) -> AccountRows:
     """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
     reads, matching, filters = AccountReads(context.look), dict[str, RowList](), [RunFilter()]
-    jobs = run_jobs(reads, context.look, period, filters) if only is None or RUNS in only else {}
+    kinds = RUN_KINDS if only is None or RUNS in only else FAILURES if FAILED in only else ()
+    jobs = run_jobs(reads, context.look, period, filters, kinds) if kinds else {}
     jobs |= {name: job for name, job in _jobs(reads, matching).items() if only is None or name in only}
     if all_connections:
         jobs["connections"] = reads.reading(ListConnections(limit=_PAGE), MAX_PAGES)

@@ -15,7 +15,7 @@ from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
-from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
+from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
@@ -53,8 +53,8 @@ Subject = Literal["workflows", "connections", "customers", "expiry", "triggers",
 
 READS: Mapping[Subject, tuple[str, ...]] = {
     "workflows": (RUNS, "workflows", "triggers"),
-    "connections": (RUNS, "connections", "workflows"),
-    "customers": (RUNS, "customers", "connections"),
+    "connections": (FAILED, "connections", "workflows"),
+    "customers": (FAILED, "customers", "connections"),
     "expiry": ("connections", "API keys"),
     "triggers": ("triggers", "workflows"),
     "access": ("users", "API keys"),
@@ -117,8 +117,7 @@ class GetOverview(Procedure[Overview]):
             return Overview.model_validate(answer)
         look, (asked, began, start) = context.look, self._question()
         period = Period(24 if asked.about == "expiry" else asked.hours, look.snapshot.instant())
-        only = READS[asked.about] if asked.about else None
-        account = await read_account(context, period, only, all_connections=asked.about == "expiry")
+        account = await read_account(context, period, asked.reads, all_connections=asked.about == "expiry")
         at = int(period.now.timestamp())
         findings, rows = await _findings(account, asked, look, counts_rates=began != at)
         customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
@@ -160,6 +159,13 @@ class _Question:
     hours: int
 
     @property
+    def reads(self) -> tuple[str, ...] | None:
+        """What is read; None for everything. Rates leave no room for what starts a workflow."""
+        if self.about == "workflows" and self.order == "rate":
+            return RUNS, "workflows"
+        return READS[self.about] if self.about else None
+
+    @property
     def ahead(self) -> timedelta:
         """Time in which an expiry is reported."""
         return timedelta(hours=self.hours) if self.about == "expiry" else SOON
@@ -167,7 +173,7 @@ class _Question:
     def shows(self, subject: Subject, finding: AccountFinding) -> AccountFinding:
         """Return the finding with its first rows, and the call for all of them."""
         shown = finding.rows[: FEW[finding.severity]]
-        hours = {"hours": self.hours} if RUNS in READS[subject] and self.hours != 24 else {}
+        hours = {"hours": self.hours} if {RUNS, FAILED}.intersection(READS[subject]) and self.hours != 24 else {}
         more = suggested(GetOverview, about=subject, **hours) if len(shown) < len(finding.rows) else None
         return replace(finding, shown=shown, more=more)
 
@@ -192,7 +198,7 @@ async def _subject_rows(
         failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
         ran = await _records(failing, account, asked, look, counts_rates=counts_rates)
         triggers = account.chosen("triggers")
-        starts = () if asked.about is None or asked.order == "rate" or triggers.more else triggers.rows
+        starts = () if asked.about is None or triggers.more else triggers.rows
         return workflow_rows(counts, account.chosen("workflows").rows, starts, ran)
     if asked.about == "customers":
         known = account.reads.lists.get("customers", RowList())
