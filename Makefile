@@ -85,7 +85,7 @@ check: check-style check-types check-layers check-names check-generated check-wo
 
 check-style: $(READY)
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff format --check . || { echo "Format with: make fix" >&2; exit 1; }
 
 check-types: $(READY)
 	@$(BIN)/pyright --pythonpath $(BIN)/python

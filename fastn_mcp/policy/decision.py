@@ -55,6 +55,9 @@ def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
     return max(decision, LIVE.get(effect, decision) if live else decision, key=lambda either: either.rank)
 
 
+CONFIRMED_IF_EMPTY = "delete_customer"
+"""Tool whose call is approved without typing the name if the target has no dependents."""
+
 BREAKER = (5, 600.0)
 """Default circuit breaker: declines in a row, and the seconds for which changes are then refused."""
 

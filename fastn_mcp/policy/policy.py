@@ -12,6 +12,7 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.decision import (
     BREAKER,
+    CONFIRMED_IF_EMPTY,
     DESTROY_RATE,
     MODES,
     Decision,
@@ -201,7 +202,7 @@ class Policy:
             rule += ", live key"
         if (
             decision is Decision.TYPED
-            and situation.resolved.call.tool_name() == "delete_customer"
+            and situation.resolved.call.tool_name() == CONFIRMED_IF_EMPTY
             and situation.resolved.dependents == 0
         ):
             return PolicyDecision(

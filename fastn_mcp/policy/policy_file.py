@@ -8,7 +8,7 @@ from fastn_mcp.account.resolved_call import KINDS
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.policy.conditions import Glob, UserCount
-from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, least
+from fastn_mcp.policy.decision import CONFIRMED_IF_EMPTY, MODES, Decision, PolicyDecision, least
 from fastn_mcp.policy.matching import PolicyRule, Protected
 from fastn_mcp.policy.rules import FileRules, TimeWindow
 from fastn_mcp.policy.schema import (
@@ -78,7 +78,7 @@ def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) 
         for tool, effect in reached:
             if (own := file.default(effect, live=live)) is not None:
                 found.append(own.decision)
-            elif tool == "delete_customer":  # a customer without dependents is deleted on a plain confirmation
+            elif tool == CONFIRMED_IF_EMPTY:
                 found.append(Decision.CONFIRM)
             else:
                 found += (least(mode, effect, live=live) for mode in MODES)

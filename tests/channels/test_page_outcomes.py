@@ -3,15 +3,19 @@
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from support.page_visitor import words
 from support.page_world import Desk, Visitor, desk_of, let_in, question, update_of_workflow
+from support.stores import grant
 from support.world import World
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.inbox import LOCAL
+from fastn_mcp.channels.page.outcomes import STATES
+from fastn_mcp.guard.approval.votes import why_closed
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall
@@ -46,6 +50,15 @@ async def approved(desk: Desk, name: str, *uses: int, calls: int = 1) -> float:
 async def row(visitor: Visitor) -> str:
     """Return the words of the first decided request."""
     return words((await visitor.look()).partition('data-list="decided">')[2].partition("<footer")[0])
+
+
+@pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.OPEN])
+def test_state_has_words_on_the_page_in_the_chat_and_for_a_late_vote(state: RequestState) -> None:
+    app = (files("fastn_mcp") / "channels/page/static/approval_app.html").read_text(encoding="utf-8")
+    in_chat = app.partition("const SAYS = {")[2].partition("};")[0]
+    assert state in {*STATES, RequestState.APPROVED, RequestState.USED}
+    assert f" {state.value}: " in in_chat
+    assert "Nothing was decided" in why_closed(replace(grant(), state=state))
 
 
 @pytest.mark.parametrize(

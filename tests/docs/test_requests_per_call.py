@@ -8,8 +8,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "measured.md"
 
 
 def test_documented_requests_per_call_are_the_measured_ones() -> None:
-    """After a change of what a call reads: `make requests ARGS=--write`."""
     _, _, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- {MARKER} -->\n")
     documented, marker, _ = rest.partition(f"\n<!-- /{MARKER} -->")
     assert marker
-    assert table().splitlines() == documented.splitlines()
+    how = "after a change of what a call reads, or of the sandbox's account: make requests ARGS=--write"
+    assert table().splitlines() == documented.splitlines(), how

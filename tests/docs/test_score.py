@@ -25,7 +25,9 @@ def test_sentences_cover_every_tool_in_three_languages() -> None:
     assert set(languages) == {"english", "german", "spanish"}
     assert min(len(rows) for rows in languages.values()) >= 20
     assert sum(len(rows) for rows in languages.values()) >= 120
-    assert {name for rows in languages.values() for expected in rows.values() for name in expected} == set(TOOLS)
+    named = {name for rows in languages.values() for expected in rows.values() for name in expected}
+    how = "correct benchmarks/score/sentences.toml, then run: make score ARGS=--write"
+    assert named == set(TOOLS), f"{', '.join(sorted(named ^ set(TOOLS)))}: {how}"
     assert all(expected for rows in languages.values() for expected in rows.values())
 
 

@@ -293,7 +293,17 @@ def who(table: Mapping[str, Sequence[str]]) -> Who:
 
 
 def made(then: Decision, table: Mapping[str, Sequence[str]], exempt: Mapping[str, Sequence[str]]) -> PolicyRule:
-    return PolicyRule("r", None, None, (), None, {}, then, who=who(table), unless=who(exempt))
+    return PolicyRule(
+        name="r",
+        tools=None,
+        effects=None,
+        targets=(),
+        dependents=None,
+        conditions={},
+        then=then,
+        who=who(table),
+        unless=who(exempt),
+    )
 
 
 @given(_tables, _askers)

@@ -28,9 +28,10 @@ from fastn_mcp.tools.catalog import OPERATIONS
 
 _MOST_CHANGES = 200
 """Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
-_WORDS = {"target_changed": "Void"} | {each: each.capitalize().replace("_", " ") for each in ENDINGS}
-_OVER = {state: outcome for state, (_, outcome) in STATES.items()}
-_STATES = {**_OVER, RequestState.APPROVED: "Not used"}
+_STATES = {state: outcome for state, (_, outcome) in STATES.items()} | {RequestState.APPROVED: "Not used"}
+_WORDS = {each: each.capitalize().replace("_", " ") for each in ENDINGS} | {
+    "target_changed": _STATES[RequestState.STALE]
+}
 _HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
 _KINDS = {"Done": "done", "Failed": "failed", "Unknown": "unknown"}
