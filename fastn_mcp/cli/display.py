@@ -95,7 +95,11 @@ class Display:
         done, receipt, total = rest.pop("done", None), rest.pop("receipt", None), rest.get("total")
         if rows is not None:
             del rest["data"]
-            yield self.table(rows, _COLUMNS.get(tool, ())) if rows else Text("None.")
+            yield (
+                self.table(rows, _COLUMNS.get(tool, ()))
+                if any(rows)
+                else Text("None of these fields." if rows else "None.")
+            )
             if cursor_of(body) or (isinstance(total, int) and total > len(rows)):
                 of = f" of {total:,}" if isinstance(total, int) else ""
                 yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _DIM)
@@ -198,8 +202,8 @@ class Display:
         """Render rows under the columns that fit: names first. An id without room beside stands below the name."""
         names = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
         names -= {*_FOR_AGENTS, "next", "more"}
-        id_ = next((name for name in _IDS if name in names), "")
         every = dict.fromkeys((*first, *_ordered(dict.fromkeys(name for row in rows for name in row))))
+        id_ = next((name for name in (*_IDS, *every) if name in names and (name in _IDS or name.endswith("_id"))), "")
         lead, *others = [name for name in every if name in names and name != id_] or [""]
         cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
         ids = [_short_id(self.plain(row.get(id_))) for row in rows]

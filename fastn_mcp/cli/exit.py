@@ -100,7 +100,7 @@ def _format_error(error: click.ClickException) -> str:
             return _unknown_command(error.command_name, error.ctx, more)
         return _unknown_option(error.option_name, error.ctx, more)
     message = " ".join(error.format_message().split())
-    return (message if message.endswith((".", "?", ":", ")")) else f"{message}.") + more
+    return (message if message.endswith((".", "?", ":", "?)")) else f"{message}.") + more
 
 
 _MEANT = {
@@ -141,13 +141,15 @@ def _unknown_option(option: str, context: click.Context, more: str) -> str:
             f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
             "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was passed this way."
         )
-    root = context.find_root()
-    root_options = root.command.get_params(root)
-    if context is root or all(option not in parameter.opts for parameter in root_options):
-        options = [*context.command.params, *root_options]
-        known = [name for parameter in options for name in parameter.opts if name.startswith("--")]
-        return f"There is no option {option}{nearest(option, known)}.{more}"
-    return f"{option} stands before the command: fastn-mcp {option} ... {context.command_path.partition(' ')[2]} ..."
+    known, group = context.command.get_params(context), context
+    while (parent := group.parent) is not None:
+        inner, group = context.command_path.removeprefix(parent.command_path), parent
+        options = group.command.get_params(group)
+        if any(option in parameter.opts for parameter in options):
+            return f"{option} stands before the command: {group.command_path} {option} ...{inner} ..."
+        known = [*known, *options]
+    names = [name for parameter in known for name in parameter.opts if name.startswith("--")]
+    return f"There is no option {option}{nearest(option, names)}.{more}"
 
 
 EXIT_CODES = """\b

@@ -98,8 +98,8 @@ def logout(start: StartOptions, profile: str | None) -> int:
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
         say(
-            f"fastn-mcp: The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}."
-            " Nothing was changed. To forget it, leave out --base-url and FASTN_BASE_URL.",
+            f"fastn-mcp: The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}. Nothing"
+            f" was changed. To forget it, set --base-url or FASTN_BASE_URL to the address of {account.key_host}.",
             err=True,
         )
         return 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import click
@@ -52,7 +52,15 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
             await stdio.serve(begin, introduction)
 
     with ExitStack() as closing:
-        anyio.run(serve, closing)
+        try:
+            anyio.run(serve, closing)
+        except ExceptionGroup as group:  # the tasks have begun when the settings are read
+            error: Exception | None = group.subgroup(SettingsError)
+            if error is None:
+                raise
+            while isinstance(error, ExceptionGroup):
+                error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+            raise error from None
 
 
 async def _closed(parts: "AccountParts") -> None:

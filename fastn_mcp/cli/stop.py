@@ -77,15 +77,15 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
 
 
 def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[ApprovalStore, str], Stop | None]:
-    """Record a stop in every store, before anything else. Return what went wrong, and the same stop if one held."""
-    problems, earlier = dict[ApprovalStore, str](), None
+    """Record a stop in every store, before anything else. Return what went wrong, and the stop if it held in all."""
+    problems, held = dict[ApprovalStore, str](), list[Stop | None]()
     for store in stores:
         try:
             if not store.is_of_tenant:  # the ledger of its process has the stops of a tenant
-                earlier = store.use(partial(_order, stop=stop), create=store is stores[0]) or earlier
+                held.append(store.use(partial(_order, stop=stop), create=store is stores[0]))
         except FastnError as error:
             problems[store] = str(error)
-    return problems, earlier
+    return problems, held[0] if held and all(held) else None
 
 
 @click.command(name="allow", short_help="Allow changes again after a stop.")

@@ -119,6 +119,24 @@ def test_table_shows_names_first_ages_and_states_in_words() -> None:
     assert re.split(r"\s{2,}", line.strip()) == ["Nightly", "timed out", "3 hours ago", "Acme", "1.5 s", "exec_1"]
 
 
+def test_number_of_a_customer_is_shown_rather_than_the_id_beside() -> None:
+    row: dict[str, JsonValue] = {
+        "customer_id": "c009d6af-1950-4428-ad06-a70af567801a",
+        "name": "Acme",
+        "executions": 308,
+    }
+    header, line, below = displayed("get_usage", {"data": {"by_customer": [row, row]}}, 60).splitlines()[2:5]
+    assert (header.split(), line.split(), below.split()) == (
+        ["name", "executions"],
+        ["Acme", "308"],
+        [row["customer_id"]],
+    )
+
+
+def test_rows_without_the_wanted_fields_are_not_blank_lines() -> None:
+    assert displayed("list_customers", {"data": [{}, {}], "total": 2}, 80) == "None of these fields.\n"
+
+
 def test_error_of_a_run_is_shown_rather_than_its_id_beside() -> None:
     row: dict[str, JsonValue] = {"id": "exec_c8f16ea911c9", "status": "failed", "error": "The shop connection expired"}
     row |= {"workflow": "Sync TikTok Orders to Cin7 Core", "createdAt": "2026-11-29T09:00:00Z (3 hours ago)"}

@@ -60,6 +60,13 @@ def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
     assert len(machine.stops()) == 1
 
 
+def test_stop_that_held_in_one_store_only_is_new(machine: Machine) -> None:
+    machine.run("--sandbox", "stop", "--reason", "the first")
+    done = said(machine.run("stop", "--reason", "the second"))
+    assert done.startswith("All changes are stopped since")
+    assert 'Reason: "the second".' in done
+
+
 def test_stop_of_an_unused_folder_says_so(machine: Machine) -> None:
     """The server may have another one."""
     assert f"No server has used {machine.folder} yet." in said(machine.run("stop"))
