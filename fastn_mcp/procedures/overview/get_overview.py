@@ -210,7 +210,7 @@ async def _findings(
     broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
-    stuck = await read_stuck_runs(counts, by_id, look, most=0)
+    stuck = await read_stuck_runs(counts, by_id, look, most=1)
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
     expiring = unique((*account.reads.rows("connections"), *connections.rows))
