@@ -19,6 +19,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import RunRecord, read_records
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
+    ADMINISTRATORS,
     KEY_CHECKS,
     PENDING_CUSTOMERS,
     SOON,
@@ -213,7 +214,7 @@ async def _findings(
     stuck = await read_stuck_runs(counts, by_id, look, most=1)
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
-    expiring = unique((*account.reads.rows("connections"), *connections.rows))
+    team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
             *failing_workflows(counts, table or []),
@@ -235,6 +236,7 @@ async def _findings(
         "access": [
             *(each for check in KEY_CHECKS for each in check.findings(keys, now)),
             *UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more),
+            *(() if is_all else ADMINISTRATORS.findings(team, now, more=account.reads.has_more("users"))),
         ],
     }
     selected: list[tuple[Subject, AccountFinding]] = [
