@@ -280,9 +280,9 @@ async def _picked(
                 cells[derived] = row[name]
         picked.append({name: cells[name] for name in wanted if name in cells})
     present = {name for row in picked for name in row} | set(map(_derived, columns))
-    known = {*call.row_type().columns, *(name for row in rows for name in row)}
+    existing = {*call.row_type().columns, *(name for row in rows for name in row)}
     absent = [
-        shorten(name, _LONGEST) + ("" if name in known else nearest(name, known))
+        shorten(name, _LONGEST) + ("" if name in existing else nearest(name, existing))
         for name in fields
         if name not in present
     ]

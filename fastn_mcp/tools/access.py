@@ -257,9 +257,9 @@ def _acted_on(row: Row, wanted: str) -> bool | None:
 
 
 def _is_change(row: Row, wanted: bool) -> bool | None:
-    """Match what is neither a sign-in, a renewed token nor a run: together they are most of a log."""
+    """Match what is no sign-in, renewed token, read or run: together they are most of a log."""
     action = text(row, "action", "event", "type")
-    return None if not action else wanted is not action.startswith(_ROUTINE)
+    return None if not action else wanted is not (action.startswith(_ROUTINE) or action.endswith(".read"))
 
 
 class QueryAuditLog(List[AuditEntry]):
@@ -272,7 +272,7 @@ class QueryAuditLog(List[AuditEntry]):
 
     actor: Annotated[str | None, Field(description="For example apikey:8.")] = None
     action: Annotated[str | None, Field(description="For example workflow.publish.")] = None
-    changes_only: Annotated[bool | None, Field(description="Without logins and runs."), HERE] = None
-    resource_id: Annotated[str | None, Field(description="Id or name of the target.")] = None
+    changes_only: Annotated[bool | None, Field(description="No logins, reads, runs."), HERE] = None
+    resource_id: Annotated[str | None, Field(description="Id or name.")] = None
     since: Since = None
     until: Until = None

@@ -142,8 +142,8 @@ async def test_changes_are_not_lost_among_logins_and_runs(large_world: World) ->
     since = stamp(large_world.clock.at - timedelta(days=7))
     log = [row for row in large_world.sandbox.state.all("audit") if str(row["timestamp"]) >= since]
     routine = ("auth.login", "credential.token_refresh", "workflow.execute", "workflow.execute.completed")
-    changes = [row["action"] for row in log if row["action"] not in routine]
+    changes = [row["action"] for row in log if row["action"] not in (*routine, "api_key.read")]
     assert 0 < len(changes) < len(log) / 2
     shown = await answer(large_world, since=since, changes_only=True, limit=100)
-    assert sorted(row["action"] for row in rows_of(shown["data"])) == sorted(changes)[: len(rows_of(shown["data"]))]
+    assert sorted(row["action"] for row in rows_of(shown["data"])) == sorted(changes)
     assert shown["total"] == len(changes)

@@ -384,7 +384,9 @@ async def test_several_customers_are_one_brief_answer(large_world: World) -> Non
     assert len(to_json(answer)) < 4_000
     for key_, row in rows.items():
         alone = await dependents(large_world, "customer", key_)
-        assert [words.partition(" ")[0] for words in row["used_by"]] == [f"{use['count']:,}" for use in alone["used_by"]]
+        assert [words.partition(" ")[0] for words in row["used_by"]] == [
+            f"{use['count']:,}" for use in alone["used_by"]
+        ]
         assert len(row.get("may_be_used_by", [])) == len(alone.get("may_be_used_by", []))
 
 

@@ -12,14 +12,17 @@ from fastn_mcp.records.rows import text
 from fastn_mcp.records.states import State, broken_since
 
 _TELL = {
-    State.BROKEN: "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
-    "What should have run since then was not done; we run it again once you have connected.",
+    State.BROKEN: (
+        "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
+        "What should have run since then was not done; we run it again once you have connected."
+    ),
     State.OFF: "Your connection to {app} is switched off, so nothing runs through it. It has to be connected again.",
 }
 
 
 def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
-    """Return for how many customers a connector does not work, or whether it does for the given one, and what failed."""
+    """Return for how many customers a connector does not work, or whether it does for the given one, and what
+    failed."""
     counts, in_all, customer = evidence.counts, evidence.connections_in_all, evidence.subject.customer
     if customer is not None:
         in_all = len(_connections(evidence)) if customer in evidence.connected else None

@@ -32,16 +32,14 @@ class TableRow:
     def named(self, names: Mapping[str, str]) -> Cells:
         """Return the cells that are not empty, with the customer's name in place of its id; no name that is the id."""
         own = self.customer or "\0"
-        named = {
+        cells: Cells = {
             column: cell.replace(own, names.get(own, own)) if isinstance(cell, str) and column != "id" else cell
             for column, cell in self.cells.items()
+            if cell not in (None, "")
         }
-        is_unnamed = named.get("name") == named.get("id")
-        return {
-            column: cell
-            for column, cell in named.items()
-            if cell not in (None, "") and not (is_unnamed and column == "name")
-        }
+        if cells.get("name") == cells.get("id"):
+            cells.pop("name", None)
+        return cells
 
 
 _KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
