@@ -40,7 +40,8 @@ def _connections_of_the_alike(rows: Rows) -> Sequence[str]:
     """Return how `find_dependents` counts the connections of each of the customers with similar names."""
     owners = [row["endOrgId"] for row in rows("connections")]
     ids = {row["name"]: row["id"] for row in rows("customers")}
-    return [f'"name":"{name}","connections":"{owners.count(ids[name])} (' for name in _ALIKE]
+    counts = {name: owners.count(ids[name]) for name in _ALIKE}
+    return [f'"name":"{name}","used_by":["{count} connection{"s" * (count != 1)} (' for name, count in counts.items()]
 
 
 def _keys_never_used(rows: Rows) -> Sequence[str]:

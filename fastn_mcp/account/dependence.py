@@ -61,11 +61,11 @@ class Dependents:
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
 
     def brief(self) -> str:
-        """Return the count, with the states or the last run: `2 (1 live, 1 broken)`."""
+        """Return the count and the kind, with the states or the last run: `2 triggers (1 live, 1 broken)`."""
         states = self.states or Counter(str(row["state"]) for row in self.rows if "state" in row)
         facts = [f"{count} {state}" for state, count in states.items() if sum(states.values()) == self.count]
         facts += [f"last {self.rows[0]['last_run']}"] if self.kind == "executions" and self.rows else []
-        return self.words().partition(f" {self.kind[:-1]}")[0] + (f" ({', '.join(facts)})" if facts else "")
+        return self.words() + (f" ({', '.join(facts)})" if facts else "")
 
     def data(self, most: int | None = None) -> dict[str, JsonValue]:
         """Return an entry of `used_by`, with `most` examples, or under `all` if those are all."""

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.client.reads import find_row
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.formats import aged, dated
@@ -39,10 +40,10 @@ from fastn_mcp.records.states import (
     workflow_state,
 )
 from fastn_mcp.redaction import quote, texts_in
-from fastn_mcp.tools.access import CreateApiKey
+from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Send
-from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
@@ -73,7 +74,12 @@ async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: 
         case RunWorkflow():
             return await _of_run(call, resolved, send, now, around)
         case CreateApiKey():
-            return _of_new_key(call, now, around)
+            outlook = _of_new_key(call, now, around)
+            return replace(outlook, notes=(*outlook.notes, *await _namesake(call.name, ListApiKeys, send)))
+        case CreateRole():
+            return Outlook(notes=await _namesake(call.name, ListRoles, send))
+        case InviteUser():
+            return Outlook(notes=await _namesake(call.email, ListUsers, send))
         case CreateTrigger() | UpdateTrigger():
             return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
         case UpdateWorkflow() if as_word(call.status or "") == "inactive":
@@ -178,6 +184,24 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
     failed = sum(run_state(run).is_failure for run in runs)
     count = f" {failed} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
     return f"{said}{f': {quote(cause)}' if cause else ''}.{count}"
+
+
+async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:
+    """Return a note on the row with the name or email that a new one is to have; none if there is no such row."""
+
+    def is_same(row: FastnObject) -> bool:
+        return name.casefold() in (text(row_of(row), field).casefold() for field in ("name", "email"))
+
+    kind = lister.toolset().removesuffix("s")
+    try:
+        row, doubtful = await find_row(lister, is_same, send)
+    except (FastnError, ValueError):
+        row, doubtful = None, 1
+    if row is None:
+        return (f"Not checked: whether {quote(name)} exists already.",) if doubtful else ()
+    facts = [text(row_of(row), field) for field in ("role", "status")]
+    label = ", ".join(filter(None, (str(label_of(kind, row_of(row)) or name), *facts)))
+    return (f"It exists already: {quote(label)}. Fastn may refuse another.",)
 
 
 _DAYS = {"d": 1, "y": 365}

@@ -65,7 +65,11 @@ def _short(value: JsonValue) -> JsonValue:
 _PERMISSION = re.compile(r"\b[a-z][a-z_-]{1,30}:[a-z][a-z_-]{1,30}\b")
 """A permission such as `connectors:delete`."""
 _INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
-_CONFLICT = (Conflict, "It conflicts with the current state", "Read it again, then decide.")
+_CONFLICT = (
+    Conflict,
+    "It conflicts with the current state",
+    "Read what fastn.message names, then decide: the same call fails again.",
+)
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     **dict.fromkeys((400, 413, 415, 422), _INVALID),
     **dict.fromkeys((409, 412), _CONFLICT),

@@ -82,9 +82,9 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
         except FastnError as error:
             rows.append({"id": typed, "error": str(error)})
             continue
-        uses: Entry = {use.kind: use.brief() for use in dependence.found}
-        uses |= {f"maybe {use.kind}": use.brief() for use in dependence.possible}
-        rows.append(of | (uses or {"uses": "none found"}))
+        possible: list[JsonValue] = [use.brief() for use in dependence.possible]
+        of["used_by"] = [use.brief() for use in dependence.found]
+        rows.append(of | ({"may_be_used_by": possible} if possible else {}))
         gaps += [Unchecked(f"{gap.what} of {quoted(str(of.get('name', typed)))}", gap.why) for gap in dependence.gaps]
     return {"kind": kind, "used_by": rows, "not_checked": [gap.data() for gap in by_reason(gaps)]}
 

@@ -89,15 +89,16 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         positions += page.positions
         unchecked |= {*(page.not_checked or ())}
         total, read, received = None, read + 1, received + page.received
+    is_whole = page.next_cursor is None and call.cursor is None
     return Table(
         items=items,
         positions=positions,
         next_cursor=page.next_cursor,
-        total=total,
+        total=len(items) if is_whole and not unchecked else total,
         not_checked=sorted(unchecked) or None,
         unknown=call.unknown() or None if not items else None,
         looked_at=received if read > 1 else None,
-        by_status=_by_status(items) if page.next_cursor is None and call.cursor is None else None,
+        by_status=_by_status(items) if is_whole else None,
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.entries import read_labels, read_many_labels
 from fastn_mcp.client.reads import MAX_LOOKUPS
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, nearest
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.list_rows import Table, collected
 from fastn_mcp.records.formats import age, aged, counted, stamp
@@ -280,7 +280,12 @@ async def _picked(
                 cells[derived] = row[name]
         picked.append({name: cells[name] for name in wanted if name in cells})
     present = {name for row in picked for name in row} | set(map(_derived, columns))
-    absent = [shorten(name, _LONGEST) for name in fields if name not in present]
+    existing = {*call.row_type().columns, *(name for row in rows for name in row)}
+    absent = [
+        shorten(name, _LONGEST) + ("" if name in existing else nearest(name, existing))
+        for name in fields
+        if name not in present
+    ]
     return {"items": picked, "ids": ids, "absent": absent[:_MOST] or None if rows else None}
 
 

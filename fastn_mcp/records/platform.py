@@ -25,7 +25,7 @@ _FACTS = (
         PEOPLE,
         "people",
         "change update remove delete offboard promote demote",
-        "user person people colleague member role",
+        "user person people colleague member role team",
     ),
     (ROLES, "roles", "change update edit remove delete", "role"),
     (PERMISSIONS, "roles, permission groups", "permission scope", ""),

@@ -236,6 +236,12 @@ class DeleteSecret(Operation[SecretRow]):
     secret_id: SecretId
 
 
+EXECUTION = "workflow.execute"
+"""Begin of the actions of runs in the audit log."""
+
+_ROUTINE = (EXECUTION, "auth.login", "auth.logout", "credential.token_refresh")
+
+
 class AuditEntry(FastnObject):
     columns = ("timestamp", "actor", "action", "resource", "endOrgId", "outcome")
 
@@ -250,16 +256,23 @@ def _acted_on(row: Row, wanted: str) -> bool | None:
     return False if isinstance(resource, dict) and "id" in resource else None
 
 
+def _is_change(row: Row, wanted: bool) -> bool | None:
+    """Match what is no sign-in, renewed token, read or run: together they are most of a log."""
+    action = text(row, "action", "event", "type")
+    return None if not action else wanted is not (action.startswith(_ROUTINE) or action.endswith(".read"))
+
+
 class QueryAuditLog(List[AuditEntry]):
-    """What colleagues did: who changed or deleted what, newest first. Millions: filter. Owners and admins only."""
+    """What colleagues did: who changed or deleted what. Owners and admins only."""
 
     route = GET("/api/v1/audit")
     effect = Effect.READ
     evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
-    matching: ClassVar[Mapping[str, Match]] = {"resource_id": _acted_on}
+    matching: ClassVar[Mapping[str, Match]] = {"resource_id": _acted_on, "changes_only": _is_change}
 
     actor: Annotated[str | None, Field(description="For example apikey:8.")] = None
     action: Annotated[str | None, Field(description="For example workflow.publish.")] = None
-    resource_id: Annotated[str | None, Field(description="Id or name of the target.")] = None
+    changes_only: Annotated[bool | None, Field(description="No logins, reads, runs."), HERE] = None
+    resource_id: Annotated[str | None, Field(description="Id or name.")] = None
     since: Since = None
     until: Until = None

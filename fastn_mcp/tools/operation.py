@@ -99,7 +99,9 @@ class Route:
 def _segment(argument: str, value: object) -> str:
     if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
         raise RefusedValue(
-            argument, "not an id: letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit"
+            argument,
+            "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
+            "find has the id of a name",
         )
     return quote(value, safe="")
 

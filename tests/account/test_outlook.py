@@ -1,5 +1,6 @@
 """Outlook on a call: the defaults that will be used, and the state that matters."""
 
+import re
 from datetime import timedelta
 from typing import Any, cast
 
@@ -285,3 +286,22 @@ async def test_connections_of_a_run_take_one_request(world: World, contacts: dic
     world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
     unread = 'Not checked: connections to "hubspot", "shopify", "slack", "xero".'
     assert unread in (await of_run(world, **contacts))["notes"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "label"),
+    [
+        ("create_api_key", {"name": "BI Export"}, '"BI export (…1bf6, live, operator)"'),
+        ("create_role", {"name": "Viewer", "permissions": ["workflows:read"]}, '"Viewer"'),
+        ("invite_user", {"email": "MEI@fastn.example", "role": "Viewer"}, "Operator, Active"),
+    ],
+)
+async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
+    world: World, tool: str, arguments: dict[str, Any], label: str
+) -> None:
+    notes = "\n".join((await preview(world, tool, **arguments))["notes"])
+    assert re.search(rf"It exists already: .*{re.escape(label)}.*\. Fastn may refuse another\.", notes), notes
+    new = {name: f"x.{value}" for name, value in arguments.items() if name in ("name", "email")}
+    assert "exists already" not in str(await preview(world, tool, **arguments | new))
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/*", times=None))
+    assert "Not checked: whether" in str((await preview(world, tool, **arguments))["notes"])

@@ -1,16 +1,19 @@
 """Tests of query_audit_log: empty answers, names in place of ids, and names beside them."""
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic_core import to_json
 from support.faulty_sandbox import Status
+from support.table_rows import rows_of
 from support.world import World
 
 from fastn_mcp.errors import Forbidden
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.audit_log import entries
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
@@ -132,3 +135,15 @@ async def test_names_that_cannot_be_read_are_left_out(world: World) -> None:
     found = await answer(world, limit=20)
     assert found["data"]
     assert any(row["resource"].startswith("workflow_executions exec_") for row in found["data"])
+
+
+async def test_changes_are_not_lost_among_logins_and_runs(large_world: World) -> None:
+    """ "What changed this week" was 11 pages, nearly all of them logins."""
+    since = stamp(large_world.clock.at - timedelta(days=7))
+    log = [row for row in large_world.sandbox.state.all("audit") if str(row["timestamp"]) >= since]
+    routine = ("auth.login", "credential.token_refresh", "workflow.execute", "workflow.execute.completed")
+    changes = [row["action"] for row in log if row["action"] not in (*routine, "api_key.read")]
+    assert 0 < len(changes) < len(log) / 2
+    shown = await answer(large_world, since=since, changes_only=True, limit=100)
+    assert sorted(row["action"] for row in rows_of(shown["data"])) == sorted(changes)
+    assert shown["total"] == len(changes)

@@ -19,6 +19,7 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
@@ -383,19 +384,27 @@ async def test_several_customers_are_one_brief_answer(large_world: World) -> Non
     assert len(to_json(answer)) < 4_000
     for key_, row in rows.items():
         alone = await dependents(large_world, "customer", key_)
-        for use in alone["used_by"]:
-            assert row[use["kind"]].startswith(f"{use['count']:,}"), (use, row)
-        assert ("uses" not in row) is bool(alone["used_by"] or alone.get("may_be_used_by"))
+        assert [words.partition(" ")[0] for words in row["used_by"]] == [
+            f"{use['count']:,}" for use in alone["used_by"]
+        ]
+        assert len(row.get("may_be_used_by", [])) == len(alone.get("may_be_used_by", []))
 
 
 async def test_several_are_in_words_with_states_and_last_run(world: World) -> None:
     answer = await several(world, kind="customer", ids=["katana-customer", "Globex Exports", "nobody"])
     katana, globex, nobody = answer["used_by"]
-    assert katana["connections"] == "2 (2 broken)"
-    assert re.fullmatch(r"\d+ \(last .* ago\)\)", katana["executions"]), katana
-    assert (globex["name"], globex["maybe triggers"]) == ("Globex Exports", "1 (1 broken)")
+    assert katana["used_by"][0] == "2 connections (2 broken)"
+    assert re.fullmatch(r"\d+ executions \(last .* ago\)\)", katana["used_by"][1]), katana
+    assert (globex["name"], globex["may_be_used_by"]) == ("Globex Exports", ["1 trigger (1 broken)"])
     assert nobody["id"] == "nobody"
     assert "No customer" in nobody["error"]
+
+
+async def test_number_of_secrets_is_not_redacted(world: World) -> None:
+    call = FindDependents(kind="customer", ids=["Globex Exports"])
+    done = await world.call(call)
+    assert isinstance(done, Done), done
+    assert '"1 secret"' in to_json(render(call, done.result, {})).decode()
 
 
 async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:

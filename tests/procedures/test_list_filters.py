@@ -219,6 +219,7 @@ async def test_triggers_are_listed_by_problem(world: World, problem: str, names:
             row["subscriptionStatus"] = "FAILED"
     answer = await ask(world, "list_triggers", problem=problem)
     assert [row["name"] for row in answer["data"]] == names
+    assert answer["total"] == len(names)
     assert "not_checked" not in answer
     assert ("unknown" in answer) == (problem == "odd")
 

@@ -20,6 +20,7 @@ from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import render
+from fastn_mcp.tools.billing import GetQuotas
 
 pytestmark = pytest.mark.anyio
 
@@ -193,3 +194,28 @@ async def test_empty_list_of_changes_says_since_when_and_where_else(world: World
     note = done.result.model_dump()["note"]
     assert note.startswith("No changes since 2026-10-26T09:00:00Z (30 days ago).")
     assert "query_audit_log" in note
+
+
+async def test_who_may_do_everything_is_in_the_table_about_access(world: World) -> None:
+    answer = await ask(world, about="access")
+    assert sentence(answer, "Owner or Admin").startswith("3 administrators: ")
+    rows = {row["name"]: row["role"] for row in table_rows(answer["data"]["table"]) if "role" in row}
+    assert [*rows.values()] == ["Admin", "Admin", "Owner"]
+    assert "administrator" not in str((await ask(world))["data"]["findings"])
+
+
+async def test_rows_by_age_have_the_date_they_are_ordered_by(world: World) -> None:
+    rows = table_rows((await ask(world, about="workflows", order="age"))["data"]["table"])
+    begun = [row["since"] for row in rows]
+    assert len(begun) == len(world.sandbox.state.all("workflows"))
+    assert begun == sorted(begun)
+    assert "since" not in str((await ask(world, about="workflows"))["data"]["table"]["columns"])
+
+
+async def test_customer_whose_name_was_not_read_has_its_id_once(limited_world: World) -> None:
+    while limited_world.client.limit.requests_left not in (10, 9):
+        await limited_world.client.send(GetQuotas())
+    rows = table_rows((await ask(limited_world, about="customers"))["data"]["table"])
+    names = {row["id"]: row["name"] for row in limited_world.sandbox.state.all("customers")}
+    assert any("name" not in row for row in rows)
+    assert all(row.get("name") in (None, names[row["id"]]) for row in rows)

@@ -128,7 +128,7 @@ async def test_concise_rows_cost_less_than_full_ones(world: World, operation: ty
 async def test_requested_fields_are_the_columns(world: World) -> None:
     shown = await answer(world, ListCustomers(fields=["plan", "region", "plann"], limit=2))
     assert [list(row) for row in shown["data"]] == [["plan", "region"]] * 2
-    assert shown["absent"] == ["plann"]
+    assert shown["absent"] == ["plann (did you mean 'plan'?)"]
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())

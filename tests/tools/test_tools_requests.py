@@ -18,7 +18,10 @@ WITH_AN_ID = [operation for operation in CATALOG if operation.route.parameters]
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 each_with_an_id = pytest.mark.parametrize("operation", WITH_AN_ID, ids=lambda operation: operation.tool_name())
 
-NOT_AN_ID = "not an id: letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit"
+NOT_AN_ID = (
+    "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
+    "find has the id of a name"
+)
 HOSTILE = [
     "..", ".", "../api-keys/k1", "a/b", "a/../b", "a?b", "a#b", "a%2fb", "%2e%2e", "a;b", "a b", " a", "a ", "a\n",
     "\na", "a\r\nX: y", "a\x00", "ä", "\u202ea", "a\u200b", "\uff11", "a\\b", "-a", "_a", ":a", "a" * 257, "a&b", "a,b",

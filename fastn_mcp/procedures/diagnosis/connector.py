@@ -12,15 +12,20 @@ from fastn_mcp.records.rows import text
 from fastn_mcp.records.states import State, broken_since
 
 _TELL = {
-    State.BROKEN: "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
-    "What should have run since then was not done; we run it again once you have connected.",
+    State.BROKEN: (
+        "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
+        "What should have run since then was not done; we run it again once you have connected."
+    ),
     State.OFF: "Your connection to {app} is switched off, so nothing runs through it. It has to be connected again.",
 }
 
 
 def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
-    """Return for how many customers a connector does not work, and what failed at it."""
-    counts, in_all = evidence.counts, evidence.connections_in_all
+    """Return for how many customers a connector does not work, or whether it does for the given one, and what
+    failed."""
+    counts, in_all, customer = evidence.counts, evidence.connections_in_all, evidence.subject.customer
+    if customer is not None:
+        in_all = len(_connections(evidence)) if customer in evidence.connected else None
     is_part = any("connections" in gap.what for gap in evidence.gaps)
     unusable = f"{len(broken):,}" if in_all is None else f"{len(broken):,} of {in_all:,}"
     owners, affected = ({each.owner for each in broken}, {run.customer for run in counts.failures})
@@ -28,10 +33,11 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     if counts.knows_failures:
         failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
     for_ = f", for {counted(len(affected), 'customer', at_least=counts.has_failures_unread)}" if affected else ""
-    return (
-        f"{_app(evidence)}: {'at least ' * is_part}{unusable} connections not working, for "
-        f"{counted(len(owners), 'customer')}; {failed} in {counts.period}{for_}."
-    )
+    of, whom = "", f", for {counted(len(owners), 'customer')}"
+    if customer is not None:
+        of, whom, for_ = f" of {quoted(evidence.names.get(customer, customer))}", "", ""
+    state = f"{'at least ' * is_part}{unusable} connections not working{whom}" if in_all != 0 else "not connected"
+    return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
 
 
 def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
@@ -75,8 +81,14 @@ def _app(evidence: Evidence) -> str:
 
 def broken_connections(evidence: Evidence) -> list[PartState]:
     """Return the connector's connections that do not work, those that stopped last first."""
-    row, now = evidence.subject.resources["connector"].row, evidence.counts.period.now
-    own = connections_to([str(evidence.subject.connector), text(row, "slug")], evidence.connections)
-    customer = evidence.subject.customer
-    broken = [each for each in own if each.state in _TELL and customer in (None, each.customer)]
+    now = evidence.counts.period.now
+    broken = [each for each in _connections(evidence) if each.state in _TELL]
     return sorted(broken, key=lambda each: broken_since(each.row, now).removeprefix("last used "), reverse=True)
+
+
+def _connections(evidence: Evidence) -> list[PartState]:
+    """Return the connector's connections that were read, those of the given customer if there is one."""
+    subject = evidence.subject
+    keys = [str(subject.connector), text(subject.resources["connector"].row, "slug")]
+    own = connections_to(keys, evidence.connections)
+    return [each for each in own if subject.customer in (None, each.customer)]

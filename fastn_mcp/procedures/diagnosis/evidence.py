@@ -51,7 +51,7 @@ from fastn_mcp.records.rows import (
     timestamp,
 )
 from fastn_mcp.records.states import NOT_WORKING, State
-from fastn_mcp.tools.access import QueryAuditLog
+from fastn_mcp.tools.access import EXECUTION, QueryAuditLog
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
@@ -401,7 +401,7 @@ async def _read_log(_: str, look: AnswerReads, begin: datetime, most: int) -> No
 def _audited(row: Row, key: str) -> Changed | None:
     """Return the change that a row of the audit log records; None if it is a run or of something else."""
     action, named = text(row, "action", "event", "type"), text(row, "resource.id", "resourceId")
-    if action.startswith("workflow.execute") or named not in ("", key):  # without a resource it is taken to match
+    if action.startswith(EXECUTION) or named not in ("", key):  # without a resource it is taken to match
         return None
     by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
     return Changed(timestamp(row, "timestamp", "createdAt", "at"), by, action, key, text(row, "outcome"))

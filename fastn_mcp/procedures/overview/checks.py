@@ -268,6 +268,15 @@ UNANSWERED_INVITATIONS = FindingCheck(
     name=lambda row: short(str(label_of("user", row) or key_of(row))),
 )
 
+ADMINISTRATORS = FindingCheck(
+    Severity.LOW,
+    "administrator",
+    lambda row, _: word(row, "role.name", "role") in ("owner", "admin"),
+    "{rows}: people with the role Owner or Admin. See list_users for the others.",
+    name=lambda row: short(str(label_of("user", row) or key_of(row))),
+    cells=lambda row, _: {"role": text(row, "role.name", "role")},
+)
+
 PENDING_CUSTOMERS = FindingCheck(
     Severity.MEDIUM,
     "customer",

@@ -19,6 +19,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_re
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
+    ADMINISTRATORS,
     KEY_CHECKS,
     PENDING_CUSTOMERS,
     SOON,
@@ -75,6 +76,9 @@ FEW: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LO
 _RATES = 10
 """Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
 In the overview of the whole account it is one."""
+
+_TIMED, _SPARE = 2, 10
+"""Number of workflows with runs under way whose usual time is read, and the requests that have to be left for it."""
 
 _HOURS_AHEAD = int(SOON.total_seconds()) // 3600
 
@@ -216,10 +220,10 @@ async def _findings(
     broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
-    stuck = await read_stuck_runs(counts, by_id, look, most=0)
+    stuck = await read_stuck_runs(counts, by_id, look, most=_TIMED if look.affordable >= _SPARE else 0)
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
-    expiring = unique((*account.reads.rows("connections"), *connections.rows))
+    team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
             *failing_workflows(counts, table or []),
@@ -243,6 +247,7 @@ async def _findings(
         "access": [
             *(each for check in KEY_CHECKS for each in check.findings(keys, now)),
             *UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more),
+            *(() if is_all else ADMINISTRATORS.findings(team, now, more=account.reads.has_more("users"))),
         ],
     }
     selected: list[tuple[Subject, AccountFinding]] = [

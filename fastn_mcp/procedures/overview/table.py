@@ -1,7 +1,7 @@
 """The table of an overview about one subject: all rows in few columns, by a chosen order, as many as fit."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -30,13 +30,16 @@ class TableRow:
     """Id of the customer that the cells name by it, until its name is read."""
 
     def named(self, names: Mapping[str, str]) -> Cells:
-        """Return the cells that are not empty, with the customer's name in place of its id."""
+        """Return the cells that are not empty, with the customer's name in place of its id; no name that is the id."""
         own = self.customer or "\0"
-        return {
+        cells: Cells = {
             column: cell.replace(own, names.get(own, own)) if isinstance(cell, str) and column != "id" else cell
             for column, cell in self.cells.items()
             if cell not in (None, "")
         }
+        if cells.get("name") == cells.get("id"):
+            cells.pop("name", None)
+        return cells
 
 
 _KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
@@ -48,7 +51,17 @@ _KEYS: Mapping[Order, Callable[[TableRow], Any]] = {
 
 
 def ordered(rows: Sequence[TableRow], order: Order | None) -> list[TableRow]:
-    """Sort rows; None keeps the order of the findings. Rates that are not known come after those that are."""
+    """Sort rows; None keeps the order of the findings. Rates that are not known come after those that are.
+
+    Rows by age have the date that they are ordered by, unless another column does.
+    """
+    if order == "age":
+        rows = [
+            replace(row, cells={**row.cells, "since": f"{row.at:%Y-%m-%d}"})
+            if row.at and row.cells.keys().isdisjoint(("since", "expires"))
+            else row
+            for row in rows
+        ]
     return [*rows] if order is None else sorted(rows, key=_KEYS[order])
 
 
