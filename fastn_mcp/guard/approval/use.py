@@ -14,7 +14,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.formats import stamp
@@ -60,12 +60,7 @@ class ApprovalUse:
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to ask again for the rest.")
-            used = await self._ledger.use(request.id, number, self._system.timestamp())
-            if used is None:
-                current_request = await self._ledger.find(request.id)
-                if current_request is not None and current_request.state is RequestState.WITHDRAWN:
-                    raise declined(current_request.note or "", request=current_request)
-                raise used_up()
+            used = await self._use_request(request, number)
             if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
                 await self._budgets.spend_rate(evaluation.effect, asker.counted)
             await self._budgets.spend_approved(current.effects, asker.counted)
@@ -74,9 +69,7 @@ class ApprovalUse:
                 await self._ledger.add_temporary(opened)
             reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
         elif approval.temporary is not None:
-            valid = await self._ledger.temporary_approvals(self._system.timestamp())
-            if approval.temporary.id not in [each.id for each in valid]:  # a person revoked it meanwhile
-                raise used_up()
+            await self._check_not_revoked(approval.temporary)
             await self._budgets.spend_rate(current.effect, asker.counted)
             await self._budgets.spend_approved(current.effects, asker.counted)
             reference = approval.temporary.id
@@ -92,6 +85,22 @@ class ApprovalUse:
             by = allowed
         trace = None if request is None else request.trace
         return ApprovedCall(current, asker, by, reference, trace, evaluation.id, number, approval.detail, stops)
+
+    async def _use_request(self, request: ApprovalRequest, number: int) -> ApprovalRequest:
+        """Use up an approved request for one of its calls. Raises a `FastnError` if it was used or withdrawn."""
+        used = await self._ledger.use(request.id, number, self._system.timestamp())
+        if used is not None:
+            return used
+        current = await self._ledger.find(request.id)
+        if current is not None and current.state is RequestState.WITHDRAWN:
+            raise declined(current.note or "", request=current)
+        raise used_up()
+
+    async def _check_not_revoked(self, approval: TemporaryApproval) -> None:
+        """Raise a `FastnError` if a person has revoked it since it was looked up."""
+        valid = await self._ledger.temporary_approvals(self._system.timestamp())
+        if approval.id not in [each.id for each in valid]:
+            raise used_up()
 
 
 def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
