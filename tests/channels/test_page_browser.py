@@ -150,7 +150,7 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
-    await tab.get_by_text("Allow the same for 15 minutes").click()
+    await tab.get_by_text("Allow the same for 15 minutes", exact=True).click()
     await settled(tab)
     await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
