@@ -132,12 +132,12 @@ class Visitor:
                 tasks.start_soon(again)
 
     async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Repeat a call that was cut off, or that failed on the ledger, until it is back."""
+        """Repeat a call that was cut off, was not sent or failed on the ledger, until it is answered otherwise."""
         result: dict[str, Any] = {}
         for _ in range(40):
             result = await call()
             self._tell(name, result)
-            if _is_ledger_lost(result):
+            if _is_ledger_lost(result) or result.get("outcome") == "not_sent":
                 await anyio.sleep(0.5)
             elif result.get("outcome") != BROKEN:
                 return result

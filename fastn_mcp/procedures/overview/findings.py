@@ -179,9 +179,7 @@ def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str]) -> list[Accou
     return [AccountFinding(Severity.HIGH, what, rows, shown=rows[:_MAX_STUCK])]
 
 
-def customer_rows(
-    counts: RunCounts, not_working: Iterable[PartState], customers: Iterable[Row]
-) -> list[TableRow]:
+def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers: Iterable[Row]) -> list[TableRow]:
     """Return the given customers, and those with failed runs or a connection that does not work, worst first."""
     now = counts.period.now
     groups = {group.newest.customer: group for group in grouped(counts.failures, lambda run: run.customer)}

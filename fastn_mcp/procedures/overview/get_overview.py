@@ -219,7 +219,9 @@ async def _findings(
             *failing_workflows(counts, table or []),
             *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}),
         ],
-        "connections": unusable_connections(broken, unusable, counts, more=connections.more and connections.total is None),
+        "connections": unusable_connections(
+            broken, unusable, counts, more=connections.more and connections.total is None
+        ),
         "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
         "expiry": [
             *expiring_connections(
