@@ -17,7 +17,7 @@ from support.world import World
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.channels.page.inbox import ChangeUndo
-from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval, temporary_approval
 from fastn_mcp.ledger.approval_request import RequestState, TemporaryApproval
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
@@ -150,9 +150,14 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
-    await tab.get_by_text("Allow the same for 15 minutes").click()
+    await tab.get_by_text("Allow the same for 15 minutes", exact=True).click()
     await settled(tab)
     await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
+    await expect(tab.get_by_text("and more such calls on its target for 15 minutes")).to_be_visible()
+    approved = await desk.ledger.find("grant-2")
+    assert approved is not None
+    await desk.ledger.add_temporary(temporary_approval(approved, desk.clock.now().timestamp()))
+    await tab.reload()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await settled(tab)
     await tab.get_by_role("button", name='Revoke: Change workflow "Orders"').click()

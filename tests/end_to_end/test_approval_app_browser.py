@@ -233,15 +233,16 @@ async def test_values_are_text(upstream: Upstream, tmp_path: Path, chromium: Bro
         await talk.show()
         renamed = {"tool": "update_workflow", "arguments": {"workflow_id": "wf_0d93ee5b1f62", "name": markup}}
         removed = {"tool": "delete_customer", "arguments": {"customer_id": made["data"]["id"]}}
-        await talk.host.returned(await talk.client.call_tool("apply_changes", {"changes": [renamed, removed]}))
+        losing = {"tool": "delete_customer", "arguments": talk.arguments}
+        await talk.host.returned(await talk.client.call_tool("apply_changes", {"changes": [renamed, removed, losing]}))
         steps = talk.app.locator(".steps > li")
-        await expect(steps).to_have_count(2)
+        await expect(steps).to_have_count(3)
         for step in await steps.all():
             await step.locator("summary").click()
         await expect(steps.nth(0).locator(".call")).to_contain_text(markup)
         await expect(steps.nth(1).locator("summary")).to_contain_text("<img src=x onerror=")
         await expect(talk.app.locator(".means.lost")).to_have_count(0)
-        assert [await step.locator(".lost").count() for step in await steps.all()] == [0, 1]
+        assert [await step.locator(".lost").count() for step in await steps.all()] == [0, 0, 1]
         assert await talk.app.locator("main img, main b").count() == 0
 
 

@@ -161,9 +161,9 @@ async def count_tools(server: StdioServerParameters, version: str) -> int:
 
 # With any of these parts removed, the demo must not claim that it works.
 BROKEN = {
-    "a decline that is taken for consent": (
-        "guard/approval/request.py",
-        "Submitted.answer = lambda self, question: Yes('Globex Exports')",
+    "a decline that is taken for approval": (
+        "guard/approval_form.py",
+        "Submitted.answer = lambda self, form: Approve('Globex Exports')",
         "check failed",
     ),
     "answers without what they are about": ("server/rendering.py", "def render(*_): return {}", "KeyError: 'data'"),
@@ -177,15 +177,15 @@ def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
     module, added, message = BROKEN[what]
     (source,) = fastn_mcp.__path__
     shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "fastn_mcp" / module).open("a") as file:
-        file.write(f"\n\n{added}\n")
+    file = tmp_path / "fastn_mcp" / module
+    file.write_text(f"{file.read_text()}\n\n{added}\n")
     played = subprocess.run(
         [sys.executable, "-m", "fastn_mcp", "demo"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        timeout=60,
+        timeout=300,
         stdin=subprocess.DEVNULL,
         check=False,
     )

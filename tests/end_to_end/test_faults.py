@@ -1,4 +1,4 @@
-"""Every fault over a real socket: requests, outcome, duration, and what is left behind.
+"""Every fault over a real socket: requests, outcome, and what is left behind.
 
 `tests/client/test_client_outcomes.py` has the same table for a fake exchange. Here the sandbox is served, the real HTTP
 client is used, and the sandbox's data show whether an error tells the truth.
@@ -7,7 +7,6 @@ client is used, and the sandbox's data show whether an error tells the truth.
 import json
 import socket
 import threading
-import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -56,8 +55,8 @@ SINK = "http://sink.invalid"
 
 PATIENT, HASTY = 20.0, 1.5
 """Deadlines of a call, in seconds: what has an end must reach it, what has none must be given up."""
-SLACK = 4.0
-"""Seconds that a slow machine may take beyond a deadline."""
+HANGING = 60.0
+"""Seconds after which a test gives up a call that has outlived its deadline."""
 
 UNCHANGED = ("Nothing was changed.", "Nothing was sent.")
 UNKNOWN = "It may or may not have happened. Do not repeat it before you have looked."
@@ -251,14 +250,12 @@ async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served
     served.sandbox.faults.add(fault.model_copy(update={"method": method, "times": None, **where}))
     deadline = HASTY if endless(fault) else PATIENT
     async with connected(served, deadline) as (client, waits):
-        began = time.monotonic()
         failure: FastnError | None = None
-        with anyio.fail_after(deadline + SLACK):
+        with anyio.fail_after(HANGING):
             try:
                 await client.send(call)
             except FastnError as error:
                 failure = error
-        assert time.monotonic() - began < (HASTY if endless(fault) else 0) + SLACK
         assert (served.asked(method), failure.outcome if failure else "") == (requests, outcome)
         assert len(waits) == requests - 1
         if failure is not None:
@@ -269,7 +266,7 @@ async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served
             assert changed or failure.known != DONE, "it says that it was done"
             assert ("settle" in failure.data()) == (failure.known in (UNKNOWN, DONE))
         served.sandbox.faults.clear()
-        with anyio.fail_after(SLACK):
+        with anyio.fail_after(HANGING):
             assert (await client.send(ListCustomers(limit=1))).model_dump()
 
 
@@ -314,7 +311,7 @@ async def test_transient_fault_costs_one_more_request(name: str, method: str, se
     served.sandbox.faults.add(fault.model_copy(update={"method": method}))
     failure = ""
     async with connected(served) as (client, waits):
-        with anyio.fail_after(SLACK):
+        with anyio.fail_after(HANGING):
             try:
                 await client.send(call)
             except FastnError as error:
@@ -333,7 +330,7 @@ async def test_refused_connection_is_tried_three_times(method: str, served: Serv
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     async with connected(replace(served, url=url)) as (client, waits):
-        with anyio.fail_after(SLACK), pytest.raises(FastnError) as caught:
+        with anyio.fail_after(HANGING), pytest.raises(FastnError) as caught:
             await client.send(served.call(method))
     assert (caught.value.outcome, caught.value.known) == ("not_sent", "Nothing was sent.")
     assert len(waits) == 2
@@ -346,7 +343,7 @@ async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socke
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(TABLE[name][0], Redirect) else {}
     served.sandbox.faults.add(TABLE[name][0].model_copy(update={"times": None, **where}))
     async with connected(served, auth="bearer") as (client, _):
-        with anyio.fail_after(SLACK), pytest.raises(FastnError) as caught:
+        with anyio.fail_after(HANGING), pytest.raises(FastnError) as caught:
             await client.send(served.call("GET"))
     assert caught.value.outcome == TABLE[name][1]["GET"][1]
     assert KEY not in all_of(caught.value)
@@ -367,7 +364,7 @@ async def test_fault_affects_only_its_own_call(served: Served) -> None:
             except FastnError as error:
                 fates[one].append(error.outcome)
 
-        with anyio.fail_after(PATIENT):
+        with anyio.fail_after(HANGING):
             async with anyio.create_task_group() as tasks:
                 for _ in range(20):
                     for one in ids:

@@ -123,7 +123,7 @@ async def test_fleet_loses_nothing_while_its_parts_are_killed(
     began = time.monotonic()
     replicas = itertools.cycle(fleet.replicas)
     mortals: Iterator[Mortal] = (mortal for replica in replicas for mortal in (collector, ledger, fleet.login, replica))
-    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killed_in_turn, mortals, PAUSE, DOWN))
+    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killed_in_turn, mortals, 4, PAUSE, DOWN))
     summary = Counter({
         "collector killed": collector.killed,
         "Valkey killed": ledger.killed,
@@ -147,7 +147,7 @@ async def test_fleet_loses_nothing_while_its_parts_are_killed(
 async def test_fleet_loses_nothing_while_replicas_are_killed(plain_fleet: Fleet, tmp_path: Path) -> None:
     person, book, runs = desk(plain_fleet, tmp_path), Book(), await workflow(plain_fleet)
     began = time.monotonic()
-    killing = partial(killed_in_turn, itertools.cycle(plain_fleet.replicas), KILLS_EVERY, 0)
+    killing = partial(killed_in_turn, itertools.cycle(plain_fleet.replicas), 1, KILLS_EVERY, 0)
     await visited(plain_fleet, person, book, runs, REPLICA_CLIENTS, REPLICA_SECONDS, killing)
     summary = Counter(kills=sum(replica.killed for replica in plain_fleet.replicas), **book.calls)
     wrong = await problems(plain_fleet, book, person.ledger, summary)

@@ -329,8 +329,10 @@ async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> N
                 while not team.acme.changes():
                     await caller.http.get("/healthz")
             team.process.send_signal(signal.SIGTERM)
-            leaving = await caller.http.get("/readyz")
-            assert (leaving.status_code, leaving.json()) == (503, {"status": "leaving"})
+            with anyio.fail_after(10):
+                while (ready := await caller.http.get("/readyz")).is_success:  # the signal may arrive after it
+                    pass
+            assert (ready.status_code, ready.json()) == (503, {"status": "leaving"})
             # Requests that still arrive during the drain are served.
             assert "outcome" not in await caller.result(team.token("globex"), "get_quotas")
             assert await anyio.to_thread.run_sync(team.process.wait, 10) == 0

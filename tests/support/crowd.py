@@ -25,7 +25,7 @@ from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.runtime import System
 from support.fleet import Fleet
 from support.server_process import READING
-from support.team_world import META, Caller, modern, request
+from support.team_world import META, Caller, modern, reply_of, request
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""
@@ -132,12 +132,12 @@ class Visitor:
                 tasks.start_soon(again)
 
     async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Repeat a call that was cut off, or that failed on the ledger, until it is back."""
+        """Repeat a call that was cut off, was not sent or failed on the ledger, until it is answered otherwise."""
         result: dict[str, Any] = {}
         for _ in range(40):
             result = await call()
             self._tell(name, result)
-            if _is_ledger_lost(result):
+            if _is_ledger_lost(result) or result.get("outcome") == "not_sent":
                 await anyio.sleep(0.5)
             elif result.get("outcome") != BROKEN:
                 return result
@@ -156,12 +156,12 @@ class Visitor:
         body = request(tool, arguments, **more) | {"id": next(_IDS)}
         try:
             answer = await self.caller.ask(self.token, body, **modern(tool))
-        except httpx2.TransportError:
-            answer = None
-        if answer is None or answer.status_code in _GONE:
+            reply = {} if answer.status_code in _GONE else _reply(answer)
+        except (httpx2.TransportError, IndexError):  # also a stream that ends before the response
+            reply = {}
+        if not reply:
             self.book.calls[BROKEN] += 1
             return {"outcome": BROKEN}
-        reply = _reply(answer)
         if reply.get("id") != body["id"] or "result" not in reply:
             self.book.wrong.append(f"{tool}: {json.dumps(reply)[:300]}")
             return {"outcome": "wrong"}
@@ -180,7 +180,7 @@ def _is_ledger_lost(result: Mapping[str, Any]) -> bool:
 
 def _reply(answer: httpx2.Response) -> dict[str, Any]:
     try:
-        return answer.json()
+        return reply_of(answer)
     except json.JSONDecodeError:
         return {"status": answer.status_code, "text": answer.text}
 
@@ -194,13 +194,21 @@ async def visited(
     seconds: float,
     killing: Callable[[float], Coroutine[Any, Any, None]],
 ) -> None:
-    """Let a crowd call for `seconds`, while a person approves, and `killing` kills until the time that it is given."""
-    until = time.monotonic() + seconds
+    """Let a crowd call for `seconds`, and until `killing` ends, while a person approves."""
+    until, killed = time.monotonic() + seconds, anyio.Event()
+
+    async def kill() -> None:
+        await killing(until)
+        killed.set()
+
+    def going() -> bool:
+        return time.monotonic() < until or not killed.is_set()
+
     async with fleet.caller(size) as caller, anyio.create_task_group() as others:
         others.start_soon(_deciding, desk, book)
-        others.start_soon(killing, until)
+        others.start_soon(kill)
         async with anyio.create_task_group() as clients:
-            for visitor in _crowd(fleet, caller, book, workflow, size, lambda: time.monotonic() < until):
+            for visitor in _crowd(fleet, caller, book, workflow, size, going):
                 clients.start_soon(visitor.visit)
         others.cancel_scope.cancel()
     for replica in fleet.replicas:
@@ -269,11 +277,11 @@ class Mortal(Protocol):
     def start(self) -> object: ...
 
 
-async def killed_in_turn(mortals: Iterator[Mortal], pause: float, down: float, until: float) -> None:
-    """Kill one after another, each after a pause, and start it again after it was down."""
-    for mortal in mortals:
+async def killed_in_turn(mortals: Iterator[Mortal], least: int, pause: float, down: float, until: float) -> None:
+    """Kill one after another, at least so many, each after a pause, and start it again after it was down."""
+    for number, mortal in enumerate(mortals):
         await anyio.sleep(pause)
-        if time.monotonic() >= until - down:
+        if number >= least and time.monotonic() >= until - down:
             return
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(mortal.kill)

@@ -46,7 +46,7 @@ def posted_by(file: str) -> tuple[str, dict[str, str]]:
 async def _approved(address: str, **typed: str) -> tuple[dict[str, str], str, str]:
     """Approve on the page that a key file opens. Return the form that the file posts, and both pages."""
     page_url, keys = posted_by(address)
-    async with httpx2.AsyncClient(verify=TLS, follow_redirects=True) as person:
+    async with httpx2.AsyncClient(verify=TLS, timeout=30, follow_redirects=True) as person:
         entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
         page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
         form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)

@@ -147,7 +147,7 @@ class Browser:
         """Open an authorization address and return the redirect address, with its query."""
         self.scopes_requested.append(set(parse_qs(urlsplit(url).query)["scope"][0].split()))
         back = parse_qs(urlsplit(url).query)["redirect_uri"][0]
-        async with httpx2.AsyncClient(cookies=self._cookies) as http:
+        async with httpx2.AsyncClient(cookies=self._cookies, timeout=30) as http:
             response = await http.get(url)
             for _ in range(12):
                 if not response.is_redirect:
@@ -231,7 +231,7 @@ async def token_for(issuer: str, client_id: str, browser: Browser, resource: str
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     request = {"response_type": "code", "client_id": client_id, "redirect_uri": CALLBACK, "resource": resource}
     more = {"scope": scope, "code_challenge": challenge, "code_challenge_method": "S256"}
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=30) as http:
         metadata = (await http.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")).json()
         back = await browser.authorize(f"{metadata['authorization_endpoint']}?{urlencode(request | more)}")
         code = parse_qs(urlsplit(back).query)["code"][0]

@@ -305,5 +305,5 @@ def room_of(answer: httpx2.Response) -> str:
 async def let_in(desk: Desk) -> Visitor:
     """Return a new visitor that used a key."""
     url, key = await desk.key()
-    http = httpx2.AsyncClient(base_url=url, trust_env=False)
+    http = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30)
     return Visitor(http, url, room_of(await enter(http, url, key)))

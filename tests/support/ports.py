@@ -24,7 +24,7 @@ def is_free(port: int) -> bool:
 
 def listening(port: int, process: "subprocess.Popen[bytes]") -> None:
     """Wait until the process listens at this port."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
         with socket.socket() as probe:
             probe.settimeout(0.2)

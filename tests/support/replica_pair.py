@@ -89,7 +89,7 @@ class Replicas(Team):
 
     async def _provided(self, url: str, name: str) -> str:
         self.provider.person = person(name)
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=30) as http:
             return (await http.get(url)).headers["location"]
 
 

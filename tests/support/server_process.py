@@ -37,7 +37,7 @@ BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 TLS = ssl.create_default_context()
 """Shared by all clients: to load the certificates takes longer than the requests of most tests."""
-HTTP = httpx2.Client(verify=TLS, limits=httpx2.Limits(max_keepalive_connections=0))
+HTTP = httpx2.Client(verify=TLS, timeout=30, limits=httpx2.Limits(max_keepalive_connections=0))
 """Client of the tests' servers. No connection outlives its request."""
 
 each_transport_and_era = pytest.mark.parametrize(

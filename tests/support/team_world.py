@@ -1,6 +1,7 @@
 """A team's server in this process: its provider, its tenants on sandboxes of their own, and people who call it."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -113,8 +114,13 @@ class Caller:
 
     async def result(self, token: str, tool: str, /, **arguments: Any) -> dict[str, Any]:
         """What the agent reads."""
-        answered = (await self.call(token, tool, **arguments)).json()
-        return answered["result"]["structuredContent"]
+        return reply_of(await self.call(token, tool, **arguments))["result"]["structuredContent"]
+
+
+def reply_of(answer: httpx2.Response) -> dict[str, Any]:
+    """Return the response to an MCP request, which is a stream if it took long; `IndexError` if that was cut off."""
+    is_stream = answer.headers.get("content-type", "").startswith("text/event-stream")
+    return json.loads(re.findall("^data: (.*)$", answer.text, re.MULTILINE)[-1] if is_stream else answer.text)
 
 
 def request(tool: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ class Chooser:
 
     async def authorize(self, url: str) -> str:
         """Open an authorization address and return the redirect address, with its query."""
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=30) as http:
             page = await http.get(url)
             assert self.person in re.findall(r'<button name="person" value="(\w+)"', page.text), page.text
             return (await http.post(url, data={"person": self.person})).headers["location"]
