@@ -84,7 +84,9 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
             continue
         possible: list[JsonValue] = [use.brief() for use in dependence.possible]
         of["used_by"] = [use.brief() for use in dependence.found]
-        rows.append(of | ({"may_be_used_by": possible} if possible else {}))
+        if possible:
+            of["may_be_used_by"] = possible
+        rows.append(of)
         gaps += [Unchecked(f"{gap.what} of {quoted(str(of.get('name', typed)))}", gap.why) for gap in dependence.gaps]
     return {"kind": kind, "used_by": rows, "not_checked": [gap.data() for gap in by_reason(gaps)]}
 
