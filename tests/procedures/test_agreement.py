@@ -421,7 +421,9 @@ async def test_runs_that_hang_agree(account: Account) -> None:
     overview = await account.call(GetOverview(hours=HOURS))
     (finding,) = [finding for finding in overview["findings"] if "under way far longer" in finding["what"]]
     stuck = {row["run"]: row for row in (await account.call(Diagnose(hours=HOURS)))["stuck_runs"]}
-    assert finding["what"].startswith(f"{len(stuck)} runs under way")
+    assert len(finding["rows"]) >= 2
+    least, count, _ = re.split(r"(\d+)", finding["what"], maxsplit=1)
+    assert int(count) == len(stuck) or (least == "At least " and int(count) < len(stuck))
     for row in finding["rows"]:
         same = {**stuck[row["run"]], "usual": row["usual"]}  # for which only a diagnosis reads more
         assert row == same

@@ -63,8 +63,8 @@ class StuckRun:
 
 async def read_stuck_runs(
     counts: RunCounts, workflows: Mapping[str, Row], look: AnswerReads, most: int = _MAX_WORKFLOWS
-) -> list[StuckRun]:
-    """Return the stuck runs among those under way, oldest first.
+) -> tuple[list[StuckRun], bool]:
+    """Return the stuck runs among those under way, oldest first, and whether there may be others.
 
     The newest runs of `most` of their workflows are read, if those of the account do not tell how long they take.
     `workflows` are rows by id, as far as they were read.
@@ -101,4 +101,7 @@ async def read_stuck_runs(
             return None
         return StuckRun(run, lasting(now - run.at), why, lasting(limit) if limit else "")
 
-    return [each for each in map(stuck, waiting) if each is not None]
+    judged = [(run, stuck(run)) for run in waiting]
+    untimed = {key for key in waiting_for if key not in read and not usual.get(key, (None, 0))[1]}
+    has_more = any(each is None and run.workflow in untimed for run, each in judged)
+    return [each for _, each in judged if each is not None], has_more

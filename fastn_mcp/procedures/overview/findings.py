@@ -167,16 +167,21 @@ def expiring_connections(
     return findings
 
 
-def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str]) -> list[AccountFinding]:
-    """Report the runs under way far longer than usual, the longest first. `names` are those of workflows by id."""
+def stuck_runs(runs: Sequence[StuckRun], names: Mapping[str, str], *, more: bool) -> list[AccountFinding]:
+    """Report the runs under way far longer than usual, the longest first. `names` are those of workflows by id.
+
+    `more`: there may be others.
+    """
     if not runs:
         return []
     rows = [
         TableRow({**run.data(names), "customer": run.run.customer or ACCOUNT}, at=run.run.at, customer=run.run.customer)
         for run in runs
     ]
-    what = f"{counted(len(runs), 'run')} under way far longer than usual, the first for {runs[0].length}."
-    return [AccountFinding(Severity.HIGH, what, rows, shown=rows[:_MAX_STUCK])]
+    what = (
+        f"{counted(len(runs), 'run', at_least=more)} under way far longer than usual, the first for {runs[0].length}."
+    )
+    return [AccountFinding(Severity.HIGH, sentence(what), rows, shown=rows[:_MAX_STUCK])]
 
 
 def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers: Iterable[Row]) -> list[TableRow]:

@@ -77,9 +77,6 @@ _RATES = 10
 """Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
 In the overview of the whole account it is one."""
 
-_TIMED, _SPARE = 2, 10
-"""Number of workflows with runs under way whose usual time is read, and the requests that have to be left for it."""
-
 _HOURS_AHEAD = int(SOON.total_seconds()) // 3600
 
 _EXPIRY_ROOM = 4_000
@@ -220,14 +217,14 @@ async def _findings(
     broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
     table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
-    stuck = await read_stuck_runs(counts, by_id, look, most=_TIMED if look.affordable >= _SPARE else 0)
+    stuck, has_more_stuck = await read_stuck_runs(counts, by_id, look, most=0)
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
             *failing_workflows(counts, table or []),
-            *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}),
+            *stuck_runs(stuck, {key: name_of(row) for key, row in by_id.items()}, more=has_more_stuck),
         ],
         "connections": unusable_connections(
             broken, unusable, counts, more=connections.more and connections.total is None
