@@ -237,7 +237,7 @@ class DeleteSecret(Operation[SecretRow]):
 
 
 EXECUTION = "workflow.execute"
-"""Begin of the actions of runs in the audit log."""
+"""Prefix of the actions of runs in the audit log."""
 
 _ROUTINE = (EXECUTION, "auth.login", "auth.logout", "credential.token_refresh")
 
@@ -257,9 +257,11 @@ def _acted_on(row: Row, wanted: str) -> bool | None:
 
 
 def _is_change(row: Row, wanted: bool) -> bool | None:
-    """Match what is no sign-in, renewed token, read or run: together they are most of a log."""
+    """Match what is no sign-in, renewed token, read or run, which are most of a log; everything unless `wanted`."""
     action = text(row, "action", "event", "type")
-    return None if not action else wanted is not (action.startswith(_ROUTINE) or action.endswith(".read"))
+    if not action:
+        return None
+    return not wanted or not (action.startswith(_ROUTINE) or action.endswith(".read"))
 
 
 class QueryAuditLog(List[AuditEntry]):
