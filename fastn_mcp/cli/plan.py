@@ -79,7 +79,8 @@ def new_(
     if output is None:
         click.echo(text, nl=False)
         return
-    output.write_text(text, encoding="utf-8")
+    with output.open("x", encoding="utf-8") as file:  # a plan that was signed is never replaced
+        file.write(text)
     output.chmod(0o644)
     approve = start.command_line().to("plan", "approve", str(output), "--as")
     click.echo(f"Written: {output}. Read it, then sign it: {approve} NAME", err=True)

@@ -61,6 +61,13 @@ def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path
     assert re.findall(r"count = (\d)", text) == ["1", "2"]
 
 
+def test_new_replaces_no_plan(fastn: Run, calls: Path) -> None:
+    before = (file := new_plan(fastn, calls)).read_text()
+    done = fastn("--sandbox", "plan", "new", str(calls), "--name", "day", "--output", str(file))
+    assert error_line(done) == f"{file}: File exists. Correct the path."
+    assert file.read_text() == before
+
+
 def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path) -> None:
     file = tmp_path / "calls.jsonl"
     targets = [{"tool": "delete_trigger", "arguments": {"trigger_id": key}} for key in ("t1", "t2")]
