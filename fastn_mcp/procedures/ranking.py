@@ -253,8 +253,9 @@ class Index:
                 sure[place] = max(sure.get(place, 0), OWNED)
         coverage = sum(weights[place] * sure[place] for place in sure) / sum(weights.values())
         own = [self._rarity([word]) for word in name]
-        share = sum(own[place] for place in {place for _, covered in matches.values() for place in covered}) / sum(own)
         is_verbatim = f" {' '.join(name)} " in f" {' '.join(words_of(query))} "
+        covered = range(len(name)) if is_verbatim else {place for _, places in matches.values() for place in places}
+        share = sum(own[place] for place in covered) / sum(own)
         score = round(EXACT * coverage * (1 - BREVITY * (1 - share))) - REWORDED * (not is_verbatim)
         lacking = (word for place, word in enumerate(words) if place not in sure and not kinds_of(word))
         return Hit(entry, score, share, tuple(word for word in lacking if word not in _CIRCUMSTANCES), is_verbatim)

@@ -15,12 +15,12 @@ from support.faulty_sandbox import Status
 from support.many_names import Listing, large, uuid
 from support.world import World
 
-from fastn_mcp.account.entries import LISTS, MAX_PAGES, read_contents
+from fastn_mcp.account.entries import LISTS, MAX_PAGES, entry, read_contents
 from fastn_mcp.errors import Forbidden, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
-from fastn_mcp.procedures.ranking import units
+from fastn_mcp.procedures.ranking import Index, leaders, units
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
@@ -111,6 +111,22 @@ async def test_expected_hits_of_the_small_account_come_first(world: World) -> No
 async def test_expected_hits_of_the_large_account_come_first(large_world: World, searches: Sequence[Search]) -> None:
     """Although ten customers are called Acme, with one sync."""
     assert await worse_places(large_world, "large", searches) == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "others", "rest"),
+    [
+        ("The Sync", ["Sync", "Order"], {"Sync"}),
+        ("get orders", ["Orders"], {"Orders"}),
+        ("Orders to Slack", ["Orders Slack"], set[str]()),
+        ("Report of last week", ["Report"], {"Report"}),
+    ],
+)
+def test_whole_name_fits_best_though_it_has_words_that_mean_nothing(
+    query: str, others: list[str], rest: set[str]
+) -> None:
+    index = Index([entry("workflow", {"id": f"wf_{name}", "name": name}) for name in (query, *others)])
+    assert {hit.entry.name for hit in leaders(index.rank(query).of(["workflow"]))} == {query, *rest}
 
 
 async def test_best_match_comes_first_among_thousands(world: World, listing: Listing) -> None:
