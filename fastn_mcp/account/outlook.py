@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
-from fastn_mcp.client.reads import find_row
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.formats import aged, dated
@@ -187,20 +186,18 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
 
 
 async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:
-    """Return a note on the row with the name or email that a new one is to have; none if there is no such row."""
-
-    def is_same(row: FastnObject) -> bool:
-        return name.casefold() in (text(row_of(row), field).casefold() for field in ("name", "email"))
-
-    kind = lister.toolset().removesuffix("s")
+    """Return a note on the row with the name or email that a new one is to have, from one page of the list."""
     try:
-        row, doubtful = await find_row(lister, is_same, send)
-    except (FastnError, ValueError):
-        row, doubtful = None, 1
-    if row is None:
-        return (f"Not checked: whether {quote(name)} exists already.",) if doubtful else ()
-    facts = [text(row_of(row), field) for field in ("role", "status")]
-    label = ", ".join(filter(None, (str(label_of(kind, row_of(row)) or name), *facts)))
+        page = cast("Listed[FastnObject]", await send(lister(limit=100)))
+    except FastnError:
+        return (f"Not checked: whether {quote(name)} exists already.",)
+    same = (row for row in page.rows if name.casefold() in (text(row, key).casefold() for key in ("name", "email")))
+    if (row := next(same, None)) is None:
+        unread = f"Not checked beyond the first {len(page.rows)}: whether {quote(name)} exists already."
+        return (unread,) if page.next_cursor else ()
+    kind = lister.toolset().removesuffix("s")
+    facts = [text(row, key) for key in ("role", "status")]
+    label = ", ".join(filter(None, (str(label_of(kind, row) or name), *facts)))
     return (f"It exists already: {quote(label)}. Fastn may refuse another.",)
 
 

@@ -305,3 +305,13 @@ async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
     assert "exists already" not in str(await preview(world, tool, **arguments | new))
     world.sandbox.faults.add(Status(status=403, path="/api/v1/*", times=None))
     assert "Not checked: whether" in str((await preview(world, tool, **arguments))["notes"])
+
+
+async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> None:
+    role = world.sandbox.state.named("roles", "Viewer", "name")
+    for number in range(120):
+        world.sandbox.state.put("roles", role | {"id": f"r{number}", "name": f"Role {number}"})
+    world.sandbox.requests.clear()
+    notes = (await preview(world, "create_role", name="Auditor", permissions=["workflows:read"]))["notes"]
+    assert 'Not checked beyond the first 100: whether "Auditor" exists already.' in notes
+    assert [heard.path for heard in world.sandbox.requests] == ["/api/v1/roles"]
