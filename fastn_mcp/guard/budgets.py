@@ -85,9 +85,8 @@ class Budgets:
     async def spend_approved(self, effects: Sequence[Effect], principal: str) -> None:
         """Count a call with these effects that a person approved. Raises a `Refused` if a budget is used up."""
         if not await self._spend(self._approved_limits(effects, principal)):
-            raise Refused(
-                f"The budget for {effects[0].value} calls is used up.", "A person can raise it in the policy."
-            )
+            named = " or ".join(each.value for each in effects)
+            raise Refused(f"The budget for {named} calls is used up.", "A person can raise it in the policy.")
 
     async def check_rate(self, effect: Effect, principal: str) -> None:
         """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""

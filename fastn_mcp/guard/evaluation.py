@@ -297,7 +297,7 @@ class Evaluator:
         if self.policy.plan is not None:
             permit, used_up = await self._permit(self.policy.plan.covering(resolved, now), earlier_uses)
         revoked = resolved.target if resolved.call.tool_name() == "revoke_api_key" else None
-        in_list = [uses for (counted, _), uses in earlier_uses.items() if counted == effect.value]
+        in_list = {Effect(counted): uses for (counted, period), uses in earlier_uses.items() if period != PLANNED}
         return Situation(
             resolved,
             effect,
@@ -309,7 +309,7 @@ class Evaluator:
                 lower: await self.budgets.spent(lower, asker.counted, now, earlier_uses)
                 for lower in effects_below(resolved.call, effect)
             },
-            in_list=max(in_list, default=0),
+            in_list=in_list,
             declines=declines if is_resting else 0,
             declined_at=datetime.fromtimestamp(last, UTC) if is_resting else None,
             permit=permit,

@@ -82,8 +82,8 @@ class Situation:
     """Calls of its effect, by budget period (`Policy.budgets`), with those before it in its list."""
     spent_below: Mapping[Effect, Mapping[str, int]] = field(default_factory=dict[Effect, Mapping[str, int]])
     """The same of the lower effects from which it was raised."""
-    in_list: int = 0
-    """Calls of its effect before it in its list, which are not sent yet."""
+    in_list: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
+    """Calls before it in its list, which are not sent yet, by each effect that they count as."""
     declines: int = 0
     """Consecutive declines within the breaker's period."""
     declined_at: datetime | None = None

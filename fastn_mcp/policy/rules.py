@@ -192,7 +192,7 @@ class FileRules:
                 tomorrow = situation.now.astimezone(UTC) + timedelta(days=1)
                 until = "in this run" if period == "run" else f"until {tomorrow:%Y-%m-%d} 00:00 UTC"
                 decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
-                left = limit - spent + situation.in_list
+                left = limit - spent + situation.in_list.get(effect, 0)
                 calls = f"{max(left, 0)} of {limit} {effect.value} calls left {until}"
                 why = f"The list needs more than the {calls}." if left > 0 else f"The budget is used up: {calls}."
                 return PolicyDecision(decision, self.budget_name, why)

@@ -243,9 +243,9 @@ async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Pat
     assert await check.budgets.spend_allowed(current, "local") is None
     assert await check.budgets.spend_allowed(current, "other") == "policy"
     with pytest.raises(Refused) as caught:
-        await check.budgets.spend_approved([Effect.WRITE], "local")
+        await check.budgets.spend_approved([Effect.EXTERNAL, Effect.WRITE], "local")
     assert told(caught.value) == (
-        "The budget for write calls is used up.",
+        "The budget for external or write calls is used up.",
         "A person can raise it in the policy.",
         {},
     )

@@ -540,7 +540,7 @@ class DecisionCase(NamedTuple):
             "The list needs more than the 3 of 5 write calls left until 2026-11-26 00:00 UTC.",
             text="[budget]\nwrite = 5",
             mode="auto",
-            facts={"spent": {TODAY: 5}, "in_list": 3},
+            facts={"spent": {TODAY: 5}, "in_list": {Effect.WRITE: 3}},
         ),
         DecisionCase(
             CreateCustomer(name="A"),
