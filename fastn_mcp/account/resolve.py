@@ -151,17 +151,19 @@ def _environment(call: Call, arguments: Row, row: Row, surroundings: Surrounding
         effective = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
     else:
         effective = _of_record(call, row)
-    if undocumented := tuple(_environments_in(arguments.get("extra"))):
-        effective = replace(effective, values=(*effective.values, *undocumented), source=ValueSource.ARGUMENT)
+    if undocumented := [*_environments_in(arguments.get("extra"))]:
+        values = (*effective.values, *(each for each in undocumented if isinstance(each, str)))
+        is_known = effective.is_known and all(isinstance(each, str) for each in undocumented)
+        effective = Effective(values, ValueSource.ARGUMENT, is_known)
     return effective if isinstance(argument, str) else _with_setting(effective, own)
 
 
-def _environments_in(extra: object) -> Iterator[str]:
-    """Yield the environments that undocumented fields name, at any depth."""
+def _environments_in(extra: object) -> Iterator[object]:
+    """Yield the environments that undocumented fields name, at any depth. What is not a string may be any."""
     for fields in _objects_in([extra]):
         for name, named in fields.items():
             if plain(name) in _ENVIRONMENT:
-                yield from (str(each) for each in (named if isinstance(named, list) else [named]) if each is not None)
+                yield from named if isinstance(named, list) else [] if named is None else [named]
 
 
 _ENVIRONMENT = ("environment", "environments", "env", "xfastnenv")

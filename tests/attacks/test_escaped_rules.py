@@ -99,7 +99,9 @@ async def test_list_of_raised_effects_is_refused_before_its_first_call(tmp_path:
         {"tool": "update_workflow", "arguments": {"workflow_id": row["id"], "description": "new"}}
         for row in world.sandbox.state.all("workflows")[:2]
     ]
-    with pytest.raises(Refused, match="Call 2, update_workflow: "):
+    with pytest.raises(
+        Refused, match=r"Call 2, update_workflow: .*The list needs more than the 1 of 1 write calls left"
+    ):
         await world.dispatch(ApplyChanges(changes=changes), Caller(asker, None))
     assert world.changes == []
 
@@ -109,7 +111,14 @@ async def test_list_of_raised_effects_is_refused_before_its_first_call(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "extra", [{"env": "live"}, {"ENV": "live"}, {"scope": {"environment": "live"}}, {"environments": ["live"]}]
+    "extra",
+    [
+        {"env": "live"},
+        {"ENV": "live"},
+        {"scope": {"environment": "live"}},
+        {"environments": ["live"]},
+        {"env": {"name": "live"}},
+    ],
 )
 @pytest.mark.parametrize("environment", ["test", None])
 async def test_rule_applies_to_an_environment_in_undocumented_fields(
