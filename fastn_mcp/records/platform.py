@@ -39,7 +39,8 @@ _FACTS = (
 
 def facts_about(query: str) -> list[str]:
     """Return the facts that a query asks about, in sentences."""
-    asked = {word.removesuffix("s") for word in re.findall(r"[a-z]+", query.lower())}
+    words = re.findall(r"[a-z]+", query.lower())
+    asked = {word if word == "teams" else word.removesuffix("s") for word in words}  # Microsoft Teams is an app
     groups = {text: [actions, *filter(None, [things])] for text, _, actions, things in _FACTS}
     return [text for text, group in groups.items() if not any(asked.isdisjoint(words.split()) for words in group)]
 

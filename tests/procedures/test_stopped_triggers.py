@@ -109,6 +109,7 @@ async def test_deleted_schedule_loses_no_address(world: World) -> None:
         ("publish the order sync", "Only the dashboard can publish, deploy or roll back a workflow"),
         ("change role of user", "Only the dashboard can change a person's role"),
         ("remove Lee from the team", "Only the dashboard can change a person's role"),
+        ("update the Microsoft Teams sync", None),
         ("permission for billing", "Not governed by a permission"),
         ("restore a workflow from trash", "Only the dashboard can restore a workflow from Trash"),
         ("acme corp", None),
