@@ -121,16 +121,18 @@ class PolicyRule:
         return "its target could not be read" if resolved.is_missing else None
 
     def _loosens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
-        """Match what the call says only, and what a setting adds to the request if that matches too."""
+        """Match what the call says only, if what undocumented fields and settings add to the request matches too."""
         call = resolved.call
         argument = NAME if name == NEW_NAME else name
         given: object = getattr(call, argument, None)
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(given, exact=True):
             return None
-        added = DERIVED[name](resolved) if name in DERIVED and given is None else Effective()
-        is_set = added.source is ValueSource.SETTING
-        return None if is_set and not all(choice(value, exact=True) for value in added.values) else ""
+        sent = DERIVED[name](resolved) if name in DERIVED else Effective()
+        is_sent = sent.source in (ValueSource.ARGUMENT, ValueSource.SETTING)
+        values = [*sent.values, *(each.id for each in resolved.named if f"{each.kind}_id" == name)]
+        matches = sent.is_known and all(choice(value, exact=True) for value in values)
+        return None if is_sent and not matches else ""
 
     def _tightens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
         """Match what the call says, and what it will do: either is enough to refuse or to ask."""
