@@ -143,8 +143,8 @@ async def test_rule_allows_no_other_customer_in_undocumented_fields(tmp_path: Pa
     world = under(tmp_path, rule)
 
     async def decision(customer: str, of_route: str) -> Decision:
-        route = {"workflowId": world.id_of("workflows", "process-new-orders"), "endOrgId": of_route}
-        extra = {name: [customer] if name.endswith("s") else {"id": customer} if name == "endOrg" else customer}
+        route: Any = {"workflowId": world.id_of("workflows", "process-new-orders"), "endOrgId": of_route}
+        extra: Any = {name: [customer] if name.endswith("s") else {"id": customer} if name == "endOrg" else customer}
         trigger = CreateTrigger(name="x", type="Webhook", routes=[route], customer_id="org_a", extra=extra)
         return await world.decision(trigger)
 
