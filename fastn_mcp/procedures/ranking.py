@@ -254,11 +254,14 @@ class Index:
         coverage = sum(weights[place] * sure[place] for place in sure) / sum(weights.values())
         own = [self._rarity([word]) for word in name]
         is_verbatim = f" {' '.join(name)} " in f" {' '.join(words_of(query))} "
+        most = EXACT if name == words_of(query) else EXACT - 1
         covered = range(len(name)) if is_verbatim else {place for _, places in matches.values() for place in places}
         share = sum(own[place] for place in covered) / sum(own)
         score = round(EXACT * coverage * (1 - BREVITY * (1 - share))) - REWORDED * (not is_verbatim)
         lacking = (word for place, word in enumerate(words) if place not in sure and not kinds_of(word))
-        return Hit(entry, score, share, tuple(word for word in lacking if word not in _CIRCUMSTANCES), is_verbatim)
+        return Hit(
+            entry, min(score, most), share, tuple(word for word in lacking if word not in _CIRCUMSTANCES), is_verbatim
+        )
 
     def _by_id(self, query: str) -> Iterable[Hit]:
         """Yield each resource whose id or email, or a part of it, is in the query."""
