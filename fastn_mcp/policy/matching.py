@@ -75,10 +75,12 @@ class PolicyRule:
         """Return the rule's decision, with what it matched in words; None if it does not match this call."""
         call, resolved = situation.resolved.call, situation.resolved
         applies = (
-            (self.tools is None or call.tool_name() in self.tools)
+            self._names(resolved)
             and (self.effects is None or situation.effect in self.effects)
             and self.key in (None, "live" if situation.live else "test")
             and (self.dependents is None or self._fits_dependents(resolved.dependents))
+            # Who allows a call for its arguments has not allowed fields that nothing compares.
+            and not (self.then is Decision.ALLOW and self.conditions and call.is_undocumented)
         )
         if not applies:
             return None
@@ -89,6 +91,12 @@ class PolicyRule:
             matched.append(found)
         words = "; ".join(filter(None, matched))
         return PolicyDecision(self.then, self.name, self.reason, matched=words, second=self.second)
+
+    def _names(self, resolved: ResolvedCall) -> bool:
+        """Return whether it is a rule for what the call does: a rule that allows, for all of it."""
+        if self.tools is None:
+            return True
+        return resolved.tools <= self.tools if self.then is Decision.ALLOW else bool(resolved.tools & self.tools)
 
     def words(self) -> str:
         """Describe the conditions in words."""
@@ -148,7 +156,8 @@ class PolicyRule:
         if name in type(call).model_fields and name not in call.unresolved and choice(given, exact=False):
             return ""
         if name not in DERIVED:
-            return "" if name in call.unresolved else _named(choice, given, resolved)
+            is_word = plain(name) not in REFERRING and choice.is_word(given)
+            return "" if is_word or name in call.unresolved else _named(choice, given, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"

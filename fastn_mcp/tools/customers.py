@@ -1,20 +1,30 @@
 """Tools for customers, the companies whose accounts Fastn connects."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.records.states import is_pending
-from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
+from fastn_mcp.tools.fields import EMAIL, CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
 
 Slug = Annotated[str | None, Field(description="Stable, for example acme-corp.")]
 ExternalRef = Annotated[str | None, Field(description="Your reference.")]
-AdminEmail = Annotated[str | None, Field(description="Administrator, who is invited.")]
+
+
+def _one_address(value: str | None) -> str | None:
+    # Two addresses in one text would be compared as the last.
+    if value is not None and re.fullmatch(EMAIL, value) is None:
+        raise ValueError("must be one e-mail address")
+    return value
+
+
+AdminEmail = Annotated[str | None, Field(description="Administrator, who is invited."), AfterValidator(_one_address)]
 Plan = Annotated[str | None, Field(description="For example Free.")]
 
 
@@ -52,7 +62,7 @@ class CreateCustomer(Create[Customer]):
     route = POST("/api/v1/customers")
     effect = Effect.WRITE
     evidence = DOCUMENTED("third parties: name, slug, external_ref, plan; the path is /api/v1/orgs there")
-    raises_to = (Effect.ACCESS,)
+    raises_to = (Effect.EXTERNAL, Effect.ACCESS)
     # A customer's administrator is documented, the name of its field in a request is not: any field may be it.
     extra_effect = Effect.ACCESS
 
@@ -67,6 +77,11 @@ class CreateCustomer(Create[Customer]):
     @override
     def effective(self) -> Effect:
         return _with_administrator(super().effective, self.admin_email)
+
+    @override
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
+        is_safe = target is None or is_pending(row_of(target))
+        return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
 
 class UpdateCustomer(Update[Customer]):

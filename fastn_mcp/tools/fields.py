@@ -102,6 +102,8 @@ WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."
 
 Name = Annotated[str, Field(description="1-200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="Its purpose.")]
+EMAIL = r"^[^@\s]+@[^@\s]+$"
+"""Pattern of one e-mail address."""
 Extra = Annotated[JsonObject | None, Field(description="Other fields; null clears.")]
 
 
