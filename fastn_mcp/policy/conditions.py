@@ -81,7 +81,8 @@ class Choice:
         if given is None or (given == [] and not exact):
             return any(isinstance(option, Glob) and not option.text for option in self.options)
         if isinstance(given, list):
-            fits = [self._one(item, exact) for item in cast("list[object]", given)]
+            items = [part for item in cast("list[object]", given) for part in _parts(item)]
+            fits = [self._one(item, exact) for item in items]
             return bool(fits) and (all(fits) if exact else any(fits))
         return self._one(given, exact)
 
@@ -98,6 +99,11 @@ class Choice:
 
     def __str__(self) -> str:
         return " or ".join(str(option) or "not given" for option in self.options)
+
+
+def _parts(item: object) -> list[object]:
+    """Return the items of a list that one text of it may be to a server."""
+    return [part.strip() for part in item.split(",")] if isinstance(item, str) else [item]
 
 
 DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {

@@ -136,6 +136,9 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(given, exact=True):
             return None
+        customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
+        if not all(choice(id_, exact=True) for id_ in customers):
+            return None  # it names what belongs to another customer, such as a connection
         added = DERIVED[name](resolved) if name in DERIVED and given is None else Effective()
         is_set = added.source is ValueSource.SETTING
         return None if is_set and not all(choice(value, exact=True) for value in added.values) else ""

@@ -69,7 +69,7 @@ class InviteUser(Operation[User]):
     effect = Effect.ACCESS
     evidence = DOCUMENTED("people, invite: email, role; the path is inferred")
 
-    email: Annotated[str, Field(description="Email address.", pattern=EMAIL)]
+    email: Annotated[str, Field(description="Email address."), EMAIL]
     role: Annotated[str, Field(description="Name or id, from list_roles.", min_length=1)]
     extra: Extra = None
 

@@ -25,7 +25,7 @@ from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListRoles
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
-from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, UpdateWorkflow
@@ -342,3 +342,54 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     entry = PlannedCalls("line 1", "b", call.tool_name(), (), None, {"name": Choice((Glob("report-*"),))}, 1, 1)
     assert entry.covers(by_arguments(call))
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
+
+
+# --- what moves from one customer to another
+# ---------------------------------------------------------------------------
+
+
+async def test_moving_a_customer_reference_is_asked_about(tmp_path: Path) -> None:
+    """Runs find their customer by `x-end-org-ref`."""
+    world = World(tmp_path)
+    katana, pending = (world.id_of("customers", name) for name in ("Katana", "John-Acme"))
+    for call in (
+        UpdateCustomer(customer_id=katana, external_ref="crm-1001"),
+        UpdateCustomer(customer_id=pending, external_ref="crm-1001"),
+        UpdateCustomer(customer_id=katana, extra={"externalRef": None}),
+        CreateCustomer(name="Initech", external_ref=" CRM-1001"),
+    ):
+        assert await world.decision(call) is Decision.CONFIRM
+    assert await world.decision(UpdateCustomer(customer_id=katana, plan="Free")) is Decision.ALLOW
+
+
+async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_another(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    acme = world.id_of("customers", "Acme Corp")
+    rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{acme}" }}\nthen = "allow"\n'
+    world = under(tmp_path, rule)
+    connections = {row["endOrgId"]: row["id"] for row in world.sandbox.state.all("connections")}
+    for owner in (acme, world.id_of("customers", "Globex Exports")):
+        routes: list[Any] = [{"routeId": world.id_of("workflows", "process-new-orders"), "environment": "live"}]
+        call = CreateTrigger(
+            name="T", type="app_event", routes=routes, customer_id=acme, connection_id=connections[owner]
+        )
+        assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
+
+
+# --- several values in one
+# ---------------------------------------------------------------------------------------------
+
+
+async def test_several_values_in_one_text_of_a_list_are_compared_each(tmp_path: Path) -> None:
+    role = CreateRole(name="R", parent="Viewer", permissions=["workflows:read,users:write"])
+    rule = '[[rule]]\ntool = "create_role"\nwhen = {{ permissions = "{}" }}\nthen = "{}"\n'
+    assert await under(tmp_path, rule.format("users:*", "deny")).decision(role) is Decision.DENY
+    assert await under(tmp_path, rule.format("workflows:*", "allow")).decision(role) is Decision.CONFIRM
+
+
+@pytest.mark.parametrize(
+    "email", ["eve@evil.example,x", "eve@evil.example;x", "eve@evil.example.", "<eve@evil.example>"]
+)
+def test_invitation_has_one_address_in_its_plain_form(email: str) -> None:
+    with pytest.raises(ValidationError, match="must be one e-mail address"):
+        InviteUser(email=email, role="Viewer")
