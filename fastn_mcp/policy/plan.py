@@ -46,7 +46,7 @@ class PlannedCalls:
             return False
         if self.arguments is not None:
             return _canonical(arguments) == _canonical(self.arguments)
-        if resolved.tools != {self.tool}:
+        if resolved.tools - {self.tool}:
             return False  # patterns of what is created do not let it overwrite what exists
         if self.conditions is None:
             return True
