@@ -4,8 +4,10 @@ An unknown fact never loosens: where it would decide, rules that allow do not ma
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import urlsplit
 
 from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource
 from fastn_mcp.policy.asker import Asker
@@ -136,6 +138,8 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(given, exact=True):
             return None
+        if name == "domain" and given != _host(given):
+            return None  # a pattern of hosts could match its path
         customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
         if not all(choice(id_, exact=True) for id_ in customers):
             return None  # it names what belongs to another customer, such as a connection
@@ -160,6 +164,7 @@ class PolicyRule:
             return ""
         if name not in DERIVED:
             is_word = plain(name) not in REFERRING and choice.is_word(given)
+            is_word |= name == "domain" and choice(_host(given), exact=False)
             return "" if is_word or name in call.unresolved else _named(choice, given, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
@@ -187,6 +192,14 @@ def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:
                 return f"{record.kind} {quote(record.id)} could not be read"
             if any(choice(value, exact=False) for value in record.identity().values()):
                 return f"it is {record.kind} {quote(record.name)}"
+    return None
+
+
+def _host(domain: object) -> str | None:
+    """Return the host of a domain that may be written as a URL; None if there is none."""
+    with suppress(ValueError):
+        text = str(domain or "")
+        return (urlsplit(text if "//" in text else f"//{text}").hostname or "").rstrip(".") or None
     return None
 
 

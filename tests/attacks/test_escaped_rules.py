@@ -393,3 +393,38 @@ async def test_several_values_in_one_text_of_a_list_are_compared_each(tmp_path: 
 def test_invitation_has_one_address_in_its_plain_form(email: str) -> None:
     with pytest.raises(ValidationError, match="must be one e-mail address"):
         InviteUser(email=email, role="Viewer")
+
+
+# --- what a person reads of a long list, and the host of a domain
+# --------------------------------------------------------------------------
+
+
+async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: Path) -> None:
+    """Further facts are read for the first ten calls only."""
+    world = World(tmp_path)
+    off = next(row for row in world.sandbox.state.all("triggers") if row["name"] == "Nightly contact sync")
+    routes = [off["routes"][0] | {"payload": {"amount": 10_000}}]
+    await world.expect(Done, UpdateTrigger(trigger_id=off["id"], routes=routes))
+    workflow = world.id_of("workflows", "process-new-orders")
+    changes: list[dict[str, Any]] = [
+        {"tool": "run_workflow", "arguments": {"workflow_id": workflow, "input": {"number": number}}}
+        for number in range(10)
+    ]
+    changes.append({"tool": "update_trigger", "arguments": {"trigger_id": off["id"], "status": "Active"}})
+    person = world.form()
+    await world.call(ApplyChanges(changes=changes), person)
+    assert "Routes changed: " in person.asked[0].text
+
+
+@pytest.mark.parametrize("domain", ["https://a.evil.example/x", "a.evil.example.", "A.EVIL.example:443"])
+async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str) -> None:
+    rule = '[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.evil.example" }\nthen = "deny"\n'
+    call = CreateConnector(name="X", slug="initech", domain=domain)
+    assert await under(tmp_path, rule).decision(call) is Decision.DENY
+
+
+async def test_rule_that_allows_hosts_does_not_match_a_path(tmp_path: Path) -> None:
+    rule = '[defaults]\nwrite = "confirm"\n[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.good.example" }\n'
+    world = under(tmp_path, f'{rule}then = "allow"\n')
+    for domain, decision in (("evil.example/.good.example", Decision.CONFIRM), ("a.good.example", Decision.ALLOW)):
+        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision
