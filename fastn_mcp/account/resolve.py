@@ -22,6 +22,7 @@ from fastn_mcp.account.resolved_call import (
     TypedField,
     ValueSource,
     identity,
+    undocumented_in,
 )
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
 from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument
@@ -29,6 +30,7 @@ from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
     FastnObject,
     Row,
+    as_word,
     connection_refers,
     inside,
     key_of,
@@ -39,7 +41,7 @@ from fastn_mcp.records.rows import (
     value,
     word,
 )
-from fastn_mcp.redaction import name_as_read, quote
+from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import ListCustomers
@@ -143,30 +145,34 @@ def _environment(call: Call, arguments: Row, row: Row, surroundings: Surrounding
     argument = arguments.get("environment")
     if isinstance(call, RunWorkflow) and argument is None:
         return Effective((own,), ValueSource.SETTING) if own else Effective((), ValueSource.FASTN, is_known=False)
-    if isinstance(argument, str):
+    if isinstance(argument, str) and (isinstance(call, RunWorkflow) or as_word(argument) in ("test", "live")):
         effective = Effective((argument,), ValueSource.ARGUMENT)
     elif isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
         effective = _of_routes(call, row)
     elif "environment" in type(call).model_fields:
-        effective = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
+        # A secret is for all, also where its environment is blank.
+        effective = Effective(("test", "live"), ValueSource.FASTN, is_known=False)
     else:
         effective = _of_record(call, row)
-    if undocumented := [*_environments_in(arguments.get("extra"))]:
-        values = (*effective.values, *(each for each in undocumented if isinstance(each, str)))
+    if undocumented := [*_environments_in(call)]:
+        values = (*effective.values, *(value for each in undocumented for value in texts_in(each)))
         is_known = effective.is_known and all(isinstance(each, str) for each in undocumented)
         effective = Effective(values, ValueSource.ARGUMENT, is_known)
     return effective if isinstance(argument, str) else _with_setting(effective, own)
 
 
-def _environments_in(extra: object) -> Iterator[object]:
-    """Yield the environments that undocumented fields name, at any depth. What is not a string may be any."""
-    for fields in _objects_in([extra]):
-        for name, named in fields.items():
-            if plain(name) in _ENVIRONMENT:
-                yield from named if isinstance(named, list) else [] if named is None else [named]
+def _environments_in(call: Call) -> Iterator[object]:
+    """Yield the environments that undocumented fields and the headers of routes name, at any depth.
+
+    What is not a string may be any.
+    """
+    for fields in undocumented_in(call):
+        for name, content in fields.items():
+            if _ENVIRONMENT.search(plain(name)):
+                yield from content if isinstance(content, list) else [] if content is None else [content]
 
 
-_ENVIRONMENT = ("environment", "environments", "env", "xfastnenv")
+_ENVIRONMENT = re.compile(r"environment|env(s|id|ids|name|names)?$")
 """Names of these fields, as `plain` returns them."""
 
 
@@ -226,10 +232,9 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
     parameters = type(call).route.parameters
     documented = {name: content for name, content in arguments.items() if name not in parameters}
-    extra = documented.pop("extra", None)
-    named = {**(extra if isinstance(extra, dict) else {}), **documented}
+    documented.pop("extra", None)
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
-    in_call = [each for fields in (named, *_objects_in(extra)) for each in _inside(fields, in_call=True)]
+    in_call = [each for fields in (documented, *undocumented_in(call)) for each in _inside(fields, in_call=True)]
     owners = [row, *(connection_refers(key) for kind, key, _ in in_call if kind == "connection")]
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
@@ -273,18 +278,6 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
             yield from ((kind, key, None) for key in ids or filter(None, (text(each, *IDENTITY) for each in embedded)))
     for route in objects(row, "routes") if "routes" in row else ():
         yield from _inside(route, in_call=in_call)
-
-
-def _objects_in(content: object) -> Iterator[Row]:
-    """Yield the objects at any depth inside a value."""
-    if isinstance(content, Mapping):
-        items = list(cast("Mapping[str, object]", content).values())
-    else:
-        items = cast("list[object]", content) if isinstance(content, list) else []
-    for each in items:
-        if isinstance(each, Mapping):
-            yield cast(Row, each)
-        yield from _objects_in(cast(object, each))
 
 
 async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, ...]:

@@ -20,7 +20,8 @@ from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.operation import UNKNOWN, Call, RefusedValue, plain
+from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.operation import UNKNOWN, Call, Create, RefusedValue, plain
 from fastn_mcp.tools.related_reads import kind_of, own_label
 from fastn_mcp.tools.tool import Effect
 
@@ -41,16 +42,30 @@ class ResourceKind:
 
 KINDS: Mapping[str, ResourceKind] = {
     "customer": ResourceKind(
-        "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
+        "customers",
+        frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"}),
+        frozenset({"endorgs", "endorgids", "orgid", "tenant", "tenantid", "xendorgid", "xorgid"}),
     ),
-    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"}), texts=frozenset({"connectors"})),
-    "connection": ResourceKind("connections", frozenset({"connection", "connectionid"})),
-    "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
-    "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"})),
+    "connector": ResourceKind(
+        "connectors",
+        frozenset({"connector", "connectorid"}),
+        frozenset({"connectorids"}),
+        frozenset({"connectors", "connectorslug", "connectorslugs"}),
+    ),
+    "connection": ResourceKind("connections", frozenset({"connection", "connectionid"}), frozenset({"connectionids"})),
+    "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"}), frozenset({"workflowids"})),
+    "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"}), frozenset({"triggerids"})),
     "api_key": ResourceKind("api_keys", frozenset({"apikeyid"})),
     "secret": ResourceKind("secrets", frozenset({"secretid"})),
-    "role": ResourceKind("roles", arguments=frozenset({"role", "parent"})),
+    "role": ResourceKind(
+        "roles", arguments=frozenset({"role", "roles", "roleid", "roleids", "rolename", "parent", "parentid"})
+    ),
 }
+
+_CUSTOMER_BY_REFERENCE = frozenset(
+    {"customerref", "endorgref", "xendorgref", "externalref", "installationid", "xinstallationid"}
+)
+"""Names of undocumented fields, as `plain` returns them, from which Fastn may derive a customer."""
 
 REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
 """Names, as `plain` returns them, of fields and arguments that refer to a record."""
@@ -267,6 +282,14 @@ class ResolvedCall:
         """Whether it acts on a record or refers to one, so that who it touches has to be read."""
         return self.call.target is not None or bool(self.records) or bool(self.call.unresolved)
 
+    @property
+    def tools(self) -> frozenset[str]:
+        """Names of the tools that do what it does: a create that may overwrite a record also updates it."""
+        name = self.call.tool_name()
+        update = name.replace("create_", "update_")
+        overwrites = isinstance(self.call, Create) and self.target is not None and update in OPERATIONS
+        return frozenset({name, update} if overwrites else {name})
+
     def record(self, kind: str, key: str | None = None) -> Record | None:
         """Return the first record of a kind, or that with an id."""
         return next((each for each in self.records if each.kind == kind and key in (None, each.id)), None)
@@ -289,7 +312,8 @@ class ResolvedCall:
         of = _called(kind_of(call), self.label.name if self.label else call.target or "")
         arguments = call.arguments()
         extra = arguments.pop("extra", None)
-        new_names = {**identity(extra if isinstance(extra, dict) else {}), **identity(arguments)}
+        undocumented = {plain(name): value for name, value in (extra if isinstance(extra, dict) else {}).items()}
+        new_names = {**identity(undocumented), **identity(arguments)}
         mentions = [Mention(call.target, "id", of)] if call.target is not None else []
         mentions += [Mention(value, name, of) for name, value in identity(row_of(self.target)).items()]
         return mentions + [Mention(value, f"new {name}", of) for name, value in new_names.items()]
@@ -320,6 +344,9 @@ class ResolvedCall:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         if kind != "customer":
             return ""
+        for name in (name for fields in undocumented_in(self.call) for name in fields):
+            if plain(name) in _CUSTOMER_BY_REFERENCE:
+                return f"this call names a customer by {quote(name, is_name=True)}: use its id"
         if any(each.kind == "connection" and each.row is None for each in self.records):
             return "a connection that it names could not be read"
         if self.dependence.hides_owners:
@@ -354,6 +381,31 @@ def lasting(row: Row) -> dict[str, JsonValue]:
 def identity(fields: Mapping[str, Any]) -> dict[str, object]:
     """Return the fields by which a record is recognised, as far as it has them."""
     return {name: value for name in IDENTITY if (value := fields.get(name)) is not None}
+
+
+def undocumented_in(call: Call) -> Iterator[Row]:
+    """Yield the objects at any depth in what a call says beyond documented fields: `extra`, and what routes hold.
+
+    The payload and the filter of a route are data.
+    """
+    arguments = call.arguments()
+    yield from _objects_in(arguments.get("extra"))
+    routes = arguments.get("routes")
+    for route in routes if isinstance(routes, list) else ():
+        if isinstance(route, dict):
+            yield from _objects_in({name: content for name, content in route.items() if name not in _DATA})
+
+
+_DATA = ("payload", "filter")
+
+
+def _objects_in(content: JsonValue) -> Iterator[Row]:
+    """Yield a value and those inside it, at any depth, that are objects."""
+    if isinstance(content, dict):
+        yield content
+        content = list(content.values())
+    for each in content if isinstance(content, list) else ():
+        yield from _objects_in(each)
 
 
 def _called(kind: str, name: object) -> str:

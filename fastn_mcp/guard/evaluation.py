@@ -177,15 +177,21 @@ class Evaluator:
         return evaluation, await self._situation(evaluation.resolved, evaluation.effect, asker, NO_EARLIER_USES, at)
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
-        """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
+        """Add what helps to decide to the previews. An approval is not bound to it.
+
+        Each gets what this server did lately to its records; the first ones also what has to be read.
+        """
         calls, now = dict(evaluation.calls), self._system.now()
+        for number, one in evaluation.calls.items():
+            if one.preview is not None:
+                history = await self._journalling.history(one.resolved)
+                calls[number] = replace(one, preview=one.preview.with_history(history))
         with anyio.move_on_after(_MAX_DESCRIPTION_SECONDS):
             for number, one in list(calls.items())[:_MAX_DESCRIBED]:
                 if one.preview is not None and one.reads is not None:
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
                     outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
-                    history = await self._journalling.history(one.resolved)
-                    calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook, history))
+                    calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook))
         return evaluation_of(evaluation.batch, evaluation.id, calls)
 
     async def check_customers(self) -> None:

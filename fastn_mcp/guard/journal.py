@@ -247,6 +247,8 @@ RECENT = {
     "name": ("Renamed", "it was called"),
     "slug": ("Slug changed", "it was"),
     "domain": ("Address changed", "it was"),
+    "routes": ("Routes changed", "they were"),
     "adminEmail": ("Administrator changed", "it was"),
 }
-"""Fields by which people recognise a record or that receive something: a heading, and how the earlier value is told."""
+"""Fields by which people recognise a record, that receive something, or that decide what a trigger starts: a heading,
+and how the earlier value is told."""

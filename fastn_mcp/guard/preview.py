@@ -90,11 +90,16 @@ class Preview:
     """The dependents with further facts, which an approval is not bound to."""
     outlook: Outlook = _NO_OUTLOOK
 
-    def with_facts(self, described: Dependence, outlook: Outlook, history: tuple[tuple[str, str], ...]) -> "Preview":
+    def with_history(self, history: tuple[tuple[str, str], ...]) -> "Preview":
+        """Return the preview with what this server did lately to the records of the call."""
+        facts = self.facts and replace(self.facts, history=history)
+        return self if facts is None else replace(self, facts=facts, says=describe(facts))
+
+    def with_facts(self, described: Dependence, outlook: Outlook) -> "Preview":
         """Return the preview with further facts."""
-        facts = self.facts and replace(self.facts, dependence=described, history=history)
+        facts = self.facts and replace(self.facts, dependence=described)
         says = self.says if facts is None else describe(facts)
-        return replace(self, says=says, described=described, outlook=outlook)
+        return replace(self, facts=facts, says=says, described=described, outlook=outlook)
 
     @property
     def fits_form(self) -> bool:

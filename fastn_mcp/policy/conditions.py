@@ -9,6 +9,7 @@ from typing import cast
 from fastn_mcp.account.resolved_call import Effective, ResolvedCall
 from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.redaction import name_as_read, quote
+from fastn_mcp.tools.operation import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,14 @@ class Glob:
     text: str
     _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _loose: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+    _word: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_exact", re.compile(translate(self.text)))
         loose = (re.compile(translate(text)) for text in (self.text.casefold(), name_as_read(self.text)))
         object.__setattr__(self, "_loose", tuple(loose))
+        word = self.text.casefold() if "[" in self.text else _joined(self.text)
+        object.__setattr__(self, "_word", re.compile(translate(word)))
 
     def __call__(self, value: object, *, exact: bool) -> bool:
         """Return whether the pattern matches a text, or an id that is a number.
@@ -38,8 +42,17 @@ class Glob:
         plain, as_read = self._loose
         return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
 
+    def is_word(self, value: object) -> bool:
+        """Return whether the pattern matches a documented value, however it is written: `FULL_ACCESS`."""
+        return isinstance(value, str) and self._word.match(_joined(value)) is not None
+
     def __str__(self) -> str:
         return self.text
+
+
+def _joined(text: str) -> str:
+    """Return a text as it reads, without separators."""
+    return plain(name_as_read(text)).replace(" ", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +78,18 @@ class Choice:
 
     def __call__(self, given: object, *, exact: bool) -> bool:
         """Return whether the value matches: every item of a list if `exact`, else any item, as it reads."""
-        if given is None:
+        if given is None or (given == [] and not exact):
             return any(isinstance(option, Glob) and not option.text for option in self.options)
         if isinstance(given, list):
-            fits = [self._one(item, exact) for item in cast("list[object]", given)]
+            items = [part for item in cast("list[object]", given) for part in _parts(item)]
+            fits = [self._one(item, exact) for item in items]
             return bool(fits) and (all(fits) if exact else any(fits))
         return self._one(given, exact)
+
+    def is_word(self, given: object) -> bool:
+        """Return whether the value, or an item of a list, is one of the options, however it is written."""
+        items = cast("list[object]", given) if isinstance(given, list) else [given]
+        return any(option.is_word(item) for option in self.options if isinstance(option, Glob) for item in items)
 
     def _one(self, value: object, exact: bool) -> bool:
         return any(
@@ -80,6 +99,11 @@ class Choice:
 
     def __str__(self) -> str:
         return " or ".join(str(option) or "not given" for option in self.options)
+
+
+def _parts(item: object) -> list[object]:
+    """Return the items of a list that one text of it may be to a server."""
+    return [part.strip() for part in item.split(",")] if isinstance(item, str) else [item]
 
 
 DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {

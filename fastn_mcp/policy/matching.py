@@ -4,8 +4,10 @@ An unknown fact never loosens: where it would decide, rules that allow do not ma
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import urlsplit
 
 from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource
 from fastn_mcp.policy.asker import Asker
@@ -75,10 +77,12 @@ class PolicyRule:
         """Return the rule's decision, with what it matched in words; None if it does not match this call."""
         call, resolved = situation.resolved.call, situation.resolved
         applies = (
-            (self.tools is None or call.tool_name() in self.tools)
+            self._names(resolved)
             and (self.effects is None or situation.effect in self.effects)
             and self.key in (None, "live" if situation.live else "test")
             and (self.dependents is None or self._fits_dependents(resolved.dependents))
+            # Who allows a call for its arguments has not allowed fields that nothing compares.
+            and not (self.then is Decision.ALLOW and self.conditions and call.is_undocumented)
         )
         if not applies:
             return None
@@ -89,6 +93,12 @@ class PolicyRule:
             matched.append(found)
         words = "; ".join(filter(None, matched))
         return PolicyDecision(self.then, self.name, self.reason, matched=words, second=self.second)
+
+    def _names(self, resolved: ResolvedCall) -> bool:
+        """Return whether it is a rule for what the call does: a rule that allows, for all of it."""
+        if self.tools is None:
+            return True
+        return resolved.tools <= self.tools if self.then is Decision.ALLOW else bool(resolved.tools & self.tools)
 
     def words(self) -> str:
         """Describe the conditions in words."""
@@ -128,6 +138,11 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(given, exact=True):
             return None
+        if name == "domain" and given != _host(given):
+            return None  # a pattern of hosts could match its path
+        customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
+        if not all(choice(id_, exact=True) for id_ in customers):
+            return None  # it names what belongs to another customer, such as a connection
         sent = DERIVED[name](resolved) if name in DERIVED else Effective()
         is_sent = sent.source in (ValueSource.ARGUMENT, ValueSource.SETTING)
         values = [*sent.values, *(each.id for each in resolved.named if f"{each.kind}_id" == name)]
@@ -150,7 +165,9 @@ class PolicyRule:
         if name in type(call).model_fields and name not in call.unresolved and choice(given, exact=False):
             return ""
         if name not in DERIVED:
-            return "" if name in call.unresolved else _named(choice, given, resolved)
+            is_word = plain(name) not in REFERRING and choice.is_word(given)
+            is_word |= name == "domain" and choice(_host(given), exact=False)
+            return "" if is_word or name in call.unresolved else _named(choice, given, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
@@ -177,6 +194,14 @@ def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:
                 return f"{record.kind} {quote(record.id)} could not be read"
             if any(choice(value, exact=False) for value in record.identity().values()):
                 return f"it is {record.kind} {quote(record.name)}"
+    return None
+
+
+def _host(domain: object) -> str | None:
+    """Return the host of a domain that may be written as a URL; None if there is none."""
+    with suppress(ValueError):
+        text = str(domain or "")
+        return (urlsplit(text if "//" in text else f"//{text}").hostname or "").rstrip(".") or None
     return None
 
 

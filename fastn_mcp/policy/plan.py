@@ -46,6 +46,8 @@ class PlannedCalls:
             return False
         if self.arguments is not None:
             return _canonical(arguments) == _canonical(self.arguments)
+        if resolved.tools - {self.tool}:
+            return False  # patterns of what is created do not let it overwrite what exists
         if self.conditions is None:
             return True
         known, sent = arguments.keys() <= self.conditions.keys(), {**_filled_in(resolved), **arguments}

@@ -111,7 +111,7 @@ class TimeWindow:
     reason: str
 
     def covers(self, situation: Situation) -> bool:
-        named = self.tools is None or situation.resolved.call.tool_name() in self.tools
+        named = self.tools is None or bool(situation.resolved.tools & self.tools)
         return named and situation.effect in self.effects
 
     def open_at(self, now: datetime) -> bool:

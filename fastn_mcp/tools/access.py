@@ -10,6 +10,7 @@ from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text
 from fastn_mcp.records.states import is_unused
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
+    EMAIL,
     SECRET,
     ApiKeyId,
     CustomerId,
@@ -68,7 +69,7 @@ class InviteUser(Operation[User]):
     effect = Effect.ACCESS
     evidence = DOCUMENTED("people, invite: email, role; the path is inferred")
 
-    email: Annotated[str, Field(description="Email address.", pattern=r"^[^@\s]+@[^@\s]+$")]
+    email: Annotated[str, Field(description="Email address."), EMAIL]
     role: Annotated[str, Field(description="Name or id, from list_roles.", min_length=1)]
     extra: Extra = None
 

@@ -5,16 +5,18 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, row_of
+from fastn_mcp.records.rows import FastnObject, row_of, text
 from fastn_mcp.records.states import is_pending
-from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
+from fastn_mcp.redaction import name_as_read
+from fastn_mcp.tools.fields import EMAIL, CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect
 
 Slug = Annotated[str | None, Field(description="Stable, for example acme-corp.")]
 ExternalRef = Annotated[str | None, Field(description="Your reference.")]
-AdminEmail = Annotated[str | None, Field(description="Administrator, who is invited.")]
+
+AdminEmail = Annotated[str | None, Field(description="Administrator, who is invited."), EMAIL]
 Plan = Annotated[str | None, Field(description="For example Free.")]
 
 
@@ -52,7 +54,7 @@ class CreateCustomer(Create[Customer]):
     route = POST("/api/v1/customers")
     effect = Effect.WRITE
     evidence = DOCUMENTED("third parties: name, slug, external_ref, plan; the path is /api/v1/orgs there")
-    raises_to = (Effect.ACCESS,)
+    raises_to = (Effect.EXTERNAL, Effect.ACCESS)
     # A customer's administrator is documented, the name of its field in a request is not: any field may be it.
     extra_effect = Effect.ACCESS
 
@@ -67,6 +69,16 @@ class CreateCustomer(Create[Customer]):
     @override
     def effective(self) -> Effect:
         return _with_administrator(super().effective, self.admin_email)
+
+    @override
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
+        is_safe = target is None or is_pending(row_of(target))
+        return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
+
+    @override
+    def may_overwrite(self, row: FastnObject) -> bool | None:
+        own, existing = (name_as_read(each or "") for each in (self.external_ref, text(row_of(row), "externalRef")))
+        return True if own and own == existing else super().may_overwrite(row)
 
 
 class UpdateCustomer(Update[Customer]):
@@ -93,8 +105,10 @@ class UpdateCustomer(Update[Customer]):
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
-        # People recognise a customer that is in use by its name, and type it to delete it.
-        is_safe = self.name is None or is_pending(row_of(target))
+        # People recognise a customer that is in use by its name, and type it to delete it; runs find it by its
+        # reference.
+        moves_reference = self.external_ref is not None or "externalRef" in (self.extra or {})
+        is_safe = not moves_reference and (self.name is None or is_pending(row_of(target)))
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
 

@@ -1,6 +1,7 @@
 """Arguments shared by several operations, with their units, limits and known values."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -102,6 +103,16 @@ WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."
 
 Name = Annotated[str, Field(description="1-200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="Its purpose.")]
+
+
+def _one_address(value: str | None) -> str | None:
+    # Several in one text, or another form of one, would escape the rules that compare them.
+    if value is not None and re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]*[^@\s,;<>.]", value) is None:
+        raise ValueError("must be one e-mail address, such as dana@example.com")
+    return value
+
+
+EMAIL = AfterValidator(_one_address)
 Extra = Annotated[JsonObject | None, Field(description="Other fields; null clears.")]
 
 

@@ -159,9 +159,13 @@ class Operation(Tool[Result], Generic[Result]):
     @property
     @override
     def effective(self) -> Effect:
+        return self.effect.raised_to(self.extra_effect) if self.is_undocumented else self.effect
+
+    @property
+    def is_undocumented(self) -> bool:
+        """Whether it has fields that are neither documented nor known to be harmless."""
         extra: object = getattr(self, "extra", None)
-        is_safe = extra is None or _is_harmless(extra, self.clears)
-        return self.effect if is_safe else self.effect.raised_to(self.extra_effect)
+        return extra is not None and not _is_harmless(extra, self.clears)
 
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
         """Return the effect on `target`, which `dependents` resources use: `effective` or stricter.

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 from support.policy_files import rules_of
 from support.world import World
 
+from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.use import ApprovalUse
@@ -14,13 +17,18 @@ from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.decision import Decision
+from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListRoles
+from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import UpdateWorkflow
+from fastn_mcp.tools.workflows import CreateWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -207,3 +215,249 @@ def test_undocumented_field_that_reads_like_an_argument_is_refused(name: str, va
     call = CreateApiKey(name="BI", permissions="Viewer", extra={name: value})
     with pytest.raises(RefusedValue, match=f"{name} has an argument of its own"):
         call.request()
+
+
+# --- a create that overwrites what exists
+# ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [{"slug": "acme-corp"}, {"name": "Acme Corp"}])
+async def test_create_over_an_active_customer_is_asked_about(tmp_path: Path, names: dict[str, str]) -> None:
+    world = World(tmp_path)
+    taken = CreateCustomer.model_validate({"name": "Initech", **names})
+    assert await world.decision(taken) is Decision.CONFIRM
+    assert await world.decision(CreateCustomer(name="Initech")) is Decision.ALLOW
+
+
+async def test_rule_for_updates_applies_to_a_create_that_overwrites(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "update_connector"\nthen = "deny"\n')
+    overwriting, new = (CreateConnector(name="X", slug=slug, domain="x.example") for slug in ("hubspot", "initech"))
+    assert await world.decision(overwriting) is Decision.DENY
+    assert await world.decision(new) is Decision.ALLOW
+
+
+async def test_rule_that_allows_creating_does_not_allow_overwriting(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "create_workflow"\nwhen = { name = "*" }\nthen = "allow"\n')
+    assert await world.decision(CreateWorkflow(name="process-new-orders", code="c")) is Decision.CONFIRM
+    assert await world.decision(CreateWorkflow(name="initech", code="c")) is Decision.ALLOW
+
+
+# --- records and environments by other names
+# ---------------------------------------------------------------------------
+
+
+LIVE_TRIGGERS = '[[rule]]\ntool = "create_trigger"\nwhen = { environment = "live" }\nthen = "deny"\n'
+
+
+def new_trigger(
+    world: World, route: dict[str, Any] | None = None, extra: dict[str, Any] | None = None
+) -> CreateTrigger:
+    routes: list[Any] = [
+        {"routeId": world.id_of("workflows", "process-new-orders"), "environment": "test"} | (route or {})
+    ]
+    return CreateTrigger(
+        name="T", type="scheduler", schedule="0 0 * * *", status="Disabled", routes=routes, extra=extra
+    )
+
+
+@pytest.mark.parametrize("route", [{"Environment": "live"}, {"env": "live"}, {"headers": {"x-fastn-env": "live"}}])
+async def test_rule_applies_to_an_environment_anywhere_in_a_route(tmp_path: Path, route: dict[str, Any]) -> None:
+    world = under(tmp_path, LIVE_TRIGGERS)
+    assert await world.decision(new_trigger(world, route)) is Decision.DENY
+    assert await world.decision(new_trigger(world, {"payload": {"environment": "live"}})) is Decision.ALLOW
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"environment": {"name": "live"}}, {"environmentId": "live"}, {"envs": ["live"]}, {"environment": [["live"]]}],
+)
+async def test_rule_applies_to_an_undocumented_environment(tmp_path: Path, extra: dict[str, Any]) -> None:
+    world = under(tmp_path, LIVE_TRIGGERS)
+    assert await world.decision(new_trigger(world, extra=extra)) is Decision.DENY
+
+
+@pytest.mark.parametrize("environment", ["", " ", "both", "test,live"])
+async def test_secret_whose_environment_is_blank_or_unknown_may_be_live(tmp_path: Path, environment: str) -> None:
+    """A secret without an environment is for all."""
+    world = under(tmp_path, '[[rule]]\ntool = "create_secret"\nwhen = { environment = "live" }\nthen = "deny"\n')
+    assert await world.decision(CreateSecret(name="A_B", value="x", environment=environment)) is Decision.DENY
+    assert await world.decision(CreateSecret(name="A_B", value="x", environment="TEST")) is Decision.CONFIRM
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"headers": {"x-end-org-id": "ACME"}},
+        {"tenantId": "ACME"},
+        {"endOrgIds": ["ACME"]},
+        {"endOrgRef": "crm-1001"},
+        {"installationId": "inst_1"},
+    ],
+)
+async def test_protection_holds_for_a_customer_under_another_name(tmp_path: Path, fields: dict[str, Any]) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Acme Corp"\n')
+    acme = world.id_of("customers", "Acme Corp")
+    fields = from_json(to_json(fields).replace(b"ACME", acme.encode()))
+    assert await world.decision(new_trigger(world, extra=fields)) is Decision.DENY
+    assert await world.decision(new_trigger(world, fields)) is Decision.DENY
+
+
+@pytest.mark.parametrize("name", ["roles", "roleId", "role_ids", "roleName"])
+async def test_protection_holds_for_a_role_in_undocumented_fields(tmp_path: Path, name: str) -> None:
+    world = under(tmp_path, '[[protect]]\nrole = "Owner"\n')
+    owner = world.id_of("roles", "Owner")
+    values: list[Any] = ["Owner", [owner]]
+    for value in values:
+        call = InviteUser(email="eve@example.com", role="Viewer", extra={name: value})
+        assert await world.decision(call) is Decision.DENY
+
+
+async def test_rule_applies_to_a_slug_however_its_field_is_written(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "update_*"\ntarget = "prod-*"\nthen = "deny"\n')
+    call = UpdateConnector(connector_id=world.id_of("connectors", "HubSpot"), extra={"SLUG": "prod-x"})
+    assert await world.decision(call) is Decision.DENY
+
+
+# --- arguments in another form
+# -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("permissions", ["FULL_ACCESS", "full-access", "FullAccess"])
+async def test_rule_applies_to_a_value_however_it_is_written(tmp_path: Path, permissions: str) -> None:
+    world = under(
+        tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { permissions = "Full access" }\nthen = "deny"\n'
+    )
+    assert await world.decision(CreateApiKey(name="BI", permissions=permissions)) is Decision.DENY
+    assert await world.decision(CreateApiKey(name="BI", permissions="Viewer")) is Decision.CONFIRM
+
+
+async def test_empty_list_counts_as_an_argument_that_is_missing(tmp_path: Path) -> None:
+    """An API key for no customers in particular is one for all."""
+    world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "" }\nthen = "deny"\n')
+    assert await world.decision(CreateApiKey(name="BI", customers=[])) is Decision.DENY
+
+
+async def test_rule_that_allows_for_its_arguments_does_not_cover_undocumented_fields(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "invite_user"\nwhen = { email = "*@example.com" }\nthen = "allow"\n')
+    cases: list[tuple[Any, Decision]] = [
+        (None, Decision.ALLOW),
+        ({"note": "new colleague"}, Decision.ALLOW),
+        ({"emails": ["eve@evil.example"]}, Decision.CONFIRM),
+    ]
+    for extra, decision in cases:
+        call = InviteUser(email="kim@example.com", role="Viewer", extra=extra)
+        assert await world.decision(call) is decision
+
+
+def test_administrator_has_one_address() -> None:
+    """A rule that allows `*@example.com` would allow the other, too."""
+    with pytest.raises(ValidationError, match="must be one e-mail address"):
+        CreateCustomer(name="Initech", admin_email="eve@evil.example,kim@example.com")
+
+
+# --- a change without an approval before one with it
+# -------------------------------------------------------------------
+
+
+async def test_approval_of_a_trigger_says_that_its_routes_were_changed(tmp_path: Path) -> None:
+    """While a trigger is off, what it sends to its workflows can be changed without an approval."""
+    world = World(tmp_path)
+    row = next(row for row in world.sandbox.state.all("triggers") if row["name"] == "Nightly contact sync")
+    routes = [row["routes"][0] | {"payload": {"amount": 10_000}}]
+    await world.expect(Done, UpdateTrigger(trigger_id=row["id"], routes=routes))
+    person = world.form()
+    await world.expect(Done, UpdateTrigger(trigger_id=row["id"], status="Active"), person)
+    assert "Routes changed: " in person.asked[0].text
+
+
+def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
+    call = CreateWorkflow(name="report-1")
+    entry = PlannedCalls("line 1", "b", call.tool_name(), (), None, {"name": Choice((Glob("report-*"),))}, 1, 1)
+    assert entry.covers(by_arguments(call))
+    assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
+
+
+# --- what moves from one customer to another
+# ---------------------------------------------------------------------------
+
+
+async def test_moving_a_customer_reference_is_asked_about(tmp_path: Path) -> None:
+    """Runs find their customer by `x-end-org-ref`."""
+    world = World(tmp_path)
+    katana, pending = (world.id_of("customers", name) for name in ("Katana", "John-Acme"))
+    for call in (
+        UpdateCustomer(customer_id=katana, external_ref="crm-1001"),
+        UpdateCustomer(customer_id=pending, external_ref="crm-1001"),
+        UpdateCustomer(customer_id=katana, extra={"externalRef": None}),
+        CreateCustomer(name="Initech", external_ref=" CRM-1001"),
+    ):
+        assert await world.decision(call) is Decision.CONFIRM
+    assert await world.decision(UpdateCustomer(customer_id=katana, plan="Free")) is Decision.ALLOW
+
+
+async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_another(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    acme = world.id_of("customers", "Acme Corp")
+    rule = f'[[rule]]\ntool = "create_trigger"\nwhen = {{ customer_id = "{acme}" }}\nthen = "allow"\n'
+    world = under(tmp_path, rule)
+    connections = {row["endOrgId"]: row["id"] for row in world.sandbox.state.all("connections")}
+    for owner in (acme, world.id_of("customers", "Globex Exports")):
+        routes: list[Any] = [{"routeId": world.id_of("workflows", "process-new-orders"), "environment": "live"}]
+        call = CreateTrigger(
+            name="T", type="app_event", routes=routes, customer_id=acme, connection_id=connections[owner]
+        )
+        assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
+
+
+# --- several values in one
+# ---------------------------------------------------------------------------------------------
+
+
+async def test_several_values_in_one_text_of_a_list_are_compared_each(tmp_path: Path) -> None:
+    role = CreateRole(name="R", parent="Viewer", permissions=["workflows:read,users:write"])
+    rule = '[[rule]]\ntool = "create_role"\nwhen = {{ permissions = "{}" }}\nthen = "{}"\n'
+    assert await under(tmp_path, rule.format("users:*", "deny")).decision(role) is Decision.DENY
+    assert await under(tmp_path, rule.format("workflows:*", "allow")).decision(role) is Decision.CONFIRM
+
+
+@pytest.mark.parametrize(
+    "email", ["eve@evil.example,x", "eve@evil.example;x", "eve@evil.example.", "<eve@evil.example>"]
+)
+def test_invitation_has_one_address_in_its_plain_form(email: str) -> None:
+    with pytest.raises(ValidationError, match="must be one e-mail address"):
+        InviteUser(email=email, role="Viewer")
+
+
+# --- what a person reads of a long list, and the host of a domain
+# --------------------------------------------------------------------------
+
+
+async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: Path) -> None:
+    """Further facts are read for the first ten calls only."""
+    world = World(tmp_path)
+    off = next(row for row in world.sandbox.state.all("triggers") if row["name"] == "Nightly contact sync")
+    routes = [off["routes"][0] | {"payload": {"amount": 10_000}}]
+    await world.expect(Done, UpdateTrigger(trigger_id=off["id"], routes=routes))
+    workflow = world.id_of("workflows", "process-new-orders")
+    changes: list[dict[str, Any]] = [
+        {"tool": "run_workflow", "arguments": {"workflow_id": workflow, "input": {"number": number}}}
+        for number in range(10)
+    ]
+    changes.append({"tool": "update_trigger", "arguments": {"trigger_id": off["id"], "status": "Active"}})
+    person = world.form()
+    await world.call(ApplyChanges(changes=changes), person)
+    assert "Routes changed: " in person.asked[0].text
+
+
+@pytest.mark.parametrize("domain", ["https://a.evil.example/x", "a.evil.example.", "A.EVIL.example:443"])
+async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str) -> None:
+    rule = '[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.evil.example" }\nthen = "deny"\n'
+    call = CreateConnector(name="X", slug="initech", domain=domain)
+    assert await under(tmp_path, rule).decision(call) is Decision.DENY
+
+
+async def test_rule_that_allows_hosts_does_not_match_a_path(tmp_path: Path) -> None:
+    rule = '[defaults]\nwrite = "confirm"\n[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.good.example" }\n'
+    world = under(tmp_path, f'{rule}then = "allow"\n')
+    for domain, decision in (("evil.example/.good.example", Decision.CONFIRM), ("a.good.example", Decision.ALLOW)):
+        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision

@@ -399,7 +399,7 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
         ("temporary_approval", scope.id, "confirm", "external", flow),
-        ("policy", None, "allow", "write", None),
+        ("policy", None, "allow", "write", "Initech"),
     ]
     assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in intents]
 

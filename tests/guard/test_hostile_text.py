@@ -181,7 +181,7 @@ class World:
     def _preview(self, *, exists: bool) -> Preview:
         resolved = self.resolved(exists=exists)
         shown = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
-        return shown.with_facts(resolved.dependence, Outlook(), self.history())
+        return shown.with_history(self.history()).with_facts(resolved.dependence, Outlook())
 
     @cached_property
     def request(self) -> ApprovalRequest:

@@ -58,6 +58,7 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
     await world.call(DeleteCustomer(customer_id=globex), world.form())
     await world.call(CreateCustomer(name="Initech"))
     write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "approved_by": "policy"}
+    write["name"] = "Initech"
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     target: dict[str, JsonValue] = {"target": globex, "arguments": {"customer_id": globex}, "name": "Globex Exports"}
     ended = {"duration_ms": 1250.4}
@@ -67,7 +68,6 @@ async def test_call_is_recorded_with_approver_and_outcome(world: World) -> None:
             "outcome",
             "create_customer",
             target=world.id_of("customers", "Initech"),
-            name="Initech",
             effect="write",
             of="1",
             outcome="done",

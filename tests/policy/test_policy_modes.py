@@ -117,8 +117,8 @@ def test_facts_are_read_only_if_they_can_decide() -> None:
         if operation.effect is Effect.READ:
             continue
         live = operation.tool_name() in {
-            "update_customer", "create_connector", "update_connector", "create_workflow", "update_workflow",
-            "update_trigger",
+            "create_customer", "update_customer", "create_connector", "update_connector",
+            "create_workflow", "update_workflow", "update_trigger",
         }  # fmt: skip
         call = operation.model_construct(None, **(UNSET | dict.fromkeys(operation.route.parameters, "x")))
         wanted = live or MODES["guarded"][call.effective] is not Decision.ALLOW

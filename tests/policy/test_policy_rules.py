@@ -659,11 +659,19 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
     ("text", "call", "needed"),
     [
         (ACME, UpdateCustomer(customer_id="c", plan="p"), True),
-        (ACME, CreateCustomer(name="A"), False),
+        (ACME, CreateTrigger(name="A", type="scheduler", routes=[], status="Disabled"), False),
         ('[[rule]]\ntarget = "x"\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
-        ('[[rule]]\ntool = "delete_*"\ntarget = "x"\nthen = "deny"', CreateCustomer(name="A", plan="p"), False),
+        (
+            '[[rule]]\ntool = "delete_*"\ntarget = "x"\nthen = "deny"',
+            CreateTrigger(name="A", type="scheduler", routes=[], status="Disabled"),
+            False,
+        ),
         ('[[rule]]\nwhen = {dependents={min=1}}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
-        ('[[rule]]\nwhen = {plan = "p"}\nthen = "deny"', CreateCustomer(name="A", plan="p"), False),
+        (
+            '[[rule]]\nwhen = {timezone = "UTC"}\nthen = "deny"',
+            CreateTrigger(name="A", type="scheduler", routes=[], status="Disabled", timezone="UTC"),
+            False,
+        ),
         ('[defaults]\ndestroy = "allow"', DeleteTrigger(trigger_id="t"), True),
         (ACME, GetCustomer(customer_id="c"), False),
     ],

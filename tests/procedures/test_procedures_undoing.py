@@ -431,7 +431,7 @@ async def test_change_of_another_account_is_not_found(world: World) -> None:
 
 
 async def test_refused_call_is_not_journalled(world: World) -> None:
-    await world.call(CreateCustomer(name="Acme", slug="acme-corp"))
+    await world.call(CreateCustomer(name="Acme", slug="acme-corp"), world.form())
     assert (await done(world, ListChanges())).result.model_dump()["changes"][0]["undo"].startswith("It was not made")
 
 

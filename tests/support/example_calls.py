@@ -65,7 +65,7 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
         return st.lists(json_objects if schema["items"]["type"] == "object" else texts, max_size=3)
     if name == "detail":
         return st.sampled_from([CONCISE, FULL])
-    if name == "email":
+    if name in ("email", "admin_email"):
         return st.just("ana@acme.example")
     is_header = operation is RunWorkflow and operation.wire(name) in RUN_HEADERS
     return header_texts if is_header else texts
@@ -98,7 +98,7 @@ def example(operation: AnyOperation, **more: object) -> Call:
     if operation.tool_name() == "create_secret" and "value_from_env" not in more:
         needed |= {"value"}
     values: dict[str, object] = {
-        name: "ana@acme.example" if name == "email" else plain[schema["type"]]
+        name: "ana@acme.example" if name in ("email", "admin_email") else plain[schema["type"]]
         for name, schema in properties(operation).items()
         if name in needed
     }

@@ -86,14 +86,16 @@ CONNECTOR: list[tuple[str, object, str, str]] = [
 ]
 TABLES: dict[str, Table] = {
     "create_customer": Table(
-        {"name": "n"}, [FREE], [*CUSTOMER, ("slug", "acme", "write", "overwrites at most what update_customer could")]
+        {"name": "n"}, [FREE], [*CUSTOMER, ("slug", "acme", "write", "a free one overwrites nothing")]
     ),
     "update_customer": Table(
         {"customer_id": "c"},
         [there(status="Pending Admin Activation"), there(3, status="Active"), LOST],
-        [("name", "Acme", "write external external", "people recognise what is in use by its name")]
-        + [(field, value, " ".join([effect] * 3), why) for field, value, effect, why in CUSTOMER if field != "name"]
-        + [("extra", {"plan": None, "externalRef": None}, "write " * 3, "clears what may be set"),
+        [("name", "Acme", "write external external", "people recognise what is in use by its name"),
+         ("external_ref", "crm-1", "external " * 3, "runs find their customer by it")]
+        + [(field, value, " ".join([effect] * 3), why) for field, value, effect, why in CUSTOMER[2:]]
+        + [("extra", {"plan": None}, "write " * 3, "clears what may be set"),
+           ("extra", {"externalRef": None}, "external " * 3, "runs no longer find the customer by it"),
            ("extra", {"adminEmail": None}, A3, "takes the administrator away")],
     ),
     "create_connector": Table(

@@ -56,7 +56,7 @@ def test_operation_has_exactly_these_class_attributes() -> None:
     """A new flag is a deliberate design decision."""
     own = {name for name in vars(Operation).keys() | vars(Tool).keys() if not name.startswith("_")}
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
-        "raises_to", "extra_effect", "clears", "effect_on", "needs_person",
+        "raises_to", "extra_effect", "clears", "effect_on", "is_undocumented", "needs_person",
         "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "idempotent",
         "destructive", "arguments", "inner_calls", "ours", "person_types", "read", "shown", "sealed", "unresolved",
         "request", "wire", "received", "result",
