@@ -305,15 +305,15 @@ class Inbox:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
+        own = self.approval(self._system.timestamp())
         barred, progress = self.barred(account.tenant, request), None
         if self.tells_people_apart and request.needed > 1:
             votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
-            if any(vote.is_of(self.approver) for vote in votes):
+            if any(vote.is_of(own) for vote in votes):
                 barred = "You approved it, and another has to."
-        needs_sign_in = request.needs_sign_in(self.approval(self._system.timestamp()))
-        return PendingRequest(request, barred, progress, account.presence(request.id), needs_sign_in)
+        return PendingRequest(request, barred, progress, account.presence(request.id), request.needs_sign_in(own))
 
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state not in REFUSED
