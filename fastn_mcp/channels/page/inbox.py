@@ -141,7 +141,7 @@ class Inbox:
 
     def asker(self, tenant: str) -> Asker:  # noqa: ARG002
         """Return who asks for what they undo on the page."""
-        return Asker()
+        return Asker(is_by_hand=True)
 
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
         return True
