@@ -90,8 +90,8 @@ class InboxAccount:
     """Says whether the call of a request waits, as far as this process knows (`DecisionWait.presence`)."""
 
     def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
-        """Whether a request or approval belongs to this account, since several can share a ledger."""
-        return self.name in (None, subject.account)
+        """Whether a request or approval belongs to this account and tenant, since several can share a ledger."""
+        return self.name in (None, subject.account) and self.tenant in ("", subject.tenant)
 
 
 class Inbox:
