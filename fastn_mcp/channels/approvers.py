@@ -90,7 +90,7 @@ class Approver:
 
     def may_answer(self, request: ApprovalRequest) -> bool:
         """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
-        is_own = request.principal.casefold() in (self.principal.casefold(), self.name.casefold())
+        is_own = not request.askers.isdisjoint((self.principal.casefold(), self.name.casefold()))
         return not is_own and effects_of(request) <= self.effects
 
 

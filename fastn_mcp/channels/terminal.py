@@ -187,13 +187,13 @@ class Terminal:
     async def _ask_typed(self, expected: str, noun: str, *, may_wait: bool) -> Answer:
         keys = "n = decline, Enter = leave it waiting" if may_wait else "n or Enter = decline"
         while (typed := await self.line(f"the {noun}, {keys}")) is not None:
-            # Accept the sanitized form too: the text may contain characters that no keyboard has.
-            if typed in (expected.strip(), sanitize(expected).strip()):
-                return Approve(expected)
             if not typed and may_wait:
                 return _LEFT_WAITING
             if typed.casefold() in ("", "n", "no"):
                 return await self._decline()
+            # Accept the sanitized form too: the text may contain characters that no keyboard has.
+            if typed in (expected.strip(), sanitize(expected).strip()):
+                return Approve(expected)
             self.say(f"{'That is' if noun == 'name' else 'Those are'} not the {noun}. Type it again, or n to decline.")
         return _CLOSED
 

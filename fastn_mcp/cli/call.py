@@ -192,7 +192,7 @@ async def make_call(
     def outcome(name: str, body: dict[str, JsonValue], message: str | None = None) -> CallOutcome:
         return CallOutcome(name, message, with_dashboard(body, wanted.call, parts.dispatch.dashboard_url))
 
-    caller = Caller(Asker(), Terminal.here())
+    caller = Caller(Asker(is_by_hand=True), Terminal.here())
     if dry_run or wanted.dry_run:
         return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller, report)).data()))
     with counted_requests():

@@ -149,7 +149,7 @@ async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
     """Whether somebody whom a stop names has asked for an approval lately; True if it names nobody."""
     ledger, now = approvals.ledger, approvals.system.timestamp()
     known = {request.asker for request in (*await ledger.waiting(now), *await ledger.decided(_KNOWN))}
-    return stop.covers(Asker()) or any(map(stop.covers, known))
+    return stop.covers(Asker(is_by_hand=True)) or any(map(stop.covers, known))
 
 
 async def _left(approvals: TerminalApprovals) -> Sequence[Change]:

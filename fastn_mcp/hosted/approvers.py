@@ -25,6 +25,7 @@ from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import identities
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
@@ -62,8 +63,7 @@ class SignedInPerson:
 
     def may_be(self, principal: str) -> bool:
         """Whether a caller is, or could be, this person: by subject, or by login name, in any case."""
-        names = (self.subject, *self.login_names)
-        return principal.casefold() in {f"{self.issuer}|{name}".casefold() for name in names}
+        return principal.casefold() in identities(self.principal, self.login_names)
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
@@ -214,7 +214,9 @@ class TeamInbox(Inbox):
     @override
     def approval(self, now: float, *, is_temporary: bool = False) -> Vote:
         person, vote = self._person, super().approval(now, is_temporary=is_temporary)
-        return replace(vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr)
+        return replace(
+            vote, groups=person.groups, auth_time=person.auth_time, acr=person.acr, login_names=person.login_names
+        )
 
     @override
     def name_of(self, vote: Vote) -> str:

@@ -242,7 +242,7 @@ def person_name(claims: Mapping[str, Any]) -> str:
 
 def login_names(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user name and the e-mail address that claims are about, verified or not."""
-    return tuple(str(name) for claim in ("preferred_username", "email") if (name := claims.get(claim)))
+    return tuple(name for claim in ("preferred_username", "email") if (name := _text(claims.get(claim))))
 
 
 def scopes(claims: Mapping[str, Any], prefix: str) -> list[str]:

@@ -10,7 +10,7 @@ from enum import Enum
 
 from pydantic import JsonValue
 
-from fastn_mcp.ledger.identity import holder, who
+from fastn_mcp.ledger.identity import holder, identities, who
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, of_groups
 from fastn_mcp.policy.step_up import StepUp
@@ -66,9 +66,16 @@ class Vote:
     acr: str = ""
     """How they signed in: the values of `acr`, `amr` and `acrs`, separated by spaces."""
 
-    def is_of(self, approver: str) -> bool:
-        """Whether it may be of this approver. Identities that differ only in case count as one person."""
-        return self.approver.casefold() == approver.casefold()
+    login_names: tuple[str, ...] = ()
+    """User name and e-mail address of a sign-in, by which the same person may be named on another channel."""
+
+    @property
+    def identities(self) -> frozenset[str]:
+        return identities(self.approver, self.login_names)
+
+    def is_of(self, other: "Vote") -> bool:
+        """Whether both may be of one approver. Identities that differ only in case count as one person."""
+        return self.approver.casefold() in other.identities or other.approver.casefold() in self.identities
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,8 @@ class ApprovalRequest:
     used: tuple[int, ...] = ()
     """Numbers of the calls for which it was used."""
     tenant: str = ""
-    """As in `Asker`, like `client` and `client_name`."""
+    """As in `Asker`, like `login_names`, `client` and `client_name`."""
+    login_names: tuple[str, ...] = ()
     client: str = ""
     client_name: str = ""
     stops: tuple[str, ...] = ()
@@ -155,8 +163,14 @@ class ApprovalRequest:
     def asker(self) -> Asker:
         """The person and the client that asked, without what is not stored of them."""
         return Asker(
-            self.principal, self.person or "", tenant=self.tenant, client=self.client, client_name=self.client_name
-        )
+            self.principal, self.person or "", self.login_names, tenant=self.tenant, client=self.client,
+            client_name=self.client_name,
+        )  # fmt: skip
+
+    @property
+    def askers(self) -> frozenset[str]:
+        """Principals that may be of the person who asked, in lower case."""
+        return identities(self.principal, self.login_names)
 
     @property
     def people(self) -> list[str]:
@@ -215,7 +229,7 @@ class ApprovalRequest:
             return None
         if self.needs_sign_in(vote):
             return None
-        before = next((one for one in self.votes if one.is_of(vote.approver)), None)
+        before = next((one for one in self.votes if one.is_of(vote)), None)
         if before is not None and (vote.approves or not before.approves):
             return None
         vote = replace(vote, groups=tuple(group for group in self.second if group in vote.groups))
@@ -248,7 +262,7 @@ class ApprovalRequest:
         """Return the request with its approval taken back by this vote; None unless it is approved and not used up."""
         if self.state is not RequestState.APPROVED:
             return None
-        others = [one for one in self.votes if not one.is_of(vote.approver)]
+        others = [one for one in self.votes if not one.is_of(vote)]
         return replace(self, votes=(*others, vote)).without_effect(RequestState.WITHDRAWN, vote.at, by, note)
 
     def expired(self, now: float) -> "ApprovalRequest | None":

@@ -1,6 +1,7 @@
 """Accounts and people, as the ledger and the audit log record them."""
 
 import re
+from collections.abc import Iterable
 
 _KEY = " key:"
 
@@ -23,6 +24,12 @@ def who(principal: str, name: str | None) -> str:
 def without_issuers(people: str) -> str:
     """Return a text of `who` without the issuers of the principals, for people of the same issuer."""
     return _ISSUER.sub("", people)
+
+
+def identities(principal: str, login_names: Iterable[str]) -> frozenset[str]:
+    """Return the principals that may be one person's, in lower case: by subject, or by user name or e-mail address."""
+    issuer, bar, _ = principal.partition("|")
+    return frozenset(each.casefold() for each in (principal, *(f"{issuer}{bar}{name}" for name in login_names)))
 
 
 _ISSUER = re.compile(r"https?://[^\s|()]+\|")

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -33,6 +34,10 @@ _DAMAGED = ("file is not a database, or is damaged", f"restore a copy (docs/oper
 _OTHER_VERSION = ("it was written by another version of fastn-mcp", f"run that version, or {_MOVE_AWAY}")
 _FULL = ("the disk is full", "free space on its disk.")
 _READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
+_EXPOSED = (
+    "users other than its owner can change it, and so what is approved",
+    "end fastn-mcp, and run chmod 600 on the file and on those beside it that begin with its name.",
+)
 _LOCKED = ("another process keeps it locked", "end that process, then call again.")
 _CAUSES = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
@@ -68,6 +73,11 @@ def _create(path: Path) -> None:
     make_private_folder(path.parent)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    # Not by their group, which owns a mounted volume in a cluster.
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if os.name == "posix" and file.exists() and file.stat().st_mode & stat.S_IWOTH:
+            log.error("the ledger %s can be changed by other users", file)
+            raise LedgerUnusable(str(file), *_EXPOSED)
 
 
 def named(values: Iterable[str]) -> str:

@@ -40,9 +40,10 @@ class Stop:
         return all(not name or _is_any(name, asker, facts) for name, facts in wanted)
 
     def covers(self, asker: Asker) -> bool:
-        """Whether it stops the changes of a caller: those whom it names, and who signed in without saying enough."""
-        person = self.person if asker.principal == LOCAL or asker.knows("person") else ""
-        client = self.client if asker.principal == LOCAL or asker.knows("client") else ""
+        """Whether it stops the changes of a caller: those whom it names, and who may be named and do not say enough."""
+        is_local = asker.principal == LOCAL
+        person = self.person if is_local or asker.knows("person") else ""
+        client = self.client if asker.is_by_hand or asker.knows("client_name" if is_local else "client") else ""
         return replace(self, person=person, client=client).names(asker)
 
     def lift(self, by: str, now: float) -> "Stop":

@@ -29,6 +29,8 @@ class Asker:
     """What the client calls itself. Anybody can claim it, so it may only make a decision stricter."""
     machine: str = ""
     """Name of the machine that signed in, by the team file; it is the `person` for people too."""
+    is_by_hand: bool = False
+    """Whether a person makes the call, at a terminal or on the page of this machine, and no client does."""
 
     @property
     def name(self) -> str:

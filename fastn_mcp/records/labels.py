@@ -30,6 +30,9 @@ ACCOUNT = "the account itself"
 MAX_TYPED = 60
 """Maximum number of characters that a person types to confirm an approval."""
 
+_ANSWERS = ("y", "yes", "n", "no", "approve", "decline")
+"""What people type to answer. As the name of a target, the same word would approve a call in place of declining it."""
+
 _TYPED_TAIL = 12
 """Number of trailing characters to type of an id that is too long."""
 
@@ -196,8 +199,10 @@ def _redacted(row: Row, *fields: str) -> str:
 
 
 def _is_typeable(name: str) -> bool:
-    """Return whether a name is short, plain, and free of letters from two alphabets that look alike."""
+    """Return whether a name is short, plain, no answer, and free of letters from two alphabets that look alike."""
     if not name.strip() or len(name) > MAX_TYPED or is_redacted(name) or _UNTYPED.search(name):
+        return False
+    if name.casefold() in _ANSWERS:
         return False
     alphabets = {unicodedata.name(letter, "").partition(" ")[0] for letter in name if letter.isalpha()}
     is_plain = unicodedata.is_normalized("NFKC", name) and name.isprintable() and " ".join(name.split()) == name

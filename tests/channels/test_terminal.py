@@ -93,7 +93,6 @@ APPROVALS = [
     ("15", Form(allows_temporary=True), "Approve(typed=None, is_temporary=True)"),
     ("Acme & Söhne", Form("Acme & Söhne"), "Approve(typed='Acme & Söhne', is_temporary=False)"),
     ("Ac\\u{200b}me", Form("Ac\u200bme"), "Approve(typed='Ac\\u200bme', is_temporary=False)"),
-    ("n", Form("n"), "Approve(typed='n', is_temporary=False)"),
 ]
 
 
@@ -113,6 +112,8 @@ DECLINES = [
     ("no", Form(), ""),
     ("", Form(), ""),
     ("n", Form("Acme"), "not on a Friday, bitte ☂"),
+    ("n", Form("n"), ""),
+    ("", Form(" "), ""),
 ]
 
 

@@ -77,17 +77,23 @@ async def test_every_changing_operation_is_refused_and_no_reading_one(world: Wor
     assert world.changes == []
 
 
+NAMED = Asker(client_name="Claude Code")
+
+
 @pytest.mark.parametrize(
-    ("whom", "holds"),
+    ("whom", "asker", "holds"),
     [
-        ({"client": "Claude Code"}, True),
-        ({"client": "Cursor"}, False),
-        ({"tenant": "acme"}, False),
+        ({"client": "Claude Code"}, NAMED, True),
+        ({"client": "Cursor"}, NAMED, False),
+        ({"tenant": "acme"}, NAMED, False),
+        ({"client": "Cursor"}, Asker(), True),
+        ({"client": "Cursor"}, Asker(is_by_hand=True), False),
     ],
 )
-async def test_stop_holds_for_whom_it_names(world: World, whom: dict[str, str], holds: bool) -> None:
+async def test_stop_holds_for_whom_it_names(world: World, whom: dict[str, str], asker: Asker, holds: bool) -> None:
+    """A client that gives no name may be the one that is named."""
     await stop(world, **whom)
-    caller = Caller(Asker(client_name="Claude Code"), None)
+    caller = Caller(asker, None)
     if holds:
         with pytest.raises(Stopped, match="Changes of the"):
             await world.dispatch(CreateCustomer(name="Initech"), caller)

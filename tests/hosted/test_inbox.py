@@ -14,7 +14,7 @@ from support.stores import change
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.channels.page.inbox import InboxAccount
+from fastn_mcp.channels.page.inbox import InboxAccount, PendingRequest
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.approval_form import UNDOES
@@ -56,8 +56,9 @@ class Shared(SqliteLedger):
 
 def grant(account: str) -> ApprovalRequest:
     return ApprovalRequest(
-        id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tool="delete_workflow", target="wf_1",
-        call="call", calls={1: ShownCall("binding", {})}, required="confirm", expected=None,
+        id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tenant=account,
+        tool="delete_workflow", target="wf_1", call="call",
+        calls={1: ShownCall("binding", {})}, required="confirm", expected=None,
         allows_temporary=False, out_of_band=True, preview={"effect": "trash"}, text=("delete_workflow",),
         created=NOW, expires=NOW + 600,
     )  # fmt: skip
@@ -110,6 +111,18 @@ async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> Non
         assert await inbox.find("g-t19") is not None
         assert await inbox.find("g-t20") is None
         assert team.ledger.reads == {"waiting": 1, "find": 2}
+
+
+async def test_tenants_of_one_account_do_not_share_their_requests(tmp_path: Path) -> None:
+    """Two tenants with the same profile have one account, each with approvers of its own."""
+    team = Company(tmp_path, ["acme"])
+    async with team.inbox() as inbox:
+        request = replace(grant("acme"), tenant="globex")
+        await team.ledger.open(request)
+        assert await inbox.waiting(NOW) == []
+        assert await inbox.find(request.id) is None
+        with pytest.raises(Refused, match="The account of this call cannot be opened now"):
+            await inbox.approve(PendingRequest(request), NOW)
 
 
 @pytest.mark.parametrize("yes", [True, False])
@@ -170,7 +183,11 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
     dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", (rule.digest,), ("dana", "dana@example.com"))
     inbox = TeamInbox(team, dana, cast("Any", None), System())
-    ledger, undo, created = SqliteLedger(":memory:"), AnyUndo(), replace(grant("a"), preview={"effect": "write"})
+    ledger, undo, created = (
+        SqliteLedger(":memory:"),
+        AnyUndo(),
+        replace(grant("a"), tenant="acme", preview={"effect": "write"}),
+    )
     await ledger.open(created)
     await ledger.begin(replace(change(), id="chg_1", approval=created.id))
     account = InboxAccount("a", ledger, unrecorded, cast("Any", None), "acme", undo=cast("Any", undo))

@@ -64,6 +64,20 @@ async def test_ledger_files_are_readable_by_their_owner_only(tmp_path: Path) -> 
     ledger.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+async def test_ledger_that_other_users_can_change_is_not_used(ledger: SqliteLedger, path: Path, end: str) -> None:
+    """They could write an approval into it. A cluster's volumes are writable by their group."""
+    await ledger.open(grant())
+    other, file = SqliteLedger(str(path)), path.with_name(path.name + end)
+    file.chmod(0o666)
+    with pytest.raises(LedgerUnusable, match=rf"{end} cannot be used: users other than its owner can change it"):
+        await other.find("g1")
+    file.chmod(0o660)
+    assert await other.find("g1") is not None
+    other.close()
+
+
 async def test_approval_survives_a_restart(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.sqlite")
     ledger = SqliteLedger(path)

@@ -80,7 +80,14 @@ ANA = Asker(
 )
 def test_stop_covers_who_is_named(named: dict[str, str]) -> None:
     assert replace(STOP, **named).covers(ANA)
-    assert replace(STOP, **named).covers(Asker()) is (not named)
+    assert replace(STOP, **named).covers(Asker(is_by_hand=True)) is (not named)
+    assert replace(STOP, **named).covers(Asker(client_name="Cursor")) is (not named)
+
+
+def test_stop_of_a_client_covers_one_without_a_name() -> None:
+    """Over HTTP no client up to protocol version 2025-11-25 gives one with its calls."""
+    assert replace(STOP, client="Claude Code").covers(Asker())
+    assert not replace(STOP, person="ana").covers(Asker())
 
 
 @pytest.mark.parametrize("named", [{"tenant": "globex"}, {"person": "An"}, {"client": "Cursor"}, {"person": "acme"}])

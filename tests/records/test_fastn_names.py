@@ -90,6 +90,13 @@ def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
     assert typed in (name, typed_id(id_))
 
 
+@pytest.mark.parametrize("name", ["n", "NO", "y", "Yes", "approve", "Decline"])
+def test_answer_is_not_typed_as_a_name(name: str) -> None:
+    """Who types it to decline would approve."""
+    assert Label(name).typed("c1") == "c1"
+    assert Label(name, also=("nope",)).typed("c1") == "nope"
+
+
 def test_counted_uses_singular_and_plural() -> None:
     assert [counted(n, "key") for n in (0, 1, 2, 1000)] == ["0 keys", "1 key", "2 keys", "1,000 keys"]
     assert counted(1, "key", at_least=True) == "at least 1 key"

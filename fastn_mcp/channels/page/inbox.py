@@ -90,8 +90,8 @@ class InboxAccount:
     """Says whether the call of a request waits, as far as this process knows (`DecisionWait.presence`)."""
 
     def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
-        """Whether a request or approval belongs to this account, since several can share a ledger."""
-        return self.name in (None, subject.account)
+        """Whether a request or approval belongs to this account and tenant, since several can share a ledger."""
+        return self.name in (None, subject.account) and self.tenant in ("", subject.tenant)
 
 
 class Inbox:
@@ -141,7 +141,7 @@ class Inbox:
 
     def asker(self, tenant: str) -> Asker:  # noqa: ARG002
         """Return who asks for what they undo on the page."""
-        return Asker()
+        return Asker(is_by_hand=True)
 
     def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
         return True
@@ -305,15 +305,15 @@ class Inbox:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
+        own = self.approval(self._system.timestamp())
         barred, progress = self.barred(account.tenant, request), None
         if self.tells_people_apart and request.needed > 1:
             votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
-            if any(vote.is_of(self.approver) for vote in votes):
+            if any(vote.is_of(own) for vote in votes):
                 barred = "You approved it, and another has to."
-        needs_sign_in = request.needs_sign_in(self.approval(self._system.timestamp()))
-        return PendingRequest(request, barred, progress, account.presence(request.id), needs_sign_in)
+        return PendingRequest(request, barred, progress, account.presence(request.id), request.needs_sign_in(own))
 
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state not in REFUSED

@@ -252,6 +252,7 @@ class Approvals:
             principal=caller.principal,
             stops=await self.stops.check(caller.asker),
             tenant=caller.asker.tenant,
+            login_names=caller.asker.login_names,
             client=caller.asker.client,
             client_name=redact_text(caller.asker.client_name),
             account=self._account,

@@ -129,7 +129,7 @@ async def _differs(request: ApprovalRequest, vote: Vote, typed: TypedValue) -> b
     """Whether others typed another value, or one that cannot be opened any more."""
     mine = _canonical([typed.value])
     for earlier in request.votes:
-        if earlier.approves and not earlier.is_of(vote.approver):
+        if earlier.approves and not earlier.is_of(vote):
             kept = await typed.secrets.typed(request, earlier.approver, vote.at)
             if not hmac.compare_digest(_canonical(kept), mine):
                 return True

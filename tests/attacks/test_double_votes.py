@@ -1,0 +1,114 @@
+"""A person whom two channels name differently is one person."""
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
+from support.identity_provider import ISSUER, listening
+from support.team_world import HEAD
+from support.webhook_world import approvers_file, public
+
+pytestmark = pytest.mark.anyio
+
+NAME = "Globex Exports"
+FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
+TEAM = """
+[approvals]
+client_id = "page"
+client_secret_env = "PAGE_SECRET"
+
+[[approvals.approver]]
+groups = ["approvers"]
+
+[[tenant]]
+name = "acme"
+approval_wait_seconds = 0
+subjects = ["anna", "amir"]
+api_key_env = "ACME_KEY"
+mode = "guarded"
+policy = "policy.toml"
+webhook_url = "{hook}/acme"
+webhook_secret_env = "HOOK"
+approvers = "approvers.toml"
+"""
+
+
+@dataclass
+class BothChannels:
+    """A team where `person` answers by webhook too, and the file of approvers names them by their e-mail address."""
+
+    world: ApprovalWorld
+    person: str
+    keys: dict[str, Ed25519PrivateKey]
+    sent: int = field(default=0, init=False)
+
+    async def by_webhook(self, name: str = "") -> httpx2.Response:
+        """Answer the open request by webhook, as this person."""
+        name = name or self.person
+        id_, self.sent = self.world.audit("asked")[-1]["grant"], self.sent + 1
+        answer = {"grant": id_, "decision": "approve", "approver": name, "typed": NAME}
+        answer |= {"timestamp": self.world.now, "nonce": f"{self.sent:020}"}
+        data, path = json.dumps(answer).encode(), f"/approvals/{id_}"
+        text = f"v1:POST:{path}:{self.world.now}:{answer['nonce']}:{hashlib.sha256(data).hexdigest()}"
+        headers = {"x-fastn-mcp-signature": "v1=" + self.keys[name].sign(text.encode()).hex()}
+        return await self.world.caller.http.post(f"{SITE}/tenants/acme{path}", content=data, headers=headers)
+
+
+@asynccontextmanager
+async def both_channels(folder: Path, person: str) -> AsyncGenerator[BothChannels]:
+    async def receive(_: Request) -> Response:
+        return Response(status_code=204)
+
+    keys = {name: Ed25519PrivateKey.generate() for name in (person, "eve")}
+    lines = [
+        f'[{name}]\npublic_key = "{public(keys[name])}"\nprincipal = "{ISSUER}|{name}@acme.example"' for name in keys
+    ]
+    approvers_file(folder, "\n".join(lines))
+    with listening(Starlette(routes=[Route("/acme", receive, methods=["POST"])])) as hook:
+        async with serving(folder, HEAD + TEAM.format(hook=hook), FOUR) as world:
+            yield BothChannels(world, person, keys)
+
+
+@pytest.fixture
+def email(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PEOPLE, "dana", PEOPLE["dana"] | {"email": "Dana@acme.example"})
+
+
+@pytest.mark.usefixtures("email")
+@pytest.mark.parametrize("first", ["page", "webhook"])
+async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str) -> None:
+    """The file of approvers names her by her e-mail address, her sign-in by a subject."""
+    async with both_channels(tmp_path, "dana") as team, team.world.browser("dana") as dana:
+        assert "0 of 2 approved so far" in (await team.world.delete(by="amir"))["message"]
+        form = await dana.form("approve") | {"extent": "once", "name": NAME}
+        votes = [partial(dana.send, "approve", form), team.by_webhook]
+        answers = [await vote() for vote in (votes if first == "page" else votes[::-1])]
+        assert [answer.status_code < 400 for answer in answers] == [True, False]
+        assert re.search("You (have )?approved it", answers[1].text)
+        assert "You approved it, and another has to." in await dana.look()
+        async with team.world.browser("kim") as kim:
+            assert (await kim.approve(name=NAME)).status_code == 303
+        assert (await team.world.delete(by="amir"))["done"] == "delete_customer"
+
+
+async def test_requester_named_by_their_email_does_not_approve_by_webhook(tmp_path: Path) -> None:
+    async with both_channels(tmp_path, "amir") as team:
+        asks = partial(team.world.delete, by="amir", email="amir@acme.example", email_verified=False)
+        assert "0 of 2 approved so far" in (await asks())["message"]
+        refused = await team.by_webhook()
+        assert (refused.status_code, "it is their own call" in refused.text) == (403, True)
+        assert (await team.by_webhook("eve")).status_code == 200
+        assert "1 of 2 approved so far" in (await asks())["message"]
