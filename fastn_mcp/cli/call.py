@@ -49,7 +49,7 @@ _EXAMPLES: Mapping[str, str] = {
     "customer_id": "c009d6af-1950-4428-ad06-a70af567801a",
     "workflow_id": "wf_b5880b29eb25",
     "trigger_id": "f014f76e-5754-4e25-a7c2-5bcffab9c00a",
-    "execution_id": "exec_c8f16ea911c9",
+    "execution_id": "exec_03d575658f76",
     "api_key_id": "4",
     "email": "sam@example.com",
     "kind": "connector",

@@ -81,7 +81,7 @@ class Choice:
         if given is None or (given == [] and not exact):
             return any(isinstance(option, Glob) and not option.text for option in self.options)
         if isinstance(given, list):
-            items = [part for item in cast("list[object]", given) for part in _parts(item)]
+            items = [part for item in cast("list[object]", given) for part in _parts(item, exact)]
             fits = [self._one(item, exact) for item in items]
             return bool(fits) and (all(fits) if exact else any(fits))
         return self._one(given, exact)
@@ -101,9 +101,12 @@ class Choice:
         return " or ".join(str(option) or "not given" for option in self.options)
 
 
-def _parts(item: object) -> list[object]:
-    """Return the items of a list that one text of it may be to a server."""
-    return [part.strip() for part in item.split(",")] if isinstance(item, str) else [item]
+def _parts(item: object, exact: bool) -> list[object]:
+    """Return the items of a list that one text of it may be to a server. Spaces around them count if `exact`."""
+    if not isinstance(item, str):
+        return [item]
+    parts = item.split(",")
+    return [*parts] if exact else [part.strip() for part in parts]
 
 
 DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from test_help import examples, help_of
 
 from fastn_mcp.cli.display import Display, rows_in
 from fastn_mcp.procedures.catalog import TOOLS
+from fastn_mcp.sandbox.server import Sandbox
 
 WIDTHS = (60, 80, 160)
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -58,6 +59,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
         return json.loads(done.stdout)
 
     return answer
+
+
+def test_run_of_the_examples_is_there_at_any_time() -> None:
+    (key,) = {line.split()[-1] for line in examples(help_of(["call", "get_execution"]))}
+    for hours in range(0, 72, 3):
+        at = datetime(2026, 11, 30, 0, 30, tzinfo=UTC) + timedelta(hours=hours)
+        assert Sandbox(lambda at=at: at).state.get("executions", key) is not None
 
 
 @pytest.mark.parametrize("tool", [name for name in TOOLS if name != "undo_change"])

@@ -291,7 +291,7 @@ async def test_client_discovers_signs_in_and_steps_up(era: str, team: Team) -> N
         # The provider does not grant this scope: the client is told what is missing.
         with pytest.raises(MCPError, match="delete_customer needs the scope fastn:destroy"):
             await client.call_tool("delete_customer", {"customer_id": made["data"]["id"]})
-    assert [heard.method for heard in team.acme.sandbox.requests] == ["GET", "POST"]
+    assert [heard.method for heard in team.acme.sandbox.requests] == ["GET", "GET", "POST"]
 
 
 @pytest.mark.parametrize("era", ERAS)
