@@ -161,7 +161,7 @@ def _environment(call: Call, arguments: Row, row: Row, surroundings: Surrounding
     return effective if isinstance(argument, str) else _with_setting(effective, own)
 
 
-def _environments_in(call: Call) -> Iterator[object]:
+def _environments_in(call: Call) -> Iterator[JsonValue]:
     """Yield the environments that undocumented fields and the headers of routes name, at any depth.
 
     What is not a string may be any.
