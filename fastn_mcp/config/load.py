@@ -159,9 +159,9 @@ def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyri
         name = f" {account.profile}" if account.profile else ""
         raise SettingsError(
             f"The key ({written.place}) was given for {account.key_host}, and is not sent to {host}.",
-            f"Set --base-url or FASTN_BASE_URL to the address of {account.key_host}; or use a profile of its own"
-            " (fastn-mcp"
-            f" profiles add NAME --base-url URL), replace the key (fastn-mcp login{name} --file --replace), or write "
+            f"Set --base-url or FASTN_BASE_URL to the address of {account.key_host}; or use a profile of its own "
+            "(fastn-mcp profiles add NAME --base-url URL), "
+            f"replace the key (fastn-mcp login{name} --file --replace), or write "
             f'{KEY_HOST} = "{host}" beside it.',
         )
     return written

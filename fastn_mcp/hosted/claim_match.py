@@ -73,10 +73,15 @@ Scope = Annotated[str, one_of("scope", ALL_SCOPES)]
 IndexKey = tuple[str, str]
 
 
+def has_unverified_email(claims: Mapping[str, Any]) -> bool:
+    """Return whether the provider says that it has not verified the email address."""
+    return claims.get("email_verified") in (False, "false")
+
+
 class Match(BaseModel):
     """Conditions on the claims of a token. One value of each given kind has to match, and every kind has to.
 
-    An e-mail address that the provider calls unverified matches nothing: whoever signs in may have made it up.
+    An email address that the provider has not verified never matches, because anyone can enter it.
     """
 
     model_config = STRICT
@@ -94,7 +99,7 @@ class Match(BaseModel):
             yield "sub", self.subjects
         if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
             yield groups_claim, self.groups
-        is_unverified = claims.get("email_verified") in (False, "false")
+        is_unverified = has_unverified_email(claims)
         for name, patterns in self.claims.items():
             if (name == "email" and is_unverified) or not _any_matches(patterns, claims.get(name)):
                 yield name, patterns

@@ -15,6 +15,7 @@ import jwt
 from jwt.types import Options
 from mcp.server.auth.provider import AccessToken
 
+from fastn_mcp.hosted.claim_match import has_unverified_email
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys, UnknownKey
 from fastn_mcp.redaction import person
 from fastn_mcp.runtime import System
@@ -236,7 +237,7 @@ def person_name(claims: Mapping[str, Any]) -> str:
 
     An e-mail address that the provider calls unverified is left out.
     """
-    email = "" if claims.get("email_verified") in (False, "false") else _text(claims.get("email")) or ""
+    email = "" if has_unverified_email(claims) else _text(claims.get("email")) or ""
     return person(_text(claims.get("name")) or _text(claims.get("preferred_username")) or "", email)
 
 

@@ -76,19 +76,19 @@ class Choice:
 
     options: tuple[Glob | int, ...]
 
-    def __call__(self, given: object, *, exact: bool) -> bool:
+    def __call__(self, value: object, *, exact: bool) -> bool:
         """Return whether the value matches: every item of a list if `exact`, else any item, as it reads."""
-        if given is None or (given == [] and not exact):
+        if value is None or (value == [] and not exact):
             return any(isinstance(option, Glob) and not option.text for option in self.options)
-        if isinstance(given, list):
-            items = [part for item in cast("list[object]", given) for part in _parts(item, exact)]
+        if isinstance(value, list):
+            items = [part for item in cast("list[object]", value) for part in _parts(item, exact)]
             fits = [self._one(item, exact) for item in items]
             return bool(fits) and (all(fits) if exact else any(fits))
-        return self._one(given, exact)
+        return self._one(value, exact)
 
-    def is_word(self, given: object) -> bool:
+    def is_word(self, value: object) -> bool:
         """Return whether the value, or an item of a list, is one of the options, however it is written."""
-        items = cast("list[object]", given) if isinstance(given, list) else [given]
+        items = cast("list[object]", value) if isinstance(value, list) else [value]
         return any(option.is_word(item) for option in self.options if isinstance(option, Glob) for item in items)
 
     def _one(self, value: object, exact: bool) -> bool:

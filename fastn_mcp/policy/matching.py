@@ -49,8 +49,8 @@ class PolicyRule:
     @property
     def unconditional(self) -> bool:
         """Whether the rule matches every call of its tools with its effects."""
-        given = (self.targets, self.conditions, self.key, self.who.facts, self.unless.facts)
-        return self.dependents is None and not any(given)
+        conditions = (self.targets, self.conditions, self.key, self.who.facts, self.unless.facts)
+        return self.dependents is None and not any(conditions)
 
     def asked_by(self, asker: Asker) -> str | None:
         """Return why the rule applies to who asks, in words; None if it does not."""

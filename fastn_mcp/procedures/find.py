@@ -44,7 +44,7 @@ RUN = "run_workflow(workflow_id)"
 """Next call of a workflow that runs."""
 
 _LONGEST_QUERY = 500  # characters
-_LONGEST = 101  # characters of a name in the answer
+_LONGEST = 101  # characters of a name in the answer, with the ellipsis of a longer one
 _MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
 
 _COLUMNS = {

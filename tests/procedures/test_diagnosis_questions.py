@@ -136,8 +136,8 @@ async def test_connector_of_one_customer_is_only_about_them(world: World) -> Non
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
     """Not "0 of 1 connections not working", which counted those of other customers."""
-    found = await diagnosed(world, connector_id="hubspot", customer_id="globex-exports")
-    assert found["verdict"].startswith("HubSpot of Globex Exports: not connected; 0 runs failed")
+    diagnosis = await diagnosed(world, connector_id="hubspot", customer_id="globex-exports")
+    assert diagnosis["verdict"].startswith("HubSpot of Globex Exports: not connected; 0 runs failed")
     world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
     unread = await diagnosed(world, connector_id="hubspot", customer_id="globex-exports")
     assert unread["verdict"].startswith("HubSpot of Globex Exports: at least 0 connections not working")

@@ -59,9 +59,9 @@ def invite_user(facts: Facts) -> Sentences:
 
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
     """Return the name of the role that an argument gives by name or id, and a sentence if it could not be read."""
-    given = facts.given.get(argument)
-    name = facts.names.get("role", {}).get(str(given))
-    return quoted(name or given), "" if name or not given else f"Not checked: which role {quoted(given)} is."
+    role = facts.given.get(argument)
+    name = facts.names.get("role", {}).get(str(role))
+    return quoted(name or role), "" if name or not role else f"Not checked: which role {quoted(role)} is."
 
 
 def create_role(facts: Facts) -> Sentences:
@@ -77,12 +77,12 @@ def create_role(facts: Facts) -> Sentences:
     else:
         are_harmless = all(power(each) == _HARMLESS for each in permissions)
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
-    said = say(
+    sentences = say(
         facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts),
         further=[("Narrows", parent)] if facts.given.get("parent") else [],
     )  # fmt: skip
-    return replace(said, unchecked=joined(said.unchecked, unchecked))
+    return replace(sentences, unchecked=joined(sentences.unchecked, unchecked))
 
 
 _EVERYTHING = ("*", "*:*", "*.*")

@@ -124,9 +124,9 @@ class RunCounts:
         return f"{cast(int, self.totals['failed']) + cast(int, self.totals['timeout']):,} of {self.runs:,} runs"
 
     def failed(self, count: int) -> JsonValue:
-        """Return the number of failures of one workflow, customer or cause, of which `count` were read: `at least 3`.
+        """Return the number of failures of a workflow, customer or cause, given the number read: `at least 3`.
 
-        None if none was read, and there may be others.
+        None if none was read and there may be others.
         """
         if not self.has_failures_unread:
             return count
