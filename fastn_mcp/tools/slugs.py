@@ -1,6 +1,7 @@
 """Comparison of a new name with the slugs and names that exist. How Fastn makes a slug of a name is not documented."""
 
 import unicodedata
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 _SEPARATORS = frozenset(" -_.")
@@ -45,16 +46,4 @@ def _certain(name: str) -> tuple[str, ...]:
 
 def _may_become(parts: tuple[str, ...], slug: str) -> bool:
     """Return whether a slug is these parts with any text between them."""
-    first, *rest = parts
-    if not rest:
-        return bool(slug) and slug == first
-    *middle, last = rest
-    if len(slug) < len(first) + len(last) or not (slug.startswith(first) and slug.endswith(last)):
-        return False
-    at, end = len(first), len(slug) - len(last)
-    for part in middle:
-        at = slug.find(part, at, end)
-        if at < 0:
-            return False
-        at += len(part)
-    return True
+    return (slug != "" or len(parts) > 1) and fnmatchcase(slug, "*".join(parts))
