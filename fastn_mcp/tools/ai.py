@@ -82,16 +82,17 @@ _CONTEXT = frozenset({"customerId", "workflowId", "connectorId"})
 
 Fields = dict[str, JsonValue]
 
-_SESSION = ("sessionId", "session_id", "sessionID", "conversationId", "threadId")
-_MESSAGE = ("message", "reply", "content", "text", "response", "answer", "value")
 _ALIASES = {
+    "session_id": ("sessionId", "session_id", "sessionID", "conversationId", "threadId"),
     "status": ("status", "state"),
     "questions": ("questions", "clarifyingQuestions", "clarifications", "question"),
     "pending_approvals": ("pendingApprovals", "pending_approvals", "approvals", "pendingActions"),
     "tool_calls": ("toolCalls", "tool_calls"),
     "plan": ("plan",),
     "credits_used": ("creditsUsed", "credits_used"),
+    "message": ("message", "reply", "content", "text", "response", "answer", "value"),
 }
+_EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
 _LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
 _WAITING = frozenset(
     {"waiting for user", "waiting", "waiting for approval", "needs input", "awaiting approval", "planned"}
@@ -102,30 +103,31 @@ FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
 
 
 def normalize_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields:
-    """Return the reply under our field names: `session_id`, `message`, and those of `_ALIASES`, if present.
+    """Return the reply under our field names, those of `_ALIASES`. Unknown fields stay as they are.
 
-    Unknown fields stay as they are. `session` is the id of the session that the message was sent to.
+    `session` is the id of the session that the message was sent to.
     """
     rest = dict(answer)
     found: Fields = {}
-    for name in _SESSION:
-        if "session_id" not in found and isinstance(value := rest.get(name), (str, int)) and value != "":
-            found["session_id"] = str(rest.pop(name))
-    if "session_id" not in found and session is not None:
-        found["session_id"] = session
     for name, aliases in _ALIASES.items():
-        taken = next((alias for alias in aliases if rest.get(alias) not in (None, "", [], {})), None)
-        if taken is None:
-            continue
-        value = rest.pop(taken)
-        found[name] = [value] if name in _LISTS and not isinstance(value, list) else value
-    for name in _MESSAGE:
-        if "message" not in found and (message := _message_text(rest.get(name))):
-            rest.pop(name)
-            found["message"] = message
-    known = {alias for aliases in _ALIASES.values() for alias in aliases} | {*_SESSION, *_MESSAGE}
+        for alias in aliases:
+            if name not in found and (value := _field(name, rest.get(alias))) not in _EMPTY:
+                del rest[alias]
+                found[name] = value
+    if session is not None:
+        found.setdefault("session_id", session)
+    known = {alias for aliases in _ALIASES.values() for alias in aliases}
     # Known fields that are empty are left out.
-    return found | {k: v for k, v in rest.items() if k not in found and not (k in known and v in (None, "", [], {}))}
+    return found | {k: v for k, v in rest.items() if k not in found and not (k in known and v in _EMPTY)}
+
+
+def _field(name: str, value: JsonValue) -> JsonValue:
+    """Return the value of one of our fields; an empty one if Fastn's is not of its type."""
+    if name == "session_id":
+        return str(value) if isinstance(value, (str, int)) else None
+    if name == "message":
+        return _message_text(value)
+    return [value] if name in _LISTS and value not in _EMPTY and not isinstance(value, list) else value
 
 
 def waits_for_person(reply: Mapping[str, JsonValue]) -> bool:
