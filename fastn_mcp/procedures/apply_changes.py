@@ -17,9 +17,8 @@ from fastn_mcp.records.rows import FastnObject, row_of, text
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
-from fastn_mcp.tools.parsing import problems
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
-from fastn_mcp.tools.tool import OURS, Effect
+from fastn_mcp.tools.tool import OURS, Effect, problems
 from fastn_mcp.tools.workflows import RunWorkflow
 
 MOST = 50

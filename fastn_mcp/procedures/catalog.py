@@ -17,8 +17,7 @@ from fastn_mcp.procedures.preview_change import PreviewChange
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.parsing import problems
-from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Tool
+from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Tool, problems
 
 PROCEDURES: tuple[AnyTool, ...] = (
     Find,

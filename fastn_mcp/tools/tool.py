@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema, to_json
 from typing_extensions import override
 
+from fastn_mcp.errors import nearest, reason
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import REDACTED, redact_object
 
@@ -267,6 +268,27 @@ def suggested(type_: AnyTool, **arguments: object) -> dict[str, JsonValue] | Non
     except ValidationError:
         return None
     return {"tool": call.tool_name(), "arguments": call.model_dump(exclude_unset=True)}
+
+
+_MAX_PROBLEMS = 8
+_MAX_DEPTH = 6
+"""Maximum number of parts of a field's path in a message."""
+
+
+def problems(tool: AnyTool, error: ValidationError) -> str:
+    """Describe all errors in the arguments of a call, in one sentence without its full stop."""
+    return "; ".join(_problem(tool, each) for each in error.errors(include_url=False)[:_MAX_PROBLEMS])
+
+
+def _problem(tool: AnyTool, problem: Any) -> str:
+    field = ".".join(str(part)[:64] for part in problem["loc"][:_MAX_DEPTH])
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"unknown argument {field!r}{nearest(field, tool.model_fields)}"
+        case "missing":
+            return f"{field}: is required"
+        case _:
+            return f"{field}: {reason(problem)}" if field else reason(problem)
 
 
 def _texts(value: JsonValue) -> Iterator[str]:
