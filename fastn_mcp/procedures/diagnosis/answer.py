@@ -18,7 +18,7 @@ from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, stamp
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.quotas import quotas_of
-from fastn_mcp.records.rows import owner_of, started_workflows, text
+from fastn_mcp.records.rows import owner_of, short, started_workflows, text
 from fastn_mcp.records.states import State, broken_since, is_pending
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.connectors import ListConnections
@@ -28,9 +28,6 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 _ALSO = 12
 """Maximum number of further affected workflows and customers of a cause by name."""
-
-_SHORT = 120
-"""Maximum length of a text in characters."""
 
 Entry = dict[str, JsonValue]
 
@@ -58,7 +55,7 @@ def answer(evidence: Evidence) -> Entry:
         if evidence.subject.connector
         else _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
         **{
-            kind: {"id": resource.id, "name": _cut(name_of(resource.row) or resource.id)}
+            kind: {"id": resource.id, "name": name_of(resource.row) or resource.id}
             for kind, resource in evidence.subject.resources.items()
         },
         "now": stamp(evidence.counts.period.now),
@@ -75,7 +72,9 @@ def answer(evidence: Evidence) -> Entry:
         "triggers": None if triggers is None else [_trigger(t, causes) for t in _relevant_triggers(evidence, triggers)],
         "triggers_of_other_customers": evidence.other_triggers or None,
         "changes": [_change(evidence, change) for change in evidence.changes],
-        "not_checked": [_cut(gap.what, 120) + (gap.why and f": {_cut(gap.why)}") for gap in by_reason(evidence.gaps)],
+        "not_checked": [
+            short(gap.what, 120) + (gap.why and f": {short(gap.why, 120)}") for gap in by_reason(evidence.gaps)
+        ],
     }
     kept = ("verdict", "causes", "connections", "triggers")
     return {name: item for name, item in entries.items() if item not in (None, []) or (name in kept and item == [])}
@@ -85,17 +84,17 @@ def _prefix(evidence: Evidence) -> str:
     subject = evidence.subject
     if subject.trigger is not None:
         owner = _owner(evidence, owner_of(subject.trigger))
-        return f"Trigger {quoted(_cut(name_of(subject.trigger), 60))} of {quoted(owner)}: "
+        return f"Trigger {quoted(name_of(subject.trigger))} of {quoted(owner)}: "
     customer = subject.resources.get("customer")
     return "" if customer is None or "workflow" in subject.resources else f"{quoted(_owner(evidence, customer.id))}: "
 
 
 def _owner(evidence: Evidence, customer: str | None) -> str:
-    return ACCOUNT if customer is None else evidence.names.get(customer, customer)[:60]
+    return ACCOUNT if customer is None else short(evidence.names.get(customer, customer))
 
 
 def _workflow(evidence: Evidence, key: str | None) -> str:
-    return evidence.names.get(key or "", key or "")[:60]
+    return evidence.names.get(key or "", key or "")
 
 
 def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
@@ -162,12 +161,12 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
             "share": f"{100 * count / len(evidence.counts.failures):.0f} % of the failures",
             "first_seen": aged(min(times), now) if times else None,
             "last_seen": aged(max(times), now) if times else None,
-            "failing_step": _cut(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})")))),
-            "headline": _cut(newest.headline),
+            "failing_step": short(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})"))), 120),
+            "headline": short(newest.headline, 120),
             # A connection's error repeats its id; the likely cause names the connection.
-            "message": "" if remedy.see is ListConnections and newest.headline else _cut(newest.message, 160),
-            "category": _cut(newest.category, 60),
-            "fastn_suggests": _cut(newest.suggestion, 160),
+            "message": "" if remedy.see is ListConnections and newest.headline else short(newest.message, 160),
+            "category": short(newest.category, 60),
+            "fastn_suggests": short(newest.suggestion, 160),
             "example": newest.id,
             **({} if evidence.subject.connector else _affected(evidence, failures)),  # its customers have a row each
             "likely_cause": remedy.likely,
@@ -274,7 +273,7 @@ def _connections(evidence: Evidence) -> list[PartState]:
 
 def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool) -> Entry:
     """Return a connection; not how to repair it, if the fix of a cause says so."""
-    entry: Entry = {"what": _cut(connection.label), "status": connection.status}
+    entry: Entry = {"what": connection.label, "status": connection.status}
     if connection.state in (State.BROKEN, State.OFF):
         entry["since"] = broken_since(connection.row, evidence.counts.period.now)
         if not is_repaired:
@@ -294,10 +293,10 @@ def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
     """Return a trigger. Its cause is that of the failures of the workflows that it starts."""
     started = {RunFilter(workflow, trigger.customer) for workflow in started_workflows(trigger.row)}
     cause = next((cause.remedy.short for cause in causes if started & {*cause.failures.filters}), "")
-    entry: Entry = {"id": trigger.id, "name": _cut(trigger.label, 60), "of": trigger.owner}
+    entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
-    entry |= {"problem": _cut(trigger.problem, 160)} if trigger.problem else {}
-    entry |= {"runs_fail_because": _cut(cause, 160)} if cause and trigger.problem else {}
+    entry |= {"problem": trigger.problem} if trigger.problem else {}
+    entry |= {"runs_fail_because": cause} if cause and trigger.problem else {}
     if trigger.state is State.OFF:
         entry["fix"] = "Fix the cause first, then switch it on."
         entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
@@ -314,9 +313,9 @@ def _change(evidence: Evidence, change: Changed) -> Entry:
     return _without_empty(
         {
             "at": aged(change.at, evidence.counts.period.now) if change.at else None,
-            "of": _cut(labels.get(change.of, change.of), 60),
-            "what": _cut(change.what, 60),
-            "by": _cut(change.by, 60),
+            "of": short(labels.get(change.of, change.of), 60),
+            "what": short(change.what, 60),
+            "by": short(change.by, 60),
             "outcome": "" if change.outcome == "Success" else change.outcome,
             "before_failures": True if change.at and first and change.at <= first else None,
         }
@@ -325,7 +324,3 @@ def _change(evidence: Evidence, change: Changed) -> Entry:
 
 def _without_empty(entry: Mapping[str, JsonValue]) -> Entry:
     return {name: value for name, value in entry.items() if value not in (None, "", [])}
-
-
-def _cut(text_: str, longest: int = _SHORT) -> str:
-    return text_ if len(text_) <= longest else f"{text_[:longest]}…"

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from fastn_mcp.records.formats import age, counted, quoted, sentence
-from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
+from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, name_of, owner_name
 from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
 from fastn_mcp.records.states import (
     OAUTH,
@@ -175,8 +175,7 @@ def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> Par
         problem = "its webhook has to be registered at the app by hand"
     elif failures := failures_in_a_row(row):
         problem = f"{failures} consecutive failures; the platform switches it off after too many"
-    label = text(row, "name") or key_of(row)
-    return PartState(row, label, owner_name(row, customers), status or "unknown", state, problem)
+    return PartState(row, name_of(row), owner_name(row, customers), status or "unknown", state, problem)
 
 
 def _disabled(row: Row, now: datetime) -> str:
