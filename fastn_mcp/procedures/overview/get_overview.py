@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal, cast
 
@@ -77,8 +77,6 @@ _RATES = 10
 """Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
 In the overview of the whole account it is one."""
 
-_HOURS_AHEAD = int(SOON.total_seconds()) // 3600
-
 _EXPIRY_ROOM = 4_000
 """Maximum size of the rows about expiry in characters: what expires first is what matters."""
 
@@ -116,67 +114,49 @@ class GetOverview(Procedure[Overview]):
             answer: dict[str, JsonValue] = {"now": stamp(context.system.now()), "findings": [], "not_checked": []}
             answer["guard"] = await context.guard.allowance(context.caller.asker)
             return Overview.model_validate(answer)
-        look, (asked, began, start) = context.look, self._question()
-        period = Period(24 if asked.about == "expiry" else asked.hours, look.snapshot.instant())
-        account = await read_account(context, period, asked.reads, all_connections=asked.about == "expiry")
+        if self.order is not None and self.about is None:
+            raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
+        look, is_expiry = context.look, self.about == "expiry"
+        period = Period((not is_expiry and self.hours) or 24, look.snapshot.instant())
+        account = await read_account(context, period, self._reads, all_connections=is_expiry)
+        began, start = map(int, (self.cursor or "0.0").split("."))
         at = int(period.now.timestamp())
-        findings, rows = await _findings(account, asked, look, counts_rates=began != at)
+        findings, rows = await _findings(account, self, look, counts_rates=began != at)
         customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
         names = {key_of(row): name_of(row) for row in customers}
-        page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if asked.about == "expiry" else ROOM)]
+        page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if is_expiry else ROOM)]
         shown = [row for each in findings for row in each.shown] if not start else []
-        most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(asked.about, MAX_PAGES)
+        most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
         await _read_names([*shown, *page], names, account, look, most)
         answer = {}
         if not start:
             answer |= {"now": stamp(period.now), "account": _identity(account, look)}
             answer["findings"] = [finding.data(names) for finding in findings]
-            answer |= await _account(account, context) if asked.about is None else {}
-            answer |= _runs(account) if asked.about == "workflows" else {}
-            answer |= _not_checked(account, asked)
+            answer |= await _account(account, context) if self.about is None else {}
+            answer |= _runs(account) if self.about == "workflows" else {}
+            answer |= _not_checked(account, self)
         elif began != at:
             answer["note"] = "Read again since the first page: rows may have moved."
-        if asked.about is not None:
+        if self.about is not None:
             answer["table"] = as_table([row.named(names) for row in page])
-        if asked.about is not None and (end := start + len(page)) < len(rows):
+        if self.about is not None and (end := start + len(page)) < len(rows):
             answer |= {"of": len(rows), "next_cursor": f"{at}.{end}"}
         return Overview.model_validate(answer | look.age())
 
-    def _question(self) -> "tuple[_Question, int, int]":
-        """Return the question, the time of the first page in Unix seconds, and the number of rows before this page."""
-        if self.order is not None and self.about is None:
-            raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
-        hours = self.hours or (_HOURS_AHEAD if self.about == "expiry" else 24)
-        began, start = map(int, (self.cursor or "0.0").split("."))
-        return _Question(self.about, self.order or ORDERS.get(self.about), hours), began, start
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What is asked."""
-
-    about: Subject | None
-    order: Order | None
-    hours: int
-
     @property
-    def reads(self) -> tuple[str, ...] | None:
+    def _reads(self) -> tuple[str, ...] | None:
         """What is read; None for everything. Rates leave no room for what starts a workflow."""
         if self.about == "workflows" and self.order == "rate":
             return RUNS, "workflows"
         return READS[self.about] if self.about else None
 
-    @property
-    def ahead(self) -> timedelta:
-        """Time in which an expiry is reported."""
-        return timedelta(hours=self.hours) if self.about == "expiry" else SOON
 
-    def shows(self, subject: Subject, finding: AccountFinding) -> AccountFinding:
-        """Return the finding with its first rows, and the call for all of them."""
-        shown = finding.rows[: FEW[finding.severity]]
-        hours = {"hours": self.hours} if {RUNS, FAILED}.intersection(READS[subject]) and self.hours != 24 else {}
-        more = suggested(GetOverview, about=subject, **hours) if len(shown) < len(finding.rows) else None
-        return replace(finding, shown=shown, more=more)
+def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | None) -> AccountFinding:
+    """Return a finding with its first rows, and the call for all of them."""
+    shown = finding.rows[: FEW[finding.severity]]
+    period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(READS[subject]) else {}
+    more = suggested(GetOverview, about=subject, **period) if len(shown) < len(finding.rows) else None
+    return replace(finding, shown=shown, more=more)
 
 
 async def _read_names(
@@ -191,7 +171,7 @@ async def _read_names(
 
 
 async def _subject_rows(
-    account: AccountRows, asked: _Question, broken: Sequence[PartState], look: AnswerReads, *, counts_rates: bool
+    account: AccountRows, asked: GetOverview, broken: Sequence[PartState], look: AnswerReads, *, counts_rates: bool
 ) -> list[TableRow] | None:
     """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
     counts, waiting = account.counts, account.chosen("customers")
@@ -208,7 +188,7 @@ async def _subject_rows(
 
 
 async def _findings(
-    account: AccountRows, asked: _Question, look: AnswerReads, *, counts_rates: bool
+    account: AccountRows, asked: GetOverview, look: AnswerReads, *, counts_rates: bool
 ) -> tuple[list[AccountFinding], list[TableRow]]:
     """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
     counts, now, records = account.counts, account.counts.period.now, account.reads.records
@@ -221,6 +201,7 @@ async def _findings(
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
+    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else SOON
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
             *failing_workflows(counts, table or []),
@@ -231,10 +212,8 @@ async def _findings(
         ),
         "customers": PENDING_CUSTOMERS.findings(waiting.rows, now, total=pending, more=waiting.more),
         "expiry": [
-            *expiring_connections(
-                expiring, now, asked.ahead, more=account.reads.has_more("connections"), tells=not is_all
-            ),
-            *expiring_keys(keys, now, asked.ahead),
+            *expiring_connections(expiring, now, ahead, more=account.reads.has_more("connections"), tells=not is_all),
+            *expiring_keys(keys, now, ahead),
         ],
         "triggers": trigger_findings(triggers, workflows, now),
         "quotas": [
@@ -252,9 +231,11 @@ async def _findings(
     ]
     selected.sort(key=lambda each: list(Severity).index(each[1].severity))
     if is_all:
-        return [asked.shows(subject, finding) for subject, finding in selected], []
+        return [_with_first_rows(subject, finding, asked.hours) for subject, finding in selected], []
     of_subject = [finding for _, finding in selected]
-    return of_subject, ordered(_numbered(of_subject) if table is None else table, asked.order)
+    return of_subject, ordered(
+        _numbered(of_subject) if table is None else table, asked.order or ORDERS.get(asked.about)
+    )
 
 
 def _numbered(findings: Sequence[AccountFinding]) -> list[TableRow]:
@@ -287,7 +268,7 @@ def _fails_without(
 
 
 async def _records(
-    failing: Sequence[str], account: AccountRows, asked: _Question, look: AnswerReads, *, counts_rates: bool
+    failing: Sequence[str], account: AccountRows, asked: GetOverview, look: AnswerReads, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
     """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
     period, failures = account.counts.period, account.counts.failures
@@ -362,7 +343,7 @@ def _identity(account: AccountRows, look: AnswerReads) -> dict[str, JsonValue]:
     return {**look.endpoint.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
 
 
-def _not_checked(account: AccountRows, asked: _Question) -> dict[str, JsonValue]:
+def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValue]:
     """Return the gaps and unknown states, grouped by reason."""
     gaps, connections = account.reads.all_gaps(), account.reads.lists.get("connections", RowList())
     if asked.about == "expiry":
