@@ -461,14 +461,10 @@ class Redactor:
         return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
 
     def __call__(self, value: JsonValue) -> JsonValue:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, list):
-            return [self(item) for item in value]
-        return self.object(value) if isinstance(value, dict) else value
+        return _each_text(value, self.text)
 
     def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        return {self.text(name): self(item) for name, item in value.items()}
+        return cast("dict[str, JsonValue]", self(dict(value)))
 
     def text(self, text: str) -> str:
         for secret in self.secrets:

@@ -14,19 +14,6 @@ from typing import Any, TypeVar
 
 import anyio
 
-
-def _token() -> str:
-    return secrets.token_urlsafe(24)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def untraced() -> None:
-    """Return no `traceparent`, as nothing is traced."""
-
-
 SpanFacts = dict[str, str | int | float | None]
 """Facts about an operation in progress, by our names. The code that runs it adds more."""
 
@@ -64,12 +51,12 @@ async def no_progress(message: str, done: float, total: float | None) -> None:
 class System:
     """Clocks in seconds, sleep, a random number from 0 to 1, unguessable ids, and tracing."""
 
-    now: Callable[[], datetime] = _now
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     share: Callable[[], float] = random.random
-    token: Callable[[], str] = _token
-    trace: Callable[[], str | None] = untraced
+    token: Callable[[], str] = lambda: secrets.token_urlsafe(24)
+    trace: Callable[[], str | None] = lambda: None
     """Return the current span as a W3C `traceparent`; None if nothing is traced."""
     span: Callable[[str, str, SpanFacts], AbstractContextManager[SpanFacts]] = _unobserved
     """Open a span of a kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`) with a subject and the facts

@@ -12,8 +12,9 @@ from pydantic import Field, JsonValue, SkipValidation
 from fastn_mcp.client.reads import read_pages, remembered
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.formats import counted, quoted, stamp
-from fastn_mcp.records.rows import FastnObject, Row, key_of, parse_timestamp, row_of, text, timestamp
+from fastn_mcp.records.rows import FastnObject, Row, parse_timestamp, row_of, text, timestamp
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.fields import in_words
 from fastn_mcp.tools.operation import Call
@@ -149,7 +150,7 @@ async def _all_rows(
         pages = await read_pages(part, send, max(1, most))
         most, is_complete = most - len(pages.pages), is_complete and pages.is_complete
         rows += [row for page in pages.pages for row in page.rows]
-    return list({key_of(row) or str(number): row for number, row in enumerate(rows)}.values()), statuses, is_complete
+    return unique(rows), statuses, is_complete
 
 
 def _by_status(rows: Sequence[Row]) -> dict[str, int] | None:

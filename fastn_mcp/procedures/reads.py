@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -17,6 +17,8 @@ from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List, created
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 Job = Callable[[str], Awaitable[None]]
 """Read what has this display name."""
@@ -34,7 +36,7 @@ class RowList:
     more: bool = False
 
 
-def unique(rows: Iterable[Row]) -> list[Row]:
+def unique(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """Return the rows, of each id the last one."""
     return list({key_of(row) or f"without id {number}": row for number, row in enumerate(rows)}.values())
 

@@ -65,7 +65,6 @@ class Waited:
 
     run: dict[str, JsonValue]
     seconds: float
-    failed_reads: int = 0
     error: FastnError | None = None
     """Error of the last read, if it failed."""
 
@@ -73,8 +72,6 @@ class Waited:
         """Return our fields, then the state of the run. `answer` has fields known from its start."""
         state = (answer or {}) | self.run
         fields: dict[str, JsonValue] = {"waited_seconds": round(self.seconds, 1)}
-        if self.failed_reads:
-            fields["looks_failed"] = self.failed_reads
         if self.error is not None:
             fields["last_look"] = self.error.what
         fields |= _next(execution_id, state)
@@ -93,7 +90,7 @@ async def wait_for(
     began = context.system.monotonic()
     run: dict[str, JsonValue] = {}
     last_error: FastnError | None = None
-    failed, pause = 0, _FIRST_PAUSE
+    pause = _FIRST_PAUSE
     while True:
         left = seconds - (context.system.monotonic() - began)
         try:
@@ -101,13 +98,13 @@ async def wait_for(
         except final:
             raise
         except FastnError as error:
-            failed, last_error = failed + 1, error
+            last_error = error
         waited = context.system.monotonic() - began
         has_ended = last_error is None and run_state(run).has_ended
         if has_ended:
             context.look.snapshot.forget("executions")
         if waited >= seconds or has_ended:
-            return Waited(run, waited, failed, last_error)
+            return Waited(run, waited, last_error)
         await context.report(_progress(run, last_error, waited, context), waited, float(seconds))
         await context.system.sleep(min(max(pause, _retry_after(last_error)), seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)

@@ -20,9 +20,9 @@ _UNITS = (
 """Age in seconds up to which a unit is used, and its length."""
 
 
-def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
+def counted(count: int, noun: str, *, at_least: bool = False) -> str:
     """Return a count with its noun: `1 key`, `3 keys`, `at least 100 keys`."""
-    words = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+    words = f"{count:,} {noun if count == 1 else f'{noun}s'}"
     return f"at least {words}" if at_least else words
 
 

@@ -124,12 +124,11 @@ def test_final_states_are_case_insensitive() -> None:
 
 
 @pytest.mark.parametrize("fault", [Status(status=500, path=LOOKS, times=4), Reset(path=LOOKS, times=4)])
-async def test_failed_read_is_tolerated_and_reported(world: World, fault: Any) -> None:
+async def test_failed_read_is_tolerated(world: World, fault: Any) -> None:
     key = await start_run(world)
     world.sandbox.faults.add(fault)
     found = await ran_until(world, key)
     assert found["status"] == "completed"
-    assert found["looks_failed"] == 1
     assert "last_look" not in found
 
 

@@ -37,7 +37,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
-from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest
+from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest, unique
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import (
@@ -293,7 +293,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
         evidence,
         newest=newest,
         run_records=records,
-        connections=connection_states({key_of(row) or str(row): row for row in rows}.values(), names),
+        connections=connection_states(unique(rows), names),
         connected=connected | ({subject.customer} if _OWN in reads.lists else set()),
         triggers=None if triggers is None else trigger_states(triggers, evidence.counts.period.now, names),
         has_more_triggers=reads.has_more(_TRIGGERS),

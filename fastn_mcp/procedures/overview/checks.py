@@ -167,20 +167,15 @@ def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: dat
     started = {key for row in triggers if _is_on(row) for key in started_workflows(row)}
     drafts = UNPUBLISHED.findings((row for row in workflows if key_of(row) in started), now)
     names = {key_of(row): name_of(row) for row in workflows}
-    details: dict[JsonValue, Cells] = {}
-    for state in trigger_states(triggers, now, {}):
-        starts = listed([names.get(key, key) for key in started_workflows(state.row)], 2)
-        why = "" if state.state is State.BROKEN else state.problem.partition(";")[0]  # the finding itself says it
-        cells: Cells = {"customer": state.customer and state.owner, "starts": starts, "why": why}
-        details[state.id] = {name: cell for name, cell in cells.items() if cell}
-    problems = [finding for check in TRIGGER_CHECKS for finding in check.findings(triggers, now)]
-    return [
-        *(
-            replace(each, rows=[replace(row, cells=row.cells | details[row.cells["id"]]) for row in each.rows])
-            for each in problems
-        ),
-        *drafts,
-    ]
+
+    def cells(row: Row, now: datetime) -> Cells:
+        (trigger,) = trigger_states([row], now, {})
+        starts = listed([names.get(key, key) for key in started_workflows(row)], 2)
+        why = "" if trigger.state is State.BROKEN else trigger.problem.partition(";")[0]  # the finding itself says it
+        return {"customer": trigger.customer and trigger.owner, "starts": starts, "why": why}
+
+    checks = [replace(check, cells=cells) for check in TRIGGER_CHECKS]
+    return [*(finding for check in checks for finding in check.findings(triggers, now)), *drafts]
 
 
 def _expires_within(key: Row, now: datetime, time: timedelta) -> bool:
