@@ -1,7 +1,7 @@
 """Reads of one answer: through the snapshot, and within what Fastn's rate limit leaves."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -10,13 +10,13 @@ from typing import Any, cast
 import anyio
 from pydantic import JsonValue
 
-from fastn_mcp.account.snapshot import AccountSnapshot
+from fastn_mcp.account.snapshot import AccountSnapshot, Prefix
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.records.rows import FastnObject, Row
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List
@@ -110,14 +110,14 @@ class AnswerReads:
         if (cost := spent.get()) is not None and self.oldest < self.began:
             cost.oldest = self.oldest
 
-    def rows(self, listing: List[Any]) -> Sequence[Row]:
+    def stored(self, listing: List[Any]) -> Prefix:
         """Return the stored rows of a list, as far as they were read without a gap; none if there are none."""
         stored = self.snapshot.stored(listing)
         if stored is None:
-            return ()
+            return Prefix((), is_complete=False, total=None)
         self._permit(cast(Call, listing))
         self.use(stored.begun)
-        return stored.prefix.rows
+        return stored.prefix
 
     async def _planned(self, call: Call) -> FastnObject:
         """Send a read. While the limit is not known, or used up, the reads go one by one."""

@@ -1,11 +1,11 @@
 """Named resources of an account: their lists, and the names by which they are searched for."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_each, read_pages
@@ -107,38 +107,10 @@ read_customer_names = partial(read_many_labels, "customer")
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:
     """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
     wanted = list(dict.fromkeys(ids))
-    known = reads.snapshot.derived(("names", kind), (), dict[str, _Known])
-    kept = {key: known[key] for key in wanted if key in known}
-    for name in kept.values():
-        reads.use(name.begun)
-    names = {key: name.name for key, name in kept.items()}
-    if len(names) < len(wanted):
-        most -= sum(name.is_single for name in kept.values())
-        listed, single = await _read_names(kind, [key for key in wanted if key not in names], reads, most)
-        if reads.oldest >= reads.began:  # else of an age that is not known
-            known.update({key: _Known(reads.began, name, key in single) for key, name in (listed | single).items()})
-        names |= listed | single
-    return names
-
-
-class _Known(NamedTuple):
-    """A name, the time since when it is known, and whether it was read alone."""
-
-    begun: float
-    name: str
-    is_single: bool
-
-
-async def _read_names(
-    kind: str, wanted: Sequence[str], reads: AnswerReads, most: int
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the names in the stored list, and those that are read one by one."""
-    rows = {key: row for row in reads.rows(LISTS[kind](limit=100)) if (key := key_of(row))}
-    names = {key: name for key in wanted if key in rows and (name := entry(kind, rows[key]).name)}
-    if kind not in GETS:
-        return names, {}
+    listed: Mapping[str, Row] = reads.stored(LISTS[kind](limit=100)).by_id if wanted else {}
+    names = {key: name for key in wanted if key in listed and (name := text(listed[key], *_NAMES))}
     calls: dict[str, Call] = {}
-    for key in wanted:
+    for key in wanted if kind in GETS else ():
         if key not in names:
             with suppress(ValueError):  # an id that cannot be sent
                 calls[key] = GETS[kind].model_validate({f"{kind}_id": key})
@@ -149,9 +121,10 @@ async def _read_names(
         label = label_of(kind, row_of(await reads(calls[key])))
         return label.name if label else key
 
-    return names, await read_each([*stored, *unread], read)
+    return names | await read_each([*stored, *unread], read)
 
 
+_NAMES = ("name", "connectionName", "workflowName", "slug", "email", "id")
 _EMAILS = ("email", "adminEmail", "customerAdmin.email", "userEmail")
 
 
@@ -162,7 +135,7 @@ def entry(kind: str, whole: Row) -> Entry:
     also = [other for field in ("slug", "externalRef", *_EMAILS) if (other := text(row, field))]
     if kind == "api_key":
         also += [f"key {key}", f"apikey {key}", text(row, "last4")]
-    name = text(row, "name", "connectionName", "workflowName", "slug", "email", "id")
+    name = text(row, *_NAMES)
     customer = owner_of(row)
     references = {"customer": [customer], "workflow": started_workflows(row), "connector": connector_keys(row)}
     related = tuple((of, id_) for of, ids in references.items() for id_ in ids if id_)

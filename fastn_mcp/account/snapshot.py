@@ -6,7 +6,7 @@ it is used by the guard, by `get_*`, or by a list that is called as a tool.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -71,6 +71,10 @@ class Prefix:
     is_complete: bool
     total: int | None
     """Fastn's count of all rows."""
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Row]:
+        return {key: row for row in self.rows if (key := key_of(row))}
 
     @cached_property
     def oldest(self) -> datetime | None:
@@ -353,10 +357,8 @@ class AccountSnapshot:
     def _customer(self, call: GetCustomer) -> tuple[FastnObject, float] | None:
         """Return a customer from a list: its rows say as much as the customer itself."""
         for stored in self._lists.values():
-            if isinstance(stored.call, ListCustomers):
-                row = next((row for row in stored.prefix.rows if key_of(row) == call.customer_id), None)
-                if row is not None:
-                    return type(call).returns.model_validate(row), stored.begun
+            if isinstance(stored.call, ListCustomers) and (row := stored.prefix.by_id.get(call.customer_id)):
+                return type(call).returns.model_validate(row), stored.begun
         return None
 
     def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:

@@ -94,7 +94,7 @@ async def resolve(
     `is_tried`: it is not an id. `is_whole`: what a list may omit of the row is read, too.
     """
     listing = LISTS[kind](limit=MOST)
-    stored = [entry(kind, row) for row in context.look.rows(listing)]
+    stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
         (typed,), is_tried = known, False

@@ -205,7 +205,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     ran = [*failed, *(run.workflow for run in newest)]
     relevant = subject.workflows or _relevant(subject, ran, reads.rows(_TRIGGERS))
     stuck, _ = await read_stuck_runs(counts, workflows, look)
-    stored = [row for which in subject.filters for row in look.rows(runs_of(which, limit=100))]
+    stored = [row for which in subject.filters for row in look.stored(runs_of(which, limit=100)).rows]
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})
     listing = ListConnections(connector_id=subject.connector, limit=100)

@@ -72,7 +72,7 @@ async def read_stuck_runs(
     now = counts.period.now
     waiting = [run for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
 
-    newest = look.rows(ListExecutions(limit=100))
+    newest = look.stored(ListExecutions(limit=100)).rows
 
     async def longest(workflow: str) -> tuple[timedelta, int]:
         ended = [row for row in newest if run_state(row).has_ended and ended_run(row).workflow == workflow]
