@@ -24,7 +24,6 @@ from fastn_mcp.client.retry import (
     RateLimitStore,
     RetryBudget,
     announce_wait,
-    exhausted_for,
     may_retry,
     outcome_of,
     pause,
@@ -343,25 +342,20 @@ class FastnClient:
         self, answer: Answer, method: str, attempts: Attempts
     ) -> tuple[FastnError | None, float | None]:
         """Return the failure of an answered attempt, if it is one, and the wait in seconds that Fastn asks for."""
-        now = self._system.now()
         response, outcome, what = dict[str, JsonValue](), AttemptOutcome.ANSWERED, f"Fastn answered {answer.status}."
         if answer.status >= 300:
             response = _error_body(answer)
             outcome = outcome_of(answer.status, response.get("code"))
-        self.limit.note(answer.status, answer.headers, response)
-        if (reset := exhausted_for(answer.headers, now)) is not None:
-            await self.limit.used_up(reset)
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
             outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
         attempts.end(outcome)
+        await self.limit.note(answer.status, answer.headers, response)
         if outcome is AttemptOutcome.ANSWERED:
             self._retries.left = min(FULL_BUDGET, self._retries.left + 1)
             return None, None
-        wait = retry_after(answer.headers, now)
+        wait = retry_after(answer.headers, self._system.now())
         if outcome is not AttemptOutcome.THROTTLED:
             return attempts.lost(what, response), wait
-        if wait:
-            await self.limit.refused(wait)
         return attempts.rejected(throttled(response, wait)), wait
 
     async def _wait_to_retry(self, failure: FastnError, method: str, attempts: Attempts, wait: float | None) -> None:

@@ -205,9 +205,9 @@ class RateLimit:
     async def closed_for(self) -> float:
         """Return the seconds until the limit resets; 0 or less if it is not known to be used up."""
         now = self._system.monotonic()
-        if self._store is not None and now >= self._next_read:
+        if now >= self._next_read:
             self._next_read = now + _READ_EVERY  # before the read, so that concurrent calls do not read as well
-            await self._with_store(self._read, self._store)
+            await self._with_store(self._read)
         return self._closed_until - self._system.monotonic()
 
     @property
@@ -227,30 +227,29 @@ class RateLimit:
         """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
         return self._windows.may_be_stated
 
-    def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
+    async def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
         """Note what a response tells about the limits. `response` has the facts of an error."""
         now = self._system.now()
         self._windows.note(status, headers, now)
+        if (seconds := exhausted_for(headers, now)) is not None:
+            self._closed_until = self._system.monotonic() + seconds
+            await self._share(seconds)
         if status == 429:
             wait = retry_after(headers, now)
             if is_of_api_calls(response):
                 self._windows.close("quota", wait)
             elif wait and response.get("code") != "QUOTA_EXCEEDED":
                 self._windows.close("refused", wait)
+                await self._share(wait)  # the next request of this process finds out for itself
 
-    async def used_up(self, seconds: float) -> None:
-        """Note a response that reports the limit as used up for `seconds`."""
-        self._closed_until = self._system.monotonic() + seconds
-        await self.refused(seconds)
-
-    async def refused(self, seconds: float) -> None:
-        """Share a refusal with other processes. The next request of this one finds out for itself."""
+    async def _share(self, seconds: float) -> None:
+        """Tell other processes that the limit is used up."""
         now = self._system.timestamp()
         until = now + min(seconds, _DAY)
-        if self._store is None or until < self._shared + _READ_EVERY:
+        if until < self._shared + _READ_EVERY:
             return
         self._shared = until
-        await self._with_store(lambda store: store.note_limit(self._key, until, now), self._store)
+        await self._with_store(lambda store: store.note_limit(self._key, until, now))
 
     async def _read(self, store: RateLimitStore) -> None:
         closed = await store.limited(self._key) - self._system.timestamp()
@@ -258,12 +257,14 @@ class RateLimit:
             self._windows.close("refused", closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 
-    async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]], store: RateLimitStore) -> None:
-        """Use the store with a timeout. If it fails, the call goes on without it."""
+    async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]]) -> None:
+        """Use the store, if there is one, with a timeout. If it fails, the call goes on without it."""
+        if self._store is None:
+            return
         problem = ""
         with anyio.move_on_after(_STORE_TIMEOUT) as tried:
             try:
-                await use(store)
+                await use(self._store)
             except Exception as error:
                 problem = type(error).__name__
         if problem or tried.cancelled_caught:
