@@ -55,7 +55,6 @@ class ListUsers(List[User]):
     """List the people of the team and their access."""
 
     route = GET("/api/v1/users")
-    effect = Effect.READ
     evidence = DOCUMENTED("people: columns; the path is inferred")
 
     search: Search = None
@@ -85,7 +84,6 @@ class ListRoles(List[Role]):
     """List roles: which permissions people can have."""
 
     route = GET("/api/v1/roles")
-    effect = Effect.READ
     evidence = DOCUMENTED("roles: columns; the path is inferred")
 
 
@@ -127,7 +125,6 @@ class ListApiKeys(List[ApiKey]):
     """List API keys: expiry; see lastUsed before you revoke."""
 
     route = GET("/api/v1/api-keys")
-    effect = Effect.READ
     evidence = DOCUMENTED("API keys: columns; the path is inferred")
     matching: ClassVar[Mapping[str, Match]] = {"expires_before": expires_before, "never_used": _is_unused}
 
@@ -176,7 +173,6 @@ class ListSecrets(List[FastnSecret]):
     """List secrets: names and scopes, never values."""
 
     route = GET("/api/v1/secrets")
-    effect = Effect.READ
     evidence = DOCUMENTED("secrets: columns; the path is inferred")
 
     customer_id: CustomerId | None = None
@@ -269,7 +265,6 @@ class QueryAuditLog(List[AuditEntry]):
     """What colleagues did: who changed or deleted what. Owners and admins only."""
 
     route = GET("/api/v1/audit")
-    effect = Effect.READ
     evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
     matching: ClassVar[Mapping[str, Match]] = {"resource_id": _acted_on, "changes_only": _is_change}
 

@@ -60,7 +60,6 @@ class ListConnectors(List[Connector]):
     """List connectors: apps we can integrate. Hundreds, so search."""
 
     route = GET("/api/v1/connectors")
-    effect = Effect.READ
     evidence = DOCUMENTED("observed by third parties to answer {data: [...]}")
     matching: ClassVar[Mapping[str, Match]] = {"authentication": _authenticates}
 
@@ -176,7 +175,6 @@ class ListConnections(List[Connection]):
     """List which apps customers connected. EXPIRED or FAILED ones need the customer to authorise again."""
 
     route = GET("/api/v1/connections")
-    effect = Effect.READ
     evidence = DOCUMENTED("connections")
     matching: ClassVar[Mapping[str, Match]] = {
         "authentication": _authenticates,

@@ -31,7 +31,6 @@ class ListCustomers(List[Customer]):
     """List all customers (tenants). Those in Pending Admin Activation run nothing."""
 
     route = GET("/api/v1/customers")
-    effect = Effect.READ
     evidence = DOCUMENTED("third parties: {data: [{externalRef, endOrgId}]}; the path is /api/v1/orgs there")
 
     search: Search = None

@@ -78,20 +78,18 @@ def any_of(*values: str) -> tuple[Any, Known, AfterValidator]:
     return Field(description=f"{in_words(values)}; several: A,B; !A: not A."), *one_of(*values)[1:]
 
 
-def _id(kind: str) -> Any:
-    return Field(description=f"{kind} id.")
+_Id = Annotated[str, BeforeValidator(_number), AfterValidator(_not_empty)]
 
-
-CustomerId = Annotated[str, _id("Customer"), BeforeValidator(_number), AfterValidator(_not_empty)]
+CustomerId = Annotated[_Id, Field(description="Customer id.")]
 # Connections and triggers carry the customer as `endOrgId`.
 OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
-ConnectorId = Annotated[str, _id("Connector"), BeforeValidator(_number), AfterValidator(_not_empty)]
-ConnectionId = Annotated[str, _id("Connection"), BeforeValidator(_number), AfterValidator(_not_empty)]
-WorkflowId = Annotated[str, _id("Workflow"), BeforeValidator(_number), AfterValidator(_not_empty)]
-TriggerId = Annotated[str, _id("Trigger"), BeforeValidator(_number), AfterValidator(_not_empty)]
-ExecutionId = Annotated[str, _id("Execution"), BeforeValidator(_number), AfterValidator(_not_empty)]
-ApiKeyId = Annotated[str, _id("API key"), BeforeValidator(_number), AfterValidator(_not_empty)]
-SecretId = Annotated[str, _id("Secret"), BeforeValidator(_number), AfterValidator(_not_empty)]
+ConnectorId = Annotated[_Id, Field(description="Connector id.")]
+ConnectionId = Annotated[_Id, Field(description="Connection id.")]
+WorkflowId = Annotated[_Id, Field(description="Workflow id.")]
+TriggerId = Annotated[_Id, Field(description="Trigger id.")]
+ExecutionId = Annotated[_Id, Field(description="Execution id.")]
+ApiKeyId = Annotated[_Id, Field(description="API key id.")]
+SecretId = Annotated[_Id, Field(description="Secret id.")]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")]
 Cursor = Annotated[str | None, Field(description="Last next_cursor.")]

@@ -19,7 +19,7 @@ from fastn_mcp.errors import nearest
 from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
-from fastn_mcp.tools.tool import OURS
+from fastn_mcp.tools.tool import OURS, Effect
 
 MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
@@ -180,6 +180,7 @@ class Listed(FastnObject, Generic[Item]):
 class List(Operation[Listed[Item]], Generic[Item]):
     """Base class of lists, with their common arguments."""
 
+    effect = Effect.READ
     matching: ClassVar[Mapping[str, Match]] = {}
     """Filters that are compared with other fields than that of their name."""
 

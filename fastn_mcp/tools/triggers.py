@@ -74,7 +74,6 @@ class ListTriggers(List[Trigger]):
     """List what starts workflows: schedules, webhooks, app events. Active is not firing: see problem."""
 
     route = GET("/api/v1/triggers")
-    effect = Effect.READ
     evidence = DOCUMENTED("triggers")
 
     matching: ClassVar[Mapping[str, Match]] = {

@@ -68,7 +68,6 @@ class ListWorkflows(List[Workflow]):
     """List workflows (flows), also drafts."""
 
     route = GET("/api/v1/workflows")
-    effect = Effect.READ
     evidence = DOCUMENTED("workflows")
     matching: ClassVar[Mapping[str, Match]] = {"connector": _uses}
 
@@ -240,7 +239,6 @@ class ListExecutions(List[Execution]):
     """List failed, hanging or all runs, newest first. Hundreds of thousands: filter."""
 
     route = GET("/api/v1/executions")
-    effect = Effect.READ
     evidence = DOCUMENTED("observed by third parties: limit, offset, workflowId, endOrgId")
     matching: ClassVar[Mapping[str, Match]] = {"under_way_minutes": lambda row, _: not run_state(row).has_ended}
 

@@ -1,6 +1,6 @@
 """Runs that are queued or running far longer than usual. A run that hangs is no failure, and no success either."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
@@ -69,39 +69,37 @@ async def read_stuck_runs(
     The newest runs of `most` of their workflows are read, if those of the account do not tell how long they take.
     `workflows` are rows by id, as far as they were read.
     """
-    now = counts.period.now
-    waiting = [run for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
+    now, newest = counts.period.now, look.stored(ListExecutions(limit=100)).rows
+    waiting = [(run, now - run.at) for run in reversed(counts.under_way) if run.at and now - run.at >= SHORTEST]
+    waiting_for = list(dict.fromkeys(run.workflow for run, _ in waiting))
+    read = waiting_for[:most]
 
-    newest = look.stored(ListExecutions(limit=100)).rows
-
-    async def longest(workflow: str) -> tuple[timedelta, int]:
+    async def lengths(workflow: str) -> list[timedelta]:
         ended = [row for row in newest if run_state(row).has_ended and ended_run(row).workflow == workflow]
         if not ended and workflow in read:
             page = cast("Listed[FastnObject]", await look(ListExecutions(workflow_id=workflow, limit=100)))
             ended = [row for row in page.rows if run_state(row).has_ended]
-        lengths = [number(row, "durationMs") for row in ended]
-        known = [length for length in lengths if length is not None]
-        return timedelta(milliseconds=max(known, default=0)), len(known)
+        known = (number(row, "durationMs") for row in ended)
+        return [timedelta(milliseconds=length) for length in known if length is not None]
 
-    waiting_for = list(dict.fromkeys(run.workflow for run in waiting))
-    read = waiting_for[:most]
-    usual = await read_each(waiting_for, longest)
-
-    def stuck(run: EndedRun) -> StuckRun | None:
-        longest_seen, seen = usual.get(run.workflow, (timedelta(), 0))
-        timeout = number(workflows.get(run.workflow, {}), "timeoutMs")
+    usual = await read_each(waiting_for, lengths)
+    stuck, has_more = list[StuckRun](), False
+    for run, length in waiting:
+        timeout, seen = number(workflows.get(run.workflow, {}), "timeoutMs"), usual.get(run.workflow, [])
         limit = None if timeout is None else timedelta(milliseconds=timeout)
-        most, why = (limit, "its limit") if limit else (UNKNOWN_LIMIT, "no run or limit of it known")
-        if seen:
-            most = max(min(TIMES_USUAL * longest_seen, limit or timedelta.max), SHORTEST)
-            why = f"at most {lasting(longest_seen)} in {counted(seen, 'run')} seen"
-        elif run.status in ("queued", "pending"):
-            most, why = IN_QUEUE, f"no run of it seen; at most {lasting(IN_QUEUE)} in the queue"
-        if run.at is None or now - run.at <= most:
-            return None
-        return StuckRun(run, lasting(now - run.at), why, lasting(limit) if limit else "")
+        longest, why = _usual_length(run, seen, limit)
+        if length > longest:
+            stuck.append(StuckRun(run, lasting(length), why, lasting(limit) if limit else ""))
+        elif not seen and run.workflow not in read:
+            has_more = True
+    return stuck, has_more
 
-    judged = [(run, stuck(run)) for run in waiting]
-    untimed = {key for key in waiting_for if key not in read and not usual.get(key, (None, 0))[1]}
-    has_more = any(each is None and run.workflow in untimed for run, each in judged)
-    return [each for _, each in judged if each is not None], has_more
+
+def _usual_length(run: EndedRun, seen: Sequence[timedelta], limit: timedelta | None) -> tuple[timedelta, str]:
+    """Return how long a run may take before it is stuck, and how that is known: by runs `seen`, or by its limit."""
+    if seen:
+        longest = max(min(TIMES_USUAL * max(seen), limit or timedelta.max), SHORTEST)
+        return longest, f"at most {lasting(max(seen))} in {counted(len(seen), 'run')} seen"
+    if run.status in ("queued", "pending"):
+        return IN_QUEUE, f"no run of it seen; at most {lasting(IN_QUEUE)} in the queue"
+    return (limit, "its limit") if limit else (UNKNOWN_LIMIT, "no run or limit of it known")
