@@ -16,7 +16,7 @@ from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, rem
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, stamp
-from fastn_mcp.records.labels import ACCOUNT, name_of
+from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, short, started_workflows, text
 from fastn_mcp.records.states import State, broken_since, is_pending
@@ -83,18 +83,10 @@ def answer(evidence: Evidence) -> Entry:
 def _prefix(evidence: Evidence) -> str:
     subject = evidence.subject
     if subject.trigger is not None:
-        owner = _owner(evidence, owner_of(subject.trigger))
+        owner = evidence.owner(owner_of(subject.trigger))
         return f"Trigger {quoted(name_of(subject.trigger))} of {quoted(owner)}: "
     customer = subject.resources.get("customer")
-    return "" if customer is None or "workflow" in subject.resources else f"{quoted(_owner(evidence, customer.id))}: "
-
-
-def _owner(evidence: Evidence, customer: str | None) -> str:
-    return ACCOUNT if customer is None else short(evidence.names.get(customer, customer))
-
-
-def _workflow(evidence: Evidence, key: str | None) -> str:
-    return evidence.names.get(key or "", key or "")
+    return "" if customer is None or "workflow" in subject.resources else f"{quoted(evidence.owner(customer.id))}: "
 
 
 def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
@@ -103,12 +95,12 @@ def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
     reasons: list[str] = []
     customer = subject.resources.get("customer")
     if customer is not None and is_pending(customer.row):
-        owner = _owner(evidence, customer.id)
+        owner = evidence.owner(customer.id)
         reasons.append(f"{quoted(owner)} waits for activation by its admin: nothing runs for it until then")
     workflows = evidence.relevant_workflows if subject.resources else ()
     for key in workflows:
         if blocked := evidence.setup(key).blocked:
-            name = "the workflow" if len(workflows) == 1 else quote(_workflow(evidence, key), is_name=True)
+            name = "the workflow" if len(workflows) == 1 else quote(evidence.workflow(key), is_name=True)
             reasons.append(f"{name} {blocked}")
     if subject.trigger is not None and not workflows:
         reasons.append("the trigger starts no workflow")
@@ -191,11 +183,11 @@ def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
 
     def name(which: RunFilter) -> str:
         """Return its workflow and customer, as far as the subject does not say them."""
-        workflow = None if len(subject.workflows) == 1 else _workflow(evidence, which.workflow)
-        customer = None if subject.customer else _owner(evidence, which.customer)
+        workflow = None if len(subject.workflows) == 1 else evidence.workflow(which.workflow)
+        customer = None if subject.customer else evidence.owner(which.customer)
         if customer is not None and which.customer not in (None, *evidence.names):
             customer = "other customers"  # whose names would take a request each
-        return " for ".join(filter(None, (workflow, customer))) or _workflow(evidence, which.workflow)
+        return " for ".join(filter(None, (workflow, customer))) or evidence.workflow(which.workflow)
 
     more = Counter({name(which): count for which, count in filters[AFFECTED:]})
     also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_ALSO)]
@@ -210,9 +202,9 @@ def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
     of = "" if record.runs is None else f" of {record.runs:,}"
     return _without_empty(
         {
-            "workflow": None if is_named else _workflow(evidence, which.workflow),
+            "workflow": None if is_named else evidence.workflow(which.workflow),
             "workflow_id": None if is_named else which.workflow,
-            "customer": None if subject.customer and not is_named else _owner(evidence, which.customer),
+            "customer": None if subject.customer and not is_named else evidence.owner(which.customer),
             "failed": f"{count:,}{of}",
             **_history(evidence, record),
         }
@@ -238,18 +230,17 @@ def _without_failures(evidence: Evidence) -> list[JsonValue]:
     if evidence.counts.has_failures_unread:
         return []
     stuck = {run.run.workflow for run in evidence.stuck}
-    records = [record for record in evidence.run_records.values() if not record.failures]
-    records = [record for record in records if record.which.workflow not in stuck]
     return [
         _without_empty(
             {
-                "workflow": _workflow(evidence, record.which.workflow),
+                "workflow": evidence.workflow(record.which.workflow),
                 "id": record.which.workflow,
                 "runs": record.runs,
                 **_history(evidence, record),
             }
         )
-        for record in records
+        for record in evidence.run_records.values()
+        if not record.failures and record.which.workflow not in stuck
     ]
 
 

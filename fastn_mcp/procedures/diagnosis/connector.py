@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, listed, repairs
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.records.formats import counted, dated, quoted
-from fastn_mcp.records.labels import ACCOUNT, name_of
+from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text
 from fastn_mcp.records.states import State, broken_since
 
@@ -35,7 +35,7 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     for_ = f", for {counted(len(affected), 'customer', at_least=counts.has_failures_unread)}" if affected else ""
     of, whom = "", f", for {counted(len(owners), 'customer')}"
     if customer is not None:
-        of, whom, for_ = f" of {quoted(evidence.names.get(customer, customer))}", "", ""
+        of, whom, for_ = f" of {quoted(evidence.owner(customer))}", "", ""
     state = f"{'at least ' * is_part}{unusable} connections not working{whom}" if in_all != 0 else "not connected"
     return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
 
@@ -47,10 +47,10 @@ def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[
     rows: list[JsonValue] = []
     for customer in dict.fromkeys([*connections, *(run.customer for run in failures)]):
         connection, failed = connections.get(customer), [run for run in failures if run.customer == customer]
-        workflows = [evidence.names.get(run.workflow, run.workflow) for run in failed]
+        workflows = [evidence.workflow(run.workflow) for run in failed]
         first = min((run.at for run in failed if run.at), default=None)
         row: dict[str, JsonValue] = {
-            "customer": ACCOUNT if customer is None else evidence.names.get(customer, customer),
+            "customer": evidence.owner(customer),
             "id": customer,
             "connection": connection.status if connection else "none known to be broken: see causes",
             "since": broken_since(connection.row, now) if connection else None,

@@ -39,13 +39,14 @@ from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest, unique
 from fastn_mcp.records.formats import counted
-from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import (
     FastnObject,
     Row,
     connector_keys,
     key_of,
     owner_of,
+    short,
     started_workflows,
     text,
     timestamp,
@@ -135,6 +136,14 @@ class Evidence:
     stuck: Sequence[StuckRun] = ()
     starters: Counter[str] = field(default_factory=Counter[str])
     """Number of the runs of the period by what started them, as far as their rows were read."""
+
+    def owner(self, customer: str | None) -> str:
+        """Return the name of a customer, or else its id; of None, the account itself."""
+        return ACCOUNT if customer is None else short(self.names.get(customer, customer))
+
+    def workflow(self, key: str | None) -> str:
+        """Return the name of a workflow, or else its id."""
+        return short(self.names.get(key or "", key or ""))
 
     def setup(self, workflow: str) -> WorkflowSetup:
         return workflow_setup(self.workflows.get(workflow, {}))

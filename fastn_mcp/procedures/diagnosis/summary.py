@@ -50,7 +50,7 @@ def _stuck(evidence: Evidence) -> str:
 
 
 def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
-    counts, names = evidence.counts, evidence.names
+    counts = evidence.counts
     failures, last, period = counts.failures, counts.last_success_at, counts.period
     of, success = counts.failures_of_runs, counts.last_success_in_words
     always = [record for record in evidence.run_records.values() if record.is_failing]
@@ -63,9 +63,8 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
         for_ = f", for {len(affected):,} customers" if len(affected) > 1 else ""
         return f"{of} failed in {period}{of_them}{for_} ({success})"
     if always and evidence.subject.is_any_of_customer:
-        workflow = always[0].which.workflow or ""
-        return f"{quoted(names.get(workflow, workflow))} has failed each time{since} ({of} in {period})"
-    customers = [quoted(names.get(key, key)) for record in always if (key := record.which.customer)]
+        return f"{quoted(evidence.workflow(always[0].which.workflow))} has failed each time{since} ({of} in {period})"
+    customers = [quoted(evidence.owner(key)) for record in always if (key := record.which.customer)]
     if customers:
         is_only = not counts.has_failures_unread and len(always) == len({run.filter for run in failures})
         only = ", and not for others" if is_only else ""
