@@ -101,32 +101,28 @@ class Attempts:
         return NotSent(f"Fastn at {host} cannot be reached: {error}.", error.next_step or _CHECK)
 
     def lost(self, what: str, response: Mapping[str, JsonValue]) -> FastnError:
-        detail: dict[str, JsonValue] = {"fastn": dict(response)} if response else {}
         if self._reads:
-            return Failed(what, "Call again later.", facts=detail)
-        return UnknownOutcome(what, self._settling(detail), facts=detail)
+            return Failed(what, "Call again later.", facts={"fastn": dict(response)} if response else None)
+        return self._with_settling_read(UnknownOutcome, what, response)
 
     def rejected(self, error: FastnError) -> FastnError:
         """Return `error`, or a less certain one if the call may have had effects nevertheless.
 
         An earlier attempt may have applied it, and a run whose workflow throws ends with 422.
         """
-        response = error.facts.get("fastn")
-        if isinstance(self._call, RunWorkflow) and isinstance(response, dict) and response.get("status") == 422:
-            detail: dict[str, JsonValue] = {"fastn": response}
+        response = cast("dict[str, JsonValue]", error.facts.get("fastn", {}))
+        if isinstance(self._call, RunWorkflow) and response.get("status") == 422:
             what = "The workflow's code failed, or its input was refused (422)."
-            return Failed(what, self._settling(detail), certainty="Its earlier steps stay done.", facts=detail)
+            return self._with_settling_read(Failed, what, response, certainty="Its earlier steps stay done.")
         if self._reads or not self.was_unknown:
             return error
-        response = response if isinstance(response, dict) else {}
         return self.lost(f"An earlier attempt was lost; then: {error.what}", response)
 
     def timed_out(self) -> FastnError:
         if self.last is None or self.was_unknown:
             if self._reads:
                 return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
-            detail: dict[str, JsonValue] = {}
-            return UnknownOutcome("Fastn did not answer in time.", self._settling(detail), facts=detail)
+            return self._with_settling_read(UnknownOutcome, "Fastn did not answer in time.")
         if self.last is AttemptOutcome.THROTTLED:
             what = "Fastn's rate limit is reached (429), and there was no time to wait."
             return RateLimited(what, "Call again later.")
@@ -136,17 +132,23 @@ class Attempts:
         if self._reads:
             kind = TooLarge if why is UnreadableBody.TOO_LARGE else Failed
             return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
-        detail: dict[str, JsonValue] = {}
         what = f"Fastn did it, but the answer cannot be read: {why.value}."
-        return AppliedUnreadable(what, self._settling(detail), facts=detail)
+        return self._with_settling_read(AppliedUnreadable, what)
 
-    def _settling(self, detail: dict[str, JsonValue]) -> str:
-        """Add the read that settles the outcome to `detail`. Returns the next step as a sentence."""
-        reading = settling_read(self._call)
-        if reading is None:
-            return "Look in the Fastn dashboard."
-        detail["settle"] = suggested_read(reading)
-        return f"Look with {reading.tool_name()}."
+    def _with_settling_read(
+        self,
+        kind: type[FastnError],
+        what: str,
+        response: Mapping[str, JsonValue] | None = None,
+        certainty: str | None = None,
+    ) -> FastnError:
+        """Return an error with the read that settles the outcome."""
+        reading, facts = settling_read(self._call), dict[str, JsonValue]({"fastn": dict(response)} if response else {})
+        next_step = "Look in the Fastn dashboard."
+        if reading is not None:
+            facts["settle"] = suggested_read(reading)
+            next_step = f"Look with {reading.tool_name()}."
+        return kind(what, next_step, certainty=certainty, facts=facts)
 
 
 class FastnClient:

@@ -60,13 +60,10 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
     if not isinstance(dry_run, bool):
         raise InvalidArgument(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
     # Values that JSON cannot encode would fail later, with an error that names no field.
-    try:
-        to_json(fields)
-    except ValueError:
-        field = next((field for field, value in fields.items() if not _is_encodable(value)), next(iter(fields)))
+    if (field := next((name for name in fields if not _is_encodable({name: fields[name]})), None)) is not None:
         raise InvalidArgument(
             f"{field[:64]!r} contains an incomplete character or is nested too deeply.", "Correct it and call again."
-        ) from None
+        )
     try:
         call = operation.model_validate(fields)
     except ValidationError as error:
