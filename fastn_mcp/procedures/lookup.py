@@ -234,13 +234,8 @@ async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
         return await read_contents(kind, context.look)
     page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MOST)))
-    return Contents(tuple(map(_run, page.rows)), complete=page.next_cursor is None)
-
-
-def _run(row: Row) -> Entry:
-    """Return the entry of a run, named after its workflow."""
-    named = {"id": row.get("id"), "name": row.get("workflowName"), "slug": row.get("workflowSlug")}
-    return entry("execution", named | {"status": row.get("status")})
+    named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
+    return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 import anyio
 from pydantic import Field, JsonValue
@@ -106,7 +106,8 @@ async def wait_for(
         if waited >= seconds or has_ended:
             return Waited(run, waited, last_error)
         await context.report(_progress(run, last_error, waited, context), waited, float(seconds))
-        await context.system.sleep(min(max(pause, _retry_after(last_error)), seconds - waited))
+        asked = last_error.facts.get("retry_after_seconds", 0.0) if last_error else 0.0
+        await context.system.sleep(min(max(pause, cast(float, asked)), seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
@@ -148,12 +149,6 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
         return {"next": suggested(WaitForExecution, execution_id=execution_id)}
     call = suggested(Diagnose, workflow_id=state.get("workflowId")) if run_state(state).is_failure else None
     return {} if call is None else {"next": call}
-
-
-def _retry_after(error: FastnError | None) -> float:
-    """Return the Retry-After of an error in seconds, else 0."""
-    seconds = None if error is None else error.facts.get("retry_after_seconds")
-    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
 def _progress(run: Row, error: FastnError | None, waited: float, context: ProcedureContext) -> str:

@@ -169,7 +169,8 @@ class SwitchOff:
 def switched_off(row: Row) -> SwitchOff:
     """Return who disabled a trigger, when and why, from the newest such entry of its status history."""
     entries = [entry for entry in objects(row, "statusHistory") if word(entry, "status", "to") == "disabled"]
-    entry: Row = max(reversed(entries), key=_when) if entries else {}
+    never = datetime.min.replace(tzinfo=UTC)
+    entry: Row = max(reversed(entries), key=lambda entry: _at(entry) or never) if entries else {}
     by = short(text(entry, "by.name", "by", "actor.name", "actor", "changedBy"))
     failures = number(row, "consecutiveFailures") or 0
     is_platform = by.lower() in _PLATFORM if by else failures >= MANY_FAILURES
@@ -178,10 +179,6 @@ def switched_off(row: Row) -> SwitchOff:
 
 def _at(entry: Row) -> datetime | None:
     return timestamp(entry, "at", "timestamp", "createdAt")
-
-
-def _when(entry: Row) -> datetime:
-    return _at(entry) or datetime.min.replace(tzinfo=UTC)
 
 
 OAUTH = ("oauth", "oauth 2", "oauth 2.0", "oauth2")

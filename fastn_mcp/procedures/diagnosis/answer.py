@@ -64,7 +64,11 @@ def answer(evidence: Evidence) -> Entry:
         "customers": affected_customers(evidence, broken) if evidence.subject.connector else None,
         "advice": advice(evidence, broken) if evidence.subject.connector else None,
         "causes": [_cause(evidence, cause) for cause in causes],
-        "other_causes": _other_causes(evidence),
+        # The less frequent ones in Fastn's words, each with an example and its number of runs.
+        "other_causes": [
+            f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
+            for cause in evidence.causes[CAUSES:]
+        ],
         "without_failures": _without_failures(evidence),
         "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
         if is_connections_read and not evidence.subject.connector
@@ -167,14 +171,6 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
             "next": suggested(remedy.see, **arguments.get(remedy.see, {})),
         }
     )
-
-
-def _other_causes(evidence: Evidence) -> list[JsonValue]:
-    """Return the less frequent causes in Fastn's words, each with an example and its number of runs."""
-    return [
-        f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
-        for cause in evidence.causes[CAUSES:]
-    ]
 
 
 def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:

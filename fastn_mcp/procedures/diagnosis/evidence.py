@@ -380,7 +380,7 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
     if len(calls) > 1:
         most = _LOG_PAGES if len(calls) > 2 else 1
-        await reads.run({_LOG: partial(_read_log, look=context.look, begin=begin, most=most)})
+        await reads.run({_LOG: lambda _: read_back(QueryAuditLog(limit=100), context.look, begin, most)})
     if len(calls) > 2:
         # Where the newest entries of the whole log do not reach back to the begin, only the first is asked for.
         unread = [name for name, call in [*calls.items()][1:] if not context.look.snapshot.holds(call)]
@@ -401,10 +401,6 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
             changes.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
     recent = [change for change in changes if change and (change.at is None or change.at >= begin)]
     return sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
-
-
-async def _read_log(_: str, look: AnswerReads, begin: datetime, most: int) -> None:
-    await read_back(QueryAuditLog(limit=100), look, begin, most)
 
 
 def _audited(row: Row, key: str) -> Changed | None:

@@ -104,14 +104,6 @@ class FindingCheck:
         return [AccountFinding(self.severity, sentence(what), resources)]
 
 
-def _is_on(trigger: Row) -> bool:
-    return trigger_state(trigger) is not State.OFF
-
-
-def _subscriptions(triggers: Sequence[Row], _: datetime) -> str:
-    return ", ".join(sorted({text(row, "subscriptionStatus") for row in triggers}))[:60]
-
-
 def _most_failures(triggers: Sequence[Row]) -> str:
     """Return the most consecutive failures of a trigger; empty if there are none."""
     failures = max(map(failures_in_a_row, triggers))
@@ -130,7 +122,7 @@ TRIGGER_CHECKS = (
         "trigger",
         lambda row, _: PROBLEMS["broken"](row),
         "{rows} not disabled but never firing: the subscription at the app is {detail}.",
-        _subscriptions,
+        lambda rows, _: ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))[:60],
     ),
     FindingCheck(
         Severity.HIGH,
@@ -149,7 +141,7 @@ TRIGGER_CHECKS = (
     FindingCheck(
         Severity.MEDIUM,
         "webhook",
-        lambda row, _: _is_on(row) and is_public(row),
+        lambda row, _: trigger_state(row) is not State.OFF and is_public(row),
         "{rows} callable by anybody: authentication is NONE.",
     ),
 )
@@ -164,7 +156,7 @@ UNPUBLISHED = FindingCheck(
 
 def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: datetime) -> list[AccountFinding]:
     """Report problems of triggers, and drafts that triggers start. Disabled triggers start nothing."""
-    started = {key for row in triggers if _is_on(row) for key in started_workflows(row)}
+    started = {key for row in triggers if trigger_state(row) is not State.OFF for key in started_workflows(row)}
     drafts = UNPUBLISHED.findings((row for row in workflows if key_of(row) in started), now)
     names = {key_of(row): name_of(row) for row in workflows}
 
@@ -202,10 +194,6 @@ def _is_ended(key: Row) -> bool:
     return word(key, "status") in ("revoked", "expired", "disabled")
 
 
-def _permissions(key: Row) -> str:
-    return word(key, "permissions.preset", "permissions", "preset")
-
-
 def _is_older(row: Row, now: datetime) -> bool:
     created = timestamp(row, "createdAt", "addedAt", "invitedAt")
     return created is not None and created < now - UNUSED
@@ -237,7 +225,9 @@ KEY_CHECKS = (
     FindingCheck(
         Severity.MEDIUM,
         "API key",
-        lambda row, now: _is_usable(row, now) and _permissions(row) == "full access",
+        lambda row, now: (
+            _is_usable(row, now) and word(row, "permissions.preset", "permissions", "preset") == "full access"
+        ),
         "{rows} with Full access.",
     ),
     FindingCheck(
