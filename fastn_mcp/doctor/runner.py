@@ -203,17 +203,6 @@ def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
     }
 
 
-def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
-    """Return the evidence for `OBSERVED` in the declarations of operations: successful reads only."""
-    return {
-        "program": f"fastn-mcp {__version__}",
-        "day": now.date().isoformat(),
-        "host": found.host,
-        "evidence": f'OBSERVED("{now.date().isoformat()}", "{found.host}")',
-        "operations": {tool: answer for tool, answer in _answers(found).items() if "envelope" in answer},
-    }
-
-
 def markdown(report: dict[str, Any]) -> str:
     lines = [
         "# Doctor report",

@@ -110,17 +110,6 @@ def parse_stamp(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def as_object(value: object) -> Row:
-    """Return `value` if it is an object, else an empty one. A field can be of any type."""
-    return cast(Row, value) if isinstance(value, dict) else {}
-
-
-def objects(row: Row, name: str) -> list[Row]:
-    """Return the objects in a list field, which may have any type in tests."""
-    found = row.get(name)
-    return [item for item in cast("list[object]", found) if isinstance(item, dict)] if isinstance(found, list) else []
-
-
 def provenance(when: str, by: str) -> Row:
     """Return the version, time and author fields of a new row."""
     return {"version": 1, "createdAt": when, "createdBy": by, "updatedAt": when, "updatedBy": by}

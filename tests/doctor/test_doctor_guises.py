@@ -10,11 +10,19 @@ from typing import Any, cast
 import pytest
 import trustme
 from support.command_line import run_command
-from support.doctor_runs import HOST, Proxy, account, check_only_safe_requests, run_proxy, sandbox_in, serve_sandbox
+from support.doctor_runs import (
+    HOST,
+    VARIANTS,
+    Proxy,
+    account,
+    check_only_safe_requests,
+    run_proxy,
+    sandbox_in,
+    serve_sandbox,
+)
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.config.model import TOOLSETS
-from fastn_mcp.sandbox.app import VARIANTS
 from fastn_mcp.sandbox.auth import VIEWER
 from fastn_mcp.sandbox.resource import ENDPOINTS
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
