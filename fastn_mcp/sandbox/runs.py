@@ -151,7 +151,7 @@ def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
             most = _SCHEDULED_SECONDS[workflow["executionTier"]] * 1000
             duration = randomness.randrange(1_500, 3_000) if error else randomness.randrange(most // 2, most)
             key = f"exec_{randomness.getrandbits(48):012x}"
-            input_: Row = target.get("payload") or {}
+            input_: Any = target.get("payload") or {}
             row = ended_run(key, workflow, due, duration, "scheduler", error, endOrgId=customer, input=input_)
             ended.append(state.put("executions", row))
     if not ended:
