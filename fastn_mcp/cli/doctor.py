@@ -268,7 +268,7 @@ def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
     mode = path.stat().st_mode & 0o777 if path.exists() else None
     _write_file(path, after)
     if mode is not None:
-        path.chmod(mode & 0o700 if "proxy" in proposal.settings else mode)  # it may be private: owner only
+        path.chmod(mode)
 
 
 def _write_file(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.config.paths import require_own_folder
-from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
+from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
 from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.stop import Stop
@@ -166,48 +166,14 @@ class NetworkFailure(Exception):
     untrusted: bool = False
 
 
-async def check_network(
-    base_url: str, options: TransportOptions, environment: Mapping[str, str], proposal: Proposal
-) -> tuple[list[Check], TransportOptions]:
-    """Check the steps of a connection to `base_url`. Return the checks, and the options that work.
-
-    Options that work in place of those that are set are added to the proposal.
-    """
-    replaced: dict[str, Check] = {}
-    while True:
-        try:
-            looked_up, tls = await _connect(base_url, options)
-        except NetworkFailure as failure:
-            other = await _alternative(base_url, options, failure, environment)
-            if other is None:
-                failed = CheckGroup.CONNECTION.failed(failure.step, failure.seen, failure.next)
-                return [*replaced.values(), failed], options
-            setting, variable, options = other
-            check = _replacement(setting, variable, failure, options, proposal)
-            replaced[check.name] = check
-        else:
-            found = _connection_checks(looked_up, tls, options, environment)
-            return [replaced.get(check.name, check) for check in found], options
-
-
-def _replacement(
-    setting: str, variable: str, failure: NetworkFailure, options: TransportOptions, proposal: Proposal
-) -> Check:
-    if setting == "proxy" and "@" in str(options.proxy):
-        hint = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
-    else:
-        proposal.settings[setting] = str(getattr(options, setting))
-        what = "file" if setting == "ca_file" else "proxy"
-        proposal.notes[setting] = f"the {what} that {variable} names"
-        hint = f"Set {setting} to {'the file that' if what == 'file' else 'what'} {variable} names, as proposed below."
-    step = "TLS" if setting == "ca_file" else setting
-    return CheckGroup.CONNECTION.differs(step, f"{failure.seen} With what {variable} names it works.", hint)
-
-
-def _connection_checks(
-    looked_up: str, tls: str | None, options: TransportOptions, environment: Mapping[str, str]
-) -> list[Check]:
+async def check_network(base_url: str, options: TransportOptions, environment: Mapping[str, str]) -> list[Check]:
+    """Check the steps of a connection to `base_url`: all that work, or the one that fails."""
     group = CheckGroup.CONNECTION
+    try:
+        looked_up, tls = await _connect(base_url, options)
+    except NetworkFailure as failure:
+        hint = f"{failure.next}{_hint_of_others(failure, options, environment)}"
+        return [group.failed(failure.step, failure.seen, hint)]
     if options.proxy is None:
         proxy = group.ok("proxy", "None: directly.")
     else:
@@ -224,47 +190,16 @@ def _connection_checks(
     return [group.ok("DNS", looked_up), proxy, secure]
 
 
-async def _alternative(
-    base_url: str, options: TransportOptions, failure: NetworkFailure, environment: Mapping[str, str]
-) -> tuple[str, str, TransportOptions] | None:
-    """Find options that work instead in other programs' variables. Return the setting, the variable and the options.
-
-    Each setting is replaced at most once: certificates only if they work, and a proxy only if none is set.
-    """
-    others: list[tuple[str, str, TransportOptions]] = []
+def _hint_of_others(failure: NetworkFailure, options: TransportOptions, environment: Mapping[str, str]) -> str:
+    """Say which variables of other programs name what may be missing here."""
     if failure.untrusted:
-        for name, value in _distinct(environment, _CA_VARIABLES):
-            others.append(("ca_file", name, replace(options, ca_file=Path(value))))
+        variables, what, own = _CA_VARIABLES, "certificates", "FASTN_CA_FILE"
     elif options.proxy is None and failure.step in ("DNS", "reach"):
-        for name, value in _distinct(environment, _PROXY_VARIABLES):
-            if _is_proxy(value):
-                others.append(("proxy", name, replace(options, proxy=value, proxy_from=name)))
-    for setting, variable, other in others:
-        try:
-            await _connect(base_url, other)
-        except NetworkFailure as still:
-            if setting == "proxy" and still.untrusted:  # a company's own certificates may be needed behind it
-                return setting, variable, other
-        else:
-            return setting, variable, other
-    return None
-
-
-def _distinct(environment: Mapping[str, str], variables: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Return each value once, with the first variable that holds it."""
-    found: dict[str, str] = {}
-    for name in variables:
-        if value := environment.get(name):
-            found.setdefault(value, name)
-    return [(name, value) for value, name in found.items()]
-
-
-def _is_proxy(value: str) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+        variables, what, own = _PROXY_VARIABLES, "a proxy", "FASTN_PROXY"
+    else:
+        return ""
+    named = [name for name in variables if environment.get(name)]
+    return f" Other programs here get {what} from {', '.join(named)}: set {own} to the same." if named else ""
 
 
 async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from pydantic import AnyHttpUrl
 
 from fastn_mcp.client.endpoint import TransportOptions, tls_context
 from fastn_mcp.doctor import machine
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import ALIVE
 from fastn_mcp.hosted.approval_page import opens_sign_in
@@ -86,7 +86,7 @@ class PublicAddress:
 async def check_public(address: PublicAddress) -> AsyncIterator[Check]:
     """Check the network and the proxy. Nothing is changed: the only signed-in request asks for the list of tools."""
     if address.transport is None:
-        network, _ = await machine.check_network(address.url, TransportOptions(), {}, Proposal())
+        network = await machine.check_network(address.url, TransportOptions(), {})
         for check in network:
             if check.name != "proxy":
                 hint = _NETWORK_HINTS.get(check.name, check.next) if check.verdict is CheckResult.FAILED else check.next

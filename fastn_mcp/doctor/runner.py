@@ -70,7 +70,7 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
         progress("the network")
-        network, options = await machine.check_network(settings.base_url, options, target.environment, found.proposal)
+        network = await machine.check_network(settings.base_url, options, target.environment)
         found.checks += network
         if any(check.verdict is CheckResult.FAILED for check in network):
             return _with_notes(found, target.origins)
@@ -199,7 +199,7 @@ def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
             for check in found.checks
         ],
         "answers": _answers(found),
-        "proposal": found.proposal.toml(local=False) if found.proposal else None,
+        "proposal": replace(found.proposal, profile=None).toml() if found.proposal else None,
     }
 
 

@@ -7,12 +7,12 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from support.doctor_runs import HOST, Proxy, run_proxy, sandbox_in, serve_sandbox
+from support.doctor_runs import Proxy, run_proxy, sandbox_in, serve_sandbox
 from support.ports import free_port
 
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
-from fastn_mcp.doctor.check import Check, CheckResult, Proposal
+from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_network
 
 pytestmark = pytest.mark.anyio
@@ -69,8 +69,7 @@ def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
 async def looked(
     url: str, options: TransportOptions | None = None, environment: Mapping[str, str] | None = None
 ) -> list[Check]:
-    found, _ = await check_network(url, options or TransportOptions(), environment or {}, Proposal())
-    return found
+    return await check_network(url, options or TransportOptions(), environment or {})
 
 
 async def failing(
@@ -118,32 +117,14 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
         assert "those of ca_file" in (await looked(there, TransportOptions(ca_file=ca_file)))[-1].seen
 
 
-async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    proposal = Proposal()
-    nonsense = {
-        "SSL_CERT_DIR": "",
-        "CURL_CA_BUNDLE": str(tmp_path / "none"),
-        "HTTP_PROXY": "socks5://x",
-        "http_proxy": "http://[x",
-    }
-    with serve_sandbox(sandbox_in("usual"), ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
-        environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
-        found, options = await check_network(f"https://{HOST}:{port}", TransportOptions(), environment, proposal)
-    assert options == TransportOptions(ca_file, proxy.url, "ALL_PROXY")
-    assert [(c.name, c.verdict) for c in found] == [
-        ("DNS", CheckResult.OK),
-        ("proxy", CheckResult.DIFFERS),
-        ("TLS", CheckResult.DIFFERS),
-    ]
-    assert proposal.settings == {"proxy": proxy.url, "ca_file": str(ca_file)}
-    assert len(proxy.asked) <= 6
-
-
-async def test_certificates_without_a_variable_are_not_searched(tmp_path: Path) -> None:
+async def test_variables_of_other_programs_are_named(tmp_path: Path) -> None:
+    environment = {"CURL_CA_BUNDLE": "/etc/ca.pem", "ALL_PROXY": "http://jane:C4N4RY@proxy:1", "PIP_CERT": ""}
     stranger = trustme.CA()
-    stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
     with serve_sandbox(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:
-        other = tmp_path / "other.pem"
-        trustme.CA().cert_pem.write_to_path(other)
-        check = await failing(f"https://127.0.0.1:{port}", environment={"CURL_CA_BUNDLE": str(other)})
+        check = await failing(f"https://127.0.0.1:{port}", environment=environment)
     assert "the connection is intercepted" in check.next
+    assert check.next.endswith("get certificates from CURL_CA_BUNDLE: set FASTN_CA_FILE to the same.")
+    check = await failing(f"https://127.0.0.1:{free_port()}", environment=environment)
+    assert check.next.endswith("get a proxy from ALL_PROXY: set FASTN_PROXY to the same.")
+    own = TransportOptions(proxy="http://no-such-proxy.invalid:1")
+    assert "ALL_PROXY" not in (await failing("https://fastn.test", own, environment)).next
