@@ -256,7 +256,7 @@ def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {type(error).__name__}.", "Name another file.") from None
-    after = proposal.merged(before)
+    after = proposal.toml(before)
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} (proposed)", lineterm="")
     click.echo("\n".join(lines), err=True)
     if not yes:

@@ -108,12 +108,8 @@ class Proposal:
     def __bool__(self) -> bool:
         return bool(self.settings or self.routes or self.fields)
 
-    def toml(self) -> str:
-        """Return the settings to paste."""
-        return self.merged("")
-
-    def merged(self, text: str) -> str:
-        """Merge the proposal into `text`, a settings file; its comments and order stay. Raises `SettingsError`."""
+    def toml(self, text: str = "") -> str:
+        """Return the settings merged into `text`, a file whose comments and order stay. Raises `SettingsError`."""
         top = () if self.profile is None else ("profiles", self.profile)
         tables: dict[tuple[str, ...], Mapping[str, Value]] = {top: self.settings, (*top, "routes"): self.routes}
         tables |= {(*top, "fields", name): names for name, names in self.fields.items()}

@@ -143,7 +143,7 @@ def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
         {"users": {"name": "title"}, "roles": {"id": "_id"}},
         {"list_customers": "a note that an inline table has no room for"},
     )
-    after = proposal.merged(before)
+    after = proposal.toml(before)
     for expected in (
         "# mine\n",
         'mode = "manual" # careful\n',
@@ -157,14 +157,14 @@ def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
     assert (settings.auth, settings.mode) == ("bearer", "manual")
     assert settings.routes.keys() == {"run_workflow", "list_customers"}
     assert settings.fields == {"users": {"id": "uid", "name": "title"}, "roles": {"id": "_id"}}
-    assert proposal.merged(after) == after
+    assert proposal.toml(after) == after
 
 
 @pytest.mark.parametrize("text", ["auth = ", 'routes = "x"', "fields = 1", '[fields]\ncustomers = "x"'])
 def test_file_that_cannot_take_a_proposal_is_unchanged(text: str) -> None:
     proposal = Proposal(routes={"list_customers": "GET /a"}, fields={"customers": {"id": "_id"}})
     with pytest.raises(SettingsError, match="by hand"):
-        proposal.merged(text)
+        proposal.toml(text)
 
 
 def test_origins_name_each_source_and_no_value() -> None:
