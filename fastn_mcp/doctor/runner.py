@@ -71,9 +71,10 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
     if target.exchange is None:
         progress("the network")
         network = await machine.check_network(settings.base_url, options, target.environment)
-        found.checks += network
-        if any(check.verdict is CheckResult.FAILED for check in network):
+        found.checks.append(network)
+        if network.verdict is CheckResult.FAILED:
             return _with_notes(found, target.origins)
+        found.sent = 1
     found.checks.append(check_form(target.account.api_key))
 
     exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
@@ -81,7 +82,7 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
     try:
         await _check_account(target, found, exchange, probe, progress)
     finally:
-        found.sent = probe.sent
+        found.sent += probe.sent
         await probe.aclose()
     return _with_notes(found, target.origins)
 

@@ -136,7 +136,7 @@ def test_account_as_declared_is_fine(tmp_path: Path) -> None:
     with serve_sandbox(sandbox) as port:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))
     assert (done.returncode, report(done)["proposal"]) == (0, None)
-    assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == {"TLS"}
+    assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == set()
     check_only_safe_requests(sandbox)
     asked = {heard.tool for heard in sandbox.requests}
     assert {o.tool_name() for o in CATALOG if o.effect.value == "read"} <= asked
@@ -157,7 +157,7 @@ def test_doctor_names_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_pa
         env = behind(proxy, port, ca, tmp_path)
         refused = report(program("doctor", "--json", env=env))
         tls = refused["checks"][-1]
-        assert (refused["exit"], tls["name"], tls["verdict"]) == (2, "TLS", "failed")
+        assert (refused["exit"], tls["name"], tls["verdict"]) == (2, "connection", "failed")
         assert "FASTN_CA_FILE" in tls["next"]
         assert not sandbox.requests
         lost = program("call", "list-workflows", env=env)
@@ -192,7 +192,7 @@ def test_doctor_names_a_proxy_without_its_password(ca: trustme.CA, tmp_path: Pat
         assert "ALL_PROXY" in done.stdout
         assert "C4N4RY" not in done.stdout + done.stderr
         wrong = program("doctor", "--json", env=env | {"FASTN_PROXY": proxy.url})
-        assert (wrong.returncode, report(wrong)["checks"][-1]["name"]) == (2, "proxy")
+        assert (wrong.returncode, report(wrong)["checks"][-1]["name"]) == (2, "connection")
         assert "407" in report(wrong)["checks"][-1]["seen"]
         assert program("doctor", "--json", env=env | {"FASTN_PROXY": with_password}).returncode == 0
         call = program("call", "list-workflows", env=env | {"FASTN_PROXY": with_password, "FASTN_LOG_LEVEL": "debug"})
