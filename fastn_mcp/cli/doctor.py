@@ -265,13 +265,10 @@ def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
         if not click.confirm(f"Write this to {path}?", err=True):
             click.echo("Nothing was written.", err=True)
             return
-    mode = path.stat().st_mode & 0o777 if path.exists() else None
-    _write_file(path, after)
-    if mode is not None:
-        path.chmod(mode)
+    _write_file(path, after, path.stat().st_mode & 0o777 if path.exists() else 0o600)
 
 
-def _write_file(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str, mode: int = 0o600) -> None:
     with file_errors(path, "written", "Name another file."):
-        write_private(path, text)
+        write_private(path, text, mode=mode)
     click.echo(f"Written: {path}", err=True)

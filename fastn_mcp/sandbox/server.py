@@ -148,8 +148,8 @@ class Sandbox:
             yield
             return
         with self._file.locked():
-            if (changed := self._file.read_changed(self._randomness)) is not None:
-                self.state = changed
+            if (stored := self._file.read(self._randomness)) is not None:
+                self.state = stored
             state, serial = self.state, self.state.serial
             self._pass_time(now)
             yield

@@ -16,7 +16,7 @@ from typing_extensions import override
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
 from fastn_mcp.doctor.probe import MOST, Probe, check_form
-from fastn_mcp.doctor.reads import READS, compare, listing_of, record_of
+from fastn_mcp.doctor.reads import READS, compare, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import NotSent
@@ -88,7 +88,6 @@ def test_every_operation_is_a_read_or_a_write() -> None:
     assert {operation.route.method for operation in READS} == {"GET"}
     for operation in READS:
         assert len(operation.route.parameters) <= 1
-        assert (listing_of(operation) is None) == (not operation.route.parameters)
 
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "get", "TRACE", "CONNECT", ""]), st.booleans())
