@@ -71,9 +71,8 @@ def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
     for request in waiting:
         say("\n".join(sanitize(line) for line in (*request.text, _headline(request), "")))
     say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
-    address, _ = page.read_page_file(store.folder / PAGE_FILE) or (None, None)
-    if isinstance(address, str) and _is_here(address) and _is_listening(address):
-        say(f"Or on the approval page at {address}, which this opens: {store.program.to('approvals', '--open')}")
+    if (opened := _page(store.folder / PAGE_FILE)) is not None:
+        say(f"Or on the approval page at {opened[0]}, which this opens: {store.program.to('approvals', '--open')}")
 
 
 def _decide(store: ApprovalStore, terminal: Terminal) -> None:
@@ -189,18 +188,13 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     """Open the page at the address in its file. Its key goes to the browser only."""
     file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
-    if not file.exists():
+    if (opened := _page(file)) is None:
         raise _no_page(store, start, at_a_terminal)
-    address, key = page.read_page_file(file) or (None, None)
-    is_private = os.name == "nt" or file.stat().st_mode & 0o077 == 0
-    if not is_private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
-        raise SettingsError(f"{file} does not have the expected content.", at_a_terminal)
-    if not _is_listening(address):  # its server was killed before it could remove the file
-        raise _no_page(store, start, at_a_terminal)
+    address, key = opened
     folder = file.parent / FILES
     with file_errors(folder, "written", at_a_terminal):
-        opened = webbrowser.open(page.write(folder, address, key, System().timestamp()))
-    if not opened:
+        is_shown = webbrowser.open(page.write(folder, address, key, System().timestamp()))
+    if not is_shown:
         page.remove(folder, key)
         raise SettingsError("No browser was found.", at_a_terminal)
     say("The approval page is open in your browser.")
@@ -219,17 +213,25 @@ def _no_page(store: ApprovalStore, start: StartOptions, at_a_terminal: str) -> S
     )
 
 
-def _is_here(address: str) -> bool:
-    parts = urlsplit(address)
-    return parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.query and not parts.fragment
+def _page(file: Path) -> tuple[str, str] | None:
+    """Return address and key of the page that is open now; None if there is none on this machine, of this user.
 
-
-def _is_listening(address: str) -> bool:
-    parts = urlsplit(address)
+    A server that was killed leaves its file behind.
+    """
+    address, key = page.read_page_file(file) or (None, None)
+    if not isinstance(address, str) or not isinstance(key, str):
+        return None
     with suppress(OSError, ValueError):
-        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
-        return True
-    return False
+        parts, is_private = urlsplit(address), os.name == "nt" or file.stat().st_mode & 0o077 == 0
+        if (
+            is_private
+            and parts.scheme == "http"
+            and is_loopback(parts.hostname or "")
+            and not (parts.query or parts.fragment)
+        ):
+            socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
+            return address, key
+    return None
 
 
 def own_store(start: StartOptions) -> ApprovalStore:

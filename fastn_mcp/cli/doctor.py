@@ -28,7 +28,7 @@ from fastn_mcp.config.model import ConfigFile, Settings
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
-from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
+from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, examine, markdown, summary
 from fastn_mcp.errors import SettingsError, extra
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
@@ -55,7 +55,6 @@ class DoctorOptions:
 
     as_json: bool
     report: Path | None
-    record: Path | None
     write: Path | None
     yes: bool
     team: Path | None
@@ -65,14 +64,13 @@ class DoctorOptions:
     def __post_init__(self) -> None:
         if self.team is None and (self.token_file is not None or self.url is not None):
             raise click.UsageError("--token-file and --url are for --team.")
-        if self.team is not None and (self.record is not None or self.write is not None):
-            raise click.UsageError("--record and --write are for an account, not for --team.")
+        if self.team is not None and self.write is not None:
+            raise click.UsageError("--write is for an account, not for --team.")
 
 
 @click.command(name="doctor", epilog=_EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
-@click.option("--record", type=click.Path(path_type=Path), help="Write what was observed, as JSON, for maintainers.")
 @click.option(
     "--write", type=click.Path(path_type=Path), help="Write the proposed settings to this file after you confirm."
 )
@@ -94,7 +92,7 @@ def doctor(start: StartOptions, **given: Any) -> int:
     With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
     options = DoctorOptions(**given)
-    _check_files(options.report, options.record, options.write)
+    _check_files(options.report, options.write)
     now = datetime.now(UTC)
     result = _examine(start) if options.team is None else anyio.run(_examine_team, start, options)
     data = document(result, now)
@@ -104,16 +102,14 @@ def doctor(start: StartOptions, **given: Any) -> int:
         _show(result, quiet=options.write is not None)
     if (report := options.report) is not None:
         _write_file(report, markdown(data) if report.suffix == ".md" else json.dumps(data, indent=2) + "\n")
-    if options.record is not None:
-        _write_file(options.record, json.dumps(evidence(result, now), indent=2) + "\n")
     if options.write is not None:
         _write_proposal(options.write, result.proposal, yes=options.yes)
     return int(result.exit)
 
 
-def _check_files(report: Path | None, *others: Path | None) -> None:
+def _check_files(report: Path | None, write: Path | None) -> None:
     """Raise `SettingsError` unless each file can be written."""
-    for path in (report, *others):
+    for path in (report, write):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
     if report is not None and report.suffix not in (".md", ".json"):
@@ -260,7 +256,7 @@ def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {type(error).__name__}.", "Name another file.") from None
-    after = proposal.merged(before)
+    after = proposal.toml(before)
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} (proposed)", lineterm="")
     click.echo("\n".join(lines), err=True)
     if not yes:
@@ -269,13 +265,10 @@ def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
         if not click.confirm(f"Write this to {path}?", err=True):
             click.echo("Nothing was written.", err=True)
             return
-    mode = path.stat().st_mode & 0o777 if path.exists() else None
-    _write_file(path, after)
-    if mode is not None:
-        path.chmod(mode & 0o700 if "proxy" in proposal.settings else mode)  # it may be private: owner only
+    _write_file(path, after, path.stat().st_mode & 0o777 if path.exists() else 0o600)
 
 
-def _write_file(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str, mode: int = 0o600) -> None:
     with file_errors(path, "written", "Name another file."):
-        write_private(path, text)
+        write_private(path, text, mode=mode)
     click.echo(f"Written: {path}", err=True)

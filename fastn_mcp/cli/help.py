@@ -178,10 +178,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
     "approvals keygen": ("fastn-mcp approvals keygen dana      # prints two lines for approvers.toml",),
     "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke 3f2c      # its beginning"),
-    "approvals temporary": (
-        "fastn-mcp approvals temporary",
-        "fastn-mcp approvals revoke 3f2c      # end one",
-    ),
+    "approvals temporary": ("fastn-mcp approvals temporary",),
     "approvals withdraw": ("fastn-mcp approvals withdraw", "fastn-mcp approvals withdraw 3f2c      # its beginning"),
     "audit": ("fastn-mcp audit tail", "fastn-mcp audit verify"),
     "audit report": ("fastn-mcp audit report --since 24h", "fastn-mcp audit report --since 7d --output week.json"),
@@ -193,10 +190,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp --sandbox call list-executions --status failed --limit 3",
         "fastn-mcp call delete-customer --help      # the arguments of one",
     ),
-    "completion": (
-        'eval "$(fastn-mcp completion bash)"',
-        "fastn-mcp completion fish > ~/.config/fish/completions/fastn-mcp.fish",
-    ),
+    "completion": ("fastn-mcp completion fish > ~/.config/fish/completions/fastn-mcp.fish",),
     "demo": ("fastn-mcp demo", "fastn-mcp install claude-code --sandbox      # the same in a client"),
     "doctor": (
         "fastn-mcp doctor",
@@ -209,25 +203,15 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp init-team deploy      # again, for file modes",
     ),
     "http-token": ("fastn-mcp http-token", "fastn-mcp --sandbox http-token --header"),
-    "login": (
-        "fastn-mcp login",
-        "fastn-mcp login acme --file",
-        "fastn-mcp whoami      # afterwards: which key is used, and whether it works",
-    ),
+    "login": ("fastn-mcp login", "fastn-mcp login acme --file", "fastn-mcp whoami      # whether it works"),
     "logout": ("fastn-mcp logout", "fastn-mcp logout acme"),
     "plan": (
         "fastn-mcp plan new calls.jsonl --output plan.toml",
         "fastn-mcp plan approve plan.toml --as dana",
         "fastn-mcp --mode unattended --plan plan.toml run calls.jsonl",
     ),
-    "plan approve": (
-        "fastn-mcp plan approve plan.toml --as dana",
-        "fastn-mcp --mode unattended --plan plan.toml run calls.jsonl",
-    ),
-    "plan new": (
-        "fastn-mcp plan new calls.jsonl --name nightly --output plan.toml",
-        "fastn-mcp plan approve plan.toml --as dana      # read it first: plan show",
-    ),
+    "plan approve": ("fastn-mcp plan approve plan.toml --as dana      # read it first: plan show",),
+    "plan new": ("fastn-mcp plan new calls.jsonl --name nightly --output plan.toml",),
     "plan show": ("fastn-mcp plan show plan.toml", "fastn-mcp plan approve plan.toml --as dana"),
     "plan verify": ("fastn-mcp plan verify plan.toml",),
     "policy": (

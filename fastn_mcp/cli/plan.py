@@ -17,6 +17,7 @@ from fastn_mcp.build.composition import AccountParts, account_of, plan_account_o
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.policy_replay import UnreadableEntry, recorded_call
 from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
@@ -103,15 +104,12 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         entry: dict[str, Any] = json.loads(line)
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
-        left_out = f"line {number}: {entry.get('tool')} is left out, its arguments"
-        operation, arguments = OPERATIONS.get(str(entry.get("tool"))), entry.get("arguments")
-        if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
-            click.echo(f"{left_out} were not recorded in full", err=True)
-            continue
         try:
-            yield operation.model_validate(arguments)
-        except ValueError:
-            click.echo(f"{left_out} are no longer valid for the tool", err=True)
+            if is_redacted(entry.get("arguments")):
+                raise UnreadableEntry("its arguments were not recorded")
+            yield recorded_call(entry)
+        except UnreadableEntry as error:
+            click.echo(f"line {number}: {entry.get('tool')} is left out, {error}", err=True)
 
 
 @plan_group.command(name="show", short_help="Show in words what a plan allows.")

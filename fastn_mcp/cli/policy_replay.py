@@ -38,7 +38,7 @@ class Replayed:
         return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.label, now.rule
 
 
-class _UnreadableEntry(Exception):
+class UnreadableEntry(Exception):
     """A recorded call cannot be evaluated. The message says why."""
 
 
@@ -69,11 +69,11 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
             was_sent = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
             is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
             if entry["event"] in _REPLAYED and not was_sent and not is_batch:
-                call = _recorded_call(entry)
+                call = recorded_call(entry)
                 situation = history.before(entry, call)
                 rows.append(Replayed(number, situation.now, call, _recorded_decision(entry), policy.decide(situation)))
             history.add(entry, call)
-        except _UnreadableEntry as error:
+        except UnreadableEntry as error:
             problems.append((number, str(error)))
     return rows, problems
 
@@ -136,19 +136,20 @@ def _recorded_decision(entry: Mapping[str, Any]) -> str:
     return str(entry.get("decision") or ("deny" if outcome == "refused" and "rule" in entry else outcome))
 
 
-def _recorded_call(entry: Mapping[str, Any]) -> Call:
+def recorded_call(entry: Mapping[str, Any]) -> Call:
+    """Return the call of an audit entry, without its secrets. Raises `UnreadableEntry`."""
     operation = OPERATIONS.get(str(entry.get("tool")))
     if operation is None:
-        raise _UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
+        raise UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
     arguments = entry.get("arguments")
     if not isinstance(arguments, dict) or "[left out]" in arguments:
-        raise _UnreadableEntry("its arguments were not recorded")
+        raise UnreadableEntry("its arguments were not recorded")
     try:
         return operation.model_validate(without_secrets(operation, cast("dict[str, Any]", arguments)))
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
         named = f" ({field})" if field else ""
-        raise _UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
+        raise UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
 
 
 def without_secrets(operation: AnyOperation, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _time(entry: Mapping[str, Any]) -> datetime:
     try:
         time = datetime.fromisoformat(str(entry.get("time")))
     except ValueError:
-        raise _UnreadableEntry("it has no time") from None
+        raise UnreadableEntry("it has no time") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -177,4 +178,4 @@ def _effect(entry: Mapping[str, Any]) -> Effect:
     try:
         return Effect(entry.get("effect"))
     except ValueError:
-        raise _UnreadableEntry("it has no effect") from None
+        raise UnreadableEntry("it has no effect") from None

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import anyio
 import click
+from pydantic_core import from_json
 
 from fastn_mcp.build.composition import AccountParts
 from fastn_mcp.cli.call import make_call
@@ -240,7 +241,13 @@ def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[S
 
 
 def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -> ScriptCall:
-    fields = _object(text)
+    try:
+        parsed: object = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        raise ScriptError("it is not JSON") from None
+    if not isinstance(parsed, dict):
+        raise ScriptError("it is not an object")
+    fields = cast("dict[str, Any]", parsed)
     for key in fields:
         if key not in _KEYS:
             raise ScriptError(f"there is no {key[:64]!r} in a call{nearest(key, _KEYS)}")
@@ -255,26 +262,3 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
         return ScriptCall(number, line, id_, parse(offered, tool, cast("dict[str, Any]", arguments)))
     except NotSent as error:
         raise ScriptError(error.what) from None
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    try:
-        value: object = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
-    except UnicodeDecodeError:
-        raise ScriptError("it is not UTF-8") from None
-    except (ValueError, RecursionError):
-        raise ScriptError("it is not JSON") from None
-    if not isinstance(value, dict):
-        raise ScriptError("it is not an object")
-    return cast("dict[str, Any]", value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ScriptError("an object in it has the same name twice")
-    return fields
-
-
-def _reject_constant(name: str) -> object:
-    raise ScriptError(f"{name} is not a JSON number")

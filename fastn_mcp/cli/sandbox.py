@@ -10,10 +10,10 @@ import click
 import uvicorn
 
 from fastn_mcp.build.startup import must_be_free
-from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import this_program
-from fastn_mcp.sandbox.app import VARIANTS, create_app
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Sandbox
 
 
@@ -21,23 +21,14 @@ from fastn_mcp.sandbox.server import Sandbox
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
 @click.option("--issuer", is_flag=True, help="Be an OpenID provider too, to try a team's server on this machine.")
-@click.option(
-    "--guise",
-    type=EnumChoice([*VARIANTS]),
-    default="usual",
-    show_default=True,
-    help="A deviation for doctor to find.",
-)
-def sandbox(port: int, file: Path | None, issuer: bool, guise: str) -> None:
+def sandbox(port: int, file: Path | None, issuer: bool) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
-    account, url = VARIANTS[guise], f"http://127.0.0.1:{port}"
-    served = Sandbox(lambda: datetime.now(UTC), file=file, behaviour=account.behaviour, routes=account.routes)
-    command = ("call", "list-customers") if guise == "usual" else ("doctor",)
-    say(f"Sandbox at {url} with the key {account.key}. Use it from another terminal:")
-    variables = (("FASTN_BASE_URL", url), ("FASTN_API_KEY", account.key))
-    click.echo(f"  {replace(this_program(os.environ), variables=variables).to(*command)}")
-    app = create_app(served)
+    url = f"http://127.0.0.1:{port}"
+    app = create_app(Sandbox(lambda: datetime.now(UTC), file=file))
+    say(f"Sandbox at {url} with the key {KEY}. Use it from another terminal:")
+    variables = (("FASTN_BASE_URL", url), ("FASTN_API_KEY", KEY))
+    click.echo(f"  {replace(this_program(os.environ), variables=variables).to('call', 'list-customers')}")
     if issuer:
         from fastn_mcp.sandbox import issuer as trial  # only on demand
 

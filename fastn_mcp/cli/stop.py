@@ -37,7 +37,7 @@ _KNOWN = 1_000
 """Number of the newest requests among which a client or person is looked for."""
 
 
-@click.command(name="stop", short_help="Stop every change of every agent immediately.")
+@click.command(name="stop")
 @click.option("--tenant", metavar="NAME", default="", help="Stop the changes of this tenant of a team only.")
 @click.option("--person", metavar="NAME", default="", help="Those of this person: sign-in name, subject or e-mail.")
 @click.option("--client", metavar="NAME", default="", help="Those of this client: its OAuth id or its name.")
@@ -66,7 +66,8 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"Nobody of this name has asked for an approval yet: {sanitize(wanted.whom)}. Is it spelt this way?")
-    say(_ended(sum((store.use(partial(_void, stop=wanted)) or Counter[str]() for store in reached), Counter[str]())))
+    ended = (store.use(lambda found: void_approvals(found.ledger, wanted, system.timestamp())) for store in reached)
+    say(_ended(sum((counts or Counter[str]() for counts in ended), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
     for store, problem in problems.items():
@@ -88,7 +89,7 @@ def _ordered(stores: Sequence[ApprovalStore], stop: Stop) -> tuple[dict[Approval
     return problems, held[0] if held and all(held) else None
 
 
-@click.command(name="allow", short_help="Allow changes again after a stop.")
+@click.command(name="allow")
 @click.pass_obj
 def allow(start: StartOptions) -> None:
     """Allow changes again after a stop. It needs a person at a terminal.
@@ -139,10 +140,6 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
         approvals.audit.record(stop_entry(stop, "all accounts"))
     except FastnError as error:
         _warn(f"It holds, and is not in the audit log. {error.what}")
-
-
-async def _void(approvals: TerminalApprovals, stop: Stop) -> "Counter[str]":
-    return await void_approvals(approvals.ledger, stop, approvals.system.timestamp())
 
 
 async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:

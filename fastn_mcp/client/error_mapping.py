@@ -143,7 +143,7 @@ def throttled(reply: Mapping[str, JsonValue], wait: float | None) -> FastnError:
 
 
 CHECK_CA_FILE = "Check FASTN_CA_FILE and SSL_CERT_FILE."
-_DOCTOR = "fastn-mcp doctor checks each step."
+DOCTOR = "fastn-mcp doctor checks each step."
 
 # OpenSSL's X509_V_ERR codes.
 _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
@@ -154,7 +154,7 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
     proxy = through and f"the proxy {address_of(through.proxy or '')} ({through.proxy_from})"
     if isinstance(error, httpx2.ProxyError):
         return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
-    cause = _cause(error)
+    cause = cause_of(error)
     via_proxy = f", through {proxy}" if proxy else ""
     if isinstance(cause, ssl.SSLError):
         reason, next_step = _tls(cause)
@@ -163,30 +163,30 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
     peer, setting = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
     if isinstance(cause, (socket.gaierror, UnicodeError)):
         what = f"the name of {peer} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
-        return what, f"Check the host in {setting}, and the DNS of this machine. {_DOCTOR}"
+        return what, f"Check the host in {setting}, and the DNS of this machine. {DOCTOR}"
     if isinstance(cause, ConnectionRefusedError):
-        return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs. {_DOCTOR}"
+        return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs. {DOCTOR}"
     if isinstance(error, httpx2.ConnectTimeout) or isinstance(cause, TimeoutError):
         blocked = (
             "a firewall may be in the way"
             if proxy
             else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
         )
-        return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}. {_DOCTOR}"
+        return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}. {DOCTOR}"
     if cause is None or (isinstance(cause, ConnectionError) and not cause.strerror):
-        return f"{peer} closed the connection", f"Check {setting} and the network. {_DOCTOR}"
-    return f"{os_reason(cause)}{via_proxy}", f"Check the network and {setting}. {_DOCTOR}"
+        return f"{peer} closed the connection", f"Check {setting} and the network. {DOCTOR}"
+    return f"{os_reason(cause)}{via_proxy}", f"Check the network and {setting}. {DOCTOR}"
 
 
 def lost_reason(error: httpx2.TransportError) -> str:
     """Return why the response was lost: never the text of the error, which may hold a part of the response."""
     if isinstance(error, httpx2.ProtocolError):
         return "the response is not valid HTTP"
-    cause = _cause(error)
+    cause = cause_of(error)
     return "the connection was closed" if cause is None else os_reason(cause)
 
 
-def _cause(error: BaseException) -> OSError | UnicodeError | None:
+def cause_of(error: BaseException) -> OSError | UnicodeError | None:
     """Return the first cause of an error: of the system, or an impossible host name."""
     first: OSError | UnicodeError | None = None
     cause: BaseException | None = error
@@ -207,20 +207,20 @@ def _refused_by_proxy(status: str, proxy: str) -> tuple[str, str]:
             f"{proxy} requires a user name and password (407)",
             "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT",
         )
-    return f"{proxy} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {_DOCTOR}"
+    return f"{proxy} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {DOCTOR}"
 
 
 def _tls(error: ssl.SSLError) -> tuple[str, str]:
     if not isinstance(error, ssl.SSLCertVerificationError):
         detail = (error.reason or type(error).__name__).replace("_", " ").lower()
-        return f"TLS failed ({detail})", f"Check that FASTN_BASE_URL names an https address. {_DOCTOR}"
+        return f"TLS failed ({detail})", f"Check that FASTN_BASE_URL names an https address. {DOCTOR}"
     reason = error.verify_message
     if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
-        return f"its certificate is for another host: {reason}", f"Check the host in FASTN_BASE_URL. {_DOCTOR}"
+        return f"its certificate is for another host: {reason}", f"Check the host in FASTN_BASE_URL. {DOCTOR}"
     if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
         return (
             f"its certificate is not valid now: {reason}",
             "Check this machine's clock; else it must be renewed.",
         )
     company = "If a company's proxy inspects TLS, set FASTN_CA_FILE to the file of its certificate."
-    return f"its certificate is not trusted: {reason}", f"{company} {_DOCTOR}"
+    return f"its certificate is not trusted: {reason}", f"{company} {DOCTOR}"

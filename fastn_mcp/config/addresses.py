@@ -1,8 +1,7 @@
 """URLs, HOST:PORT addresses, addresses of ledgers, and proxy variables of the environment."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,9 +19,14 @@ def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None
         return None  # not a URL; the check of the settings reports it
     if variable is None or parts.scheme != "https" or is_loopback(host):
         return None
-    exempt = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    if any(_covers(entry.strip(), host, port) for entry in exempt.split(",")):
-        return None
+    if exempt := environment.get("no_proxy") or environment.get("NO_PROXY"):
+        from urllib import request  # slow to import, and rarely needed
+
+        # As `requests` does. typeshed does not know this function.
+        if request.proxy_bypass_environment(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            f"{url_host(host)}:{port}", {"no": exempt}
+        ):
+            return None
     return variable, environment[variable]
 
 
@@ -32,21 +36,6 @@ def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> st
     if proxy is None or named is None or urlsplit(proxy).netloc != named[1].rpartition("://")[2].strip("/"):
         return "FASTN_PROXY"
     return named[0]
-
-
-def _covers(entry: str, host: str, port: int) -> bool:
-    """Return whether a NO_PROXY entry covers a host. Entries are `*`, domain suffixes, addresses and networks."""
-    if entry == "*":
-        return True
-    with suppress(ValueError):
-        return ip_address(host.strip("[]")) in ip_network(entry.strip("[]"), strict=False)
-    name, colon, number = entry.rpartition(":")
-    if colon and number.isdecimal():
-        if int(number) != port:
-            return False
-        entry = name
-    entry = entry.strip("[]").lstrip(".").casefold()
-    return bool(entry) and (host.casefold() == entry or host.casefold().endswith(f".{entry}"))
 
 
 def address_of(proxy: str) -> str:

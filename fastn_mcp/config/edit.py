@@ -36,7 +36,7 @@ def remove(path: Path, name: str) -> None:
     text = read_or_none(path).text
     wanted = tomllib.loads(text)
     del wanted[PROFILES][name]
-    left = without_tables(text, (PROFILES, name), gap=True)
+    left = without_tables(text, (PROFILES, name))
     if not wanted[PROFILES]:
         del wanted[PROFILES]
         if wanted.pop("profile", None) is not None:

@@ -23,6 +23,7 @@ from fastn_mcp.config.model import (
     Trait,
     settings_with,
 )
+from fastn_mcp.config.paths import require_private
 from fastn_mcp.config.strict_toml import ConfigError, TomlSource
 from fastn_mcp.errors import SettingsError, nearest
 
@@ -38,13 +39,10 @@ def read(path: Path) -> ConfigFile:
         return ConfigFile(path)  # the null device starts without the user's own file
     data, status = strict_toml.read(path, "file", "Correct --config or FASTN_CONFIG.")
     config = parsed(data, path)
-    if os.name == "posix" and status.st_mode & 0o077:
-        tables = (config.top, *config.profiles.values())
-        held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
-        if held is not None:
-            raise SettingsError(
-                f"{path} holds {held}, and users other than its owner can read it.", f"Run: chmod 600 {path}"
-            )
+    tables = (config.top, *config.profiles.values())
+    held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
+    if held is not None:
+        require_private(path, status.st_mode, held)
     return config
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastn_mcp.config.model import ConfigFile, Settings, is_token
-from fastn_mcp.config.paths import create_secret, read_private
+from fastn_mcp.config.paths import create_secret, read_private, require_private
 from fastn_mcp.errors import NoKey, SettingsError, os_reason
 
 if TYPE_CHECKING:
@@ -123,10 +123,7 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
         raise NoKey(f"{where}: there is no file {path}.", next_step) from None
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {os_reason(error)}.") from None
-    if os.name == "posix" and mode & 0o077:
-        raise SettingsError(
-            f"{path} holds a key, and users other than its owner can read it.", f"Run: chmod 600 {path}"
-        )
+    require_private(path, mode, "a key")
     return data.decode("utf-8", "replace").strip()
 
 

@@ -105,6 +105,13 @@ def file_errors(path: Path, done: Literal["read", "written"], next_step: str = "
         raise SettingsError(f"{path} cannot be {done}: {os_reason(error)}.", next_step) from None
 
 
+def require_private(path: Path, mode: int, what: str) -> None:
+    """Raise `SettingsError` if other users can read a file of this `mode`, which holds `what`."""
+    if os.name == "posix" and mode & 0o077:
+        message = f"{path} holds {what}, and users other than its owner can read it."
+        raise SettingsError(message, f"Run: chmod 600 {path}")
+
+
 def read_private(path: Path) -> str:
     """Read a file that only this user can read. Raises `SettingsError`, also if it is a link."""
     with file_errors(path, "read"):

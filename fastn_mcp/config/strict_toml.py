@@ -1,14 +1,14 @@
 """Strict TOML for files that steer the guard: owner-only, and errors name the line and the nearest known key.
 
-Lines are located only in text that `tomllib` has parsed, so the scanner only finds keys, strings and brackets.
+Lines are located by parsing a valid text statement by statement.
 """
 
 import hashlib
 import os
 import re
 import tomllib
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin
@@ -21,126 +21,85 @@ from fastn_mcp.errors import SettingsError, closest, nearest, os_reason, reason
 Key = tuple[str | int, ...]
 """As `("rule", 0, "when", "dependents")`."""
 
-_GAP = re.compile(r"(?:\s|#[^\n]*)*")
-_PART = re.compile(r"""\s*("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*""")
-_STRING = re.compile(r'''"""(?:\\.|[^\\])*?"{3,5}|\'{3}.*?\'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*\'''', re.DOTALL)
-_PLAIN = re.compile(r"[^,\]}\n#]+")
+_ENDS = re.compile(r"""[\]}]|\"{3}|'{3}""")
+"""What the last line of a value has that goes on over several lines."""
+
+
+def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield each header, pair, comment and blank line of a valid text: its first line, its text, what it parses to."""
+    first, statement = 1, ""
+    for number, line in enumerate(text.split("\n"), 1):
+        statement += f"{line}\n"
+        if number == first or _ENDS.search(line):
+            with suppress(tomllib.TOMLDecodeError):
+                parsed = tomllib.loads(statement)
+                yield first, statement, parsed
+                first, statement = number + 1, ""
+
+
+def _is_header(statement: str) -> bool:
+    return statement.lstrip().startswith("[")
+
+
+def _path(header: Any) -> tuple[str, ...]:
+    """Return the path of the table that a parsed header opens, such as `{"a": {"b": {}}}` or `{"a": [{}]}`."""
+    names: list[str] = []
+    while isinstance(header, dict) and header:
+        ((name, header),) = cast("dict[str, Any]", header).items()
+        names.append(name)
+    return tuple(names)
 
 
 def places(text: str) -> dict[Key, int]:
-    """Return the line, counted from 1, of each table, key and array item of a TOML text."""
-    return _Scan(text).places
+    """Return the line, counted from 1, on which each table and key of a valid TOML text begins.
+
+    What is inside a value has the line of its key.
+    """
+    lines: dict[Key, int] = {}
+    counts: dict[Key, int] = {}
+    """Number of tables so far in each array of tables."""
+    table: Key = ()
+
+    def add(value: object, at: Key, line: int) -> None:
+        lines.setdefault(at, line)
+        inside = enumerate(cast("list[object]", value)) if isinstance(value, list) else ()
+        for name, inner in cast("dict[str, object]", value).items() if isinstance(value, dict) else inside:
+            add(inner, (*at, name), line)
+
+    for line, statement, parsed in _statements(text):
+        if not _is_header(statement):
+            for name, value in parsed.items():
+                add(value, (*table, name), line)
+            continue
+        path, table = _path(parsed), ()
+        for depth, name in enumerate(path, 1):
+            table = (*table, name)
+            lines.setdefault(table, line)
+            if depth == len(path) and statement.lstrip().startswith("[["):
+                counts[table] = counts.get(table, 0) + 1
+            if table in counts:
+                table = (*table, counts[table] - 1)
+                lines.setdefault(table, line)
+    return lines
 
 
-class _Scan:
-    def __init__(self, text: str) -> None:
-        self.places: dict[Key, int] = {}
-        self.headers: dict[int, tuple[str, ...]] = {}
-        """Path of the table that each header opens, by line."""
-        self._text = text
-        self._at = 0
-        self._breaks = [found.start() for found in re.finditer("\n", text)]
-        self._tables: dict[Key, int] = {}
-        """Number of tables seen in each array of tables."""
-        table: Key = ()
-        while self._more():
-            if self._take("[["):
-                table = self._header(array=True)
-                self._take("]]")
-            elif self._take("["):
-                table = self._header(array=False)
-                self._take("]")
-            else:
-                self._pair(table)
-
-    def _header(self, *, array: bool) -> Key:
-        line = self._line()
-        *outer, last = self._names()
-        self.headers[line] = (*outer, last)
-        path: Key = ()
-        for name in outer:
-            path = self._noted((*path, name))
-            if path in self._tables:
-                path = (*path, self._tables[path] - 1)
-        path = self._noted((*path, last))
-        if array:
-            self._tables[path] = self._tables.get(path, 0) + 1
-            path = self._noted((*path, self._tables[path] - 1))
-        return path
-
-    def _pair(self, table: Key) -> None:
-        path = table
-        for name in self._names():
-            path = self._noted((*path, name))
-        self._take("=")
-        self._value(path)
-
-    def _value(self, path: Key) -> None:
-        self._more()
-        self._noted(path)
-        if self._take("["):
-            index = 0
-            while self._more() and not self._take("]"):
-                self._value((*path, index))
-                self._more()
-                self._take(",")
-                index += 1
-        elif self._take("{"):
-            while self._more() and not self._take("}"):
-                self._pair(path)
-                self._more()
-                self._take(",")
-        elif found := _STRING.match(self._text, self._at) or _PLAIN.match(self._text, self._at):
-            self._at = found.end()
-
-    def _names(self) -> list[str]:
-        names: list[str] = []
-        while found := _PART.match(self._text, self._at):
-            self._at = found.end()
-            quoted = found[1][0] in "\"'"
-            names.append(str(tomllib.loads(f"name = {found[1]}")["name"]) if quoted else found[1])
-            if not self._take("."):
-                break
-        return names
-
-    def _more(self) -> bool:
-        """Skip white space and comments. Return whether any text is left."""
-        found = _GAP.match(self._text, self._at)
-        self._at = found.end() if found else self._at
-        return self._at < len(self._text)
-
-    def _take(self, token: str) -> bool:
-        taken = self._text.startswith(token, self._at)
-        self._at += len(token) * taken
-        return taken
-
-    def _noted(self, path: Key) -> Key:
-        self.places.setdefault(path, self._line())
-        return path
-
-    def _line(self) -> int:
-        return bisect_left(self._breaks, self._at) + 1
-
-
-def without_tables(text: str, path: tuple[str, ...], *, gap: bool = False) -> str:
-    """Remove a table and its subtables, each from its header (or the gap before it) to its last line."""
-    opened = _Scan(text).headers
+def without_tables(text: str, path: tuple[str, ...]) -> str:
+    """Remove a table and its subtables, from the blank line before the first header to their last line."""
     kept: list[str] = []
     held: list[str] = []
-    inside = False
-    for number, line in enumerate(text.split("\n"), 1):
-        line += "\n"
-        if (table := opened.get(number)) is not None:
-            kept, held, inside = [*kept, *held], [], table[: len(path)] == path
-            if inside and gap and kept and not kept[-1].strip():
+    is_inside, is_first = False, True
+    for _, statement, parsed in _statements(text):
+        if _is_header(statement):
+            kept, held, is_inside = [*kept, *held], [], _path(parsed)[: len(path)] == path
+            if is_inside and is_first and kept and not kept[-1].strip():
                 kept.pop()
-            gap = gap and not inside
-        if not inside:
-            kept.append(line)
-        elif line.strip() and not line.lstrip().startswith("#"):
+            is_first = is_first and not is_inside
+        if not is_inside:
+            kept.append(statement)
+        elif parsed:
             held = []
-        else:  # belongs to the next table, unless another line of this one follows
-            held.append(line)
+        else:  # a comment or blank line belongs to the next table, unless another line of this one follows
+            held.append(statement)
     return "".join([*kept, *held]).removesuffix("\n")
 
 

@@ -7,7 +7,7 @@ person at the terminal only.
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum, IntEnum
@@ -93,9 +93,6 @@ class DoctorExit(IntEnum):
 
 Value = str | list[str]
 
-_LOCAL = {"ca_file", "proxy"}
-"""Settings that reveal something about the machine."""
-
 
 @dataclass(slots=True)
 class Proposal:
@@ -111,15 +108,8 @@ class Proposal:
     def __bool__(self) -> bool:
         return bool(self.settings or self.routes or self.fields)
 
-    def toml(self, *, local: bool = True) -> str:
-        """Return the settings to paste. Unless `local`, leave out the profile and redact what reveals this machine."""
-        if local:
-            return self.merged("")
-        hidden: dict[str, Value] = dict.fromkeys(_LOCAL & self.settings.keys(), "...")
-        return replace(self, settings=self.settings | hidden, profile=None).merged("")
-
-    def merged(self, text: str) -> str:
-        """Merge the proposal into `text`, a settings file; its comments and order stay. Raises `SettingsError`."""
+    def toml(self, text: str = "") -> str:
+        """Return the settings merged into `text`, a file whose comments and order stay. Raises `SettingsError`."""
         top = () if self.profile is None else ("profiles", self.profile)
         tables: dict[tuple[str, ...], Mapping[str, Value]] = {top: self.settings, (*top, "routes"): self.routes}
         tables |= {(*top, "fields", name): names for name, names in self.fields.items()}

@@ -2,30 +2,27 @@
 
 import os
 import shutil
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import ByteStream
-from anyio.streams.tls import TLSAttribute, TLSStream
 
 from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.client.endpoint import TransportOptions, proxy_of, tls_context, tunnel_request
+from fastn_mcp.client.endpoint import TransportOptions
+from fastn_mcp.client.error_mapping import DOCTOR, cause_of
+from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.config.paths import require_own_folder
-from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
+from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
 from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.records.formats import counted
+from fastn_mcp.tools.operation import Request
 
 THE_FILE, THE_PROFILE = "the file", "its profile"
 
@@ -120,21 +117,6 @@ async def check_ledger(
     return group.ok("ledger", "It can be read.", here=here)
 
 
-# --- network: names, proxy, certificates; the key does not come into it -------------------------------------------
-
-_CA_VARIABLES = (
-    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
-    *("AWS_CA_BUNDLE", "PIP_CERT", "NIX_SSL_CERT_FILE"),
-)
-"""Variables that name a company's certificates for other programs."""
-
-_PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "npm_config_https_proxy", "npm_config_proxy")
-"""Variables that name a proxy for other programs, or for other addresses."""
-
-_SECONDS = 5.0
-_LONGEST_HEAD = 16_384
-
-
 def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> list[Check]:
     """Check that these audit logs are exported, if they are to be."""
     group, name, mode, limit = CheckGroup.SETTINGS, "audit export", settings.audit_export, settings.audit_export_seconds
@@ -156,201 +138,57 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
     return [group.differs(name, seen + refused, "Start a server, or see its log: it says why the collector refuses.")]
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkFailure(Exception):
-    """A failed step of a connection: why, and what to do. `untrusted` means that the certificate is not trusted."""
+# --- the network; the key does not come into it -------------------------------------------------------------------
 
-    step: str
-    seen: str
-    next: str
-    untrusted: bool = False
+_CA_VARIABLES = (
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
+    *("AWS_CA_BUNDLE", "PIP_CERT", "NIX_SSL_CERT_FILE"),
+)
+"""Variables that name a company's certificates for other programs."""
 
+_PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "npm_config_https_proxy", "npm_config_proxy")
+"""Variables that name a proxy for other programs, or for other addresses."""
 
-async def check_network(
-    base_url: str, options: TransportOptions, environment: Mapping[str, str], proposal: Proposal
-) -> tuple[list[Check], TransportOptions]:
-    """Check the steps of a connection to `base_url`. Return the checks, and the options that work.
-
-    Options that work in place of those that are set are added to the proposal.
-    """
-    replaced: dict[str, Check] = {}
-    while True:
-        try:
-            looked_up, tls = await _connect(base_url, options)
-        except NetworkFailure as failure:
-            other = await _alternative(base_url, options, failure, environment)
-            if other is None:
-                failed = CheckGroup.CONNECTION.failed(failure.step, failure.seen, failure.next)
-                return [*replaced.values(), failed], options
-            setting, variable, options = other
-            check = _replacement(setting, variable, failure, options, proposal)
-            replaced[check.name] = check
-        else:
-            found = _connection_checks(looked_up, tls, options, environment)
-            return [replaced.get(check.name, check) for check in found], options
+_SECONDS = 15.0
+"""Seconds for a connection and its first response."""
 
 
-def _replacement(
-    setting: str, variable: str, failure: NetworkFailure, options: TransportOptions, proposal: Proposal
-) -> Check:
-    if setting == "proxy" and "@" in str(options.proxy):
-        hint = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
-    else:
-        proposal.settings[setting] = str(getattr(options, setting))
-        what = "file" if setting == "ca_file" else "proxy"
-        proposal.notes[setting] = f"the {what} that {variable} names"
-        hint = f"Set {setting} to {'the file that' if what == 'file' else 'what'} {variable} names, as proposed below."
-    step = "TLS" if setting == "ca_file" else setting
-    return CheckGroup.CONNECTION.differs(step, f"{failure.seen} With what {variable} names it works.", hint)
-
-
-def _connection_checks(
-    looked_up: str, tls: str | None, options: TransportOptions, environment: Mapping[str, str]
-) -> list[Check]:
-    group = CheckGroup.CONNECTION
-    if options.proxy is None:
-        proxy = group.ok("proxy", "None: directly.")
-    else:
-        proxy = group.ok("proxy", "It accepts CONNECT.", here=address_of(options.proxy))
-    store = "the system's"
-    if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
-        store = f"those of {variable}, instead of the system's"
-    own = " and those of ca_file" if options.ca_file else ""
-    secure = (
-        group.skipped("TLS", "Plain http, on this machine.", "Nothing to do.")
-        if tls is None
-        else group.ok("TLS", f"{tls}. Trusted: {store}{own}.")
-    )
-    return [group.ok("DNS", looked_up), proxy, secure]
-
-
-async def _alternative(
-    base_url: str, options: TransportOptions, failure: NetworkFailure, environment: Mapping[str, str]
-) -> tuple[str, str, TransportOptions] | None:
-    """Find options that work instead in other programs' variables. Return the setting, the variable and the options.
-
-    Each setting is replaced at most once: certificates only if they work, and a proxy only if none is set.
-    """
-    others: list[tuple[str, str, TransportOptions]] = []
-    if failure.untrusted:
-        for name, value in _distinct(environment, _CA_VARIABLES):
-            others.append(("ca_file", name, replace(options, ca_file=Path(value))))
-    elif options.proxy is None and failure.step in ("DNS", "reach"):
-        for name, value in _distinct(environment, _PROXY_VARIABLES):
-            if _is_proxy(value):
-                others.append(("proxy", name, replace(options, proxy=value, proxy_from=name)))
-    for setting, variable, other in others:
-        try:
-            await _connect(base_url, other)
-        except NetworkFailure as still:
-            if setting == "proxy" and still.untrusted:  # a company's own certificates may be needed behind it
-                return setting, variable, other
-        else:
-            return setting, variable, other
-    return None
-
-
-def _distinct(environment: Mapping[str, str], variables: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Return each value once, with the first variable that holds it."""
-    found: dict[str, str] = {}
-    for name in variables:
-        if value := environment.get(name):
-            found.setdefault(value, name)
-    return [(name, value) for value, name in found.items()]
-
-
-def _is_proxy(value: str) -> bool:
+async def check_network(base_url: str, options: TransportOptions, environment: Mapping[str, str]) -> Check:
+    """Check by a request without the key that Fastn can be reached."""
+    group, name = CheckGroup.CONNECTION, "connection"
+    exchange = HttpExchange(base_url, {}, options)
     try:
-        parts = urlsplit(value)
-        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str | None]:
-    """Connect. Return how the name was resolved, and the TLS version. Raises `NetworkFailure`."""
-    parts = urlsplit(base_url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    proxy = proxy_of(options.proxy) if options.proxy is not None and parts.scheme == "https" else None
-    if proxy is None:
-        looked_up = await _resolve(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
-        stream: ByteStream = await _open(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
-    else:
-        proxy_host, proxy_port = proxy.url.raw_host.decode(), proxy.url.port or 80
-        await _resolve(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}.")
-        stream = await _open(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}, and the network.")
-        looked_up = "The proxy resolves it."
-    try:
-        if proxy is not None:
-            await _tunnel(stream, tunnel_request(proxy, host, port))
-        return looked_up, await _start_tls(stream, host, options) if parts.scheme == "https" else None
+        with anyio.fail_after(_SECONDS):
+            await exchange(Request("GET", "/"))
+    except NotSentError as error:
+        reason, step = str(error), error.next_step.removesuffix(f" {DOCTOR}")
+        if options.proxy is not None:
+            reason = reason.replace(f" {address_of(options.proxy)}", "")
+        hint = f"{step}{_hint_of_others(error, options, environment)}"
+        return group.failed(name, f"Fastn cannot be reached: {reason}.", hint)
+    except (ResponseLost, TimeoutError) as error:
+        seen = f"It is reached, and no response arrives{f': {error}' if str(error) else ''}."
+        return group.failed(name, seen, "Check FASTN_BASE_URL and the network.")
     finally:
-        with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            await stream.aclose()
+        await exchange.aclose()
+    if not base_url.startswith("https:"):
+        return group.ok(name, "Plain http, on this machine.")
+    store = "the system's certificates"
+    if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
+        store = f"those of {variable}, instead of the system's certificates"
+    own = " and those of ca_file" if options.ca_file else ""
+    through = "Directly" if options.proxy is None else f"Through the proxy of {options.proxy_from}"
+    return group.ok(name, f"{through}. Trusted: {store}{own}.")
 
 
-async def _resolve(host: str, port: int, step: str, hint: str) -> str:
-    try:
-        with anyio.fail_after(_SECONDS):
-            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError, UnicodeError):
-        raise NetworkFailure(step, "The host name cannot be resolved here.", hint) from None
-    families = sorted({"IPv6" if family == socket.AF_INET6 else "IPv4" for family, *_ in found})
-    return f"The name resolves: {' and '.join(families)}."
-
-
-async def _open(host: str, port: int, step: str, hint: str) -> ByteStream:
-    try:
-        with anyio.fail_after(_SECONDS):
-            return await anyio.connect_tcp(host, port)
-    except TimeoutError:
-        raise NetworkFailure(step, f"No answer within {_SECONDS:.0f} seconds.", hint) from None
-    except OSError:
-        raise NetworkFailure(step, "The connection is refused.", hint) from None
-
-
-async def _tunnel(stream: ByteStream, request: bytes) -> None:
-    answer = b""
-    try:
-        with anyio.fail_after(_SECONDS):
-            await stream.send(request)
-            while b"\r\n\r\n" not in answer and len(answer) < _LONGEST_HEAD:
-                answer += await stream.receive()
-    except (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError):
-        raise NetworkFailure(
-            "proxy", "The proxy does not answer a CONNECT.", "Check that it is an http proxy."
-        ) from None
-    status = answer.split(b" ", 2)[1][:3].decode("ascii", "replace") if answer.startswith(b"HTTP/1.") else "none"
-    if status == "407":
-        raise NetworkFailure(
-            "proxy", "The proxy requires a user name and password (407).", "FASTN_PROXY=http://NAME:PASSWORD@HOST:PORT"
-        )
-    if not status.startswith("2"):
-        raise NetworkFailure(
-            "proxy", f"The proxy refuses the connection ({status}).", "Ask its administrator to allow the host."
-        )
-
-
-async def _start_tls(stream: ByteStream, host: str, options: TransportOptions) -> str:
-    try:
-        trusted = tls_context(options)
-    except OSError as error:
-        raise NetworkFailure(
-            "TLS",
-            f"The trusted certificates cannot be read ({type(error).__name__}).",
-            "Check FASTN_CA_FILE, SSL_CERT_FILE and SSL_CERT_DIR.",
-        ) from None
-    try:
-        with anyio.fail_after(_SECONDS):
-            secure = await TLSStream.wrap(
-                stream, server_side=False, hostname=host, ssl_context=trusted, standard_compatible=False
-            )
-    except ssl.SSLCertVerificationError as error:
-        hint = "If your company has its own CA, set FASTN_CA_FILE to its file; otherwise the connection is intercepted."
-        raise NetworkFailure(
-            "TLS", f"The certificate is not trusted: {error.verify_message}.", hint, untrusted=True
-        ) from None
-    except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        hint = "Check the port in FASTN_BASE_URL, and whether it speaks https."
-        raise NetworkFailure("TLS", f"The server does not speak TLS ({type(error).__name__}).", hint) from None
-    return str(secure.extra(TLSAttribute.tls_version))  # noqa: S610 - Django's is another
+def _hint_of_others(error: NotSentError, options: TransportOptions, environment: Mapping[str, str]) -> str:
+    """Say which variables of other programs name what may be missing here."""
+    cause = cause_of(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        variables, what, own = _CA_VARIABLES, "certificates", "FASTN_CA_FILE"
+    elif options.proxy is None and not isinstance(cause, ssl.SSLError):
+        variables, what, own = _PROXY_VARIABLES, "a proxy", "FASTN_PROXY"
+    else:
+        return ""
+    named = [name for name in variables if environment.get(name)]
+    return f" Other programs here get {what} from {', '.join(named)}: set {own} to the same." if named else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,8 +11,8 @@ from mcp.server.auth.routes import build_resource_metadata_url
 from pydantic import AnyHttpUrl
 
 from fastn_mcp.client.endpoint import TransportOptions, tls_context
-from fastn_mcp.doctor import machine
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
+from fastn_mcp.client.error_mapping import unreachable
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import ALIVE
 from fastn_mcp.hosted.approval_page import opens_sign_in
@@ -23,11 +23,10 @@ from fastn_mcp.runtime import System
 
 _GROUP = CheckGroup.PUBLIC
 
-_NETWORK_HINTS = {
-    "DNS": "Check `url` of the team file, and its DNS record.",
-    "reach": "Check that the proxy listens there, and firewalls.",
-    "TLS": "Give the proxy a certificate for this host that clients trust, with its whole chain.",
-}
+_NETWORK_HINT = (
+    "Check `url` of the team file, its DNS record, and that the proxy listens there with a certificate for this host"
+    " that clients trust, with its whole chain."
+)
 
 _SIGN_INS = 6
 """Sign-ins that are begun, each on a connection of its own, so that every replica is likely to answer one."""
@@ -85,14 +84,6 @@ class PublicAddress:
 
 async def check_public(address: PublicAddress) -> AsyncIterator[Check]:
     """Check the network and the proxy. Nothing is changed: the only signed-in request asks for the list of tools."""
-    if address.transport is None:
-        network, _ = await machine.check_network(address.url, TransportOptions(), {}, Proposal())
-        for check in network:
-            if check.name != "proxy":
-                hint = _NETWORK_HINTS.get(check.name, check.next) if check.verdict is CheckResult.FAILED else check.next
-                yield replace(check, group=_GROUP, next=hint)
-        if any(check.verdict is CheckResult.FAILED for check in network):
-            return
     async with address.client() as http:
         challenge = await _attempt(_challenge(address, http), "sign-in challenge")
         yield challenge
@@ -110,6 +101,8 @@ async def check_public(address: PublicAddress) -> AsyncIterator[Check]:
 async def _attempt(check: Awaitable[Check], name: str) -> Check:
     try:
         return await check
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        return _GROUP.failed(name, f"It cannot be reached: {unreachable(error, None)[0]}.", _NETWORK_HINT)
     except (httpx2.TransportError, OSError) as error:
         seen = f"The connection ended without an answer ({type(error).__name__})."
         return _GROUP.failed(name, seen, "See the log of the proxy.")

@@ -56,14 +56,6 @@ def compare(operation: AnyOperation, fields: Collection[str]) -> Comparison:
     return Comparison(missing, renamed, tuple(name for name in absent if name not in missing))
 
 
-def listing_of(operation: AnyOperation) -> AnyOperation | None:
-    """Return the list operation whose rows have the ids that this operation takes in its path, or None."""
-    for other in CATALOG:
-        if issubclass(other, List) and other.toolset() == operation.toolset() and operation.route.parameters:
-            return cast(AnyOperation, other)
-    return None
-
-
 def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
     """Return the observed field that has the meaning of `name`, or None. Other declared fields do not count."""
     record = record_of(operation)
@@ -205,9 +197,8 @@ class Reads:
         tool = operation.tool_name()
         call = self._call(operation)
         if call is None:
-            listing = cast(AnyOperation, listing_of(operation)).tool_name()
             hint = "Make one in the dashboard, or see the line of the list."
-            return CheckGroup.READS.skipped(tool, f"No id to read: {listing} gave none.", hint)
+            return CheckGroup.READS.skipped(tool, f"No id to read: the list of {operation.toolset()} gave none.", hint)
         declared = self.routes.get(tool, operation.route)
         error = await self._send(call)
         answer = self.probe.last

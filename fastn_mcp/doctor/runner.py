@@ -70,10 +70,11 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
         progress("the network")
-        network, options = await machine.check_network(settings.base_url, options, target.environment, found.proposal)
-        found.checks += network
-        if any(check.verdict is CheckResult.FAILED for check in network):
+        network = await machine.check_network(settings.base_url, options, target.environment)
+        found.checks.append(network)
+        if network.verdict is CheckResult.FAILED:
             return _with_notes(found, target.origins)
+        found.sent = 1
     found.checks.append(check_form(target.account.api_key))
 
     exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
@@ -81,7 +82,7 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
     try:
         await _check_account(target, found, exchange, probe, progress)
     finally:
-        found.sent = probe.sent
+        found.sent += probe.sent
         await probe.aclose()
     return _with_notes(found, target.origins)
 
@@ -199,18 +200,7 @@ def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
             for check in found.checks
         ],
         "answers": _answers(found),
-        "proposal": found.proposal.toml(local=False) if found.proposal else None,
-    }
-
-
-def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
-    """Return the evidence for `OBSERVED` in the declarations of operations: successful reads only."""
-    return {
-        "program": f"fastn-mcp {__version__}",
-        "day": now.date().isoformat(),
-        "host": found.host,
-        "evidence": f'OBSERVED("{now.date().isoformat()}", "{found.host}")',
-        "operations": {tool: answer for tool, answer in _answers(found).items() if "envelope" in answer},
+        "proposal": replace(found.proposal, profile=None).toml() if found.proposal else None,
     }
 
 

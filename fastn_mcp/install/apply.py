@@ -65,7 +65,6 @@ class FileChange:
     before: bytes | None
     """Content before any entry of ours."""
     keep_copy: bool = False
-    folders: tuple[Path, ...] = ()
 
     def diff(self) -> str:
         """Return the unified diff of the resolved file."""
@@ -106,13 +105,13 @@ def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bo
     snapshot = _read(target.file)
     current = snapshot.content
     known = target.backup.record()
-    base, folders = current, list[Path]()
+    base = current
     existing = find(_load(target, current), additions[0])
     ours = known is not None and existing is not None
     if existing is not None and known is not None and edit.same(existing, known.entry):
         if edit.same(known.entry, additions[0].value):
             return None
-        base, folders = _without_entry(target, current, known), known.folders
+        base = _without_entry(target, current, known)
     elif existing is not None and not overwrite:
         changed = "It was installed by fastn-mcp, and changed since." if ours else "It was not installed by fastn-mcp."
         raise NotInstalled(
@@ -123,7 +122,7 @@ def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bo
     document = _load(target, base)
     wanted = [addition for addition in additions if addition.key is not None or find(document, addition) is None]
     try:
-        new, traces = edit.insert(target.client.format, content, wanted)
+        new = edit.insert(target.client.format, content, wanted)
     except NoPlace as place:
         raise NotInstalled(
             f"In {target.path}, {place} cannot take an entry.",
@@ -133,10 +132,8 @@ def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bo
         path=target.path,
         name=target.name,
         additions=wanted,
-        traces=traces,
         after=digest(new),
         existed=base is not None,
-        folders=folders,
         replaced=existing is not None and base is current,
     )
     return FileChange(target, snapshot, new, record, base)
@@ -160,7 +157,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
         return None
     new = _without_entry(target, current, known)
     keep_copy = known.replaced and not known.is_unchanged(current)
-    return FileChange(target, snapshot, new, None, None, keep_copy, tuple(known.folders))
+    return FileChange(target, snapshot, new, None, None, keep_copy)
 
 
 def apply(
@@ -193,15 +190,13 @@ def apply(
 def _apply(change: FileChange, sync: files.Sync) -> None:
     file, backup = change.target.file, change.target.backup
     known, copy = backup.record(), backup.before()
-    created: list[Path] = []
     try:
         if change.record is not None:
             backup.keep(change.record, change.before)
         if change.new is None:
             files.delete(file, change.snapshot)
-            files.remove_folders(list(change.folders))
         else:
-            created = files.replace(file, change.new, change.snapshot, private=change.target.private, sync=sync)
+            files.replace(file, change.new, change.snapshot, private=change.target.private, sync=sync)
     except (OSError, files.ChangedMeanwhile) as error:
         backup.forget()
         if known is not None:
@@ -211,8 +206,6 @@ def _apply(change: FileChange, sync: files.Sync) -> None:
         raise NotInstalled(f"{file} cannot be written: {error.strerror or error}.") from None
     if change.record is None:
         backup.forget(keep_copy=change.keep_copy)
-    elif created:
-        backup.keep(change.record.model_copy(update={"folders": created}), change.before)
 
 
 def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
@@ -234,8 +227,8 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -
         if before is not None or not known.existed:
             return before
     try:
-        return edit.remove(target.client.format, current or b"", known.additions, known.traces)
-    except NoPlace:
+        return edit.remove(target.client.format, current or b"", known.additions)
+    except (NoPlace, UnreadableConfig):
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
             f"Remove the entry {target.name!r} by hand. What the file was: {target.backup.copy}",

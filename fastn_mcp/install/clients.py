@@ -62,14 +62,14 @@ class McpClient:
 
     name: str
     title: str
-    format: Format
-    servers: str
-    """Key of the object that holds its servers by name."""
     places: Places
     after: str
     """What the person does next, so that it reads the file."""
     http: Http | str
     """Format of its entry over HTTP, or why it cannot have one without the token in it."""
+    format: Format = Format.JSONC
+    servers: str = "mcpServers"
+    """Key of the object that holds its servers by name."""
     programs: tuple[str, ...] = ()
     project: str | None = None
     """Its file in a project's folder, which others read too."""
@@ -90,7 +90,6 @@ CLIENTS = (
         name="claude-code",
         title="Claude Code",
         format=Format.JSON,
-        servers="mcpServers",
         places=Places(("{CLAUDE_CONFIG_DIR}/.claude.json",)),
         project=".mcp.json",
         fixed={"type": "stdio"},
@@ -104,7 +103,6 @@ CLIENTS = (
         name="claude-desktop",
         title="Claude Desktop",
         format=Format.JSON,
-        servers="mcpServers",
         places=Places(
             linux=(f"{{XDG_CONFIG_HOME}}/Claude/{_DESKTOP}",),
             darwin=(f"{{HOME}}/Library/Application Support/Claude/{_DESKTOP}",),
@@ -121,7 +119,6 @@ CLIENTS = (
     McpClient(
         name="vscode",
         title="VS Code",
-        format=Format.JSONC,
         servers="servers",
         places=Places(
             linux=("{XDG_CONFIG_HOME}/Code/User/mcp.json",),
@@ -139,8 +136,6 @@ CLIENTS = (
     McpClient(
         name="cursor",
         title="Cursor",
-        format=Format.JSONC,
-        servers="mcpServers",
         places=Places(("{HOME}/.cursor/mcp.json",)),
         project=".cursor/mcp.json",
         fixed={"type": "stdio"},
@@ -152,8 +147,6 @@ CLIENTS = (
     McpClient(
         name="windsurf",
         title="Windsurf",
-        format=Format.JSONC,
-        servers="mcpServers",
         places=Places(("{HOME}/.codeium/windsurf/mcp_config.json",)),
         reference=f"${{env:{KEY_VARIABLE}}}",
         programs=("windsurf",),
@@ -175,8 +168,6 @@ CLIENTS = (
     McpClient(
         name="gemini",
         title="Gemini CLI",
-        format=Format.JSONC,
-        servers="mcpServers",
         places=Places(("{GEMINI_CLI_HOME}/.gemini/settings.json",)),
         project=".gemini/settings.json",
         reference=f"${KEY_VARIABLE}",
@@ -187,7 +178,6 @@ CLIENTS = (
     McpClient(
         name="zed",
         title="Zed",
-        format=Format.JSONC,
         servers="context_servers",
         places=Places(
             linux=("{XDG_CONFIG_HOME}/zed/settings.json",),

@@ -1,4 +1,4 @@
-"""Add an entry to a client's JSON or TOML document, or remove it; every other byte stays as it is.
+"""Add an entry to a client's JSON or TOML document, or remove it; comments and the other members stay as they are.
 
 Comments and trailing commas in JSON are replaced by spaces before the standard library decodes it, so that positions
 hold in the text. In JSON an entry becomes the first member, so that no comma and no comment before it matters. A TOML
@@ -8,7 +8,7 @@ table is appended: at the end its header is valid whatever comes before.
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,15 +31,6 @@ class Addition:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What was inserted into the text for an addition."""
-
-    added: str = ""
-    made: int | None = None
-    """First step of the path whose object was created for it; 0 is the document."""
-
-
 class UnreadableConfig(ValueError):
     """The text is not valid in its format. The message says where."""
 
@@ -60,45 +51,36 @@ def load(format_: Format, content: bytes) -> Any:
     return _parsed(format_, _decoded(content)[1])
 
 
-def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
-    """Return the content with the additions, and a trace of each. Raises `UnreadableConfig` and `NoPlace`."""
-    (mark, text), traces = _decoded(content), list[Trace]()
+def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> bytes:
+    """Return the content with the additions. Raises `UnreadableConfig` and `NoPlace`."""
+    mark, text = _decoded(content)
     document = _parsed(format_, text)
     for addition in additions:
         wanted = with_(document, addition)
-        (text,) = _removals(format_, text, addition, Trace())  # an entry that it replaces
-        text, trace = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
-        traces.append(trace)
+        text = _removed(format_, text, addition)  # an entry that it replaces
+        text = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
         document = _parsed(format_, text)
         if not same(document, wanted):
             raise NoPlace(".".join(addition.path))
-    return mark + text.encode("utf-8"), traces
-
-
-def remove(format_: Format, content: bytes, additions: Sequence[Addition], traces: Sequence[Trace]) -> bytes:
-    """Return the content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
-    mark, text = _decoded(content)
-    for addition, trace in reversed(list(zip(additions, traces, strict=True))):
-        document = _parsed(format_, text)
-        wanted = [_canonical(without(document, addition, prune=prune)) for prune in (False, True)]
-        removals = _removals(format_, text, addition, trace)
-        candidate = next((removed for removed in removals if _comparable(format_, removed) in wanted), None)
-        if candidate is None:
-            raise NoPlace(".".join(addition.path))
-        text = candidate
     return mark + text.encode("utf-8")
 
 
-def _removals(format_: Format, text: str, addition: Addition, trace: Trace) -> Iterator[str]:
-    """Yield candidates without the addition: the insertion reverted, then the value at its place removed."""
-    before, ours, after = text.partition(trace.added) if trace.added else (text, "", "")
-    if ours:
-        joined = format_ is Format.TOML and before and after and not before.endswith("\n")
-        yield before + ("\n" if joined else "") + after
+def remove(format_: Format, content: bytes, additions: Sequence[Addition]) -> bytes:
+    """Return the content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
+    mark, text = _decoded(content)
+    for addition in reversed(additions):
+        document = _parsed(format_, text)
+        text = _removed(format_, text, addition)
+        left = _parsed(format_, text)
+        if not any(same(left, without(document, addition, prune=prune)) for prune in (False, True)):
+            raise NoPlace(".".join(addition.path))
+    return mark + text.encode("utf-8")
+
+
+def _removed(format_: Format, text: str, addition: Addition) -> str:
     if format_ is Format.TOML:
-        yield without_tables(text, (*addition.path, str(addition.key)), gap=trace.added[:1] in ("\r", "\n"))
-    else:
-        yield _remove_json(text, addition, trace.made)
+        return without_tables(text, (*addition.path, str(addition.key)))
+    return _remove_json(text, addition)
 
 
 def same(document: Any, other: Any) -> bool:
@@ -114,13 +96,6 @@ def _canonical(document: Any) -> str:
         return json.dumps(document, sort_keys=True, default=lambda value: [type(value).__name__, str(value)])
     except RecursionError:
         raise UnreadableConfig("it is nested too deeply") from None
-
-
-def _comparable(format_: Format, text: str) -> str | None:
-    """Return a text's document in a form to compare, or None if it is not valid."""
-    with suppress(UnreadableConfig):
-        return _canonical(_parsed(format_, text))
-    return None
 
 
 def _decoded(content: bytes) -> tuple[bytes, str]:
@@ -203,7 +178,7 @@ def _id(item: Any) -> Any:
 # --- TOML --------------------------------------------------------------------------------------------------------
 
 
-def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
+def _insert_toml(text: str, addition: Addition) -> str:
     """Append the addition. Raises `NoPlace`."""
     newline = "\r\n" if "\r\n" in text else "\n"
     block: str = tomlkit.dumps(_nested(addition, 0))  # pyright: ignore[reportUnknownMemberType]
@@ -213,7 +188,7 @@ def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
         tomllib.loads(text + added)
     except tomllib.TOMLDecodeError:
         raise NoPlace(".".join(addition.path)) from None
-    return text + added, Trace(added)
+    return text + added
 
 
 # --- JSON, with and without comments -----------------------------------------------------------------------------
@@ -241,7 +216,7 @@ def _parsed_json(text: str, *, comments: bool) -> Any:
     return _DECODER.decode(plain) if plain.strip(_BLANK) else {}
 
 
-def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
+def _insert_json(text: str, addition: Addition) -> str:
     """Insert the addition as the first member of its object or list, which the text has to have a place for."""
     newline = "\r\n" if "\r\n" in text else "\n"
     indented = re.search(r"\n([ \t]+)[^ \t\r\n]", text)
@@ -253,8 +228,7 @@ def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
     boxes = _boxes(text, addition.path)
     if not boxes:
         gap = newline if text and not text.endswith("\n") else ""
-        added = gap + render(_nested(addition, 0), "") + newline
-        return text + added, Trace(added, made=0)
+        return text + gap + render(_nested(addition, 0), "") + newline
     box, depth = boxes[-1], len(boxes) - 1
     is_nested = depth < len(addition.path)
     key = addition.path[depth] if is_nested else addition.key
@@ -268,25 +242,29 @@ def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
         indent = own if box.members and not own.strip(_BLANK) else outer + unit
         end = "," if box.members else "" if "\n" in text[box.start : box.end] else newline + outer
         added = newline + indent + name + render(value, indent) + end
-    return text[: box.start] + added + text[box.start :], Trace(added, depth + 1 if is_nested else None)
+    return text[: box.start] + added + text[box.start :]
 
 
-def _remove_json(text: str, addition: Addition, made: int | None) -> str:
-    """Remove the addition from a valid text, with the objects that were created for it and are empty now."""
+def _remove_json(text: str, addition: Addition) -> str:
+    """Remove the addition from a valid text, with its comma. Comments around it stay."""
     boxes, depth = _boxes(text, addition.path), len(addition.path)
     if len(boxes) <= depth:
         return text
+    box = boxes[depth]
     if addition.key is not None:
-        ours = boxes[depth].member(addition.key)
+        ours = box.member(addition.key)
     else:
-        ours = next((each for each in boxes[depth].members if each.decoded == addition.value), None)
-    while ours and made is not None and depth >= made and _holds_only(text, boxes[depth], ours):
-        if depth == 0:
-            rest = text[boxes[0].end + 1 :]
-            return text[: boxes[0].start - 1].rstrip(_BLANK) + rest.removeprefix("\r").removeprefix("\n")
-        depth -= 1
-        ours = boxes[depth].member(addition.path[depth])
-    return text if ours is None else _without_member(text, boxes[depth], ours)
+        ours = next((each for each in box.members if each.decoded == addition.value), None)
+    if ours is None:
+        return text
+    bare = _without_comments(text)
+    comma = _skip(bare, ours.end)
+    if bare[comma] == ",":  # the next one, or the end of the box, takes its place
+        return text[: ours.start] + text[ours.end : comma] + text[_skip(text, comma + 1) :]
+    before = bare.rfind(",", box.start, ours.start)
+    head = text[: ours.start] if before < 0 else text[:before] + text[before + 1 : ours.start]
+    head, rest = head.rstrip(_BLANK), text[ours.end :]
+    return head + (rest.lstrip(_BLANK) if head[-1] in "{[" else rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,22 +319,6 @@ def _box(plain: str, start: int) -> _Box:
         if plain[at] == ",":
             at = _skip(plain, at + 1)
     return _Box(start + 1, at, members)
-
-
-def _holds_only(text: str, box: _Box, member: _Member) -> bool:
-    around = text[box.start : member.start] + text[member.end : box.end]
-    return len(box.members) == 1 and not around.strip(_BLANK + ",")
-
-
-def _without_member(text: str, box: _Box, member: _Member) -> str:
-    """Remove a member with its comma. Comments around it stay."""
-    bare = _without_comments(text)
-    comma = _skip(bare, member.end)
-    if bare[comma] == ",":  # the next one, or the end of the box, takes its place
-        return text[: member.start] + text[member.end : comma] + text[_skip(text, comma + 1) :]
-    before = bare.rfind(",", box.start, member.start)
-    head = text[: member.start] if before < 0 else text[:before] + text[before + 1 : member.start]
-    return head.rstrip(_BLANK) + text[member.end :]
 
 
 def _indent_at(text: str, position: int) -> str:

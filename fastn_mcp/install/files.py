@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastn_mcp.config.paths import file_identity, read_regular
-from fastn_mcp.install.edit import Addition, Trace
+from fastn_mcp.install.edit import Addition
 
 MAX_FILE = 64 << 20
 
@@ -48,13 +48,13 @@ def read(path: Path) -> Snapshot:
 
 def replace(
     path: Path, content: bytes, expected: Snapshot | None = None, *, private: bool = True, sync: Sync = os.fsync
-) -> list[Path]:
-    """Replace a file atomically, and return the folders that were created for it, outermost first.
+) -> None:
+    """Replace a file atomically, and create its missing folders.
 
     Raises `ChangedMeanwhile` if the file is no longer the `expected` one. Raises `OSError`, with the file as it was,
     also if its owner cannot be preserved.
     """
-    created = create_folders(path.parent)
+    create_folders(path.parent)
     file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     draft = Path(name)
     try:
@@ -76,9 +76,7 @@ def replace(
     except BaseException:
         with suppress(OSError):
             draft.unlink()
-        remove_folders(created)
         raise
-    return created
 
 
 def delete(path: Path, expected: Snapshot) -> None:
@@ -88,20 +86,12 @@ def delete(path: Path, expected: Snapshot) -> None:
     path.unlink(missing_ok=True)
 
 
-def create_folders(folder: Path, mode: int = 0o777) -> list[Path]:
-    """Create missing folders, and return them, outermost first. Root gives each to the owner of its parent."""
-    created = [each for each in reversed((folder, *folder.parents)) if not each.exists()]
-    for each in created:
-        each.mkdir(mode=mode, exist_ok=True)
-        _give(each, each.parent.stat(), keep=False)
-    return created
-
-
-def remove_folders(folders: list[Path]) -> None:
-    """Remove folders, innermost first, up to one that is not empty."""
-    with suppress(OSError):
-        for folder in reversed(folders):
-            folder.rmdir()
+def create_folders(folder: Path, mode: int = 0o777) -> None:
+    """Create missing folders. Root gives each to the owner of its parent."""
+    for each in reversed((folder, *folder.parents)):
+        if not each.exists():
+            each.mkdir(mode=mode, exist_ok=True)
+            _give(each, each.parent.stat(), keep=False)
 
 
 def _give(path: Path, like: os.stat_result, *, keep: bool) -> None:
@@ -130,12 +120,9 @@ class BackupRecord(BaseModel):
     path: Path
     name: str
     additions: list[Addition]
-    traces: list[Trace]
     after: str
     """Digest of the file as it was written."""
     existed: bool
-    folders: list[Path]
-    """Folders that were created for the file, outermost first."""
     replaced: bool
     """Whether it replaced an entry that was not ours."""
 

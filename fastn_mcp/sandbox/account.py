@@ -4,9 +4,10 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from fastn_mcp.records.rows import inside
 from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint
-from fastn_mcp.sandbox.state import Row, SandboxState, as_object, parse_stamp, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, record, stamp
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.workflows import ListExecutions
@@ -179,7 +180,7 @@ def quotas(context: RouteContext, call: GetQuotas) -> One:  # noqa: ARG001
     rows = [_quota(*name, limit, used[name]) for name, limit in _limits(context).items()]
     today = context.now.replace(hour=0, minute=0, second=0, microsecond=0)
     for customer in context.state.all("customers"):
-        limit = as_object(customer.get("quotaOverrides")).get("events.day")
+        limit = inside(customer, "quotaOverrides").get("events.day")
         if isinstance(limit, int) and limit > 0:
             events = _events(context, today, customer["id"])
             rows.append(_quota(f"Events ({customer['name']})", "per day", limit, events, "override"))

@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from fastn_mcp.records.rows import inside
 from fastn_mcp.sandbox.connectors import connection_of
-from fastn_mcp.sandbox.state import Row, SandboxState, as_object, parse_stamp, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 from fastn_mcp.sandbox.workflows import output_of
 
 
@@ -27,7 +28,7 @@ def execution(
             "peakSandboxMB": 61,
             "sandboxMemoryLimitMB": 512,
         }
-    error = as_object(more.get("error"))
+    error = inside(more, "error")
     return {
         "id": key,
         "workflowId": workflow["id"],
@@ -45,7 +46,7 @@ def execution(
         "output": {"ok": True} if status == "completed" else None,
         "error": None,
         "errorCategory": error.get("category"),
-        "fixSuggestion": as_object(error.get("diagnosis")).get("howToFix"),
+        "fixSuggestion": inside(error, "diagnosis").get("howToFix"),
         "summary": summary,
         "createdAt": stamp(begun),
         "startedAt": stamp(begun + timedelta(milliseconds=40)) if status != "queued" else None,

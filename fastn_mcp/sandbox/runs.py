@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from fastn_mcp.records.cron import next_run
+from fastn_mcp.records.rows import objects
 from fastn_mcp.sandbox.behaviour import SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.connectors import connection_of
 from fastn_mcp.sandbox.executions import dependency_error, ended_run, execution, no_connection, note_progress, unusable
 from fastn_mcp.sandbox.paging import Rows
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint, set_status
-from fastn_mcp.sandbox.state import Row, SandboxState, objects, parse_stamp, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, record, stamp
 from fastn_mcp.sandbox.workflows import WORKFLOWS, not_published
 from fastn_mcp.tools.workflows import GetExecution, ListExecutions, RunWorkflow
 
@@ -150,7 +151,7 @@ def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
             most = _SCHEDULED_SECONDS[workflow["executionTier"]] * 1000
             duration = randomness.randrange(1_500, 3_000) if error else randomness.randrange(most // 2, most)
             key = f"exec_{randomness.getrandbits(48):012x}"
-            input_: Row = target.get("payload") or {}
+            input_: Any = target.get("payload") or {}
             row = ended_run(key, workflow, due, duration, "scheduler", error, endOrgId=customer, input=input_)
             ended.append(state.put("executions", row))
     if not ended:

@@ -71,29 +71,18 @@ class Routes:
 
     def __init__(self, other: Mapping[str, Route]) -> None:
         self._routes = {operation: other.get(operation.tool_name(), operation.route) for operation in CATALOG}
-        # By the beginning of the path, so that few patterns have to be tried.
-        self._candidates: dict[tuple[str, str], list[AnyOperation]] = {}
-        for operation, route in self._routes.items():
-            self._candidates.setdefault((route.method, _beginning(route.path)), []).append(operation)
 
     def of(self, operation: AnyOperation) -> Route:
         return self._routes[operation]
 
     def find(self, method: str, path: str) -> AnyOperation:
         """Return the operation of a request. Raises `SandboxRefusal` if there is no such path or method."""
-        near = self._candidates.get((method, _beginning(path)), [])
-        for operation in near + self._candidates.get((method, ""), []):
-            if self._routes[operation].match(path) is not None:
+        for operation, route in self._routes.items():
+            if route.method == method and route.match(path) is not None:
                 return operation
         if allowed := [route.method for route in self._routes.values() if route.match(path) is not None]:
             raise not_allowed(method, allowed)
         raise not_found()
-
-
-def _beginning(path: str) -> str:
-    """Return the first three segments, as `/api/v1/workflows`; empty if one of them is a parameter."""
-    beginning = "/".join(path.split("/", 4)[:4])
-    return "" if "{" in beginning else beginning
 
 
 LARGEST_BODY = 1024 * 1024
@@ -159,8 +148,8 @@ class Sandbox:
             yield
             return
         with self._file.locked():
-            if (changed := self._file.read_changed(self._randomness)) is not None:
-                self.state = changed
+            if (stored := self._file.read(self._randomness)) is not None:
+                self.state = stored
             state, serial = self.state, self.state.serial
             self._pass_time(now)
             yield
@@ -247,11 +236,12 @@ class Sandbox:
                 shown = (self._renamed(row, names) for row in items)
                 return SandboxReply(200, JSON, to_json(wrapped(envelope, shown, pagination)))
 
+    def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
+        """Return the reply to a refused request. Tests override it."""
+        return refusal.reply()
+
     def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
         return {names.get(name, name): value for name, value in row.items()} if names else row
-
-    def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
-        return refusal.reply()
 
 
 def _is_list(operation: AnyOperation) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
-from fastn_mcp.config.paths import file_identity, make_private_folder, write_private
+from fastn_mcp.config.paths import make_private_folder, write_private
 from fastn_mcp.errors import SettingsError
 
 Row = dict[str, Any]
@@ -110,17 +110,6 @@ def parse_stamp(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def as_object(value: object) -> Row:
-    """Return `value` if it is an object, else an empty one. A field can be of any type."""
-    return cast(Row, value) if isinstance(value, dict) else {}
-
-
-def objects(row: Row, name: str) -> list[Row]:
-    """Return the objects in a list field, which may have any type in tests."""
-    found = row.get(name)
-    return [item for item in cast("list[object]", found) if isinstance(item, dict)] if isinstance(found, list) else []
-
-
 def provenance(when: str, by: str) -> Row:
     """Return the version, time and author fields of a new row."""
     return {"version": 1, "createdAt": when, "createdBy": by, "updatedAt": when, "updatedBy": by}
@@ -167,7 +156,6 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600)
-        self._version: tuple[int, ...] | None = None
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -182,31 +170,25 @@ class StateFile:
                 "End that process, or name another file.",
             ) from None
 
-    def read_changed(self, randomness: Callable[[int], random.Random]) -> SandboxState | None:
-        """Return the state if another process changed it; None if it did not, or if there is no file.
+    def read(self, randomness: Callable[[int], random.Random]) -> SandboxState | None:
+        """Return the state, which another process may have changed; None if there is no file.
 
         Raises `SettingsError` if the file cannot be read or does not contain a state.
         """
         try:
-            version = file_identity(self._path.stat())
-            if version == self._version:
-                return None
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(type(error).__name__) from error
         try:
-            state = SandboxState.load(json.loads(text), randomness)
+            return SandboxState.load(json.loads(text), randomness)
         except (ValueError, RecursionError) as error:
             raise self._unreadable("it is not a sandbox's state") from error
-        self._version = version
-        return state
 
     def write(self, state: SandboxState) -> None:
         """Replace the file atomically: readers, also after a crash, find the old or the new state."""
         write_private(self._path, json.dumps(state.dump(), separators=(",", ":")))
-        self._version = file_identity(self._path.stat())
 
     def _unreadable(self, reason: str) -> SettingsError:
         return SettingsError(

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
+from fastn_mcp.records.rows import objects
 from fastn_mcp.sandbox.behaviour import SandboxRefusal, check_choice, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, slug_for, stop_triggers_of
-from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import workflows as tools
 
 _WORKFLOWS = (

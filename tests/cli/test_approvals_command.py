@@ -508,12 +508,12 @@ def test_page_file_of_another_host_or_for_all_users_is_not_opened(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])
-def test_invalid_page_file_is_reported(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+def test_invalid_page_file_counts_as_none(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
     write_page_file(state)
     (state.folder / "page.json").write_bytes(text.encode("latin-1"))
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
-    assert "Decide at a terminal: " in ran.stderr
+    assert "No approval page is open" in ran.stderr
     assert ran.stderr.endswith("fastn-mcp approvals\n")
     assert "Traceback" not in ran.stderr
 

@@ -118,7 +118,7 @@ def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> 
     assert written["servers"]["fastn"]["command"] == "fastn-mcp"
     error_line(fastn("install", "vscode", "--project", "--uvx", cwd=home), "other machines", "Leave out --uvx")
     assert fastn("uninstall", "vscode", "--project", "--yes", cwd=home).returncode == 0
-    assert not (home / ".vscode").exists()
+    assert not (home / ".vscode" / "mcp.json").exists()
     error_line(fastn("install", "windsurf", "--project"), "Windsurf has no file for a project", "Leave out --project")
 
 

@@ -77,7 +77,7 @@ def claude_code(desk: Desk) -> None:
     theirs = json.loads(path.read_text(encoding="utf-8"))
     desk.run("fastn-mcp", "uninstall", "claude-code", "--yes")
     left = json.loads(path.read_text(encoding="utf-8"))
-    del theirs["mcpServers"]
+    del theirs["mcpServers"]["fastn"]
     expect("what Claude Code wrote meanwhile stays, and nothing else", left == theirs, left)
 
 

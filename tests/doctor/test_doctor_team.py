@@ -566,6 +566,6 @@ def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tm
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 2
     failed = {name for name, check in found.items() if check["verdict"] == "failed"}
-    assert failed == {"ledger", "issuer", "token", "reach"}
+    assert failed == {"ledger", "issuer", "token", "sign-in challenge", "probe"}
     assert all(found[name]["next"] for name in failed)
     assert token not in done.stdout + done.stderr

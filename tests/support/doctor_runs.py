@@ -18,14 +18,64 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
-from fastn_mcp.sandbox.app import VARIANTS
+from fastn_mcp.sandbox.auth import KEY, VIEWER_KEY
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging
 from fastn_mcp.sandbox.server import InProcess
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.operation import Route
 from support.faulty_sandbox import FaultySandbox
 from support.served_sandbox import create_faulty_app
 from support.world import Clock
 
 HOST = "fastn.test"
 """A name that only the company's proxy knows."""
+
+
+_MOVED = {
+    "/api/v1/customers": "/api/v1/orgs",
+    "/api/v1/triggers": "/api/v1/app-triggers",
+    "/api/v1/audit": "/api/v1/audit-log",
+    "/api/v1/api-keys": "/api/v1/api-access",
+    "/api/v1/billing/usage": "/api/v1/quota/usage",
+    "/api/v1/billing/quotas": "/api/v1/quota/summary",
+    "/api/v1/workflows/{workflow_id}/run": "/api/v1/workflows/{workflow_id}/execute",
+}
+
+
+def _moved() -> dict[str, Route]:
+    found: dict[str, Route] = {}
+    for operation in CATALOG:
+        path = operation.route.path
+        for old, new in _MOVED.items():
+            if path == old or path.startswith(f"{old}/"):
+                found[operation.tool_name()] = Route(operation.route.method, new + path.removeprefix(old))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Behaviour of a sandbox, the routes that differ, and its user's key."""
+
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
+    key: str = KEY
+
+
+VARIANTS = {
+    "usual": Variant(),
+    "bearer": Variant(Behaviour(accepts=Accepts.BEARER)),
+    "test-mode": Variant(Behaviour(refuses_test_mode=True)),
+    "paths": Variant(routes=_moved()),
+    "fields": Variant(
+        Behaviour(
+            envelope=Envelope.RESULTS,
+            paging=Paging.SILENT,
+            fields={"id": "_id", "name": "title", "createdAt": "created_at", "updatedAt": "updated_at"},
+        )
+    ),
+    "scopes": Variant(key=VIEWER_KEY),
+}
+"""Accounts that differ from the declared API as Fastn's own pages show or third parties saw, by name."""
 
 
 def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
