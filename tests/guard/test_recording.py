@@ -232,8 +232,8 @@ def test_unrecorded_outcome_is_logged(
     unwritable.outcome(recorder.intent(allowed(call)), "done")
     unwritable.decided(AuditEvent.APPROVED, grant(), None)
     assert caplog.messages == [
-        "the outcome done of create_customer could not be audited",
-        "the decision approved on delete_customer could not be audited",
+        "the entry outcome done of create_customer could not be audited",
+        "the entry approved of delete_customer could not be audited",
     ]
     with pytest.raises(Unwritten):
         unwritable.intent(allowed(call))

@@ -1,6 +1,5 @@
 """The places of the page beside its requests: Activity and Limits show, Stop and Allow stop changes and allow them."""
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -17,8 +16,8 @@ from fastn_mcp.channels.page.activity import Activity
 from fastn_mcp.channels.page.activity_log import EFFECTS, OUTCOMES, Search
 from fastn_mcp.channels.page.decisions import Decisions, NotDecided
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.allowance import Limits, budgets_left, plan_left
+from fastn_mcp.guard.recorder import record_fact
 from fastn_mcp.guard.stops import in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.identity import account_name, holder, who
@@ -28,8 +27,6 @@ from fastn_mcp.policy.decision import Decision, least
 from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import redact_text, sanitize
 from fastn_mcp.tools.tool import Effect
-
-log = logging.getLogger(__name__)
 
 _LONGEST = 200
 """Characters of a field of a form."""
@@ -133,10 +130,7 @@ class Places(Decisions):
         async for account in session.inbox.accounts():
             for stop in stops:
                 if account.limits is not None and stop.tenant in ("", account.tenant):
-                    try:
-                        account.limits.audit.record(stop_entry(stop, account_name(account.name or "")))
-                    except FastnError:
-                        log.exception("the stop, or its end, could not be audited")
+                    record_fact(account.limits.audit, stop_entry(stop, account_name(account.name or "")))
 
     async def _show(
         self, request: Request, session: Session, place: str, status: int = 200, **content: object
