@@ -61,7 +61,12 @@ def page(
         Route(f"{prefix}/undo", pages.show_undo, methods=["GET"]),
         Route(f"{prefix}/undo", pages.undo, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
-        *pages.routes(prefix),
+        Route(f"{prefix}/activity", pages.activity, methods=["GET"]),
+        Route(f"{prefix}/limits", pages.limits, methods=["GET"]),
+        Route(f"{prefix}/stop", pages.stop_page, methods=["GET"]),
+        Route(f"{prefix}/stop", pages.stop, methods=["POST"]),
+        Route(f"{prefix}/allow", pages.allow_page, methods=["GET"]),
+        Route(f"{prefix}/allow", pages.allow, methods=["POST"]),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
@@ -95,13 +100,6 @@ class _Page(Places):
         session = await self.session(request)
         frame, content = await self.frame(session, ""), await self._content(request, session)
         return self.render(request, "now.html", **frame, **content)
-
-    async def show_undo(self, request: Request) -> Response:
-        """Show what an undo would do. Its form makes it."""
-        session, asked = await self.session(request), request.query_params
-        shown = await self.shown_undo(session, asked.get("request", ""), asked.get("change", ""))
-        token = self.seal.token(session.id, f"undo {asked.get('change')}")
-        return self.render(request, "undo.html", root=session.root, token=token, **shown)
 
     async def events(self, request: Request) -> Response:
         """Stream an event for each change, without its content."""

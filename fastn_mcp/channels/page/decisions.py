@@ -149,15 +149,18 @@ class Decisions:
             raise NotDecided(session, 409, counted.why)
         return self._back(request, session, f"Withdrawn: {_brief(counted)}. {sent_words(counted)}")
 
-    async def shown_undo(self, session: Session, request: str, change: str) -> view.View:
-        """Return the template data of an undo. Raises `NotDecided` if there is none."""
+    async def show_undo(self, request: Request) -> Response:
+        """Show what an undo would do. Its form makes it."""
+        session, asked = await self.session(request), request.query_params
+        about, change = asked.get("request", ""), asked.get("change", "")
         try:
-            found, shown = await session.inbox.undo_preview(request, change)
+            found, shown = await session.inbox.undo_preview(about, change)
         except FastnError as error:
             raise NotDecided(session, 409, str(error)) from None
         receipt = outcomes.change(found, self.system.timestamp(), may_undo=True)
         says = {name: view.parts(getattr(shown.says, name)) for name in ("first", "lost", "then", "unchecked")}
-        return {"grant": request, "change": receipt, "says": says}
+        token = self.seal.token(session.id, f"undo {change}")
+        return self.render(request, "undo.html", root=session.root, token=token, grant=about, change=receipt, says=says)
 
     async def undo(self, request: Request) -> Response:
         session, fields = await self._form(request, "undo", "change")

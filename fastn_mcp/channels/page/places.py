@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.access import Session
@@ -37,16 +36,6 @@ _MAX_DECIDED_REQUESTS = 200
 @dataclass(frozen=True, slots=True)
 class Places(Decisions):
     """The handlers of all places. GET shows, POST stops or allows."""
-
-    def routes(self, prefix: str) -> list[Route]:
-        return [
-            Route(f"{prefix}/activity", self.activity, methods=["GET"]),
-            Route(f"{prefix}/limits", self.limits, methods=["GET"]),
-            Route(f"{prefix}/stop", self.stop_page, methods=["GET"]),
-            Route(f"{prefix}/stop", self.stop, methods=["POST"]),
-            Route(f"{prefix}/allow", self.allow_page, methods=["GET"]),
-            Route(f"{prefix}/allow", self.allow, methods=["POST"]),
-        ]
 
     async def activity(self, request: Request) -> Response:
         session, query = await self.session(request), request.query_params
