@@ -214,10 +214,6 @@ class BudgetUses(Protocol):
         """Count one use of each budget, atomically; False, and none is counted, if one of the limits is reached."""
         ...
 
-    async def spend(self, budget: str, period: str, limit: int) -> bool:
-        """Count one use of a budget, atomically; False if the limit is reached."""
-        return await self.spend_all([BudgetLimit(budget, period, limit)])
-
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
         """Count one use of a budget of `most` within any `seconds`, atomically. Return 0, or when it is free again."""
         ...

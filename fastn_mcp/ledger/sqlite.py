@@ -103,7 +103,7 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
                 raise TooManyWaiting
             self._file.write("INSERT INTO requests", values)
             self._file.execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
-        self._forget_typed("until <= ?", request.created)
+        self._forget_typed(request.created)
         return request.id
 
     async def find(self, request: str) -> ApprovalRequest | None:
@@ -150,10 +150,10 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
             case _:
                 pass
 
-    def _forget_typed(self, where: str, *values: object) -> None:
-        """Delete what was typed, if there is any: most calls have none, and write nothing."""
-        if self._file.execute(f"SELECT 1 FROM typed_secrets WHERE {where} LIMIT 1", values):  # noqa: S608
-            self._file.execute(f"DELETE FROM typed_secrets WHERE {where}", values)  # noqa: S608
+    def _forget_typed(self, now: float) -> None:
+        """Delete what was typed and has expired, if there is any: most calls have none, and write nothing."""
+        if self._file.execute("SELECT 1 FROM typed_secrets WHERE until <= ? LIMIT 1", (now,)):
+            self._file.execute("DELETE FROM typed_secrets WHERE until <= ?", (now,))
             self._file.empty_log()
 
     async def sealed(self, request: str, approver: str, now: float) -> str | None:
@@ -162,7 +162,7 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
         return str(row[0]) if row else None
 
     async def expiring(self, account: str, now: float) -> list[str]:
-        self._forget_typed("until <= ?", now)
+        self._forget_typed(now)
         over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
         return [id_ for (id_,) in self._file.execute(over, (account, now))]
 

@@ -19,7 +19,15 @@ from valkey import Valkey
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
 from fastn_mcp.ledger.change import FINAL as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
-from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnusable, TooManyWaiting, rate_free_at
+from fastn_mcp.ledger.ledger import (
+    MOST_WAITING,
+    BudgetLimit,
+    Ledger,
+    LedgerLost,
+    LedgerUnusable,
+    TooManyWaiting,
+    rate_free_at,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -66,8 +74,8 @@ async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     request = not_none(await ledger.find(hostile))
     assert (request.principal, request.target, request.text, request.expected) == (hostile, hostile, (hostile,), "")
     assert await ledger.find("g1") is None
-    assert await ledger.spend("a", "b c", 1)
-    assert await ledger.spend("a b", "c", 1)
+    assert await ledger.spend_all([BudgetLimit("a", "b c", 1)])
+    assert await ledger.spend_all([BudgetLimit("a b", "c", 1)])
 
 
 async def test_approval_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
@@ -365,12 +373,12 @@ async def test_revoked_temporary_approval_covers_nothing(ledger: Ledger, other: 
 
 async def test_budget_is_spent_per_period_up_to_the_current_limit(ledger: Ledger) -> None:
     assert await ledger.spent("destroy", "monday") == 0
-    assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
-    assert await ledger.spend("destroy", "tuesday", 2)
-    assert await ledger.spend("external", "monday", 2)
-    assert not await ledger.spend("trash", "monday", 0)
-    assert not await ledger.spend("destroy", "monday", 1)
-    assert await ledger.spend("destroy", "monday", 3)
+    assert [await ledger.spend_all([BudgetLimit("destroy", "monday", 2)]) for _ in range(3)] == [True, True, False]
+    assert await ledger.spend_all([BudgetLimit("destroy", "tuesday", 2)])
+    assert await ledger.spend_all([BudgetLimit("external", "monday", 2)])
+    assert not await ledger.spend_all([BudgetLimit("trash", "monday", 0)])
+    assert not await ledger.spend_all([BudgetLimit("destroy", "monday", 1)])
+    assert await ledger.spend_all([BudgetLimit("destroy", "monday", 3)])
     assert await ledger.spent("destroy", "monday") == 3
 
 
@@ -497,7 +505,7 @@ async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) 
     for changed in (
         ledger.add_temporary(temporary_approval()),
         ledger.revoke_temporary(temporary_approval().id),
-        ledger.spend("destroy", "2026-11-26", 5),
+        ledger.spend_all([BudgetLimit("destroy", "2026-11-26", 5)]),
         ledger.spend_rate("destroy", 5, 60, NOW),
         ledger.use_nonce("n1", NOW + 60, NOW),
         ledger.distrust("local", "client_form", NOW + 60),
