@@ -444,7 +444,8 @@ async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> No
     await world.expect(PendingApproval, world.deletion(), quick)
     assert [grant.by for grant in await world.ledger.decided(9)] == ["terminal"]
     now = world.timestamp
-    assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
+    marks = [await world.ledger.marked(f"distrust {name} local") for name in ("dialog", "client_form")]
+    assert [until > now for until in marks] == [True, False]
 
 
 async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
         await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
-        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), target=f"wf_{number}"))
+        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), similar=f"of kept {number}"))
 
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
@@ -368,9 +368,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
-    "a scope is looked for": lambda ledger: ledger.find_temporary(
-        "local", "default at live.fastn.ai", "t", "wf_1", "", NOW
-    ),
+    "a scope is looked for": lambda ledger: ledger.find_temporary("of kept 1", NOW),
     "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", number=2)),
     "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
 }

@@ -95,8 +95,8 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "scopes": lambda ledger: ledger.temporary_approvals(now),
         "claim": lambda ledger: ledger.claim("c1"),
         "release": lambda ledger: ledger.release("c1"),
-        "limit": lambda ledger: ledger.note_limit(who, now + 10, now),
-        "limited": lambda ledger: ledger.limited(who),
+        "mark": lambda ledger: ledger.mark(who, now + 10, now),
+        "marked": lambda ledger: ledger.marked(who),
         "begin": lambda ledger: _begun(ledger, replace(change(f"{who}{limit}", at=now), batch="b1", number=limit + 1)),
         "end": lambda ledger: ledger.settle(replace(change(f"{who}{limit}"), outcome=outcome)),
         "batch": lambda ledger: ledger.changes_of("b1"),
@@ -107,7 +107,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
 
 KINDS = (
     *("open", "move", "vote", "find", "spend", "spent", "nonce", "use", "declines", "revoke", "scopes", "claim"),
-    *("release", "limit", "limited", "look", "four eyes", "offer", "expire", "begin", "end", "batch"),
+    *("release", "mark", "marked", "look", "four eyes", "offer", "expire", "begin", "end", "batch"),
 )
 
 

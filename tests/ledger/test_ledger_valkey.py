@@ -99,8 +99,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         await ledger.spend_all([BudgetLimit("entry", PLANNED, 5)])
         await ledger.spend_rate("destroy", 5, 300, NOW)
         await ledger.mark_audit("audit.jsonl", 1, "head")
-        await ledger.distrust("local", "client_form", NOW + 900)
-        await ledger.note_limit("key", NOW + 30, NOW)
+        await ledger.mark("key", NOW + 30, NOW)
         await ledger.use_nonce("n1", NOW + 60, NOW)
         await ledger.begin(replace(change(), call="call"))
         await ledger.begin(replace(change("c2"), batch="b1", number=1))
@@ -111,7 +110,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
-        *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision", "under_way"),
+        *("mark", "expiring", "unsettled", "nonce", "change", "changes", "batch", "revision", "under_way"),
         *("rate", "audit", "temporary_approval", "temporary_approvals"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
@@ -129,8 +128,7 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         await ledger.spend_rate("destroy", 5, 30 * 86_400, NOW)
         await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
         await ledger.use_nonce("late", NOW - 1, NOW)
-        await ledger.note_limit("key", NOW + 30 * 86_400, NOW)
-        await ledger.distrust("local", "client_form", NOW + 900)
+        await ledger.mark("key", NOW + 30 * 86_400, NOW)
         await ledger.mark_audit("audit.jsonl", 1, "head")
         await ledger.add_temporary(temporary_approval(expires=NOW + 900))
         await ledger.begin(replace(change(), call="call"))
@@ -141,8 +139,7 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         "rate:*": 30 * day,
         "nonce:n1": 31 * day,
         "nonce:late": day,
-        "limit:key": 31 * day,
-        "distrust:*": day,
+        "mark:key": 31 * day,
         "audit:*": 732 * day,
         "temporary_approval:*": 900_000,
         "change:c1": 30 * day,
