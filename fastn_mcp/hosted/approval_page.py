@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -137,10 +138,7 @@ class TeamPageAccess:
         cookie = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
         if cookie is None or cookie["ends"] <= self._system.timestamp():
             return None
-        stored = cookie["person"]
-        lists = {name: tuple(stored[name]) for name in ("rules", "login_names", "groups")}
-        person = SignedInPerson(**(stored | lists))
-        session = BrowserSession(cookie["id"], cookie["ends"], person)
+        session = TypeAdapter(BrowserSession).validate_python(cookie)
         return None if await self._ledger.marked(_ended(session)) > self._system.timestamp() else session
 
     async def _complete_sign_in(self, request: Request) -> tuple[BrowserSession, str]:
