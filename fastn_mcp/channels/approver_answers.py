@@ -1,6 +1,5 @@
 """Answers of identified approvers, by webhook or in Slack: whether they may decide, their vote, and what is audited."""
 
-import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,16 +7,13 @@ from typing import Literal
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.approvers import Approver
-from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote, why_closed, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, is_typed
-from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
-
-log = logging.getLogger(__name__)
 
 MAX_REJECTIONS = 20
 """Audited rejections per `REJECTION_SPAN`, counted separately for strangers and approvers."""
@@ -114,13 +110,9 @@ class ApproverAnswers:
             raise
 
     def _record(self, entry: LogEntry, approver: Approver | None) -> None:
-        """Audit an entry. A failure is only logged, since the decision already holds or nothing was decided."""
         if approver is not None:
             entry = replace(entry, approver=approver.person, approver_name=approver.display_name)
-        try:
-            self._audit.record(entry)
-        except FastnError:
-            log.exception("%s of %s could not be audited", entry.event.value, entry.tool)
+        record_fact(self._audit, entry)
 
     def _record_rejection(self, rejected: AnswerRejected) -> None:
         """Audit a rejection, or only count it if the limit of this span is reached."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -26,12 +26,12 @@ from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.approval_form import effects_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.decision import of_groups
+from fastn_mcp.policy.schema import Effects
 from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.tool import Effect
 
 _SLACK_USER = re.compile(r"[TE][A-Z0-9]{2,}/[UW][A-Z0-9]{2,}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_ALL = frozenset(effect.value for effect in Effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +139,6 @@ def _secret(value: object) -> ApproverSecret:
     return ApproverSecret(value)
 
 
-def _effects(value: object) -> frozenset[str]:
-    effects = frozenset(str(item).lower() for item in cast("list[object]", value)) if isinstance(value, list) else None
-    if not effects or not effects <= _ALL:
-        raise ValueError(f"must be a list of {' '.join(effect.name for effect in Effect)}")
-    return effects
-
-
 def _slack_users(users: list[str]) -> list[str]:
     if wrong := next((user for user in users if not _SLACK_USER.fullmatch(user)), None):
         raise ValueError(f"{wrong!r} is not TEAM/USER, such as T0123ABCD/U0123ABCD")
@@ -158,7 +151,7 @@ class _Entry(BaseModel):
     public_key: Annotated[PublicKey | None, BeforeValidator(_public_key)] = None
     secret: Annotated[ApproverSecret | None, BeforeValidator(_secret)] = None
     principal: Annotated[str | None, Field(min_length=1)] = None
-    effects: Annotated[frozenset[str], BeforeValidator(_effects)] = _ALL
+    effects: Effects = list(Effect)
     groups: Annotated[list[str], ONE_OR_MORE] = []
     slack: Annotated[list[str], ONE_OR_MORE, AfterValidator(_slack_users)] = []
 
@@ -168,7 +161,11 @@ def _build(issuer: str | None, table: Mapping[str, Any], source: TomlSource) -> 
     if not approvers:
         raise ConfigError((), "it names no approver")
     for what, identities in _IDENTITIES.items():
-        _check_distinct(approvers.values(), what, identities)
+        seen: set[object] = set()
+        for approver in approvers.values():
+            if seen.intersection(identities(approver)):
+                raise ConfigError((approver.name,), f"{approver.name} has the {what} of another approver")
+            seen.update(identities(approver))
     return approvers
 
 
@@ -178,17 +175,7 @@ _IDENTITIES: Mapping[str, Callable[[Approver], Collection[object]]] = {
     "credential": lambda approver: [approver.credential] if approver.credential else [],
     "Slack user": lambda approver: set(approver.slack),
 }
-
-
-def _check_distinct(
-    approvers: Iterable[Approver], what: str, identities: Callable[[Approver], Collection[object]]
-) -> None:
-    """Raise `ConfigError` if two approvers share an identity, since one person could then approve twice."""
-    seen: set[object] = set()
-    for approver in approvers:
-        if seen.intersection(identities(approver)):
-            raise ConfigError((approver.name,), f"{approver.name} has the {what} of another approver")
-        seen.update(identities(approver))
+"""What no two approvers share, since one person could then approve twice."""
 
 
 def _approver(name: str, values: object, source: TomlSource, issuer: str | None) -> Approver:
@@ -204,4 +191,5 @@ def _approver(name: str, values: object, source: TomlSource, issuer: str | None)
             (name,), f'{name} needs principal = "{issuer}|SUBJECT", the sign-in by which people are counted'
         )
     person = name if issuer is None else principal
-    return Approver(name, credential, principal, entry.effects, person, tuple(entry.groups), tuple(entry.slack))
+    effects = frozenset(effect.value for effect in entry.effects)
+    return Approver(name, credential, principal, effects, person, tuple(entry.groups), tuple(entry.slack))

@@ -5,7 +5,6 @@ A form's answer decides. The answer to a link says whether the person went to th
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,14 +18,15 @@ from mcp.types import (
     ElicitResult,
     InputRequiredResult,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.caller import PageLink
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System, with_background
 
 Context = ServerRequestContext[Any]
 
-MODERN = "2026-07-28"
 _FORM, _LINK = "approval", "page"
 """Names of the requests in a result that asks."""
 
@@ -38,7 +38,7 @@ def client_form(ctx: Context, params: CallToolRequestParams) -> "ElicitationForm
     # An empty `elicitation: {}` means forms. One with only `url` does not.
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return None
-    if ctx.protocol_version >= MODERN:
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
         return RoundTrip(params)
     return ElicitationForm(ctx) if ctx.session.can_send_request else None
 
@@ -106,42 +106,35 @@ def _schema(form: ApprovalForm) -> dict[str, Any]:
     return {"type": "object", "properties": {form.field: field}, "required": [form.field]}
 
 
-@dataclass(frozen=True, slots=True)
-class ElicitedLink:
-    """Up to 2025-11-25: the client offers the page while the call waits, and is told once it was decided."""
-
-    ctx: Context
-    id: str
-
-    async def __call__(self, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
-        async def decided() -> bool:
-            if is_decided := await wait():
-                await self.ctx.session.send_elicit_complete(self.id, self.ctx.request_id)
-            return is_decided
-
-        return await with_background(partial(self._offer, waiting), decided)
-
-    async def _offer(self, waiting: PendingApproval) -> None:
-        link = _link(waiting)
-        with suppress(Exception):  # whatever the client answers decides nothing, an error included
-            await self.ctx.session.elicit_url(link.message, link.url, self.id, self.ctx.request_id)
-
-
-class RoundTripLink:
-    """From 2026-07-28: the call returns the link at once. The client repeats the call when the person was there."""
-
-    async def __call__(self, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:  # noqa: ARG002
-        return False
-
-
-def client_link(ctx: Context, params: CallToolRequestParams, system: System) -> ElicitedLink | RoundTripLink | None:
+def client_link(ctx: Context, params: CallToolRequestParams, system: System) -> PageLink | None:
     """Return the link of this client; None if it opens no URLs, or repeats a call that returned the link."""
     capabilities = ctx.session.client_capabilities
     if capabilities is None or capabilities.elicitation is None or capabilities.elicitation.url is None:
         return None
-    if ctx.protocol_version >= MODERN:
-        return None if _LINK in (params.input_responses or {}) else RoundTripLink()
-    return ElicitedLink(ctx, system.token()) if ctx.session.can_send_request else None
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        return None if _LINK in (params.input_responses or {}) else link_in_result
+    return partial(_elicit_link, ctx, system.token()) if ctx.session.can_send_request else None
+
+
+async def _elicit_link(ctx: Context, id_: str, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
+    """Up to 2025-11-25: the client offers the page while the call waits, and is told once it was decided."""
+
+    async def offer() -> None:
+        link = _link(waiting)
+        with suppress(Exception):  # whatever the client answers decides nothing, an error included
+            await ctx.session.elicit_url(link.message, link.url, id_, ctx.request_id)
+
+    async def decided() -> bool:
+        if is_decided := await wait():
+            await ctx.session.send_elicit_complete(id_, ctx.request_id)
+        return is_decided
+
+    return await with_background(offer, decided)
+
+
+async def link_in_result(waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:  # noqa: ARG001
+    """From 2026-07-28: the call returns the link at once. The client repeats it when the person was there."""
+    return False
 
 
 def link_request(waiting: PendingApproval) -> InputRequiredResult:

@@ -184,9 +184,9 @@ _STORE_PAUSE = 10.0
 class RateLimitStore(Protocol):
     """Shares a used-up rate limit between processes with the same key. Times are Unix seconds."""
 
-    async def note_limit(self, key: str, until: float, now: float) -> None: ...
+    async def mark(self, name: str, until: float, now: float) -> None: ...
 
-    async def limited(self, key: str) -> float: ...
+    async def marked(self, name: str) -> float: ...
 
 
 class RateLimit:
@@ -195,7 +195,7 @@ class RateLimit:
     def __init__(self, endpoint: Endpoint, system: System, store: RateLimitStore | None) -> None:
         self._system = system
         self._store = store
-        self._key = hashlib.sha256(f"{endpoint.base_url} {endpoint.api_key}".encode()).hexdigest()
+        self._mark = f"limit {hashlib.sha256(f'{endpoint.base_url} {endpoint.api_key}'.encode()).hexdigest()}"
         self.windows = RateWindows(system)
         self.under_way = 0
         """Number of calls that wait for an answer."""
@@ -245,10 +245,10 @@ class RateLimit:
         if until < self._shared + _READ_EVERY:
             return
         self._shared = until
-        await self._with_store(lambda store: store.note_limit(self._key, until, now))
+        await self._with_store(lambda store: store.mark(self._mark, until, now))
 
     async def _read(self, store: RateLimitStore) -> None:
-        closed = await store.limited(self._key) - self._system.timestamp()
+        closed = await store.marked(self._mark) - self._system.timestamp()
         if 0 < closed <= _DAY:
             self.windows.close("refused", closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)

@@ -45,18 +45,6 @@ class InsufficientScope(Refused):
         self.scope = scope
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """Scopes of a sign-in. Unknown scopes are ignored."""
-
-    scopes: frozenset[str]
-
-    def check(self, tool: str, effect: Effect) -> None:
-        """Raise `InsufficientScope` if the scope for this effect is missing."""
-        if (needed := SCOPES[effect]) not in self.scopes:
-            raise InsufficientScope(tool, needed)
-
-
 PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[bool]]
 """Gets a request and the wait for its decision. Returns whether it was decided."""
 
@@ -67,7 +55,7 @@ class Caller:
 
     asker: Asker
     form: FormChannel | None
-    rights: Rights | None = None
+    scopes: frozenset[str] | None = None
     """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
     link: PageLink | None = None
     """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
@@ -84,5 +72,5 @@ class Caller:
 
     def check(self, tool: str, effect: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
-        if self.rights is not None:
-            self.rights.check(tool, effect)
+        if self.scopes is not None and (needed := SCOPES[effect]) not in self.scopes:
+            raise InsufficientScope(tool, needed)

@@ -58,7 +58,16 @@ async def record_expired(
         record(AuditEvent.EXPIRED, request, None)
 
 
-def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
+def record_fact(audit: AuditFile, entry: LogEntry) -> None:
+    """Record what has happened already: a failure is only logged. The next send is audited too, or refused."""
+    try:
+        audit.record(entry)
+    except FastnError:
+        what = " ".join(filter(None, (entry.event.value, entry.outcome)))
+        log.exception("the entry %s of %s could not be audited", what, entry.tool)
+
+
+def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str, message: str | None = None) -> LogEntry:
     """Return an entry about a request: decided by a person on the channel `by`, or expired."""
     arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
     name = target.get("name") if isinstance(target, dict) else None
@@ -71,7 +80,7 @@ def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, 
         arguments=showable(arguments) if isinstance(arguments, dict) else None,
         effect=effect if isinstance(effect, str) else None,
         decision=request.required,
-        approved_by=by,
+        approved_by=None if event is AuditEvent.EXPIRED else by,
         grant=request.id,
         message=message,
         principal_name=request.person,
@@ -135,7 +144,7 @@ class Recorder:
     def outcome(
         self, intent: Intent | None, outcome: str, message: str | None = None, result: FastnObject | None = None
     ) -> None:
-        """Record the outcome of a call. The call was already sent, so failures are logged."""
+        """Record the outcome of a call."""
         if intent is None:
             return
         approved, current = intent.approved, intent.approved.current
@@ -155,10 +164,7 @@ class Recorder:
             target=current.call.target or id_,
             name=named(str(label)) if label else None,
         )
-        try:
-            self._audit.record(replace(entry, arguments=None))
-        except FastnError:
-            log.exception("the outcome %s of %s could not be audited", outcome, current.call.tool_name())
+        record_fact(self._audit, replace(entry, arguments=None))
 
     def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
@@ -174,13 +180,8 @@ class Recorder:
         self._audit.record(replace(agreed, decision=request.required, approved_by=by, grant=request.id, arguments=None))
 
     def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
-        try:
-            self._audit.record(
-                decision_entry(event, request, None if event is AuditEvent.EXPIRED else "local_page", note)
-            )
-        except FastnError:
-            log.exception("the decision %s on %s could not be audited", event.value, request.tool)
+        """Record a decision on the approval page, or an expired request."""
+        record_fact(self._audit, decision_entry(event, request, "local_page", note))
 
     def not_sent(self, call: Tool[Any], caller: Caller, error: FastnError) -> None:
         """Record why a call was not sent."""

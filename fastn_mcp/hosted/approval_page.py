@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -22,7 +23,6 @@ from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
-_ENDED = "approvals_session"
 _Cookie = Literal["sign_in", "session"]
 
 
@@ -33,6 +33,11 @@ class BrowserSession:
     id: str
     ends: float
     person: SignedInPerson
+
+
+def _ended(session: BrowserSession) -> str:
+    """Return the mark that a session has ended."""
+    return f"ended session {session.id}"
 
 
 class TeamPageAccess:
@@ -114,7 +119,7 @@ class TeamPageAccess:
             if not await redeem(self._seal, self._ledger, session.id, "logout me", token, now):
                 return RedirectResponse(self._root, 303)
             # Revoke the session itself, so that a copy of the cookie stops working too.
-            await self._ledger.distrust(session.id, _ENDED, session.ends)
+            await self._ledger.mark(_ended(session), session.ends, now)
         response = render(
             request, "refused.html", heading="You are signed out",
             why="At the identity provider you may still be signed in: other people at this computer could use it.",
@@ -133,11 +138,8 @@ class TeamPageAccess:
         cookie = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
         if cookie is None or cookie["ends"] <= self._system.timestamp():
             return None
-        stored = cookie["person"]
-        lists = {name: tuple(stored[name]) for name in ("rules", "login_names", "groups")}
-        person = SignedInPerson(**(stored | lists))
-        session = BrowserSession(cookie["id"], cookie["ends"], person)
-        return None if await self._ledger.distrusted(session.id, _ENDED, self._system.timestamp()) else session
+        session = TypeAdapter(BrowserSession).validate_python(cookie)
+        return None if await self._ledger.marked(_ended(session)) > self._system.timestamp() else session
 
     async def _complete_sign_in(self, request: Request) -> tuple[BrowserSession, str]:
         """Return the session, and the approval request to which the person comes back. Raises `NotSignedIn`."""
@@ -161,7 +163,7 @@ class TeamPageAccess:
         approver = person(self._team, await self._sign_in.finish(pending, code))
         if not self._inbox(approver).tenants:
             if before is not None and approver.principal == before.person.principal:
-                await self._ledger.distrust(before.id, _ENDED, before.ends)  # the rules they had are gone
+                await self._ledger.mark(_ended(before), before.ends, now)  # the rules they had are gone
             raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
         if before is None:
             return BrowserSession(self._system.token(), now + self._session_seconds, approver), ""

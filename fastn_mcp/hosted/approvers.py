@@ -20,7 +20,7 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval_form import UNDOES, VERIFIED, approved_elsewhere, effects_of
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
-from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
@@ -226,13 +226,8 @@ class TeamInbox(Inbox):
         return principal.casefold() == self.approver.casefold()
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
+        entry = decision_entry(event, request, VERIFIED, note)
         if event is not AuditEvent.EXPIRED:
-            entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
             entry = replace(entry, auth_time=self._person.auth_time, acr=self._person.acr or None)
-        else:
-            entry = decision_entry(event, request, None, note)
-        try:
-            audit.record(entry)
-        except FastnError:  # the decision already holds; the send is audited too, or refused
-            log.exception("%s of %s could not be audited", event.value, request.tool)
+        record_fact(audit, entry)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.caller import READ, Caller, InsufficientScope, Rights
+from fastn_mcp.guard.caller import READ, Caller, InsufficientScope
 from fastn_mcp.hosted.machines import MachineIdentity, WrongMachine, machine_of
 from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
@@ -142,7 +142,7 @@ class TeamAccess:
         if request.method != "POST":
             raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
         token = user.access_token
-        claims, scopes = token.claims or {}, token.scopes
+        claims = token.claims or {}
         principal = f"{claims['iss']}|{token.subject}"
         is_machine = not isinstance(token, VerifiedToken) or token.is_machine
         machines, groups = self._team.machines_of(claims["iss"]), self._team.groups_claim
@@ -150,9 +150,9 @@ class TeamAccess:
             machine = machine_of(machines, claims, groups, is_machine=is_machine)
         except WrongMachine as wrong:
             raise RequestRejected(403, str(wrong)) from None
-        rights = Rights(frozenset(scopes)) if machine is None else machine.rights(scopes)
-        if READ not in rights.scopes:
-            raise self._insufficient_scope(rights, READ, f"It needs the scope {READ}.")
+        scopes = frozenset(token.scopes) if machine is None else machine.narrowed(token.scopes)
+        if READ not in scopes:
+            raise self._insufficient_scope(scopes, READ, f"It needs the scope {READ}.")
         tenant = self._team.tenant_of(claims) if machine is None else self._team.tenant_for(machine)
         if tenant is None:
             log.warning("no tenant of the team file matches %s", principal)
@@ -165,7 +165,7 @@ class TeamAccess:
             # Groups of another issuer are not those of the team's people.
             own = asker.groups if claims["iss"] == self._team.issuer else ()
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
-        return Caller(asker, None, rights), tenant, _caller_account(tenant, principal, keys)
+        return Caller(asker, None, scopes), tenant, _caller_account(tenant, principal, keys)
 
     async def _unauthenticated(self, sent: str) -> RequestRejected:
         """Return the 401 rejection. Its challenge says why a token was not accepted."""
@@ -181,9 +181,9 @@ class TeamAccess:
         challenge = self._challenge(self._team.initial_scopes, *error)
         return RequestRejected(401, message, headers={"WWW-Authenticate": challenge})
 
-    def _insufficient_scope(self, rights: Rights | None, needed: str, message: str) -> RequestRejected:
+    def _insufficient_scope(self, scopes: Iterable[str], needed: str, message: str) -> RequestRejected:
         """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""
-        held = [scope for scope in (rights.scopes if rights else ()) if scope.startswith(_SCOPE_PREFIX)]
+        held = [scope for scope in scopes if scope.startswith(_SCOPE_PREFIX)]
         challenge = self._challenge(sorted({*held, needed}), "insufficient_scope", f"It needs {needed}.")
         return RequestRejected(403, message, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
 
@@ -206,7 +206,7 @@ class TeamAccess:
             caller.check(summary.tool, Effect.READ if parsed.dry_run else parsed.call.effective)
         except InsufficientScope as error:
             message = f"{error.what} {error.next_step}"
-            raise self._insufficient_scope(caller.rights, error.scope, message) from None
+            raise self._insufficient_scope(caller.scopes or (), error.scope, message) from None
 
 
 def _unavailable(error: Busy | SettingsError, machine: MachineIdentity | None) -> RequestRejected:

@@ -16,7 +16,7 @@ from fastn_mcp.config.addresses import plain_address
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, Key
 from fastn_mcp.errors import nearest
-from fastn_mcp.guard.caller import ALL_SCOPES, Rights
+from fastn_mcp.guard.caller import ALL_SCOPES
 from fastn_mcp.hosted.claim_match import Match, Scope, Text, can_read
 from fastn_mcp.hosted.tokens import client_of, is_machines, login_names, person_name
 from fastn_mcp.redaction import quote
@@ -61,9 +61,9 @@ class MachineIdentity(Match):
         mode = {} if is_read_only else {"mode": "unattended"}
         return tenant.model_copy(update=_NOBODY_ASKED | files | mode)
 
-    def rights(self, scopes: Collection[str]) -> Rights:
+    def narrowed(self, scopes: Collection[str]) -> frozenset[str]:
         """Return its scopes. A token that names some of them narrows them."""
-        return Rights(frozenset(self.scopes).intersection(frozenset(scopes).intersection(ALL_SCOPES) or ALL_SCOPES))
+        return frozenset(self.scopes).intersection(frozenset(scopes).intersection(ALL_SCOPES) or ALL_SCOPES)
 
 
 def machine_of(

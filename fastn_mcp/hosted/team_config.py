@@ -36,6 +36,7 @@ from fastn_mcp.hosted.claim_match import (
 )
 from fastn_mcp.hosted.machines import MachineIdentity, machine_errors
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.policy.schema import Effects
 from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.tool import Effect
 
@@ -48,7 +49,7 @@ SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trai
 _FILES = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
 _NO_SOURCE = (None, None)
 _TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
-_EFFECTS = sorted(effect.value for effect in Effect if effect is not Effect.READ)
+_EFFECTS = [effect for effect in Effect if effect is not Effect.READ]
 _PLACEHOLDER = "brought-by-the-caller"
 _LONGEST_SECRET = 4096
 
@@ -98,12 +99,6 @@ def _origin(origin: str) -> str:
     return origin
 
 
-def _effect(name: str) -> str:
-    if name.lower() not in _EFFECTS:
-        raise ValueError(f"use some of {' '.join(_EFFECTS).upper()}")
-    return name.lower()
-
-
 _Resource = Annotated[str, AfterValidator(_resource)]
 _Origin = Annotated[str, AfterValidator(_origin)]
 _HOSTS = r"([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
@@ -111,7 +106,6 @@ _Host = Annotated[str, _matching(_HOSTS, "is not an exact host, for example fast
 _SCOPE = r"[\x21\x23-\x5B\x5D-\x7E]*"  # RFC 6749, 3.3
 _ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, for example api://fastn-mcp/")]
 _Algorithm = Annotated[str, one_of("algorithm", ALGORITHMS)]
-_Effect = Annotated[str, AfterValidator(_effect)]
 _Acr = Annotated[str, _matching(r"[\x21-\x7E]+", "is not a value of acr or amr, which has no space")]
 
 
@@ -188,7 +182,7 @@ class ApproverRule(Match):
     """Rule that lets matching people decide calls of `tenants` (default: all with an API key) with these `effects`."""
 
     tenants: Texts | None = None
-    effects: Annotated[list[_Effect], ONE_OR_MORE, NOT_EMPTY] = _EFFECTS
+    effects: Effects = _EFFECTS
     stop: bool = True
     """Whether they may stop the changes of these tenants, and allow them again."""
 
@@ -199,13 +193,14 @@ class ApproverRule(Match):
 
     def covers(self, tenant: str, effects: frozenset[str]) -> bool:
         """Whether the rule covers calls of a tenant with these effects."""
-        return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
+        is_named = self.tenants is None or tenant in self.tenants
+        return is_named and effects.issubset(effect.value for effect in self.effects)
 
 
 class StepUpSection(_Table):
     """Effects whose approval needs a recent and strong sign-in."""
 
-    effects: Annotated[list[_Effect], ONE_OR_MORE, NOT_EMPTY]
+    effects: Effects
     max_age_minutes: Annotated[int, Field(ge=1, le=720)] = 5
     acr_values: Annotated[list[_Acr], ONE_OR_MORE] = []
 
@@ -327,7 +322,7 @@ class Team(_Table):
         """What the approval of calls with some effects requires of the approver's sign-in."""
         if self.approvals is None or (own := self.approvals.step_up) is None:
             return None
-        effects, seconds = tuple(own.effects), own.max_age_minutes * 60.0
+        effects, seconds = tuple(each.value for each in own.effects), own.max_age_minutes * 60.0
         return StepUp(f"{self.page_url}/", effects, seconds, tuple(own.acr_values), self.leeway_seconds)
 
     @property

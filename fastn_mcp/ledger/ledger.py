@@ -141,10 +141,6 @@ class ApprovalRequests(Protocol):
         ended = [await self.change_request(id_, lambda current: current.expired(now)) for id_ in ids]
         return [request for request in ended if request is not None]
 
-    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
-        ...
-
     async def sealed(self, request: str, approver: str, now: float) -> str | None:
         """Return what an approver typed for a request, sealed; None if nothing, or if the request is over."""
         ...
@@ -165,14 +161,6 @@ class ApprovalRequests(Protocol):
         """Return the number of consecutive declines and the time of the last one."""
         ...
 
-    async def distrust(self, principal: str, channel: str, until: float) -> None:
-        """Record that a channel does not reach a person, until `until`."""
-        ...
-
-    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
-        """Whether a channel is recorded as not reaching a person."""
-        ...
-
     async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
         """Wait until a request may have changed, by any process, since an earlier call returned `seen`.
 
@@ -188,10 +176,8 @@ class TemporaryApprovals(Protocol):
         """Record a temporary approval."""
         ...
 
-    async def find_temporary(
-        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
-    ) -> TemporaryApproval | None:
-        """Return the temporary approval that covers a call; None if there is none."""
+    async def find_temporary(self, similar: str, now: float) -> TemporaryApproval | None:
+        """Return the temporary approval with this digest of the calls that it covers; None if there is none."""
         ...
 
     async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
@@ -214,10 +200,6 @@ class BudgetUses(Protocol):
         """Count one use of each budget, atomically; False, and none is counted, if one of the limits is reached."""
         ...
 
-    async def spend(self, budget: str, period: str, limit: int) -> bool:
-        """Count one use of a budget, atomically; False if the limit is reached."""
-        return await self.spend_all([BudgetLimit(budget, period, limit)])
-
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
         """Count one use of a budget of `most` within any `seconds`, atomically. Return 0, or when it is free again."""
         ...
@@ -227,19 +209,23 @@ class BudgetUses(Protocol):
         ...
 
 
-class RateLimits(Protocol):
-    """Rate limits of API keys, shared by processes."""
+class Marks(Protocol):
+    """What holds until a time: used nonces, and marks, such as that a key is rate limited or a session has ended."""
 
-    async def note_limit(self, key: str, until: float, now: float) -> None:
-        """Record that an API key, identified by `key`, is rate limited until `until`. A later time is kept."""
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
         ...
 
-    async def limited(self, key: str) -> float:
-        """Return until when an API key is rate limited: a past time or 0 if it is not."""
+    async def mark(self, name: str, until: float, now: float) -> None:
+        """Record that something holds until `until`. A later time is kept."""
+        ...
+
+    async def marked(self, name: str) -> float:
+        """Return until when something holds: a past time or 0 if it does not."""
         ...
 
 
-class Ledger(ApprovalRequests, TemporaryApprovals, BudgetUses, RateLimits, Journal, StopOrders, Protocol):
+class Ledger(ApprovalRequests, TemporaryApprovals, BudgetUses, Marks, Journal, StopOrders, Protocol):
     """All that the guard stores. `mark_audit` and `audit_mark` are what the audit log needs."""
 
     async def mark_audit(self, log: str, n: int, head: str) -> None:

@@ -19,7 +19,7 @@ from fastn_mcp.ledger.ledger import (
     BudgetLimit,
     BudgetUses,
     Ledger,
-    RateLimits,
+    Marks,
     TemporaryApprovals,
     TooManyWaiting,
     rate_free_at,
@@ -37,12 +37,10 @@ _TABLES = {
     "typed_secrets": "request TEXT, approver TEXT, sealed TEXT NOT NULL, until REAL NOT NULL,"
     " PRIMARY KEY (request, approver)",
     "declines": "principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL",
-    "distrust": "principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)",
-    "nonces": "nonce TEXT PRIMARY KEY, until REAL NOT NULL",
+    "marks": "name TEXT PRIMARY KEY, until REAL NOT NULL",
     "temporary_approvals": columns(TemporaryApproval),
     "budgets": "budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)",
     "rates": "budget TEXT NOT NULL, at REAL NOT NULL",
-    "limits": "key TEXT PRIMARY KEY, until REAL NOT NULL",
     "audit_marks": "log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL",
     "changes": columns(Change),
     "stops": columns(Stop),
@@ -54,8 +52,8 @@ _INDEXES = {
     "requests_by_state": "requests (state, principal)",
     "requests_by_end": "requests (expires)",
     "requests_by_decision": "requests (coalesce(decided, created))",
-    "nonces_by_end": "nonces (until)",
-    "temporary_by_call": "temporary_approvals (principal, account, tool, target)",
+    "marks_by_end": "marks (until)",
+    "temporary_by_similar": "temporary_approvals (similar)",
     "rates_by_time": "rates (budget, at)",
     "changes_by_time": "changes (account, at)",
     "changes_by_age": "changes (at)",
@@ -77,7 +75,7 @@ _KEPT = KEPT_DAYS * 86_400.0
 """Seconds for which requests (after they expire) and changes are kept, for the history."""
 
 _MARK_KEPT = 86_400.0
-"""Seconds for which nonces and rate limits are kept after they expire, since clocks differ."""
+"""Seconds for which marks are kept after they expire, since clocks differ."""
 
 _POLL = 0.25
 """Seconds between two looks for changes by other processes."""
@@ -103,7 +101,7 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
                 raise TooManyWaiting
             self._file.write("INSERT INTO requests", values)
             self._file.execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
-        self._forget_typed("until <= ?", request.created)
+        self._forget_typed(request.created)
         return request.id
 
     async def find(self, request: str) -> ApprovalRequest | None:
@@ -150,10 +148,10 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
             case _:
                 pass
 
-    def _forget_typed(self, where: str, *values: object) -> None:
-        """Delete what was typed, if there is any: most calls have none, and write nothing."""
-        if self._file.execute(f"SELECT 1 FROM typed_secrets WHERE {where} LIMIT 1", values):  # noqa: S608
-            self._file.execute(f"DELETE FROM typed_secrets WHERE {where}", values)  # noqa: S608
+    def _forget_typed(self, now: float) -> None:
+        """Delete what was typed and has expired, if there is any: most calls have none, and write nothing."""
+        if self._file.execute("SELECT 1 FROM typed_secrets WHERE until <= ? LIMIT 1", (now,)):
+            self._file.execute("DELETE FROM typed_secrets WHERE until <= ?", (now,))
             self._file.empty_log()
 
     async def sealed(self, request: str, approver: str, now: float) -> str | None:
@@ -162,7 +160,7 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
         return str(row[0]) if row else None
 
     async def expiring(self, account: str, now: float) -> list[str]:
-        self._forget_typed("until <= ?", now)
+        self._forget_typed(now)
         over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
         return [id_ for (id_,) in self._file.execute(over, (account, now))]
 
@@ -179,24 +177,9 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
         for row in self._file.execute(f"SELECT * FROM requests {where}", values):  # noqa: S608
             yield load(ApprovalRequest, dict(row))
 
-    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        self._file.execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
-        used = self._file.change(
-            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?",
-            (nonce, until, now),
-        )
-        return used == 1
-
     async def declines(self, principal: str) -> tuple[int, float]:
         row = self._file.first("SELECT count, last FROM declines WHERE principal = ?", (principal,))
         return (row[0], row[1]) if row else (0, 0.0)
-
-    async def distrust(self, principal: str, channel: str, until: float) -> None:
-        self._file.execute("INSERT OR REPLACE INTO distrust VALUES (?, ?, ?)", (principal, channel, until))
-
-    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
-        statement = "SELECT 1 FROM distrust WHERE principal = ? AND channel = ? AND until > ?"
-        return self._file.first(statement, (principal, channel, now)) is not None
 
     async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
         while (current := str(self._file.revision())) == seen and seconds > 0:
@@ -209,14 +192,9 @@ class SqliteTemporaryApprovals(_SqlitePart, TemporaryApprovals):
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         self._file.write("INSERT INTO temporary_approvals", store(approval))
 
-    async def find_temporary(
-        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
-    ) -> TemporaryApproval | None:
-        row = self._file.first(
-            "SELECT * FROM temporary_approvals WHERE principal = ? AND account = ? AND tool = ? AND target = ?"
-            " AND similar = ? AND expires > ?",
-            (principal, account, tool, target, similar, now),
-        )
+    async def find_temporary(self, similar: str, now: float) -> TemporaryApproval | None:
+        covering = "SELECT * FROM temporary_approvals WHERE similar = ? AND expires > ?"
+        row = self._file.first(covering, (similar, now))
         return load(TemporaryApproval, dict(row)) if row else None
 
     async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
@@ -265,16 +243,24 @@ class SqliteBudgetUses(_SqlitePart, BudgetUses):
         return [float(at) for (at,) in rows]
 
 
-class SqliteRateLimits(_SqlitePart, RateLimits):
-    async def note_limit(self, key: str, until: float, now: float) -> None:
-        self._file.execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
-        self._file.execute(
-            "INSERT INTO limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET until = max(until, excluded.until)",
-            (key, until),
-        )
+class SqliteMarks(_SqlitePart, Marks):
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        return self._mark(f"nonce {nonce}", until, now, unless=now)
 
-    async def limited(self, key: str) -> float:
-        row = self._file.first("SELECT until FROM limits WHERE key = ?", (key,))
+    async def mark(self, name: str, until: float, now: float) -> None:
+        self._mark(name, until, now, unless=until)
+
+    def _mark(self, name: str, until: float, now: float, *, unless: float) -> bool:
+        """Record a mark, and return True, unless it holds until a time or later."""
+        self._file.execute("DELETE FROM marks WHERE until < ?", (now - _MARK_KEPT,))
+        marked = self._file.change(
+            "INSERT INTO marks VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE until < ?",
+            (name, until, unless),
+        )
+        return marked == 1
+
+    async def marked(self, name: str) -> float:
+        row = self._file.first("SELECT until FROM marks WHERE name = ?", (name,))
         return float(row[0]) if row else 0.0
 
 
@@ -344,7 +330,7 @@ class SqliteStops(_SqlitePart, StopOrders):
 
 
 class SqliteLedger(
-    SqliteApprovalRequests, SqliteTemporaryApprovals, SqliteBudgetUses, SqliteRateLimits, SqliteJournal, SqliteStops,
+    SqliteApprovalRequests, SqliteTemporaryApprovals, SqliteBudgetUses, SqliteMarks, SqliteJournal, SqliteStops,
     Ledger,
 ):  # fmt: skip
     """Ledger in a file, or in memory for the life of the process (`:memory:`)."""

@@ -1,9 +1,8 @@
 """Patterns, bounds and values that policy rules and plans compare a call with."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import translate
+from fnmatch import fnmatchcase
 from typing import cast
 
 from fastn_mcp.account.resolved_call import Effective, ResolvedCall
@@ -17,16 +16,6 @@ class Glob:
     """A pattern of `*`, `?` and `[...]`."""
 
     text: str
-    _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
-    _loose: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
-    _word: re.Pattern[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_exact", re.compile(translate(self.text)))
-        loose = (re.compile(translate(text)) for text in (self.text.casefold(), name_as_read(self.text)))
-        object.__setattr__(self, "_loose", tuple(loose))
-        word = self.text.casefold() if "[" in self.text else _joined(self.text)
-        object.__setattr__(self, "_word", re.compile(translate(word)))
 
     def __call__(self, value: object, *, exact: bool) -> bool:
         """Return whether the pattern matches a text, or an id that is a number.
@@ -38,13 +27,14 @@ class Glob:
             return False
         text = str(value)
         if exact:
-            return self._exact.match(text) is not None
-        plain, as_read = self._loose
-        return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
+            return fnmatchcase(text, self.text)
+        is_same = fnmatchcase(text.casefold(), self.text.casefold())
+        return is_same or fnmatchcase(name_as_read(text), name_as_read(self.text))
 
     def is_word(self, value: object) -> bool:
         """Return whether the pattern matches a documented value, however it is written: `FULL_ACCESS`."""
-        return isinstance(value, str) and self._word.match(_joined(value)) is not None
+        pattern = self.text.casefold() if "[" in self.text else _joined(self.text)
+        return isinstance(value, str) and fnmatchcase(_joined(value), pattern)
 
     def __str__(self) -> str:
         return self.text

@@ -39,7 +39,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp import __version__
-from fastn_mcp.channels.elicitation import Context, RoundTripLink, client_form, client_link, form_request, link_request
+from fastn_mcp.channels.elicitation import Context, client_form, client_link, form_request, link_in_result, link_request
 from fastn_mcp.client.cost import Spent, counted_requests
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
@@ -157,7 +157,7 @@ class _Handlers:
             match outcome:
                 case PendingForm(form):
                     return form_request(form)
-                case PendingApproval(needs_link=True) if isinstance(caller.link, RoundTripLink):
+                case PendingApproval(needs_link=True) if caller.link is link_in_result:
                     return link_request(outcome)
                 case PendingApproval(_, preview, where, until):
                     body = render_pending(preview.data(), where, until)

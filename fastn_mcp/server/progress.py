@@ -18,8 +18,9 @@ from mcp.types import (
     LoggingMessageNotificationParams,
     SetLevelRequestParams,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from fastn_mcp.channels.elicitation import MODERN, Context
+from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.client import retry
 from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm
 from fastn_mcp.guard.channel import FormChannel
@@ -53,7 +54,7 @@ class Levels:
 
     def wants(self, ctx: Context) -> bool:
         """Whether the client of this request wants our info messages."""
-        if ctx.protocol_version >= MODERN:
+        if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             level = (ctx.meta or {}).get(LOG_LEVEL_META_KEY)
         else:
             level = self._chosen if ctx.request is None else None

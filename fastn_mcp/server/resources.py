@@ -27,11 +27,12 @@ from mcp.types import (
     ResourceTemplateReference,
     TextResourceContents,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.account.entries import LISTS
-from fastn_mcp.channels.elicitation import MODERN, Context
+from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
@@ -172,7 +173,7 @@ class ResourceReader:
     ) -> ReadResourceResult:
         """Read a resource. Raises `MCPError` if it does not exist or cannot be read."""
         requested = self._dispatch.redacted({"uri": params.uri[:_LONGEST]})
-        not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_LEGACY
+        not_found = INVALID_PARAMS if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else _NOT_FOUND_LEGACY
         try:
             call = self._call(params.uri)
             if call is None:

@@ -22,7 +22,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import ALL_SCOPES, Caller, Rights
+from fastn_mcp.guard.caller import ALL_SCOPES, Caller
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.asker import Asker
@@ -182,9 +182,7 @@ async def test_notification_holds_no_address_and_no_argument(tmp_path: Path, sty
     ]
     async with told(tmp_path, receiver, style) as world:
         for number, call in enumerate(calls, 1):
-            caller = Caller(
-                Asker("https://login.example.com|ana@example.com", "Ana"), None, Rights(frozenset(ALL_SCOPES))
-            )
+            caller = Caller(Asker("https://login.example.com|ana@example.com", "Ana"), None, frozenset(ALL_SCOPES))
             assert isinstance(await world.dispatch(call, caller), PendingApproval)
             await settled(receiver, number)
         texts = [request.text[0] for request in await world.ledger.waiting(world.clock.at.timestamp())]

@@ -16,6 +16,7 @@ from support.policy_files import rules_of
 from fastn_mcp.guard.approval_form import temporary_approval
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.decision import MODES
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
@@ -108,7 +109,7 @@ async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
         (day,) = policy.budgets(Effect.EXTERNAL, desk.system.now())
         for effect, uses in ((Effect.EXTERNAL, 6), (Effect.SPEND, 1)):
             for _ in range(uses):
-                assert await desk.ledger.spend(effect.value, budgets.period(day, "local"), 20)
+                assert await desk.ledger.spend_all([BudgetLimit(effect.value, budgets.period(day, "local"), 20)])
         await budgets.spend_rate(Effect.DESTROY, "local")
         page = await text(visitor)
     assert "Run a workflow; change what is in use 14 of 20 left today" in page
@@ -132,7 +133,7 @@ async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
     plan = Plan("nightly", "default", None, until, "digest", ("dana",), (entry,))
     async with limits(tmp_path, Policy("unattended", plan=plan)) as (desk, visitor):
         for _ in range(3):
-            assert await desk.ledger.spend("b", "plan", 20)
+            assert await desk.ledger.spend_all([BudgetLimit("b", "plan", 20)])
         page = await text(visitor)
     assert "Plan nightly, for default, until 2026-12-01T00:00Z, signed by dana." in page
     assert "20 x run_workflow on wf_1 with any arguments: 17 left plan nightly.toml line 11" in page

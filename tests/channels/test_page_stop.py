@@ -127,15 +127,14 @@ async def test_second_stop_of_the_same_adds_nothing(desk: Desk, visitor: Visitor
     assert [each.reason for each in await holding(desk)] == ["one"]
 
 
-async def test_long_reason_is_refused_and_kept(desk: Desk, visitor: Visitor) -> None:
+async def test_long_reason_is_refused(desk: Desk, visitor: Visitor) -> None:
     answer = await stop(visitor, reason="x" * 201)
     assert answer.status_code == 422
-    assert f'value="{"x" * 201}"' in answer.text
     assert "Nothing was stopped: the reason is longer than 200 characters." in answer.text
     huge = await visitor.http.post(
         f"{visitor.room}stop", data={"reason": "x" * LONGEST_BODY}, headers={"Origin": visitor.origin}
     )
-    assert huge.status_code == 403
+    assert huge.status_code == 413
     assert await desk.ledger.stops() == []
 
 

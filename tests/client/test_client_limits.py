@@ -25,16 +25,16 @@ class FakeLimitStore:
         self.error: Exception | None = None
         self.silent = False
 
-    async def note_limit(self, key: str, until: float, now: float) -> None:
+    async def mark(self, name: str, until: float, now: float) -> None:
         assert until > now
         self.writes += 1
         await self._fail()
-        self.until[key] = max(until, self.until.get(key, 0.0))
+        self.until[name] = max(until, self.until.get(name, 0.0))
 
-    async def limited(self, key: str) -> float:
+    async def marked(self, name: str) -> float:
         self.reads += 1
         await self._fail()
-        return self.until.get(key, 0.0)
+        return self.until.get(name, 0.0)
 
     async def _fail(self) -> None:
         if self.error is not None:

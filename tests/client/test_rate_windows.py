@@ -219,9 +219,9 @@ async def test_later_reset_counts_where_both_limits_are_used_up() -> None:
 
 async def test_limit_that_another_process_used_up_leaves_nothing() -> None:
     class Store:
-        async def note_limit(self, key: str, until: float, now: float) -> None: ...
+        async def mark(self, name: str, until: float, now: float) -> None: ...
 
-        async def limited(self, key: str) -> float:  # noqa: ARG002
+        async def marked(self, name: str) -> float:  # noqa: ARG002
             return NOW.timestamp() + 30
 
     endpoint = Endpoint("https://fastn.example", KEY)

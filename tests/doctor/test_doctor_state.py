@@ -14,6 +14,7 @@ from fastn_mcp.build.ledger import audit_logs
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
+from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
@@ -41,7 +42,7 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
-    assert await ledger.spend("calls", "2026-11-26", 1)
+    assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
     ledger.close()
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 

@@ -12,7 +12,7 @@ from support.local_page import approve_all, globex, recording_browser
 from support.policy_files import policy_file
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
-from fastn_mcp.channels.elicitation import RoundTripLink
+from fastn_mcp.channels.elicitation import link_in_result
 from fastn_mcp.guard.approval_form import PendingApproval
 
 pytestmark = pytest.mark.anyio
@@ -84,4 +84,4 @@ async def test_link_that_ends_the_call_comes_before_the_wait() -> None:
         raise AssertionError("it waits")
 
     preview: Any = None
-    assert await RoundTripLink()(PendingApproval("g", preview, "there", 0.0, "https://page.example/"), wait) is False
+    assert await link_in_result(PendingApproval("g", preview, "there", 0.0, "https://page.example/"), wait) is False

@@ -30,7 +30,7 @@ from fastn_mcp.guard.approval_form import (
 from fastn_mcp.guard.approved_call import covers
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
+from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.asker import Asker
@@ -444,7 +444,8 @@ async def test_answer_is_recorded_under_the_name_of_its_form(world: World) -> No
     await world.expect(PendingApproval, world.deletion(), quick)
     assert [grant.by for grant in await world.ledger.decided(9)] == ["terminal"]
     now = world.timestamp
-    assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
+    marks = [await world.ledger.marked(f"distrust {name} local") for name in ("dialog", "client_form")]
+    assert [until > now for until in marks] == [True, False]
 
 
 async def test_expired_request_is_recorded_once_after_the_configured_time(tmp_path: Path) -> None:
@@ -500,7 +501,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
         return parse(TOOLS, "apply_changes", {"changes": changes} | more).call
 
     calls = [CreateCustomer(name="Initech"), world.deletion(), CreateCustomer(name="Umbrella")]
-    may, may_not = (Rights(frozenset(some)) for some in ({WRITE, DESTROY}, {WRITE}))
+    may, may_not = (frozenset(some) for some in ({WRITE, DESTROY}, {WRITE}))
     answered = world.form()
     for some in (calls, calls[1:2]):
         with pytest.raises(InsufficientScope):
@@ -512,15 +513,16 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
     assert isinstance(only, Done)
     before = len(world.changes)
 
-    class Withdrawn(Rights):
-        """Of a sign-in that loses a scope once the first call was sent."""
+    class Withdrawn(Caller):
+        """Caller whose sign-in loses a scope once the first call was sent."""
 
         def check(self, tool: str, effect: Effect) -> None:
-            (may if len(world.changes) == before else may_not).check(tool, effect)
+            scopes = may if len(world.changes) == before else may_not
+            Caller(self.asker, None, scopes).check(tool, effect)
 
     call = listed(*calls, keep_going=True)
     with pytest.raises(Incomplete) as stopped:
-        await world.dispatch(call, Caller(Asker(), answered, Withdrawn(frozenset())))
+        await world.dispatch(call, Withdrawn(Asker(), answered))
     rows: Any = stopped.value.facts["calls"]
     assert [row["outcome"] for row in rows] == ["done", "refused", "done"]
     assert "fastn:destroy" in rows[1]["message"]

@@ -17,7 +17,7 @@ from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline
-from fastn_mcp.guard.caller import Caller, Rights
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.asker import Asker
@@ -232,8 +232,8 @@ def test_unrecorded_outcome_is_logged(
     unwritable.outcome(recorder.intent(allowed(call)), "done")
     unwritable.decided(AuditEvent.APPROVED, grant(), None)
     assert caplog.messages == [
-        "the outcome done of create_customer could not be audited",
-        "the decision approved on delete_customer could not be audited",
+        "the entry outcome done of create_customer could not be audited",
+        "the entry approved of delete_customer could not be audited",
     ]
     with pytest.raises(Unwritten):
         unwritable.intent(allowed(call))
@@ -321,7 +321,7 @@ def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: Aud
     }
     recorder.not_sent(call, LOCAL, Refused("No.", facts={"rule": 1, "note": ""}))
     assert last(log) == {"event": "refused", **common, "outcome": "refused", "message": "No."}
-    anna = Caller(Asker("https://id.example|anna", "Anna <a@example.com>"), None, Rights(frozenset()))
+    anna = Caller(Asker("https://id.example|anna", "Anna <a@example.com>"), None, frozenset())
     recorder.not_sent(call, anna, Refused("No."))
     named = {**common, "principal": "https://id.example|anna", "principal_name": "Anna <a@example.com>"}
     del named["client_name"]

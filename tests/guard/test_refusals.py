@@ -18,6 +18,7 @@ from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
@@ -324,7 +325,7 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
     check = world.evaluator
     for _ in range(3):
         await check.budgets.spend_approved([Effect.SPEND], "local")
-        await world.ledger.spend("write", world.evaluator.budgets.period("run", "local"), 9)
+        await world.ledger.spend_all([BudgetLimit("write", world.evaluator.budgets.period("run", "local"), 9)])
         await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.timestamp)
     assert await world.guard.allowance(Asker()) == {
         "mode": "guarded",

@@ -5,7 +5,7 @@ from support.world import World
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.caller import ADMIN, DESTROY, READ, WRITE, Caller, InsufficientScope, Rights
+from fastn_mcp.guard.caller import ADMIN, DESTROY, READ, WRITE, Caller, InsufficientScope
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -28,13 +28,13 @@ NEEDED = {
 def test_every_effect_needs_one_scope_and_no_other_will_do(effect: Effect) -> None:
     others = frozenset({READ, WRITE, DESTROY, ADMIN}) - {NEEDED[effect]}
     with pytest.raises(InsufficientScope) as caught:
-        Rights(others).check("a_tool", effect)
+        Caller(Asker(), None, others).check("a_tool", effect)
     assert caught.value.scope == NEEDED[effect]
-    Rights(frozenset({NEEDED[effect]})).check("a_tool", effect)
+    Caller(Asker(), None, frozenset({NEEDED[effect]})).check("a_tool", effect)
 
 
 async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
-    caller = Caller(Asker("iss|anna"), None, Rights(frozenset({READ})))
+    caller = Caller(Asker("iss|anna"), None, frozenset({READ}))
     with pytest.raises(InsufficientScope) as refused:
         await world.dispatch(CreateCustomer(name="Initech"), caller)
     assert refused.value.data()["scope"] == refused.value.scope == WRITE
@@ -45,7 +45,7 @@ async def test_allowed_call_is_not_sent_without_its_scope(world: World) -> None:
     assert world.changes == []
     (line,) = entries(world.audit_path)
     assert (line["event"], line["principal"]) == ("refused", "iss|anna")
-    await world.dispatch(CreateCustomer(name="Initech"), Caller(Asker("iss|anna"), None, Rights(frozenset({WRITE}))))
+    await world.dispatch(CreateCustomer(name="Initech"), Caller(Asker("iss|anna"), None, frozenset({WRITE})))
     assert [heard.method for heard in world.changes] == ["POST"]
 
 
@@ -54,16 +54,14 @@ async def test_call_without_its_scope_requests_no_approval(world: World) -> None
     form = world.form()
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     with pytest.raises(InsufficientScope):
-        await world.dispatch(
-            DeleteCustomer(customer_id=row.id), Caller(Asker("iss|anna"), form, Rights(frozenset({WRITE})))
-        )
+        await world.dispatch(DeleteCustomer(customer_id=row.id), Caller(Asker("iss|anna"), form, frozenset({WRITE})))
     with pytest.raises(FastnError, match=f"list_customers needs the scope {READ}"):
-        await world.dispatch(ListCustomers(), Caller(Asker("iss|anna"), form, Rights(frozenset({WRITE}))))
+        await world.dispatch(ListCustomers(), Caller(Asker("iss|anna"), form, frozenset({WRITE})))
     assert (form.asked, world.changes) == ([], [])
 
 
 async def test_scope_follows_the_effect_of_the_call(world: World) -> None:
-    writer = Caller(Asker("iss|anna"), world.form(), Rights(frozenset({WRITE})))
+    writer = Caller(Asker("iss|anna"), world.form(), frozenset({WRITE}))
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     call = UpdateCustomer(customer_id=row.id, extra={"admins": ["eve@evil.example"]})
     with pytest.raises(InsufficientScope, match=f"update_customer needs the scope {ADMIN}"):

@@ -443,7 +443,7 @@ def test_explain_says_so(tmp_path: Path) -> None:
 
 
 WRONG = {
-    'effects = "DELETE"': "use some of",
+    'effects = "DELETE"': "unknown effect 'DELETE'",
     'effects = "DESTROY"\nmax_age_minutes = 0': "max_age_minutes",
     'effects = "DESTROY"\nacr_values = ["a b"]': "which has no space",
     'effects = "DESTROY"\nmax_age = 5': "max_age",

@@ -160,7 +160,7 @@ WRONG: dict[str, tuple[str, str]] = {
         APPROVER + 'tenants = ["acmee"]\n' + ONE,
         "line 8: tenants: there is no tenant 'acmee'",
     ),
-    "an approver of no effect": (APPROVER + 'effects = ["EVIL"]\n' + ONE, "line 8: effects: use some of ACCESS"),
+    "an approver of no effect": (APPROVER + 'effects = ["EVIL"]\n' + ONE, "line 8: effects: unknown effect 'EVIL'"),
     "a misspelt key of an approver": (APPROVER + "tenant = 1\n" + ONE, "in [[approvals.approver]] (did you"),
     "no TOML": (GOOD + "[[tenant", "not TOML"),
 }

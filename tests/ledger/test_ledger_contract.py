@@ -19,7 +19,15 @@ from valkey import Valkey
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
 from fastn_mcp.ledger.change import FINAL as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
-from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnusable, TooManyWaiting, rate_free_at
+from fastn_mcp.ledger.ledger import (
+    MOST_WAITING,
+    BudgetLimit,
+    Ledger,
+    LedgerLost,
+    LedgerUnusable,
+    TooManyWaiting,
+    rate_free_at,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -66,8 +74,8 @@ async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     request = not_none(await ledger.find(hostile))
     assert (request.principal, request.target, request.text, request.expected) == (hostile, hostile, (hostile,), "")
     assert await ledger.find("g1") is None
-    assert await ledger.spend("a", "b c", 1)
-    assert await ledger.spend("a b", "c", 1)
+    assert await ledger.spend_all([BudgetLimit("a", "b c", 1)])
+    assert await ledger.spend_all([BudgetLimit("a b", "c", 1)])
 
 
 async def test_approval_is_used_once_among_processes(where: str, ledger: Ledger) -> None:
@@ -337,14 +345,10 @@ async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:
 
 async def test_temporary_approval_covers_exactly_its_call_until_it_expires(ledger: Ledger, other: Ledger) -> None:
     await ledger.add_temporary(temporary_approval())
-    exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
-    assert await other.find_temporary(*exact, NOW) == temporary_approval()
+    assert await other.find_temporary("input", NOW) == temporary_approval()
     assert await other.temporary_approvals(NOW) == [temporary_approval()]
-    for place in range(5):
-        changed = [*exact]
-        changed[place] += "x"
-        assert await other.find_temporary(changed[0], changed[1], changed[2], changed[3], changed[4], NOW) is None
-    assert await other.find_temporary(*exact, NOW + 900) is None
+    assert await other.find_temporary("input and more", NOW) is None
+    assert await other.find_temporary("input", NOW + 900) is None
     assert await other.temporary_approvals(NOW + 900) == []
 
 
@@ -358,19 +362,17 @@ async def test_revoked_temporary_approval_covers_nothing(ledger: Ledger, other: 
     await ledger.add_temporary(temporary_approval())
     assert await other.revoke_temporary("s1")
     assert not await ledger.revoke_temporary("s1")
-    assert (
-        await ledger.find_temporary("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input", NOW) is None
-    )
+    assert await ledger.find_temporary("input", NOW) is None
 
 
 async def test_budget_is_spent_per_period_up_to_the_current_limit(ledger: Ledger) -> None:
     assert await ledger.spent("destroy", "monday") == 0
-    assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
-    assert await ledger.spend("destroy", "tuesday", 2)
-    assert await ledger.spend("external", "monday", 2)
-    assert not await ledger.spend("trash", "monday", 0)
-    assert not await ledger.spend("destroy", "monday", 1)
-    assert await ledger.spend("destroy", "monday", 3)
+    assert [await ledger.spend_all([BudgetLimit("destroy", "monday", 2)]) for _ in range(3)] == [True, True, False]
+    assert await ledger.spend_all([BudgetLimit("destroy", "tuesday", 2)])
+    assert await ledger.spend_all([BudgetLimit("external", "monday", 2)])
+    assert not await ledger.spend_all([BudgetLimit("trash", "monday", 0)])
+    assert not await ledger.spend_all([BudgetLimit("destroy", "monday", 1)])
+    assert await ledger.spend_all([BudgetLimit("destroy", "monday", 3)])
     assert await ledger.spent("destroy", "monday") == 3
 
 
@@ -477,12 +479,12 @@ def test_ledger_errors_have_complete_messages() -> None:
     )
 
 
-async def test_channel_is_distrusted_for_a_principal_until_a_time(ledger: Ledger, other: Ledger) -> None:
-    await ledger.distrust("local", "client_form", NOW + 900)
-    assert await other.distrusted("local", "client_form", NOW + 899)
-    assert not await other.distrusted("local", "client_form", NOW + 900)
-    assert not await other.distrusted("local", "local_page", NOW)
-    assert not await other.distrusted("another", "client_form", NOW)
+async def test_mark_holds_until_the_latest_time(ledger: Ledger, other: Ledger) -> None:
+    await ledger.mark("form", NOW + 900, NOW)
+    await other.mark("form", NOW + 600, NOW)
+    assert await other.marked("form") == NOW + 900
+    assert await other.marked("another") == 0
+    assert await ledger.use_nonce("form", NOW + 60, NOW)
 
 
 async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) -> None:
@@ -497,10 +499,10 @@ async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) 
     for changed in (
         ledger.add_temporary(temporary_approval()),
         ledger.revoke_temporary(temporary_approval().id),
-        ledger.spend("destroy", "2026-11-26", 5),
+        ledger.spend_all([BudgetLimit("destroy", "2026-11-26", 5)]),
         ledger.spend_rate("destroy", 5, 60, NOW),
         ledger.use_nonce("n1", NOW + 60, NOW),
-        ledger.distrust("local", "client_form", NOW + 60),
+        ledger.mark("form", NOW + 60, NOW),
     ):
         await changed
         seen.append(await ledger.revision())
@@ -725,11 +727,11 @@ async def test_nonce_is_kept_until_it_expires(ledger: Ledger, other: Ledger) -> 
 
 
 async def test_later_clock_does_not_expire_marks_of_others(ledger: Ledger, other: Ledger) -> None:
-    await ledger.note_limit("key", NOW + 10, NOW)
+    await ledger.mark("key", NOW + 10, NOW)
     assert await ledger.use_nonce("n1", NOW + 10, NOW)
-    await other.note_limit("another key", NOW + 300, NOW + 290)
+    await other.mark("another key", NOW + 300, NOW + 290)
     assert await other.use_nonce("n2", NOW + 300, NOW + 290)
-    assert await ledger.limited("key") == NOW + 10
+    assert await ledger.marked("key") == NOW + 10
     assert not await ledger.use_nonce("n1", NOW + 10, NOW + 5)
 
 

@@ -20,7 +20,7 @@ from support.stores import NOW, change, grant, temporary_approval
 
 from fastn_mcp.ledger import sqlite_file
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerUnusable
+from fastn_mcp.ledger.ledger import BudgetLimit, LedgerUnusable
 from fastn_mcp.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +114,7 @@ async def test_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(path))
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
-            await ledger.spend("destroy", "monday", 5)
+            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
         assert str(unusable.value) == (
             f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reading"
             " still works. To fix it: restore a copy (docs/operations.md), or stop fastn-mcp and move the file away."
@@ -128,7 +128,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerUnusable) as locked:
-            await ledger.spend("destroy", "monday", 5)
+            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
         other.execute("ROLLBACK")
     assert (
         str(locked.value)
@@ -137,7 +137,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(led
     )
     ledger._file.database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(LedgerUnusable) as read_only:
-        await ledger.spend("destroy", "monday", 5)
+        await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
     assert (
         str(read_only.value)
         == f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reading still works."
@@ -226,7 +226,7 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
 ) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(str(path))
-    await ledger.spend("destroy", "monday", 5)
+    await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
     ledger.close()
     with closing(sqlite3.connect(path)) as other:
         (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'budgets'").fetchone()
@@ -290,7 +290,10 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     one = change("c1", at=NOW)
     assert await ledger.begin(one)
     assert [await ledger.claim("c1"), await ledger.claim("c1")] == [True, False]
-    assert [await ledger.spend("b", "p", 1), await ledger.spend("b", "p", 1)] == [True, False]
+    assert [await ledger.spend_all([BudgetLimit("b", "p", 1)]), await ledger.spend_all([BudgetLimit("b", "p", 1)])] == [
+        True,
+        False,
+    ]
     assert [await ledger.use_nonce("n", NOW + 9, NOW), await ledger.use_nonce("n", NOW + 9, NOW)] == [True, False]
     assert await ledger.spend_rate("r", 1, 60.0, NOW) == 0.0
     assert await ledger.spend_rate("r", 1, 60.0, NOW) > NOW
@@ -352,7 +355,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
         await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
-        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), target=f"wf_{number}"))
+        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), similar=f"of kept {number}"))
 
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
@@ -365,9 +368,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
-    "a scope is looked for": lambda ledger: ledger.find_temporary(
-        "local", "default at live.fastn.ai", "t", "wf_1", "", NOW
-    ),
+    "a scope is looked for": lambda ledger: ledger.find_temporary("of kept 1", NOW),
     "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", number=2)),
     "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
 }

@@ -16,7 +16,7 @@ from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import FINAL, Change
-from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, TooManyWaiting
+from fastn_mcp.ledger.ledger import MOST_WAITING, BudgetLimit, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey import server
 
@@ -87,7 +87,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "move": lambda ledger: moved(ledger, id_, before, after, now, by=who, note="no" if yes else None),
         "vote": lambda ledger: _voted(ledger, id_, Vote(who, yes, now)),
         "find": lambda ledger: ledger.find(id_),
-        "spend": lambda ledger: ledger.spend("destroy", "monday", limit),
+        "spend": lambda ledger: ledger.spend_all([BudgetLimit("destroy", "monday", limit)]),
         "spent": lambda ledger: ledger.spent("destroy", "monday"),
         "nonce": lambda ledger: ledger.use_nonce(who, now + 10, now),
         "declines": lambda ledger: ledger.declines("local"),
@@ -95,8 +95,8 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "scopes": lambda ledger: ledger.temporary_approvals(now),
         "claim": lambda ledger: ledger.claim("c1"),
         "release": lambda ledger: ledger.release("c1"),
-        "limit": lambda ledger: ledger.note_limit(who, now + 10, now),
-        "limited": lambda ledger: ledger.limited(who),
+        "mark": lambda ledger: ledger.mark(who, now + 10, now),
+        "marked": lambda ledger: ledger.marked(who),
         "begin": lambda ledger: _begun(ledger, replace(change(f"{who}{limit}", at=now), batch="b1", number=limit + 1)),
         "end": lambda ledger: ledger.settle(replace(change(f"{who}{limit}"), outcome=outcome)),
         "batch": lambda ledger: ledger.changes_of("b1"),
@@ -107,7 +107,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
 
 KINDS = (
     *("open", "move", "vote", "find", "spend", "spent", "nonce", "use", "declines", "revoke", "scopes", "claim"),
-    *("release", "limit", "limited", "look", "four eyes", "offer", "expire", "begin", "end", "batch"),
+    *("release", "mark", "marked", "look", "four eyes", "offer", "expire", "begin", "end", "batch"),
 )
 
 
@@ -143,7 +143,7 @@ async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, 
         case "vote":
             done = await _voted(ledger, id_, Vote(who, True, NOW)) is RequestState.APPROVED
         case "spend":
-            done = await ledger.spend("destroy", "monday", 2)
+            done = await ledger.spend_all([BudgetLimit("destroy", "monday", 2)])
         case "claim":
             done = await ledger.claim("c1")
         case _:

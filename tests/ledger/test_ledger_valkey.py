@@ -24,7 +24,7 @@ from support.values import not_none
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.ledger import BudgetLimit, LedgerLost
 from fastn_mcp.ledger.valkey import server as valkey_module
 from fastn_mcp.ledger.valkey.ledger import UnreadableRequest, ValkeyLedger
 from fastn_mcp.ledger.valkey.server import Address, parse
@@ -95,12 +95,11 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         await ledger.open(grant("g2"))
         await moved(ledger, "g2", ASKABLE, RequestState.DECLINED, NOW)
         await ledger.add_temporary(temporary_approval())
-        await ledger.spend("destroy", "monday", 5)
-        await ledger.spend("entry", PLANNED, 5)
+        await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
+        await ledger.spend_all([BudgetLimit("entry", PLANNED, 5)])
         await ledger.spend_rate("destroy", 5, 300, NOW)
         await ledger.mark_audit("audit.jsonl", 1, "head")
-        await ledger.distrust("local", "client_form", NOW + 900)
-        await ledger.note_limit("key", NOW + 30, NOW)
+        await ledger.mark("key", NOW + 30, NOW)
         await ledger.use_nonce("n1", NOW + 60, NOW)
         await ledger.begin(replace(change(), call="call"))
         await ledger.begin(replace(change("c2"), batch="b1", number=1))
@@ -111,7 +110,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
-        *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision", "under_way"),
+        *("mark", "expiring", "unsettled", "nonce", "change", "changes", "batch", "revision", "under_way"),
         *("rate", "audit", "temporary_approval", "temporary_approvals"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
@@ -125,12 +124,11 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
     """A day longer where the clocks of two machines can differ."""
     url, day = valkey.url(), 86_400_000
     async with ledger_on(url) as ledger:
-        await ledger.spend("destroy", "monday", 5)
+        await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
         await ledger.spend_rate("destroy", 5, 30 * 86_400, NOW)
         await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
         await ledger.use_nonce("late", NOW - 1, NOW)
-        await ledger.note_limit("key", NOW + 30 * 86_400, NOW)
-        await ledger.distrust("local", "client_form", NOW + 900)
+        await ledger.mark("key", NOW + 30 * 86_400, NOW)
         await ledger.mark_audit("audit.jsonl", 1, "head")
         await ledger.add_temporary(temporary_approval(expires=NOW + 900))
         await ledger.begin(replace(change(), call="call"))
@@ -141,8 +139,7 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         "rate:*": 30 * day,
         "nonce:n1": 31 * day,
         "nonce:late": day,
-        "limit:key": 31 * day,
-        "distrust:*": day,
+        "mark:key": 31 * day,
         "audit:*": 732 * day,
         "temporary_approval:*": 900_000,
         "change:c1": 30 * day,
@@ -201,8 +198,8 @@ async def test_batch_call_with_an_unconfirmed_begin_counts_as_begun(valkey: Valk
 async def test_cancelled_command_leaves_no_response_to_the_next(valkey: ValkeyServer) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(valkey.url(port=proxy.port)) as ledger:
         for name in ("a", "b"):
-            await ledger.spend(name, "monday", 9)
-        await ledger.spend("b", "monday", 9)
+            await ledger.spend_all([BudgetLimit(name, "monday", 9)])
+        await ledger.spend_all([BudgetLimit("b", "monday", 9)])
         for _ in range(5):
             with anyio.move_on_after(0):
                 await asyncio.gather(*(ledger.spent("a", "monday") for _ in range(5)))
@@ -441,7 +438,7 @@ async def test_full_server_refuses(own: ValkeyServer) -> None:
         await ledger.open(grant())
         own.ask("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(LedgerLost, match="it refused: OutOfMemoryError"):
-            await ledger.spend("destroy", "monday", 5)
+            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
         assert await ledger.find("g1") == grant()
 
 
@@ -462,7 +459,7 @@ async def test_write_counts_once_enough_replicas_have_it(start: Start) -> None:
     url = first.url("&copies=1")
     async with ledger_on(url) as ledger:
         with pytest.raises(LedgerLost, match="only 0 of 1 replicas have it"):
-            await ledger.spend("destroy", "monday", 5)
+            await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
         second.ask("REPLICAOF", "127.0.0.1", str(first.port))
         first.await_("state=online", "INFO", "replication")
         name = ""

@@ -16,7 +16,7 @@ import anyio
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
+from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, TooManyWaiting
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
@@ -113,7 +113,7 @@ async def _step(ledger: Ledger, _: str) -> bool:
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
-    "spend": lambda ledger, _: ledger.spend("destroy", "2026-11-25", 7),
+    "spend": lambda ledger, _: ledger.spend_all([BudgetLimit("destroy", "2026-11-25", 7)]),
     "open": _open,
     "ask": _ask,
     "decline": _decline,

@@ -6,19 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import outcomes, view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
-from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MOST_LISTED, Decisions, NotDecided
-from fastn_mcp.channels.page.places import stops_in_words
+from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MOST_LISTED, NotDecided
+from fastn_mcp.channels.page.places import Places
 from fastn_mcp.channels.page.security import PageSecurity
-from fastn_mcp.channels.page.stop import StopPlaces
 from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
@@ -35,15 +33,7 @@ _POLL = 0.5
 _KEEP_ALIVE_POLLS = 20
 """Polls without a change until a keep-alive, which detects a closed browser."""
 
-_HERE = Path(__file__).parent
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-"""Compiled once in a process: a template takes longer than the rest of a page."""
+_STATIC_FOLDER = Path(__file__).parent / "static"
 _SCRIPT = "text/javascript"
 _STATIC = {"page.css": "text/css", "page.js": _SCRIPT, "closed.js": _SCRIPT, "icon.svg": "image/svg+xml"}
 
@@ -71,7 +61,12 @@ def page(
         Route(f"{prefix}/undo", pages.show_undo, methods=["GET"]),
         Route(f"{prefix}/undo", pages.undo, methods=["POST"]),
         Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
-        *StopPlaces(pages.render, pages.session, pages.seal, ledger, system).routes(prefix),
+        Route(f"{prefix}/activity", pages.activity, methods=["GET"]),
+        Route(f"{prefix}/limits", pages.limits, methods=["GET"]),
+        Route(f"{prefix}/stop", pages.stop_page, methods=["GET"]),
+        Route(f"{prefix}/stop", pages.stop, methods=["POST"]),
+        Route(f"{prefix}/allow", pages.allow_page, methods=["GET"]),
+        Route(f"{prefix}/allow", pages.allow, methods=["POST"]),
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
@@ -87,7 +82,7 @@ def page(
 
 
 @dataclass(frozen=True, slots=True)
-class _Page(Decisions):
+class _Page(Places):
     is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:
@@ -103,14 +98,8 @@ class _Page(Decisions):
     async def now(self, request: Request) -> Response:
         """Return only the part of the page that changes, for an open page."""
         session = await self.session(request)
-        return self.render(request, "now.html", root=session.root, **await self._content(request, session))
-
-    async def show_undo(self, request: Request) -> Response:
-        """Show what an undo would do. Its form makes it."""
-        session, asked = await self.session(request), request.query_params
-        shown = await self.shown_undo(session, asked.get("request", ""), asked.get("change", ""))
-        token = self.seal.token(session.id, f"undo {asked.get('change')}")
-        return self.render(request, "undo.html", root=session.root, token=token, **shown)
+        frame, content = await self.frame(session, ""), await self._content(request, session)
+        return self.render(request, "now.html", **frame, **content)
 
     async def events(self, request: Request) -> Response:
         """Stream an event for each change, without its content."""
@@ -149,24 +138,14 @@ class _Page(Decisions):
     async def problem(self, template: str, status: int, request: Request, _: Exception) -> Response:
         return self.render(request, template, status)
 
-    def render(self, request: Request, template: str, status: int = 200, **content: Any) -> Response:
-        base = request.scope.get("root_path", "")
-        text = _TEMPLATES.get_template(template).render(base=base, **self.access.context, **content)
-        return HTMLResponse(text, status)
-
     async def _response(
         self, request: Request, session: Session, status: int = 200, flash: dict[str, Any] | None = None,
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         content = await self._content(request, session, draft)
-        content["stops"] = await stops_in_words(session.inbox, self.ledger, self.system.now())
-        about = {"root": session.root, "person": session.person, "said": flash, "place": ""}
-        return self.render(request, "page.html", status, **about, **content)
+        return self.render(request, "page.html", status, said=flash, **await self.frame(session, ""), **content)
 
     async def _content(self, request: Request, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:
-        def token(action: str, about: str) -> str:
-            return self.seal.token(session.id, f"{action} {about}")
-
         now, inbox = self.system.timestamp(), session.inbox
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
@@ -191,12 +170,11 @@ class _Page(Decisions):
             "minutes": TEMPORARY_MINUTES,
             "longest_note": LONGEST_NOTE,
             "most_facts": MOST_FACTS,
-            "token": token,
         }
 
 
 def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (_HERE / "static" / name).read_bytes()
+    content = (_STATIC_FOLDER / name).read_bytes()
 
     async def static(_: Request) -> Response:
         return Response(content, media_type=kind)

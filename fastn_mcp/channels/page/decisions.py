@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import JsonValue
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from fastn_mcp.channels.page import outcomes, view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
@@ -16,8 +19,10 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, sent_words, why_closed
 from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
 FLASH_COOKIE = "fastn_said"
@@ -28,6 +33,15 @@ MOST_LISTED = 100
 """Requests that the page lists, the oldest first."""
 
 _LONGEST_BRIEF = 300
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+"""Compiled once in a process: a template takes longer than the rest of a page."""
 
 
 class NotDecided(Exception):
@@ -47,7 +61,28 @@ class Decisions:
     access: PageAccess
     seal: Seal
     ledger: Ledger
+    """Stores stops, and which form tokens were used."""
     system: System
+
+    def render(self, request: Request, template: str, status: int = 200, **content: Any) -> Response:
+        base = request.scope.get("root_path", "")
+        text = _TEMPLATES.get_template(template).render(base=base, **self.access.context, **content)
+        return HTMLResponse(text, status)
+
+    async def frame(self, session: Session, place: str) -> view.View:
+        """Return the template variables that every place of the page shows."""
+
+        def token(action: str, about: str) -> str:
+            return self.seal.token(session.id, f"{action} {about}")
+
+        now = self.system.now()
+        stops = [view.parts(in_words(stop, now)) for stop in await self.holding(session)]
+        return {"root": session.root, "person": session.person, "place": place, "token": token, "stops": stops}
+
+    async def holding(self, session: Session) -> list[Stop]:
+        """Return the stops that hold and are about accounts that a person sees."""
+        tenants = ("", *session.inbox.tenants)
+        return [stop for stop in await self.ledger.holding() if stop.tenant in tenants]
 
     async def approve(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "approve")
@@ -114,15 +149,18 @@ class Decisions:
             raise NotDecided(session, 409, counted.why)
         return self._back(request, session, f"Withdrawn: {_brief(counted)}. {sent_words(counted)}")
 
-    async def shown_undo(self, session: Session, request: str, change: str) -> view.View:
-        """Return the template data of an undo. Raises `NotDecided` if there is none."""
+    async def show_undo(self, request: Request) -> Response:
+        """Show what an undo would do. Its form makes it."""
+        session, asked = await self.session(request), request.query_params
+        about, change = asked.get("request", ""), asked.get("change", "")
         try:
-            found, shown = await session.inbox.undo_preview(request, change)
+            found, shown = await session.inbox.undo_preview(about, change)
         except FastnError as error:
             raise NotDecided(session, 409, str(error)) from None
         receipt = outcomes.change(found, self.system.timestamp(), may_undo=True)
         says = {name: view.parts(getattr(shown.says, name)) for name in ("first", "lost", "then", "unchecked")}
-        return {"grant": request, "change": receipt, "says": says}
+        token = self.seal.token(session.id, f"undo {change}")
+        return self.render(request, "undo.html", root=session.root, token=token, grant=about, change=receipt, says=says)
 
     async def undo(self, request: Request) -> Response:
         session, fields = await self._form(request, "undo", "change")
@@ -154,7 +192,7 @@ class Decisions:
     async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
         """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
         session, fields = await self._fields(request, 16)
-        if not await self._redeems(session, f"{action} {fields.get(about)}", fields.get("token", "")):
+        if not await self._redeems(session, f"{action} {fields.get(about, '')}", fields.get("token", "")):
             why = "Nothing was decided: this form was already submitted, or is not from this page."
             raise NotDecided(session, 403, why)
         return session, fields

@@ -31,11 +31,9 @@ class PageSessions:
         self._lasting: bytes | None = None
         self._sessions: dict[str, tuple[bytes, float]] = {}
         """Digest of the cookie, so that memory does not contain the cookie itself, and end, by room."""
-        self._closed = False
 
     def close(self) -> None:
-        """End all sessions and accept no more keys."""
-        self._closed = True
+        """End all sessions and keys."""
         self._keys.clear()
         self._lasting = None
         self._sessions.clear()
@@ -60,8 +58,6 @@ class PageSessions:
         random bits, so that guessing is infeasible.
         """
         now = self._system.monotonic()
-        if self._closed:
-            return None
         # Looked up by digest, so that timing does not reveal the keys.
         digest = _digest(key)
         if self._lasting is not None and hmac.compare_digest(digest, self._lasting):

@@ -59,11 +59,13 @@ class SlackWeb:
         try:
             return cast("Payload", (await self.client.api_call(method, **{kind: arguments})).data)
         except Exception as error:
-            raise SlackFailed(reason_of(error)) from None
+            if (reason := reason_of(error)) is None:
+                raise
+            raise SlackFailed(reason) from None
 
 
-def reason_of(error: Exception) -> str:
-    """Return why a request failed: a code of Slack's, or our words. Raise an error that says nothing about Slack."""
+def reason_of(error: Exception) -> str | None:
+    """Return why a request failed: a code of Slack's, or our words; None if the error says nothing about Slack."""
     match error:
         case SlackApiError():
             data = getattr(cast(Any, error).response, "data", None)
@@ -72,15 +74,7 @@ def reason_of(error: Exception) -> str:
         case aiohttp.ClientError() | OSError() | TimeoutError():
             return "no connection"
         case _:
-            raise error
-
-
-def _known_reason(error: Exception) -> str:
-    """Return why a connection failed, without its address."""
-    try:
-        return reason_of(error)
-    except Exception:
-        return type(error).__name__
+            return None
 
 
 class _SlackConnection(SocketModeClient):
@@ -99,7 +93,8 @@ class _SlackConnection(SocketModeClient):
                 break
             except Exception as error:
                 if pause == _PAUSE and not self.closed:
-                    log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", _known_reason(error))
+                    reason = reason_of(error) or type(error).__name__  # without the address
+                    log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -156,7 +156,8 @@ class Approvals:
             return "The policy requires two people to approve it. "
         if not evaluation.preview.fits_form and not form.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
-        if await self._ledger.distrusted(holder(caller.principal, self._account), form.name, self._system.timestamp()):
+        distrusted = await self._ledger.marked(_distrust(holder(caller.principal, self._account), form))
+        if distrusted > self._system.timestamp():
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
 
@@ -178,12 +179,10 @@ class Approvals:
 
     async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
         """Return the temporary approval that covers a call; None if the call brings a person's answer."""
-        tool, is_answered = evaluation.batch.tool, caller.form is not None and caller.form.submitted is not None
-        if is_answered or evaluation.similar is None or tool.target is None:
+        is_answered = caller.form is not None and caller.form.submitted is not None
+        if is_answered or evaluation.similar is None:
             return None
-        temporary = await self._ledger.find_temporary(
-            caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._system.timestamp()
-        )
+        temporary = await self._ledger.find_temporary(evaluation.similar, self._system.timestamp())
         if temporary is not None and await self.stops.has_voided(caller.asker, temporary.stops, temporary.asker):
             return None
         return temporary
@@ -303,7 +302,7 @@ class Approvals:
             answer = NoAnswer(_BY_A_PROGRAM)
         if isinstance(answer, NoAnswer):
             if is_quick or now >= request.expires:
-                await self._ledger.distrust(request.holder, form.name, now + _DISTRUST_SECONDS)
+                await self._ledger.mark(_distrust(request.holder, form), now + _DISTRUST_SECONDS, now)
             pending = await self._move_out_of_band(evaluation, caller, form, request, answer.reason)
             return replace(pending, needs_link=False)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
@@ -337,6 +336,11 @@ class Approvals:
         if moved is None and now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
+
+
+def _distrust(holder: str, form: FormChannel) -> str:
+    """Return the mark that a form does not reach a person."""
+    return f"distrust {form.name} {holder}"
 
 
 async def _announce(

@@ -1,5 +1,6 @@
 """Decisions on the approval requests of a ledger by one person at a terminal."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -8,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, sent_words, withdraw
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote, sent_words, withdraw
 from fastn_mcp.guard.approval_form import TEMPORARY_MINUTES, UNDOES, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
@@ -17,6 +18,8 @@ from fastn_mcp.ledger.identity import account_name
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
+
+log = logging.getLogger(__name__)
 
 _BY = "terminal"
 _SENT = "when the agent makes the same call again"
@@ -35,10 +38,6 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M")
 
 
-def _ignore(_: str) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class TerminalApprovals:
     """Approval requests of a ledger, decided by one person at a terminal."""
@@ -48,13 +47,13 @@ class TerminalApprovals:
     system: System
     typed: TypedSecrets | None = None
     """Keeps what they type; None without the state secret by which the servers open it."""
-    warn: Callable[[str], None] = _ignore
-    """Gets a warning where an expiry or a revocation could not be recorded."""
+    warn: Callable[[str], object] = log.warning
+    """Gets a warning where a decision, an expiry or a revocation could not be recorded. It holds without that."""
 
     async def waiting(self) -> list[ApprovalRequest]:
         """Return the pending requests. Close expired ones, and record them in the audit log."""
         for account in {request.account for request in await self.ledger.waiting(0.0)}:
-            await record_expired(self.ledger, account, self.system.timestamp(), self._record_expired)
+            await record_expired(self.ledger, account, self.system.timestamp(), self._record_event)
         return await self.ledger.waiting(self.system.timestamp())
 
     async def approve(self, request: ApprovalRequest, secret: JsonValue = None, *, is_temporary: bool = False) -> str:
@@ -83,32 +82,23 @@ class TerminalApprovals:
         matches = [one for one in await self.ledger.decided(_LATEST) if one.id.startswith(prefix) and one.out_of_band]
         if len(matches) != 1:
             return None
-        (request,), vote, problems = matches, Vote(_BY, approves=False, at=self.system.timestamp()), list[str]()
-        taken_back = await withdraw(vote, request, self.ledger, _BY, note or None, self._recorded(problems))
+        (request,), vote = matches, Vote(_BY, approves=False, at=self.system.timestamp())
+        taken_back = await withdraw(vote, request, self.ledger, _BY, note or None, self._record_event)
         if isinstance(taken_back, NotCounted):
             return taken_back.why
-        return "".join([f"Withdrawn: {request.text[0]} {sent_words(taken_back)}", *problems])
+        return f"Withdrawn: {request.text[0]} {sent_words(taken_back)}"
 
     async def unused(self) -> list[ApprovalRequest]:
         """Return the approvals that are not used up and can be withdrawn."""
         now, decided = self.system.timestamp(), await self.ledger.decided(_LATEST)
         return [one for one in decided if one.can_be_withdrawn(now)]
 
-    def _recorded(self, problems: list[str]) -> Record:
-        """Return what records an event about a request. It adds to `problems` why one could not be recorded."""
-
-        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
-            problems.append(self._record(decision_entry(event, decided_request, _BY, message)))
-
-        return record
-
     async def _vote(
         self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
     ) -> str:
         """Count a vote, and return the message, or why it did not count."""
-        problems: list[str] = []
-        counted = await count_vote(vote, request, self.ledger, _BY, note, self._recorded(problems), typed)
-        return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
+        counted = await count_vote(vote, request, self.ledger, _BY, note, self._record_event, typed)
+        return counted.why if isinstance(counted, NotCounted) else message
 
     async def temporary_approvals(self) -> list[TemporaryApproval]:
         """Return the temporary approvals that have not expired."""
@@ -125,18 +115,15 @@ class TerminalApprovals:
             AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked.principal, account, revoked.tool, revoked.target
         )
         entry = replace(entry, approved_by=_BY, grant=revoked.id, principal_name=revoked.person or None)
-        if problem := self._record(entry):
-            self.warn(problem.strip())
+        self._record(entry)
         return revoked
 
-    def _record_expired(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        if problem := self._record(decision_entry(event, request, None, note)):
-            self.warn(problem.strip())
+    def _record_event(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
+        self._record(decision_entry(event, request, _BY, note))
 
-    def _record(self, entry: LogEntry) -> str:
-        """Record an entry; return a warning if that fails. Sending records again, and refuses if it still fails."""
+    def _record(self, entry: LogEntry) -> None:
+        """Record an entry, or warn if that fails. Sending records again, and refuses if it still fails."""
         try:
             self.audit.record(entry)
         except FastnError as error:
-            return f" {error}"
-        return ""
+            self.warn(str(error))

@@ -27,7 +27,7 @@ from fastn_mcp.ledger.ledger import (
     BudgetLimit,
     BudgetUses,
     Ledger,
-    RateLimits,
+    Marks,
     TemporaryApprovals,
     TooManyWaiting,
     rate_free_at,
@@ -85,21 +85,11 @@ def _lifetime(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _kept(until: float, now: float) -> int:
-    return round(max(0.0, until - now) * 1000) + _DAY
-
-
 class _ValkeyPart:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._key = server.key
         self._revision = server.key("revision")
-
-    async def _mark(self, key: str, until: float, kept: int) -> None:
-        await self._server.run("mark", [key, self._revision], until, kept)
-
-    async def _until(self, key: str) -> float:
-        return float(await self._server.read("GET", key) or 0)
 
 
 class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
@@ -223,36 +213,23 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
         count, last = await self._server.read("HMGET", self._key("declines", principal), "count", "last")
         return int(count or 0), float(last or 0)
 
-    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        keys = [self._key("nonce", nonce), self._revision]
-        return await self._server.run("nonce", keys, until, now, _kept(until, now)) == 1
-
     def _sealed(self, request: str) -> str:
         return self._key("sealed", request)
 
     async def sealed(self, request: str, approver: str, now: float) -> str | None:  # noqa: ARG002 - the server forgets it in time
         return await self._server.read("HGET", self._sealed(request), approver)
 
-    async def distrust(self, principal: str, channel: str, until: float) -> None:
-        await self._mark(self._key("distrust", channel, principal), until, _DAY)
-
-    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
-        return await self._until(self._key("distrust", channel, principal)) > now
-
 
 class ValkeyTemporaryApprovals(_ValkeyPart, TemporaryApprovals):
     def _approval(self, id_: str) -> str:
         return self._key("temporary_approval", id_)
-
-    def _covering(self, principal: str, account: str, tool: str, target: str, similar: str) -> str:
-        return self._key("covering", self._server.digest(principal, account, tool, target, similar))
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         await self._server.run(
             "temporary_approval",
             [
                 self._approval(approval.id),
-                self._covering(approval.principal, approval.account, approval.tool, approval.target, approval.similar),
+                self._key("covering", approval.similar),
                 self._key("temporary_approvals"),
                 self._revision,
             ],
@@ -263,11 +240,8 @@ class ValkeyTemporaryApprovals(_ValkeyPart, TemporaryApprovals):
             _lifetime(approval.expires - approval.created),
         )
 
-    async def find_temporary(
-        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
-    ) -> TemporaryApproval | None:
-        covering = self._covering(principal, account, tool, target, similar)
-        return next(iter(await self._valid(covering, now)), None)
+    async def find_temporary(self, similar: str, now: float) -> TemporaryApproval | None:
+        return next(iter(await self._valid(self._key("covering", similar), now)), None)
 
     async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
         return sorted(await self._valid(self._key("temporary_approvals"), now), key=lambda approval: approval.created)
@@ -310,12 +284,20 @@ class ValkeyBudgetUses(_ValkeyPart, BudgetUses):
         return [float(use.partition(" ")[0]) for use in uses]
 
 
-class ValkeyRateLimits(_ValkeyPart, RateLimits):
-    async def note_limit(self, key: str, until: float, now: float) -> None:
-        await self._mark(self._key("limit", key), until, _kept(until, now))
+class ValkeyMarks(_ValkeyPart, Marks):
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        return await self._mark(self._key("nonce", nonce), until, now, unless=now)
 
-    async def limited(self, key: str) -> float:
-        return await self._until(self._key("limit", key))
+    async def mark(self, name: str, until: float, now: float) -> None:
+        await self._mark(self._key("mark", name), until, now, unless=until)
+
+    async def _mark(self, key: str, until: float, now: float, *, unless: float) -> bool:
+        """Record a mark, and return True, unless it holds until a time or later."""
+        kept = round(max(0.0, until - now) * 1000) + _DAY
+        return await self._server.run("mark", [key, self._revision], until, unless, kept) == 1
+
+    async def marked(self, name: str) -> float:
+        return float(await self._server.read("GET", self._key("mark", name)) or 0)
 
 
 class ValkeyJournal(_ValkeyPart, Journal):
@@ -424,7 +406,7 @@ class ValkeyStops(_ValkeyPart, StopOrders):
 
 
 class ValkeyLedger(
-    ValkeyApprovalRequests, ValkeyTemporaryApprovals, ValkeyBudgetUses, ValkeyRateLimits, ValkeyJournal, ValkeyStops,
+    ValkeyApprovalRequests, ValkeyTemporaryApprovals, ValkeyBudgetUses, ValkeyMarks, ValkeyJournal, ValkeyStops,
     Ledger,
 ):  # fmt: skip
     """Ledger at this address."""
