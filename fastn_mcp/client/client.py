@@ -59,7 +59,7 @@ from fastn_mcp.redaction import (
     texts_in,
 )
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, unwrap
+from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, reports_failure, unwrap
 from fastn_mcp.tools.related_reads import no_such, settling_read, suggested_read
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -411,7 +411,12 @@ class FastnClient:
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
         try:
-            body = call.read(unwrap(_decoded(answer.body)), answer.headers)
+            body = _decoded(answer.body)
+            # With this header, the body is what a workflow's own code returned.
+            if "x-execution-id" not in answer.headers and reports_failure(body, is_read=call.effect is Effect.READ):
+                what = f"Fastn answered {answer.status}, but the response says that the call failed."
+                raise attempts.lost(what, _error_body(answer))
+            body = call.read(unwrap(body), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
             if self.endpoint.fields and (names := self.endpoint.fields.get(call.toolset())):
