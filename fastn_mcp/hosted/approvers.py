@@ -25,7 +25,7 @@ from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
-from fastn_mcp.ledger.identity import identities
+from fastn_mcp.ledger.identity import may_be
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
@@ -63,7 +63,7 @@ class SignedInPerson:
 
     def may_be(self, principal: str) -> bool:
         """Whether a caller is, or could be, this person: by subject, or by login name, in any case."""
-        return principal.casefold() in identities(self.principal, self.login_names)
+        return may_be(self.principal, self.login_names, principal)
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
