@@ -326,6 +326,18 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     assert len(world.changes) == 2 + keep_going
 
 
+async def test_approval_of_a_batch_does_not_cover_it_with_keep_going(world: World) -> None:
+    """What the person approved stops at the first failure."""
+    call = deletions(world)
+    await world.expect(PendingApproval, call)
+    request = await world.approve_open_request()
+    going_on = await world.expect(PendingApproval, call.model_copy(update={"keep_going": True}))
+    assert going_on.request != request.id
+    assert "They are sent in this order, also after one that fails." in (await world.open_request()).text[0]
+    assert world.changes == []
+    await world.expect(Done, call)
+
+
 async def test_target_that_changed_before_its_call_is_not_touched(world: World) -> None:
     call = deletions(world)
     error = await stopped(world, call, "2 of 3: delete_customer", lambda: upgrade_katana(world))
