@@ -316,6 +316,8 @@ class ResolvedCall:
         new_names = {**identity(undocumented), **identity(arguments)}
         mentions = [Mention(call.target, "id", of)] if call.target is not None else []
         mentions += [Mention(value, name, of) for name, value in identity(row_of(self.target)).items()]
+        if (reference := arguments.get("external_ref")) is not None:
+            mentions.append(Mention(reference, "new external_ref", of))
         return mentions + [Mention(value, f"new {name}", of) for name, value in new_names.items()]
 
     def touched(self, kind: str) -> Touched:
@@ -344,6 +346,8 @@ class ResolvedCall:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         if kind != "customer":
             return ""
+        if (name := self.call.restricted_by) and not getattr(self.call, name):
+            return f"this call is for all customers: name them in {name}"
         for name in (name for fields in undocumented_in(self.call) for name in fields):
             if plain(name) in _CUSTOMER_BY_REFERENCE:
                 return f"this call names a customer by {quote(name, is_name=True)}: use its id"

@@ -32,7 +32,8 @@ class Glob:
         """Return whether the pattern matches a text, or an id that is a number.
 
         Rules that allow match exactly. Rules that refuse or ask match any text that reads the same: case, width,
-        invisible characters and surrounding blanks are ignored.
+        invisible characters and surrounding blanks are ignored. A value with `*` and without blanks is a pattern itself,
+        such as the permission `users:*`, and matches if both cover the same text.
         """
         if isinstance(value, bool) or not isinstance(value, str | int):
             return False
@@ -40,7 +41,10 @@ class Glob:
         if exact:
             return self._exact.match(text) is not None
         plain, as_read = self._loose
-        return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
+        if plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None:
+            return True
+        is_pattern = "*" in text and len(text) <= _MAX_PATTERN and not any(map(str.isspace, text))
+        return is_pattern and _overlap(name_as_read(self.text), name_as_read(text))
 
     def is_word(self, value: object) -> bool:
         """Return whether the pattern matches a documented value, however it is written: `FULL_ACCESS`."""
@@ -48,6 +52,27 @@ class Glob:
 
     def __str__(self) -> str:
         return self.text
+
+
+_MAX_PATTERN = 256
+"""Maximum number of characters of a value that is read as a pattern."""
+
+_ANY_OF = re.compile(r"\[!?\]?[^\]]*\]")
+
+
+def _overlap(rule: str, value: str) -> bool:
+    """Return whether a text can match both the pattern of a rule and a value in which `*` is any text."""
+    rule = _ANY_OF.sub("?", rule)
+    # `matches[n]`: whether what was read of the rule can match the first n characters of the value.
+    matches = [not value[:n].strip("*") for n in range(len(value) + 1)]
+    for expected in rule:
+        before, matches = matches, [matches[0] and expected == "*"]
+        for n, each in enumerate(value, 1):
+            if "*" in (expected, each):
+                matches.append(before[n] or matches[n - 1])
+            else:
+                matches.append(before[n - 1] and expected in (each, "?"))
+    return matches[-1]
 
 
 def _joined(text: str) -> str:
