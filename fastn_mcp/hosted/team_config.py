@@ -191,15 +191,15 @@ class ApproverRule(Match):
     effects: Annotated[list[_Effect], ONE_OR_MORE, NOT_EMPTY] = _EFFECTS
     stop: bool = True
     """Whether they may stop the changes of these tenants, and allow them again."""
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of the whole rule. A changed rule has another."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+    lift_operator_stops: bool = False
+    """Whether they may also allow again what an operator stopped for one of these tenants."""
 
     def covers(self, tenant: str, effects: frozenset[str]) -> bool:
         """Whether the rule covers calls of a tenant with these effects."""
         return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
+
+    def may_stop(self, tenant: str) -> bool:
+        return self.stop and (self.tenants is None or tenant in self.tenants)
 
 
 class StepUpSection(_Table):
