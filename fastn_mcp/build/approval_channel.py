@@ -94,4 +94,6 @@ def _slack(
         from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 
     approvers = slack_approvers(settings, process.tenant and process.tenant.issuer)
-    return SlackChannel(settings, channel, approvers, _answers(stores, process), process.tenant.name if process.tenant else "")
+    return SlackChannel(
+        settings, channel, approvers, _answers(stores, process), process.tenant.name if process.tenant else ""
+    )

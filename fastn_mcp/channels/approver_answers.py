@@ -77,7 +77,10 @@ class ApproverAnswers:
         if request.expires <= now:
             raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
-            why = f"{approver.name} may not decide about it: it is or may be their own call, or its effect is not among theirs."
+            why = (
+                f"{approver.name} may not decide about it: it is or may be their own call, or its effect is not among"
+                " theirs."
+            )
             raise AnswerRejected(403, why, approver, request)
         return request
 

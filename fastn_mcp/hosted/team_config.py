@@ -4,7 +4,6 @@ A sign-in is served by the first tenant whose conditions all match. Without a ma
 file stops the start.
 """
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping

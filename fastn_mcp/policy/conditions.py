@@ -32,7 +32,8 @@ class Glob:
         """Return whether the pattern matches a text, or an id that is a number.
 
         Rules that allow match exactly. Rules that refuse or ask match any text that reads the same: case, width,
-        invisible characters and surrounding blanks are ignored. A value with `*` and without blanks is a pattern itself,
+        invisible characters and surrounding blanks are ignored. A value with `*` and without blanks is a pattern
+        itself,
         such as the permission `users:*`, and matches if both cover the same text.
         """
         if isinstance(value, bool) or not isinstance(value, str | int):

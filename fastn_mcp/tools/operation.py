@@ -334,7 +334,9 @@ def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
         if not isinstance(body, dict):
             return False
         is_record = any(body.get(name) is not None for name in _RECORD_IDS)
-        if not (is_record and is_read) and any(body.get(name) in (False, "false", "False") for name in ("success", "ok")):
+        if not (is_record and is_read) and any(
+            body.get(name) in (False, "false", "False") for name in ("success", "ok")
+        ):
             return True
         inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), (dict, list))), None)
         has_error = bool(body.get("error") or body.get("errors")) or word(body, "status") in _FAILURES

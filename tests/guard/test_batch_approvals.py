@@ -310,6 +310,30 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
     assert person.asked == []
 
 
+async def test_list_of_creates_reads_the_customers_once_per_evaluation(world: World) -> None:
+    """Which fills 20 pages in a large account. Each create is still evaluated again before it is sent."""
+    await world.expect(Done, creations(*"ABCDEF"))
+    paths = [(request.method, request.path) for request in world.sandbox.requests]
+    assert (paths.count(("GET", "/api/v1/customers")), len(world.changes)) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"name": "Northwind", "plan": "Free"},
+        {"name": "Other", "slug": "northwind"},
+        {"name": "Other", "external_ref": "crm-1"},
+    ],
+)
+async def test_create_is_compared_with_what_its_list_has_just_created(tmp_path: Path, second: dict[str, str]) -> None:
+    """It would be an update then, which this policy refuses."""
+    world = World.with_rules(tmp_path, '[[rule]]\ntool = "update_customer"\nthen = "deny"\n')
+    first = {"name": "Northwind", "external_ref": "crm-1"}
+    calls = batch(("create_customer", first), ("create_customer", {"name": "Wide"}), ("create_customer", second))
+    outcome = await world.expect(Incomplete, calls)
+    assert outcomes(outcome) == ["done", "done", "refused"]
+
+
 # What goes wrong in the middle.
 
 

@@ -58,9 +58,7 @@ class AnswerResponse:
 class WebhookAnswers:
     """Verifies and counts answers about calls on one account."""
 
-    def __init__(
-        self, approvers: Mapping[str, Approver], answers: ApproverAnswers
-    ) -> None:
+    def __init__(self, approvers: Mapping[str, Approver], answers: ApproverAnswers) -> None:
         self._approvers = approvers
         self._answers = answers
         self._decoy = ApproverSecret(answers.system.token())
