@@ -70,6 +70,9 @@ _CUSTOMER_BY_REFERENCE = frozenset(
 REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
 """Names, as `plain` returns them, of fields and arguments that refer to a record."""
 
+FOR_ALL_WITHOUT = {"create_api_key": "customers", "create_secret": "customer_id"}
+"""Arguments that name customers, by tool: without one, what is created is for all of them."""
+
 IDENTITY = ("id", "slug", "name")
 """Fields by which a record is recognised."""
 
@@ -346,7 +349,7 @@ class ResolvedCall:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         if kind != "customer":
             return ""
-        if (name := self.call.restricted_by) and not getattr(self.call, name):
+        if (name := FOR_ALL_WITHOUT.get(self.call.tool_name())) and not getattr(self.call, name):
             return f"this call is for all customers: name them in {name}"
         for name in (name for fields in undocumented_in(self.call) for name in fields):
             if plain(name) in _CUSTOMER_BY_REFERENCE:

@@ -142,7 +142,6 @@ class CreateApiKey(Operation[NewApiKey]):
     route = POST("/api/v1/api-keys")
     effect = Effect.ACCESS
     evidence = DOCUMENTED("API keys; the path is inferred")
-    restricted_by = "customers"
 
     name: Name
     mode: Annotated[str | None, Field(description="Test (default) or Live; both act on live connections.")] = None
@@ -189,7 +188,6 @@ class CreateSecret(Create[FastnSecret]):
     route = POST("/api/v1/secrets")
     effect = Effect.ACCESS
     evidence = DOCUMENTED("secrets; the path is inferred")
-    restricted_by = "customer_id"
 
     name: Annotated[str, Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200)]
     value: Annotated[

@@ -174,9 +174,6 @@ class Operation(Tool[Result], Generic[Result]):
         """
         return self.effective
 
-    restricted_by: ClassVar[str] = ""
-    """Argument that names the customers for which what is created is meant. Without it, it is for all."""
-
     @property
     def needs_person(self) -> str:
         """Why this call needs a person's approval in every mode; empty if the policy decides.

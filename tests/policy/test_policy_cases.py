@@ -131,7 +131,7 @@ def test_other_rule_of_the_same_decision_is_a_difference(tmp_path: Path, policy:
         ("[[cases]]\n", 1, "there is no table 'cases' (did you mean 'case'?)"),
         ("", 1, "the file needs the key 'case'"),
         (CASE + 'expects = "deny"\nexpect = "deny"', 4, "no key 'expects' in [[case]] "),
-        (CASE + 'expect = "denied"', 4, "unknown decision 'denied' (did you mean 'deny'?)"),
+        (CASE + 'expect = "denny"', 4, "unknown decision 'denny' (did you mean 'deny'?)"),
         ('[[case]]\n\ntool = "run_workflw"\nexpect = "deny"', 3, "'run_workflw' (did you mean 'run_workflow'?)"),
         ('[[case]]\ntool = "apply_changes"\nexpect = "deny"', 2, "there is no 'apply_changes'"),
         ('[[case]]\ntool = "run_workflow"\narguments = { workflow = "w" }\nexpect = "deny"', 3, "argument 'workflow'"),
