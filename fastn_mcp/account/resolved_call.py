@@ -347,8 +347,9 @@ class ResolvedCall:
             return f"{_called(kind, unread[0].id)} could not be read"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
-        if kind != "customer":
-            return ""
+        return self._customer_gap() if kind == "customer" else ""
+
+    def _customer_gap(self) -> str:
         if (name := FOR_ALL_WITHOUT.get(self.call.tool_name())) and not getattr(self.call, name):
             return f"this call is for all customers: name them in {name}"
         for name in (name for fields in undocumented_in(self.call) for name in fields):

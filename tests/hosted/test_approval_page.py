@@ -383,20 +383,20 @@ async def test_page_requires_a_valid_session(world: ApprovalWorld) -> None:
     assert not world.audit("approved")
 
 
-@pytest.mark.parametrize(
-    "other_version",
-    [
-        lambda stored: {**stored, "device": "d"},
-        lambda stored: {**stored, "person": {**stored["person"], "rank": 1}},
-        lambda stored: {**stored, "person": {"subject": "dana"}},
-        lambda stored: {**stored, "ends": "tomorrow"},
-        lambda stored: {"id": stored["id"]},
-        lambda stored: [stored],
-        lambda stored: None,
-    ],
-)
+OTHER_VERSIONS: list[Callable[[dict[str, Any]], Any]] = [
+    lambda stored: {**stored, "device": "d"},
+    lambda stored: {**stored, "person": {**stored["person"], "rank": 1}},
+    lambda stored: {**stored, "person": {"subject": "dana"}},
+    lambda stored: {**stored, "ends": "tomorrow"},
+    lambda stored: {"id": stored["id"]},
+    lambda stored: [stored],
+    lambda _: None,
+]
+
+
+@pytest.mark.parametrize("other_version", OTHER_VERSIONS)
 async def test_session_of_another_version_leads_to_the_sign_in(
-    world: ApprovalWorld, other_version: Callable[[Any], Any]
+    world: ApprovalWorld, other_version: Callable[[dict[str, Any]], Any]
 ) -> None:
     seal = Seal(["s" * 32], System(now=lambda: world.clock[0]))
     async with world.browser("dana") as dana:
@@ -619,18 +619,21 @@ async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(
 async def test_changed_team_file_counts_for_who_is_signed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The groups that its rules name, and whom a tenant serves."""
     monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security", "approvers"]})
-    async with serving(tmp_path, WITH_SECURITY, SECOND) as before:
-        async with before.browser("sam") as sam, before.browser("anna") as anna:
-            changed = FILE.replace('subjects = ["anna", "amir"]', 'subjects = ["amir"]')
-            async with serving(tmp_path, changed, SECOND, before.clock) as after:
-                assert (await vote(after, "dana"))["status"] == "approval_required"
-                async with after.browser() as later:
-                    later.http.cookies = sam.http.cookies
-                    assert (await approve(later)).status_code == 303
-                    later.http.cookies = anna.http.cookies
-                    assert "acme" not in await later.look()
-                assert (await after.delete(by="amir"))["status"] == "approval_required"
-                assert after.audit("intent") == []
+    changed = FILE.replace('subjects = ["anna", "amir"]', 'subjects = ["amir"]')
+    async with (
+        serving(tmp_path, WITH_SECURITY, SECOND) as before,
+        before.browser("sam") as sam,
+        before.browser("anna") as anna,
+        serving(tmp_path, changed, SECOND, before.clock) as after,
+        after.browser() as later,
+    ):
+        assert (await vote(after, "dana"))["status"] == "approval_required"
+        later.http.cookies = sam.http.cookies
+        assert (await approve(later)).status_code == 303
+        later.http.cookies = anna.http.cookies
+        assert "acme" not in await later.look()
+        assert (await after.delete(by="amir"))["status"] == "approval_required"
+        assert after.audit("intent") == []
 
 
 @pytest.mark.usefixtures("sam")
