@@ -208,10 +208,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return "" if close is None else f" (did you mean {close!r}?)"
 
 
-def closest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+def closest(name: str, known: Iterable[str], likeness: float = 0.65) -> str | None:
     """Return the most similar known name; None below `likeness`, from 0 (any name) to 1 (the same name).
 
-    Case, hyphens and underscores are ignored.
+    Case, hyphens and underscores are ignored, and those at the beginning: the dashes of two options are no likeness.
     """
     plain = {_plain(each): each for each in known}
     close = difflib.get_close_matches(_plain(name[:64]), plain, 1, likeness)
@@ -219,7 +219,7 @@ def closest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
 
 
 def _plain(name: str) -> str:
-    return name.casefold().replace("_", "-")
+    return name.casefold().replace("_", "-").lstrip("-")
 
 
 def os_reason(error: BaseException) -> str:

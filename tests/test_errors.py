@@ -13,6 +13,7 @@ from fastn_mcp.errors import (
     NotSent,
     SettingsError,
     UnknownOutcome,
+    closest,
 )
 
 
@@ -50,6 +51,38 @@ def test_facts_are_copied() -> None:
     error = NotSent("x", facts=facts)
     facts["a"] = "c"
     assert error.facts == {"a": "b"}
+
+
+OPTIONS = ("--toolsets", "--http", "--mode", "--read-only", "--policy", "--profile", "--tenant")
+TOOLS = ("delete_customer", "create_customer", "list_customers", "update_connector", "run_workflow")
+KEYS = ("api_key", "customer_id", "environment", "external_ref", "name")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "suggestion"),
+    [
+        ("--toolset", OPTIONS, "--toolsets"),
+        ("--Read_Only", OPTIONS, "--read-only"),
+        ("--polcy", OPTIONS, "--policy"),
+        ("--moed", OPTIONS, "--mode"),
+        ("--nonsense", OPTIONS, None),
+        ("--tools", OPTIONS, "--toolsets"),
+        ("--verbose", OPTIONS, None),
+        ("--remove", OPTIONS, None),
+        ("list-customer", TOOLS, "list_customers"),
+        ("remove_customer", TOOLS, "create_customer"),
+        ("search", TOOLS, None),
+        ("customerId", KEYS, "customer_id"),
+        ("environ", KEYS, "environment"),
+        ("key", KEYS, None),
+        ("org_id", KEYS, None),
+        ("nmae", KEYS, "name"),
+    ],
+)
+def test_closest_name_is_suggested_only_if_it_is_likely_meant(
+    name: str, known: tuple[str, ...], suggestion: str | None
+) -> None:
+    assert closest(name, known) == suggestion
 
 
 @pytest.mark.parametrize("kind", EVERY)

@@ -81,7 +81,7 @@ async def resolve(
 
 
 async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
-    """Add the customers that own what depends on the target, and what arguments name."""
+    """Add the customers that own what depends on the target or what arguments name, or have a reference it gives."""
     known = {each.id for each in resolved.records if each.kind == "customer"}
     owners = {owner for each in resolved.dependence.found for owner in each.owners}
     for each in resolved.records:
@@ -89,7 +89,26 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
         owners |= {key for kind, key, _ in refers if kind == "customer"}
     owners -= {resolved.call.target, *known}
     owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    reference: object = getattr(resolved.call, "external_ref", None)
+    if isinstance(reference, str) and (holder := await _holder(reference, resolved.call.target, send)) is not None:
+        owner_records += (holder,)
     return replace(resolved, records=(*resolved.records, *owner_records))
+
+
+async def _holder(reference: str, besides: str | None, send: Send) -> Record | None:
+    """Return the customer that has a reference, `besides` one; unknown if not all customers could be read."""
+
+    def has_it(row: FastnObject) -> bool:
+        fields = row_of(row)
+        return key_of(fields) != besides and name_as_read(text(fields, "externalRef")) == name_as_read(reference)
+
+    try:
+        row, doubtful = await find_row(ListCustomers, has_it, send)
+    except FastnError as error:
+        return Record("customer", reference, Relation.OWNER, is_forbidden=isinstance(error, Forbidden))
+    if row is not None:
+        return Record("customer", key_of(row_of(row)), Relation.OWNER, row_of(row))
+    return Record("customer", reference, Relation.OWNER) if doubtful else None
 
 
 def by_arguments(

@@ -70,6 +70,9 @@ _CUSTOMER_BY_REFERENCE = frozenset(
 REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
 """Names, as `plain` returns them, of fields and arguments that refer to a record."""
 
+FOR_ALL_WITHOUT = {"create_api_key": "customers", "create_secret": "customer_id"}
+"""Arguments that name customers, by tool: without one, what is created is for all of them."""
+
 IDENTITY = ("id", "slug", "name")
 """Fields by which a record is recognised."""
 
@@ -316,6 +319,8 @@ class ResolvedCall:
         new_names = {**identity(undocumented), **identity(arguments)}
         mentions = [Mention(call.target, "id", of)] if call.target is not None else []
         mentions += [Mention(value, name, of) for name, value in identity(row_of(self.target)).items()]
+        if (reference := arguments.get("external_ref")) is not None:
+            mentions.append(Mention(reference, "new external_ref", of))
         return mentions + [Mention(value, f"new {name}", of) for name, value in new_names.items()]
 
     def touched(self, kind: str) -> Touched:
@@ -342,8 +347,11 @@ class ResolvedCall:
             return f"{_called(kind, unread[0].id)} could not be read"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
-        if kind != "customer":
-            return ""
+        return self._customer_gap() if kind == "customer" else ""
+
+    def _customer_gap(self) -> str:
+        if (name := FOR_ALL_WITHOUT.get(self.call.tool_name())) and not getattr(self.call, name):
+            return f"this call is for all customers: name them in {name}"
         for name in (name for fields in undocumented_in(self.call) for name in fields):
             if plain(name) in _CUSTOMER_BY_REFERENCE:
                 return f"this call names a customer by {quote(name, is_name=True)}: use its id"

@@ -16,6 +16,7 @@ from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.channel import ApprovalChannel
 
 if TYPE_CHECKING:
+    from fastn_mcp.channels.approver_answers import ApproverAnswers
     from fastn_mcp.channels.notification import NotifyingChannel
     from fastn_mcp.channels.slack.channel import SlackChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -73,7 +74,14 @@ def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "We
     from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
 
     issuer = process.tenant.issuer if process.tenant else None
-    return webhook_of(settings, stores.account, stores.ledger, stores.audit, stores.system, issuer, stays=process.stays)
+    return webhook_of(settings, _answers(stores, process), issuer, stays=process.stays)
+
+
+def _answers(stores: AccountStores, process: Process) -> "ApproverAnswers":
+    from fastn_mcp.channels.approver_answers import ApproverAnswers  # deferred import: only if configured
+
+    tenant = process.tenant.name if process.tenant else ""
+    return ApproverAnswers(stores.account, tenant, stores.ledger, stores.audit, stores.system)
 
 
 def _slack(
@@ -82,10 +90,10 @@ def _slack(
     if not any(settings.slack_tokens) or not process.stays:
         return None
     with extra("slack", "Slack is set up"):
-        # Deferred imports: only if configured.
-        from fastn_mcp.channels.approver_answers import ApproverAnswers
+        # Deferred import: only if configured.
         from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 
-    answers = ApproverAnswers(stores.account, stores.ledger, stores.audit, stores.system)
     approvers = slack_approvers(settings, process.tenant and process.tenant.issuer)
-    return SlackChannel(settings, channel, approvers, answers, process.tenant.name if process.tenant else "")
+    return SlackChannel(
+        settings, channel, approvers, _answers(stores, process), process.tenant.name if process.tenant else ""
+    )

@@ -48,10 +48,11 @@ class _Rejections:
 
 
 class ApproverAnswers:
-    """Counts answers about calls on one account."""
+    """Counts answers about calls on one account, of one tenant if there are any."""
 
-    def __init__(self, account: str, ledger: Ledger, audit: AuditFile, system: System) -> None:
+    def __init__(self, account: str, tenant: str, ledger: Ledger, audit: AuditFile, system: System) -> None:
         self.account = account
+        self._tenant = tenant
         self._audit = audit
         self.ledger = ledger
         self.system = system
@@ -61,7 +62,8 @@ class ApproverAnswers:
     async def find(self, id_: str, choice: Choice, approver: Approver) -> ApprovalRequest:
         """Return the open request, or the approved one to withdraw. Raises `AnswerRejected` if it is not theirs."""
         request, now = await self.ledger.find(id_), self.system.timestamp()
-        if request is None or not request.out_of_band or request.account != self.account:
+        own = (self.account, self._tenant)
+        if request is None or not request.out_of_band or (request.account, request.tenant) != own:
             raise AnswerRejected(404, why_closed(None), approver)
         if choice == "withdraw":
             if not request.can_be_withdrawn(now):
@@ -71,7 +73,10 @@ class ApproverAnswers:
         if request.expires <= now:
             raise AnswerRejected(410, why_closed(request), approver, request)
         if not approver.may_answer(request):
-            why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
+            why = (
+                f"{approver.name} may not decide about it: it is or may be their own call, or its effect is not among"
+                " theirs."
+            )
             raise AnswerRejected(403, why, approver, request)
         return request
 

@@ -89,9 +89,9 @@ class Approver:
         return None if self.person == self.name else self.name
 
     def may_answer(self, request: ApprovalRequest) -> bool:
-        """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
-        is_own = not request.askers.isdisjoint((self.principal.casefold(), self.name.casefold()))
-        return not is_own and effects_of(request) <= self.effects
+        """Whether they may decide a request: all its effects are among theirs, and it cannot be their own."""
+        may_be_own = request.may_be_of(self.principal) or request.may_be_of(self.name)
+        return not may_be_own and effects_of(request) <= self.effects
 
 
 def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]:

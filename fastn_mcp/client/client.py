@@ -58,7 +58,7 @@ from fastn_mcp.redaction import (
     texts_in,
 )
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, unwrap
+from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, reports_failure, unwrap
 from fastn_mcp.tools.related_reads import no_such, settling_read, suggested_read
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -407,7 +407,7 @@ class FastnClient:
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
         try:
-            body = call.read(unwrap(_decoded(answer.body)), answer.headers)
+            body = call.read(unwrap(_succeeded(call, answer, attempts)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
             if self.endpoint.fields and (names := self.endpoint.fields.get(call.toolset())):
@@ -419,6 +419,17 @@ class FastnClient:
             raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
         except ValueError:
             raise attempts.unreadable(UnreadableBody.NO_JSON) from None
+
+
+def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> JsonValue:
+    """Return the body of a 2xx response. Raises a `FastnError` if it reports a failure, `ValueError` if it is not
+    JSON."""
+    body = _decoded(answer.body)
+    # With this header, the body is what a workflow's own code returned.
+    if "x-execution-id" not in answer.headers and reports_failure(body, is_read=call.effect is Effect.READ):
+        what = f"Fastn answered {answer.status}, but the response says that the call failed."
+        raise attempts.lost(what, _error_body(answer))
+    return body
 
 
 def _refuse_masks(request: Request) -> None:

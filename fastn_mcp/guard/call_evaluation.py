@@ -70,7 +70,7 @@ class Evaluation:
     verdict: PolicyDecision
     """The strictest decision among the calls. It applies to all of them."""
     digest: str
-    """Digest of the single call, or the id of the list."""
+    """Digest of the single call, or the id of the list, and whether its calls are sent after one that fails."""
     similar: str | None
     """Digest of the calls that a temporary approval would cover. Always None for a list."""
     shown: Shown | None
@@ -124,9 +124,9 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
         calls,
         max((call.effect for call in calls.values()), key=lambda effect: effect.rank),
         replace(verdict, permit=None),
-        id_,
+        f"{id_} keep_going" if batch.keep_going else id_,
         None,
-        ListPreview(batch.tool.tool_name(), previews, refused),
+        ListPreview(batch.tool.tool_name(), previews, refused, batch.keep_going),
     )
 
 

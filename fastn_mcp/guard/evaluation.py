@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 from pydantic_core import to_json
@@ -35,8 +36,8 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.operation import Call, RefusedValue, Send
-from fastn_mcp.tools.related_reads import kind_of, no_such
+from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
+from fastn_mcp.tools.related_reads import kind_of, no_such, reader_of
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,27 @@ class Evaluator:
         if isinstance(call, (AiChat, AiBuild)):
             shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
         return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
+
+    def reads_of(self, evaluation: Evaluation, number: int) -> Send:
+        """Return fresh reads to evaluate a call of a list again, after others of it were sent.
+
+        A create that none of them can concern uses the pages of its list that were read for the whole list of calls.
+        """
+        call, shared, fresh = evaluation.calls[number].call, evaluation.calls[number].reads, remembered(self._read)
+        earlier = [evaluation.calls[each].call for each in evaluation.calls if each < number]
+        lister = reader_of(type(call))
+        if (
+            shared is None
+            or lister is None
+            or not isinstance(call, Create)
+            or any(_concerns(each, call) for each in earlier)
+        ):
+            return fresh
+
+        async def read(reading: Call) -> FastnObject:
+            return await (shared if isinstance(reading, lister) else fresh)(reading)
+
+        return read
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -333,6 +355,16 @@ class Evaluator:
                 return permit, None
             used_up = permit
         return None, used_up
+
+
+def _concerns(earlier: Call, call: Create[Any]) -> bool:
+    """Return whether an earlier call may have changed what a create may overwrite."""
+    if earlier.toolset() != call.toolset():
+        return False
+    if not isinstance(earlier, Create):
+        return True
+    body = earlier.request().body or {}  # Fastn makes the slug of the name if there is none
+    return call.may_overwrite(FastnObject.model_validate({"slug": body.get("name"), **body})) is not False
 
 
 def _sha256(parts: object) -> str:

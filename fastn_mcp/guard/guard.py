@@ -31,7 +31,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
-from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Guard:
         call = current.call
         with self._span(call) if is_list else nullcontext(SpanFacts()) as span, self._fail_closed(call, caller):
             if has_earlier_calls:
-                current = await self._reevaluate(call, caller)
+                current = await self._reevaluate(call, caller, self.evaluator.reads_of(evaluation, number))
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
             while (approved := await self._approvals.uses.use(approval, number, current, evaluation, caller)) is None:
@@ -265,9 +265,9 @@ class Guard:
             raise batch_refusal(evaluation, self.evaluator.policy)
         return evaluation
 
-    async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
+    async def _reevaluate(self, call: Call, caller: Caller, reads: Send | None = None) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        current = await self.evaluator.evaluate_call(call, caller.asker)
+        current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
             raise refusal(call, current.verdict, self.evaluator.policy)

@@ -240,6 +240,8 @@ class ListPreview:
     of: Mapping[int, Preview]
     refused: Mapping[int, str]
     """Policy reasons for refused calls. With any refusal, no call of the batch is sent."""
+    keep_going: bool = False
+    """As in `Batch`."""
     approval: str = ""
     """Whose approval the batch needs, for the agent."""
 
@@ -253,7 +255,7 @@ class ListPreview:
     @property
     def says(self) -> Sentences:
         """What a person reads first."""
-        return describe_batch({number: shown.says for number, shown in self.of.items()})
+        return describe_batch({number: shown.says for number, shown in self.of.items()}, keep_going=self.keep_going)
 
     @property
     def expected(self) -> str:

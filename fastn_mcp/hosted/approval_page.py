@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -24,11 +24,14 @@ from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 _Cookie = Literal["sign_in", "session"]
+_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True, slots=True)
 class BrowserSession:
     """Signed-in browser session, as stored in its sealed cookie."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     id: str
     ends: float
@@ -135,21 +138,20 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        cookie = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
-        if cookie is None or cookie["ends"] <= self._system.timestamp():
+        session = _opened(BrowserSession, self._seal, request.cookies.get(self._name("session")), self._session_seconds)
+        if session is None or session.ends <= self._system.timestamp():
             return None
-        session = TypeAdapter(BrowserSession).validate_python(cookie)
         return None if await self._ledger.marked(_ended(session)) > self._system.timestamp() else session
 
     async def _complete_sign_in(self, request: Request) -> tuple[BrowserSession, str]:
         """Return the session, and the approval request to which the person comes back. Raises `NotSignedIn`."""
-        opened = self._seal.open("sign-in", request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
-        if opened is None:
+        pending = _opened(PendingSignIn, self._seal, request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
+        if pending is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is not a response from the identity provider.")
-        pending, now = PendingSignIn(**opened), self._system.timestamp()
+        now = self._system.timestamp()
         try:
             code = self._sign_in.code(pending, dict(sent))
         except NotSignedIn as why:
@@ -197,6 +199,15 @@ class TeamPageAccess:
         response.delete_cookie(self._name(cookie), path="/", secure=self._secure, httponly=True, samesite="lax")
 
 
+def _opened(content: type[_Content], seal: Seal, cookie: str | None, seconds: float) -> _Content | None:
+    """Return the content of a cookie that was sealed in the last `seconds`; None if it is of another version too."""
+    purpose = "session" if content is BrowserSession else "sign-in"
+    try:
+        return TypeAdapter(content).validate_python(seal.open(purpose, cookie, seconds))
+    except ValidationError:
+        return None
+
+
 def _cookie_name(cookie: _Cookie, *, secure: bool) -> str:
     # The prefix stops other hosts of the domain, and plain HTTP, from setting the cookie.
     return f"{'__Host-' if secure else ''}fastn_{cookie}"
@@ -205,7 +216,7 @@ def _cookie_name(cookie: _Cookie, *, secure: bool) -> str:
 def opens_sign_in(seal: Seal, url: str, cookies: Mapping[str, str]) -> bool:
     """Whether the page at `url` sealed the sign-in in these cookies with a secret of this seal."""
     cookie = cookies.get(_cookie_name("sign_in", secure=url.startswith("https://")))
-    return seal.open("sign-in", cookie, SIGN_IN_HOLDS) is not None
+    return _opened(PendingSignIn, seal, cookie, SIGN_IN_HOLDS) is not None
 
 
 def _rejected(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:

@@ -25,7 +25,7 @@ from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
-from fastn_mcp.ledger.identity import identities
+from fastn_mcp.ledger.identity import may_be
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
@@ -48,6 +48,7 @@ class SignedInPerson:
     tenant: str | None
     """Tenant that serves their own calls."""
     rules: tuple[str, ...]
+    """Digests of the approver rules and of the tenant."""
     login_names: tuple[str, ...] = ()
     """User name and e-mail address, which some providers put into `sub` of access tokens, but not of ID tokens."""
     groups: tuple[str, ...] = ()
@@ -63,19 +64,19 @@ class SignedInPerson:
 
     def may_be(self, principal: str) -> bool:
         """Whether a caller is, or could be, this person: by subject, or by login name, in any case."""
-        return principal.casefold() in identities(self.principal, self.login_names)
+        return may_be(self.principal, self.login_names, principal)
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     """Return the person, their matching rules and their groups from the claims of an ID token."""
     rules = [rule.digest for rule in team.approver_rules if rule.holds(claims, team.groups_claim)]
-    tenant = team.tenant_of(claims) if team.approvals and team.approvals.own else None
+    tenant = team.tenant_of(claims)
+    rules += [tenant.digest] if tenant is not None else []
     shown = person_name(claims) or str(claims["sub"])
-    own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
     names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
     issuer, subject = str(claims["iss"]), str(claims["sub"])
-    groups = tuple(sorted(groups))
-    return SignedInPerson(issuer, subject, shown, own_tenant, tuple(rules), names, groups, *signed_in(claims))
+    groups, served_by = tuple(sorted(groups)), tenant and tenant.name
+    return SignedInPerson(issuer, subject, shown, served_by, tuple(rules), names, groups, *signed_in(claims))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +137,18 @@ class TeamInbox(Inbox):
         self.approver_name = "" if person.name == person.subject else person.name
         self.shared = shared
         self._team = team
-        self._person = person
+        # What the team file does not say any more counts from now on, although the sign-in is older.
+        self._person = replace(person, groups=tuple(sorted(team.approver_groups.intersection(person.groups))))
         self._tenants = tenants
-        self._own = team.approvals is not None and team.approvals.own
+        tenant = team.named(person.tenant) if person.tenant and team.approvals and team.approvals.own else None
+        is_served = tenant is not None and not tenant.caller_keys and tenant.digest in person.rules
+        self._own_tenant = person.tenant if is_served else None
         self._rules = [rule for rule in team.approver_rules if rule.digest in person.rules]
 
     @property
     @override
     def tenants(self) -> frozenset[str]:
-        own = {self._person.tenant} if self._own and self._person.tenant is not None else set[str]()
+        own = {self._own_tenant} if self._own_tenant is not None else set[str]()
         return frozenset(own).union(*(rule.tenants or self._team.with_keys() for rule in self._rules))
 
     @override
@@ -191,7 +195,7 @@ class TeamInbox(Inbox):
         if request.needed > 1:
             return "It is your own call, and others have to approve it."
         # A principal that only may be theirs counts as their own, but gets no right to approve.
-        own = self._own and request.principal == self.approver and self._person.tenant == tenant
+        own = request.principal == self.approver and self._own_tenant == tenant
         # What they undo here is as an agent's call of somebody else: no scope of a token limits it.
         may = self.covers(tenant, effects_of(request)) if UNDOES in request.preview else own
         return None if may else "It is your own call, and somebody else has to approve it."
@@ -204,12 +208,14 @@ class TeamInbox(Inbox):
 
     @override
     def may_stop(self, tenant: str) -> bool:
-        return any(rule.stop and (rule.tenants is None or tenant in rule.tenants) for rule in self._rules)
+        return any(rule.may_stop(tenant) for rule in self._rules)
 
     @override
     def may_lift(self, stop: Stop) -> bool:
-        """Those of a tenant, as this page orders them. The operator lifts all others at a terminal."""
-        return bool(stop.tenant and not stop.person and not stop.client) and self.may_stop(stop.tenant)
+        """Those of a tenant, as this page orders them. The operator lifts all others, and their own, at a terminal."""
+        rules = [rule for rule in self._rules if rule.lift_operator_stops or not stop.is_operators]
+        is_of_tenant = bool(stop.tenant and not stop.person and not stop.client)
+        return is_of_tenant and any(rule.may_stop(stop.tenant) for rule in rules)
 
     @override
     def approval(self, now: float, *, is_temporary: bool = False) -> Vote:

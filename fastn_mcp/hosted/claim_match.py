@@ -1,8 +1,10 @@
 """Conditions on the claims of a token, by which the team file recognises who signed in."""
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -82,6 +84,11 @@ class Match(BaseModel):
     subjects: Texts | None = None
     groups: Texts | None = None
     claims: dict[str, Texts] = {}
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that is matched and allowed. A changed rule has another."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
         return next(self.mismatches(claims, groups_claim), None) is None

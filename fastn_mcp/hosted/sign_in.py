@@ -19,6 +19,7 @@ from urllib.parse import quote as percent_encode
 
 import anyio
 import httpx2
+from pydantic import ConfigDict
 
 from fastn_mcp.hosted.machines import MachineIdentity, signs_in_machine
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
@@ -66,6 +67,8 @@ class NotSteppedUp(NotSignedIn):
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
     """Sign-in in progress, as stored in the browser until it returns."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     state: str
     nonce: str

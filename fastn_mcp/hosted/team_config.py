@@ -4,7 +4,6 @@ A sign-in is served by the first tenant whose conditions all match. Without a ma
 file stops the start.
 """
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -185,16 +184,16 @@ class ApproverRule(Match):
     effects: Effects = _EFFECTS
     stop: bool = True
     """Whether they may stop the changes of these tenants, and allow them again."""
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of the whole rule. A changed rule has another."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+    lift_operator_stops: bool = False
+    """Whether they may also allow again what an operator stopped for one of these tenants."""
 
     def covers(self, tenant: str, effects: frozenset[str]) -> bool:
         """Whether the rule covers calls of a tenant with these effects."""
         is_named = self.tenants is None or tenant in self.tenants
         return is_named and effects.issubset(effect.value for effect in self.effects)
+
+    def may_stop(self, tenant: str) -> bool:
+        return self.stop and (self.tenants is None or tenant in self.tenants)
 
 
 class StepUpSection(_Table):

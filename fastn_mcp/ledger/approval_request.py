@@ -10,7 +10,7 @@ from enum import Enum
 
 from pydantic import JsonValue
 
-from fastn_mcp.ledger.identity import holder, identities, who
+from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, of_groups
 from fastn_mcp.policy.step_up import StepUp
@@ -69,13 +69,11 @@ class Vote:
     login_names: tuple[str, ...] = ()
     """User name and e-mail address of a sign-in, by which the same person may be named on another channel."""
 
-    @property
-    def identities(self) -> frozenset[str]:
-        return identities(self.approver, self.login_names)
-
     def is_of(self, other: "Vote") -> bool:
         """Whether both may be of one approver. Identities that differ only in case count as one person."""
-        return self.approver.casefold() in other.identities or other.approver.casefold() in self.identities
+        return may_be(self.approver, self.login_names, other.approver) or may_be(
+            other.approver, other.login_names, self.approver
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +165,9 @@ class ApprovalRequest:
             client_name=self.client_name,
         )  # fmt: skip
 
-    @property
-    def askers(self) -> frozenset[str]:
-        """Principals that may be of the person who asked, in lower case."""
-        return identities(self.principal, self.login_names)
+    def may_be_of(self, principal: str) -> bool:
+        """Whether a principal may be of the person who asked."""
+        return may_be(self.principal, self.login_names, principal)
 
     @property
     def people(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Accounts and people, as the ledger and the audit log record them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _KEY = " key:"
 
@@ -30,6 +30,18 @@ def identities(principal: str, login_names: Iterable[str]) -> frozenset[str]:
     """Return the principals that may be one person's, in lower case: by subject, or by user name or e-mail address."""
     issuer, bar, _ = principal.partition("|")
     return frozenset(each.casefold() for each in (principal, *(f"{issuer}{bar}{name}" for name in login_names)))
+
+
+def may_be(principal: str, login_names: Sequence[str], other: str) -> bool:
+    """Return whether another principal may be the same person's.
+
+    Without an e-mail address of this person, it is not known whether another one is theirs.
+    """
+    if other.casefold() in identities(principal, login_names):
+        return True
+    (issuer, _, subject), (others, bar, name) = principal.partition("|"), other.partition("|")
+    is_hidden = "@" in name and not any("@" in known for known in (subject, *login_names))
+    return bool(bar) and is_hidden and issuer.casefold() == others.casefold()
 
 
 _ISSUER = re.compile(r"https?://[^\s|()]+\|")

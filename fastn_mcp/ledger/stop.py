@@ -29,6 +29,11 @@ class Stop:
     lifted_by: str = ""
 
     @property
+    def is_operators(self) -> bool:
+        """Whether it was ordered at a terminal. On a team's page, people order stops by their principals."""
+        return "|" not in self.by
+
+    @property
     def whom(self) -> str:
         """Whose changes are stopped, in words."""
         named = (("the tenant", self.tenant), ("the person", self.person), ("the client", self.client))
@@ -43,7 +48,8 @@ class Stop:
         """Whether it stops the changes of a caller: those whom it names, and who may be named and do not say enough."""
         is_local = asker.principal == LOCAL
         person = self.person if is_local or asker.knows("person") else ""
-        client = self.client if asker.is_by_hand or asker.knows("client_name" if is_local else "client") else ""
+        names = ("client_name",) if is_local else ("client", "client_name")
+        client = self.client if asker.is_by_hand or all(map(asker.knows, names)) else ""
         return replace(self, person=person, client=client).names(asker)
 
     def lift(self, by: str, now: float) -> "Stop":

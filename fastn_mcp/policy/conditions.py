@@ -1,5 +1,6 @@
 """Patterns, bounds and values that policy rules and plans compare a call with."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,15 +22,19 @@ class Glob:
         """Return whether the pattern matches a text, or an id that is a number.
 
         Rules that allow match exactly. Rules that refuse or ask match any text that reads the same: case, width,
-        invisible characters and surrounding blanks are ignored.
+        invisible characters and surrounding blanks are ignored. A value with `*` and without blanks is a pattern
+        itself, such as the permission `users:*`, and matches if both cover the same text.
         """
         if isinstance(value, bool) or not isinstance(value, str | int):
             return False
         text = str(value)
         if exact:
             return fnmatchcase(text, self.text)
-        is_same = fnmatchcase(text.casefold(), self.text.casefold())
-        return is_same or fnmatchcase(name_as_read(text), name_as_read(self.text))
+        as_read = name_as_read(text)
+        if fnmatchcase(text.casefold(), self.text.casefold()) or fnmatchcase(as_read, name_as_read(self.text)):
+            return True
+        is_pattern = "*" in text and len(text) <= _MAX_PATTERN and not any(map(str.isspace, text))
+        return is_pattern and _overlap(name_as_read(self.text), as_read)
 
     def is_word(self, value: object) -> bool:
         """Return whether the pattern matches a documented value, however it is written: `FULL_ACCESS`."""
@@ -38,6 +43,27 @@ class Glob:
 
     def __str__(self) -> str:
         return self.text
+
+
+_MAX_PATTERN = 256
+"""Maximum number of characters of a value that is read as a pattern."""
+
+_ANY_OF = re.compile(r"\[!?\]?[^\]]*\]")
+
+
+def _overlap(rule: str, value: str) -> bool:
+    """Return whether a text can match both the pattern of a rule and a value in which `*` is any text."""
+    rule = _ANY_OF.sub("?", rule)
+    # `matches[n]`: whether what was read of the rule can match the first n characters of the value.
+    matches = [not value[:n].strip("*") for n in range(len(value) + 1)]
+    for expected in rule:
+        before, matches = matches, [matches[0] and expected == "*"]
+        for n, each in enumerate(value, 1):
+            if "*" in (expected, each):
+                matches.append(before[n] or matches[n - 1])
+            else:
+                matches.append(before[n - 1] and expected in (each, "?"))
+    return matches[-1]
 
 
 def _joined(text: str) -> str:

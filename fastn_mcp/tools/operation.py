@@ -11,7 +11,7 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, word
 from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool
@@ -316,6 +316,31 @@ def unwrap(body: JsonValue) -> JsonValue:
             return body
         body = inner
     return body
+
+
+_RECORD_IDS = ("id", "executionId", "sessionId")
+_FAILURES = frozenset({"error", "errored", "fail", "failed", "failure"})
+
+
+def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
+    """Return whether the body of a 2xx response says that the call failed, in an envelope or in place of a record.
+
+    A record may have an `error` of its own, such as a run's. A change that reports an error beside data has failed too.
+    """
+    for _ in range(4):
+        if not isinstance(body, dict):
+            return False
+        is_record = any(body.get(name) is not None for name in _RECORD_IDS)
+        if not (is_record and is_read) and any(
+            body.get(name) in (False, "false", "False") for name in ("success", "ok")
+        ):
+            return True
+        inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), (dict, list))), None)
+        has_error = bool(body.get("error") or body.get("errors")) or word(body, "status") in _FAILURES
+        if has_error and not is_record and not (is_read and inner):
+            return True
+        body = None if is_record else inner
+    return False
 
 
 # Set by Fastn; a merged update does not send them back.

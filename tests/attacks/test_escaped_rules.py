@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
+from support.faulty_sandbox import Status
 from support.policy_files import rules_of
 from support.world import World
 
@@ -75,6 +76,77 @@ async def test_role_that_is_given_by_its_id_is_shown_by_its_name(tmp_path: Path)
 async def test_role_that_nobody_imitates_is_recognized(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\nrole = "Owner"\n')
     assert await world.decision(InviteUser(email="eve@example.com", role="Viewer")) is Decision.CONFIRM
+
+
+# --- what is a protected customer's without naming it
+# ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protected", ["Globex Exports", "globex-*", "crm-globex"])
+async def test_reference_of_a_protected_customer_cannot_be_taken(tmp_path: Path, protected: str) -> None:
+    """Runs find a customer by its reference."""
+    world = under(tmp_path, f'[[protect]]\ncustomer = "{protected}"\n')
+    globex, acme = (world.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
+    world.sandbox.state.rows["customers"][globex]["externalRef"] = "CRM-Globex"
+    slug = world.sandbox.state.rows["customers"][acme]["slug"]
+    taking = [
+        UpdateCustomer(customer_id=acme, external_ref=" crm-globex"),
+        CreateCustomer(name="New", external_ref="CRM-Globex"),
+        CreateCustomer(name="Acme Corp", slug=slug, external_ref="CRM-Globex"),
+    ]
+    assert [await world.decision(call) for call in taking] == [Decision.DENY] * 3
+    assert await world.decision(UpdateCustomer(customer_id=acme, external_ref="crm-acme")) is Decision.CONFIRM
+
+
+async def test_reference_is_protected_where_not_all_customers_can_be_read(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n')
+    acme = world.id_of("customers", "Acme Corp")
+    world.sandbox.faults.add(Status(method="GET", path="/api/v1/customers", status=400))
+    verdict, _ = await world.judged(UpdateCustomer(customer_id=acme, external_ref="crm-1"))
+    assert verdict.decision is Decision.DENY
+    assert 'customer "crm-1" could not be read' in verdict.why
+
+
+async def test_key_or_secret_for_all_customers_is_also_for_a_protected_one(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n')
+    acme = world.id_of("customers", "Acme Corp")
+    for_all = [
+        CreateApiKey(name="k"),
+        CreateApiKey(name="k", customers=[]),
+        CreateApiKey(name="k", customers=[acme, "*"]),
+        CreateSecret(name="A_B", value="hunter2"),
+    ]
+    verdicts = [(await world.judged(call))[0] for call in for_all]
+    assert [verdict.decision for verdict in verdicts] == [Decision.DENY] * 4
+    assert "this call is for all customers: name them in customers" in verdicts[0].why
+    for call in (CreateApiKey(name="k", customers=[acme]), CreateSecret(name="A_B", value="hunter2", customer_id=acme)):
+        assert await world.decision(call) is Decision.CONFIRM
+
+
+# --- a permission that holds a denied one
+# ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("denied", "given", "decision"),
+    [
+        ("*:write", "users:*", Decision.DENY),
+        ("*:write", "*", Decision.DENY),
+        ("*:write", "*:*", Decision.DENY),
+        ("users:write", "USERS:*", Decision.DENY),
+        ("users:[wr]*", "users:*", Decision.DENY),
+        ("users:write", "*:wr*", Decision.DENY),
+        ("users:write", "users:read, users:*", Decision.DENY),
+        ("users:write", "workflows:*", Decision.CONFIRM),
+        ("users:write", "*:read", Decision.CONFIRM),
+        ("*:write", "users:read", Decision.CONFIRM),
+    ],
+)
+async def test_wildcard_that_covers_a_denied_permission_is_denied(
+    tmp_path: Path, denied: str, given: str, decision: Decision
+) -> None:
+    world = under(tmp_path, f'[[rule]]\nwhen = {{ permissions = "{denied}" }}\nthen = "deny"\n')
+    assert await world.decision(CreateRole(name="R", permissions=["workflows:read", given])) is decision
 
 
 # --- an effect that the agent raises to another budget

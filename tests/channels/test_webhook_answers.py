@@ -166,7 +166,7 @@ async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
     right = {key: value for key, value in json.loads(wrong).items() if key != "question"}
     assert await sent(world, question, wrong, world.dana) == 409
     assert await sent(world, question, right, world.dana) == 409
-    other = WebhookAnswers(world.approvers, "test", world.ledger, world.audit, world.system)
+    other = WebhookAnswers(world.approvers, world.answers())
     data = json.dumps(right).encode()
     reply = await other(question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data)
     assert reply.status == 409
@@ -219,11 +219,11 @@ async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
 
 
 async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWorld) -> None:
-    """A ledger can contain requests of several accounts, each with its own approvers."""
+    """A ledger can contain requests of several accounts and tenants, each with its own approvers."""
     question = await world.asked(world.run())
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    for changes in ({"id": "form", "out_of_band": False}, {"id": "account", "account": "other"}):
+    for changes in ({"id": "form", "out_of_band": False}, {"id": "a", "account": "other"}, {"id": "t", "tenant": "b"}):
         await world.ledger.open(replace(grant, **changes))
         assert (await world.answer(world.dana, {**question, "grant": changes["id"]})).status == 404
 
@@ -240,6 +240,31 @@ async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
         await world.ledger.open(replace(grant, id=principal, principal=principal))
         assert (await world.answer(signer, {**question, "grant": principal})).status == 403
     assert (await world.answer(world.kim, question)).status == 200
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("requester", "login_names", "status"),
+    [
+        ("https://id.example|0001", (), 403),
+        ("https://id.example|0001", ("dana7",), 403),
+        ("https://id.example|0001", ("kim@x.example",), 200),
+        ("https://id.example|kim@x.example", (), 200),
+        ("https://ci.example|0001", (), 200),
+    ],
+)
+async def test_approver_named_by_email_decides_only_if_the_requesters_is_known(
+    tmp_path: Path, requester: str, login_names: tuple[str, ...], status: int
+) -> None:
+    """An access token often has a subject alone, by which an e-mail address cannot be recognised as the requester's."""
+    world = WebhookWorld(
+        tmp_path, approvers='[dana]\npublic_key = "DANA"\nprincipal = "https://id.example|dana@x.example"\n'
+    )
+    _, question = await world.asked_about(world.run())
+    request = await world.ledger.find(question["grant"])
+    assert request is not None
+    await world.ledger.open(replace(request, id="of_a_team", principal=requester, login_names=login_names))
+    assert (await world.answer(world.dana, {**question, "grant": "of_a_team"})).status == status
     world.close()
 
 

@@ -12,6 +12,7 @@ from support.identity_provider import ISSUER
 from support.webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from support.world import World
 
+from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
 from fastn_mcp.config.load import load
@@ -136,7 +137,8 @@ def test_invalid_setting_is_only_named(tmp_path: Path, world: World, change: dic
 
 
 def set_up(environment: dict[str, str], world: World) -> Webhook | None:
-    return webhook_of(load({}, environment, None), "test", world.ledger, world.audit, world.system, stays=True)
+    answers = ApproverAnswers("test", "", world.ledger, world.audit, world.system)
+    return webhook_of(load({}, environment, None), answers, stays=True)
 
 
 def test_secret_file_must_be_private(tmp_path: Path) -> None:

@@ -110,6 +110,57 @@ async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes)
     assert len(fastn.requests) == 2
 
 
+FAILURES: dict[str, Any] = {
+    "success": {"success": False},
+    "success and an error": {"success": False, "error": {"code": "VAL-1", "message": "no"}},
+    "success and an id": {"success": False, "id": "acme"},
+    "ok": {"ok": False, "message": "no"},
+    "text": {"success": "false"},
+    "error": {"error": "no"},
+    "error in place of data": {"data": None, "error": {"message": "no"}},
+    "errors": {"errors": [{"message": "no"}]},
+    "error beside data": {"data": {"id": "acme"}, "error": "no"},
+    "status": {"status": "error", "message": "no"},
+    "nested": {"data": {"success": False, "message": "no"}},
+}
+
+
+@pytest.mark.parametrize("body", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize(
+    "call", [CreateCustomer(name="Acme"), DeleteCustomer(customer_id="acme"), RunWorkflow(workflow_id="wf")]
+)
+async def test_change_that_the_body_calls_failed_has_an_unknown_outcome(call: Operation[Any], body: Any) -> None:
+    fastn = Fastn(reply(200, body))
+    error = await error_of(client(fastn), call)
+    assert (error.outcome, len(fastn.requests)) == ("unknown_outcome", 1)
+    assert "settle" in error.facts
+
+
+@pytest.mark.parametrize("name", FAILURES.keys() - {"success and an id", "error beside data"})
+async def test_read_that_the_body_calls_failed_is_not_an_empty_list(name: str) -> None:
+    error = await error_of(client(Fastn(reply(200, FAILURES[name]))), ListCustomers())
+    assert error.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        (GetExecution(execution_id="e"), {"id": "e", "success": False, "status": "failed", "error": {"message": "no"}}),
+        (GetExecution(execution_id="e"), {"data": {"id": "e", "status": "error", "error": "no"}}),
+        (RunWorkflow(workflow_id="wf"), {"executionId": "e", "status": "failed", "error": {"message": "no"}}),
+        (CreateCustomer(name="Acme"), {"success": True, "error": None, "errors": [], "data": {"id": "acme"}}),
+    ],
+)
+async def test_error_of_a_record_is_not_one_of_the_call(call: Operation[Any], body: Any) -> None:
+    await client(Fastn(reply(200, body))).send(call)
+
+
+async def test_output_of_a_run_may_say_that_it_failed() -> None:
+    answer = reply(200, {"success": False}, {"X-Execution-Id": "e"})
+    run = await client(Fastn(answer)).send(RunWorkflow(workflow_id="wf"))
+    assert run.model_dump(exclude_unset=True)["output"] == {"success": False}
+
+
 async def test_fields_of_another_type_are_accepted() -> None:
     fastn = Fastn(reply(200, b'{"id": ["no", "id"], "name": 5}'))
     assert (await client(fastn).send(READ)).model_dump(exclude_unset=True) == {"id": ["no", "id"], "name": 5}

@@ -310,6 +310,30 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
     assert person.asked == []
 
 
+async def test_list_of_creates_reads_the_customers_once_per_evaluation(world: World) -> None:
+    """Which fills 20 pages in a large account. Each create is still evaluated again before it is sent."""
+    await world.expect(Done, creations(*"ABCDEF"))
+    paths = [(request.method, request.path) for request in world.sandbox.requests]
+    assert (paths.count(("GET", "/api/v1/customers")), len(world.changes)) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"name": "Northwind", "plan": "Free"},
+        {"name": "Other", "slug": "northwind"},
+        {"name": "Other", "external_ref": "crm-1"},
+    ],
+)
+async def test_create_is_compared_with_what_its_list_has_just_created(tmp_path: Path, second: dict[str, str]) -> None:
+    """It would be an update then, which this policy refuses."""
+    world = World.with_rules(tmp_path, '[[rule]]\ntool = "update_customer"\nthen = "deny"\n')
+    first = {"name": "Northwind", "external_ref": "crm-1"}
+    calls = batch(("create_customer", first), ("create_customer", {"name": "Wide"}), ("create_customer", second))
+    outcome = await world.expect(Incomplete, calls)
+    assert outcomes(outcome) == ["done", "done", "refused"]
+
+
 # What goes wrong in the middle.
 
 
@@ -324,6 +348,18 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     assert outcome.what.endswith("1 was left.") is not keep_going
     assert "fastn" in outcome.facts
     assert len(world.changes) == 2 + keep_going
+
+
+async def test_approval_of_a_batch_does_not_cover_it_with_keep_going(world: World) -> None:
+    """What the person approved stops at the first failure."""
+    call = deletions(world)
+    await world.expect(PendingApproval, call)
+    request = await world.approve_open_request()
+    going_on = await world.expect(PendingApproval, call.model_copy(update={"keep_going": True}))
+    assert going_on.request != request.id
+    assert "They are sent in this order, also after one that fails." in (await world.open_request()).text[0]
+    assert world.changes == []
+    await world.expect(Done, call)
 
 
 async def test_target_that_changed_before_its_call_is_not_touched(world: World) -> None:

@@ -70,7 +70,9 @@ async def test_customer_is_recognised_wherever_a_call_takes_it_from(tmp_path: Pa
     world = World.with_rules(tmp_path, rule)
     call = calls_of(world)[tool]
     world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
-    assert await world.decision(call) is not Decision.DENY
+    acme = world.id_of("customers", "Acme Corp")
+    of_another = {"create_api_key": {"customers": [acme]}, "create_secret": {"customer_id": acme}}  # else of all
+    assert await world.decision(with_arguments(call, **of_another.get(tool, {}))) is not Decision.DENY
     for way, acting, surroundings in customer_ways(world, call, world.id_of("customers", "Globex Exports")):
         world.evaluator._surroundings = surroundings  # pyright: ignore[reportPrivateUsage]
         assert await world.decision(acting) is Decision.DENY, way

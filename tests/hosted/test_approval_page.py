@@ -1,7 +1,7 @@
 """The approval page of a team, in this process: access, visible requests and decisions."""
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from support.page_visitor import Visitor, words
 from support.team_world import ALL, HEAD, META, NO_FORMS, TeamWorld, modern, request
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 
@@ -381,6 +383,34 @@ async def test_page_requires_a_valid_session(world: ApprovalWorld) -> None:
     assert not world.audit("approved")
 
 
+OTHER_VERSIONS: list[Callable[[dict[str, Any]], Any]] = [
+    lambda stored: {**stored, "device": "d"},
+    lambda stored: {**stored, "person": {**stored["person"], "rank": 1}},
+    lambda stored: {**stored, "person": {"subject": "dana"}},
+    lambda stored: {**stored, "ends": "tomorrow"},
+    lambda stored: {"id": stored["id"]},
+    lambda stored: [stored],
+    lambda _: None,
+]
+
+
+@pytest.mark.parametrize("other_version", OTHER_VERSIONS)
+async def test_session_of_another_version_leads_to_the_sign_in(
+    world: ApprovalWorld, other_version: Callable[[dict[str, Any]], Any]
+) -> None:
+    seal = Seal(["s" * 32], System(now=lambda: world.clock[0]))
+    async with world.browser("dana") as dana:
+        stored = seal.open("session", dana.http.cookies["__Host-fastn_session"], 60)
+        dana.http.cookies.clear()
+        for name, purpose in (("session", "session"), ("sign_in", "sign-in")):
+            dana.http.cookies.set(f"__Host-fastn_{name}", seal.close(purpose, other_version(stored)))
+        for path in ("", "callback?code=c&state=s"):
+            answer = await dana.http.get(f"/approvals/{path}")
+            assert (answer.status_code, "/approvals/login" in answer.text) == (403, True)
+        dana.http.cookies.delete("__Host-fastn_sign_in")
+        assert (await dana.sign_in("dana")).status_code == 303
+
+
 async def test_decisions_need_a_post_from_the_page(world: ApprovalWorld) -> None:
     await world.delete()
     async with world.browser("dana") as dana:
@@ -584,6 +614,26 @@ async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(
         assert (await world.delete(by="amir", azp="chat-7"))["outcome"] == "target_changed"
         assert "one of them of security" in (await world.delete(by="amir", azp="chat-7"))["message"]
         assert world.audit("intent") == []
+
+
+async def test_changed_team_file_counts_for_who_is_signed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups that its rules name, and whom a tenant serves."""
+    monkeypatch.setitem(PEOPLE, "sam", {"sub": "sam", "name": "Sam Example", "groups": ["security", "approvers"]})
+    changed = FILE.replace('subjects = ["anna", "amir"]', 'subjects = ["amir"]')
+    async with (
+        serving(tmp_path, WITH_SECURITY, SECOND) as before,
+        before.browser("sam") as sam,
+        before.browser("anna") as anna,
+        serving(tmp_path, changed, SECOND, before.clock) as after,
+        after.browser() as later,
+    ):
+        assert (await vote(after, "dana"))["status"] == "approval_required"
+        later.http.cookies = sam.http.cookies
+        assert (await approve(later)).status_code == 303
+        later.http.cookies = anna.http.cookies
+        assert "acme" not in await later.look()
+        assert (await after.delete(by="amir"))["status"] == "approval_required"
+        assert after.audit("intent") == []
 
 
 @pytest.mark.usefixtures("sam")

@@ -181,7 +181,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=True, approver=[rule])
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
-    dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", (rule.digest,), ("dana", "dana@example.com"))
+    dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", (rule.digest, served[1].digest), ("dana", "d@x.example"))
     inbox = TeamInbox(team, dana, cast("Any", None), System())
     ledger, undo, created = (
         SqliteLedger(":memory:"),
@@ -216,9 +216,22 @@ def test_approver_lifts_stops_of_their_tenants_only() -> None:
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
     dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "the operator")
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, f"Kim ({ISSUER}|kim)")
     assert [inbox.may_stop(tenant) for tenant in ("acme", "globex", "")] == [True, False, False]
     allowed = {"tenant": "acme"}
     others: list[dict[str, str]] = [{}, {"tenant": "globex"}, {"person": "dana"}, {**allowed, "client": "agent"}]
     assert inbox.may_lift(replace(stop, **allowed))
     assert not any(inbox.may_lift(replace(stop, **each)) for each in others)
+
+
+@pytest.mark.parametrize("may", [False, True])
+def test_stop_of_an_operator_is_lifted_only_by_who_may(may: bool) -> None:
+    rules = [ApproverRule(subjects=["nobody"], tenants=["acme"], lift_operator_stops=may), ApproverRule(groups=["g"])]
+    approvals = ApprovalsSection(client_id="page", client_secret_env="X", approver=rules)
+    served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
+    team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
+    dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "a person at the terminal")
+    assert inbox.may_lift(replace(stop, tenant="acme")) is may
+    assert not inbox.may_lift(replace(stop, tenant="globex"))
+    assert inbox.may_lift(replace(stop, tenant="globex", by=f"{ISSUER}|kim"))

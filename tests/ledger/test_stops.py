@@ -85,8 +85,9 @@ def test_stop_covers_who_is_named(named: dict[str, str]) -> None:
 
 
 def test_stop_of_a_client_covers_one_without_a_name() -> None:
-    """Over HTTP no client up to protocol version 2025-11-25 gives one with its calls."""
+    """Over HTTP no client up to protocol version 2025-11-25 gives one with its calls, whatever its OAuth id is."""
     assert replace(STOP, client="Claude Code").covers(Asker())
+    assert replace(STOP, client="Claude Code").covers(replace(ANA, client_name=""))
     assert not replace(STOP, person="ana").covers(Asker())
 
 

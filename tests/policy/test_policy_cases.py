@@ -46,6 +46,10 @@ DELETE = 'tool = "delete_customer"\narguments = { customer_id = "c" }\n'
 SUNDAY = 'tool = "delete_workflow"\narguments = { workflow_id = "w" }\ntime = 2026-01-04T12:00:00+01:00\n'
 CASE = f"[[case]]\n{RUN}"
 LIVE = RUN.replace('"test"', '"live"')
+SECRET_OF_B = (
+    'tool = "create_secret"\narguments = { name = "A", customer_id = "b" }\n'
+    'records = [{ kind = "customer", id = "b", slug = "b" }]\n'
+)
 UNKNOWN = RUN.replace(', environment = "test"', "")
 
 
@@ -88,8 +92,9 @@ def differences(folder: Path, policy: Policy, *cases: str) -> list[str | None]:
         'tool = "delete_connector"\narguments = { connector_id = "c" }\ndependents = 0\nexpect = "typed"',
         'tool = "delete_workflow"\narguments = { workflow_id = "w" }\nexpect = "typed"',
         SUNDAY + 'expect = "deny"\nrule = "window trash"',
-        'tool = "create_secret"\narguments = { name = "A" }\nspent = 2\nexpect = "deny"\nrule = "budget"',
-        'tool = "create_secret"\narguments = { name = "A" }\nspent = 1\nexpect = "confirm"',
+        SECRET_OF_B + 'spent = 2\nexpect = "deny"\nrule = "budget"',
+        SECRET_OF_B + 'spent = 1\nexpect = "confirm"',
+        'tool = "create_secret"\narguments = { name = "A" }\nexpect = "deny"\nrule = "protected customer acme-*"',
         'tool = "create_customer"\narguments = { name = "A" }\nexpect = "allow"',
         'tool = "create_customer"\narguments = { name = "A" }\neffect = "external"\nexpect = "confirm"',
         'tool = "list_customers"\nexpect = "allow"\nrule = "reads"',
@@ -126,7 +131,7 @@ def test_other_rule_of_the_same_decision_is_a_difference(tmp_path: Path, policy:
         ("[[cases]]\n", 1, "there is no table 'cases' (did you mean 'case'?)"),
         ("", 1, "the file needs the key 'case'"),
         (CASE + 'expects = "deny"\nexpect = "deny"', 4, "no key 'expects' in [[case]] "),
-        (CASE + 'expect = "denied"', 4, "unknown decision 'denied' (did you mean 'deny'?)"),
+        (CASE + 'expect = "denny"', 4, "unknown decision 'denny' (did you mean 'deny'?)"),
         ('[[case]]\n\ntool = "run_workflw"\nexpect = "deny"', 3, "'run_workflw' (did you mean 'run_workflow'?)"),
         ('[[case]]\ntool = "apply_changes"\nexpect = "deny"', 2, "there is no 'apply_changes'"),
         ('[[case]]\ntool = "run_workflow"\narguments = { workflow = "w" }\nexpect = "deny"', 3, "argument 'workflow'"),

@@ -69,7 +69,7 @@ class SlackWorld(World):
 
     def asking(self) -> SlackChannel:
         """Return the channel, as a process that has just started has it."""
-        answers = ApproverAnswers(bound_account("test", self.bound), self.ledger, self.audit, self.system)
+        answers = ApproverAnswers(bound_account("test", self.bound), "", self.ledger, self.audit, self.system)
         return SlackChannel(self.settings, self.desk, slack_approvers(self.settings, None), answers, "")
 
     async def asked(self, call: Any) -> Message:

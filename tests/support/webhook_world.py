@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 
 from fastn_mcp.audit.files import entries
+from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
@@ -99,10 +100,13 @@ class WebhookWorld(World):
         text = text.replace('"DANA"', f'"{public(self.dana.key)}"').replace('"KIM"', f'"{public(self.kim.key)}"')
         self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
         self.receiver = Receiver()
-        self.deciding = WebhookAnswers(self.approvers, "test", self.ledger, self.audit, self.system)
+        self.deciding = WebhookAnswers(self.approvers, self.answers())
         self.webhook = self.asking(self.receiver)
         self.desk = self.webhook
         self.dispatch = self.dispatching(SecretValues({}, []), None)
+
+    def answers(self, tenant: str = "") -> ApproverAnswers:
+        return ApproverAnswers("test", tenant, self.ledger, self.audit, self.system)
 
     def asking(self, receiver: Receiver) -> Webhook:
         """The webhook, as a process that has just started has it."""

@@ -89,7 +89,7 @@ class _Page(Places):
         session = await self.session(request)
         sealed = request.cookies.get(FLASH_COOKIE)
         flash = self.seal.open(f"said {session.id}", sealed, FLASH_HOLDS)
-        message = None if flash is None else _message(flash, good=True)
+        message = _message(flash, good=True) if isinstance(flash, str) else None
         response = await self._response(request, session, flash=message)
         if sealed is not None:
             response.delete_cookie(FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")

@@ -311,8 +311,10 @@ class Inbox:
             votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
             progress = f"{request.people_needed} have to approve this call: {len(votes)} did so far{named}."
-            if any(vote.is_of(own) for vote in votes):
-                barred = "You approved it, and another has to."
+            if (earlier := next((vote for vote in votes if vote.is_of(own)), None)) is not None:
+                named = self.name_of(earlier)
+                earlier_approver = "You" if named == "you" else f"{named}, who may be you,"
+                barred = f"{earlier_approver} approved it, and another has to."
         return PendingRequest(request, barred, progress, account.presence(request.id), request.needs_sign_in(own))
 
     def _who(self, request: ApprovalRequest) -> str | None:

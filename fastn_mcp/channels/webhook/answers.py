@@ -15,13 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice
 from fastn_mcp.channels.approvers import Approver, ApproverSecret
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import Ledger, LedgerLost
-from fastn_mcp.runtime import System
+from fastn_mcp.ledger.ledger import LedgerLost
 
 LONGEST_BODY = 16_384
 """Bytes of an answer."""
@@ -60,12 +58,10 @@ class AnswerResponse:
 class WebhookAnswers:
     """Verifies and counts answers about calls on one account."""
 
-    def __init__(
-        self, approvers: Mapping[str, Approver], account: str, ledger: Ledger, audit: AuditFile, system: System
-    ) -> None:
+    def __init__(self, approvers: Mapping[str, Approver], answers: ApproverAnswers) -> None:
         self._approvers = approvers
-        self._answers = ApproverAnswers(account, ledger, audit, system)
-        self._decoy = ApproverSecret(system.token())
+        self._answers = answers
+        self._decoy = ApproverSecret(answers.system.token())
 
     async def __call__(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         """Process an answer sent to the path of a request."""

@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.approvers import Approver, ApproverSecret, load_approvers, require_able
 from fastn_mcp.channels.background import BackgroundTasks
 from fastn_mcp.channels.webhook import payloads
@@ -265,9 +265,8 @@ _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def webhook_of(
-    settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, issuer: str | None = None, *,
-    stays: bool,
-) -> Webhook | None:  # fmt: skip
+    settings: Settings, answers: ApproverAnswers, issuer: str | None = None, *, stays: bool
+) -> Webhook | None:
     """Return the configured webhook, or None. Raises `SettingsError` if its settings are invalid.
 
     `issuer` is that of the sign-ins of a team. `stays` says whether this process runs long enough to receive an
@@ -288,9 +287,8 @@ def webhook_of(
         if address.url is None and not port:
             return None
         address = AnswerAddress(None, 0, address.url or f"http://{settings.approval_listen}")
-    sender = WebhookSender(settings.webhook_url, secret, system)
-    answers = WebhookAnswers(approvers, account, ledger, audit, system)
-    return Webhook(sender, approvers, answers, ledger, system, address)
+    sender = WebhookSender(settings.webhook_url, secret, answers.system)
+    return Webhook(sender, approvers, WebhookAnswers(approvers, answers), answers.ledger, answers.system, address)
 
 
 def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, Mapping[str, Approver]]:

@@ -59,8 +59,9 @@ def describe(facts: Facts) -> Sentences:
     return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
 
 
-def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
+def describe_batch(calls: Mapping[int, Sentences], *, keep_going: bool = False) -> Sentences:
     """Return the sentences of a batch, from those of its calls by number."""
+    then = f"They are sent in this order{', also after one that fails' if keep_going else ''}."
     count, losing = len(calls), [number for number, each in calls.items() if each.lost]
     unsure = [str(number) for number, each in calls.items() if each.unchecked]
     these = f"Make {counted(count, 'change')}"
@@ -73,7 +74,7 @@ def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
         button=f"Make {'this change' if count == 1 else f'these {count} changes'}",
         brief=these,
         lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
-        then="They are sent in this order." if count > 1 else "",
+        then=then if count > 1 else "",
         unchecked=f"Not checked in full: {series(unsure)}." if unsure else "",
     )
 
