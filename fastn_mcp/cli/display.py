@@ -117,6 +117,8 @@ class Display:
             if isinstance(inner, dict):
                 rest = {**{key: item for key, item in rest.items() if item is not inner}, **inner}
         yield from self.report(rest)
+        if rows is None and (cursor := cursor_of(body)):
+            yield Text(f"\nThere is more. Repeat the command with: --cursor {cursor}", _DIM)
 
     def _receipt(self, done: str, data: Object, receipt: Object) -> Iterator[RenderableType]:
         name = receipt.pop("name", None) or data.get("name")

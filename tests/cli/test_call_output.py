@@ -141,6 +141,12 @@ def test_number_of_a_customer_is_shown_rather_than_the_id_beside() -> None:
     )
 
 
+def test_further_page_of_a_report_is_named() -> None:
+    row: dict[str, JsonValue] = {"customer_id": "c1", "name": "Acme", "executions": 308}
+    page: dict[str, JsonValue] = {"by_customer": [row, row], "next_cursor": "abc~tool=1"}
+    assert "Repeat the command with: --cursor abc~tool=1\n" in displayed("get_usage", {"data": page}, 80)
+
+
 def test_rows_without_the_wanted_fields_are_not_blank_lines() -> None:
     assert displayed("list_customers", {"data": [{}, {}], "total": 2}, 80) == "None of these fields.\n"
 
