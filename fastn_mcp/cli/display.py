@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fastn_mcp.account.short_ids import reference_to
+from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.layout import style
 from fastn_mcp.records.formats import age, field_in_words, lasting, quoted, sentence
@@ -50,7 +50,7 @@ _NAMED = re.compile(r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
 """Columns below which a value is shown as plain text."""
-_MAX_CELL, _MAX_WORD, _MAX_ID, _GAP = 22, 40, 60, 2
+_MAX_CELL, _MAX_WORD, _GAP = 22, 40, 2
 _MAX_INLINE, _MAX_SENTENCE = 40, 60
 """Characters of a value up to which its mapping is shown on a line, and its row in a table."""
 _IMPORTANT = 4
@@ -63,15 +63,20 @@ _MAX_MS = 120_000
 def rows_in(body: Mapping[str, JsonValue]) -> list[Row] | None:
     """Return the rows of a list's body, whichever of its forms it has; None if it is not a list."""
     match body.get("data"):
-        case {"columns": list() as names, "rows": list() as rows, **rest}:
-            shared = cast(Object, rest.get("in_all_rows") or {})
-            return [{**dict(zip(cast("list[str]", names), cast("Any", row), strict=False)), **shared} for row in rows]
+        case {"columns": list(), "rows": list()} as table:
+            return _unpacked(cast(Object, table))
         case {"changes": list() as rows, **rest} if rest.keys() <= {"next_cursor"}:
             return cast("list[Row]", rows)
         case list() as rows if _is_rows(rows) or not rows:
             return cast("list[Row]", rows)
         case _:
             return None
+
+
+def _unpacked(table: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a table that names its columns once."""
+    shared = cast(Object, table.get("in_all_rows") or {})
+    return [{**dict(zip(table["columns"], row, strict=False)), **shared} for row in table["rows"]]
 
 
 def cursor_of(body: Mapping[str, JsonValue]) -> str | None:
@@ -162,6 +167,8 @@ class Display:
             lines: Iterable[RenderableType] = (Text(sanitize(line), overflow="fold") for line in item.split("\n"))
         elif self.width < _MIN_WIDTH:
             lines = [Text(self.plain(item), overflow="fold")]
+        elif isinstance(item, dict) and item.keys() == {"columns", "rows"}:
+            lines = [inner.table(_unpacked(item))] if item["rows"] else [Text("None.")]
         elif isinstance(item, dict):
             lines = inner.report(item)
         elif not _is_rows(item):
@@ -208,7 +215,7 @@ class Display:
         id_ = next((name for name in (*_IDS, *every) if name in names and (name in _IDS or name.endswith("_id"))), "")
         lead, *others = [name for name in every if name in names and name != id_] or [""]
         cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
-        ids = [_short_id(self.plain(row.get(id_))) for row in rows]
+        ids = [short_id(self.plain(row.get(id_))) for row in rows]
         longest = max(map(len, ids))
         needed = {name: _needed(name, cells[name]) + _GAP for name in cells}
         important = {lead, *others[:1], *first[:_IMPORTANT]}.intersection(cells)
@@ -292,11 +299,6 @@ def title(name: str) -> str:
 
 def _line(text: str) -> str:
     return _PERCENT.sub("", sanitize(" ".join(text.split())))
-
-
-def _short_id(id_: str) -> str:
-    """Return an id, or the reference that tools take in place of a long one."""
-    return reference_to(id_) if len(id_) > _MAX_ID and ":" in id_ else id_
 
 
 def _needed(name: str, cells: Sequence[Text]) -> int:

@@ -141,6 +141,12 @@ def test_number_of_a_customer_is_shown_rather_than_the_id_beside() -> None:
     )
 
 
+def test_table_in_a_report_is_shown_as_one() -> None:
+    table: dict[str, JsonValue] = {"columns": ["id", "name", "failed"], "rows": [["wf_1", "Sync", 2], ["wf_2", "Load"]]}
+    lines = displayed("get_overview", {"data": {"table": table}}, 80).splitlines()
+    assert [line.split() for line in lines[2:]] == [["name", "failed", "id"], ["Sync", "2", "wf_1"], ["Load", "wf_2"]]
+
+
 def test_further_page_of_a_report_is_named() -> None:
     row: dict[str, JsonValue] = {"customer_id": "c1", "name": "Acme", "executions": 308}
     page: dict[str, JsonValue] = {"by_customer": [row, row], "next_cursor": "abc~tool=1"}

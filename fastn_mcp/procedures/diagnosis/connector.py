@@ -36,7 +36,11 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     of, whom = "", f", for {counted(len(owners), 'customer')}"
     if customer is not None:
         of, whom, for_ = f" of {quoted(evidence.names.get(customer, customer))}", "", ""
-    state = f"{'at least ' * is_part}{unusable} connections not working{whom}" if in_all != 0 else "not connected"
+    state = f"{'at least ' * is_part}{unusable} connections not working{whom}"
+    if in_all == 0:
+        state = "not connected"
+    elif is_part and not broken:
+        state = "no broken connection among those that were read"
     return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
 
 
