@@ -171,9 +171,10 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     if profile is not None and flag is not None and flag != profile:
         raise click.UsageError(f"--profile {flag} is another account than {profile}.")
     config = read_or_none(path)
-    if profile is not None and not config.profiles:
-        raise no_profile(profile, config)
-    return StoredKey(path, choose({**start.flags, "profile": profile or flag}, without_key(os.environ), config))
+    named = profile or flag
+    if named is not None and not config.profiles:
+        raise no_profile(str(named), config)
+    return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
 def _read_stdin() -> str:

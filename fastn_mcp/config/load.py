@@ -221,7 +221,7 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
             "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
             "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
         )
-    there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path} has none"
+    there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path or 'the configuration file'} has none"
     what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
     return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
 
@@ -278,6 +278,9 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
             f"There is no API key, and no profile is chosen; there are {known}.",
             "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
+    if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key
+        error = no_profile(str(name), account.file)
+        return NoKey(error.what, error.next_step)
     return NoKey(
         f"There is no API key{_misspelt(environment)}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"
