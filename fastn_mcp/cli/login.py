@@ -77,6 +77,9 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
     say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
+    if settings.base_url != account.address and not (in_file and stored.may_set_address):
+        where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
+        say(f"Later starts need the address, too: {where}.")
     if os.environ.get(VARIABLE):
         say(f"fastn-mcp: {VARIABLE} is set: unset it, or the stored key is not used.", err=True)
     return 0
@@ -126,6 +129,11 @@ class StoredKey:
     def is_in_file(self) -> bool:
         return self.account.table.get("api_key_file") == self.file
 
+    @property
+    def may_set_address(self) -> bool:
+        """Whether the file's address is of this account alone: that of the top level is also that of profiles."""
+        return self.account.profile is not None or not self.account.file.profiles
+
     def refuse_unused(self, *, in_file: bool) -> None:
         """Raise `SettingsError` if a stored key would never be used."""
         account = self.account
@@ -143,6 +151,8 @@ class StoredKey:
         put(self.config, profile, KEY_HOST, settings.host.lower())
         if named is None:
             put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
+        if self.may_set_address and settings.base_url != self.account.address:
+            put(self.config, profile, "base_url", settings.base_url)
         return file
 
     def forget(self, *, any_host: bool = False) -> list[str]:

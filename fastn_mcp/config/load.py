@@ -66,12 +66,17 @@ class Chosen:
         return self.file.line_of(name, self.profile)
 
     @property
+    def address(self) -> str:
+        """Base URL without flags and variables."""
+        url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
+        return str(url).rstrip("/")
+
+    @property
     def key_host(self) -> str:
         """Host that a key in the file is bound to, whatever address flags and variables name."""
         if KEY_HOST in self.table:
             return str(self.table[KEY_HOST]).lower()
-        url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
-        return urlsplit(str(url)).netloc.lower()
+        return urlsplit(self.address).netloc.lower()
 
     def keyless(self) -> Settings:
         """Return the settings with a placeholder key. Raises `SettingsError`."""

@@ -362,6 +362,7 @@ WRONG = {
     "wrong cursor": ("--sandbox", "call", "list-customers", "--cursor", "nope"),
     "disabled tool": ("--sandbox", "--read-only", "call", "create-customer", "--name", "x"),
     "two options at odds": ("--sandbox", "call", "list-customers", "--all", "--limit", "3"),
+    "unknown status": ("--sandbox", "call", "list-connections", "--status", "nope"),
     "order without about": ("--sandbox", "call", "get-overview", "--order", "name"),
     "script that is not there": ("--sandbox", "run", "nope.jsonl"),
     "policy that is not there": ("policy", "check", "nope.toml"),

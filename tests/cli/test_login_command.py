@@ -190,6 +190,28 @@ def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: R
     assert "The profile 'acme' has no key" in error_line(fastn("--profile", "acme", "whoami"))
 
 
+def test_login_keeps_the_address_of_a_key_in_a_file(login: Run, config: Path, fastn: Run, address: str) -> None:
+    """Without it the next start had a key and no place to send it to."""
+    config.write_text("")
+    assert login(KEY, "--stdin", "--file", env={"FASTN_BASE_URL": f"http://{address}/"}).returncode == 0
+    assert f'base_url = "http://{address}"' in config.read_text()
+    assert fastn("whoami").returncode == 0
+
+
+def test_login_does_not_change_the_address_of_other_accounts(
+    login: Run, config: Path, fastn: Run, address: str
+) -> None:
+    """A profile has the address of the top level, and its key would go there."""
+    for before, arguments in (('[profiles.acme]\nenv = "test"\n', ["--file"]), ("", [])):
+        config.write_text(before)
+        done = login(KEY, "--stdin", *arguments, env={"FASTN_BASE_URL": f"http://{address}"})
+        assert done.stdout.splitlines()[-1] == (
+            f"Later starts need the address, too: --base-url http://{address}, or base_url in {config}."
+        )
+        assert "base_url" not in config.read_text()
+        assert fastn("--base-url", f"http://{address}", "whoami").returncode == 0
+
+
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     message = error_line(login(KEY, "acme", "--stdin"))
