@@ -199,10 +199,10 @@ class Display:
             what, about = Text(_line(str(row["what"]))), row.get("rows")
             items = about if _is_rows(about) else []
             names = [self.plain(item[next(iter(_ordered(item)))]) for item in items if item]
-            if names := [name for name in names if name not in what.plain]:
-                of = row.get("of")
-                more = (of if isinstance(of, int) else len(names)) - _NAMES_SHOWN
-                what.append(" → ", _DIM).append(", ".join(map(quoted, names[:_NAMES_SHOWN])), "bold")
+            unnamed = [name for name in names if name not in what.plain]
+            if shown := unnamed[:_NAMES_SHOWN]:
+                more = cast(int, row.get("of", len(names))) - (len(names) - len(unnamed)) - len(shown)
+                what.append(" → ", _DIM).append(", ".join(map(quoted, shown)), "bold")
                 what.append(f" and {more} more" if more > 0 else "")
             grid.add_row(self.cell("severity", row["severity"]), what)
         return grid

@@ -67,7 +67,9 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
         if not result.works:
-            say(f"fastn-mcp: {result.message} Nothing was stored. To store it without a check: --no-check", err=True)
+            words = ("login", *filter(None, (account.profile,)), *["--file"] * in_file, "--no-check")
+            command = start.command_line().to(*words)
+            say(f"fastn-mcp: {result.message} Nothing was stored. To store it without a check: {command}", err=True)
             return 1
         say(result.message)
     if in_file:

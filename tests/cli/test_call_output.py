@@ -147,6 +147,14 @@ def test_table_in_a_report_is_shown_as_one() -> None:
     assert [line.split() for line in lines[2:]] == [["name", "failed", "id"], ["Sync", "2", "wf_1"], ["Load", "wf_2"]]
 
 
+def test_finding_says_how_many_it_does_not_name() -> None:
+    rows: list[JsonValue] = [{"id": "1", "name": "Sandbox"}, {"id": "2", "name": "MCP"}]
+    finding: dict[str, JsonValue] = {"severity": "medium", "what": "3 API keys.", "rows": rows, "of": 3}
+    assert "→ Sandbox, MCP and 1 more" in displayed("get_overview", {"data": {"findings": [finding]}}, 80)
+    finding["what"] = "3 API keys, first MCP."
+    assert "→ Sandbox and 1 more" in displayed("get_overview", {"data": {"findings": [finding]}}, 80)
+
+
 def test_further_page_of_a_report_is_named() -> None:
     row: dict[str, JsonValue] = {"customer_id": "c1", "name": "Acme", "executions": 308}
     page: dict[str, JsonValue] = {"by_customer": [row, row], "next_cursor": "abc~tool=1"}
