@@ -32,6 +32,7 @@ from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.access import EXPIRES, ListApiKeys
+from fastn_mcp.tools.paging import FULL
 
 _MAX_INPUT = 4096
 
@@ -196,7 +197,7 @@ def _read_stdin() -> str:
             "The standard input holds no key." if not lines else "The standard input holds more than one line.",
             "Pass the key and nothing else: fastn-mcp login --stdin < FILE",
         )
-    return lines[0]
+    return lines[0].removeprefix("key=")  # as in the file of a key that an agent created
 
 
 def _confirm_replacement(host: str, new: Settings) -> None:
@@ -236,7 +237,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     """Check the key by listing API keys, and describe it if it is among them."""
     try:
         try:
-            answer = await parts.dispatch(ListApiKeys(limit=100), Caller(Asker(), None))
+            answer = await parts.dispatch(ListApiKeys(limit=100, detail=FULL), Caller(Asker(), None))
         finally:
             await parts.aclose()
     except Unauthorized as error:

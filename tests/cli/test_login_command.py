@@ -25,10 +25,15 @@ CANARY = "fsk_test_C4N4RY"
 
 
 @pytest.fixture(scope="module")
-def address() -> Generator[str]:
+def account() -> Sandbox:
+    return Sandbox(System().now)
+
+
+@pytest.fixture(scope="module")
+def address(account: Sandbox) -> Generator[str]:
     """Address of a sandbox served by this process."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(Sandbox(System().now))
+    app = create_app(account)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -280,6 +285,15 @@ def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, a
         f"policy       {config.parent / 'policy.toml'}",
         "The key works. Key 'Sandbox': test mode, full access, never expires.",
     ]
+
+
+def test_whoami_says_when_the_key_expires(login: Run, fastn: Run, account: Sandbox) -> None:
+    login(f"key={KEY}", "acme", "--stdin")  # as the file of a created key has it
+    row = account.state.named("apiKeys", "Sandbox", by="name")
+    row["expiresAt"] = "2999-01-02T03:04:05.678Z"
+    shown = fastn("--profile", "acme", "whoami").stdout
+    row["expiresAt"] = None
+    assert re.search(r"full access, expires 2999-01-02 \(in \d+ years\)\.$", shown.strip())
 
 
 def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: str) -> None:
