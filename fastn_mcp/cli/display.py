@@ -187,7 +187,8 @@ class Display:
         """Render a row with rows or sentences of its own: what it is, then its fields below."""
         name = next(name for name in ("kind", *_NAMES, *_IDS, *row) if name in row)
         head, count = self.plain(row.pop(name)), row.pop("count", None)
-        yield Text(head if count is None else f"{head} ({self.plain(count)})", "bold")
+        of = f"{len(some)} of " if _is_rows(some := row.get("examples")) else ""
+        yield Text(head if count is None else f"{head} ({of}{self.plain(count)})", "bold")
         for listed in ("all", "examples"):
             if _is_rows(row.get(listed)):
                 yield from self._inside(row.pop(listed))
@@ -294,6 +295,8 @@ def title(name: str) -> str:
     """Return a field's name in words, `last used` for `lastUsedAt`, and an id as it is."""
     if re.search(r"\d", name):
         return sanitize(name)
+    if name == "looked_at":
+        return "rows read"
     return re.sub(r"(?<=.) (at|ms|count)$", "", field_in_words(sanitize(name))).replace("end org", "customer")
 
 

@@ -147,6 +147,12 @@ def test_table_in_a_report_is_shown_as_one() -> None:
     assert [line.split() for line in lines[2:]] == [["name", "failed", "id"], ["Sync", "2", "wf_1"], ["Load", "wf_2"]]
 
 
+def test_examples_are_counted_against_all() -> None:
+    one: dict[str, JsonValue] = {"id": "wf_1", "name": "Sync", "triggers": ["a" * 40, "b" * 40]}
+    body: dict[str, JsonValue] = {"data": {"used_by": [{"kind": "workflows", "count": 4, "examples": [one]}]}}
+    assert "  workflows (1 of 4)\n" in displayed("find_dependents", body, 80)
+
+
 def test_finding_says_how_many_it_does_not_name() -> None:
     rows: list[JsonValue] = [{"id": "1", "name": "Sandbox"}, {"id": "2", "name": "MCP"}]
     finding: dict[str, JsonValue] = {"severity": "medium", "what": "3 API keys.", "rows": rows, "of": 3}
