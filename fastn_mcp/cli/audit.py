@@ -1,8 +1,8 @@
 """`fastn-mcp audit`: read the audit log, rotated files included, and verify that it is unchanged."""
 
 import json
-import re
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator

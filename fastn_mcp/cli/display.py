@@ -187,6 +187,7 @@ class Display:
         """Render a row with rows or sentences of its own: what it is, then its fields below."""
         name = next(name for name in ("kind", *_NAMES, *_IDS, *row) if name in row)
         head, count = self.plain(row.pop(name)), row.pop("count", None)
+        head += f" {self.plain(row.pop('name'))}" if name == "kind" and "name" in row else ""
         of = f"{len(some)} of " if _is_rows(some := row.get("examples")) else ""
         yield Text(head if count is None else f"{head} ({of}{self.plain(count)})", "bold")
         for listed in ("all", "examples"):
@@ -253,7 +254,8 @@ class Display:
             return Text(words.lower() if words.isupper() else words, color, overflow="fold")
         if name.endswith("Ms") and isinstance(item, (int, float)):
             return Text(f"{item / 1000:,.1f} s" if item < _MAX_MS else lasting(timedelta(milliseconds=item)))
-        text = self.plain(item)
+        is_named = isinstance(item, dict) and {"id", "name"} <= item.keys()
+        text = self.plain(item["name"] if is_named and not is_whole else item)
         if is_whole and isinstance(item, str):
             text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
         return Text(_NAMED.sub(r"\1", _AGED.sub(r"\3", text)), overflow="fold")

@@ -226,7 +226,9 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
             "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
             "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
         )
-    there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path or 'the configuration file'} has none"
+    there = f"{config.path or 'the configuration file'} has none"
+    if config.profiles:
+        there = f"there are {', '.join(config.profiles)}"
     what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
     return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
 

@@ -150,7 +150,19 @@ def test_table_in_a_report_is_shown_as_one() -> None:
 def test_examples_are_counted_against_all() -> None:
     one: dict[str, JsonValue] = {"id": "wf_1", "name": "Sync", "triggers": ["a" * 40, "b" * 40]}
     body: dict[str, JsonValue] = {"data": {"used_by": [{"kind": "workflows", "count": 4, "examples": [one]}]}}
-    assert "  workflows (1 of 4)\n" in displayed("find_dependents", body, 80)
+    assert "workflows (1 of 4) " in displayed("find_dependents", body, 80)
+
+
+def test_resource_in_a_table_is_shown_by_its_name() -> None:
+    row: dict[str, JsonValue] = {"id": "t1", "name": "Daily", "customer": {"id": "c1", "name": "Katana"}}
+    lines = displayed("find", {"data": {"found": [row]}}, 80).splitlines()
+    assert [line.split() for line in lines[2:]] == [["name", "customer", "id"], ["Daily", "Katana", "t1"]]
+
+
+def test_block_is_headed_by_kind_and_name() -> None:
+    row: dict[str, JsonValue] = {"kind": "workflow", "id": "wf_1", "name": "Sync", "runs_for": [{"id": "c1"}]}
+    lines = displayed("find", {"data": {"found": [row]}}, 80).splitlines()
+    assert [line.strip() for line in lines[2:4]] == ["workflow Sync", "id  wf_1"]
 
 
 def test_finding_says_how_many_it_does_not_name() -> None:

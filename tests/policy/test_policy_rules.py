@@ -376,7 +376,9 @@ def test_effect_is_allowed_only_while_its_window_is_open(judge: Judge, moment: s
 def test_closed_window_says_when_it_opens(judge: Judge) -> None:
     verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
     assert verdict.rule == "policy.toml line 2: window destroy, trash"
-    assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there.")
+    assert verdict.reason == (
+        "It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there."
+    )
 
 
 def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
