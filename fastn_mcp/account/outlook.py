@@ -159,7 +159,8 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
             notes.append(f"The customer has no connection to {_app(app)}: the run will fail where it calls it.")
         else:
             label = quote(str(label_of("connection", own[0], {"customer": resolved.names.get("customer", {})})))
-            status = f"{text(own[0], 'status').upper()} ({broken_since(own[0], now)})"
+            since = broken_since(own[0], now)
+            status = f"{text(own[0], 'status').upper()}{' since' if since[0].isdigit() else ','} {since}"
             notes.append(f"{label} is {status}: the run will fail where it calls {_app(app)}.")
     return [*notes, f"Not checked: connections to {', '.join(unchecked)}."] if unchecked else notes
 

@@ -27,6 +27,9 @@ In JSON, such text with a colon in it stands within a string only, so that it ca
 pattern begins with literal characters, for which an answer is searched four times as fast.
 """
 
+_MAX_SHOWN = 60
+"""Characters of an id up to which it is shown as it is."""
+
 _MAX_KEPT = 20_000
 """Maximum number of ids kept by their reference; those shown first are dropped, and are looked up again."""
 
@@ -49,6 +52,11 @@ def reference_to(id_: str) -> str:
     return f"ref_{digest[:10].lower()}"
 
 
+def short_id(id_: str) -> str:
+    """Return the reference to a long composite id, or any other id as it is."""
+    return reference_to(id_) if len(id_) > _MAX_SHOWN and ":" in id_ else id_
+
+
 class ShortIds:
     """The ids of an account whose references were given in answers."""
 
@@ -59,17 +67,22 @@ class ShortIds:
         """Return an answer with a reference for each long id, wherever it is in it."""
         fields = type(result).model_fields
         shown = {name: item for name, item in result if name not in fields or not fields[name].exclude}
-        text = to_json(shown)
+        body = self.shortened_body(shown)
+        return result if body is shown else result.model_copy(update=body)
+
+    def shortened_body(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return a JSON object with a reference for each long id, or the object itself if it has none."""
+        text = to_json(body)
         ids = {*_LONG_ID.findall(text)}
         if not ids:
-            return result
+            return body
         for id_ in sorted(ids, key=len, reverse=True):
             reference = reference_to(id_.decode())
             self._ids[reference] = id_.decode()
             text = text.replace(id_, reference.encode())
         while len(self._ids) > _MAX_KEPT:
             del self._ids[next(iter(self._ids))]
-        return result.model_copy(update=from_json(text))
+        return cast("dict[str, JsonValue]", from_json(text))
 
     async def expanded(self, call: AnyCall, reads: AnswerReads) -> AnyCall:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""

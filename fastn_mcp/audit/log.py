@@ -302,7 +302,7 @@ class AuditFile:
         try:
             await self.anchor()
         except FastnError as error:
-            log.error("the ledger does not know the newest entries of the audit log: %s", error)
+            log.error("the ledger does not know the newest entries of the audit log: %s", error.what)
 
     async def _delete_expired(self, marks: AuditMarks) -> None:
         if self._keeping.days is None and self._keeping.files is None:

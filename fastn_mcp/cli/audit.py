@@ -1,6 +1,7 @@
 """`fastn-mcp audit`: read the audit log, rotated files included, and verify that it is unchanged."""
 
 import json
+import logging
 import re
 import sys
 import time
@@ -137,6 +138,7 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
     ledger_error: str | None = None
     try:
         # Before the log, so that entries added meanwhile are only in the log.
+        logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())  # the error below says it
         marks = anyio.run(audit_marks, options.ledger, log.file, System())
     except FastnError as error:
         ledger_error = str(error)

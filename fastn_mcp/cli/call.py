@@ -31,6 +31,7 @@ from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, T
 from fastn_mcp.runtime import Report
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
 _DESCRIBED = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
@@ -194,7 +195,8 @@ async def make_call(
 
     caller = Caller(Asker(is_by_hand=True), Terminal.here())
     if dry_run or wanted.dry_run:
-        return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller, report)).data()))
+        shown = await parts.dispatch.preview(wanted.call, caller, report)
+        return outcome(PREVIEWED, render_preview(parts.dispatch.preview_body(shown)))
     with counted_requests():
         result_or_request = await parts.dispatch(wanted.call, caller, report)
     match result_or_request:
@@ -238,8 +240,14 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
         return Exit.WRONG if isinstance(error, InvalidArgument) else exit_of(error.outcome)
     if outcome.message is not None and not output.is_waiting:
         say(f"fastn-mcp: {outcome.message}", err=True)
-    output.show(tool, outcome.body or {}, parts.stores.system.now())
-    return exit_of(outcome.outcome)
+    body = dict(outcome.body or {})
+    wrong = cast("list[str]", body.get("unknown", []) if issubclass(tool, List) else [])
+    if wrong and sys.stdout.isatty():
+        del body["unknown"]
+    output.show(tool, body, parts.stores.system.now())
+    for each in wrong:
+        say(f"fastn-mcp: {each}", err=True)
+    return Exit.WRONG if wrong else exit_of(outcome.outcome)
 
 
 call = Calls("call", help="Make one call, asking on the terminal before anything destructive.")

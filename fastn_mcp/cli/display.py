@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fastn_mcp.account.short_ids import reference_to
+from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.layout import style
 from fastn_mcp.records.formats import age, field_in_words, lasting, quoted, sentence
@@ -50,7 +50,7 @@ _NAMED = re.compile(r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
 """Columns below which a value is shown as plain text."""
-_MAX_CELL, _MAX_WORD, _MAX_ID, _GAP = 22, 40, 60, 2
+_MAX_CELL, _MAX_WORD, _GAP = 22, 40, 2
 _MAX_INLINE, _MAX_SENTENCE = 40, 60
 """Characters of a value up to which its mapping is shown on a line, and its row in a table."""
 _IMPORTANT = 4
@@ -63,15 +63,20 @@ _MAX_MS = 120_000
 def rows_in(body: Mapping[str, JsonValue]) -> list[Row] | None:
     """Return the rows of a list's body, whichever of its forms it has; None if it is not a list."""
     match body.get("data"):
-        case {"columns": list() as names, "rows": list() as rows, **rest}:
-            shared = cast(Object, rest.get("in_all_rows") or {})
-            return [{**dict(zip(cast("list[str]", names), cast("Any", row), strict=False)), **shared} for row in rows]
+        case {"columns": list(), "rows": list()} as table:
+            return _unpacked(cast(Object, table))
         case {"changes": list() as rows, **rest} if rest.keys() <= {"next_cursor"}:
             return cast("list[Row]", rows)
         case list() as rows if _is_rows(rows) or not rows:
             return cast("list[Row]", rows)
         case _:
             return None
+
+
+def _unpacked(table: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a table that names its columns once."""
+    shared = cast(Object, table.get("in_all_rows") or {})
+    return [{**dict(zip(table["columns"], row, strict=False)), **shared} for row in table["rows"]]
 
 
 def cursor_of(body: Mapping[str, JsonValue]) -> str | None:
@@ -117,6 +122,8 @@ class Display:
             if isinstance(inner, dict):
                 rest = {**{key: item for key, item in rest.items() if item is not inner}, **inner}
         yield from self.report(rest)
+        if rows is None and (cursor := cursor_of(body)):
+            yield Text(f"\nThere is more. Repeat the command with: --cursor {cursor}", _DIM)
 
     def _receipt(self, done: str, data: Object, receipt: Object) -> Iterator[RenderableType]:
         name = receipt.pop("name", None) or data.get("name")
@@ -160,6 +167,8 @@ class Display:
             lines: Iterable[RenderableType] = (Text(sanitize(line), overflow="fold") for line in item.split("\n"))
         elif self.width < _MIN_WIDTH:
             lines = [Text(self.plain(item), overflow="fold")]
+        elif isinstance(item, dict) and item.keys() == {"columns", "rows"}:
+            lines = [inner.table(_unpacked(item))] if item["rows"] else [Text("None.")]
         elif isinstance(item, dict):
             lines = inner.report(item)
         elif not _is_rows(item):
@@ -178,7 +187,9 @@ class Display:
         """Render a row with rows or sentences of its own: what it is, then its fields below."""
         name = next(name for name in ("kind", *_NAMES, *_IDS, *row) if name in row)
         head, count = self.plain(row.pop(name)), row.pop("count", None)
-        yield Text(head if count is None else f"{head} ({self.plain(count)})", "bold")
+        head += f" {self.plain(row.pop('name'))}" if name == "kind" and "name" in row else ""
+        of = f"{len(some)} of " if _is_rows(some := row.get("examples")) else ""
+        yield Text(head if count is None else f"{head} ({of}{self.plain(count)})", "bold")
         for listed in ("all", "examples"):
             if _is_rows(row.get(listed)):
                 yield from self._inside(row.pop(listed))
@@ -190,10 +201,10 @@ class Display:
             what, about = Text(_line(str(row["what"]))), row.get("rows")
             items = about if _is_rows(about) else []
             names = [self.plain(item[next(iter(_ordered(item)))]) for item in items if item]
-            if names := [name for name in names if name not in what.plain]:
-                of = row.get("of")
-                more = (of if isinstance(of, int) else len(names)) - _NAMES_SHOWN
-                what.append(" → ", _DIM).append(", ".join(map(quoted, names[:_NAMES_SHOWN])), "bold")
+            unnamed = [name for name in names if name not in what.plain]
+            if shown := unnamed[:_NAMES_SHOWN]:
+                more = cast(int, row.get("of", len(names))) - (len(names) - len(unnamed)) - len(shown)
+                what.append(" → ", _DIM).append(", ".join(map(quoted, shown)), "bold")
                 what.append(f" and {more} more" if more > 0 else "")
             grid.add_row(self.cell("severity", row["severity"]), what)
         return grid
@@ -206,7 +217,7 @@ class Display:
         id_ = next((name for name in (*_IDS, *every) if name in names and (name in _IDS or name.endswith("_id"))), "")
         lead, *others = [name for name in every if name in names and name != id_] or [""]
         cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
-        ids = [_short_id(self.plain(row.get(id_))) for row in rows]
+        ids = [short_id(self.plain(row.get(id_))) for row in rows]
         longest = max(map(len, ids))
         needed = {name: _needed(name, cells[name]) + _GAP for name in cells}
         important = {lead, *others[:1], *first[:_IMPORTANT]}.intersection(cells)
@@ -243,7 +254,8 @@ class Display:
             return Text(words.lower() if words.isupper() else words, color, overflow="fold")
         if name.endswith("Ms") and isinstance(item, (int, float)):
             return Text(f"{item / 1000:,.1f} s" if item < _MAX_MS else lasting(timedelta(milliseconds=item)))
-        text = self.plain(item)
+        is_named = isinstance(item, dict) and {"id", "name"} <= item.keys()
+        text = self.plain(item["name"] if is_named and not is_whole else item)
         if is_whole and isinstance(item, str):
             text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
         return Text(_NAMED.sub(r"\1", _AGED.sub(r"\3", text)), overflow="fold")
@@ -285,16 +297,13 @@ def title(name: str) -> str:
     """Return a field's name in words, `last used` for `lastUsedAt`, and an id as it is."""
     if re.search(r"\d", name):
         return sanitize(name)
+    if name == "looked_at":
+        return "rows read"
     return re.sub(r"(?<=.) (at|ms|count)$", "", field_in_words(sanitize(name))).replace("end org", "customer")
 
 
 def _line(text: str) -> str:
     return _PERCENT.sub("", sanitize(" ".join(text.split())))
-
-
-def _short_id(id_: str) -> str:
-    """Return an id, or the reference that tools take in place of a long one."""
-    return reference_to(id_) if len(id_) > _MAX_ID and ":" in id_ else id_
 
 
 def _needed(name: str, cells: Sequence[Text]) -> int:

@@ -32,6 +32,7 @@ from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.access import EXPIRES, ListApiKeys
+from fastn_mcp.tools.paging import FULL
 
 _MAX_INPUT = 4096
 
@@ -67,7 +68,9 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
         if not result.works:
-            say(f"fastn-mcp: {result.message} Nothing was stored. To store it without a check: --no-check", err=True)
+            words = ("login", *filter(None, (account.profile,)), *["--file"] * in_file, "--no-check")
+            command = start.command_line().to(*words)
+            say(f"fastn-mcp: {result.message} Nothing was stored. To store it without a check: {command}", err=True)
             return 1
         say(result.message)
     if in_file:
@@ -77,6 +80,9 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
     say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
+    if settings.base_url != account.address and not (in_file and stored.may_set_address):
+        where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
+        say(f"Later starts need the address, too: {where}.")
     if os.environ.get(VARIABLE):
         say(f"fastn-mcp: {VARIABLE} is set: unset it, or the stored key is not used.", err=True)
     return 0
@@ -126,6 +132,11 @@ class StoredKey:
     def is_in_file(self) -> bool:
         return self.account.table.get("api_key_file") == self.file
 
+    @property
+    def may_set_address(self) -> bool:
+        """Whether the file's address is of this account alone: that of the top level is also that of profiles."""
+        return self.account.profile is not None or not self.account.file.profiles
+
     def refuse_unused(self, *, in_file: bool) -> None:
         """Raise `SettingsError` if a stored key would never be used."""
         account = self.account
@@ -143,6 +154,8 @@ class StoredKey:
         put(self.config, profile, KEY_HOST, settings.host.lower())
         if named is None:
             put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
+        if self.may_set_address and settings.base_url != self.account.address:
+            put(self.config, profile, "base_url", settings.base_url)
         return file
 
     def forget(self, *, any_host: bool = False) -> list[str]:
@@ -171,9 +184,10 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     if profile is not None and flag is not None and flag != profile:
         raise click.UsageError(f"--profile {flag} is another account than {profile}.")
     config = read_or_none(path)
-    if profile is not None and not config.profiles:
-        raise no_profile(profile, config)
-    return StoredKey(path, choose({**start.flags, "profile": profile or flag}, without_key(os.environ), config))
+    named = profile or flag
+    if named is not None and not config.profiles:
+        raise no_profile(str(named), config)
+    return StoredKey(path, choose({**start.flags, "profile": named}, without_key(os.environ), config))
 
 
 def _read_stdin() -> str:
@@ -183,7 +197,7 @@ def _read_stdin() -> str:
             "The standard input holds no key." if not lines else "The standard input holds more than one line.",
             "Pass the key and nothing else: fastn-mcp login --stdin < FILE",
         )
-    return lines[0]
+    return lines[0].removeprefix("key=")  # as in the file of a key that an agent created
 
 
 def _confirm_replacement(host: str, new: Settings) -> None:
@@ -223,7 +237,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     """Check the key by listing API keys, and describe it if it is among them."""
     try:
         try:
-            answer = await parts.dispatch(ListApiKeys(limit=100), Caller(Asker(), None))
+            answer = await parts.dispatch(ListApiKeys(limit=100, detail=FULL), Caller(Asker(), None))
         finally:
             await parts.aclose()
     except Unauthorized as error:

@@ -274,9 +274,10 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
 def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
     """Yield the environment and the customer that the request will have, and every other record of the call."""
     for what, effective in (("environment", resolved.environment), ("customer", resolved.customer)):
-        values = " and ".join(map(quote, effective.values)) or "not known"
-        if effective.values or not effective.is_known:
-            yield f"  {what}: {values}, from {effective.source.value}"
+        if effective.values:
+            yield f"  {what}: {' and '.join(map(quote, effective.values))}, from {effective.source.value}"
+        elif not effective.is_known:
+            yield f"  {what}: not known ({effective.source.value})"
     for each in resolved.records:
         known = f", id {quote(each.id)}" if each.row is not None else ", which could not be read"
         yield f"  {each.relation.value} {each.kind}: {quote(each.name)}{known}"
@@ -326,6 +327,8 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = policy_of(settings, os.environ, start.command_line())
     kept = load_cases(cases)
+    if policy_file(settings, os.environ) is None:
+        say("fastn-mcp: There is no policy file, so the mode alone decides. To test a file: --file FILE", err=True)
     different = list(filter(None, (case.difference(policy) for case in kept)))
     for line in different:
         say(line)

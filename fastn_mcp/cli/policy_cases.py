@@ -78,10 +78,11 @@ class PolicyCase:
         verdict = policy.decide(situation)
         if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
             return None
-        matches = "; ".join(f"{each.rule}: {each.label}" for each in policy.matches(situation))
+        matches = [f"{each.rule}: {each.label}" for each in policy.matches(situation)]
+        also = f" Every rule that matches: {'; '.join(matches)}." if len(matches) > 1 else ""
         expected, got = f"{form.expect.value} by {form.rule or 'any rule'}", f"{verdict.label} by {verdict.rule}"
         where = f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip()
-        return sanitize(f"{where}: expected {expected}, got {got}. Every rule that matches: {matches}.")
+        return sanitize(f"{where}: expected {expected}, got {got}.{also}")
 
 
 def without_place(rule: str) -> str:

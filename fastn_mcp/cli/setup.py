@@ -72,8 +72,11 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
 def _present_clients() -> list[McpClient]:
     if present := [client for client in CLIENTS if is_present(client, this_machine())]:
         return present
-    known = f"None of these clients is here: {', '.join(BY_NAME)}."
-    raise NotInstalled(known, "Install one and start it once; for another: fastn-mcp install json")
+    raise NotInstalled(
+        f"There is no MCP client to connect. Looked for {', '.join(client.title for client in CLIENTS)}.",
+        "Install one, start it once, and run setup again. The entry for any other client: fastn-mcp install json. "
+        "Without a client: fastn-mcp --sandbox call get-overview",
+    )
 
 
 def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool:

@@ -59,7 +59,12 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
         raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
     wanted = Stop(system.token(), system.timestamp(), _BY, redact_text(reason), tenant, person, client)
     problems, earlier = _ordered(stores, wanted)
+    for store, problem in problems.items():
+        click.echo(f"fastn-mcp: Not stopped in {store.folder}: {sanitize(problem)}", err=True)
+    if len(problems) == len(stores):
+        sys.exit(1)
     in_force, note = (wanted, "") if earlier is None else (earlier, "No new stop was needed. ")
+    note = "In the other folders: " if problems else note
     say(f"{note}{in_words(in_force, system.now())} Nothing is sent for them until a person allows it again.")
     if is_new:
         say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
@@ -70,8 +75,6 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     say(_ended(sum((counts or Counter[str]() for counts in ended), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
-    for store, problem in problems.items():
-        click.echo(f"fastn-mcp: Not stopped in {store.folder}: {sanitize(problem)}", err=True)
     if sys.stdout.isatty():  # not for an agent's shell
         click.echo(f"To allow changes again: {own.program.to('allow')}")
     sys.exit(1 if problems else 0)

@@ -66,12 +66,17 @@ class Chosen:
         return self.file.line_of(name, self.profile)
 
     @property
+    def address(self) -> str:
+        """Base URL without flags and variables."""
+        url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
+        return str(url).rstrip("/")
+
+    @property
     def key_host(self) -> str:
         """Host that a key in the file is bound to, whatever address flags and variables name."""
         if KEY_HOST in self.table:
             return str(self.table[KEY_HOST]).lower()
-        url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
-        return urlsplit(str(url)).netloc.lower()
+        return urlsplit(self.address).netloc.lower()
 
     def keyless(self) -> Settings:
         """Return the settings with a placeholder key. Raises `SettingsError`."""
@@ -221,7 +226,9 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
             "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
             "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
         )
-    there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path} has none"
+    there = f"{config.path or 'the configuration file'} has none"
+    if config.profiles:
+        there = f"there are {', '.join(config.profiles)}"
     what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
     return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
 
@@ -278,6 +285,9 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
             f"There is no API key, and no profile is chosen; there are {known}.",
             "Choose one by --profile or FASTN_PROFILE, or permanently: fastn-mcp profiles use NAME",
         )
+    if (name := account.values.get("profile", DEFAULT)) != DEFAULT:  # a label, if there were a key
+        error = no_profile(str(name), account.file)
+        return NoKey(error.what, error.next_step)
     return NoKey(
         f"There is no API key{_misspelt(environment)}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or store one: fastn-mcp login"

@@ -238,7 +238,8 @@ async def _page_client(target: TeamTarget) -> Check:
             return group.skipped(name, "There is none.", "Nothing to do.")
         wrong = await sign_in.rejection()
     except SettingsError as error:
-        return group.failed(name, "The secret of its client cannot be read.", "Correct client_secret_file.", error.what)
+        seen, next_step = "The secret of its client cannot be read.", error.next_step or "Correct client_secret_file."
+        return group.failed(name, seen, next_step, error.what)
     except NotSignedIn as error:
         return group.failed(name, str(error), "Correct [approvals] in the team file; see docs/team-page.md.", here)
     if wrong is not None:

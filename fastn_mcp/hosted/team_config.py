@@ -63,7 +63,7 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
     """Read a secret from a file or, without one, a variable. Raises `SettingsError` that names the source."""
     if file is None:
         if not (secret := environment.get(variable or "", "")):
-            raise SettingsError(f"The variable {variable} is not set.")
+            raise SettingsError(f"The variable {variable} is not set.", f"Set {variable}.")
         return secret
     try:
         with Path(file).open(encoding="utf-8") as opened:
@@ -71,7 +71,7 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
     if not secret:
-        raise SettingsError(f"{file} is empty.")
+        raise SettingsError(f"{file} is empty.", "Write the secret into it.")
     return secret
 
 

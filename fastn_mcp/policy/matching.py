@@ -234,5 +234,9 @@ class Protected:
         return None
 
     def _decision(self, matched: str) -> PolicyDecision:
-        because = f" Reason: {self.reason.rstrip('.')}." if self.reason else ""
-        return PolicyDecision(self.then, self.name, f"{matched}{because}", second=self.second)
+        return PolicyDecision(self.then, self.name, f"{matched}{because_of(self.reason)}", second=self.second)
+
+
+def because_of(reason: str) -> str:
+    """Return the reason of a rule as a sentence that follows another; empty if it has none."""
+    return f" Reason: {reason.rstrip('.')}." if reason else ""

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
 from fastn_mcp.policy.decision import DESTROY_RATE, Decision, PolicyDecision, Situation, of_groups, strictest
-from fastn_mcp.policy.matching import PolicyRule, Protected
+from fastn_mcp.policy.matching import PolicyRule, Protected, because_of
 from fastn_mcp.tools.tool import Effect
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -206,7 +206,7 @@ class FileRules:
         opens = first.next_after(situation.now)
         when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
         closed = f"It is closed for {situation.effect.value} until {when}."
-        return PolicyDecision(Decision.DENY, first.name, f"{closed}{_because(first.reason)}")
+        return PolicyDecision(Decision.DENY, first.name, f"{closed}{because_of(first.reason)}")
 
     def words(self) -> Iterator[str]:
         """Describe the file, a line for each part."""
@@ -218,15 +218,15 @@ class FileRules:
         for resource in self.protected:
             yield (
                 f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"
-                f" allow.{_because(resource.reason)}"
+                f" allow.{because_of(resource.reason)}"
             )
         for rule in self.rules:
-            yield f"{rule.name}{rule.words()}.{_because(rule.reason)}"
+            yield f"{rule.name}{rule.words()}.{because_of(rule.reason)}"
         for window in self.windows:
             where = f" by {', '.join(sorted(window.tools))}" if window.tools is not None else ""
             effects = ", ".join(effect.value for effect in Effect if effect in window.effects)
             hours = " or ".join(map(str, window.hours))
-            yield f"{window.name}: {effects}{where} only {hours}.{_because(window.reason)}"
+            yield f"{window.name}: {effects}{where} only {hours}.{because_of(window.reason)}"
         for per, budget in ((self.per, self.budget), ("run", self.run_budget)):
             for effect, limit in budget.items():
                 then = "a question" if effect is Effect.SPEND else "none"
@@ -235,7 +235,3 @@ class FileRules:
         yield f"Budget: {most} approved deletions in {seconds / 60:g} minutes, then none."
         declined, rest = self.breaker
         yield f"Breaker: after {declined} declines in a row, no change is sent for {rest / 60:g} minutes."
-
-
-def _because(reason: str) -> str:
-    return f" {reason.rstrip('.')}." if reason else ""

@@ -105,6 +105,10 @@ class Dispatcher:
         """Return `call` with the ids that its short ones stand for. Raises a `FastnError` if there is none."""
         return await self._short_ids.expanded(call, self._reads(caller))
 
+    def preview_body(self, shown: Shown) -> dict[str, JsonValue]:
+        """Return a preview as JSON, with short ids."""
+        return self._short_ids.shortened_body(shown.data())
+
     def _reads(self, caller: Caller) -> AnswerReads:
         read, permit = partial(self.guard.read, caller=caller), partial(self.guard.check_read, caller=caller)
         return AnswerReads(self._shared, read, permit)

@@ -12,7 +12,7 @@ from fastn_mcp.errors import NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import ID
 from fastn_mcp.procedures.ranking import EXACT, Hit, kinds_in, words_of
-from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.procedures.reads import AccountReads, failure
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
@@ -103,7 +103,7 @@ class Find(Procedure[SearchResult]):
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
         for error in reads.failed.values():
             if not isinstance(error, NotFound):
-                answer["not_searched"] = [f"{EXECUTION}: {error.outcome}"]
+                answer["not_searched"] = [f"{EXECUTION}: {failure(error, error.outcome)}"]
         return answer
 
     async def _answer(self, matches: Matches, data: SearchData, context: ProcedureContext) -> dict[str, JsonValue]:

@@ -12,7 +12,7 @@ import anyio
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.client.reads import Pages, read_pages
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.operation import Call, Send
@@ -39,6 +39,11 @@ class RowList:
 def unique(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """Return the rows, of each id the last one."""
     return list({key_of(row) or f"without id {number}": row for number, row in enumerate(rows)}.values())
+
+
+def failure(error: FastnError, otherwise: str) -> str:
+    """Return why a read failed: at the rate limit also when to call again, else `otherwise`."""
+    return f"{error.what} {error.next_step}".rstrip() if isinstance(error, RateLimited) else otherwise
 
 
 class AccountReads:
@@ -111,7 +116,7 @@ class AccountReads:
 
     def all_gaps(self) -> list[Unchecked]:
         """Return the failed reads and the incomplete ones."""
-        failed = [Unchecked(name, error.what) for name, error in self.failed.items()]
+        failed = [Unchecked(name, failure(error, error.what)) for name, error in self.failed.items()]
         return list(dict.fromkeys([*failed, *self.gaps]))
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
+from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents, read_labels
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
@@ -22,7 +23,7 @@ from fastn_mcp.procedures.ranking import (
     leaders,
     words_of,
 )
-from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.procedures.reads import AccountReads, failure
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
 from fastn_mcp.records.states import is_unfinished
@@ -205,7 +206,9 @@ class SearchData:
     def gaps(self, *, is_answered: bool) -> list[str]:
         """Return what was not searched, or not whole, and why."""
         needed = LISTS.keys() - {*self._wanted}
-        gaps = [f"{name}: {error.outcome}" for name, error in self._reads.failed.items() if name not in needed]
+        failed = {name: error for name, error in self._reads.failed.items() if name not in needed}
+        reasons = by_reason(Unchecked(name, failure(error, error.outcome)) for name, error in failed.items())
+        gaps = [f"{it.what}: {it.why}" for it in reasons]
         gaps += [f"{it}: only the first {len(self._reads.rows(it))}" for it in self._runs if self._reads.has_more(it)]
         gaps += [f"{kind}: only the first {len(self._contents[kind].entries)}" for kind in self._incomplete()]
         if "connection" in self._wanted and not self._entries["connection"] and not is_answered:

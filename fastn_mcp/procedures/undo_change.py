@@ -40,7 +40,7 @@ class ListChanges(Procedure[ChangeList]):
     effect = Effect.READ
 
     limit: Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")] = 20
-    cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
+    cursor: Annotated[str | None, Field(description="Last next_cursor.", pattern=r"^\d+(\.\d+)?$")] = None
 
     async def run(self, context: ProcedureContext) -> ChangeList:
         before = _END_OF_TIME if self.cursor is None else float(self.cursor)

@@ -165,7 +165,7 @@ class _Handlers:
                 case Done(done, change, notes):
                     body = render(parsed.call, done, account.label, change, notes)
                 case _:
-                    body = render_preview(outcome.data())
+                    body = render_preview(dispatch.preview_body(outcome))
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
         # The same JSON as text and as structure, since clients show the model only one of them.
         text = TextContent(type="text", text=to_json(body).decode())

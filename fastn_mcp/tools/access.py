@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self, cast
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of, text
+from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, row_of, text, word
 from fastn_mcp.records.states import is_unused
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
@@ -51,14 +51,21 @@ class User(FastnObject):
     name: JsonValue = None
 
 
+def _has_role(row: Row, wanted: str) -> bool | None:
+    role = word(row, "role", "role.name", "roleName")
+    return role == as_word(wanted) if role else None
+
+
 class ListUsers(List[User]):
     """List the people of the team and their access."""
 
     route = GET("/api/v1/users")
     evidence = DOCUMENTED("people: columns; the path is inferred")
+    matching: ClassVar[Mapping[str, Match]] = {"role": _has_role}
 
     search: Search = None
     status: Annotated[str | None, *one_of("Active", "Invited", "Disabled", "Suspended")] = None
+    role: Annotated[str | None, Field(description="Name."), HERE] = None
 
 
 class InviteUser(Operation[User]):

@@ -1,8 +1,17 @@
 """Tools for billing: plan, usage and quotas."""
 
-from fastn_mcp.records.rows import FastnObject
+from typing import Annotated
+
+from pydantic import JsonValue
+from typing_extensions import override
+
+from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.tools.operation import GET, INFERRED, Operation
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.paging import PageCursor, Position
+from fastn_mcp.tools.tool import OURS, Effect
+
+_PAGE = 50
+"""Customers on a page of the usage."""
 
 
 class GetBilling(Operation[FastnObject]):
@@ -19,6 +28,19 @@ class GetUsage(Operation[FastnObject]):
     route = GET("/api/v1/billing/usage")
     effect = Effect.READ
     evidence = INFERRED("api-reference, billing")
+
+    cursor: Annotated[PageCursor, OURS] = None
+
+    @override
+    def result(self, body: JsonValue) -> FastnObject:
+        """Return the usage with a page of its list of customers, which Fastn sends whole."""
+        usage = row_of(super().result(body))
+        start = 0 if self.cursor is None else Position.decode(self.cursor).skip
+        pages = {name: rows for name, rows in usage.items() if isinstance(rows, list)}
+        usage |= {name: rows[start : start + _PAGE] for name, rows in pages.items()}
+        if any(len(rows) > start + _PAGE for rows in pages.values()):
+            usage["next_cursor"] = Position(skip=start + _PAGE).encode()
+        return FastnObject.model_validate(usage)
 
 
 class GetQuotas(Operation[FastnObject]):

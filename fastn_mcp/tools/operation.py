@@ -101,7 +101,7 @@ def _segment(argument: str, value: object) -> str:
         raise RefusedValue(
             argument,
             "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
-            "find has the id of a name",
+            "find returns the id of a name",
         )
     return quote(value, safe="")
 

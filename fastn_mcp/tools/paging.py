@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
-from pydantic import AfterValidator, Field, JsonValue, SkipValidation, field_validator
+from pydantic import AfterValidator, Field, JsonValue, SkipValidation
 from pydantic_core import to_json
 from typing_extensions import override
 
@@ -58,6 +58,14 @@ class Position(NamedTuple):
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError("not a next_cursor of an earlier page") from error
 
+
+def _readable(cursor: str | None) -> str | None:
+    if cursor is not None:
+        Position.decode(cursor)
+    return cursor
+
+
+PageCursor = Annotated[Cursor, AfterValidator(_readable)]
 
 _START = Position()
 _TIMES = ("createdAt", "startedAt", "timestamp")
@@ -150,7 +158,7 @@ def _detail(detail: str | None) -> str | None:
     return detail
 
 
-Detail = Annotated[str | None, Field(description="concise (default) or full."), AfterValidator(_detail), OURS]
+Detail = Annotated[str | None, Field(description="full: whole rows."), AfterValidator(_detail), OURS]
 Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
 FullRow = dict[str, JsonValue]
@@ -185,7 +193,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
     """Filters that are compared with other fields than that of their name."""
 
     limit: Limit = 20
-    cursor: Cursor = None
+    cursor: PageCursor = None
     fields: Fields = None
     detail: Detail = None
 
@@ -193,13 +201,6 @@ class List(Operation[Listed[Item]], Generic[Item]):
     def is_table(self) -> bool:
         """Whether rows are shown as a table: columns once, rows as arrays. A few rows are read best as objects."""
         return self.limit > MAX_OBJECTS and self.detail != FULL
-
-    @field_validator("cursor")
-    @classmethod
-    def _readable(cls, cursor: str | None) -> str | None:
-        if cursor is not None:
-            Position.decode(cursor)
-        return cursor
 
     @classmethod
     @cache

@@ -225,11 +225,11 @@ NOT_CHECKED = 'Not checked: connections to "hubspot", "slack".'
     [
         (
             {"status": "INACTIVE", "expiresAt": None, "lastUsedAt": "2026-11-20T08:00:00Z"},
-            f'"HubSpot of Acme Corp" is INACTIVE (last used 2026-11-20 (5 days ago)){FAILS}',
+            f'"HubSpot of Acme Corp" is INACTIVE, last used 2026-11-20 (5 days ago){FAILS}',
         ),
         (
             {"status": "expired", "expiresAt": "2026-11-23T09:00:00Z"},
-            f'"HubSpot of Acme Corp" is EXPIRED (2026-11-23 (2 days ago)){FAILS}',
+            f'"HubSpot of Acme Corp" is EXPIRED since 2026-11-23 (2 days ago){FAILS}',
         ),
         ({"status": "ACTIVE"}, NOT_SLACK),
         ({"status": "migrating"}, NOT_CHECKED),

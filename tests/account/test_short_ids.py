@@ -14,6 +14,8 @@ from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
@@ -95,6 +97,22 @@ async def test_approval_request_of_a_reference_has_the_whole_id(world: World, ma
     assert not _REFERENCE.search(shown)
     again = await world.expect(PendingApproval, make(id_))
     assert again.request == pending.request
+
+
+async def test_preview_has_references_and_the_calls_in_it_take_them(world: World) -> None:
+    id_ = rows(world)[0]["id"]
+    body = world.dispatch.preview_body(await world.dispatch.preview(deletion(id_), Caller(Asker(), None)))
+    assert id_ not in to_json(body).decode()
+    assert body["arguments"] == {"connection_id": reference_to(id_)}
+    again = await world.dispatch.preview(DeleteConnection.model_validate(body["arguments"]), Caller(Asker(), None))
+    assert again.data()["arguments"] == {"connection_id": id_}
+
+
+async def test_tables_of_an_overview_have_references(world: World) -> None:
+    """Without one, a further call would need the list of connections."""
+    table = (await answer(world, GetOverview(about="connections")))["table"]
+    shown = {row[table["columns"].index("id")] for row in table["rows"]}
+    assert shown == {reference_to(row["id"]) for row in rows(world) if row["status"] != "ACTIVE"}
 
 
 async def test_find_dependents_and_find_take_references(world: World) -> None:

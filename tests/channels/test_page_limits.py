@@ -85,7 +85,10 @@ async def test_rules_have_their_file_and_line(tmp_path: Path) -> None:
     rows = re.findall(r'<li class="source"><span>([^<]+)</span><code>([^<]+)</code>', answer)
     assert rows == [
         (
-            "Protected customer northwind-*: deny, whatever the rules allow. our largest customer; ask Dana first.",
+            (
+                "Protected customer northwind-*: deny, whatever the rules allow. Reason: our largest customer; ask Dana"
+                " first."
+            ),
             "policy.toml line 2",
         ),
         ("Rule invite_user with email *@partner.example: deny.", "policy.toml line 7"),

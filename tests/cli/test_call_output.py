@@ -141,6 +141,44 @@ def test_number_of_a_customer_is_shown_rather_than_the_id_beside() -> None:
     )
 
 
+def test_table_in_a_report_is_shown_as_one() -> None:
+    table: dict[str, JsonValue] = {"columns": ["id", "name", "failed"], "rows": [["wf_1", "Sync", 2], ["wf_2", "Load"]]}
+    lines = displayed("get_overview", {"data": {"table": table}}, 80).splitlines()
+    assert [line.split() for line in lines[2:]] == [["name", "failed", "id"], ["Sync", "2", "wf_1"], ["Load", "wf_2"]]
+
+
+def test_examples_are_counted_against_all() -> None:
+    one: dict[str, JsonValue] = {"id": "wf_1", "name": "Sync", "triggers": ["a" * 40, "b" * 40]}
+    body: dict[str, JsonValue] = {"data": {"used_by": [{"kind": "workflows", "count": 4, "examples": [one]}]}}
+    assert "workflows (1 of 4) " in displayed("find_dependents", body, 80)
+
+
+def test_resource_in_a_table_is_shown_by_its_name() -> None:
+    row: dict[str, JsonValue] = {"id": "t1", "name": "Daily", "customer": {"id": "c1", "name": "Katana"}}
+    lines = displayed("find", {"data": {"found": [row]}}, 80).splitlines()
+    assert [line.split() for line in lines[2:]] == [["name", "customer", "id"], ["Daily", "Katana", "t1"]]
+
+
+def test_block_is_headed_by_kind_and_name() -> None:
+    row: dict[str, JsonValue] = {"kind": "workflow", "id": "wf_1", "name": "Sync", "runs_for": [{"id": "c1"}]}
+    lines = displayed("find", {"data": {"found": [row]}}, 80).splitlines()
+    assert [line.strip() for line in lines[2:4]] == ["workflow Sync", "id  wf_1"]
+
+
+def test_finding_says_how_many_it_does_not_name() -> None:
+    rows: list[JsonValue] = [{"id": "1", "name": "Sandbox"}, {"id": "2", "name": "MCP"}]
+    finding: dict[str, JsonValue] = {"severity": "medium", "what": "3 API keys.", "rows": rows, "of": 3}
+    assert "→ Sandbox, MCP and 1 more" in displayed("get_overview", {"data": {"findings": [finding]}}, 80)
+    finding["what"] = "3 API keys, first MCP."
+    assert "→ Sandbox and 1 more" in displayed("get_overview", {"data": {"findings": [finding]}}, 80)
+
+
+def test_further_page_of_a_report_is_named() -> None:
+    row: dict[str, JsonValue] = {"customer_id": "c1", "name": "Acme", "executions": 308}
+    page: dict[str, JsonValue] = {"by_customer": [row, row], "next_cursor": "abc~tool=1"}
+    assert "Repeat the command with: --cursor abc~tool=1\n" in displayed("get_usage", {"data": page}, 80)
+
+
 def test_rows_without_the_wanted_fields_are_not_blank_lines() -> None:
     assert displayed("list_customers", {"data": [{}, {}], "total": 2}, 80) == "None of these fields.\n"
 
@@ -350,6 +388,7 @@ WRONG = {
     "wrong cursor": ("--sandbox", "call", "list-customers", "--cursor", "nope"),
     "disabled tool": ("--sandbox", "--read-only", "call", "create-customer", "--name", "x"),
     "two options at odds": ("--sandbox", "call", "list-customers", "--all", "--limit", "3"),
+    "unknown status": ("--sandbox", "call", "list-connections", "--status", "nope"),
     "order without about": ("--sandbox", "call", "get-overview", "--order", "name"),
     "script that is not there": ("--sandbox", "run", "nope.jsonl"),
     "policy that is not there": ("policy", "check", "nope.toml"),

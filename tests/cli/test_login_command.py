@@ -25,10 +25,15 @@ CANARY = "fsk_test_C4N4RY"
 
 
 @pytest.fixture(scope="module")
-def address() -> Generator[str]:
+def account() -> Sandbox:
+    return Sandbox(System().now)
+
+
+@pytest.fixture(scope="module")
+def address(account: Sandbox) -> Generator[str]:
     """Address of a sandbox served by this process."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(Sandbox(System().now))
+    app = create_app(account)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -99,7 +104,7 @@ def test_login_without_profiles_stores_the_default_key(
 def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
     message = error_line(login(CANARY, "acme", "--stdin"), code=1)
     assert message.startswith("The key does not work. ")
-    assert message.endswith("Nothing was stored. To store it without a check: --no-check")
+    assert re.search(r"Nothing was stored. To store it without a check: \S.* login acme --no-check$", message)
     assert stored_keys(environment) == {}
     done = login(CANARY, "acme", "--stdin", "--no-check")
     assert (done.returncode, done.stdout) == (
@@ -190,6 +195,28 @@ def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: R
     assert "The profile 'acme' has no key" in error_line(fastn("--profile", "acme", "whoami"))
 
 
+def test_login_keeps_the_address_of_a_key_in_a_file(login: Run, config: Path, fastn: Run, address: str) -> None:
+    """Without it the next start had a key and no place to send it to."""
+    config.write_text("")
+    assert login(KEY, "--stdin", "--file", env={"FASTN_BASE_URL": f"http://{address}/"}).returncode == 0
+    assert f'base_url = "http://{address}"' in config.read_text()
+    assert fastn("whoami").returncode == 0
+
+
+def test_login_does_not_change_the_address_of_other_accounts(
+    login: Run, config: Path, fastn: Run, address: str
+) -> None:
+    """A profile has the address of the top level, and its key would go there."""
+    for before, arguments in (('[profiles.acme]\nenv = "test"\n', ["--file"]), ("", [])):
+        config.write_text(before)
+        done = login(KEY, "--stdin", *arguments, env={"FASTN_BASE_URL": f"http://{address}"})
+        assert done.stdout.splitlines()[-1] == (
+            f"Later starts need the address, too: --base-url http://{address}, or base_url in {config}."
+        )
+        assert "base_url" not in config.read_text()
+        assert fastn("--base-url", f"http://{address}", "whoami").returncode == 0
+
+
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     message = error_line(login(KEY, "acme", "--stdin"))
@@ -258,6 +285,15 @@ def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, a
         f"policy       {config.parent / 'policy.toml'}",
         "The key works. Key 'Sandbox': test mode, full access, never expires.",
     ]
+
+
+def test_whoami_says_when_the_key_expires(login: Run, fastn: Run, account: Sandbox) -> None:
+    login(f"key={KEY}", "acme", "--stdin")  # as the file of a created key has it
+    row = account.state.named("apiKeys", "Sandbox", by="name")
+    row["expiresAt"] = "2999-01-02T03:04:05.678Z"
+    shown = fastn("--profile", "acme", "whoami").stdout
+    row["expiresAt"] = None
+    assert re.search(r"full access, expires 2999-01-02 \(in \d+ years\)\.$", shown.strip())
 
 
 def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: str) -> None:

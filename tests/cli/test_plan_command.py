@@ -156,5 +156,5 @@ def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> Non
     first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:-1])
     assert first == f'Delete trigger "{trigger["name"]}".'
     assert second.startswith("The trigger itself can be created again, under a new id.")
-    assert which.startswith('Which one: "')
+    assert which.startswith('Details: "')
     assert ids.endswith(f"1 x delete_trigger on {trigger['id']}.")

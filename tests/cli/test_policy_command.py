@@ -55,7 +55,7 @@ def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
     assert result.returncode == 0
     for part in (
         "By default, destroy: out_of_band.",
-        "protected customer acme-*: deny, whatever the rules allow. our largest customer.",
+        "protected customer acme-*: deny, whatever the rules allow. Reason: our largest customer.",
         "rule delete_connector with dependents at least 1: four_eyes.",
         "rule run_workflow with target id wf_daily_report or wf_health_check: allow.",
         "trash, destroy only Mon-Thu 08:00-17:00 Europe/Berlin or Fri 08:00-12:00 Europe/Berlin.",

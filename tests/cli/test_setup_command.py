@@ -109,7 +109,9 @@ def test_contradictory_options_change_nothing(arguments: tuple[str, ...], messag
 def test_machine_without_clients_is_told_which_are_known(fastn: Run, home: Path) -> None:
     for folder in (".cursor", ".codex"):
         (home / folder).rmdir()
-    error_line(fastn("setup", "--sandbox", "--yes"), "claude-code, claude-desktop, vscode", "install json")
+    error_line(
+        fastn("setup", "--sandbox", "--yes"), "Claude Code, Claude Desktop, VS Code", "install json", "get-overview"
+    )
 
 
 def test_entry_of_somebody_else_stays_and_other_clients_are_connected(fastn: Run, home: Path) -> None:

@@ -73,6 +73,14 @@ def test_stop_of_an_unused_folder_says_so(machine: Machine) -> None:
     assert "No server has used" not in said(machine.run("stop"))
 
 
+def test_stop_that_holds_nowhere_is_not_called_one(machine: Machine) -> None:
+    machine.run("stop")
+    machine.folder.joinpath("ledger.sqlite").write_bytes(b"no database, but something else" * 100)
+    done = machine.run("stop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("fastn-mcp: Not stopped in ")
+
+
 def test_stop_does_not_print_how_it_is_lifted_into_a_pipe(machine: Machine) -> None:
     done = machine.run("stop")
     assert "fastn-mcp allow" not in done.stdout + done.stderr
@@ -91,6 +99,7 @@ def test_every_store_is_stopped_though_one_fails(machine: Machine) -> None:
     machine.folder.joinpath("sandbox", "ledger.sqlite").write_bytes(b"no database, but something else" * 100)
     done = machine.run("stop")
     assert (done.returncode, "Not stopped in" in done.stderr) == (1, True)
+    assert said(done).startswith("In the other folders: All changes are stopped since ")
     assert len(machine.stops()) == 1
 
 

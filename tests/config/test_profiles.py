@@ -12,7 +12,7 @@ import pytest
 from fastn_mcp.config.keys import NoKeyring, SystemKeyring
 from fastn_mcp.config.load import load, resolve
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import NoKey, SettingsError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 Write = Callable[[str], Path]
@@ -122,6 +122,15 @@ def test_unknown_profile_is_refused_with_the_known_ones(
 def test_unknown_default_profile_is_named_with_its_line(file: Write) -> None:
     path = file(f'# mine\nprofile = "acne"\n{BOTH}')
     assert refused(path).startswith(f"{path}, line 2: There is no profile 'acne' (did you mean 'acme'?)")
+
+
+def test_name_without_a_key_is_an_unknown_profile(file: Write) -> None:
+    """ "There is no API key" led to a key that would be stored for another account."""
+    with pytest.raises(NoKey, match="There is no profile 'nope'; the configuration file has none") as caught:
+        load({"profile": "nope"}, {}, None)
+    assert "profiles add" in str(caught.value)
+    with pytest.raises(NoKey, match="There is no profile 'nope'"):
+        load({}, {"FASTN_PROFILE": "nope"}, file('mode = "manual"'))
 
 
 def test_name_is_a_label_if_there_are_no_profiles(file: Write) -> None:

@@ -222,7 +222,7 @@ def test_first_matching_tenant_serves(tmp_path: Path) -> None:
 KEYLESS: dict[str, tuple[str, str]] = {
     "a variable": ('api_key_env = "NO_SUCH"', "The variable NO_SUCH is not set."),
     "a file": ('api_key_file = "no-such"', "no-such cannot be read: FileNotFoundError."),
-    "an empty file": ('api_key_file = "empty"', "empty is empty."),
+    "an empty file": ('api_key_file = "empty"', "empty is empty. Write the secret into it."),
     "a file of bytes": ('api_key_file = "bytes"', "bytes cannot be read: UnicodeDecodeError."),
     "a key that is none": ('api_key_env = "BROKEN"', "holds a space, a line break"),
     "a setting that is none": ('api_key_env = "ACME_KEY"\nmode = "C4N4RY"', "The setting mode"),

@@ -376,7 +376,9 @@ def test_effect_is_allowed_only_while_its_window_is_open(judge: Judge, moment: s
 def test_closed_window_says_when_it_opens(judge: Judge) -> None:
     verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
     assert verdict.rule == "policy.toml line 2: window destroy, trash"
-    assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. somebody is there.")
+    assert verdict.reason == (
+        "It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there."
+    )
 
 
 def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
@@ -905,7 +907,7 @@ rest = "90s"
         "By default with a test key, trash: allow.",
         (
             "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
-            " our largest customers."
+            " Reason: our largest customers."
         ),
         "policy.toml line 13: protected secret S*: deny, whatever the rules allow.",
         (
@@ -915,13 +917,13 @@ rest = "90s"
         (
             "policy.toml line 21: rule run_workflow"
             " with target nightly, dependents at least 1 and at most 5, environment live or not given: four_eyes."
-            " in production of X."
+            " Reason: in production of X."
         ),
         "policy.toml line 27: rule create_api_key: deny.",
         "policy.toml line 30: rule create_workflow with timeout_ms 4 or 5: deny.",
         (
             "policy.toml line 34: window destroy, trash: trash, destroy"
-            " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. somebody is there."
+            " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
         ),
         (
             "policy.toml line 38: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"

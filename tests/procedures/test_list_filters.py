@@ -183,6 +183,37 @@ async def test_fields_keep_the_ages_of_times(world: World) -> None:
         assert all(row["createdAt"].endswith(" ago)") for row in rows.values())
 
 
+# --- people and usage ----------------------------------------------------------------------------------------------
+
+
+@each_filtering
+async def test_people_are_listed_by_role(world: World, filtering: Filtering) -> None:
+    filtering_by(world, filtering)
+    admins = await ask(world, "list_users", role="ADMIN")
+    assert set(ids(admins["data"])) == ids_where(world, "users", lambda row: row["role"] == "Admin")
+    assert admins["total"] == 2
+    for row in world.sandbox.state.all("users"):
+        world.sandbox.state.put("users", {**row, "role": {"id": "r1", "name": row["role"]}})
+    assert (await ask(world, "list_users", role="admin"))["total"] == 2
+
+
+async def test_usage_of_many_customers_is_read_page_by_page(tmp_path: Path) -> None:
+    """A customer that is cut off would look as if it had used nothing."""
+    world = World(tmp_path, begin=large_account)
+    rows: list[Any] = []
+    cursor = None
+    for _ in range(100):
+        answer = await ask(world, "get_usage", cursor=cursor)
+        assert "left_out" not in answer
+        rows += answer["data"]["byCustomer"]
+        assert answer["data"]["executions"]["month"] > 0
+        if (cursor := answer["data"].get("next_cursor")) is None:
+            break
+    customers = [row["customerId"] for row in rows]
+    assert len(customers) == len({*customers}) > 100
+    assert {*customers} <= {row["id"] for row in world.sandbox.state.all("customers")}
+
+
 # --- keys, triggers, runs ------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ each_with_an_id = pytest.mark.parametrize("operation", WITH_AN_ID, ids=lambda op
 
 NOT_AN_ID = (
     "not an id, which has letters, digits and . _ ~ : @ + = - only and begins with a letter or digit; "
-    "find has the id of a name"
+    "find returns the id of a name"
 )
 HOSTILE = [
     "..", ".", "../api-keys/k1", "a/b", "a/../b", "a?b", "a#b", "a%2fb", "%2e%2e", "a;b", "a b", " a", "a ", "a\n",

@@ -55,7 +55,7 @@ def describe(facts: Facts) -> Sentences:
         said = replace(said, unchecked=f"Not checked: {', '.join(kinds)}. {said.unchecked}".strip())
     label, details = facts.resolved.label, list[tuple[str, str]]()
     if label and facts.target is not None and (which := distinction(kind_of(facts.call), facts.row, label)):
-        details.append(("Which one", quoted(which)))
+        details.append(("Details", quoted(which)))
     return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
 
 

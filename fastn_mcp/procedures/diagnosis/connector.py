@@ -33,10 +33,14 @@ def connector_verdict(evidence: Evidence, broken: Sequence[PartState]) -> str:
     if counts.knows_failures:
         failed = f"{counted(len(counts.failures), 'run', at_least=counts.has_failures_unread)} failed at it"
     for_ = f", for {counted(len(affected), 'customer', at_least=counts.has_failures_unread)}" if affected else ""
-    of, whom = "", f", for {counted(len(owners), 'customer')}"
+    of, whom = "", f", for {counted(len(owners), 'customer')}" if owners else ""
     if customer is not None:
         of, whom, for_ = f" of {quoted(evidence.owner(customer))}", "", ""
-    state = f"{'at least ' * is_part}{unusable} connections not working{whom}" if in_all != 0 else "not connected"
+    state = f"{'at least ' * is_part}{unusable} connections not working{whom}"
+    if in_all == 0:
+        state = "not connected"
+    elif is_part and not broken:
+        state = "no broken connection among those that were read"
     return f"{_app(evidence)}{of}: {state}; {failed} in {counts.period}{for_}."
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from fastn_mcp.account.short_ids import short_id
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import FailureGroup, RunFilter, grouped
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, RunRecord
@@ -103,6 +104,7 @@ def unusable_connections(
         for connection in unusable:
             fails = failures.get(connection.id, {})
             cells: Cells = {
+                "id": short_id(connection.id),
                 "name": connection.label,
                 "since": broken_since(connection.row, now).partition(" (")[0],
                 "failed": counts.failed(sum(fails.values())) or None,
@@ -137,7 +139,12 @@ def expiring_connections(
     ending = connection_states((row for row in soon if not renews_itself(row)), {})
     expiring = [
         TableRow(
-            {"name": each.label, "expires": dated(at, now), "auth": text(each.row, "authType")},
+            {
+                "id": short_id(each.id),
+                "name": each.label,
+                "expires": dated(at, now),
+                "auth": text(each.row, "authType"),
+            },
             at=at,
             customer=each.customer,
         )
