@@ -167,8 +167,6 @@ class Evaluator:
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        if isinstance(call, (AiChat, AiBuild)):
-            shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
         return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
@@ -179,13 +177,16 @@ class Evaluator:
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews. An approval is not bound to it.
 
-        Each gets what this server did lately to its records; the first ones also what has to be read.
+        Each gets what this server did lately to its records, and the credits of a message to Fastn's AI; the first ones
+        also what else has to be read.
         """
         calls, now = dict(evaluation.calls), self._system.now()
         for number, one in evaluation.calls.items():
             if one.preview is not None:
-                history = await self._journalling.history(one.resolved)
-                calls[number] = replace(one, preview=one.preview.with_history(history))
+                shown = one.preview.with_history(await self._journalling.history(one.resolved))
+                if isinstance(one.call, (AiChat, AiBuild)):
+                    shown = replace(shown, costs=await self.ai_sessions.costs(one.reads or self._read))
+                calls[number] = replace(one, preview=shown)
         with anyio.move_on_after(_MAX_DESCRIPTION_SECONDS):
             for number, one in list(calls.items())[:_MAX_DESCRIBED]:
                 if one.preview is not None and one.reads is not None:
