@@ -15,7 +15,7 @@ from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
-from fastn_mcp.client.reads import remembered
+from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
@@ -35,8 +35,8 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.operation import Call, RefusedValue, Send
-from fastn_mcp.tools.related_reads import kind_of, no_such
+from fastn_mcp.tools.operation import Call, Create, RefusedValue, Send
+from fastn_mcp.tools.related_reads import kind_of, no_such, reader_of
 from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
@@ -334,6 +334,19 @@ class Evaluator:
                 return permit, None
             used_up = permit
         return None, used_up
+
+
+def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
+    """Return the reads by which a call of a list is evaluated again; None, for all, unless only creates were sent
+    before.
+
+    What a create may overwrite was looked for in a whole list, to which the others have added their rows.
+    """
+    one, earlier = evaluation.calls[number], [each.call for key, each in evaluation.calls.items() if key < number]
+    lister = reader_of(type(one.call))
+    if one.reads is None or lister is None or not all(isinstance(call, Create) for call in (one.call, *earlier)):
+        return None
+    return remembered(after_creates(lister, one.reads, read)) if one.resolved.target is None else None
 
 
 def _sha256(parts: object) -> str:

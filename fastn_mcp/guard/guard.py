@@ -21,7 +21,7 @@ from fastn_mcp.guard.approved_call import Approval, change_of
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.evaluation import Evaluator, rereads
 from fastn_mcp.guard.journal import ChangeJournal, Delivery
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.preview import stopped_triggers
@@ -31,7 +31,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
-from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Guard:
         call = current.call
         with self._span(call) if is_list else nullcontext(SpanFacts()) as span, self._fail_closed(call, caller):
             if has_earlier_calls:
-                current = await self._reevaluate(call, caller)
+                current = await self._reevaluate(call, caller, rereads(evaluation, number, self._client.send))
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
             while (approved := await self._approvals.uses.use(approval, number, current, evaluation, caller)) is None:
@@ -265,9 +265,9 @@ class Guard:
             raise batch_refusal(evaluation, self.evaluator.policy)
         return evaluation
 
-    async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
+    async def _reevaluate(self, call: Call, caller: Caller, reads: Send | None = None) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        current = await self.evaluator.evaluate_call(call, caller.asker)
+        current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
             raise refusal(call, current.verdict, self.evaluator.policy)

@@ -262,7 +262,9 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
     world.evaluator.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
-    assert (await costs()).startswith("Spends AI credits; the last message used 1,234.5. The balance could not be read: ")
+    assert (await costs()).startswith(
+        "Spends AI credits; the last message used 1,234.5. The balance could not be read: "
+    )
 
 
 def test_least_recently_used_session_is_forgotten_first() -> None:
