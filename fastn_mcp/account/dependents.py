@@ -82,15 +82,19 @@ async def describe_dependents(
     rules, apply = _rules(call, target), partial(_apply, send=send, own=_own(call, target), details=DETAILS, now=now)
     found, unchecked = await apply(rules.certain, report=report)
     possible, more_unchecked = await apply(rules.possible, report=report)
+    customer = owner_of(row_of(target)) if kind_of(call) == "connection" else None
     found, possible = [
-        tuple([await _with_facts(each, send, now) if each.kind == "workflows" else each for each in group])
+        tuple([await _with_facts(each, send, now, customer) if each.kind == "workflows" else each for each in group])
         for group in (found, possible)
     ]
     return Dependence(found, (*unchecked, *more_unchecked, *rules.unchecked), possible)
 
 
-async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Dependents:
-    """Add the last runs of workflows, and the triggers that start them. What cannot be read is left out."""
+async def _with_facts(dependents: Dependents, send: Send, now: datetime, customer: str | None) -> Dependents:
+    """Add the last runs of workflows, for a customer or for any, and the triggers that start them.
+
+    What cannot be read is left out.
+    """
     keys = [str(row["id"]) for row in dependents.rows]
     triggers: dict[str, list[JsonValue]] = {key: [] for key in keys}
     is_complete = False
@@ -101,26 +105,45 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Depe
                 for key in triggers.keys() & set(started_workflows(row)):
                     triggers[key].append(_trigger_in_words(row))
         is_complete = pages.is_complete
-
-    newest: dict[str, Row] = {}
-    if len(keys) > _FEW_RUNS:
-        with suppress(FastnError):
-            page = cast("Listed[FastnObject]", await send(ListExecutions(limit=100)))
-            for row in reversed(page.rows):
-                newest[text(row, "workflowId")] = row
-
-    async def last_run(key: str) -> str:
-        page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=key, limit=1)))
-        return run_in_words(page.rows[0], now) if page.rows else "never"
-
-    runs = {key: run_in_words(run, now) for key, run in newest.items()}
-    runs |= await read_each([key for key in keys if key not in newest][:_MAX_RUNS], last_run)
+    runs = await (_last_runs(keys, send, now) if customer is None else _last_runs_for(customer, keys, send, now))
     facts = (
         {"last_run": runs.get(key, "not read")} | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
         for key in keys
     )
     rows = tuple({**row, **more} for row, more in zip(dependents.rows, facts, strict=True))
     return replace(dependents, rows=rows)
+
+
+async def _last_runs(keys: Sequence[str], send: Send, now: datetime) -> dict[str, str]:
+    """Return the last runs of workflows by id. Reads a page of the newest runs, and the others one by one."""
+    newest: dict[str, Row] = {}
+    if len(keys) > _FEW_RUNS:
+        with suppress(FastnError):
+            newest = _newest_by_workflow(await send(ListExecutions(limit=100)))
+
+    async def last_run(key: str) -> str:
+        page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=key, limit=1)))
+        return run_in_words(page.rows[0], now) if page.rows else "never"
+
+    runs = {key: run_in_words(run, now) for key, run in newest.items()}
+    return runs | await read_each([key for key in keys if key not in newest][:_MAX_RUNS], last_run)
+
+
+async def _last_runs_for(customer: str, keys: Sequence[str], send: Send, now: datetime) -> dict[str, str]:
+    """Return the last runs of workflows for a customer by id, as far as one page of its newest runs shows them."""
+    try:
+        page = cast("Listed[FastnObject]", await send(ListExecutions(customer_id=customer, limit=100)))
+    except FastnError:
+        return {}
+    if page.not_checked:
+        return {}
+    of = "" if page.next_cursor is None else f" in the newest {len(page.rows)} runs"
+    newest = {key: f"{run_in_words(run, now)} for this customer" for key, run in _newest_by_workflow(page).items()}
+    return {key: newest.get(key, f"never for this customer{of}") for key in keys}
+
+
+def _newest_by_workflow(page: FastnObject) -> dict[str, Row]:
+    return {text(row, "workflowId"): row for row in reversed(cast("Listed[FastnObject]", page).rows)}
 
 
 def _trigger_in_words(row: Row) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from typing import Any, Self, TypeVar, cast
@@ -12,11 +13,11 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.labels import label_of
-from fastn_mcp.records.rows import FastnObject, Row, connection_refers, row_of
-from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, row_of
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
-from fastn_mcp.tools.paging import List, Listed, Position
+from fastn_mcp.tools.paging import List, Listed, Position, created
 from fastn_mcp.tools.related_reads import kind_of, reader_of
 
 Key = TypeVar("Key", bound=Hashable)
@@ -191,6 +192,29 @@ def remembered(send: Send) -> Send:
         if key not in answers:
             answers[key] = await send(call)
         return answers[key]
+
+    return read
+
+
+def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
+    """Return a `Send` that reads a list anew of which `earlier` repeats all pages: its first page, if that is enough.
+
+    It is if the newest rows come first, some were added, and Fastn's total accounts for all: then none was removed, and
+    no other added.
+    """
+
+    async def read(call: Call) -> FastnObject:
+        page = cast("Listed[FastnObject]", await send(call))
+        if type(call) is not lister or page.next_cursor is None or cast(List[Any], call).cursor is not None:
+            return page
+        known = {key_of(row): row async for each in Pages(call, earlier, _MAX_PAGES) for row in each.rows}
+        newest = {key_of(row): row for row in page.rows}
+        rows = newest | known | newest  # newest first, each as it is now
+        times = [time for row in rows.values() if (time := created(row)) is not None]
+        is_newest_first = len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:]))
+        if not is_newest_first or page.total != len(rows) or len(rows) == len(known):
+            return page
+        return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 
     return read
 

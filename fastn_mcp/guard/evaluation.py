@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import anyio
 from pydantic_core import to_json
@@ -16,7 +15,7 @@ from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
-from fastn_mcp.client.reads import remembered
+from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
@@ -168,30 +167,7 @@ class Evaluator:
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
         shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        if isinstance(call, (AiChat, AiBuild)):
-            shown = replace(shown, costs=await self.ai_sessions.costs(self._read))
         return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
-
-    def reads_of(self, evaluation: Evaluation, number: int) -> Send:
-        """Return fresh reads to evaluate a call of a list again, after others of it were sent.
-
-        A create that none of them can concern uses the pages of its list that were read for the whole list of calls.
-        """
-        call, shared, fresh = evaluation.calls[number].call, evaluation.calls[number].reads, remembered(self._read)
-        earlier = [evaluation.calls[each].call for each in evaluation.calls if each < number]
-        lister = reader_of(type(call))
-        if (
-            shared is None
-            or lister is None
-            or not isinstance(call, Create)
-            or any(_concerns(each, call) for each in earlier)
-        ):
-            return fresh
-
-        async def read(reading: Call) -> FastnObject:
-            return await (shared if isinstance(reading, lister) else fresh)(reading)
-
-        return read
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -201,13 +177,16 @@ class Evaluator:
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews. An approval is not bound to it.
 
-        Each gets what this server did lately to its records; the first ones also what has to be read.
+        Each gets what this server did lately to its records, and the credits of a message to Fastn's AI; the first ones
+        also what else has to be read.
         """
         calls, now = dict(evaluation.calls), self._system.now()
         for number, one in evaluation.calls.items():
             if one.preview is not None:
-                history = await self._journalling.history(one.resolved)
-                calls[number] = replace(one, preview=one.preview.with_history(history))
+                shown = one.preview.with_history(await self._journalling.history(one.resolved))
+                if isinstance(one.call, (AiChat, AiBuild)):
+                    shown = replace(shown, costs=await self.ai_sessions.costs(one.reads or self._read))
+                calls[number] = replace(one, preview=shown)
         with anyio.move_on_after(_MAX_DESCRIPTION_SECONDS):
             for number, one in list(calls.items())[:_MAX_DESCRIBED]:
                 if one.preview is not None and one.reads is not None:
@@ -357,14 +336,17 @@ class Evaluator:
         return None, used_up
 
 
-def _concerns(earlier: Call, call: Create[Any]) -> bool:
-    """Return whether an earlier call may have changed what a create may overwrite."""
-    if earlier.toolset() != call.toolset():
-        return False
-    if not isinstance(earlier, Create):
-        return True
-    body = earlier.request().body or {}  # Fastn makes the slug of the name if there is none
-    return call.may_overwrite(FastnObject.model_validate({"slug": body.get("name"), **body})) is not False
+def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
+    """Return the reads by which a call of a list is evaluated again; None, for all, unless only creates were sent
+    before.
+
+    What a create may overwrite was looked for in a whole list, to which the others have added their rows.
+    """
+    one, earlier = evaluation.calls[number], [each.call for key, each in evaluation.calls.items() if key < number]
+    lister = reader_of(type(one.call))
+    if one.reads is None or lister is None or not all(isinstance(call, Create) for call in (one.call, *earlier)):
+        return None
+    return remembered(after_creates(lister, one.reads, read)) if one.resolved.target is None else None
 
 
 def _sha256(parts: object) -> str:

@@ -21,7 +21,7 @@ from fastn_mcp.guard.approved_call import Approval, change_of
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.evaluation import Evaluator, rereads
 from fastn_mcp.guard.journal import ChangeJournal, Delivery
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.preview import stopped_triggers
@@ -140,7 +140,7 @@ class Guard:
         call = current.call
         with self._span(call) if is_list else nullcontext(SpanFacts()) as span, self._fail_closed(call, caller):
             if has_earlier_calls:
-                current = await self._reevaluate(call, caller, self.evaluator.reads_of(evaluation, number))
+                current = await self._reevaluate(call, caller, rereads(evaluation, number, self._client.send))
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
             while (approved := await self._approvals.uses.use(approval, number, current, evaluation, caller)) is None:

@@ -203,7 +203,7 @@ async def _follow(
 
     A build in manual mode is not waited for: it makes nothing before its plan is approved, and no list shows the plan.
     """
-    before = await _take_inventory(context.read, kinds[0])
+    before = await _take_inventory(context.look, kinds[0])  # again in each call while a person decides
     sent = context.system.now() - _SKEW
     outcome = await context.change(call)
     if not isinstance(outcome, Done):

@@ -114,7 +114,7 @@ class Find(Procedure[SearchResult]):
         shown = [*hits.values()][: self.limit]
         if len(meant) == 1 and meant[0].entry.kind == "workflow":
             await data.read_last_run(meant[0].entry)
-        await data.name_customers(hit.entry for hit in shown)
+        await data.name_related([hit.entry for hit in shown])
         rows = _Rows(data, context, {hit.entry.id for hit in meant}, {hit.entry.id for hit in shown})
         answer: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in shown]}
         if len(hits) > len(shown):

@@ -100,8 +100,9 @@ class SearchData:
 
     async def search(self, query: str) -> Matches:
         """Read what the query needs, in parallel and within bounds, and rank it."""
-        needed = [need for kind in self._wanted for need in (kind, *_NEEDS.get(kind, ()))]
-        await self._read(kind for kind in needed if kind != "connection")
+        if not await self._is_name_of_asked(query):
+            needed = [need for kind in self._wanted for need in (kind, *_NEEDS.get(kind, ()))]
+            await self._read(kind for kind in needed if kind != "connection")
         clauses = [query] if len(words_of(query)) <= _MAX_WORDS else _CLAUSE.split(query)
         if len(clauses) > 1:
             await self._search(query)
@@ -114,6 +115,15 @@ class SearchData:
         besides = [*matches.besides, *(hit for hit in leading if hit.is_verbatim or not hit.lacking)]
         unread = [word for clause in clauses[:place] for word in self._rank(clause).words]
         return matches._replace(besides=besides, lacking=[*unread, *matches.lacking])
+
+    async def _is_name_of_asked(self, query: str) -> bool:
+        """Read the kinds that are asked for, and return whether the query is the name of one such resource."""
+        asked = {*self._wanted} & kinds_in(query) if len(self._wanted) > 1 else {*self._wanted}
+        if not asked or "connection" in asked:  # a connection is named by what it belongs to
+            return False
+        await self._read(asked | ({"trigger"} if "workflow" in asked else set()))  # the answer says what starts it
+        best = next(iter(self._hits(query)), None)
+        return best is not None and best.entry.kind in asked and best.is_verbatim and not best.lacking
 
     async def _read_belongings(self, query: str) -> None:
         """Read what the query may mean of large kinds, runs of the customers that it names, and connections."""
@@ -185,10 +195,12 @@ class SearchData:
             self.names[kind] |= await read_labels(kind, filter(None, ids), self._context.look)
         return _titled(single, self.names)
 
-    async def name_customers(self, entries: Iterable[Entry]) -> None:
-        """Read the names of the customers of these entries that no read list has."""
-        unnamed = {item.customer for item in entries if item.customer} - self.names["customer"].keys()
-        self.names["customer"] |= await read_labels("customer", unnamed, self._context.look)
+    async def name_related(self, entries: Sequence[Entry]) -> None:
+        """Read the names of the customers and workflows of these entries that no read list has."""
+        for kind in ("customer", "workflow"):
+            related = [key for item in entries for of, key in item.related if of == kind]
+            unnamed = [key for key in related if key not in self.names[kind]]
+            self.names[kind] |= await read_labels(kind, unnamed, self._context.look)
 
     async def read_last_run(self, workflow: Entry) -> None:
         """Read the last run of a workflow, unless those of a customer were read.
@@ -236,7 +248,8 @@ class SearchData:
             self._contents[kind] = await read_contents(kind, self._context.look, most if searchable else math.inf)
             self._keep(kind, self._contents[kind].entries)
 
-        unread = (kind for kind in wanted if kind not in self._contents or most > _MAX_SEARCHES)
+        tried = self._contents.keys() | self._reads.failed.keys() if most == _MAX_SEARCHES else ()
+        unread = (kind for kind in wanted if kind not in tried)
         jobs = dict.fromkeys(unread, read_kind)
         await self._reads.run(jobs, self._context.report)
 

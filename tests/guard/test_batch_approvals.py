@@ -1,7 +1,7 @@
 """Several changes by one question: none unapproved, none twice, none left out. Ours, unless a test says otherwise."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
+from fastn_mcp.sandbox.behaviour import Behaviour, Paging
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.customers import CreateCustomer
 
@@ -389,6 +390,59 @@ async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None
     assert outcomes(await stopped(world, call, "", publish, person)) == ["done", TargetChanged.outcome]
     assert person.asked == []
     assert len(world.changes) == 1
+
+
+def add_customer(world: World, name: str, created: str, status: str = "Active") -> None:
+    row = {**world.sandbox.state.all("customers")[0], "externalRef": None, "status": status, "createdAt": created}
+    world.sandbox.state.put("customers", row | {"id": f"id-{name}", "name": name, "slug": name.casefold()})
+
+
+def add_older_customers(world: World, count: int) -> None:
+    """Add customers, so that their list has several pages."""
+    for number in range(count):
+        add_customer(world, f"Older{number}", "2025-01-01T00:00:00.000Z")
+
+
+def creates(*names: str) -> ApplyChanges:
+    return batch(*(("create_customer", {"name": name}) for name in names))
+
+
+async def test_creates_of_a_list_read_again_what_the_others_added(world: World) -> None:
+    """Each looks for what it may overwrite in the whole list; after the first one, on its first page."""
+    add_older_customers(world, 250)
+    world.sandbox.requests.clear()
+    assert outcomes(await world.call(creates("Hooli", "Initech", "Initrode"))) == ["done"] * 3
+    assert [heard.tool for heard in world.sandbox.requests] == [
+        *("list_customers",) * 3, "create_customer", *("list_customers", "create_customer") * 2
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("removed", [(), ("id-Older7",)])
+async def test_create_sees_what_was_made_elsewhere_during_its_list(world: World, removed: Sequence[str]) -> None:
+    add_older_customers(world, 250)
+
+    def elsewhere() -> None:
+        add_customer(world, "Initech", "2026-11-25T09:00:01.000Z")
+        for id_ in removed:
+            del world.sandbox.state.rows["customers"][id_]
+
+    error = await stopped(world, creates("Hooli", "Initech"), "2 of 2", elsewhere)
+    assert outcomes(error) == ["done", TargetChanged.outcome]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(paging=Paging.CURSOR), Behaviour(fields={"createdAt": "made"})],
+    ids=["no totals", "no times"],
+)
+async def test_creates_of_a_list_read_it_whole_where_the_first_page_does_not_tell(
+    world: World, behaviour: Behaviour
+) -> None:
+    add_older_customers(world, 250)
+    world.sandbox.behaviour = behaviour
+    world.sandbox.requests.clear()
+    await world.call(creates("Hooli", "Initech"))
+    assert [heard.tool for heard in world.sandbox.requests].count("list_customers") == 6
 
 
 async def test_approval_that_expires_during_the_batch_sends_nothing_more(world: World) -> None:

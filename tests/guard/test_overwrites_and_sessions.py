@@ -16,6 +16,7 @@ from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
 from fastn_mcp.guard.approval_form import Decline, PendingApproval
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.change import Change
@@ -248,19 +249,22 @@ def test_ai_plan_is_shown_with_the_answer_to_it() -> None:
 
 async def test_price_of_a_message_is_shown(world: World) -> None:
     """The last message's credits, and the balance or why it is not known."""
-    _, shown = await world.judged(AiChat(message="hello"))
-    assert shown.costs.startswith("Spends AI credits; Fastn tells the price only afterwards. ")
-    assert "12 of 50 are left" in shown.costs
+
+    async def costs() -> str:
+        shown: Any = await world.dispatch.preview(AiChat(message="hello"), Caller(Asker(), None))
+        return str(shown.data()["costs"])
+
+    assert (await costs()).startswith("Spends AI credits; Fastn tells the price only afterwards. ")
+    assert "12 of 50 are left" in await costs()
     (billing,) = world.sandbox.state.all("billing")
     world.sandbox.state.put("billing", {name: each for name, each in billing.items() if "redits" not in name})
-    assert (await world.judged(AiChat(message="hello")))[1].costs.endswith(". Fastn does not tell the balance.")
+    assert (await costs()).endswith(". Fastn does not tell the balance.")
     world.evaluator.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
-    _, shown = await world.judged(AiChat(message="hello"))
-    assert shown.costs.startswith(
+    assert (await costs()).startswith(
         "Spends AI credits; the last message used 1,234.5. The balance could not be read: "
-    ), shown.costs
+    )
 
 
 def test_least_recently_used_session_is_forgotten_first() -> None:

@@ -10,6 +10,7 @@ from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from support.world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
@@ -302,6 +303,22 @@ async def test_build_without_waiting_reads_before_and_after(world: World) -> Non
     assert "waited_seconds" not in found
     assert found["buildId"]
     assert found["status"] == "running"
+
+
+async def test_lists_before_a_message_are_read_once_though_it_waits_for_a_person(
+    tmp_path: Path, workshop: Workshop
+) -> None:
+    world = World(tmp_path, clock=workshop, snapshot_seconds=90)
+    workshop.works.append(lambda: make(world, "Sync"))
+    call = AiBuild(type="workflow", prompt="Sync", approval_mode="auto", wait_seconds=30)
+    await world.expect(PendingApproval, call)
+    await world.approve_open_request()
+    workshop.pass_(30)
+    world.sandbox.requests.clear()
+    outcome = await world.expect(Done, call)
+    assert world.sandbox.requests[0].method == "POST"
+    (created,) = cast("dict[str, Any]", outcome.notes["changed"])["created"]
+    assert created["name"] == "Sync"
 
 
 @pytest.mark.parametrize(

@@ -345,6 +345,30 @@ async def test_last_runs_of_several_workflows_are_found_in_one_page_of_runs(worl
     assert len(asked) < len(last) + 1
 
 
+async def test_last_runs_of_a_connections_workflows_are_those_of_its_customer(large_world: World) -> None:
+    """One request for all of them: runs for other customers say nothing about this connection."""
+    customer = key(large_world, "customers", "acme-corp")
+    rows = [row for row in large_world.sandbox.state.all("connections") if row["endOrgId"] == customer]
+    (connection,) = [str(row["id"]) for row in rows if row["connector"]["slug"] == "hubspot"]
+    large_world.sandbox.requests.clear()
+    (workflows,) = (await dependents(large_world, "connection", connection))["may_be_used_by"]
+    assert [heard.query for heard in large_world.sandbox.requests if heard.path.endswith("/executions")] == [
+        {"limit": "100", "endOrgId": customer}
+    ]
+    last = {example["name"]: example["last_run"] for example in examples_of(workflows)}
+    assert re.fullmatch(r"failed 2026-.* ago\) for this customer", last.pop("Acme HubSpot sync"))
+    assert {*last.values()} == {"never for this customer in the newest 100 runs"}
+
+
+async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: World) -> None:
+    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
+    for run in world.sandbox.state.all("executions"):
+        run.pop("endOrgId", None)
+    connection = key(world, "connections", key(world, "connectors", "hubspot"), by="connectorId")
+    (workflows,) = (await dependents(world, "connection", connection))["may_be_used_by"]
+    assert {example["last_run"] for example in examples_of(workflows)} == {"not read"}
+
+
 async def test_workflow_whose_last_run_is_not_read_says_so(world: World) -> None:
     """At most ten are read one by one; a page of the newest runs shows others."""
     slack, state = key(world, "connectors", "slack"), world.sandbox.state

@@ -383,6 +383,37 @@ async def test_workflows_are_found_by_the_customer_that_they_run_for(large_world
     assert "process-new-orders" not in names(answer["found"])
 
 
+@pytest.mark.parametrize(
+    ("query", "kind", "read"),
+    [
+        ("the Slack connector", None, {"connectors"}),
+        ("pause the hourly slack sync", None, {"triggers", "workflows"}),
+        ("sync_tiktok_settlements_cin7", None, {"workflows", "triggers", "executions"}),
+        ("the stripe secret key", None, {"secrets", "api-keys"}),
+        ("Shop events", "trigger", {"triggers", "workflows"}),  # a workflow of it, for its name
+    ],
+)
+async def test_name_of_a_kind_that_is_asked_for_is_looked_for_in_that_kind(
+    large_world: World, query: str, kind: Any, read: set[str]
+) -> None:
+    assert (await search_for(large_world, query, kind=kind))["found"]
+    assert {heard.path.split("/")[3] for heard in large_world.sandbox.requests} == read
+
+
+@pytest.mark.parametrize("query", ["the Slack connector of Acme", "the Slak connector", "Slack"])
+async def test_name_that_is_not_all_of_the_query_is_looked_for_in_all_kinds(large_world: World, query: str) -> None:
+    await search_for(large_world, query)
+    read = {heard.path.split("/")[3] for heard in large_world.sandbox.requests}
+    assert {"customers", "connectors", "workflows", "triggers", "users", "roles", "api-keys", "secrets"} <= read
+
+
+async def test_kind_that_cannot_be_read_is_asked_for_once(world: World) -> None:
+    world.sandbox.faults.add(Status(path="/api/v1/workflows", status=403, times=None))
+    answer = await search_for(world, "the nightly workflow")
+    assert answer["not_searched"] == ["workflow: forbidden"]
+    assert [heard.path for heard in world.sandbox.requests].count("/api/v1/workflows") == 1
+
+
 async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: World) -> None:
     """Fastn's order is not documented. Of the runs of a customer, not all are read, which is said."""
     answer = await search_for(large_world, "the slack to supabase sync for Acme Corp")
