@@ -51,6 +51,8 @@ _SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
 _TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expires)$")
 """Names of fields in which a number is a time."""
 
+_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z", re.ASCII)
+"""A time as `stamp` formats it, perhaps with fractions of a second. To parse and format it takes four times as long."""
 
 _NEVER = ("lastUsed", "lastUsedAt", "lastActive")
 """Times whose absence means never."""
@@ -87,8 +89,9 @@ class ConciseRows:
         cells: dict[str, JsonValue] = {}
         for name in shown:
             value = row[name]
-            if name in self._plain_columns and isinstance(value, str) and value:
-                cells[name] = self.dated(name, value) if value[0].isdigit() else shorten(value, _LONGEST)
+            if isinstance(value, str) and value and name in self._plain_columns:
+                is_plain = len(value) <= _LONGEST and not value[0].isdigit()
+                cells[name] = value if is_plain else self.dated(name, value)
             elif value is None or value == "":
                 cells |= {name: "never"} if name in self._never else {}
             elif name in REFERS and isinstance(value, str):
@@ -129,6 +132,8 @@ class ConciseRows:
     def dated(self, name: str, value: str | float, longest: int = _LONGEST) -> str | float:
         """Return a time with its age, or any other value as it is, up to `longest` characters."""
         if isinstance(value, str) and value[4:5] == "-":  # ISO 8601
+            if self._now is None and (utc := _UTC.fullmatch(value)):
+                return f"{utc[1]}Z"
             may_be_time = len(value) >= 16
         else:
             is_number = value.isdigit() if isinstance(value, str) else value is not True
@@ -179,9 +184,10 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
     for field in columns:
-        kind = REFERS.get(field)
-        for row in rows:
-            value = row.get(field)
+        kind, values = REFERS.get(field), [row.get(field) for row in rows]
+        if kind is None and {dict, list}.isdisjoint(map(type, values)):
+            continue
+        for row, value in zip(rows, values, strict=True):
             if kind is not None and isinstance(value, str):
                 if (name := _name(row, kind)) is not None:
                     named.setdefault(kind, {})[value] = name
