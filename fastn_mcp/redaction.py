@@ -125,7 +125,7 @@ def redact_text(text: str) -> str:
     return _text(text, 0)
 
 
-_TIMES = re.compile(r"(?:[\d-]{10}T[\d:.]+Z?(?: \([\w ]+\))?(?:\n|$))+")
+_TIMES = re.compile(r"(?:[\d-]{10}T[\d:.]+Z?(?: \([\w ]+\))?(?:\n|$))+", re.ASCII)
 
 
 _PLAIN_TYPES = {str, int, float, bool, type(None)}
