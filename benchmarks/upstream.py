@@ -14,10 +14,11 @@ LIFETIME = 3600.0  # seconds
 
 
 def row(kind: str, number: int) -> dict[str, object]:
-    """A row of about 250 bytes."""
+    """A row of about 280 bytes."""
     return {
         "id": f"{kind}_{number:06d}",
         "name": f"{kind.capitalize()} {number:04d} Ltd",
+        "slug": f"{kind}-{number:04d}-ltd",
         "email": f"ops@{kind}{number}.example.com",
         "status": "Active",
         "plan": "growth",

@@ -125,15 +125,17 @@ def redact_text(text: str) -> str:
     return _text(text, 0)
 
 
-_TIMES = re.compile(r"(?:[\d-]{10}T[\d:.]+Z?(?: \([\w ]+\))?(?:\n|$))+")
+_TIMES = re.compile(r"(?:[\d-]{10}T[\d:.]+Z?(?: \([\w ]+\))?(?:\n|$))+", re.ASCII)
+
+
+_PLAIN_TYPES = {str, int, float, bool, type(None)}
 
 
 def _are_ordinary(cells: Sequence[JsonValue]) -> bool:
     """Return whether no rule applies to any of these values."""
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    if len(texts) < len(cells) and any(isinstance(cell, (dict, list)) for cell in cells):
-        return False
-    return _is_ordinary("\n".join(texts))
+    types = set(map(type, cells))
+    texts = cells if types == {str} else [cell for cell in cells if isinstance(cell, str)]
+    return types <= _PLAIN_TYPES and _is_ordinary("\n".join(texts))
 
 
 def _is_ordinary(text: str) -> bool:

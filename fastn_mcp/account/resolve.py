@@ -341,7 +341,7 @@ async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str,
             of = connection_refers(key)
             filters = {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId")}
             lister = partial(ListConnections, **cast("dict[str, Any]", filters))
-            record, _ = await find_row(lister, lambda row: key_of(row_of(row)) == key, send)
+            record, _ = await find_row(lister, lambda row: key_of(row) == key, send)
         else:
             raise ValueError(f"a {kind} is not read by its id")
     except Forbidden:

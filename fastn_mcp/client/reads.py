@@ -166,18 +166,18 @@ async def _read_one_by_one(first: Listed[FastnObject], following: Pages) -> Page
 
 
 async def find_row(
-    lister: Callable[..., List[Any]], matches: Callable[[FastnObject], bool | None], send: Send
+    lister: Callable[..., List[Any]], matches: Callable[[Row], bool | None], send: Send
 ) -> tuple[FastnObject | None, int]:
     """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
 
     It is not certain if `matches` is None for a row, or if there are more rows than were read.
     """
-    seen, silent = 0, False
-    pages = Pages(cast(Call, lister(limit=100)), send, _MAX_PAGES)
+    seen, silent, listing = 0, False, lister(limit=100)
+    pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
-        for row in page.items:
+        for row in page.rows:
             if (answer := matches(row)) is True:
-                return row, 0
+                return listing.row_type().model_validate(row), 0
             silent = silent or answer is None
         seen += len(page.rows)
     return None, max(seen, 1) if silent or not pages.is_complete else 0
@@ -219,9 +219,9 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     return read
 
 
-def has_id(id_: str) -> Callable[[FastnObject], bool]:
+def has_id(id_: str) -> Callable[[Row], bool]:
     """Return a predicate for rows with this id."""
-    return lambda row: str(getattr(row, "id", "")) == id_
+    return lambda row: str(row.get("id", "")) == id_
 
 
 async def read_target(call: Call, send: Send) -> FastnObject | None:

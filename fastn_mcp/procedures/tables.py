@@ -48,9 +48,13 @@ _MOST = 10
 _SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
 """Fields that represent a whole object, in order of preference."""
 
+_DIGITS = "0123456789"
+
 _TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expires)$")
 """Names of fields in which a number is a time."""
 
+_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z", re.ASCII)
+"""A time as `stamp` formats it, perhaps with fractions of a second. To parse and format it takes four times as long."""
 
 _NEVER = ("lastUsed", "lastUsedAt", "lastActive")
 """Times whose absence means never."""
@@ -81,25 +85,35 @@ class ConciseRows:
 
     def __call__(self, row: Row) -> dict[str, JsonValue]:
         """Return a row in short form."""
-        shown = [name for name in self._columns if name in row]
-        if len(shown) < len(self._columns) / 2:
-            shown = [name for name, value in row.items() if not isinstance(value, (dict, list))][:_MOST]
+        cells, absent = self._cells(row, self._columns)
+        if absent > len(self._columns) / 2:
+            plain = [name for name, value in row.items() if not isinstance(value, (dict, list))]
+            cells, _ = self._cells(row, plain[:_MOST])
+        return cells
+
+    def _cells(self, row: Row, fields: Sequence[str]) -> tuple[dict[str, JsonValue], int]:
+        """Return the cells of these fields, and how many of them the row lacks."""
         cells: dict[str, JsonValue] = {}
-        for name in shown:
-            value = row[name]
-            if name in self._plain_columns and isinstance(value, str) and value:
-                cells[name] = self.dated(name, value) if value[0].isdigit() else shorten(value, _LONGEST)
+        absent, plain = 0, self._plain_columns
+        for name in fields:
+            value = row.get(name)
+            if isinstance(value, str) and value and name in plain:
+                is_short = len(value) <= _LONGEST and value[0] not in _DIGITS
+                cells[name] = value if is_short else self.dated(name, value)
             elif value is None or value == "":
-                cells |= {name: "never"} if name in self._never else {}
+                if name not in row:
+                    absent += 1
+                elif name in self._never:
+                    cells[name] = "never"
             elif name in REFERS and isinstance(value, str):
                 self._refer(cells, name, value)
             elif name == "routes":
                 cells |= self._routed(row)
             elif name.endswith("Name") and name.removesuffix("Name") in cells:
                 continue
-            elif (plain := self._plain(name, value)) is not None:
-                cells[name] = plain
-        return cells
+            elif (cell := self._plain(name, value)) is not None:
+                cells[name] = cell
+        return cells, absent
 
     def _refer(self, cells: dict[str, JsonValue], name: str, key: str) -> None:
         kind = REFERS[name]
@@ -129,6 +143,8 @@ class ConciseRows:
     def dated(self, name: str, value: str | float, longest: int = _LONGEST) -> str | float:
         """Return a time with its age, or any other value as it is, up to `longest` characters."""
         if isinstance(value, str) and value[4:5] == "-":  # ISO 8601
+            if self._now is None and (utc := _UTC.fullmatch(value)):
+                return f"{utc[1]}Z"
             may_be_time = len(value) >= 16
         else:
             is_number = value.isdigit() if isinstance(value, str) else value is not True
@@ -179,9 +195,10 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
     for field in columns:
-        kind = REFERS.get(field)
-        for row in rows:
-            value = row.get(field)
+        kind, values = REFERS.get(field), [row.get(field) for row in rows]
+        if kind is None and {dict, list}.isdisjoint(map(type, values)):
+            continue
+        for row, value in zip(rows, values, strict=True):
             if kind is not None and isinstance(value, str):
                 if (name := _name(row, kind)) is not None:
                     named.setdefault(kind, {})[value] = name

@@ -175,13 +175,13 @@ def _as_objects(rows: Sequence[Row], budget: int) -> Rendered:
 
 
 def _sized(row: Row) -> tuple[JsonValue, int]:
-    value, raw = safe_json(dict(row))
+    value, raw = safe_json(cast(JsonValue, row))
     return value, _size(value) if raw is None else len(raw)
 
 
 def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
     """Render rows as arrays under columns that are named once. A value that all rows share is stated once, too."""
-    whole = cast("list[dict[str, JsonValue]]", safe([dict(row) for row in rows]))
+    whole = cast("list[dict[str, JsonValue]]", safe(cast(JsonValue, rows)))
     columns = _in_order(whole)
     first = whole[0] if len(whole) > 1 else {}
     shared = {name: value for name, value in first.items() if _is_shared(name, value, whole)}

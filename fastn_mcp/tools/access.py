@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self, cast
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, row_of, text, word
+from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, text, word
 from fastn_mcp.records.states import is_unused
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
@@ -203,15 +203,14 @@ class CreateSecret(Create[FastnSecret]):
     extra: Extra = None
 
     @override
-    def may_overwrite(self, row: FastnObject) -> bool | None:
+    def may_overwrite(self, row: Row) -> bool | None:
         """Return whether `row` is a secret of the same name and scope, which this one overwrites.
 
         None if that is not known: the name may be the same to Fastn, or one scope includes the other.
         """
-        fields = row_of(row)
-        if (name := text(fields, "name")) and same_name(self.name, name) is False:
+        if (name := text(row, "name")) and same_name(self.name, name) is False:
             return False
-        existing = owner_of(fields), text(fields, "environment") or None
+        existing = owner_of(row), text(row, "environment") or None
         own = self.customer_id, self.environment
         if any(a and b and a.casefold() != b.casefold() for a, b in zip(own, existing, strict=True)):
             return False

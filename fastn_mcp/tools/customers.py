@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, row_of, text
+from fastn_mcp.records.rows import FastnObject, Row, row_of, text
 from fastn_mcp.records.states import is_pending
 from fastn_mcp.redaction import name_as_read
 from fastn_mcp.tools.fields import EMAIL, CustomerId, Extra, Name, Search, one_of
@@ -75,9 +75,10 @@ class CreateCustomer(Create[Customer]):
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
     @override
-    def may_overwrite(self, row: FastnObject) -> bool | None:
-        own, existing = (name_as_read(each or "") for each in (self.external_ref, text(row_of(row), "externalRef")))
-        return True if own and own == existing else super().may_overwrite(row)
+    def may_overwrite(self, row: Row) -> bool | None:
+        own = name_as_read(self.external_ref or "")
+        is_same = own and own == name_as_read(text(row, "externalRef"))
+        return True if is_same else super().may_overwrite(row)
 
 
 class UpdateCustomer(Update[Customer]):

@@ -11,7 +11,7 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, word
+from fastn_mcp.records.rows import FastnObject, Row, word
 from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool
@@ -366,11 +366,11 @@ class Update(Operation[Result], Generic[Result]):
 class Create(Operation[Result], Generic[Result]):
     """A create, evaluated as an update if it may overwrite something."""
 
-    def may_overwrite(self, row: FastnObject) -> bool | None:
+    def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
         fields = ("slug", "name")
         own = [given for field in fields if isinstance(given := getattr(self, field, None), str) and given.strip()]
-        existing = [found for field in fields if isinstance(found := getattr(row, field, None), str) and found.strip()]
+        existing = [found for field in fields if isinstance(found := row.get(field), str) and found.strip()]
         answers = [same_name(name, other) for name in own for other in existing]
         if True in answers:
             return True

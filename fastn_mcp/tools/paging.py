@@ -338,6 +338,8 @@ class List(Operation[Listed[Item]], Generic[Item]):
     def matching_rows(self, rows: Iterable[FullRow]) -> tuple[list[tuple[int, FullRow]], list[str]]:
         """Return the numbered rows that match, and the filters that could not be checked."""
         conditions = [(name, self._condition(name, value)) for name, value in self.filters.items()]
+        if not conditions:
+            return list(enumerate(rows, 1)), []
         found, unchecked = list[tuple[int, FullRow]](), set[str]()
         for number, row in enumerate(rows, 1):
             answers = {name: matches(row) for name, matches in conditions}

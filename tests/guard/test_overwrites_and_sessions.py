@@ -22,6 +22,7 @@ from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
+from fastn_mcp.records.rows import Row
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.access import CreateSecret
@@ -108,8 +109,8 @@ def test_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say
     call = CreateConnector(name="Google Sheets", slug="google-sheets")
     rows = {"googleSheets": True, "GOOGLE_SHEETS": True, "hubspot": False, "": None, None: None}
     for slug, taken in rows.items():
-        assert call.may_overwrite(AiReply.model_validate({"id": "x", "name": "Other", "slug": slug})) is taken
-    assert call.may_overwrite(AiReply.model_validate({"name": "google sheets"})) is True
+        assert call.may_overwrite({"id": "x", "name": "Other", "slug": slug}) is taken
+    assert call.may_overwrite({"name": "google sheets"}) is True
 
 
 @pytest.mark.parametrize(("arguments", "is_same"), [
@@ -134,8 +135,8 @@ async def test_secret_is_said_to_be_new_only_if_its_name_and_scope_rule_out_anot
 
 def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
     call = CreateSecret(name="TOKEN", value="v", customer_id="c1")
-    assert call.may_overwrite(AiReply.model_validate({"name": "TOKEN", "endOrgId": "c1"})) is True
-    assert call.may_overwrite(AiReply.model_validate({"id": "s1"})) is None
+    assert call.may_overwrite({"name": "TOKEN", "endOrgId": "c1"}) is True
+    assert call.may_overwrite({"id": "s1"}) is None
 
 
 @pytest.mark.parametrize("name", [
@@ -177,7 +178,7 @@ _LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("abZ7²é�
 @given(st.text(_LETTERS, max_size=12), st.sampled_from([slug_of, _reduced, _spelled]))
 def test_name_whose_slug_exists_is_never_judged_as_new(name: str, make_slug: Callable[[str], str]) -> None:
     slug = make_slug(name)
-    row = AiReply.model_validate({"id": "x", "name": "Something else entirely", "slug": slug})
+    row: Row = {"id": "x", "name": "Something else entirely", "slug": slug}
     assert not slug or CreateWorkflow.model_construct(name=name).may_overwrite(row) is not False
 
 
