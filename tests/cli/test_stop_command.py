@@ -112,7 +112,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
             await ledger.open(request)
             if state is RequestState.APPROVED:
                 await ledger.change_request(request.id, lambda current: replace(current, state=RequestState.APPROVED))
-        await ledger.add_temporary(replace(stores.temporary_approval("t1"), created=now, expires=now + 600))
+        await stores.add_temporary(ledger, replace(stores.temporary_approval("t1", now + 600), created=now))
 
     machine.do(asked)
     done = machine.run("stop")
@@ -123,7 +123,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
         temporary = await ledger.temporary_approvals(now)
         return len(await ledger.waiting(now)), {request.state for request in decided}, len(temporary)
 
-    assert machine.do(left) == (0, {RequestState.STOPPED}, 0)
+    assert machine.do(left) == (0, {RequestState.STOPPED, RequestState.USED}, 0)
 
 
 @pytest.mark.long
