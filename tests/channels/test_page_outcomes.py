@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from support.audit_entries import entries
 from support.page_visitor import words
 from support.page_world import Desk, Visitor, desk_of, let_in, question, update_of_workflow
 from support.stores import grant
 from support.world import World
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.inbox import LOCAL
 from fastn_mcp.channels.page.outcomes import STATES
 from fastn_mcp.guard.approval.votes import why_closed

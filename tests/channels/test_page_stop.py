@@ -5,11 +5,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from support.audit_entries import entries
 from support.page_visitor import words
 from support.page_world import Desk, Visitor, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 from support import stores
+from support.audit_entries import entries
 from support.command_line import run_command
 from support.decisions import answered, moved
 from support.state_folder import StateFolder
 from support.terminal import Person, sitting
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.build.startup import typed_seal

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from support import stores
+from support.audit_entries import entries
 from support.command_line import run_command
 from support.state_folder import StateFolder
 from support.terminal import sitting
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.stop import Stop

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from support import stores
+from support.audit_entries import entries
 from support.values import not_none
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import (
     Answer,

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import anyio.lowlevel
 import pytest
+from support.audit_entries import entries
 from support.stores import change
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page.inbox import InboxAccount, PendingRequest
 from fastn_mcp.errors import Refused

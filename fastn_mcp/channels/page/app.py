@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from fastn_mcp.channels.page import outcomes, view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
 from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MOST_LISTED, NotDecided
-from fastn_mcp.channels.page.places import Places
+from fastn_mcp.channels.page.places import PagePlaces
 from fastn_mcp.channels.page.security import PageSecurity
 from fastn_mcp.guard.approval_form import LONGEST_NOTE
 from fastn_mcp.guard.seal import Seal
@@ -83,7 +83,7 @@ def page(
 
 
 @dataclass(frozen=True, slots=True)
-class _Page(Places):
+class _Page(PagePlaces):
     is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:

@@ -34,7 +34,7 @@ _MAX_DECIDED_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Places(Decisions):
+class PagePlaces(Decisions):
     """The handlers of all places. GET shows, POST stops or allows."""
 
     async def activity(self, request: Request) -> Response:
