@@ -171,11 +171,6 @@ def verify(path: Path, head: str | None = None, anchor: End | None = None, delet
     return replace(report, files=tuple(counts.items()))
 
 
-def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
-    """Yield the entries of a log over all its files, in order. Skips invalid lines. Raises `OSError`."""
-    return (entry for line in lines_of(log_files(path)) if (entry := parsed(line)) is not None)
-
-
 def parsed(line: bytes) -> dict[str, JsonValue] | None:
     """Parse the entry of a line; return None if it is not an entry."""
     try:

@@ -17,7 +17,6 @@ import anyio.to_thread
 from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.guard.approval_form import (
     LONGEST_NOTE,
-    TEMPORARY_MINUTES,
     Answer,
     ApprovalForm,
     Approve,
@@ -25,7 +24,7 @@ from fastn_mcp.guard.approval_form import (
     NoAnswer,
 )
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
-from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.redaction import sanitize
 
 

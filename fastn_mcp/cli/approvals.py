@@ -7,7 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -118,12 +118,13 @@ def temporary_(store: ApprovalStore, as_json: bool) -> None:
     """List the temporary approvals: each for one tool on one target."""
     temporary_approvals = store.use(TerminalApprovals.temporary_approvals) or []
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in temporary_approvals]))
+        fields = ("id", "principal", "account", "tool", "target", "by", "extent", "temporary_until")
+        click.echo(json.dumps([{name: getattr(each, name) for name in fields} for each in temporary_approvals]))
         return
     for each in temporary_approvals:
         line = f"{each.id}  {each.tool} on {quote(each.target)}, {account_name(each.account)}"
         line += f", for {who(each.principal, each.person)}, by {each.by}"
-        say(sanitize(f"{line}, until {clock(each.expires)}: {each.extent}"))
+        say(sanitize(f"{line}, until {clock(each.temporary_until)}: {each.extent}"))
     if not temporary_approvals:
         say("There are no temporary approvals.")
 

@@ -25,7 +25,7 @@ from fastn_mcp.hosted.machines import MachineIdentity, WrongMachine, machine_of
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
-from fastn_mcp.hosted.tokens import is_machines, scopes
+from fastn_mcp.hosted.tokens import TokenRefused, is_machines, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.step_up import StepUp
@@ -271,8 +271,11 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.skipped("token", "No token was passed.", hint)
         return
     tokens = target.builder.tokens(target.keys)
+    reason = None
     try:
-        reason = None if await tokens.verify_token(target.token) else await tokens.reason(target.token)
+        await tokens.verify(target.token)
+    except TokenRefused as refused:
+        reason = str(refused)
     except NoKeys:
         yield group.failed("token", "It cannot be verified without the issuer's keys.", "See the checks above.")
         return

@@ -11,13 +11,10 @@ from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
-from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
-
-TEMPORARY_MINUTES = 15
-"""Lifetime of a temporary approval, in minutes."""
 
 FREE = frozenset({"input", "idempotency_key", "code", "description"})
 """Arguments whose values may differ under a temporary approval. All other values are bound by it."""
@@ -196,7 +193,7 @@ def form_of(request: ApprovalRequest, *further: str) -> ApprovalForm:
 
     The instruction comes last, so that no name in the lines can pose as it.
     """
-    is_temporary = can_be_temporary(request)
+    is_temporary = request.can_be_temporary
     lines = [*request.text, *further, *([temporary(request)] if is_temporary else [])]
     lines.append(instruction(request))
     lifetime, typing = request.expires - request.created, "name" if len(request.calls) == 1 else "words"
@@ -220,17 +217,6 @@ def temporary(request: ApprovalRequest) -> str:
     return f"For {TEMPORARY_MINUTES} minutes, {request.extent}"
 
 
-def can_be_temporary(request: ApprovalRequest) -> bool:
-    """Whether a temporary approval may be given: never for a list or where text has to be typed."""
-    return request.allows_temporary and request.target is not None and request.expected is None
-
-
-def opens_temporary(request: ApprovalRequest) -> bool:
-    """Whether a temporary approval opens when the request's approval is used: everybody who approved it wants that."""
-    votes = [vote.is_temporary for vote in request.votes if vote.approves]
-    return can_be_temporary(request) and bool(votes) and all(votes)
-
-
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     names = call.arguments().keys() - set(type(call).route.parameters)
@@ -249,28 +235,6 @@ _PLURALS = {"run": "runs of", "update": "changes of", "delete": "deletions of"}
 
 def _in_words(argument: str) -> str:
     return "other fields" if argument == "extra" else argument.removesuffix("_id").replace("_", " ")
-
-
-def temporary_approval(request: ApprovalRequest, now: float) -> TemporaryApproval:
-    """Return the temporary approval that using the approval of `request` opens at `now` (Unix seconds)."""
-    until = now + TEMPORARY_MINUTES * 60
-    return TemporaryApproval(
-        f"{request.id}.temporary",
-        request.principal,
-        request.account,
-        request.tool,
-        request.target or "",
-        now,
-        until,
-        request.by or "",
-        request.similar or "",
-        request.extent,
-        request.person or "",
-        request.tenant,
-        request.client,
-        request.client_name,
-        request.stops,
-    )
 
 
 def effects_of(request: ApprovalRequest) -> frozenset[str]:

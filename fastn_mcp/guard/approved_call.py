@@ -11,7 +11,7 @@ from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
 from fastn_mcp.guard.undo import without_secrets
-from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
@@ -28,21 +28,21 @@ class Approval:
     """`policy`, `plan`, `temporary_approval`, or how people approved it, such as `client_form`."""
     request: ApprovalRequest | None = None
     """The request that people approved, for all calls of the batch."""
-    temporary: TemporaryApproval | None = None
-    """The temporary approval that covers the call."""
+    temporary: ApprovalRequest | None = None
+    """The request whose temporary approval covers the call."""
     has_waited: bool = False
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
 
     @property
-    def given(self) -> ApprovalRequest | TemporaryApproval | None:
-        """What people gave; None if nobody was asked."""
+    def given(self) -> ApprovalRequest | None:
+        """The request that people approved for these or similar calls; None if nobody was asked."""
         return self.request or self.temporary
 
     @property
     def detail(self) -> str:
         """The people who approved it, one per line, if they are known, or how a temporary approval was given."""
         if self.temporary is not None:
-            return self.temporary.by
+            return self.temporary.by or ""
         return "\n".join(self.request.people) if self.request is not None and self.by in (BY_SEVERAL, VERIFIED) else ""
 
 

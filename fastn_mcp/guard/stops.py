@@ -115,5 +115,5 @@ async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> "Counter[str
             ended["waiting call" if request.state is RequestState.OPEN else "unused approval"] += 1
     for approval in await ledger.temporary_approvals(now):
         if stop.id not in approval.stops and stop.names(approval.asker):
-            ended["temporary approval"] += await ledger.revoke_temporary(approval.id)
+            ended["temporary approval"] += await ledger.revoke_temporary(approval.id) is not None
     return ended

@@ -20,13 +20,11 @@ import anyio
 import uvicorn
 from mcp.server import Server
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
-from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -120,22 +118,18 @@ def team_application(
 ) -> Starlette:
     """Return the application for a team: an OAuth 2.1 resource server."""
     path, origins = urlsplit(team.url).path, [origin_of(team.url), *team.origins]
-    resource = AnyHttpUrl(team.url)
-    metadata = build_resource_metadata_url(resource)
     security = TransportSecuritySettings(allowed_hosts=team.served_hosts, allowed_origins=origins)
     endpoint = McpEndpoint(server, security, team.limits.body_bytes)
     page = [] if team.page_url is None else [origin_of(team.page_url)]
     middleware = [
         Middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY)),
         *_cross_origin(team.origins),
-        Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(tokens, resource_server_url=resource)),
-        Middleware(AuthContextMiddleware),
-        Middleware(TeamAccess, path, team, tokens, tenants, str(metadata)),
+        Middleware(TeamAccess, path, team, tokens, tenants, str(build_resource_metadata_url(AnyHttpUrl(team.url)))),
     ]
     return Starlette(
         routes=[
             *_resource_metadata(team),
-            Route(path, RequireAuthMiddleware(endpoint.app, [], metadata)),  # `TeamAccess` checks the scopes
+            Route(path, AuthContextMiddleware(endpoint.app)),
             *process.health.routes(),
             Route(f"{path}{STREAM_PROBE}", stream_probe, methods=["GET"]),
             *process.routes,

@@ -24,7 +24,7 @@ from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
-from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, Vote
 from fastn_mcp.ledger.identity import may_be
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
@@ -201,8 +201,8 @@ class TeamInbox(Inbox):
         return None if may else "It is your own call, and somebody else has to approve it."
 
     @override
-    def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:
-        return self._is_own(approval.principal) or any(
+    def may_revoke(self, tenant: str, request: ApprovalRequest) -> bool:
+        return self._is_own(request.principal) or any(
             tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules
         )
 

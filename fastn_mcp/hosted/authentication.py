@@ -24,7 +24,7 @@ from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
-from fastn_mcp.hosted.tokens import Tokens, VerifiedToken, client_of, login_names, person_name
+from fastn_mcp.hosted.tokens import TokenRefused, Tokens, VerifiedToken, client_of, login_names, person_name
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.server.context import AccountContext, RequestContext
@@ -94,8 +94,8 @@ def request_context(request: Request) -> RequestContext:
 class TeamAccess:
     """Middleware that serves each signed-in caller from the account of their tenant.
 
-    It sits between the SDK's authentication and its MCP endpoint at `path`. `metadata` is the address of the protected
-    resource metadata, which names the issuer (RFC 9728).
+    It sits before the SDK's MCP endpoint at `path`. `metadata` is the address of the protected resource metadata, which
+    names the issuer (RFC 9728).
     """
 
     def __init__(self, app: ASGIApp, path: str, team: Team, tokens: Tokens, tenants: Tenants, metadata: str) -> None:
@@ -136,18 +136,15 @@ class TeamAccess:
         keys = request.headers.getlist(OWN_KEY)
         if len(sent) > 1 or len(keys) > 1:
             raise RequestRejected(400, "An authentication header was sent twice.")
-        user = scope.get("user")
-        if not isinstance(user, AuthenticatedUser):
-            raise await self._unauthenticated(sent[0] if sent else "")
+        token = await self._verified(sent[0] if sent else "")
         if request.method != "POST":
             raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
-        token = user.access_token
+        scope["user"] = AuthenticatedUser(token)  # to whom the SDK binds the state of a call that is repeated
         claims = token.claims or {}
         principal = f"{claims['iss']}|{token.subject}"
-        is_machine = not isinstance(token, VerifiedToken) or token.is_machine
         machines, groups = self._team.machines_of(claims["iss"]), self._team.groups_claim
         try:
-            machine = machine_of(machines, claims, groups, is_machine=is_machine)
+            machine = machine_of(machines, claims, groups, is_machine=token.is_machine)
         except WrongMachine as wrong:
             raise RequestRejected(403, str(wrong)) from None
         scopes = frozenset(token.scopes) if machine is None else machine.narrowed(token.scopes)
@@ -167,19 +164,22 @@ class TeamAccess:
             asker = replace(asker, person=machine.name, login_names=(), groups=own, machine=machine.name)
         return Caller(asker, None, scopes), tenant, _caller_account(tenant, principal, keys)
 
-    async def _unauthenticated(self, sent: str) -> RequestRejected:
-        """Return the 401 rejection. Its challenge says why a token was not accepted."""
+    async def _verified(self, sent: str) -> VerifiedToken:
+        """Return the verified token of an authentication header. The challenge of the 401 says why it is refused."""
         scheme, _, token = sent.partition(" ")
         message, error = "Sign in first.", ()
         if scheme.lower() == "bearer" and token:
             try:
-                why = await self._tokens.reason(token)
+                return await self._tokens.verify(token)
+            except TokenRefused as refused:
+                log.info("a token was refused: %s", refused)
+                message, error = f"The token was refused. {refused}", ("invalid_token", str(refused))
             except NoKeys:
+                log.warning("no token can be verified: the keys of the issuer are not known")
                 problem = "The identity provider cannot be reached, so no token can be verified."
-                return unavailable(problem, int(RETRY_AFTER))
-            message, error = f"The token was refused. {why}", ("invalid_token", why)
+                raise unavailable(problem, int(RETRY_AFTER)) from None
         challenge = self._challenge(self._team.initial_scopes, *error)
-        return RequestRejected(401, message, headers={"WWW-Authenticate": challenge})
+        raise RequestRejected(401, message, headers={"WWW-Authenticate": challenge})
 
     def _insufficient_scope(self, scopes: Iterable[str], needed: str, message: str) -> RequestRejected:
         """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""

@@ -272,7 +272,7 @@ class Team(_Table):
         """Requirements for accepted tokens."""
         audience, algorithms = self.audience or self.url, tuple(self.algorithms)
         leeway, prefix = self.leeway_seconds, self.scope_prefix
-        return Trust(self.issuer, audience, self.url, algorithms, leeway, prefix, self.subject_claim)
+        return Trust(self.issuer, audience, algorithms, leeway, prefix, self.subject_claim)
 
     @property
     def workloads(self) -> dict[str, Trust]:

@@ -48,7 +48,13 @@ class ConcurrencyLimit:
     @asynccontextmanager
     async def __call__(self) -> AsyncGenerator[None]:
         """Hold a slot. Raises `Busy` if the queue is full or no slot became free in time."""
-        await self._acquire()
+        if self._slots.value == 0 and self._slots.statistics().tasks_waiting >= self._queue:
+            raise self._busy("no more may wait")
+        try:
+            with anyio.fail_after(self._patience):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise self._busy(f"none ended within {self._patience:g} seconds") from None
         try:
             yield
         finally:
@@ -63,15 +69,6 @@ class ConcurrencyLimit:
         finally:
             with anyio.CancelScope(shield=True):  # `__call__` releases it, also after a cancellation
                 await self._slots.acquire()
-
-    async def _acquire(self) -> None:
-        if self._slots.value == 0 and self._slots.statistics().tasks_waiting >= self._queue:
-            raise self._busy("no more may wait")
-        try:
-            with anyio.fail_after(self._patience):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise self._busy(f"none ended within {self._patience:g} seconds") from None
 
     def _busy(self, why: str) -> Busy:
         return Busy(

@@ -4,8 +4,6 @@ No claim is trusted before the signature is verified by a key that the issuer pu
 """
 
 import hmac
-import logging
-import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +14,9 @@ from jwt.types import Options
 from mcp.server.auth.provider import AccessToken
 
 from fastn_mcp.hosted.claim_match import has_unverified_email
-from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys, UnknownKey
+from fastn_mcp.hosted.oidc import IssuerKeys, UnknownKey
 from fastn_mcp.redaction import person
 from fastn_mcp.runtime import System
-
-log = logging.getLogger(__name__)
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Supported signature algorithms: asymmetric only, so neither HMAC nor `none`."""
@@ -51,8 +47,6 @@ class Trust:
 
     issuer: str
     audience: str
-    resource: str
-    """Address of this server, as the resource of accepted tokens."""
     algorithms: tuple[str, ...]
     leeway: float
     scope_prefix: str = ""
@@ -69,7 +63,7 @@ class VerifiedToken(AccessToken):
 
 
 class Tokens:
-    """Verifier of one issuer's tokens, and of access tokens of other issuers. Implements the SDK's `TokenVerifier`."""
+    """Verifier of one issuer's tokens, and of access tokens of other issuers."""
 
     def __init__(
         self, trust: Trust, keys: IssuerKeys, system: System, workloads: "Mapping[str, Tokens] | None" = None
@@ -83,23 +77,9 @@ class Tokens:
         for each in (self, *self._workloads.values()):
             await each._keys.aclose()
 
-    async def verify_token(self, token: str) -> VerifiedToken | None:
-        """Return the verified access token, or None if it is refused. `reason` says why."""
-        try:
-            return await self._of(token)._access_token(token)
-        except TokenRefused as refused:
-            log.info("a token was refused: %s", refused)
-        except NoKeys:
-            log.warning("no token can be verified: the keys of the issuer are not known")
-        return None
-
-    async def reason(self, token: str) -> str:
-        """Say why a token is refused. Raises `NoKeys` if it cannot be verified."""
-        try:
-            await self._of(token)._access_token(token)
-        except TokenRefused as refused:
-            return str(refused)
-        return "It cannot be used here."
+    async def verify(self, token: str) -> VerifiedToken:
+        """Return the verified access token. Raises `TokenRefused`, or `NoKeys` if it cannot be verified."""
+        return await self._of(token)._access_token(token)
 
     async def id_claims(self, token: str, client: str, nonce: str) -> dict[str, Any]:
         """Return the claims of an ID token for a client and a nonce (OpenID Connect Core, 3.1.3.7), with `sub` as it
@@ -133,9 +113,6 @@ class Tokens:
             token=token,
             client_id=client_of(claims) or "unknown",
             scopes=scopes(claims, self._trust.scope_prefix),
-            # The SDK checks the expiry again, without leeway.
-            expires_at=math.ceil(claims["exp"] + self._trust.leeway),
-            resource=self._trust.resource,
             subject=claims["sub"],
             claims=claims,
             is_machine=is_machine,

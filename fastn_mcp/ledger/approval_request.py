@@ -1,4 +1,4 @@
-"""Approval requests, the votes on them, and the temporary approvals that a vote can give.
+"""Approval requests, the votes on them, and the temporary approvals that they give.
 
 A field is added to `ApprovalRequest` and nowhere else: both ledgers derive how it is stored from its type
 (`serialization`). Times are Unix seconds.
@@ -30,6 +30,9 @@ class RequestState(Enum):
     WITHDRAWN = "withdrawn"
     """Approved, then taken back by a person. Calls of a list that were sent before stay sent."""
 
+
+TEMPORARY_MINUTES = 15
+"""Lifetime of a temporary approval, in minutes."""
 
 REFUSED = (RequestState.DECLINED, RequestState.WITHDRAWN)
 """States in which a person has refused the call."""
@@ -117,7 +120,8 @@ class ApprovalRequest:
     trace: str | None = None
     """Trace in which it was opened, as `System.trace` returns it."""
     similar: str | None = None
-    """Digest of the calls that a temporary approval would cover."""
+    """Digest of the calls that a temporary approval would cover: of principal, account, key, tool, argument names,
+    values that are not free, policy and effect."""
     extent: str = ""
     """Description of those calls."""
     votes: tuple[Vote, ...] = ()
@@ -140,6 +144,8 @@ class ApprovalRequest:
 
     messages: tuple[str, ...] = ()
     """Messages in Slack that show it, as `CHANNEL/TIMESTAMP`."""
+    temporary_until: float = 0.0
+    """Until when its approval covers similar calls too; 0 if it does not, or was revoked."""
 
     @property
     def holder(self) -> str:
@@ -197,6 +203,17 @@ class ApprovalRequest:
     def is_over(self) -> bool:
         """Whether nothing more can come of it. What was typed for it is deleted then."""
         return self.state not in (RequestState.OPEN, RequestState.APPROVED)
+
+    @property
+    def can_be_temporary(self) -> bool:
+        """Whether a temporary approval may be given: never for a list or where text has to be typed."""
+        return self.allows_temporary and self.target is not None and self.expected is None
+
+    @property
+    def opens_temporary(self) -> bool:
+        """Whether a temporary approval opens when its approval is used: everybody who approved it wants that."""
+        votes = [vote.is_temporary for vote in self.votes if vote.approves]
+        return self.can_be_temporary and bool(votes) and all(votes)
 
     def needs_sign_in(self, vote: Vote) -> bool:
         """Whether a vote approves without the sign-in that this takes."""
@@ -295,34 +312,3 @@ def declines_after(before: ApprovalRequest, after: ApprovalRequest) -> int | Non
 
 
 Transition = Callable[[ApprovalRequest], ApprovalRequest | None]
-
-
-@dataclass(frozen=True, slots=True)
-class TemporaryApproval:
-    """Approval of similar calls of one tool on one target, until it expires or is revoked."""
-
-    id: str
-    principal: str
-    account: str
-    tool: str
-    target: str
-    created: float
-    expires: float
-    by: str
-    similar: str = ""
-    """Digest of principal, account, key, tool, argument names, values that are not free, policy and effect."""
-    extent: str = ""
-    """Description of the calls that it covers."""
-    person: str = ""
-    """Name of the person who asked for it, if they signed in."""
-    tenant: str = ""
-    """As in `Asker`, like `client` and `client_name`."""
-    client: str = ""
-    client_name: str = ""
-    stops: tuple[str, ...] = ()
-    """As in `ApprovalRequest`."""
-
-    @property
-    def asker(self) -> Asker:
-        """The person and the client that asked for it, as `ApprovalRequest.asker`."""
-        return Asker(self.principal, self.person, tenant=self.tenant, client=self.client, client_name=self.client_name)

@@ -4,7 +4,7 @@ Times are Unix seconds. If a method raises, the call that needed it is refused.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fastn_mcp.errors import Refused
@@ -12,7 +12,6 @@ from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
     RequestState,
     SealedSecret,
-    TemporaryApproval,
     Transition,
     Vote,
 )
@@ -157,6 +156,26 @@ class ApprovalRequests(Protocol):
         """Return at most `limit` requests that are no longer open, newest first."""
         ...
 
+    async def open_temporary(self, request: str, until: float) -> ApprovalRequest | None:
+        """Have the approval of a request cover similar calls until a time."""
+        return await self.change_request(request, lambda current: replace(current, temporary_until=until))
+
+    async def find_temporary(self, similar: str, now: float) -> ApprovalRequest | None:
+        """Return the request whose temporary approval covers the calls of this digest; None if there is none."""
+        ...
+
+    async def temporary_approvals(self, now: float) -> list[ApprovalRequest]:
+        """Return the requests with a temporary approval that has not expired, oldest first."""
+        ...
+
+    async def revoke_temporary(self, request: str) -> ApprovalRequest | None:
+        """End the temporary approval of a request at once; None if there is none."""
+
+        def revoked(current: ApprovalRequest) -> ApprovalRequest | None:
+            return replace(current, temporary_until=0.0) if current.temporary_until else None
+
+        return await self.change_request(request, revoked)
+
     async def declines(self, principal: str) -> tuple[int, float]:
         """Return the number of consecutive declines and the time of the last one."""
         ...
@@ -166,26 +185,6 @@ class ApprovalRequests(Protocol):
 
         Return what to pass next: at once where `seen` is empty, and after `seconds` at the latest.
         """
-        ...
-
-
-class TemporaryApprovals(Protocol):
-    """Storage of temporary approvals."""
-
-    async def add_temporary(self, approval: TemporaryApproval) -> None:
-        """Record a temporary approval."""
-        ...
-
-    async def find_temporary(self, similar: str, now: float) -> TemporaryApproval | None:
-        """Return the temporary approval with this digest of the calls that it covers; None if there is none."""
-        ...
-
-    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
-        """Return the temporary approvals that have not expired."""
-        ...
-
-    async def revoke_temporary(self, approval: str) -> bool:
-        """Revoke a temporary approval at once; False if there is none."""
         ...
 
 
@@ -225,7 +224,7 @@ class Marks(Protocol):
         ...
 
 
-class Ledger(ApprovalRequests, TemporaryApprovals, BudgetUses, Marks, Journal, StopOrders, Protocol):
+class Ledger(ApprovalRequests, BudgetUses, Marks, Journal, StopOrders, Protocol):
     """All that the guard stores. `mark_audit` and `audit_mark` are what the audit log needs."""
 
     async def mark_audit(self, log: str, n: int, head: str) -> None:

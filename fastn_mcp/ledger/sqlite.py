@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
     SealedSecret,
-    TemporaryApproval,
     Transition,
     declines_after,
 )
@@ -20,7 +19,6 @@ from fastn_mcp.ledger.ledger import (
     BudgetUses,
     Ledger,
     Marks,
-    TemporaryApprovals,
     TooManyWaiting,
     rate_free_at,
 )
@@ -38,7 +36,6 @@ _TABLES = {
     " PRIMARY KEY (request, approver)",
     "declines": "principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL",
     "marks": "name TEXT PRIMARY KEY, until REAL NOT NULL",
-    "temporary_approvals": columns(TemporaryApproval),
     "budgets": "budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)",
     "rates": "budget TEXT NOT NULL, at REAL NOT NULL",
     "audit_marks": "log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL",
@@ -53,7 +50,8 @@ _INDEXES = {
     "requests_by_end": "requests (expires)",
     "requests_by_decision": "requests (coalesce(decided, created))",
     "marks_by_end": "marks (until)",
-    "temporary_by_similar": "temporary_approvals (similar)",
+    "requests_by_similar": "requests (similar, temporary_until)",
+    "requests_by_temporary": "requests (temporary_until)",
     "rates_by_time": "rates (budget, at)",
     "changes_by_time": "changes (account, at)",
     "changes_by_age": "changes (at)",
@@ -173,6 +171,12 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
     async def decided(self, limit: int) -> list[ApprovalRequest]:
         return list(self._requests("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
 
+    async def find_temporary(self, similar: str, now: float) -> ApprovalRequest | None:
+        return next(self._requests("WHERE similar = ? AND temporary_until > ?", similar, now), None)
+
+    async def temporary_approvals(self, now: float) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE temporary_until > ? ORDER BY temporary_until", now))
+
     def _requests(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
         for row in self._file.execute(f"SELECT * FROM requests {where}", values):  # noqa: S608
             yield load(ApprovalRequest, dict(row))
@@ -186,23 +190,6 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
             await sleep(min(_POLL, seconds))
             seconds -= _POLL
         return current
-
-
-class SqliteTemporaryApprovals(_SqlitePart, TemporaryApprovals):
-    async def add_temporary(self, approval: TemporaryApproval) -> None:
-        self._file.write("INSERT INTO temporary_approvals", store(approval))
-
-    async def find_temporary(self, similar: str, now: float) -> TemporaryApproval | None:
-        covering = "SELECT * FROM temporary_approvals WHERE similar = ? AND expires > ?"
-        row = self._file.first(covering, (similar, now))
-        return load(TemporaryApproval, dict(row)) if row else None
-
-    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
-        rows = self._file.execute("SELECT * FROM temporary_approvals WHERE expires > ? ORDER BY created", (now,))
-        return [load(TemporaryApproval, dict(row)) for row in rows]
-
-    async def revoke_temporary(self, approval: str) -> bool:
-        return self._file.change("DELETE FROM temporary_approvals WHERE id = ?", (approval,)) == 1
 
 
 class SqliteBudgetUses(_SqlitePart, BudgetUses):
@@ -330,7 +317,7 @@ class SqliteStops(_SqlitePart, StopOrders):
 
 
 class SqliteLedger(
-    SqliteApprovalRequests, SqliteTemporaryApprovals, SqliteBudgetUses, SqliteMarks, SqliteJournal, SqliteStops,
+    SqliteApprovalRequests, SqliteBudgetUses, SqliteMarks, SqliteJournal, SqliteStops,
     Ledger,
 ):  # fmt: skip
     """Ledger in a file, or in memory for the life of the process (`:memory:`)."""

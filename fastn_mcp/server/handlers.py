@@ -88,12 +88,6 @@ _MIN_AGE = 1.0
 _LONGEST_NAME = 100
 
 
-def _client_name(ctx: Context) -> str:
-    """Return the name that the client gives itself, for people; empty if it gives none."""
-    client = ctx.session.client_params
-    return "" if client is None else (client.client_info.title or client.client_info.name)[:_LONGEST_NAME]
-
-
 def _cost_meta(spent: Spent, now: float) -> dict[str, int | float]:
     age = 0.0 if spent.oldest is None else now - spent.oldest
     return {REQUESTS_META: spent.requests} | ({AGE_META: round(age, 1)} if age > _MIN_AGE else {})
@@ -107,7 +101,9 @@ def _with_channels(
     if form is not None and reports is not None:
         form = ReportedForm(form, reports)
     link = client_link(ctx, params, system)
-    asker = replace(caller.asker, client_name=_client_name(ctx))
+    client = ctx.session.client_params
+    name = "" if client is None else client.client_info.title or client.client_info.name
+    asker = replace(caller.asker, client_name=name[:_LONGEST_NAME])
     return replace(caller, asker=asker, form=form, link=link, delivery=delivery_of(ctx))
 
 

@@ -63,11 +63,8 @@ class Recipe:
                 raise NotSent(f"{name}: is required.", "Fill it in and ask again.")
             if len(values[name]) > _LONGEST:
                 raise NotSent(f"{name}: must have at most {_LONGEST} characters.", "Shorten it and ask again.")
-        return self.text.format_map({name: _quote(values[name].strip()) for name in names})
-
-
-def _quote(value: str) -> str:
-    return json.dumps(safe_text(value), ensure_ascii=False).replace("`", "\\u0060")
+        quoted = {name: json.dumps(safe_text(values[name].strip()), ensure_ascii=False) for name in names}
+        return self.text.format_map({name: value.replace("`", "\\u0060") for name, value in quoted.items()})
 
 
 RECIPES: tuple[Recipe, ...] = (

@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 from click.testing import CliRunner, Result
+from support.audit_entries import entries
 
-from fastn_mcp.audit.files import Keeping, entries
+from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.cli.program import cli

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.audit_entries import INTENT, NOW
+from support.audit_entries import INTENT, NOW, entries
 
 from fastn_mcp.audit import log as audit_log
-from fastn_mcp.audit.files import Keeping, entries, verify
+from fastn_mcp.audit.files import Keeping, verify
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.recorder import decision_entry
@@ -126,7 +126,7 @@ def test_decision_is_recorded_with_its_request() -> None:
 
 @pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
 def test_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
-    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), "local_page")
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.audit_entries import INTENT, NOW
+from support.audit_entries import INTENT, NOW, entries
 
 from fastn_mcp.audit import files
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.chain import BrokenLine, End, sealed
-from fastn_mcp.audit.files import Keeping, entries, log_files, read_end, verify
+from fastn_mcp.audit.files import Keeping, log_files, read_end, verify
 from fastn_mcp.audit.log import NEVER_SEEN, AuditEvent, AuditFile, Unwritten, deleted_name
 from fastn_mcp.errors import Failed
 from fastn_mcp.ledger.ledger import Ledger

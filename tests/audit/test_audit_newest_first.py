@@ -5,9 +5,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from support.audit_entries import entries
 from support.long_log import write_log
 
-from fastn_mcp.audit.files import entries, lines_of, log_files, parsed
+from fastn_mcp.audit.files import lines_of, log_files, parsed
 from fastn_mcp.audit.reader import Entry, newest_first
 
 

@@ -13,12 +13,13 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Route, expect
 from pydantic import JsonValue
 from support.page_world import UPDATE, Desk, batch, connection, desk_of, question, update_of_workflow
 from support.real_browser import DESKTOP, needs_chromium
+from support.stores import add_temporary, with_temporary
 from support.world import World
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.channels.page.inbox import ChangeUndo
-from fastn_mcp.guard.approval_form import PendingApproval, temporary_approval
-from fastn_mcp.ledger.approval_request import RequestState, TemporaryApproval
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey
@@ -154,9 +155,7 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
     await settled(tab)
     await tab.get_by_role("button", name="Approve, and allow the same for 15 minutes").click()
     await expect(tab.get_by_text("and more such calls on its target for 15 minutes")).to_be_visible()
-    approved = await desk.ledger.find("grant-2")
-    assert approved is not None
-    await desk.ledger.add_temporary(temporary_approval(approved, desk.clock.now().timestamp()))
+    await desk.ledger.open_temporary("grant-2", desk.clock.now().timestamp() + 900)
     await tab.reload()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await settled(tab)
@@ -417,9 +416,8 @@ async def everything(desk: Desk) -> None:
     await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
     await desk.becomes("grant-6", RequestState.USED, by="client_form")
     await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
-    await desk.ledger.add_temporary(
-        TemporaryApproval("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
-    )
+    wide = {"principal": "p" * 80, "account": "a" * 80, "extent": "w" * 120}
+    await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-13", **wide), now + 900))
 
 
 @pytest.mark.long

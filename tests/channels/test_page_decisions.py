@@ -12,11 +12,12 @@ from pydantic import JsonValue
 from support.decisions import answered
 from support.page_visitor import words
 from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
+from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, opens_temporary, temporary_approval, with_typed
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, with_typed
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.access import CreateSecret
 
@@ -169,33 +170,20 @@ async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor:
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
     grant, since = await request_of(desk, "grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
-    assert (grant.state, grant.by, opens_temporary(grant)) == (RequestState.APPROVED, "local_page", True)
+    assert (grant.state, grant.by, grant.opens_temporary) == (RequestState.APPROVED, "local_page", True)
     page = words(await visitor.look())
     assert "and more such calls on its target for 15 minutes" in page
-    scope = temporary_approval(grant, since)
-    wanted = TemporaryApproval(
-        "grant-2.temporary",
-        "local",
-        grant.account,
-        "update_workflow",
-        "wf_31",
-        since,
-        since + 900,
-        "local_page",
-        "similar",
-    )
-    assert scope == wanted
-    await desk.ledger.add_temporary(scope)
+    await desk.ledger.open_temporary(grant.id, since + 900)
     page = words(await visitor.look())
     assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
-    assert (await visitor.decide("revoke", scope.id)).status_code == 303
+    assert (await visitor.decide("revoke", grant.id)).status_code == 303
     assert await desk.ledger.temporary_approvals(desk.clock.now().timestamp()) == []
     assert "Revoked. Such calls need approval again." in await visitor.look()
 
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
-    scope = temporary_approval(update_of_workflow(), desk.clock.now().timestamp())
-    await desk.ledger.add_temporary(scope)
+    scope = with_temporary(update_of_workflow(), desk.clock.now().timestamp() + 900)
+    await add_temporary(desk.ledger, scope)
     form = await visitor.form("revoke", scope.id)
     await desk.ledger.revoke_temporary(scope.id)
     answer = await visitor.send("revoke", form)

@@ -12,8 +12,8 @@ from support.long_log import ACCOUNT
 from support.page_visitor import words
 from support.page_world import Desk, Visitor, let_in, question, update_of_workflow
 from support.policy_files import rules_of
+from support.stores import add_temporary, with_temporary
 
-from fastn_mcp.guard.approval_form import temporary_approval
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
@@ -144,8 +144,8 @@ async def test_plan_entries_say_what_is_left(tmp_path: Path) -> None:
 
 async def test_temporary_approval_is_revoked_from_here(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy()) as (desk, visitor):
-        scope = temporary_approval(update_of_workflow(), desk.clock.now().timestamp())
-        await desk.ledger.add_temporary(scope)
+        until = desk.clock.now().timestamp() + 900
+        await add_temporary(desk.ledger, with_temporary(update_of_workflow(), until))
         page = (await visitor.http.get(f"{visitor.room}limits")).text
         assert "14 minutes left" in words(page) or "15 minutes left" in words(page)
         (form,) = re.findall(r'<form method="post" action="[^"]+revoke">.*?</form>', page)

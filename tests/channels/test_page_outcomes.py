@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from support.audit_entries import entries
 from support.page_visitor import words
 from support.page_world import Desk, Visitor, desk_of, let_in, question, update_of_workflow
 from support.stores import grant
 from support.world import World
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.inbox import LOCAL
 from fastn_mcp.channels.page.outcomes import STATES
 from fastn_mcp.guard.approval.votes import why_closed
@@ -223,7 +223,7 @@ async def test_revocation_of_a_temporary_approval_is_audited(world: World, page:
     id_ = (await world.open_request()).id
     assert (await page.decide("approve", id_, extent="while")).status_code == 303
     await world.expect(Done, call)
-    assert (await page.decide("revoke", f"{id_}.temporary")).status_code == 303
+    assert (await page.decide("revoke", id_)).status_code == 303
     *_, last = entries(world.audit_path)
     assert (last["event"], last["tool"], last["approved_by"]) == ("temporary_approval_revoked", call.tool_name(), LOCAL)
 

@@ -13,7 +13,6 @@ from support.policy_files import rules_of
 from support.real_browser import needs_chromium
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.guard.approval_form import temporary_approval
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.policy import Policy
 
@@ -38,7 +37,7 @@ async def desk(tmp_path: Path) -> Any:
     name = "ن" * 100 + "W" * 100
     hostile = call(90, event=AuditEvent.REFUSED, name=name, arguments={"input": {"deep": ["x" * 300]}}, rule="r" * 200)
     await desk.ask(question(), update_of_workflow())
-    await desk.ledger.add_temporary(temporary_approval(update_of_workflow(), desk.clock.now().timestamp()))
+    await desk.ledger.open_temporary("grant-2", desk.clock.now().timestamp() + 900)
     write_entries(desk.audit, [*(entry for n in range(14) for entry in story(n)), replace(hostile, message="m" * 300)])
     damaged = desk.audit.read_bytes()
     desk.audit.write_bytes(damaged + b"damaged\n")

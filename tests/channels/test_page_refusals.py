@@ -15,7 +15,6 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.guard.approval_form import temporary_approval
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -244,15 +243,14 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
-    scope = temporary_approval(update_of_workflow(), desk.clock.now().timestamp())
-    await desk.ledger.add_temporary(scope)
+    await desk.ledger.open_temporary("grant-2", desk.clock.now().timestamp() + 900)
     await desk.ask(update_of_workflow("grant-4"))
     before = await desk.snapshot()
     forms = [
         ("approve", await visitor.form("approve", "grant-1") | {"name": "Globex", "extent": "once"}),
         ("approve", await visitor.form("approve", "grant-4") | {"extent": "while"}),
         ("decline", await visitor.form("decline", "grant-1") | {"note": "x"}),
-        ("revoke", await visitor.form("revoke", scope.id)),
+        ("revoke", await visitor.form("revoke", "grant-2")),
     ]
     addresses = [
         "",

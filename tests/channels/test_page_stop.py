@@ -5,12 +5,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from support.audit_entries import entries
 from support.page_visitor import words
 from support.page_world import Desk, Visitor, question, update_of_workflow
+from support.stores import add_temporary, with_temporary
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.security import LONGEST_BODY
-from fastn_mcp.guard.approval_form import temporary_approval
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.stop import Stop
@@ -45,7 +45,7 @@ async def test_stop_says_what_ends_and_ends_it(desk: Desk, visitor: Visitor) -> 
     now = desk.clock.now().timestamp()
     await desk.ask(question(), question("grant-2"), question("grant-3"))
     await desk.becomes("grant-3", RequestState.APPROVED)
-    await desk.ledger.add_temporary(temporary_approval(update_of_workflow(), now))
+    await add_temporary(desk.ledger, with_temporary(update_of_workflow("grant-4"), now + 900))
     page = words(await shown(visitor, "stop"))
     assert "Waiting calls (2) end, and unused approvals (1) become void." in page
     assert "Temporary approvals (1) end, and plans are not used." in page

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support.page_world import Desk, Visitor, question, update_of_workflow
+from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.guard.preview import REFERENCES
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 
 pytestmark = pytest.mark.anyio
 
@@ -96,16 +97,13 @@ async def fill(desk: Desk, value: str) -> None:
         filled(question("grant-3"), value, "grant-3"),
     )
     await desk.becomes("grant-3", RequestState.DECLINED, by=value, note=value)
-    await desk.ledger.add_temporary(
-        TemporaryApproval("scope-1", value, value, "update_workflow", value, now, now + 900, value)
-    )
+    await add_temporary(desk.ledger, with_temporary(filled(update_of_workflow(), value, "grant-4"), now + 900))
 
 
 async def filled_page(desk: Desk, visitor: Visitor, value: str) -> str:
     """Return the page of an otherwise empty ledger with `value` in every place."""
     database = desk.ledger._file.database  # pyright: ignore[reportPrivateUsage]
     database.execute("DELETE FROM requests")
-    database.execute("DELETE FROM temporary_approvals")
     await fill(desk, value)
     return await visitor.look()
 

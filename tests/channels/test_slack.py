@@ -10,13 +10,13 @@ from typing import Any
 
 import anyio
 import pytest
+from support.audit_entries import entries
 from support.decisions import moved
 from support.slack import APP, BOT, TEAM, Slack, check_blocks, served_slack, until
 from support.slack_world import DANA, KIM, MALLORY, settings_of, slack_world
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld
 from support.webhook_world import approvers_file
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.approvers import load_approvers
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.slack import blocks, client

@@ -16,21 +16,22 @@ from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
+from support import stores
+from support.audit_entries import entries
 from support.command_line import run_command
 from support.decisions import answered, moved
 from support.state_folder import StateFolder
 from support.terminal import Person, sitting
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.approval_form import opens_temporary, with_typed
+from fastn_mcp.guard.approval_form import with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -53,7 +54,7 @@ class Folder(StateFolder):
         assert found is not None
         return found
 
-    def temporary_approvals(self) -> list[TemporaryApproval]:
+    def temporary_approvals(self) -> list[ApprovalRequest]:
         return self.do(lambda ledger: ledger.temporary_approvals(time.time()))
 
     def recorded(self) -> list[tuple[JsonValue, ...]]:
@@ -118,7 +119,6 @@ SECRET: dict[str, object] = {
     "allows_temporary": False,
     "preview": with_typed({"call": "create_secret"}, VALUE),
 }
-SCOPE = TemporaryApproval("scope-1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", 0, 0, "local_page")
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
     assert "Approved." in state.answer(("15", "no approval for 15 minutes from then on."))
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.APPROVED
-    assert opens_temporary(state.grant())
+    assert state.grant().opens_temporary
     assert state.recorded()[0][4] == "also for 15 minutes"
 
 
@@ -396,8 +396,8 @@ def test_decline_holds_if_the_audit_log_cannot_be_written(state: Folder) -> None
 
 def add_temporary_approvals(state: Folder, *names: str) -> None:
     for name in names:
-        scope = replace(SCOPE, id=name, created=time.time(), expires=time.time() + 900)
-        state.do(lambda ledger, scope=scope: ledger.add_temporary(scope))
+        temporary = stores.temporary_approval(name, time.time() + 900)
+        state.do(lambda ledger, temporary=temporary: stores.add_temporary(ledger, temporary))
 
 
 def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from support import stores
+from support.audit_entries import entries
 from support.command_line import run_command
 from support.state_folder import StateFolder
 from support.terminal import sitting
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.stop import Stop
@@ -121,7 +121,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
             await ledger.open(request)
             if state is RequestState.APPROVED:
                 await ledger.change_request(request.id, lambda current: replace(current, state=RequestState.APPROVED))
-        await ledger.add_temporary(replace(stores.temporary_approval("t1"), created=now, expires=now + 600))
+        await stores.add_temporary(ledger, replace(stores.temporary_approval("t1", now + 600), created=now))
 
     machine.do(asked)
     done = machine.run("stop")
@@ -132,7 +132,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
         temporary = await ledger.temporary_approvals(now)
         return len(await ledger.waiting(now)), {request.state for request in decided}, len(temporary)
 
-    assert machine.do(left) == (0, {RequestState.STOPPED}, 0)
+    assert machine.do(left) == (0, {RequestState.STOPPED, RequestState.USED}, 0)
 
 
 @pytest.mark.long

@@ -8,10 +8,9 @@ import anyio
 import anyio.to_thread
 import pytest
 from mcp import Client
+from support.audit_entries import entries
 from support.ports import free_port
 from support.server_process import ERAS, Upstream, environment, over_http, running
-
-from fastn_mcp.audit.files import entries
 
 pytestmark = pytest.mark.anyio
 

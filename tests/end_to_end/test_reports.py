@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from support.audit_entries import entries
 from support.forkserver import forked
 from support.ports import free_port
 from support.raw_client import call, ended, serving
 from support.server_process import Upstream, environment, over_http, running
-
-from fastn_mcp.audit.files import entries
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 

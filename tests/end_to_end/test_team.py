@@ -18,6 +18,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
+from support.audit_entries import entries
 from support.command_line import run_command
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 from support.identity_provider import Provider, listening
@@ -28,7 +29,6 @@ from support.served_sandbox import create_faulty_app
 from support.server_process import ERAS, body, running
 from support.team_world import ALL, Caller
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 pytestmark = pytest.mark.anyio

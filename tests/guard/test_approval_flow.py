@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from support import stores
+from support.audit_entries import entries
 from support.values import not_none
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
 from fastn_mcp.guard.approval_form import (
     Answer,
@@ -389,7 +389,7 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
     await world.call(world.run())
     await world.call(CreateCustomer(name="Initech"))
     (scope,) = await world.temporary_approvals()
-    assert scope.expires - scope.created == 900
+    assert scope.temporary_until - (scope.decided or 0) == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
     intents = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
@@ -398,7 +398,7 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
         ("local_page", page, "confirm", "external", flow),
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
-        ("temporary_approval", scope.id, "confirm", "external", flow),
+        ("temporary_approval", f"{scope.id}.temporary", "confirm", "external", flow),
         ("policy", None, "allow", "write", "Initech"),
     ]
     assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in intents]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.audit_entries import entries
 from support.world import World
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.batch import Done

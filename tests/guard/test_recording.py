@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support import stores
+from support.audit_entries import entries
 from support.decisions import allowed
 from support.stores import grant
 from support.world import World
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline

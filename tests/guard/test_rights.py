@@ -1,9 +1,9 @@
 """A sign-in bounds what its caller may do, call by call, whatever the policy allows."""
 
 import pytest
+from support.audit_entries import entries
 from support.world import World
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.caller import ADMIN, DESTROY, READ, WRITE, Caller, InsufficientScope
 from fastn_mcp.policy.asker import Asker

@@ -1,10 +1,8 @@
 """What a client's form may send back. Only exactly the field that was asked for approves."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from support import stores
 
 from fastn_mcp.guard.approval_form import (
     ApprovalForm,
@@ -12,9 +10,7 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     NoAnswer,
     Submitted,
-    temporary_approval,
 )
-from fastn_mcp.ledger.approval_request import TemporaryApproval
 from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (
@@ -70,24 +66,3 @@ def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
     assert given == Decline(why=f"The form came back with a decision that was not offered: {quote('y' * 100, 60)}.")
     assert isinstance(given, Decline)
     assert f'"{"y" * 60}" [40 more characters]' in given.why
-
-
-def test_temporary_approval_is_bound_to_its_request() -> None:
-    approved = replace(
-        stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target", by="client_form"
-    )
-    expected = TemporaryApproval(
-        f"{approved.id}.temporary",
-        approved.principal,
-        approved.account,
-        approved.tool,
-        "wf_1",
-        stores.NOW,
-        stores.NOW + 900,
-        "client_form",
-        "digest",
-        "run_workflow on this target",
-    )
-    assert temporary_approval(approved, stores.NOW) == expected
-    without = temporary_approval(replace(approved, target=None, similar=None), stores.NOW)
-    assert without == replace(expected, target="", similar="")

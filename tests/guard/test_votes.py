@@ -21,7 +21,6 @@ from fastn_mcp.guard.approval_form import (
     Decline,
     PendingApproval,
     Submitted,
-    opens_temporary,
     used_up,
 )
 from fastn_mcp.guard.batch import Done
@@ -93,7 +92,7 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
         return
     assert isinstance(result, Done)
     by = channel if channel == "terminal" else "local_page" if channel == "page" else "client_form"
-    assert [(each.by, each.expires - each.created) for each in opened] == [(by, 900)]
+    assert [(each.by, each.temporary_until - (each.decided or 0)) for each in opened] == [(by, 900)]
     await world.expect(Done, call)
     assert len(world.changes) == 2
 
@@ -102,9 +101,9 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
 def test_temporary_approval_needs_every_approver(wishes: tuple[bool, ...], opens: bool) -> None:
     votes = tuple(Vote(f"person {n}", True, NOW, is_temporary=wish) for n, wish in enumerate(wishes))
     asked = replace(grant(), votes=votes, allows_temporary=True, expected=None)
-    assert opens_temporary(asked) is opens
-    assert not opens_temporary(replace(asked, allows_temporary=False))
-    assert not opens_temporary(replace(asked, expected="Acme"))
+    assert asked.opens_temporary is opens
+    assert not replace(asked, allows_temporary=False).opens_temporary
+    assert not replace(asked, expected="Acme").opens_temporary
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

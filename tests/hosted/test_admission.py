@@ -10,10 +10,10 @@ from typing import Any
 
 import anyio
 import pytest
+from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, ISSUER
 from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, TeamWorld, challenge, modern, request
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
 

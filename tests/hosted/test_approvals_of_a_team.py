@@ -19,11 +19,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from support.audit_entries import entries
 from support.identity_provider import ISSUER, listening
 from support.team_world import ALL, HEAD, NO_FORMS, Caller, TeamWorld, modern, request
 from support.webhook_world import WebhookWorld, approvers_file, public
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState

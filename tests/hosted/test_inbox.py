@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import anyio.lowlevel
 import pytest
+from support.audit_entries import entries
 from support.stores import change
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page.inbox import InboxAccount, PendingRequest
 from fastn_mcp.errors import Refused
@@ -176,7 +176,7 @@ class AnyUndo:
 @pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])
 async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     """Not only for what was done: the undo of a create is a deletion."""
-    effects = ["write", "destroy"] if covers else ["write"]
+    effects: Any = ["write", "destroy"] if covers else ["write"]
     rule = ApproverRule(subjects=["nobody"], tenants=["acme"], effects=effects)
     approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=True, approver=[rule])
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]

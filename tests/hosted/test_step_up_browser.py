@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, expect
+from support.audit_entries import entries
 from support.identity_provider import Provider
 from support.openid_provider import CALLBACK, Browser, OpenIDProviders, Shape, token_for
 from support.policy_files import policy_file
@@ -23,7 +24,6 @@ from support.real_browser import DESKTOP, needs_chromium
 from support.team_page import looked_at
 from support.team_world import ALL, NO_FORMS, TeamWorld, modern, request
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.build.team import application
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.runtime import System

@@ -20,7 +20,7 @@ def loaded(folder: Path, text: str) -> Team:
 
 def test_defaults_are_strict(tmp_path: Path) -> None:
     team = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}')
-    assert (team.trust.audience, team.trust.resource, team.trust.leeway) == (AUDIENCE, AUDIENCE, 30.0)
+    assert (team.trust.audience, team.trust.leeway) == (AUDIENCE, 30.0)
     assert (team.served_hosts, team.origins) == (["fastn-mcp.example.com"], [])
     assert (team.limits.body_bytes, team.limits.calls, team.limits.queue) == (1024 * 1024, 8, 32)
     assert not [name for name in team.trust.algorithms if name.startswith("HS") or name == "none"]

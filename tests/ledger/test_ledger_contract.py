@@ -12,7 +12,7 @@ import anyio
 import pytest
 from support import stores
 from support.decisions import moved
-from support.stores import NOW, change, grant, temporary_approval
+from support.stores import NOW, add_temporary, change, grant, temporary_approval
 from support.values import not_none
 from valkey import Valkey
 
@@ -344,7 +344,7 @@ async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:
 
 
 async def test_temporary_approval_covers_exactly_its_call_until_it_expires(ledger: Ledger, other: Ledger) -> None:
-    await ledger.add_temporary(temporary_approval())
+    await add_temporary(ledger, temporary_approval())
     assert await other.find_temporary("input", NOW) == temporary_approval()
     assert await other.temporary_approvals(NOW) == [temporary_approval()]
     assert await other.find_temporary("input and more", NOW) is None
@@ -353,13 +353,13 @@ async def test_temporary_approval_covers_exactly_its_call_until_it_expires(ledge
 
 
 async def test_temporary_approvals_are_listed_oldest_first(ledger: Ledger) -> None:
-    for name, created, expires in (("b", 2, 60), ("c", 3, 10), ("a", 1, 90)):
-        await ledger.add_temporary(replace(temporary_approval(name, NOW + expires), created=NOW + created))
+    for name, expires in (("b", 60), ("c", 90), ("a", 10)):
+        await add_temporary(ledger, temporary_approval(name, NOW + expires))
     assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
 
 
 async def test_revoked_temporary_approval_covers_nothing(ledger: Ledger, other: Ledger) -> None:
-    await ledger.add_temporary(temporary_approval())
+    await add_temporary(ledger, temporary_approval())
     assert await other.revoke_temporary("s1")
     assert not await ledger.revoke_temporary("s1")
     assert await ledger.find_temporary("input", NOW) is None
@@ -497,7 +497,7 @@ async def test_revision_changes_with_every_write(ledger: Ledger, other: Ledger) 
     await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     seen.append(await ledger.revision())
     for changed in (
-        ledger.add_temporary(temporary_approval()),
+        add_temporary(ledger, temporary_approval()),
         ledger.revoke_temporary(temporary_approval().id),
         ledger.spend_all([BudgetLimit("destroy", "2026-11-26", 5)]),
         ledger.spend_rate("destroy", 5, 60, NOW),

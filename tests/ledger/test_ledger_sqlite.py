@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 from support.decisions import moved
-from support.stores import NOW, change, grant, temporary_approval
+from support.stores import NOW, add_temporary, change, grant, temporary_approval
 
 from fastn_mcp.ledger import sqlite_file
 from fastn_mcp.ledger.approval_request import RequestState
@@ -355,7 +355,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
         await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
-        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), similar=f"of kept {number}"))
+        await add_temporary(ledger, replace(temporary_approval(f"temporary {number}"), similar=f"of kept {number}"))
 
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {

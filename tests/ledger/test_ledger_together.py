@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.decisions import moved
-from support.stores import NOW, change, grant, opened, temporary_approval
+from support.stores import NOW, add_temporary, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
@@ -123,7 +123,7 @@ def test_server_ledger_behaves_like_the_file_for_two_clients(valkey: ValkeyServe
         model, one, two = SqliteLedger(":memory:"), opened(url), opened(url)
         try:
             for ledger in (model, one):
-                await ledger.add_temporary(temporary_approval())
+                await add_temporary(ledger, temporary_approval())
                 await ledger.begin(change())
             for step, second in steps:
                 assert await step(two if second else one) == await step(model)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.decisions import moved
-from support.stores import NOW, change, grant, temporary_approval
+from support.stores import NOW, add_temporary, change, grant, temporary_approval
 from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.values import not_none
@@ -94,7 +94,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
         await ledger.open(grant())
         await ledger.open(grant("g2"))
         await moved(ledger, "g2", ASKABLE, RequestState.DECLINED, NOW)
-        await ledger.add_temporary(temporary_approval())
+        await add_temporary(ledger, temporary_approval())
         await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
         await ledger.spend_all([BudgetLimit("entry", PLANNED, 5)])
         await ledger.spend_rate("destroy", 5, 300, NOW)
@@ -111,13 +111,13 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
         *("mark", "expiring", "unsettled", "nonce", "change", "changes", "batch", "revision", "under_way"),
-        *("rate", "audit", "temporary_approval", "temporary_approvals"),
+        *("rate", "audit", "temporary"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     assert [key.split(":")[2:] for key in keys if ":unsettled:" in key] == [["call"]]
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
-    assert for_ever == {"revision", "temporary_approvals", "budget"}
-    assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
+    assert for_ever == {"revision", "budget"}
+    assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 2
 
 
 async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
@@ -130,7 +130,7 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         await ledger.use_nonce("late", NOW - 1, NOW)
         await ledger.mark("key", NOW + 30 * 86_400, NOW)
         await ledger.mark_audit("audit.jsonl", 1, "head")
-        await ledger.add_temporary(temporary_approval(expires=NOW + 900))
+        await add_temporary(ledger, temporary_approval())
         await ledger.begin(replace(change(), call="call"))
         await ledger.open(grant())
         await ledger.begin(replace(change("c2"), batch="b1", number=1))
@@ -141,9 +141,10 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
         "nonce:late": day,
         "mark:key": 31 * day,
         "audit:*": 732 * day,
-        "temporary_approval:*": 900_000,
+        "covering:*": day,
+        "temporary": day,
         "change:c1": 30 * day,
-        "request:*": 30 * day,
+        "request:g1": 30 * day,
         "batch:*": 30 * day,
     }
     for pattern, milliseconds in kept.items():
@@ -485,7 +486,7 @@ async def test_cluster_is_used_like_one_server(start: Start) -> None:
     for name in ("a", "b", "c", "d"):  # two of them on each node
         async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name={name}&cluster=yes") as ledger:
             await ledger.open(grant())
-            await ledger.add_temporary(temporary_approval())
+            await add_temporary(ledger, temporary_approval())
             assert await ledger.temporary_approvals(NOW) == [temporary_approval()]
             assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
             # As a group: where one of them fails, none goes on and opens a connection that nobody closes.

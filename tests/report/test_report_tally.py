@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.audit_entries import entries
 from support.faulty_sandbox import Reset
 from support.world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
 from fastn_mcp.policy.policy import Policy

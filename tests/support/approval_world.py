@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.runtime import System
+from support.audit_entries import entries
 from support.page_visitor import Visitor
 from support.policy_files import policy_file
 from support.team_world import ALL, NO_FORMS, Caller, TeamWorld, modern, request

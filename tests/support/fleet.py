@@ -17,9 +17,10 @@ from typing import Any
 import httpx2
 
 from fastn_mcp.audit.chain import Report
-from fastn_mcp.audit.files import entries, verify
+from fastn_mcp.audit.files import verify
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 from support import fastn_process
+from support.audit_entries import entries
 from support.identity_provider import Provider
 from support.identity_provider import listening as serving
 from support.nginx_proxy import balanced

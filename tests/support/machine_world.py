@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx2
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.build.composition import account_of, plan_account_of
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.runtime import System
+from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, Provider
 from support.signed_plans import FAR, plan_text, sign_plan
 from support.team_world import ALL, HEAD, TENANTS, TeamWorld

@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 import httpx2
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
+from support.audit_entries import entries
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider, listening
 from support.page_visitor import Visitor

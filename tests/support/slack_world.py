@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 from typing_extensions import override
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.slack.channel import SlackChannel, slack_approvers
 from fastn_mcp.config.load import load
@@ -16,6 +15,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.policy import Policy
+from support.audit_entries import entries
 from support.policy_files import rules_of
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.webhook_world import approvers_file

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, TooManyWaiting
 from fastn_mcp.runtime import System
@@ -52,10 +52,21 @@ def grant(
     )
 
 
-def temporary_approval(name: str = "s1", expires: float = NOW + 900) -> TemporaryApproval:
-    return TemporaryApproval(
-        name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal", "input"
-    )
+def temporary_approval(name: str = "s1", until: float = NOW + 900) -> ApprovalRequest:
+    """A request with a temporary approval."""
+    return with_temporary(replace(grant(name), tool="run_workflow", target="wf_1", similar="input"), until)
+
+
+def with_temporary(request: ApprovalRequest, until: float) -> ApprovalRequest:
+    """The request once it was used, with a temporary approval that holds until a time."""
+    used = replace(request, out_of_band=False, state=RequestState.USED, used=(1,), by="terminal")
+    return replace(used, decided=request.created, temporary_until=until)
+
+
+async def add_temporary(ledger: Ledger, request: ApprovalRequest) -> None:
+    """Store a request with its temporary approval."""
+    await ledger.open(replace(request, temporary_until=0.0))
+    await ledger.open_temporary(request.id, request.temporary_until)
 
 
 def change(name: str = "c1", at: float = NOW) -> Change:

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 
-from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
@@ -22,6 +21,7 @@ from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSe
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
+from support.audit_entries import entries
 from support.policy_files import rules_of
 from support.world import World
 

@@ -30,7 +30,7 @@ from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, 
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -250,7 +250,7 @@ class World:
         )
         return request
 
-    async def temporary_approvals(self) -> list[TemporaryApproval]:
+    async def temporary_approvals(self) -> list[ApprovalRequest]:
         return await self.ledger.temporary_approvals(self.timestamp)
 
     def id_of(self, collection: str, name: str) -> str:

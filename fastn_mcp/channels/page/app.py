@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 from fastn_mcp.channels.page import outcomes, view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
 from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MOST_LISTED, NotDecided
-from fastn_mcp.channels.page.places import Places
+from fastn_mcp.channels.page.places import PagePlaces
 from fastn_mcp.channels.page.security import PageSecurity
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES
+from fastn_mcp.guard.approval_form import LONGEST_NOTE
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
@@ -82,7 +83,7 @@ def page(
 
 
 @dataclass(frozen=True, slots=True)
-class _Page(Places):
+class _Page(PagePlaces):
     is_leaving: Callable[[], bool]
 
     async def home(self, request: Request) -> Response:
@@ -152,7 +153,6 @@ class _Page(Places):
         every = await inbox.waiting(now)
         waiting = [view.pending(each, now) for each in every[:MOST_LISTED]]
         decided = await inbox.decided(_HISTORY)
-        briefs = view.briefs(decided)
         wanted = draft["grant"] if draft else request.query_params.get("request")
         is_list = len(waiting) >= _SHORTEST_LIST
         cards = [each for each in waiting if each["id"] == wanted] or waiting
@@ -164,7 +164,7 @@ class _Page(Places):
             "groups": view.grouped(waiting) if is_list and len(waiting) >= _FEWEST_GROUPED else [("", waiting)],
             "queue": waiting if is_list else [],
             "cards": cards[:1] if is_list else waiting,
-            "temporary": [view.temporary_approval(each, now, briefs.get(each.similar)) for each in temporary],
+            "temporary": [view.temporary_approval(each, now) for each in temporary],
             "decided": [outcomes.decided(each, now) for each in decided],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,

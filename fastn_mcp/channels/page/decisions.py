@@ -17,10 +17,10 @@ from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, sent_words, why_closed
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import in_words
-from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
@@ -87,7 +87,7 @@ class Decisions:
     async def approve(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "approve")
         approval_request, extent = pending.request, fields.get("extent")
-        if extent not in ("once", "while") or (extent == "while" and not can_be_temporary(approval_request)):
+        if extent not in ("once", "while") or (extent == "while" and not approval_request.can_be_temporary):
             raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")

@@ -15,7 +15,7 @@ from fastn_mcp.guard.approval_form import effects_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest, Vote
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.ledger.ledger import Ledger
@@ -89,9 +89,9 @@ class InboxAccount:
     presence: Callable[[str], tuple[str, float]] = lambda _: ("", 0.0)
     """Says whether the call of a request waits, as far as this process knows (`DecisionWait.presence`)."""
 
-    def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
-        """Whether a request or approval belongs to this account and tenant, since several can share a ledger."""
-        return self.name in (None, subject.account) and self.tenant in ("", subject.tenant)
+    def has(self, request: ApprovalRequest) -> bool:
+        """Whether a request belongs to this account and tenant, since several can share a ledger."""
+        return self.name in (None, request.account) and self.tenant in ("", request.tenant)
 
 
 class Inbox:
@@ -143,7 +143,7 @@ class Inbox:
         """Return who asks for what they undo on the page."""
         return Asker(is_by_hand=True)
 
-    def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
+    def may_revoke(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
         return True
 
     def may_stop(self, tenant: str) -> bool:  # noqa: ARG002
@@ -181,13 +181,13 @@ class Inbox:
         ]
         return sorted(pending, key=lambda each: each.request.created)
 
-    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
-        """Return the active temporary approvals that they may end."""
+    async def temporary_approvals(self, now: float) -> list[ApprovalRequest]:
+        """Return the requests with an active temporary approval that they may end."""
         return [
-            approval
-            async for account, approvals in self._read(lambda ledger: ledger.temporary_approvals(now))
-            for approval in approvals
-            if account.has(approval) and self.may_revoke(account.tenant, approval)
+            request
+            async for account, requests in self._read(lambda ledger: ledger.temporary_approvals(now))
+            for request in requests
+            if account.has(request) and self.may_revoke(account.tenant, request)
         ]
 
     async def decided(self, limit: int) -> list[DecidedRequest]:
@@ -280,15 +280,14 @@ class Inbox:
         raise Refused("You may not undo this change, or it does not exist.")
 
     async def revoke(self, id_: str, now: float) -> bool:
-        """End a temporary approval. Return False if there is none that they may end."""
-        async for account in self.accounts():
-            for approval in await account.ledger.temporary_approvals(now):
-                if approval.id == id_ and account.has(approval) and self.may_revoke(account.tenant, approval):
-                    is_revoked = await account.ledger.revoke_temporary(id_)
-                    if is_revoked and (request := await account.ledger.find(id_.partition(".")[0])) is not None:
-                        account.record(AuditEvent.TEMPORARY_APPROVAL_REVOKED, request, None)
-                    return is_revoked
-        return False
+        """End the temporary approval of a request. Return False if there is none that they may end."""
+        request = next((each for each in await self.temporary_approvals(now) if each.id == id_), None)
+        if request is None:
+            return False
+        async with self._account_of(request) as account:
+            if is_revoked := await account.ledger.revoke_temporary(id_) is not None:
+                account.record(AuditEvent.TEMPORARY_APPROVAL_REVOKED, request, None)
+            return is_revoked
 
     async def _vote(
         self, request: ApprovalRequest, vote: Vote, note: str | None, secret: JsonValue = None

@@ -34,7 +34,7 @@ _MAX_DECIDED_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Places(Decisions):
+class PagePlaces(Decisions):
     """The handlers of all places. GET shows, POST stops or allows."""
 
     async def activity(self, request: Request) -> Response:
@@ -57,7 +57,7 @@ class Places(Decisions):
     async def limits(self, request: Request) -> Response:
         session, now = await self.session(request), self.system.now()
         temporary = [
-            view.temporary_approval(each, now.timestamp(), None)
+            view.temporary_approval(each, now.timestamp())
             for each in await session.inbox.temporary_approvals(now.timestamp())
         ]
         async for account, limits in _account(session, request.query_params.get("tenant")):

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
-from fastn_mcp.guard.approval_form import TYPED, UNDOES, asker, can_be_temporary, temporary, typed_in
+from fastn_mcp.channels.page.inbox import PendingRequest
+from fastn_mcp.guard.approval_form import TYPED, UNDOES, asker, temporary, typed_in
 from fastn_mcp.guard.journal import RECENT
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
-from fastn_mcp.ledger.approval_request import TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
@@ -76,7 +76,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "barred": pending.barred,
         "needs_sign_in": pending.needs_sign_in,
         "progress": None if pending.progress is None else sanitize(pending.progress),
-        "temporary": parts(temporary(request)) if can_be_temporary(request) else None,
+        "temporary": parts(temporary(request)) if request.can_be_temporary else None,
         "until": time(request.expires, left(request.expires - now)),
         "asked": time(request.created, ago(now - request.created)),
         "presence": pending.presence,
@@ -149,26 +149,18 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     }
 
 
-def temporary_approval(approval: TemporaryApproval, now: float, brief: str | None) -> View:
-    """Return the template data of an active temporary approval. `brief` says what it covers, by name."""
-    what = brief or f"{approval.tool} on {quote(approval.target)}"
+def temporary_approval(request: ApprovalRequest, now: float) -> View:
+    """Return the template data of a request's active temporary approval."""
+    brief = sentences(request.tool, request.preview).brief
     return {
-        "id": approval.id,
-        "what": parts(what),
-        "plain": sanitize(what),
-        "principal": sanitize(
-            without_issuers(who(approval.principal, approval.person)) if approval.person else approval.principal
-        ),
-        "account": sanitize(account_name(approval.account)),
-        "extent": parts(approval.extent),
-        "until": time(approval.expires, left(approval.expires - now)),
+        "id": request.id,
+        "what": parts(brief),
+        "plain": sanitize(brief),
+        "principal": sanitize(without_issuers(who(request.principal, request.person))),
+        "account": sanitize(account_name(request.account)),
+        "extent": parts(request.extent),
+        "until": time(request.temporary_until, left(request.temporary_until - now)),
     }
-
-
-def briefs(requests: Iterable[DecidedRequest]) -> dict[str, str]:
-    """Return what each decided request covers in a few words, by `ApprovalRequest.similar`."""
-    decided = {entry.request.similar or "": entry.request for entry in requests}
-    return {similar: sentences(one.tool, one.preview).brief for similar, one in decided.items() if similar}
 
 
 def title(tool: str) -> str:

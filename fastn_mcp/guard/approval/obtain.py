@@ -31,7 +31,7 @@ from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
@@ -177,8 +177,8 @@ class Approvals:
                 facts={"preview": evaluation.preview.data()},
             )
 
-    async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
-        """Return the temporary approval that covers a call; None if the call brings a person's answer."""
+    async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
+        """Return the request whose temporary approval covers a call; None if the call brings a person's answer."""
         is_answered = caller.form is not None and caller.form.submitted is not None
         if is_answered or evaluation.similar is None:
             return None

@@ -2,19 +2,18 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote, sent_words, withdraw
-from fastn_mcp.guard.approval_form import TEMPORARY_MINUTES, UNDOES, typed_in
+from fastn_mcp.guard.approval_form import UNDOES, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
-from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
-from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, Vote
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
@@ -100,30 +99,21 @@ class TerminalApprovals:
         counted = await count_vote(vote, request, self.ledger, _BY, note, self._record_event, typed)
         return counted.why if isinstance(counted, NotCounted) else message
 
-    async def temporary_approvals(self) -> list[TemporaryApproval]:
-        """Return the temporary approvals that have not expired."""
+    async def temporary_approvals(self) -> list[ApprovalRequest]:
+        """Return the requests with a temporary approval that has not expired."""
         return await self.ledger.temporary_approvals(self.system.timestamp())
 
-    async def revoke(self, prefix: str) -> TemporaryApproval | None:
+    async def revoke(self, prefix: str) -> ApprovalRequest | None:
         """Revoke the temporary approval whose id starts with `prefix`. Return None unless exactly one does."""
         matches = [each for each in await self.temporary_approvals() if each.id.startswith(prefix)]
-        if len(matches) != 1 or not await self.ledger.revoke_temporary(matches[0].id):
-            return None
-        (revoked,) = matches
-        account = account_name(revoked.account)
-        entry = LogEntry(
-            AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked.principal, account, revoked.tool, revoked.target
-        )
-        entry = replace(entry, approved_by=_BY, grant=revoked.id, principal_name=revoked.person or None)
-        self._record(entry)
+        revoked = await self.ledger.revoke_temporary(matches[0].id) if len(matches) == 1 else None
+        if revoked is not None:
+            self._record_event(AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked, None)
         return revoked
 
     def _record_event(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        self._record(decision_entry(event, request, _BY, note))
-
-    def _record(self, entry: LogEntry) -> None:
-        """Record an entry, or warn if that fails. Sending records again, and refuses if it still fails."""
+        """Record an event, or warn if that fails. Sending records again, and refuses if it still fails."""
         try:
-            self.audit.record(entry)
+            self.audit.record(decision_entry(event, request, _BY, note))
         except FastnError as error:
             self.warn(str(error))

@@ -7,14 +7,14 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, TargetChanged
 from fastn_mcp.guard.approval.votes import sent_words
-from fastn_mcp.guard.approval_form import opens_temporary, temporary_approval, used_up
+from fastn_mcp.guard.approval_form import used_up
 from fastn_mcp.guard.approved_call import Approval, ApprovedCall, covers, covers_call
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.stops import Stops
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, RequestState
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.formats import stamp
@@ -64,15 +64,15 @@ class ApprovalUse:
             if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
                 await self._budgets.spend_rate(evaluation.effect, asker.counted)
             await self._budgets.spend_approved(current.effects, asker.counted)
-            if opens_temporary(request):  # here and nowhere else: the target was checked
-                opened = temporary_approval(request, self._system.timestamp())
-                await self._ledger.add_temporary(opened)
+            if used.opens_temporary:  # here and nowhere else: the target was checked
+                until = self._system.timestamp() + TEMPORARY_MINUTES * 60
+                await self._ledger.open_temporary(request.id, until)
             reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
         elif approval.temporary is not None:
             await self._check_not_revoked(approval.temporary)
             await self._budgets.spend_rate(current.effect, asker.counted)
             await self._budgets.spend_approved(current.effects, asker.counted)
-            reference = approval.temporary.id
+            reference = f"{approval.temporary.id}.temporary"
         elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
             tool, rule = current.call.tool_name(), current.verdict.rule
             raise TargetChanged(
@@ -96,10 +96,10 @@ class ApprovalUse:
             raise declined(current.note or "", request=current)
         raise used_up()
 
-    async def _check_not_revoked(self, approval: TemporaryApproval) -> None:
-        """Raise a `FastnError` if a person has revoked it since it was looked up."""
-        valid = await self._ledger.temporary_approvals(self._system.timestamp())
-        if approval.id not in [each.id for each in valid]:
+    async def _check_not_revoked(self, temporary: ApprovalRequest) -> None:
+        """Raise a `FastnError` if a person has revoked its temporary approval since it was looked up."""
+        current = await self._ledger.find(temporary.id)
+        if current is None or current.temporary_until <= self._system.timestamp():
             raise used_up()
 
 

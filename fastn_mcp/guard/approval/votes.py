@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.guard.approval_form import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
+from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import ApprovalRequests
 
 
@@ -52,7 +52,7 @@ async def count_vote(
     Where people type a secret, an approval counts only with one, which has to be that of the first approver.
     """
     several = request.needed > 1
-    vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and can_be_temporary(request))
+    vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and request.can_be_temporary)
     by, kept = BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
     argument = typed_in(request) if vote.approves else None
     if argument is None:

@@ -16,7 +16,6 @@ from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
     RequestState,
     SealedSecret,
-    TemporaryApproval,
     Transition,
     declines_after,
 )
@@ -28,7 +27,6 @@ from fastn_mcp.ledger.ledger import (
     BudgetUses,
     Ledger,
     Marks,
-    TemporaryApprovals,
     TooManyWaiting,
     rate_free_at,
 )
@@ -152,9 +150,10 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
             earlier = store(before)
             typed = ("", "", 0) if secret is None else (secret.approver, secret.text, _lifetime(secret.lifetime))
             declines, stream = self._key("declines", after.holder), self._key("changes")
+            temporary = [self._covering(after.similar or ""), self._key("temporary")]
             changed = await self._server.run(
                 "change",
-                [*self._lists(after), declines, stream, self._sealed(after.id)],
+                [*self._lists(after), declines, stream, self._sealed(after.id), *temporary],
                 after.id,
                 hashes[0]["version"],
                 "" if after.state is RequestState.OPEN else after.decided or 0.0,
@@ -164,6 +163,7 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
                 KEPT,
                 int(after.is_over),
                 *typed,
+                after.temporary_until,
                 *_flat({name: value for name, value in store(after).items() if value != earlier[name]}),
             )
             if changed == 1:
@@ -209,6 +209,18 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
             _log.warning("approval requests left out, which this version cannot read: %d (%s)", len(unreadable), names)
         return requests
 
+    def _covering(self, similar: str) -> str:
+        return self._key("covering", similar)
+
+    async def find_temporary(self, similar: str, now: float) -> ApprovalRequest | None:
+        ids = await self._server.read("ZRANGE", self._covering(similar), f"({now!r}", "+inf", "BYSCORE")
+        requests = map(_read, await self._server.gather([self._request(id_) for id_ in ids]))
+        return next((request for request in requests if request.temporary_until > now), None)
+
+    async def temporary_approvals(self, now: float) -> list[ApprovalRequest]:
+        ids = await self._server.read("ZRANGE", self._key("temporary"), f"({now!r}", "+inf", "BYSCORE")
+        return [request for request in await self._readable(ids) if request.temporary_until > now]
+
     async def declines(self, principal: str) -> tuple[int, float]:
         count, last = await self._server.read("HMGET", self._key("declines", principal), "count", "last")
         return int(count or 0), float(last or 0)
@@ -218,44 +230,6 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
 
     async def sealed(self, request: str, approver: str, now: float) -> str | None:  # noqa: ARG002 - the server forgets it in time
         return await self._server.read("HGET", self._sealed(request), approver)
-
-
-class ValkeyTemporaryApprovals(_ValkeyPart, TemporaryApprovals):
-    def _approval(self, id_: str) -> str:
-        return self._key("temporary_approval", id_)
-
-    async def add_temporary(self, approval: TemporaryApproval) -> None:
-        await self._server.run(
-            "temporary_approval",
-            [
-                self._approval(approval.id),
-                self._key("covering", approval.similar),
-                self._key("temporary_approvals"),
-                self._revision,
-            ],
-            approval.id,
-            json.dumps(store(approval)),
-            approval.created,
-            approval.expires,
-            _lifetime(approval.expires - approval.created),
-        )
-
-    async def find_temporary(self, similar: str, now: float) -> TemporaryApproval | None:
-        return next(iter(await self._valid(self._key("covering", similar), now)), None)
-
-    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
-        return sorted(await self._valid(self._key("temporary_approvals"), now), key=lambda approval: approval.created)
-
-    async def revoke_temporary(self, approval: str) -> bool:
-        return await self._server.run("remove", [self._approval(approval), self._revision]) == 1
-
-    async def _valid(self, index: str, now: float) -> list[TemporaryApproval]:
-        """Return the approvals of an index that have not expired and were not revoked."""
-        ids: list[str] = await self._server.read("ZRANGE", index, f"({now!r}", "+inf", "BYSCORE")
-        if not ids:
-            return []
-        texts: list[str | None] = await self._server.read("MGET", *map(self._approval, ids))
-        return [load(TemporaryApproval, json.loads(text)) for text in texts if text is not None]
 
 
 class ValkeyBudgetUses(_ValkeyPart, BudgetUses):
@@ -406,7 +380,7 @@ class ValkeyStops(_ValkeyPart, StopOrders):
 
 
 class ValkeyLedger(
-    ValkeyApprovalRequests, ValkeyTemporaryApprovals, ValkeyBudgetUses, ValkeyMarks, ValkeyJournal, ValkeyStops,
+    ValkeyApprovalRequests, ValkeyBudgetUses, ValkeyMarks, ValkeyJournal, ValkeyStops,
     Ledger,
 ):  # fmt: skip
     """Ledger at this address."""
