@@ -105,7 +105,7 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime, custome
                 for key in triggers.keys() & set(started_workflows(row)):
                     triggers[key].append(_trigger_in_words(row))
         is_complete = pages.is_complete
-    runs = await (_last_runs(keys, send, now) if customer is None else _last_runs_for(customer, keys, send, now))
+    runs = await _last_runs(keys, customer, send, now)
     facts = (
         {"last_run": runs.get(key, "not read")} | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
         for key in keys
@@ -114,36 +114,28 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime, custome
     return replace(dependents, rows=rows)
 
 
-async def _last_runs(keys: Sequence[str], send: Send, now: datetime) -> dict[str, str]:
-    """Return the last runs of workflows by id. Reads a page of the newest runs, and the others one by one."""
-    newest: dict[str, Row] = {}
-    if len(keys) > _FEW_RUNS:
+async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now: datetime) -> dict[str, str]:
+    """Return the last runs of workflows by id: from a page of the newest runs, and others one by one.
+
+    For a customer, only from a page of its newest runs.
+    """
+    page: Listed[FastnObject] | None = None
+    if customer is not None or len(keys) > _FEW_RUNS:
         with suppress(FastnError):
-            newest = _newest_by_workflow(await send(ListExecutions(limit=100)))
-
-    async def last_run(key: str) -> str:
-        page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=key, limit=1)))
-        return run_in_words(page.rows[0], now) if page.rows else "never"
-
-    runs = {key: run_in_words(run, now) for key, run in newest.items()}
-    return runs | await read_each([key for key in keys if key not in newest][:_MAX_RUNS], last_run)
-
-
-async def _last_runs_for(customer: str, keys: Sequence[str], send: Send, now: datetime) -> dict[str, str]:
-    """Return the last runs of workflows for a customer by id, as far as one page of its newest runs shows them."""
-    try:
-        page = cast("Listed[FastnObject]", await send(ListExecutions(customer_id=customer, limit=100)))
-    except FastnError:
-        return {}
-    if page.not_checked:
-        return {}
-    of = "" if page.next_cursor is None else f" in the newest {len(page.rows)} runs"
-    newest = {key: f"{run_in_words(run, now)} for this customer" for key, run in _newest_by_workflow(page).items()}
-    return {key: newest.get(key, f"never for this customer{of}") for key in keys}
+            page = cast("Listed[FastnObject]", await send(ListExecutions(customer_id=customer, limit=100)))
+    rows = [] if page is None or page.not_checked else page.rows
+    of = "" if customer is None else " for this customer"
+    runs = {text(row, "workflowId"): run_in_words(row, now) + of for row in reversed(rows)}
+    unread = [key for key in keys if key not in runs]
+    if customer is None:
+        return runs | await read_each(unread[:_MAX_RUNS], partial(_last_run, send, now))
+    newest = f" in the newest {len(rows)} runs" if page and page.next_cursor else ""
+    return runs | ({} if page is None or page.not_checked else dict.fromkeys(unread, f"never{of}{newest}"))
 
 
-def _newest_by_workflow(page: FastnObject) -> dict[str, Row]:
-    return {text(row, "workflowId"): row for row in reversed(cast("Listed[FastnObject]", page).rows)}
+async def _last_run(send: Send, now: datetime, workflow: str) -> str:
+    page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=workflow, limit=1)))
+    return run_in_words(page.rows[0], now) if page.rows else "never"
 
 
 def _trigger_in_words(row: Row) -> str:

@@ -188,11 +188,10 @@ class SearchData:
 
     async def name_owner(self, single: Entry) -> Entry:
         """Read the names of what a single entry refers to, and return it with its name."""
-        wanted = {"customer": [single.customer or ""], "workflow": started_workflows(single.row)}
+        await self.name_related([single])
         if single.kind == "connection":
-            wanted["connector"] = [text(single.row, "connectorId")]
-        for kind, ids in wanted.items():
-            self.names[kind] |= await read_labels(kind, filter(None, ids), self._context.look)
+            connector = filter(None, [text(single.row, "connectorId")])
+            self.names["connector"] |= await read_labels("connector", connector, self._context.look)
         return _titled(single, self.names)
 
     async def name_related(self, entries: Sequence[Entry]) -> None:
