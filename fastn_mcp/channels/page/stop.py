@@ -53,7 +53,7 @@ class StopPlaces(PagePlaces):
         if len(reason) > _LONGEST_REASON:
             problem = f"Nothing was stopped: the reason is longer than {_LONGEST_REASON} characters."
             return await self._stop_page(request, session, 422, problem, reason)
-        known = {stop.whom for stop in await self.ledger.holding()}
+        known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
         stops = [Stop(self.system.token(), now, _by(session), redact_text(reason), tenant) for tenant in wanted]
         stops = [stop for stop in stops if stop.whom not in known]
         for stop in stops:
