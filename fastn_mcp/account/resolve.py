@@ -89,8 +89,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
         owners |= {key for kind, key, _ in refers if kind == "customer"}
     owners -= {resolved.call.target, *known}
     owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
-    reference: object = getattr(resolved.call, "external_ref", None)
-    if isinstance(reference, str) and (holder := await _holder(reference, resolved.call.target, send)) is not None:
+    reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
+    if reference and (holder := await _holder(reference, resolved.call.target, send)) is not None:
         owner_records += (holder,)
     return replace(resolved, records=(*resolved.records, *owner_records))
 
@@ -100,7 +100,7 @@ async def _holder(reference: str, besides: str | None, send: Send) -> Record | N
 
     def has_it(row: FastnObject) -> bool:
         fields = row_of(row)
-        return key_of(fields) != besides and name_as_read(text(fields, "externalRef")) == name_as_read(reference)
+        return key_of(fields) != besides and name_as_read(text(fields, "externalRef")) == reference
 
     try:
         row, doubtful = await find_row(ListCustomers, has_it, send)

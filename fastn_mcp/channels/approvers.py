@@ -113,7 +113,8 @@ def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> Non
         takes = f"It takes {counted(needed, 'approver')}{of_groups(request.second)}"
         raise Refused(
             f"{takes}, and {len(able)} of those on the list may decide about this call.",
-            "Tell the operator: the file of approvers lists the effects and groups of each approver.",
+            "Tell the operator: the file of approvers lists their effects and groups. Nobody decides about what may be"
+            " their own call: by an e-mail address in that file, it may be that of anybody whose sign-in says none.",
         )
 
 

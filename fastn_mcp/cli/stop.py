@@ -128,9 +128,9 @@ def _stores(start: StartOptions) -> list[ApprovalStore]:
 
 
 async def _order(approvals: TerminalApprovals, stop: Stop) -> Stop | None:
-    """Record a stop, first of all. Return the same one if it holds already."""
+    """Record a stop, first of all. Return the same one of an operator if it holds already."""
     for earlier in await approvals.ledger.holding():
-        if earlier.whom == stop.whom:
+        if earlier.whom == stop.whom and earlier.is_operators:
             return earlier
     await approvals.ledger.add_stop(stop)
     _record(approvals, stop)

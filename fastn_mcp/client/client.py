@@ -422,8 +422,10 @@ class FastnClient:
 
 
 def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> JsonValue:
-    """Return the body of a 2xx response. Raises a `FastnError` if it reports a failure, `ValueError` if it is not
-    JSON."""
+    """Return the body of a 2xx response.
+
+    Raises a `FastnError` if it reports a failure, and `ValueError` if it is not JSON.
+    """
     body = _decoded(answer.body)
     # With this header, the body is what a workflow's own code returned.
     if "x-execution-id" not in answer.headers and reports_failure(body, is_read=call.effect is Effect.READ):

@@ -25,7 +25,6 @@ from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import login_names, person_name, signed_in
 from fastn_mcp.ledger.approval_request import ApprovalRequest, Vote
-from fastn_mcp.ledger.identity import may_be
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
@@ -61,10 +60,6 @@ class SignedInPerson:
     def principal(self) -> str:
         """Principal as recorded: the same as that of their own calls."""
         return f"{self.issuer}|{self.subject}"
-
-    def may_be(self, principal: str) -> bool:
-        """Whether a caller is, or could be, this person: by subject, or by login name, in any case."""
-        return may_be(self.principal, self.login_names, principal)
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
@@ -190,7 +185,7 @@ class TeamInbox(Inbox):
 
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
-        if not self._person.may_be(request.principal):
+        if not request.may_be_of(self.approver, self._person.login_names):
             return None if self.covers(tenant, effects_of(request)) else "This call is not yours to approve."
         if request.needed > 1:
             return "It is your own call, and others have to approve it."

@@ -74,9 +74,7 @@ class Vote:
 
     def is_of(self, other: "Vote") -> bool:
         """Whether both may be of one approver. Identities that differ only in case count as one person."""
-        return may_be(self.approver, self.login_names, other.approver) or may_be(
-            other.approver, other.login_names, self.approver
-        )
+        return may_be(self.approver, self.login_names, other.approver, other.login_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +169,9 @@ class ApprovalRequest:
             client_name=self.client_name,
         )  # fmt: skip
 
-    def may_be_of(self, principal: str) -> bool:
-        """Whether a principal may be of the person who asked."""
-        return may_be(self.principal, self.login_names, principal)
+    def may_be_of(self, principal: str, login_names: tuple[str, ...] = ()) -> bool:
+        """Whether a sign-in may be of the person who asked."""
+        return may_be(self.principal, self.login_names, principal, login_names)
 
     @property
     def people(self) -> list[str]:

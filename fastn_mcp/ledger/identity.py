@@ -32,16 +32,17 @@ def identities(principal: str, login_names: Iterable[str]) -> frozenset[str]:
     return frozenset(each.casefold() for each in (principal, *(f"{issuer}{bar}{name}" for name in login_names)))
 
 
-def may_be(principal: str, login_names: Sequence[str], other: str) -> bool:
-    """Return whether another principal may be the same person's.
+def may_be(principal: str, login_names: Sequence[str], other: str, other_names: Sequence[str] = ()) -> bool:
+    """Return whether two sign-ins may be of one person.
 
-    Without an e-mail address of this person, it is not known whether another one is theirs.
+    If one has an e-mail address as its subject, and the other says none, that is not known.
     """
-    if other.casefold() in identities(principal, login_names):
+    if identities(principal, login_names) & identities(other, other_names):
         return True
-    (issuer, _, subject), (others, bar, name) = principal.partition("|"), other.partition("|")
-    is_hidden = "@" in name and not any("@" in known for known in (subject, *login_names))
-    return bool(bar) and is_hidden and issuer.casefold() == others.casefold()
+    (issuer, bar, subject), (other_issuer, _, other_subject) = principal.partition("|"), other.partition("|")
+    named = [(subject, (other_subject, *other_names)), (other_subject, (subject, *login_names))]
+    is_hidden = any("@" in one and not any("@" in known for known in others) for one, others in named)
+    return bool(bar) and is_hidden and issuer.casefold() == other_issuer.casefold()
 
 
 _ISSUER = re.compile(r"https?://[^\s|()]+\|")

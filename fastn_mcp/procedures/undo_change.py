@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, JsonValue
 
 from fastn_mcp.client.reads import read_target
-from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.errors import AppliedUnreadable, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.ledger.change import BEGUN, KEPT_DAYS, Change
@@ -104,7 +104,7 @@ async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> D
     try:
         outcome = await context.change(undo.call, undoes=undoes)
         may_be_done = isinstance(outcome, Done)
-    except UnknownOutcome:
+    except (AppliedUnreadable, UnknownOutcome):
         may_be_done = True
         raise
     finally:

@@ -11,7 +11,7 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from fastn_mcp.records.rows import FastnObject, Row, word
+from fastn_mcp.records.rows import FastnObject, Row, text, word
 from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool
@@ -318,7 +318,7 @@ def unwrap(body: JsonValue) -> JsonValue:
     return body
 
 
-_RECORD_IDS = ("id", "executionId", "sessionId")
+_RECORD_IDS = ("id", "executionId", "sessionId", "sessionID", "conversationId", "threadId")
 _FAILURES = frozenset({"error", "errored", "fail", "failed", "failure"})
 
 
@@ -330,14 +330,14 @@ def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
     for _ in range(4):
         if not isinstance(body, dict):
             return False
-        is_record = any(body.get(name) is not None for name in _RECORD_IDS)
+        is_record = bool(text(body, *_RECORD_IDS))
         if not (is_record and is_read) and any(
             body.get(name) in (False, "false", "False") for name in ("success", "ok")
         ):
             return True
         inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), (dict, list))), None)
-        has_error = bool(body.get("error") or body.get("errors")) or word(body, "status") in _FAILURES
-        if has_error and not is_record and not (is_read and inner):
+        is_failed = word(body, "status") in _FAILURES and (not is_read or "message" in body)
+        if (is_failed or body.get("error") or body.get("errors")) and not is_record and not (is_read and inner):
             return True
         body = None if is_record else inner
     return False

@@ -106,6 +106,14 @@ async def test_page_and_webhook_count_one_person_once(tmp_path: Path, first: str
         assert (await asks())["done"] == "delete_customer"
 
 
+@pytest.mark.usefixtures("email")
+async def test_requester_is_recognized_on_the_page_by_their_email(tmp_path: Path) -> None:
+    """Some providers put another subject into the tokens of each client."""
+    async with both_channels(tmp_path, "kim") as team, team.world.browser("dana") as dana:
+        await team.world.delete(by="anna", email="dana@acme.example")
+        assert "It is your own call, and others have to approve it." in await dana.look()
+
+
 async def test_sign_in_without_an_email_may_be_the_approver_named_by_one(tmp_path: Path) -> None:
     """Neither the requester's token nor the ID token of the page says an e-mail address."""
     async with both_channels(tmp_path, "dana") as team, team.world.browser("dana") as dana:

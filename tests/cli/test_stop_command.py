@@ -60,6 +60,14 @@ def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
     assert len(machine.stops()) == 1
 
 
+def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: Machine) -> None:
+    """Who ordered it on the page of a team may lift it there."""
+    approvers = Stop("s1", time.time(), "Kim Example (https://login.example.com|kim)")
+    machine.do(lambda ledger: ledger.add_stop(approvers))
+    assert said(machine.run("stop")).startswith("All changes are stopped since")
+    assert [stop.is_operators for stop in machine.stops()] == [False, True]
+
+
 def test_stop_that_held_in_one_store_only_is_new(machine: Machine) -> None:
     machine.run("--sandbox", "stop", "--reason", "the first")
     done = said(machine.run("stop", "--reason", "the second"))

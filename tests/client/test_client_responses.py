@@ -11,6 +11,8 @@ from fastn_mcp.client.exchange import Answer
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.access import CreateSecret
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import POST, Operation, Request, unwrap
@@ -148,6 +150,8 @@ async def test_read_that_the_body_calls_failed_is_not_an_empty_list(name: str) -
         (GetExecution(execution_id="e"), {"id": "e", "success": False, "status": "failed", "error": {"message": "no"}}),
         (GetExecution(execution_id="e"), {"data": {"id": "e", "status": "error", "error": "no"}}),
         (RunWorkflow(workflow_id="wf"), {"executionId": "e", "status": "failed", "error": {"message": "no"}}),
+        (AiChat(message="m"), {"conversation_id": "c", "status": "failed", "error": "no"}),
+        (GetBilling(), {"plan": "Free", "status": "failed"}),
         (CreateCustomer(name="Acme"), {"success": True, "error": None, "errors": [], "data": {"id": "acme"}}),
     ],
 )

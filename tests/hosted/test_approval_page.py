@@ -14,6 +14,7 @@ from support.team_world import ALL, HEAD, META, NO_FORMS, TeamWorld, modern, req
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -331,6 +332,21 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
         assert (await dana.send("allow", allow)).status_code == 303
         assert (await world.delete())["status"] == "approval_required"
     assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
+
+
+async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: ApprovalWorld) -> None:
+    ledger = world.team.opening.ledger
+    operators = Stop("s1", world.now, "a person at the terminal", tenant="acme")
+    await ledger.add_stop(operators)
+    async with world.browser("dana") as dana:
+        assert "The operator of this server can, at a terminal." in words(
+            (await dana.http.get("/approvals/allow")).text
+        )
+        assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
+        await ledger.lift_stop(operators.lift("a person at the terminal", world.now))
+        assert (await world.delete())["outcome"] == "stopped"
+        assert (await dana.send("allow", await place_form(dana, "allow"))).status_code == 303
+    assert (await world.delete())["status"] == "approval_required"
 
 
 async def test_tenant_of_others_cannot_be_stopped(world: ApprovalWorld) -> None:

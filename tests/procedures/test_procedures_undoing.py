@@ -9,11 +9,20 @@ import pytest
 from pydantic import JsonValue
 from support.decisions import allowed, moved
 from support.direct_sandbox import Fastn
-from support.faulty_sandbox import FaultMoment, Reset
+from support.faulty_sandbox import FaultMoment, Garbage, Reset
 from support.sensible_calls import sensible
 from support.world import FormNow, World, yes
 
-from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.errors import (
+    AppliedUnreadable,
+    Declined,
+    FastnError,
+    Forbidden,
+    NotFound,
+    NotSent,
+    TargetChanged,
+    UnknownOutcome,
+)
 from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.batch import Done
@@ -185,6 +194,18 @@ async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
     assert [created[name] for name in ("name", "schedule", "routes")] == [
         before[n] for n in ("name", "schedule", "routes")
     ]
+
+
+async def test_undo_whose_response_is_unreadable_is_not_made_again(world: World) -> None:
+    """It was done: a second one would create the trigger twice."""
+    key = named(world, "triggers", "Hourly Slack sync", by="name")
+    change = await changed(world, DeleteTrigger(trigger_id=key))
+    world.sandbox.faults.add(Garbage(method="POST", path="/api/v1/triggers"))
+    assert isinstance(await world.call(UndoChange(change_id=change.id), person(world)), AppliedUnreadable)
+    sent = len(world.changes)
+    again = await world.call(UndoChange(change_id=change.id), person(world))
+    assert "This was undone already" in str(again)
+    assert len(world.changes) == sent
 
 
 async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:

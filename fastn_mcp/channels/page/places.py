@@ -82,7 +82,7 @@ class PagePlaces(Decisions):
             raise NotDecided(session, 403, "Nothing was stopped: it is not yours to stop.")
         if len(reason) > _LONGEST:
             raise NotDecided(session, 422, f"Nothing was stopped: the reason is longer than {_LONGEST} characters.")
-        known = {stop.whom for stop in await self.ledger.holding()}
+        known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
         stops = [Stop(self.system.token(), now, _by(session), redact_text(reason), tenant) for tenant in wanted]
         stops = [stop for stop in stops if stop.whom not in known]
         for stop in stops:
