@@ -507,15 +507,11 @@ def _spellings(secret: str) -> str:
 
 @lru_cache(512)
 def _spelling(letter: str) -> str:
-    percent = "".join(f"%(?:25)*{_any_case(f'{byte:02x}')}" for byte in letter.encode(errors="replace"))
+    percent = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in letter.encode(errors="replace"))
     units = letter.encode("utf-16-be", "surrogatepass")
-    escaped = "".join(rf"{_SLASHES}u{_any_case(units[n : n + 2].hex())}" for n in range(0, len(units), 2))
+    escaped = "".join(rf"{_SLASHES}u(?i:{units[n : n + 2].hex()})" for n in range(0, len(units), 2))
     short = rf"|{_SLASHES}{re.escape(_SHORT_ESCAPES[letter])}" if letter in _SHORT_ESCAPES else ""
     return f"(?:{re.escape(letter)}|{percent}|{escaped}{short})"
-
-
-def _any_case(digits: str) -> str:
-    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in digits)
 
 
 def _base64_cores(secret: str) -> list[str]:

@@ -131,7 +131,7 @@ class AnswerReads:
 
     @property
     def _is_limit_unknown(self) -> bool:
-        return self._limit.requests_left is None and self._limit.windows.may_be_stated
+        return self._limit.requests_left is None and self._limit.may_be_stated
 
     async def _counted(self, call: Call) -> FastnObject:
         self._sent += 1

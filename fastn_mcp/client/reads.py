@@ -66,35 +66,29 @@ async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[st
 
 @dataclass(slots=True)
 class Pages:
-    """Iterate over a list page by page, up to `limit` pages."""
+    """Pages of one list, in order. Iterating reads one after another, up to `limit`."""
 
     reading: Call
+    """The call for the next page."""
     send: Send
     limit: int
-    is_complete: bool = field(init=False, default=False)
-    """Whether the last page was read."""
+    pages: list[Listed[FastnObject]] = field(default_factory=list["Listed[FastnObject]"])
+    is_complete: bool = False
+    """Whether no page is missing."""
+    error: FastnError | None = None
+    """Error of the first later page that `read_pages` could not read."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Listed[FastnObject]:
-        if self.is_complete or self.limit == 0:
+        if self.is_complete or len(self.pages) >= self.limit:
             raise StopAsyncIteration
-        self.limit -= 1
         page = cast("Listed[FastnObject]", await self.send(self.reading))
+        self.pages.append(page)
         self.reading = self.reading.model_copy(update={"cursor": page.next_cursor})
         self.is_complete = page.next_cursor is None
         return page
-
-
-@dataclass(frozen=True, slots=True)
-class PagesRead:
-    """Pages of one list, in order. `error` is that of the first later page that could not be read."""
-
-    pages: Sequence[Listed[FastnObject]]
-    is_complete: bool
-    """Whether no page is missing."""
-    error: FastnError | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -112,36 +106,42 @@ class PagesRead:
         return any(after < before for before, after in pairwise(totals))
 
 
-async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> PagesRead:
+async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> Pages:
     """Read up to `limit` pages: from the third on at once where Fastn pages by offset, else `one_by_one` in a row.
 
     Raises a `FastnError` if the first page cannot be read.
     """
-    first = cast("Listed[FastnObject]", await send(reading))
+    pages = Pages(reading, send, limit)
+    first = await anext(pages)
     size, total = len(first.rows), first.total or 0
-    if first.next_cursor is None or limit == 1:
-        return PagesRead([first], first.next_cursor is None)
+    if pages.is_complete or limit == 1:
+        return pages
     offsets = range(size, total, size) if size else range(0)
     rest = [reading.model_copy(update={"cursor": Position(offset=offset).encode()}) for offset in offsets[: limit - 1]]
     second = await _second(rest, first, send)
     if second is None:
-        most = limit if one_by_one is None else min(limit, one_by_one)
-        following = reading.model_copy(update={"cursor": first.next_cursor})
-        return await _read_one_by_one(first, Pages(following, send, most - 1))
-    pages: list[Listed[FastnObject] | None] = [first, second, *(None for _ in rest[1:])]
+        pages.limit = limit if one_by_one is None else min(limit, one_by_one)
+        try:
+            async for _ in pages:
+                pass
+        except FastnError as error:
+            pages.error = error
+        return pages
+    later: list[Listed[FastnObject] | None] = [second, *(None for _ in rest[1:])]
     errors: list[FastnError] = []
 
     async def read(number: int, call: Call) -> None:
         try:
-            pages[number] = cast("Listed[FastnObject]", await send(call))
+            later[number] = cast("Listed[FastnObject]", await send(call))
         except FastnError as error:
             errors.append(error)
 
     async with anyio.create_task_group() as group:
-        for number, call in enumerate(rest[1:], 2):
+        for number, call in enumerate(rest[1:], 1):
             group.start_soon(read, number, call)
-    found = [page for page in pages if page is not None]
-    return PagesRead(found, not errors and len(rest) == len(offsets), errors[0] if errors else None)
+    pages.pages += [page for page in later if page is not None]
+    pages.is_complete, pages.error = not errors and len(rest) == len(offsets), next(iter(errors), None)
+    return pages
 
 
 async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
@@ -153,16 +153,6 @@ async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) 
     except FastnError:
         return None
     return page if page.rows and page.rows[0] != first.rows[0] else None
-
-
-async def _read_one_by_one(first: Listed[FastnObject], following: Pages) -> PagesRead:
-    pages = [first]
-    try:
-        async for page in following:
-            pages.append(page)  # noqa: PERF401 the pages before an error are kept
-    except FastnError as error:
-        return PagesRead(pages, is_complete=False, error=error)
-    return PagesRead(pages, following.is_complete)
 
 
 async def find_row(

@@ -121,7 +121,6 @@ class RateWindows:
         self._system = system
         self._windows: dict[str, RateWindow] = {}
         self.may_be_stated = True
-        """Whether the next response may state a limit: it is the first, or earlier ones did."""
 
     @property
     def tightest(self) -> RateWindow | None:
@@ -196,7 +195,7 @@ class RateLimit:
         self._system = system
         self._store = store
         self._mark = f"limit {hashlib.sha256(f'{endpoint.base_url} {endpoint.api_key}'.encode()).hexdigest()}"
-        self.windows = RateWindows(system)
+        self._windows = RateWindows(system)
         self.under_way = 0
         """Number of calls that wait for an answer."""
         self._closed_until = 0.0  # monotonic
@@ -214,28 +213,33 @@ class RateLimit:
     @property
     def requests_left(self) -> int | None:
         """Requests that Fastn's limits still allow, less those under way; None if Fastn has not stated it."""
-        window = self.windows.tightest
+        window = self._windows.tightest
         return None if window is None else max(window.left - self.under_way, 0)
 
     @property
     def resets_in(self) -> float | None:
         """Seconds until the limit of `requests_left` resets; None if that is not known."""
-        window = self.windows.tightest
+        window = self._windows.tightest
         return None if window is None else window.until - self._system.monotonic()
+
+    @property
+    def may_be_stated(self) -> bool:
+        """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
+        return self._windows.may_be_stated
 
     async def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
         """Note what a response tells about the limits. `response` has the facts of an error."""
         now = self._system.now()
-        self.windows.note(status, headers, now)
+        self._windows.note(status, headers, now)
         if (seconds := exhausted_for(headers, now)) is not None:
             self._closed_until = self._system.monotonic() + seconds
             await self._share(seconds)
         if status == 429:
             wait = retry_after(headers, now)
             if is_of_api_calls(response):
-                self.windows.close("quota", wait)
+                self._windows.close("quota", wait)
             elif wait and response.get("code") != "QUOTA_EXCEEDED":
-                self.windows.close("refused", wait)
+                self._windows.close("refused", wait)
                 await self._share(wait)  # the next request of this process finds out for itself
 
     async def _share(self, seconds: float) -> None:
@@ -250,7 +254,7 @@ class RateLimit:
     async def _read(self, store: RateLimitStore) -> None:
         closed = await store.marked(self._mark) - self._system.timestamp()
         if 0 < closed <= _DAY:
-            self.windows.close("refused", closed)
+            self._windows.close("refused", closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 
     async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]]) -> None:

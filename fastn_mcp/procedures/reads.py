@@ -126,9 +126,8 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
     Raises a `FastnError` if the first page cannot be read.
     """
     pages = Pages(cast(Call, listing), look, most)
-    number = 0
     async for page in pages:
-        number += 1
+        number = len(pages.pages)
         rows = look.stored(listing).rows
         oldest, newest = (created(rows[-1]), created(rows[0])) if rows else (None, None)
         if not page.rows or oldest is None or newest is None or oldest < since or newest <= oldest:

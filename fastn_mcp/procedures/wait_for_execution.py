@@ -24,7 +24,6 @@ from fastn_mcp.records.formats import lasting
 from fastn_mcp.records.rows import Row, row_of, text, timestamp, word
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.fields import ExecutionId
-from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, Run, RunWorkflow
 
@@ -36,7 +35,7 @@ LONGEST_WAIT = 45
 _MIN_TIMEOUT = 5.0
 """Minimum timeout of a read in seconds, even if less of the waiting time is left."""
 
-_FINAL = (Unauthorized, Forbidden, Invalid, Refused)
+_FINAL = (Unauthorized, Forbidden, Invalid, InvalidArgument, Refused)
 """Errors that waiting cannot resolve."""
 
 
@@ -83,10 +82,6 @@ async def wait_for(
 ) -> Waited:
     """Poll a run until it has ended or `seconds` are over. Raises errors of the types `final` at once."""
     call = GetExecution(execution_id=execution_id)
-    try:
-        call.request()
-    except RefusedValue as error:
-        raise InvalidArgument(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
     began = context.system.monotonic()
     run: dict[str, JsonValue] = {}
     last_error: FastnError | None = None

@@ -86,4 +86,4 @@ def words(schedule: str) -> str | None:
         explained = _parsed(schedule, datetime(2000, 1, 1, tzinfo=UTC)).explain()
     except ValueError:
         return None
-    return explained[0].lower() + explained[1:]
+    return explained[0].lower() + explained[1:].replace(" minute of every hour", " minute")

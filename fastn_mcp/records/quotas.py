@@ -102,8 +102,12 @@ class Credits:
 
 def credits_of(billing: Row) -> Credits:
     """Return the AI credits of a billing record."""
-    found = inside(billing, "credits") or inside(billing, "aiCredits")
-    return Credits(number(found, *_USES), number(found, *_LIMITS), timestamp(found, "resetsAt"))
+    row = _credits(billing)
+    return Credits(number(row, *_USES), number(row, *_LIMITS), timestamp(row, *_RESETS))
+
+
+def _credits(billing: Row) -> Row:
+    return inside(billing, "credits") or inside(billing, "aiCredits")
 
 
 def credits_used(reply: Row) -> float | None:
@@ -125,9 +129,5 @@ def plan(billing: Row) -> dict[str, JsonValue]:
 
 def credits_quota(billing: Row) -> list[Quota]:
     """Return the AI credits as a quota, if the answer contains them."""
-    credits_ = credits_of(billing)
-    if credits_.used is None or not credits_.included:
-        return []
-    numbers = f"{credits_.used:,.10g} of {credits_.included:,.10g}"
-    share = 100 * credits_.used / credits_.included
-    return [Quota("AI credits", share, numbers, "the account", credits_.resets_at)]
+    quota = _quota(_credits(billing), ("AI credits",))
+    return [quota] if quota else []

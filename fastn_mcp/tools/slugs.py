@@ -16,7 +16,9 @@ def same_name(new: str, existing: str) -> bool | None:
     """
     if _readings(new) & _readings(existing):
         return True
-    return None if _may_become(_certain(new), "".join(_certain(existing))) else False
+    parts, slug = _certain(new), "".join(_certain(existing))
+    may_become = (slug != "" or len(parts) > 1) and fnmatchcase(slug, "*".join(parts))
+    return None if may_become else False
 
 
 @lru_cache(4096)
@@ -42,8 +44,3 @@ def _certain(name: str) -> tuple[str, ...]:
         elif letter not in _SEPARATORS:
             parts.append("")
     return tuple(parts)
-
-
-def _may_become(parts: tuple[str, ...], slug: str) -> bool:
-    """Return whether a slug is these parts with any text between them."""
-    return (slug != "" or len(parts) > 1) and fnmatchcase(slug, "*".join(parts))

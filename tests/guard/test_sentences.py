@@ -423,7 +423,7 @@ CASES = [
     Case(
         "update_trigger",
         {"trigger_id": "t1", "status": "Active", "schedule": "*/15 * * * *"},
-        first='Switch on trigger "Daily sync" and run it every 15th minute of every hour.',
+        first='Switch on trigger "Daily sync" and run it every 15th minute.',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
         then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
@@ -434,7 +434,7 @@ CASES = [
     Case(
         "update_trigger",
         {"trigger_id": "t1", "schedule": "*/7 * * * *"},
-        first='Change schedule of trigger "Daily sync" from at 15:00 every day to every seventh minute of every hour.',
+        first='Change schedule of trigger "Daily sync" from "at 15:00 every day" to "every seventh minute".',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
         then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",

@@ -9,7 +9,7 @@ from fastn_mcp.records.cron import words
     ("schedule", "in_words"),
     [
         ("* * * * *", "every minute"),
-        ("*/15 * * * *", "every 15th minute of every hour"),
+        ("*/15 * * * *", "every 15th minute"),
         ("0 * * * *", "at the start of every hour"),
         ("0 15 * * *", "at 15:00 every day"),
         ("30 9 * * 1-5", "at 09:30 on Monday through Friday"),

@@ -136,7 +136,9 @@ def _one_change(facts: Facts, field: str, before: JsonValue, after: JsonValue, o
     what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
     if field == "code" or any(isinstance(each, (dict, list)) or len(str(each)) > _LONGEST for each in (before, after)):
         return f"change {what}"
-    was, now = (_schedule(each) if field == "schedule" else quoted(each) for each in (before, after))
+    if field == "schedule":
+        before, after = (cron.words(str(each)) or each for each in (before, after))
+    was, now = quoted(before), quoted(after)
     if after is None:
         return f"clear {what}, which is {was}"
     return f"set {what} to {now}" if before is None else f"change {what} from {was} to {now}"

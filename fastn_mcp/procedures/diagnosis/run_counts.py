@@ -247,7 +247,8 @@ async def read_records(
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
     records = {which: RunRecord(which, failed) for which, failed in failures.items()}
     if len(failures) > _MAX_EXACT_STARTS:  # so many that the first failures are not looked for one by one
-        await read_rest_of_runs(look, len(failures))
+        # From the rest of all runs, if it is short, those of each filter follow.
+        await read_rest(runs_of(RunFilter(), limit=_PAGE), look, min(len(failures), _FEW_PAGES))
 
     async def read(which: RunFilter) -> None:
         try:
@@ -262,11 +263,6 @@ async def read_records(
         for which in failures:
             group.start_soon(read, which)
     return records
-
-
-async def read_rest_of_runs(look: AnswerReads, most: int) -> None:
-    """Read the rest of all runs, from which those of each filter follow, if it is short and at most `most` pages."""
-    await read_rest(runs_of(RunFilter(), limit=_PAGE), look, min(most, _FEW_PAGES))
 
 
 async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, reads_on: bool) -> RunRecord:

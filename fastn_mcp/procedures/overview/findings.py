@@ -32,6 +32,11 @@ _MAX_STUCK = 10
 """Maximum number of runs under way that are shown beside a table of workflows."""
 
 
+def _recent(moment: datetime, now: datetime) -> str:
+    """Return the age of a time, with its date if that is another day."""
+    return age(moment, now) if now - moment < timedelta(days=1) else dated(moment, now)
+
+
 def _reasons(group: FailureGroup) -> str:
     """Return the most frequent reason, and how many others there are."""
     (reason, _), *others = Counter(run.reason for run in group.runs).most_common()
@@ -71,7 +76,7 @@ def workflow_rows(
             "failed": counts.failed(failed),
             "completed": completed,
             "success_rate": None if rate is None or (most and not failed) else f"{most}{rate:.1f} %",
-            "last_success": age(last, now) if last else record.last_success_in_words(now),
+            "last_success": _recent(last, now) if last else record.last_success_in_words(now),
             "starts": listed(starts.get(key, []), 1),
             "why": _reasons(group) if group else "",
             "state": state.value if row and state is not State.LIVE else "",
@@ -199,7 +204,7 @@ def customer_rows(counts: RunCounts, not_working: Iterable[PartState], customers
             "name": name_of(row) if row else key or ACCOUNT,
             "failed": counts.failed(len(group.runs) if group else 0),
             "workflows": len({run.workflow for run in group.runs}) if group else None,
-            "last_failure": age(group.newest.at, now) if group and group.newest.at else "",
+            "last_failure": _recent(group.newest.at, now) if group and group.newest.at else "",
             "connections": listed(broken.get(key, []), 2),
             "why": _reasons(group) if group else "",
             "state": "activation pending" if is_pending(row) else "",
