@@ -16,14 +16,11 @@ from fastn_mcp.sandbox import account, ai, connectors, customers, keys, past_run
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
 from fastn_mcp.sandbox.behaviour import (
     JSON,
-    Behaviour,
-    Filtering,
     SandboxRefusal,
     SandboxReply,
     invalid,
     not_allowed,
     not_found,
-    wrapped,
 )
 from fastn_mcp.sandbox.paging import page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
@@ -85,6 +82,9 @@ class Routes:
         raise not_found()
 
 
+RATE_LIMIT = 100_000
+"""Maximum number of requests per minute and key."""
+
 LARGEST_BODY = 1024 * 1024
 """Maximum size of a request body in bytes."""
 
@@ -102,8 +102,8 @@ class SandboxRequest(NamedTuple):
 class Sandbox:
     """Simulated Fastn account in this process.
 
-    `behaviour` can be changed at any time. `begin` creates the initial account. With a `file`, the account is
-    persistent and can be shared by several processes. Raises `SettingsError` if the file does not contain an account.
+    `begin` creates the initial account. With a `file`, the account is persistent and can be shared by several
+    processes. Raises `SettingsError` if the file does not contain an account. Tests override what is unknown of Fastn.
     """
 
     def __init__(
@@ -113,7 +113,6 @@ class Sandbox:
         seed: int = 1,
         begin: Dataset = dataset,
         file: Path | None = None,
-        behaviour: Behaviour | None = None,
         routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._now = now
@@ -121,7 +120,6 @@ class Sandbox:
         self._begin = begin
         self._file = None if file is None else StateFile(file)
         self.routes = Routes(routes or {})
-        self.behaviour = behaviour or Behaviour()
         self._limiter = RateLimiter()
         self._answers = 0
         self.state = SandboxState(self._randomness(0))
@@ -171,16 +169,27 @@ class Sandbox:
         """Count a request of this key. Returns the refusal if it exceeds the rate limit, and the response headers."""
         row = None if key is None else find_key(self.state, key)
         own = None if row is None else row.get("rateLimitPerMinute")
-        limit = min(own, self.behaviour.rate_limit) if isinstance(own, int) else self.behaviour.rate_limit
+        limit = min(own, self._requests_per_minute()) if isinstance(own, int) else self._requests_per_minute()
         who = digest(key) if key is not None and row is not None else "unknown"
         return self._limiter.count(who, limit, now)
+
+    def _requests_per_minute(self) -> int:
+        return RATE_LIMIT
+
+    def _authenticate(self, headers: Mapping[str, str], now: datetime) -> Row:
+        """Return the row of the request's API key. Raises `SandboxRefusal`."""
+        return authenticate(self.state, headers, now)
+
+    def _body(self, request: SandboxRequest) -> Row | None:
+        """Parse the body of a request. Raises `SandboxRefusal`."""
+        return _decoded(request.body)
 
     def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
         """Authenticate, authorize and handle a request."""
         try:
-            who = authenticate(self.state, request.headers, now, self.behaviour)
+            who = self._authenticate(request.headers, now)
             operation = self.routes.find(request.method, request.path)
-            sent = _decoded(request.body)
+            body = self._body(request)
             permission = ENDPOINTS[operation].permission
             try:
                 authorize(who, permission)
@@ -189,9 +198,8 @@ class Sandbox:
                 resource = (operation.toolset(), None)
                 record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
                 raise
-            body = self._renamed(sent or {}, {renamed: name for name, renamed in self.behaviour.fields.items()})
-            call = self._call(operation, request, None if sent is None else body)
-            context = self._context(now, who, body)
+            call = self._call(operation, request, body)
+            context = self._context(now, who, body or {})
             if (kind := _BUILT.get(operation)) is not None:
                 ai.look(context, kind)
             return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)
@@ -208,8 +216,6 @@ class Sandbox:
         if _is_list(operation):
             # The position in Fastn's list. The cursor argument of a tool is ours, and wraps it.
             query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
-            if self.behaviour.filtering is Filtering.IGNORED:
-                query = {name: value for name, value in query.items() if name == "limit"}
         elif query:
             raise invalid(next(iter(query)), "unknown parameter")
         received = Request(request.method, request.path, query, body, request.headers)
@@ -225,23 +231,18 @@ class Sandbox:
         return cast("Operation[Any]", call)
 
     def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> SandboxReply:
-        envelope, names = self.behaviour.envelope, self.behaviour.fields
         match outcome:
             case None:
                 return SandboxReply(204)
             case One(row, status):
-                return SandboxReply(status, JSON, to_json(wrapped(envelope, self._renamed(row, names), {})))
+                return SandboxReply(status, JSON, to_json({"data": row}))
             case rows:
-                items, pagination = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
-                shown = (self._renamed(row, names) for row in items)
-                return SandboxReply(200, JSON, to_json(wrapped(envelope, shown, pagination)))
+                items, pagination = page(rows, cast("List[Any]", call).limit, query)
+                return SandboxReply(200, JSON, to_json({"data": items, **pagination}))
 
     def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
         """Return the reply to a refused request. Tests override it."""
         return refusal.reply()
-
-    def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
-        return {names.get(name, name): value for name, value in row.items()} if names else row
 
 
 def _is_list(operation: AnyOperation) -> bool:
