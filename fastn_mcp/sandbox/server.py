@@ -63,25 +63,6 @@ def dataset(now: datetime, randomness: random.Random) -> SandboxState:
     return state
 
 
-class Routes:
-    """All operations by route. `other` overrides routes, by tool name."""
-
-    def __init__(self, other: Mapping[str, Route]) -> None:
-        self._routes = {operation: other.get(operation.tool_name(), operation.route) for operation in CATALOG}
-
-    def of(self, operation: AnyOperation) -> Route:
-        return self._routes[operation]
-
-    def find(self, method: str, path: str) -> AnyOperation:
-        """Return the operation of a request. Raises `SandboxRefusal` if there is no such path or method."""
-        for operation, route in self._routes.items():
-            if route.method == method and route.match(path) is not None:
-                return operation
-        if allowed := [route.method for route in self._routes.values() if route.match(path) is not None]:
-            raise not_allowed(method, allowed)
-        raise not_found()
-
-
 RATE_LIMIT = 100_000
 """Maximum number of requests per minute and key."""
 
@@ -113,13 +94,11 @@ class Sandbox:
         seed: int = 1,
         begin: Dataset = dataset,
         file: Path | None = None,
-        routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._now = now
         self._seed = seed
         self._begin = begin
         self._file = None if file is None else StateFile(file)
-        self.routes = Routes(routes or {})
         self._limiter = RateLimiter()
         self._answers = 0
         self.state = SandboxState(self._randomness(0))
@@ -173,6 +152,20 @@ class Sandbox:
         who = digest(key) if key is not None and row is not None else "unknown"
         return self._limiter.count(who, limit, now)
 
+    def operation(self, method: str, path: str) -> AnyOperation:
+        """Return the operation of a request. Raises `SandboxRefusal` if there is no such path or method."""
+        for operation in CATALOG:
+            route = self._route(operation)
+            if route.method == method and route.match(path) is not None:
+                return operation
+        routes = map(self._route, CATALOG)
+        if allowed := [route.method for route in routes if route.match(path) is not None]:
+            raise not_allowed(method, allowed)
+        raise not_found()
+
+    def _route(self, operation: AnyOperation) -> Route:
+        return operation.route
+
     def _requests_per_minute(self) -> int:
         return RATE_LIMIT
 
@@ -188,7 +181,7 @@ class Sandbox:
         """Authenticate, authorize and handle a request."""
         try:
             who = self._authenticate(request.headers, now)
-            operation = self.routes.find(request.method, request.path)
+            operation = self.operation(request.method, request.path)
             body = self._body(request)
             permission = ENDPOINTS[operation].permission
             try:
@@ -220,7 +213,7 @@ class Sandbox:
             raise invalid(next(iter(query)), "unknown parameter")
         received = Request(request.method, request.path, query, body, request.headers)
         try:
-            call = operation.received(received, self.routes.of(operation))
+            call = operation.received(received, self._route(operation))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(map(str, first["loc"]))

@@ -31,7 +31,7 @@ from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
 from fastn_mcp.sandbox.state import Row, SandboxState
 from fastn_mcp.tools.catalog import AnyOperation
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.operation import Operation, Route
 from fastn_mcp.tools.paging import List
 from support.behaviour import Accepts, Behaviour, Filtering, Paging, wrapped
 
@@ -449,8 +449,10 @@ class FaultySandbox(Sandbox):
         *,
         begin: Dataset = dataset,
         behaviour: Behaviour | None = None,
+        routes: Mapping[str, Route] | None = None,
         **options: Any,
     ) -> None:
+        self._routes = routes or {}
         self.behaviour = self._usual = behaviour or Behaviour()
         self.faults = Faults()
         self.requests: list[HeardRequest] = []
@@ -495,6 +497,10 @@ class FaultySandbox(Sandbox):
 
         fault = self.faults.take(request.method, request.path)
         return perform() if fault is None else fault.strike(perform, key_in(request.headers))
+
+    @override
+    def _route(self, operation: AnyOperation) -> Route:
+        return self._routes.get(operation.tool_name(), operation.route)
 
     @override
     def _requests_per_minute(self) -> int:
@@ -557,7 +563,7 @@ class FaultySandbox(Sandbox):
 
     def _heard(self, request: SandboxRequest) -> HeardRequest:
         try:
-            tool = self.routes.find(request.method, request.path).tool_name()
+            tool = self.operation(request.method, request.path).tool_name()
         except SandboxRefusal:
             tool = None
         try:
