@@ -42,10 +42,10 @@ class DemoFailed(Exception):
 
 
 @click.command(name="demo")
-@click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
-def demo(plain: bool) -> int:
+@click.pass_context
+def demo(ctx: click.Context) -> int:
     """Watch a demonstration in half a minute, without an account."""
-    console = Console(no_color=plain or None, highlight=False, width=None if sys.stdout.isatty() else 100)
+    console = Console(no_color=ctx.color is False or None, highlight=False, width=None if sys.stdout.isatty() else 100)
     failures: list[str] = []
     try:
         anyio.run(_play, console)

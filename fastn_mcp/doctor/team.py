@@ -285,13 +285,14 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.failed("token", f"Refused: {reason}", hint)
         return
     if reason is None:
-        yield group.ok("token", "Its signature and times are right, and it is for this server.")
+        valid = left(claims["exp"] - target.system.timestamp())
+        yield group.ok("token", f"Its signature is right, and it is for this server, for {valid} more.")
     else:
         yield group.failed("token", f"Refused: {reason}", "The rows below say what it holds; none of it is trusted.")
+        for check in filter(None, (_issuer(team, claims), _audience(team, claims), _times(target, claims))):
+            yield check
     is_machine = claims.get("iss") in team.workloads or is_machines(claims)
     claims = claims if is_machine else claims | {"sub": claims.get(team.subject_claim)}
-    for check in (_issuer(team, claims), _audience(team, claims), _times(target, claims)):
-        yield check
     if (machine := _machine_of(team, claims, is_machine=is_machine)) is not None:
         yield machine
         return
@@ -317,26 +318,26 @@ def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> C
     return machine and group.ok(name, "A [[machine]] of the team file matches it.", here=machine.name)
 
 
-def _issuer(team: Team, claims: Mapping[str, Any]) -> Check:
+def _issuer(team: Team, claims: Mapping[str, Any]) -> Check | None:
     held, here = claims.get("iss"), f"It has {quote(claims.get('iss'))}; needed is {quote(team.issuer)}."
     if held == team.issuer or held in team.workloads:
-        return CheckGroup.CALLER.ok("token issuer", "The one of the team file.")
+        return None
     seen = "Its iss is not `issuer` of the team file, to the letter."
     return CheckGroup.CALLER.failed(
         "token issuer", seen, "Copy iss into the team file, if that provider is meant.", here
     )
 
 
-def _audience(team: Team, claims: Mapping[str, Any]) -> Check:
+def _audience(team: Team, claims: Mapping[str, Any]) -> Check | None:
     wanted, held = team.trust.audience, claims.get("aud")
     if wanted in claim_values(held):
-        return CheckGroup.CALLER.ok("token audience", "It is for this server.")
+        return None
     seen = "It has no aud." if held is None else "Its aud is not this server's."
     hint = "Let the provider put it there (`resource`, or an audience of the API), or set `audience` in the team file."
     return CheckGroup.CALLER.failed("token audience", seen, hint, f"It has {quote(held)}; needed is {quote(wanted)}.")
 
 
-def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
+def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check | None:
     group, expires, now = CheckGroup.CALLER, claims.get("exp"), target.system.timestamp()
     if not isinstance(expires, (int, float)):
         return group.failed("token expiry", "It has no exp.", "Let the provider issue tokens that expire.")
@@ -350,7 +351,7 @@ def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
     if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
         hint = "Synchronize both clocks (NTP)."
         return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", hint)
-    return group.ok("token expiry", f"It is valid for {left(expires - now)} more.", here=f"exp is {at}.")
+    return None
 
 
 def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:

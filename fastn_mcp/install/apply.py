@@ -145,7 +145,7 @@ def plan_uninstall(target: Target) -> FileChange | None:
     snapshot = _read(target.file)
     current = snapshot.content
     if known is None:
-        addition = Addition((target.client.servers,), target.name, None)
+        addition = Addition(target.client.servers, target.name, None)
         is_there = current is not None and find(_load(target, current), addition)
         subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(

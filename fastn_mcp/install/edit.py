@@ -24,11 +24,16 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A `value` to put under `key` of the object at `path`; without a key, into the list there."""
+    """A `value` to put under `key` of the object `section` of a document; without a key, into the list `section`."""
 
-    path: tuple[str, ...]
+    section: str
     key: str | None
     value: Any
+
+    @property
+    def contents(self) -> Any:
+        """The section if it holds nothing else."""
+        return [self.value] if self.key is None else {self.key: self.value}
 
 
 class UnreadableConfig(ValueError):
@@ -61,7 +66,7 @@ def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> by
         text = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
         document = _parsed(format_, text)
         if not same(document, wanted):
-            raise NoPlace(".".join(addition.path))
+            raise NoPlace(addition.section)
     return mark + text.encode("utf-8")
 
 
@@ -73,13 +78,13 @@ def remove(format_: Format, content: bytes, additions: Sequence[Addition]) -> by
         text = _removed(format_, text, addition)
         left = _parsed(format_, text)
         if not any(same(left, without(document, addition, prune=prune)) for prune in (False, True)):
-            raise NoPlace(".".join(addition.path))
+            raise NoPlace(addition.section)
     return mark + text.encode("utf-8")
 
 
 def _removed(format_: Format, text: str, addition: Addition) -> str:
     if format_ is Format.TOML:
-        return without_tables(text, (*addition.path, str(addition.key)))
+        return without_tables(text, (addition.section, str(addition.key)))
     return _remove_json(text, addition)
 
 
@@ -123,52 +128,38 @@ def _parsed(format_: Format, text: str) -> Any:
 
 def find(document: Any, addition: Addition) -> Any:
     """Return the value at the addition's place, or None. In a list, it is the item with the same id."""
-    for step in addition.path:
-        document = cast(dict[str, Any], document).get(step) if isinstance(document, dict) else None
+    section = cast(dict[str, Any], document).get(addition.section) if isinstance(document, dict) else None
     if addition.key is not None:
-        return cast(dict[str, Any], document).get(addition.key) if isinstance(document, dict) else None
-    items = cast(list[Any], document) if isinstance(document, list) else []
+        return cast(dict[str, Any], section).get(addition.key) if isinstance(section, dict) else None
+    items = cast(list[Any], section) if isinstance(section, list) else []
     return next((item for item in items if _id(item) == _id(addition.value)), None)
 
 
-def with_(document: Any, addition: Addition, depth: int = 0) -> Any:
+def with_(document: Any, addition: Addition) -> Any:
     """Return the document with the addition. Raises `NoPlace`."""
-    is_last = depth == len(addition.path)
-    place = ".".join(addition.path[:depth]) or "the document"
-    if is_last and addition.key is None:
-        if not isinstance(document, list):
-            raise NoPlace(place)
-        return [addition.value, *cast(list[Any], document)]
     if not isinstance(document, dict):
-        raise NoPlace(place)
-    if is_last:
-        return {**cast(dict[str, Any], document), str(addition.key): addition.value}
-    step = addition.path[depth]
-    empty: Any = [] if addition.key is None and depth + 1 == len(addition.path) else {}
-    inner = cast(dict[str, Any], document).get(step, empty)
-    return {**cast(dict[str, Any], document), step: with_(inner, addition, depth + 1)}
+        raise NoPlace("the document")
+    members, contents = cast(dict[str, Any], document), addition.contents
+    section: Any = members.get(addition.section, type(contents)())
+    if not isinstance(section, type(contents)):
+        raise NoPlace(addition.section)
+    whole = [*contents, *section] if addition.key is None else {**section, **contents}
+    return {**members, addition.section: whole}
 
 
 def without(document: Any, addition: Addition, *, prune: bool = False) -> Any:
-    """Return the document without the addition and, with `prune`, without the empty objects on its path."""
-    if addition.path:
-        if not isinstance(document, dict) or addition.path[0] not in document:
-            return cast(Any, document)
-        step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
-        inner = without(document[step], rest, prune=prune)
-        others = {name: value for name, value in cast(dict[str, Any], document).items() if name != step}
-        return others if prune and not inner else {**others, step: inner}
+    """Return the document without the addition and, with `prune`, without its section if that is empty then."""
+    members = cast(dict[str, Any], document) if isinstance(document, dict) else {}
+    section: Any = members.get(addition.section)
+    if not isinstance(section, type(addition.contents)):
+        return cast(Any, document)
+    left: Any
     if addition.key is None:
-        return [item for item in document if _id(item) != _id(addition.value)]
-    return {name: value for name, value in document.items() if name != addition.key}
-
-
-def _nested(addition: Addition, depth: int) -> Any:
-    """Return the value to insert if only `depth` steps of the path exist."""
-    value = [addition.value] if addition.key is None else {addition.key: addition.value}
-    for step in reversed(addition.path[depth:]):
-        value = {step: value}
-    return value
+        left = [item for item in section if _id(item) != _id(addition.value)]
+    else:
+        left = {name: value for name, value in section.items() if name != addition.key}
+    others = {name: value for name, value in members.items() if name != addition.section}
+    return others if prune and not left else {**others, addition.section: left}
 
 
 def _id(item: Any) -> Any:
@@ -181,13 +172,13 @@ def _id(item: Any) -> Any:
 def _insert_toml(text: str, addition: Addition) -> str:
     """Append the addition. Raises `NoPlace`."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    block: str = tomlkit.dumps(_nested(addition, 0))  # pyright: ignore[reportUnknownMemberType]
+    block: str = tomlkit.dumps({addition.section: addition.contents})  # pyright: ignore[reportUnknownMemberType]
     gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
     added = (gap + block).replace("\n", newline)
     try:
         tomllib.loads(text + added)
     except tomllib.TOMLDecodeError:
-        raise NoPlace(".".join(addition.path)) from None
+        raise NoPlace(addition.section) from None
     return text + added
 
 
@@ -225,14 +216,12 @@ def _insert_json(text: str, addition: Addition) -> str:
     def render(value: Any, indent: str) -> str:
         return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", newline + indent)
 
-    boxes = _boxes(text, addition.path)
+    boxes = _boxes(text, addition.section)
     if not boxes:
         gap = newline if text and not text.endswith("\n") else ""
-        return text + gap + render(_nested(addition, 0), "") + newline
-    box, depth = boxes[-1], len(boxes) - 1
-    is_nested = depth < len(addition.path)
-    key = addition.path[depth] if is_nested else addition.key
-    value = _nested(addition, depth + 1) if is_nested else addition.value
+        return text + gap + render({addition.section: addition.contents}, "") + newline
+    box, has_section = boxes[-1], len(boxes) > 1
+    key, value = (addition.key, addition.value) if has_section else (addition.section, addition.contents)
     name = "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
     lead = text[box.start : box.members[0].start] if box.members else "\n"
     if "\n" not in lead:
@@ -247,10 +236,10 @@ def _insert_json(text: str, addition: Addition) -> str:
 
 def _remove_json(text: str, addition: Addition) -> str:
     """Remove the addition from a valid text, with its comma. Comments around it stay."""
-    boxes, depth = _boxes(text, addition.path), len(addition.path)
-    if len(boxes) <= depth:
+    boxes = _boxes(text, addition.section)
+    if len(boxes) < 2:
         return text
-    box = boxes[depth]
+    box = boxes[1]
     if addition.key is not None:
         ours = box.member(addition.key)
     else:
@@ -290,17 +279,14 @@ class _Box:
         return next((member for member in reversed(self.members) if member.key == key), None)
 
 
-def _boxes(text: str, path: Sequence[str]) -> list[_Box]:
-    """Return the document and the box at each step of the path, as far as there is one. Empty for an empty text."""
+def _boxes(text: str, section: str) -> list[_Box]:
+    """Return the document and its section, as far as there is one. Empty for an empty text."""
     plain = _without_last_commas(_without_comments(text))
     if not plain.strip(_BLANK):
         return []
-    boxes = [_box(plain, _skip(plain, 0))]
-    for step in path:
-        if (member := boxes[-1].member(step)) is None:
-            break
-        boxes.append(_box(plain, member.value))
-    return boxes
+    document = _box(plain, _skip(plain, 0))
+    member = document.member(section)
+    return [document] if member is None else [document, _box(plain, member.value)]
 
 
 def _box(plain: str, start: int) -> _Box:

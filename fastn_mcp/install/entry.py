@@ -44,7 +44,7 @@ def additions(
             )
     elif client.forwards and not sandboxed and platform not in ("darwin", "win32"):
         entry["env_vars"] = [_KEYRING]
-    return (Addition((client.servers,), name, entry), *inputs)
+    return (Addition(client.servers, name, entry), *inputs)
 
 
 def http_additions(client: McpClient, name: str, url: str, command: str) -> tuple[Addition, ...]:
@@ -67,7 +67,7 @@ def http_additions(client: McpClient, name: str, url: str, command: str) -> tupl
         case TokenSource.PROMPT:
             entry["headers"] = _header(f"${{input:{_BEARER_INPUT}}}")
             inputs = (_input(_BEARER_INPUT, "Token of fastn-mcp, as printed by: fastn-mcp http-token"),)
-    return (Addition((client.servers,), name, entry), *inputs)
+    return (Addition(client.servers, name, entry), *inputs)
 
 
 def check_url(url: str) -> None:
@@ -98,6 +98,4 @@ def _header(reference: str) -> dict[str, str]:
 
 
 def _input(name: str, description: str) -> Addition:
-    return Addition(
-        ("inputs",), None, {"type": "promptString", "id": name, "description": description, "password": True}
-    )
+    return Addition("inputs", None, {"type": "promptString", "id": name, "description": description, "password": True})

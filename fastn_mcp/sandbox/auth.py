@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, SandboxRefusal, forbidden
+from fastn_mcp.sandbox.behaviour import SandboxRefusal, forbidden
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 
 KEY = "fsk_test_sandbox"
@@ -88,26 +88,22 @@ _WINDOW = 60
 """Seconds of a rate limit window."""
 
 
-def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str | None:
+def key_in(headers: Mapping[str, str]) -> str | None:
     """Return the API key of a request, from one of the accepted headers."""
-    if accepts is not Accepts.BEARER and (key := headers.get("x-fastn-api-key")) is not None:
+    if (key := headers.get("x-fastn-api-key")) is not None:
         return key
-    if accepts is Accepts.HEADER:
-        return None
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" and key else None
 
 
-def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
+def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime) -> Row:
     """Return the row of the request's API key. Raises `SandboxRefusal`."""
-    key = key_in(headers, behaviour.accepts)
+    key = key_in(headers)
     row = None if key is None else find_key(state, key)
     if key is None or row is None:
         raise SandboxRefusal(401, "AUTH_INVALID", "Missing or invalid API key")
     testing = headers.get("x-fastn-test-mode", "").lower() == "true"
-    if key.startswith("fsk_test_") and testing is behaviour.refuses_test_mode:
-        if testing:
-            raise SandboxRefusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
+    if key.startswith("fsk_test_") and not testing:
         raise SandboxRefusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
     if key.startswith("fsk_live_") and testing:
         raise SandboxRefusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")

@@ -2,11 +2,11 @@
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fastn_mcp.sandbox.behaviour import Paging, SandboxRefusal, invalid
+from fastn_mcp.sandbox.behaviour import SandboxRefusal, invalid
 from fastn_mcp.sandbox.state import Row, parse_stamp
 from fastn_mcp.tools.paging import HERE, List
 
@@ -74,19 +74,13 @@ def _values(row: Row, name: str, field: str) -> list[str]:
     return [str(item[inner]).casefold() for item in objects]
 
 
-def page(rows: Rows, limit: int, query: dict[str, str], paging: Paging) -> tuple[Iterable[Row], Row]:
+def page(rows: Rows, limit: int, query: dict[str, str]) -> tuple[list[Row], Row]:
     """Return one page and its pagination fields. Raises `SandboxRefusal` for an invalid cursor or offset."""
-    if paging is Paging.IGNORED:
-        return rows.slice(0, len(rows)), {}
     start = _after(rows, query["cursor"]) if "cursor" in query else _offset(query.get("offset", "0"))
     items = list(rows.slice(start, start + limit))
-    pagination: Row = {}
-    if paging in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR):
-        pagination |= {"total": len(rows), "limit": limit, "offset": start}
-    if paging in (Paging.CURSOR, Paging.TOTAL_AND_CURSOR):
-        more = bool(items) and start + limit < len(rows)
-        pagination["nextCursor"] = _cursor(str(items[-1]["id"])) if more else None
-    return items, pagination
+    more = bool(items) and start + limit < len(rows)
+    cursor = _cursor(str(items[-1]["id"])) if more else None
+    return items, {"total": len(rows), "limit": limit, "offset": start, "nextCursor": cursor}
 
 
 def _cursor(key: str) -> str:

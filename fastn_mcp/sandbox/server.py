@@ -16,14 +16,11 @@ from fastn_mcp.sandbox import account, ai, connectors, customers, keys, past_run
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
 from fastn_mcp.sandbox.behaviour import (
     JSON,
-    Behaviour,
-    Filtering,
     SandboxRefusal,
     SandboxReply,
     invalid,
     not_allowed,
     not_found,
-    wrapped,
 )
 from fastn_mcp.sandbox.paging import page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
@@ -66,24 +63,8 @@ def dataset(now: datetime, randomness: random.Random) -> SandboxState:
     return state
 
 
-class Routes:
-    """All operations by route. `other` overrides routes, by tool name."""
-
-    def __init__(self, other: Mapping[str, Route]) -> None:
-        self._routes = {operation: other.get(operation.tool_name(), operation.route) for operation in CATALOG}
-
-    def of(self, operation: AnyOperation) -> Route:
-        return self._routes[operation]
-
-    def find(self, method: str, path: str) -> AnyOperation:
-        """Return the operation of a request. Raises `SandboxRefusal` if there is no such path or method."""
-        for operation, route in self._routes.items():
-            if route.method == method and route.match(path) is not None:
-                return operation
-        if allowed := [route.method for route in self._routes.values() if route.match(path) is not None]:
-            raise not_allowed(method, allowed)
-        raise not_found()
-
+RATE_LIMIT = 100_000
+"""Maximum number of requests per minute and key."""
 
 LARGEST_BODY = 1024 * 1024
 """Maximum size of a request body in bytes."""
@@ -102,8 +83,8 @@ class SandboxRequest(NamedTuple):
 class Sandbox:
     """Simulated Fastn account in this process.
 
-    `behaviour` can be changed at any time. `begin` creates the initial account. With a `file`, the account is
-    persistent and can be shared by several processes. Raises `SettingsError` if the file does not contain an account.
+    `begin` creates the initial account. With a `file`, the account is persistent and can be shared by several
+    processes. Raises `SettingsError` if the file does not contain an account. Tests override what is unknown of Fastn.
     """
 
     def __init__(
@@ -113,15 +94,11 @@ class Sandbox:
         seed: int = 1,
         begin: Dataset = dataset,
         file: Path | None = None,
-        behaviour: Behaviour | None = None,
-        routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._now = now
         self._seed = seed
         self._begin = begin
         self._file = None if file is None else StateFile(file)
-        self.routes = Routes(routes or {})
-        self.behaviour = behaviour or Behaviour()
         self._limiter = RateLimiter()
         self._answers = 0
         self.state = SandboxState(self._randomness(0))
@@ -171,16 +148,41 @@ class Sandbox:
         """Count a request of this key. Returns the refusal if it exceeds the rate limit, and the response headers."""
         row = None if key is None else find_key(self.state, key)
         own = None if row is None else row.get("rateLimitPerMinute")
-        limit = min(own, self.behaviour.rate_limit) if isinstance(own, int) else self.behaviour.rate_limit
+        limit = min(own, self._requests_per_minute()) if isinstance(own, int) else self._requests_per_minute()
         who = digest(key) if key is not None and row is not None else "unknown"
         return self._limiter.count(who, limit, now)
+
+    def operation(self, method: str, path: str) -> AnyOperation:
+        """Return the operation of a request. Raises `SandboxRefusal` if there is no such path or method."""
+        for operation in CATALOG:
+            route = self._route(operation)
+            if route.method == method and route.match(path) is not None:
+                return operation
+        routes = map(self._route, CATALOG)
+        if allowed := [route.method for route in routes if route.match(path) is not None]:
+            raise not_allowed(method, allowed)
+        raise not_found()
+
+    def _route(self, operation: AnyOperation) -> Route:
+        return operation.route
+
+    def _requests_per_minute(self) -> int:
+        return RATE_LIMIT
+
+    def _authenticate(self, headers: Mapping[str, str], now: datetime) -> Row:
+        """Return the row of the request's API key. Raises `SandboxRefusal`."""
+        return authenticate(self.state, headers, now)
+
+    def _body(self, request: SandboxRequest) -> Row | None:
+        """Parse the body of a request. Raises `SandboxRefusal`."""
+        return _decoded(request.body)
 
     def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
         """Authenticate, authorize and handle a request."""
         try:
-            who = authenticate(self.state, request.headers, now, self.behaviour)
-            operation = self.routes.find(request.method, request.path)
-            sent = _decoded(request.body)
+            who = self._authenticate(request.headers, now)
+            operation = self.operation(request.method, request.path)
+            body = self._body(request)
             permission = ENDPOINTS[operation].permission
             try:
                 authorize(who, permission)
@@ -189,9 +191,8 @@ class Sandbox:
                 resource = (operation.toolset(), None)
                 record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
                 raise
-            body = self._renamed(sent or {}, {renamed: name for name, renamed in self.behaviour.fields.items()})
-            call = self._call(operation, request, None if sent is None else body)
-            context = self._context(now, who, body)
+            call = self._call(operation, request, body)
+            context = self._context(now, who, body or {})
             if (kind := _BUILT.get(operation)) is not None:
                 ai.look(context, kind)
             return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)
@@ -208,13 +209,11 @@ class Sandbox:
         if _is_list(operation):
             # The position in Fastn's list. The cursor argument of a tool is ours, and wraps it.
             query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
-            if self.behaviour.filtering is Filtering.IGNORED:
-                query = {name: value for name, value in query.items() if name == "limit"}
         elif query:
             raise invalid(next(iter(query)), "unknown parameter")
         received = Request(request.method, request.path, query, body, request.headers)
         try:
-            call = operation.received(received, self.routes.of(operation))
+            call = operation.received(received, self._route(operation))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(map(str, first["loc"]))
@@ -225,23 +224,18 @@ class Sandbox:
         return cast("Operation[Any]", call)
 
     def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> SandboxReply:
-        envelope, names = self.behaviour.envelope, self.behaviour.fields
         match outcome:
             case None:
                 return SandboxReply(204)
             case One(row, status):
-                return SandboxReply(status, JSON, to_json(wrapped(envelope, self._renamed(row, names), {})))
+                return SandboxReply(status, JSON, to_json({"data": row}))
             case rows:
-                items, pagination = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
-                shown = (self._renamed(row, names) for row in items)
-                return SandboxReply(200, JSON, to_json(wrapped(envelope, shown, pagination)))
+                items, pagination = page(rows, cast("List[Any]", call).limit, query)
+                return SandboxReply(200, JSON, to_json({"data": items, **pagination}))
 
     def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
         """Return the reply to a refused request. Tests override it."""
         return refusal.reply()
-
-    def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
-        return {names.get(name, name): value for name, value in row.items()} if names else row
 
 
 def _is_list(operation: AnyOperation) -> bool:

@@ -186,7 +186,7 @@ def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environme
 @pytest.mark.long
 def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
     """LANG=C. In its own process, whose encoding is set at the start."""
-    done = run_in_shell("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "demo", "--plain")
+    done = run_in_shell("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "--color", "never", "demo")
     assert done.returncode == 0, done.stderr
     assert "Everything worked." in done.stdout
 

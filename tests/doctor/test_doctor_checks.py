@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.behaviour import Accepts, Behaviour, Envelope, Paging
 from support.doctor_runs import VARIANTS, check_of, check_only_safe_requests, examine_sandbox, problems_of, sandbox_in
 from support.faulty_sandbox import Fault, FaultySandbox, Garbage, Redirect, Reset, Status
 from support.world import Clock
@@ -20,7 +21,7 @@ from fastn_mcp.doctor.reads import READS, compare, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import NotSent
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, SandboxReply
+from fastn_mcp.sandbox.behaviour import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnections

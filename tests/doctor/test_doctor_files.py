@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.behaviour import Accepts, Behaviour
 from support.doctor_runs import VARIANTS, account, examine_sandbox, sandbox_in, serve_sandbox
 from support.faulty_sandbox import FaultySandbox, Status
 from support.terminal import sitting
@@ -23,7 +24,6 @@ from fastn_mcp.doctor.machine import check_settings, origins
 from fastn_mcp.doctor.reads import DECLARED_NAMES, FieldNames, envelope_of, fields_of
 from fastn_mcp.doctor.runner import document, markdown
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour
 from fastn_mcp.tools.access import ListRoles, ListUsers
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

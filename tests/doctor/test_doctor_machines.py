@@ -89,7 +89,7 @@ async def test_token_is_said_to_be_of_a_machine_or_why_not(tmp_path: Path) -> No
     for what, (make, verdict, words) in TOKENS.items():
         checks = await by_name(check_token(target_of(world, make(world))))
         assert (checks["token machine"].verdict, words in checks["token machine"].here) == (verdict, True), what
-        assert checks["token issuer"].verdict is CheckResult.OK
+        assert "token issuer" not in checks
         assert "token tenant" not in checks
 
 

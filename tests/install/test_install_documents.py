@@ -11,9 +11,9 @@ from fastn_mcp.install.clients import Format
 from fastn_mcp.install.edit import Addition, NoPlace, UnreadableConfig, find, insert, load, remove, same, with_, without
 
 ENTRY = {"command": "/opt/fastn mcp/bin/fastn-mcp", "args": ["--profile", 'a"b'], "env": {"K": "${env:K}"}}
-SERVER = Addition(("mcpServers",), "fastn", ENTRY)
-INPUT = Addition(("inputs",), None, {"type": "promptString", "id": "fastn-api-key"})
-TABLE = Addition(("mcp_servers",), "fastn", {"command": "fastn-mcp", "args": ["--sandbox"], "env_vars": ["K"]})
+SERVER = Addition("mcpServers", "fastn", ENTRY)
+INPUT = Addition("inputs", None, {"type": "promptString", "id": "fastn-api-key"})
+TABLE = Addition("mcp_servers", "fastn", {"command": "fastn-mcp", "args": ["--sandbox"], "env_vars": ["K"]})
 MARKS = st.sampled_from([b"", b"\xef\xbb\xbf"])
 
 
@@ -39,8 +39,8 @@ def assert_restored(format_: Format, content: bytes, additions: list[Addition]) 
     """Check that the members of the document are as before, but for objects that were created on the paths."""
     left, wanted = load(format_, round_trip(format_, content, additions)), load(format_, content)
     for addition in additions:
-        if addition.path[0] not in wanted:
-            assert not left.pop(addition.path[0], None)
+        if addition.section not in wanted:
+            assert not left.pop(addition.section, None)
     assert same(left, wanted)
 
 
@@ -81,7 +81,7 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
     content = text.encode()
     before = load(Format.JSONC, content)
     assume(before != {} and all(find(before, one) is None for one in (SERVER, INPUT)))
-    theirs = Addition(("mcpServers",), "theirs", {"command": "x"})
+    theirs = Addition("mcpServers", "theirs", {"command": "x"})
     assume(find(before, theirs) is None)
     try:
         if place == "front":
@@ -135,7 +135,7 @@ def test_line_added_to_our_toml_table_does_not_join_another() -> None:
     ],
 )
 def test_entry_has_the_layout_of_its_surroundings(before: str, after: str) -> None:
-    addition = Addition(("mcpServers",), "fastn", {"command": "x"})
+    addition = Addition("mcpServers", "fastn", {"command": "x"})
     then = insert(Format.JSONC, before.encode(), [addition])
     assert then.decode() == after
 

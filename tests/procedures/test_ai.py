@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic import JsonValue
+from support.behaviour import Behaviour, Filtering, Paging
 from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from support.world import Clock, FormNow, World, yes
 
@@ -17,7 +18,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.sandbox.workflows import new_workflow

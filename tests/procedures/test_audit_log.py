@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic_core import to_json
+from support.behaviour import Filtering, Paging
 from support.faulty_sandbox import Status
 from support.table_rows import rows_of
 from support.world import World
@@ -15,7 +16,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.operation import Operation

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic_core import to_json
+from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.faulty_sandbox import Status
 from support.world import World
 
@@ -18,7 +19,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from pydantic import JsonValue
 from pydantic_core import to_json
+from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.faulty_sandbox import Status
 from support.world import FormNow, World, yes
 
@@ -15,7 +16,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import LONGEST, Diagnose
 from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalised
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import render

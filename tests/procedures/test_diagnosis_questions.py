@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from pydantic_core import to_json
+from support.behaviour import Behaviour, Filtering, Paging
 from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
-from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.executions import execution, unusable
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import render

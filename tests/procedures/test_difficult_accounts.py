@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from large_account import large_account
+from support.behaviour import Filtering, Paging
 from support.shared_account import answer, neighbour
 from support.world import World
 
@@ -24,7 +25,6 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.state import SandboxState, parse_stamp, stamp
 from fastn_mcp.tools.customers import UpdateCustomer
 from fastn_mcp.tools.operation import Request

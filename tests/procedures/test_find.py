@@ -11,6 +11,7 @@ import pytest
 from find_queries import SEARCHES, Expected, Search
 from large_account import large_account
 from pydantic_core import to_json
+from support.behaviour import Filtering, Paging
 from support.faulty_sandbox import Status
 from support.many_names import Listing, large, uuid
 from support.world import World
@@ -22,7 +23,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
 from fastn_mcp.procedures.ranking import Index, leaders, units
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Operation

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic_core import to_json
+from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.faulty_sandbox import Status
 from support.table_rows import table_rows
 from support.world import World
@@ -14,7 +15,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.server.rendering import BUDGET, render
 
 pytestmark = pytest.mark.anyio

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from large_account import large_account
+from support.behaviour import Behaviour, Filtering
 from support.table_rows import rows_of
 from support.world import World
 
@@ -17,7 +18,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.list_rows import FURTHER
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.sandbox.behaviour import Behaviour, Filtering
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import render
 

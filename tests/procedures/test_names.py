@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 from pydantic_core import to_json
+from support.behaviour import Behaviour, Filtering
 from support.world import World
 
 from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
@@ -12,7 +13,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
-from fastn_mcp.sandbox.behaviour import Behaviour, Filtering
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, UpdateCustomer

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic_core import to_json
+from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.faulty_sandbox import Status
 from support.table_rows import table_rows
 from support.world import World
@@ -20,7 +21,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.checks import Severity
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import ListApiKeys, ListUsers

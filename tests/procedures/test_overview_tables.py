@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from large_account import large_account
 from pydantic_core import to_json
+from support.behaviour import Behaviour
 from support.faulty_sandbox import Status
 from support.table_rows import table_rows
 from support.world import World
@@ -17,7 +18,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.billing import GetQuotas

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from pydantic import JsonValue
 from pydantic_core import to_json
+from support.behaviour import Filtering, Paging
 from support.faulty_sandbox import Status
 from support.table_rows import rows_of
 from support.world import World
@@ -20,7 +21,6 @@ from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.list_rows import FURTHER
 from fastn_mcp.procedures.tables import MAX_DETAILS, listed
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import LARGEST_PAGE, render
 from fastn_mcp.tools.access import ListApiKeys, ListRoles, QueryAuditLog

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from large_account import large_account
+from support.behaviour import Behaviour
 from support.world import World
 
 from fastn_mcp.errors import Failed
@@ -14,7 +15,6 @@ from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import Dataset, dataset
 from fastn_mcp.tools.billing import GetQuotas
 

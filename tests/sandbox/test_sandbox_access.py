@@ -1,11 +1,11 @@
 """Tests of authentication, permissions and rate limits of the sandbox."""
 
 import pytest
+from support.behaviour import Behaviour
 from support.direct_sandbox import Clock, Fastn
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
-from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.access import CreateApiKey, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat

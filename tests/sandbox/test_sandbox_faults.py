@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 from pydantic_core import from_json
+from support.behaviour import Behaviour
 from support.direct_sandbox import Answer, Fastn
 from support.faulty_sandbox import (
     DeepNesting,
@@ -26,7 +27,6 @@ from support.faulty_sandbox import (
 )
 
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.connectors import DeleteConnection

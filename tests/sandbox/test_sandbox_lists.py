@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.direct_sandbox import Clock, Fastn
 from support.faulty_sandbox import ErrorShape, FaultySandbox
 
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.access import ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.operation import GET, POST, unwrap

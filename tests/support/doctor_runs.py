@@ -19,10 +19,10 @@ from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
 from fastn_mcp.sandbox.auth import KEY, VIEWER_KEY
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging
 from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Route
+from support.behaviour import Accepts, Behaviour, Envelope, Paging
 from support.faulty_sandbox import FaultySandbox
 from support.served_sandbox import create_faulty_app
 from support.world import Clock

@@ -24,10 +24,16 @@ from typing_extensions import override
 from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
-from fastn_mcp.sandbox.behaviour import JSON, Behaviour, SandboxRefusal, SandboxReply
+from fastn_mcp.sandbox.behaviour import JSON, SandboxRefusal, SandboxReply
+from fastn_mcp.sandbox.paging import page
+from fastn_mcp.sandbox.resource import One, Outcome
 from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
 from fastn_mcp.sandbox.state import Row, SandboxState
+from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.operation import Operation, Route
+from fastn_mcp.tools.paging import List
+from support.behaviour import Accepts, Behaviour, Filtering, Paging, wrapped
 
 _MIB = 1024 * 1024
 
@@ -426,10 +432,28 @@ def _history(past: bytes) -> History:
     return History(RunSeries.model_validate_json(past))
 
 
+def _is_list(operation: AnyOperation) -> bool:
+    return issubclass(operation, List)
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    return {names.get(name, name): value for name, value in row.items()} if names else row
+
+
 class FaultySandbox(Sandbox):
     """A sandbox with a log of `requests`, with `faults` to come, and with the `history` of a large account."""
 
-    def __init__(self, now: Callable[[], datetime], *, begin: Dataset = dataset, **options: Any) -> None:
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        *,
+        begin: Dataset = dataset,
+        behaviour: Behaviour | None = None,
+        routes: Mapping[str, Route] | None = None,
+        **options: Any,
+    ) -> None:
+        self._routes = routes or {}
+        self.behaviour = self._usual = behaviour or Behaviour()
         self.faults = Faults()
         self.requests: list[HeardRequest] = []
         self.error_shape = ErrorShape.CODED
@@ -440,7 +464,6 @@ class FaultySandbox(Sandbox):
             return pickle.loads(_begun(begin, at, randomness.getstate()))  # noqa: S301
 
         super().__init__(now, begin=begun, **options)
-        self._usual: Behaviour = self.behaviour
 
     def reset(self) -> None:
         """Begin again: fresh data, an empty log, no faults, and the behaviour of the beginning."""
@@ -476,6 +499,52 @@ class FaultySandbox(Sandbox):
         return perform() if fault is None else fault.strike(perform, key_in(request.headers))
 
     @override
+    def _route(self, operation: AnyOperation) -> Route:
+        return self._routes.get(operation.tool_name(), operation.route)
+
+    @override
+    def _requests_per_minute(self) -> int:
+        return self.behaviour.rate_limit
+
+    @override
+    def _authenticate(self, headers: Mapping[str, str], now: datetime) -> Row:
+        sent, behaviour = dict(headers), self.behaviour
+        if behaviour.accepts is not Accepts.EITHER:
+            sent.pop("x-fastn-api-key" if behaviour.accepts is Accepts.BEARER else "authorization", None)
+        if behaviour.refuses_test_mode and (key_in(sent) or "").startswith("fsk_test_"):
+            if sent.get("x-fastn-test-mode", "").lower() == "true":
+                raise SandboxRefusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
+            sent["x-fastn-test-mode"] = "true"
+        return super()._authenticate(sent, now)
+
+    @override
+    def _body(self, request: SandboxRequest) -> Row | None:
+        body = super()._body(request)
+        return body and _renamed(body, {renamed: name for name, renamed in self.behaviour.fields.items()})
+
+    @override
+    def _call(self, operation: AnyOperation, request: SandboxRequest, body: Row | None) -> Operation[Any]:
+        if self.behaviour.filtering is Filtering.IGNORED and _is_list(operation):
+            request = request._replace(query={name: value for name, value in request.query.items() if name == "limit"})
+        return super()._call(operation, request, body)
+
+    @override
+    def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> SandboxReply:
+        envelope, paging, names = self.behaviour.envelope, self.behaviour.paging, self.behaviour.fields
+        if outcome is None:
+            return super()._answered(outcome, call, query)
+        if isinstance(outcome, One):
+            return SandboxReply(outcome.status, JSON, to_json(wrapped(envelope, _renamed(outcome.row, names), {})))
+        assert isinstance(call, List)
+        rows = outcome.slice(0, len(outcome))
+        pagination: Row = {}
+        if paging is not Paging.IGNORED:
+            rows, pagination = page(outcome, call.limit, query)
+        pagination = {name: value for name, value in pagination.items() if name in paging.fields}
+        shown = (_renamed(row, names) for row in rows)
+        return SandboxReply(200, JSON, to_json(wrapped(envelope, shown, pagination)))
+
+    @override
     def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
         return error_reply(self.error_shape, refusal)
 
@@ -494,7 +563,7 @@ class FaultySandbox(Sandbox):
 
     def _heard(self, request: SandboxRequest) -> HeardRequest:
         try:
-            tool = self.routes.find(request.method, request.path).tool_name()
+            tool = self.operation(request.method, request.path).tool_name()
         except SandboxRefusal:
             tool = None
         try:

@@ -34,8 +34,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.sandbox.app import answer_lifespan, read_request
-from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import SandboxRequest, dataset
+from support.behaviour import Behaviour
 from support.faulty_sandbox import FAULT, FaultyReply, FaultySandbox
 
 CONTROL = "/__sandbox/"
