@@ -254,8 +254,11 @@ class Display:
             return Text(words.lower() if words.isupper() else words, color, overflow="fold")
         if name.endswith("Ms") and isinstance(item, (int, float)):
             return Text(f"{item / 1000:,.1f} s" if item < _MAX_MS else lasting(timedelta(milliseconds=item)))
-        is_named = isinstance(item, dict) and {"id", "name"} <= item.keys()
-        text = self.plain(item["name"] if is_named and not is_whole else item)
+        match item:
+            case {"id": _, "name": str() as named} if not is_whole:
+                text = _line(named)
+            case _:
+                text = self.plain(item)
         if is_whole and isinstance(item, str):
             text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
         return Text(_NAMED.sub(r"\1", _AGED.sub(r"\3", text)), overflow="fold")
