@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.call_output import CallOutcome, Output, output_options, say_where
+from fastn_mcp.cli.call_output import CallOutcome, Output, is_list, output_options, say_where
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.help import OptionGroups, completing, format_examples
 from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_table, say
@@ -31,7 +31,6 @@ from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, T
 from fastn_mcp.runtime import Report
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
 _DESCRIBED = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
@@ -241,7 +240,7 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
     if outcome.message is not None and not output.is_waiting:
         say(f"fastn-mcp: {outcome.message}", err=True)
     body = dict(outcome.body or {})
-    wrong = cast("list[str]", body.get("unknown", []) if issubclass(tool, List) else [])
+    wrong = cast("list[str]", body.get("unknown", []) if is_list(tool) else [])
     if wrong and sys.stdout.isatty():
         del body["unknown"]
     output.show(tool, body, parts.stores.system.now())

@@ -106,7 +106,7 @@ class Display:
                 else Text("None of these fields." if rows else "None.")
             )
             if cursor_of(body) or (isinstance(total, int) and total > len(rows)):
-                of = f" of {total:,}" if isinstance(total, int) else ""
+                of = f" of {total:,}" if isinstance(total, int) else " rows"
                 yield Text(f"\n{len(rows):,}{of}. For more: --limit or --all. To narrow it down: --help.", _DIM)
             rest.pop("total", None)
             yield from [Text()] * bool(rest)
@@ -121,9 +121,9 @@ class Display:
         for inner in (rest.get("preview"), rest.get("data")):
             if isinstance(inner, dict):
                 rest = {**{key: item for key, item in rest.items() if item is not inner}, **inner}
+        if isinstance(rest.get("of"), int):
+            rest["rows in all"] = rest.pop("of")
         yield from self.report(rest)
-        if rows is None and (cursor := cursor_of(body)):
-            yield Text(f"\nThere is more. Repeat the command with: --cursor {cursor}", _DIM)
 
     def _receipt(self, done: str, data: Object, receipt: Object) -> Iterator[RenderableType]:
         name = receipt.pop("name", None) or data.get("name")
@@ -168,7 +168,9 @@ class Display:
         elif self.width < _MIN_WIDTH:
             lines = [Text(self.plain(item), overflow="fold")]
         elif isinstance(item, dict) and item.keys() == {"columns", "rows"}:
-            lines = [inner.table(_unpacked(item))] if item["rows"] else [Text("None.")]
+            columns = [column for column in cast("list[str]", item["columns"]) if column not in _IDS]
+            first = sorted(columns, key=lambda column: column not in _NAMES)
+            lines = [inner.table(_unpacked(item), first)] if item["rows"] else [Text("None.")]
         elif isinstance(item, dict):
             lines = inner.report(item)
         elif not _is_rows(item):
@@ -185,7 +187,7 @@ class Display:
 
     def _block(self, row: Object) -> Iterator[RenderableType]:
         """Render a row with rows or sentences of its own: what it is, then its fields below."""
-        name = next(name for name in ("kind", *_NAMES, *_IDS, *row) if name in row)
+        name = next(name for name in ("kind", *_NAMES, "customer", *_IDS, *row) if name in row)
         head, count = self.plain(row.pop(name)), row.pop("count", None)
         head += f" {self.plain(row.pop('name'))}" if name == "kind" and "name" in row else ""
         of = f"{len(some)} of " if _is_rows(some := row.get("examples")) else ""
@@ -254,8 +256,11 @@ class Display:
             return Text(words.lower() if words.isupper() else words, color, overflow="fold")
         if name.endswith("Ms") and isinstance(item, (int, float)):
             return Text(f"{item / 1000:,.1f} s" if item < _MAX_MS else lasting(timedelta(milliseconds=item)))
-        is_named = isinstance(item, dict) and {"id", "name"} <= item.keys()
-        text = self.plain(item["name"] if is_named and not is_whole else item)
+        match item:
+            case {"id": _, "name": str() as named} if not is_whole:
+                text = _line(named)
+            case _:
+                text = self.plain(item)
         if is_whole and isinstance(item, str):
             text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
         return Text(_NAMED.sub(r"\1", _AGED.sub(r"\3", text)), overflow="fold")
@@ -278,7 +283,8 @@ class Display:
             case dict():
                 return ", ".join(f"{title(name)} {self.plain(each)}" for name, each in item.items())
             case list():
-                return ", ".join(map(self.plain, item))
+                items = [*map(self.plain, item)]
+                return ("; " if any(", " in each for each in items) else ", ").join(items)
             case _:
                 return _line(str(item))
 
@@ -289,7 +295,9 @@ class Display:
         is_object = isinstance(item, dict)
         if is_object and item.keys() == {"tool", "arguments"}:
             return True
-        items, longest = (item.values(), _MAX_INLINE) if is_object else (item, 3 * self.width)
+        items, longest = (item.values(), _MAX_INLINE) if is_object else (item, _MAX_SENTENCE)
+        if len(item) == 1 and not is_object:
+            longest = 3 * self.width
         return all(not isinstance(each, (dict, list)) and len(str(each)) <= longest for each in items)
 
 

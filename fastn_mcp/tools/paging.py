@@ -158,7 +158,7 @@ def _detail(detail: str | None) -> str | None:
     return detail
 
 
-Detail = Annotated[str | None, Field(description="full: whole rows."), AfterValidator(_detail), OURS]
+Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), OURS]
 Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
 FullRow = dict[str, JsonValue]

@@ -85,11 +85,12 @@ def test_key_of_another_host_is_replaced_only_on_purpose(run: Run, thief: Any, t
     assert run("login", "--stdin", "--file", "--no-check", given=f"{KEY}x").returncode == 0  # the same host's
     assert run("--base-url", url, "login", "--stdin", "--file", "--no-check", "--replace", given=OTHER).returncode == 0
     assert file.read_text() == f"{OTHER}\n"
-    assert "is not sent to live.fastn.ai" in run("call", "list-customers").stderr
+    moved = run("--base-url", "https://live.fastn.ai", "call", "list-customers")
+    assert "is not sent to live.fastn.ai" in moved.stderr
     run("--base-url", url, "call", "list-customers")
     assert heads
     assert all(OTHER in head and KEY not in head for head in heads)
-    result = run("logout")  # of the default host, for which no key is kept
+    result = run("--base-url", "https://live.fastn.ai", "logout")  # for which no key is kept
     assert result.returncode == 1
     assert url.removeprefix("http://") in result.stderr
     assert file.read_text() == f"{OTHER}\n"

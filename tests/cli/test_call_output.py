@@ -147,6 +147,22 @@ def test_table_in_a_report_is_shown_as_one() -> None:
     assert [line.split() for line in lines[2:]] == [["name", "failed", "id"], ["Sync", "2", "wf_1"], ["Load", "wf_2"]]
 
 
+def test_column_by_which_a_table_is_ordered_has_room() -> None:
+    names = ["id", "name", "failed", "completed", "success_rate", "state"]
+    row: list[JsonValue] = [
+        "wf_9b3895557910",
+        "Reconcile_HubSpot_contacts_with_Airtable",
+        69,
+        94,
+        "57.7 %",
+        "switched off",
+    ]
+    table: dict[str, JsonValue] = {"columns": [*names], "rows": [row]}
+    shown = displayed("get_overview", {"data": {"of": 150, "table": table}}, 80).splitlines()
+    assert shown[0].split() == ["rows", "in", "all", "150"]
+    assert shown[3].split() == ["name", "failed", "completed", "success", "rate"]
+
+
 def test_examples_are_counted_against_all() -> None:
     one: dict[str, JsonValue] = {"id": "wf_1", "name": "Sync", "triggers": ["a" * 40, "b" * 40]}
     body: dict[str, JsonValue] = {"data": {"used_by": [{"kind": "workflows", "count": 4, "examples": [one]}]}}
@@ -157,6 +173,12 @@ def test_resource_in_a_table_is_shown_by_its_name() -> None:
     row: dict[str, JsonValue] = {"id": "t1", "name": "Daily", "customer": {"id": "c1", "name": "Katana"}}
     lines = displayed("find", {"data": {"found": [row]}}, 80).splitlines()
     assert [line.split() for line in lines[2:]] == [["name", "customer", "id"], ["Daily", "Katana", "t1"]]
+
+
+def test_values_with_commas_are_told_apart() -> None:
+    body: dict[str, JsonValue] = {"data": {"triggers": ["Orders (on paid), broken", "Events"], "apps": ["a", "b"]}}
+    lines = displayed("get_workflow", body, 80).splitlines()
+    assert [line.rstrip() for line in lines] == ["triggers  Orders (on paid), broken; Events", "apps      a, b"]
 
 
 def test_block_is_headed_by_kind_and_name() -> None:
@@ -171,12 +193,6 @@ def test_finding_says_how_many_it_does_not_name() -> None:
     assert "→ Sandbox, MCP and 1 more" in displayed("get_overview", {"data": {"findings": [finding]}}, 80)
     finding["what"] = "3 API keys, first MCP."
     assert "→ Sandbox and 1 more" in displayed("get_overview", {"data": {"findings": [finding]}}, 80)
-
-
-def test_further_page_of_a_report_is_named() -> None:
-    row: dict[str, JsonValue] = {"customer_id": "c1", "name": "Acme", "executions": 308}
-    page: dict[str, JsonValue] = {"by_customer": [row, row], "next_cursor": "abc~tool=1"}
-    assert "Repeat the command with: --cursor abc~tool=1\n" in displayed("get_usage", {"data": page}, 80)
 
 
 def test_rows_without_the_wanted_fields_are_not_blank_lines() -> None:
@@ -310,6 +326,15 @@ def test_all_pages_are_one_list(fastn: Run) -> None:
     assert len(body["data"]) == body["total"] == len({row["id"] for row in body["data"]}) > 300
     assert "next_cursor" not in body
     assert done.stderr == ""
+
+
+def test_further_page_of_a_report_is_named_in_one_piece(fastn: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("--sandbox", "call", "get-usage", "--color", "always")
+    assert "--cursor" not in fastn(*command).stdout
+    monkeypatch.setattr("fastn_mcp.tools.billing._PAGE", 2)
+    shown = fastn(*command, env={"COLUMNS": "30"}).stdout
+    assert (cursor := re.search(r"\nThere is more.*\n  --cursor (\S{35,})\n\Z", shown))
+    assert "There is more" not in fastn(*command, "--cursor", cursor[1]).stdout
 
 
 def test_all_stops_at_its_bound_and_says_how_to_go_on(fastn: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,12 @@ from fastn_mcp.tools.tool import AnyTool
 pytestmark = pytest.mark.anyio
 
 PAGED = [tool for tool in ALL_TOOLS if "cursor" in tool.model_fields]
-OTHER_CURSORS = {"get_overview": "1.1", "list_changes": "1", "diagnose": "1"}
+OTHER_CURSORS = {
+    "get_overview": "1.1",
+    "get_usage": Position(skip=50).encode(),
+    "list_changes": "1",
+    "diagnose": "1",
+}
 SHAPING = {"limit", "cursor", "fields", "detail"}
 FILTERS = [(tool, name) for tool in PAGED for name in tool.model_fields if name not in SHAPING]
 

@@ -9,6 +9,7 @@ from support.faulty_sandbox import Status
 from support.table_rows import table_rows
 from support.world import World
 
+from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
@@ -44,11 +45,14 @@ def rows(answer: Answer, words: str = "") -> list[Answer]:
 
 async def test_broken_connections_have_customer_and_failing_workflows(world: World) -> None:
     answer = await focus(world, "connections")
-    tiktok: Answer = {"name": "TikTok Shop of Katana", "since": "2026-11-16", "failed": 1, "auth": "OAUTH_2"}
-    assert rows(answer, "FAILED:") == [{**tiktok, "fails": "Sync TikTok Orders to Cin7 Core (1)"}]
-    assert rows(answer, "EXPIRED:") == [{"name": "Cin7 Core of Katana", "since": "2026-11-16", "auth": "API_KEY"}]
-    inactive = [{"name": "Shopify of Globex Exports", "since": "2026-11-10", "auth": "OAUTH_2"}]
-    assert rows(answer, "INACTIVE:") == inactive
+    ids = {row["status"]: reference_to(row["id"]) for row in world.sandbox.state.all("connections")}
+    tiktok: Answer = {"id": ids["FAILED"], "name": "TikTok Shop of Katana", "since": "2026-11-16", "failed": 1}
+    fails = "Sync TikTok Orders to Cin7 Core (1)"
+    assert rows(answer, "FAILED:") == [{**tiktok, "auth": "OAUTH_2", "fails": fails}]
+    cin7: Answer = {"id": ids["EXPIRED"], "name": "Cin7 Core of Katana", "since": "2026-11-16", "auth": "API_KEY"}
+    assert rows(answer, "EXPIRED:") == [cin7]
+    shopify: Answer = {"id": ids["INACTIVE"], "name": "Shopify of Globex Exports", "since": "2026-11-10"}
+    assert rows(answer, "INACTIVE:") == [{**shopify, "auth": "OAUTH_2"}]
     assert [finding["what"].partition(". ")[2] for finding in answer["findings"]] == [
         "1 customer has to authorise the app again in the widget.",
         "1 customer has to enter a new API key for the app in the widget.",

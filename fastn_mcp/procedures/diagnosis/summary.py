@@ -21,7 +21,9 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
     period, completed, last = counts.period, counts.completed, counts.last_success_at
     if counts.failures:
         failing = _failing(evidence, of_one_cause=len(whys) == 1)
-        why = whys[0][1] if len(whys) == 1 else "; ".join(f"{count:,} because {clause}" for count, clause in whys)
+        least = "at least " if counts.has_failures_unread else ""
+        each = (f"{least}{count:,} because {clause}" for count, clause in whys)
+        why = whys[0][1] if len(whys) == 1 else "; ".join(each)
         return f"{failing}: {why}.{blocked}{_not_started(evidence)}"
     if not counts.knows_failures or counts.has_failures_unread:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
@@ -59,8 +61,9 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
         return f"Failing{since} ({of}; {success})"
     workflows, affected = ({getattr(run, name) for run in failures} for name in ("workflow", "customer"))
     if len(workflows) > 1 or not of_one_cause:
-        of_them = f", of {len(workflows):,} workflows" if len(workflows) > 1 else ""
-        for_ = f", for {len(affected):,} customers" if len(affected) > 1 else ""
+        more = counts.has_failures_unread
+        of_them = f", of {counted(len(workflows), 'workflow', at_least=more)}" if len(workflows) > 1 else ""
+        for_ = f", for {counted(len(affected), 'customer', at_least=more)}" if len(affected) > 1 else ""
         return f"{of} failed in {period}{of_them}{for_} ({success})"
     if always and evidence.subject.is_any_of_customer:
         return f"{quoted(evidence.workflow(always[0].which.workflow))} has failed each time{since} ({of} in {period})"
