@@ -34,7 +34,7 @@ class RecordingApp:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     may: asyncio.Event = field(default_factory=asyncio.Event)
     before_response: Callable[[], Awaitable[None]] | None = None
-    lost: anyio.Event | None = None
+    lost: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.begun += 1
