@@ -129,9 +129,7 @@ def _with_field_names(extra: dict[str, JsonValue] | None) -> dict[str, JsonValue
     return extra
 
 
-Extra = Annotated[
-    JsonObject | None, AfterValidator(_with_field_names), Field(description="Other fields; null clears.")
-]
+Extra = Annotated[JsonObject | None, AfterValidator(_with_field_names), Field(description="Other fields; null clears.")]
 
 
 def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:

@@ -331,8 +331,10 @@ class Create(Operation[Result], Generic[Result]):
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
         fields = ("slug", "name")
-        own = [given for field in fields if isinstance(given := getattr(self, field, None), str) and given.strip()]
-        existing = [found for field in fields if isinstance(found := row.get(field), str) and found.strip()]
+        own, existing = (
+            [name for field in fields if isinstance(name := each.get(field), str) and name.strip()]
+            for each in (vars(self), row)
+        )
         answers = [same_name(name, other) for name in own for other in existing]
         if True in answers:
             return True

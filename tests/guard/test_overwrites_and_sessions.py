@@ -21,10 +21,10 @@ from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
+from fastn_mcp.records.rows import Row
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.access import CreateSecret
-from fastn_mcp.records.rows import Row
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector
 from fastn_mcp.tools.tool import Effect, Tool
