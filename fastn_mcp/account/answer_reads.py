@@ -1,5 +1,6 @@
 """Reads of one answer: through the snapshot, and within what Fastn's rate limit leaves."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, cast
 
-import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.account.snapshot import AccountSnapshot, Prefix
@@ -67,7 +67,7 @@ class AnswerReads:
         self._sent = 0
         self._waited = 0.0
         self._left_out: str | None = None
-        self._one_by_one = anyio.Lock()
+        self._one_by_one = asyncio.Lock()
 
     @cached_property
     def snapshot(self) -> AccountSnapshot:

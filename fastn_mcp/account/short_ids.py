@@ -86,8 +86,7 @@ class ShortIds:
 
     async def expanded(self, call: AnyCall, reads: AnswerReads) -> AnyCall:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
-        references = {*_references(dict(call))}
-        if not references:
+        if "ref_" not in call.model_dump_json() or not (references := {*_references(dict(call))}):
             return call
         ids = {reference: self._ids[reference] for reference in references & self._ids.keys()}
         if missing := references - ids.keys():

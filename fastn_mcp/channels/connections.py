@@ -122,7 +122,7 @@ class _Connection(asyncio.Protocol):
     """One connection: passes everything on to uvicorn's protocol, and notes when its requests begin and end."""
 
     def __init__(self, inner: asyncio.Protocol, others: "dict[object, _Connection]", most: int, arrives: float) -> None:
-        self.lost = anyio.Event()
+        self.lost = asyncio.Event()
         self._inner = inner
         self._others = others
         self._most = most

@@ -31,7 +31,7 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, http
 """Errors of a transport after which nothing was sent. After any other, the request may have arrived."""
 
 _TARGET = re.compile(r"[\x21-\x7e]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+_VALUES = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 
 
 class UnreadableBody(Enum):
@@ -104,7 +104,7 @@ class HttpExchange:
         base = urlsplit(base_url)
         self._base_url = base_url
         self._prefix = base.path.rstrip("/")
-        self._headers = {"Host": base.netloc, **headers}
+        self._headers = {"host": base.netloc, **_lower_cased(headers)}
         self._options = options or TransportOptions()
         # Plain http is for this machine: it needs no certificates, and a proxy would see the key.
         self._is_tls = base.scheme == "https"
@@ -145,15 +145,13 @@ class HttpExchange:
         if request.query:
             target += "?" + urlencode({name: _text(value) for name, value in request.query.items()})
         # A call's own header, such as the environment of a run, replaces the account's.
-        overridden = {name.lower() for name in request.headers}
-        headers = {name: value for name, value in self._headers.items() if name.lower() not in overridden}
-        headers |= request.headers
+        headers = self._headers | _lower_cased(request.headers)
         body = b"" if request.body is None else to_json(request.body)
         if request.body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["content-type"] = "application/json"
         if request.method != "GET":
-            headers["Content-Length"] = str(len(body))
-        if not _TARGET.fullmatch(target) or not all(map(_VALUE.fullmatch, headers.values())):
+            headers["content-length"] = str(len(body))
+        if not _TARGET.fullmatch(target) or not _VALUES.fullmatch("".join(headers.values())):
             raise NotSentError("a header or the path holds a character that HTTP does not allow", "Check the settings.")
         return httpx2.Request(
             request.method,
@@ -200,6 +198,10 @@ async def _body(response: httpx2.Response, encoding: str) -> bytes | UnreadableB
         await response.aclose()
     is_cut = unpack is not None and not unpack.eof
     return UnreadableBody.BROKEN if is_cut else b"".join(body)
+
+
+def _lower_cased(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _text(value: object) -> str:

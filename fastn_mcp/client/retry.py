@@ -131,6 +131,9 @@ class RateWindows:
 
     def note(self, status: int, headers: Mapping[str, str], now: datetime) -> None:
         """Note the limit that a response states, by its number. The others have one request less."""
+        if not self._windows and "x-ratelimit-remaining" not in headers:
+            self.may_be_stated = False
+            return
         remaining, reset, limit = (
             headers.get(f"x-ratelimit-{name}", "").strip() for name in ("remaining", "reset", "limit")
         )

@@ -184,7 +184,7 @@ class _PlainResponse:
         self._has_begun = False
         self._is_stream = False
         self._body = b""
-        self._sending = anyio.Lock()
+        self._sending = asyncio.Lock()
 
     async def send(self, message: Message) -> None:
         """Send a message of the SDK's JSON response, converted to an event if the stream has started."""

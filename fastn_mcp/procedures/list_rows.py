@@ -18,7 +18,7 @@ from fastn_mcp.records.rows import FastnObject, Row, parse_timestamp, row_of, te
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.fields import in_words
 from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.paging import MAX_LIMIT, MAX_OBJECTS, ORDERS, List, Listed, Position, mark
+from fastn_mcp.tools.paging import MAX_LIMIT, MAX_OBJECTS, ORDERS, List, Listed, Place, Position, mark
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
 _NOT_ENDED = "!completed,failed,timeout,cancelled"
@@ -42,8 +42,7 @@ class Table(FastnObject):
     ] = None
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     items: SkipValidation[list[dict[str, JsonValue]]]
-    positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
-    """Position after each row."""
+    places: SkipValidation[list[Place]] = Field(default=[], exclude=True)
     gaps: list[str] = Field(default=[], exclude=True)
     """What could not be read of the rows, in sentences."""
 
@@ -73,7 +72,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
     if call.statuses or ORDERS.keys() & call.filters:
         return await _whole(call, context)
     page = cast("Listed[FastnObject]", await context.read(call))
-    items, positions, unchecked = list(page.rows), list(page.positions), set(page.not_checked or ())
+    items, places, unchecked = list(page.rows), list(page.places), set(page.not_checked or ())
     total, read, received = page.total, 1, page.received
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
         if not context.look.affordable:
@@ -87,13 +86,13 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
                 raise
             break  # keep the rows found; the cursor continues from here
         items += page.rows
-        positions += page.positions
+        places += page.places
         unchecked |= {*(page.not_checked or ())}
         total, read, received = None, read + 1, received + page.received
     is_whole = page.next_cursor is None and call.cursor is None
     return Table(
         items=items,
-        positions=positions,
+        places=places,
         next_cursor=page.next_cursor,
         total=len(items) if is_whole and not unchecked else total,
         not_checked=sorted(unchecked) or None,
@@ -113,14 +112,15 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
         matching.sort(key=lambda row: at.timestamp() if (at := timestamp(row, *fields)) else math.inf)
     start = next((end for end, row in enumerate(matching, 1) if mark([row]) == position.before), position.skip)
     rows = matching[start : start + call.limit]
-    positions = [Position(skip=start + number, before=mark([row])) for number, row in enumerate(rows, 1)]
+    places = [(Position(skip=start, before=mark([row])), number) for number, row in enumerate(rows, 1)]
+    end = Position(skip=start + len(rows), before=mark(rows[-1:]))
     gaps = [f"Only {counted(len(read), 'row')} were read, others may match: use more filters."] * (not is_complete)
     if statuses and call.filters["status"].startswith("!"):
         gaps.append(f"Read by status: {in_words(tuple(statuses))}. Rows of any other are not here.")
     return Table(
         items=rows,
-        positions=positions,
-        next_cursor=positions[-1].encode() if rows and start + len(rows) < len(matching) else None,
+        places=places,
+        next_cursor=end.encode() if rows and start + len(rows) < len(matching) else None,
         total=len(matching) if is_complete and not unchecked else None,
         not_checked=unchecked or None,
         unknown=call.unknown() or None if not matching else None,

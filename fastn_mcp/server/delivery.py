@@ -1,5 +1,6 @@
 """Whether a client received the response to a tool call. The changes of the call are settled then, and not before."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -17,10 +18,10 @@ DELIVERY_GRACE = 0.25
 class ResponseDelivery:
     """Delivery of one response. The transport reports that it was written, or sets `lost`."""
 
-    def __init__(self, lost: anyio.Event | None = None) -> None:
-        self.lost = lost or anyio.Event()
+    def __init__(self, lost: asyncio.Event | None = None) -> None:
+        self.lost = lost or asyncio.Event()
         """Set by the transport when it finds that the client did not receive the response."""
-        self._decided = anyio.Event()
+        self._decided = asyncio.Event()
         self._settle: list[Callable[[], Awaitable[None]]] = []
 
     def on_received(self, settle: Callable[[], Awaitable[None]]) -> None:
@@ -29,7 +30,7 @@ class ResponseDelivery:
     async def decided(self) -> None:
         await self._decided.wait()
 
-    async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: anyio.Event | None = None) -> None:
+    async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: asyncio.Event | None = None) -> None:
         """Settle the changes unless the response turns out to be lost or is left unread.
 
         `is_unread` tests whether part of the response is still unread by the client. `ended` is set when nothing
@@ -51,12 +52,12 @@ class ResponseDelivery:
             self._decided.set()
 
 
-async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
+async def _either(one: asyncio.Event, other: asyncio.Event | None) -> None:
     if other is None:
         await one.wait()
         return
 
-    async def wait(event: anyio.Event) -> None:
+    async def wait(event: asyncio.Event) -> None:
         await event.wait()
         tasks.cancel_scope.cancel()
 

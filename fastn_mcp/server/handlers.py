@@ -128,7 +128,8 @@ class _Handlers:
         with counted_requests() as spent:
             result = await self._call_tool(ctx, params, request)
         cost = _cost_meta(spent, request.account.dispatch.system.monotonic())
-        return result.model_copy(update={"meta": {**(result.meta or {}), **cost}})
+        result.meta = {**(result.meta or {}), **cost}
+        return result
 
     async def _call_tool(
         self, ctx: Context, params: CallToolRequestParams, request: RequestContext

@@ -4,6 +4,7 @@ An oversized line is answered here, so that it is never in memory as a whole. Pi
 and terminals, which it cannot poll, are read by a thread.
 """
 
+import asyncio
 import os
 import re
 import stat
@@ -44,7 +45,7 @@ class Pipes:
         self._writing = anyio.Lock(fast_acquire=True)
         self._unwritten = b""
         self._closed = False
-        self.ended = anyio.Event()
+        self.ended = asyncio.Event()
         """Set once the input has ended."""
         self.written = 0
         """Bytes written. While it grows, the client reads."""

@@ -141,8 +141,9 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
         # Fastn's own cursor would skip the rows that were left out.
         envelope.pop("next_cursor", None)
         way = f"Call again with limit {row_count} and continue from there"
-        if 0 < row_count <= len(page.positions):
-            envelope["next_cursor"] = page.positions[row_count - 1].encode()
+        if 0 < row_count <= len(page.places):
+            start, number = page.places[row_count - 1]
+            envelope["next_cursor"] = start.after(number).encode()
             way = "Continue with next_cursor"
         left_out.append(f"{counted(missing, 'row')} did not fit. {way}, or name the columns you need in fields.")
     if "next_cursor" in envelope:

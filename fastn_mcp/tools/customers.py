@@ -76,7 +76,7 @@ class CreateCustomer(Create[Customer]):
 
     @override
     def may_overwrite(self, row: Row) -> bool | None:
-        own = name_as_read(self.external_ref or "")
+        own = name_as_read(self.external_ref) if self.external_ref else ""
         is_same = own and own == name_as_read(text(row, "externalRef"))
         return True if is_same else super().may_overwrite(row)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.tool import OURS
 
 
@@ -111,7 +112,22 @@ def _one_address(value: str | None) -> str | None:
 
 
 EMAIL = AfterValidator(_one_address)
-Extra = Annotated[JsonObject | None, Field(description="Other fields; null clears.")]
+
+FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+"""Name of a field of Fastn. Any other in `extra` is refused: names stand in what people read."""
+
+
+def _with_field_names(extra: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+    for name in extra or ():
+        if FIELD.fullmatch(name) is None:
+            raise ValueError(
+                f"{quote(name, 60, is_name=True)} is not a name of a field: letters, digits and _ . - only, at most 64,"
+                " beginning with a letter or _"
+            )
+    return extra
+
+
+Extra = Annotated[JsonObject | None, AfterValidator(_with_field_names), Field(description="Other fields; null clears.")]
 
 
 def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:

@@ -12,14 +12,11 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, Row, text, word
-from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
-FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-"""Name of a field of Fastn. Any other in `extra` is refused: names stand in what people read."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -88,12 +85,14 @@ class Route:
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the decoded parameters of `path`; None if it does not match this route."""
-        pattern = "".join(
-            f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part)
-            for number, part in enumerate(_PARAMETER.split(self.path))
-        )
-        found = re.fullmatch(pattern, path)
+        found = _pattern(self.path).fullmatch(path)
         return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
+
+
+@lru_cache(maxsize=1024)
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = enumerate(_PARAMETER.split(template))
+    return re.compile("".join(f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part) for number, part in parts))
 
 
 def _segment(argument: str, value: object) -> str:
@@ -164,7 +163,7 @@ class Operation(Tool[Result], Generic[Result]):
     @property
     def is_undocumented(self) -> bool:
         """Whether it has fields that are neither documented nor known to be harmless."""
-        extra: object = getattr(self, "extra", None)
+        extra: object = vars(self).get("extra")
         return extra is not None and not _is_harmless(extra, self.clears)
 
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
@@ -196,18 +195,6 @@ class Operation(Tool[Result], Generic[Result]):
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
         if cls.route.method in ("GET", "DELETE"):
             cls._control_characters = _CONTROL  # a query has no lines
-
-    @model_validator(mode="after")
-    def _has_field_names(self) -> Self:
-        extra: object = getattr(self, "extra", None)
-        for name in cast("dict[str, object]", extra) if isinstance(extra, dict) else ():
-            if FIELD.fullmatch(name) is None:
-                shown = quoted(name, 60, is_name=True)
-                raise ValueError(
-                    f"extra: {shown} is not a name of a field: letters, digits and _ . - only, at most 64, beginning"
-                    " with a letter or _"
-                )
-        return self
 
     @property
     @override
@@ -369,8 +356,10 @@ class Create(Operation[Result], Generic[Result]):
     def may_overwrite(self, row: Row) -> bool | None:
         """Return whether this may overwrite `row`; None if that is not known."""
         fields = ("slug", "name")
-        own = [given for field in fields if isinstance(given := getattr(self, field, None), str) and given.strip()]
-        existing = [found for field in fields if isinstance(found := row.get(field), str) and found.strip()]
+        own, existing = (
+            [name for field in fields if isinstance(name := each.get(field), str) and name.strip()]
+            for each in (vars(self), row)
+        )
         answers = [same_name(name, other) for name in own for other in existing]
         if True in answers:
             return True

@@ -41,6 +41,10 @@ class Position(NamedTuple):
     before: str = ""
     size: int = 0
 
+    def after(self, count: int) -> "Position":
+        """Return the position after so many further rows."""
+        return self._replace(skip=self.skip + count)
+
     def encode(self) -> str:
         return base64.urlsafe_b64encode(json.dumps(self).encode()).decode().rstrip("=")
 
@@ -66,6 +70,9 @@ def _readable(cursor: str | None) -> str | None:
 
 
 PageCursor = Annotated[Cursor, AfterValidator(_readable)]
+
+Place = tuple[Position, int]
+"""Where a row was: the start of its response, and its number from there. The next page starts `after` it."""
 
 _START = Position()
 _TIMES = ("createdAt", "startedAt", "timestamp")
@@ -173,8 +180,7 @@ class Listed(FastnObject, Generic[Item]):
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     total: Annotated[int | None, Field(description="How many there are in all, if Fastn says so.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
-    positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
-    """Position after each row."""
+    places: SkipValidation[list[Place]] = Field(default=[], exclude=True)
     received: int = Field(default=0, exclude=True)
     """Number of rows that Fastn sent for it, with those that do not match."""
 
@@ -287,15 +293,15 @@ class List(Operation[Listed[Item]], Generic[Item]):
         matching, unchecked = self.matching_rows(fresh)
         page = matching[: self.limit]
         requested = position.size or self.limit
-        cursor, offset, skip, before, _ = position
-        positions = [Position(cursor, offset, skip + number, before, requested) for number, _ in page]
-        following = positions[-1] if len(matching) > len(page) else None
+        start = position._replace(size=requested)
+        places = [(start, number) for number, _ in page]
+        following = start.after(page[-1][0]) if len(matching) > len(page) else None
         if following is None:
             following = _following(position, requested, len(rows), fresh, around, total)
-        returns = cast("type[Listed[Item]]", type(self).returns)
+        returns, kept = cast("type[Listed[Item]]", type(self).returns), self.row_type().kept
         values: dict[str, Any] = {
-            "rows": list(map(self.row_type().kept, (row for _, row in page))),
-            "positions": positions,
+            "rows": [kept(row) for _, row in page],
+            "places": places,
             "received": len(rows),
             "next_cursor": following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.

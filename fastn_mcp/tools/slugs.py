@@ -14,7 +14,7 @@ def same_name(new: str, existing: str) -> bool | None:
     Case, separators and forms of letters (`²`, `é`) are ignored. Characters beyond ASCII letters, digits and
     separators may become any text in a slug, or none.
     """
-    if _readings(new) & _readings(existing):
+    if not _readings(new).isdisjoint(_readings(existing)):
         return True
     parts, slug = _certain(new), "".join(_certain(existing))
     may_become = (slug != "" or len(parts) > 1) and fnmatchcase(slug, "*".join(parts))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -34,7 +33,7 @@ class RecordingApp:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     may: asyncio.Event = field(default_factory=asyncio.Event)
     before_response: Callable[[], Awaitable[None]] | None = None
-    lost: anyio.Event | None = None
+    lost: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.begun += 1

@@ -20,7 +20,7 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
-from fastn_mcp.tools.operation import FIELD
+from fastn_mcp.tools.fields import FIELD
 
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
