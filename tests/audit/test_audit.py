@@ -126,7 +126,7 @@ def test_decision_is_recorded_with_its_request() -> None:
 
 @pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
 def test_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
-    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), "local_page")
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
 
 

@@ -177,7 +177,7 @@ class AnyUndo:
 async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     """Not only for what was done: the undo of a create is a deletion."""
     effects = ["write", "destroy"] if covers else ["write"]
-    rule = ApproverRule(subjects=["nobody"], tenants=["acme"], effects=effects)
+    rule = ApproverRule.model_validate({"subjects": ["nobody"], "tenants": ["acme"], "effects": effects})
     approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=True, approver=[rule])
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
