@@ -224,8 +224,11 @@ T = TypeVar("T")
 CHANNELS = [("sealed", "2026-07-28"), ("unsealed", "2026-07-28"), ("page", "2025-11-25"), ("slack", "2026-07-28")]
 each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 # Only in the newer protocol does the answer to a form arrive in another request; the page and Slack work in both.
-EVERY_CHANNEL = [*CHANNELS, ("slack", "2025-11-25"), ("page", "2026-07-28")]
-each_channel_and_version = pytest.mark.parametrize(("channel", "version"), EVERY_CHANNEL)
+OTHER_VERSIONS = [("slack", "2025-11-25"), ("page", "2026-07-28")]
+EVERY_CHANNEL = [*CHANNELS, *OTHER_VERSIONS]
+each_channel_and_version = pytest.mark.parametrize(
+    ("channel", "version"), [*CHANNELS, *(pytest.param(*each, marks=pytest.mark.long) for each in OTHER_VERSIONS)]
+)
 
 
 def share(every: Sequence[T], number: int, step: int) -> Sequence[T]:

@@ -190,7 +190,7 @@ def fastn(home: Path, *words: str, folder: Path | None = None) -> "subprocess.Co
 
 def test_install_shows_little_of_a_large_file(home: Path) -> None:
     for indent in (2, None):
-        before = json.dumps(large(3), indent=indent)
+        before = json.dumps(large(1), indent=indent)
         (home / ".claude.json").write_text(before)
         done = fastn(home, "install", "claude-code", "--sandbox", "--yes")
         assert (done.returncode, done.stderr) == (0, "")

@@ -101,13 +101,13 @@ async def test_cancelled_call_needs_approval_to_be_repeated(era: str, millisecon
 
 
 @each_version
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["stopped", "killed"])
 async def test_repeating_a_call_of_an_ended_process_is_asked(
     number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
     env = environment(hanging)
     messages = [*introducing(version), calling(version)]
-    with started(env=env) as process:
+    with started(env=env, command=forked()) as process:
         assert process.stdin is not None
         process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
         process.stdin.flush()

@@ -16,7 +16,12 @@ from support.world import World
 pytestmark = pytest.mark.anyio
 
 each_server = pytest.mark.parametrize(
-    ("transport", "version"), [("stdio", "2025-11-25"), ("stdio", "2026-07-28"), ("http", "2026-07-28")]
+    ("transport", "version"),
+    [
+        ("stdio", LATEST),
+        pytest.param("stdio", "2025-11-25", marks=pytest.mark.long),
+        pytest.param("http", LATEST, marks=pytest.mark.long),
+    ],
 )
 WORKFLOW = "wf_0d93ee5b1f62"
 ADDRESS = "api.ledgerly.example"
@@ -78,15 +83,6 @@ async def test_connector_of_an_open_request_needs_approval(upstream: Upstream, t
 # --- values that the server's settings fill in --------------------------------------------------------------------
 
 
-async def test_environment_rule_applies_to_env(upstream: Upstream, tmp_path: Path) -> None:
-    rule = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
-    async with agent(upstream, tmp_path, LATEST, policy=rule, FASTN_ENV="live") as call:
-        refused = await call("run_workflow", workflow_id=WORKFLOW)
-        assert (refused["outcome"], call.sent) == ("refused", [])
-        asked = await call("run_workflow", workflow_id=WORKFLOW, environment="test")
-        assert asked["status"] == "approval_required"
-
-
 async def test_protection_applies_to_the_customer_setting(upstream: Upstream, tmp_path: Path) -> None:
     policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
     gamma = id_of(upstream, "connectors", "gamma")
@@ -146,11 +142,9 @@ def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any
     ]
 
 
-@pytest.mark.parametrize("by", ["name", "slug", "id"])
-async def test_protected_customer_is_never_touched(by: str, upstream: Upstream, tmp_path: Path) -> None:
+async def test_protected_customer_is_never_touched(upstream: Upstream, tmp_path: Path) -> None:
     globex = id_of(upstream, "customers", "globex-exports")
-    pattern = {"name": "Globex Ex*", "slug": "globex-*", "id": f"{globex[:13]}*"}[by]
-    async with agent(upstream, tmp_path, LATEST, policy=f'[[protect]]\ncustomer = "{pattern}"\n') as call:
+    async with agent(upstream, tmp_path, LATEST, policy=f'[[protect]]\ncustomer = "{globex[:13]}*"\n') as call:
         for tool, arguments in touching(upstream, globex):
             refused = await call(tool, **arguments)
             assert refused["outcome"] == "refused", (tool, refused)

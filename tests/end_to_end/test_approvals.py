@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -12,8 +11,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
-from support.local_page import approve_all, approve_on_page, env_state, globex, recording_browser
-from support.server_process import Upstream, at_once, body, environment, served, stdio
+from support.local_page import approve_on_page, env_state, globex, recording_browser
+from support.server_process import Upstream, body, environment, served, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -67,19 +66,6 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
         assert (ran.returncode, ran.stdout) == (0, b"The approval page is open in your browser.\n"), ran.stderr
         await approve_on_page(opened.read_text().strip())
         assert body(await client.call_tool("delete_customer", deletion))["done"] == "delete_customer"
-
-
-async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
-    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
-    server = stdio(env)
-    async with Client(server, mode="2026-07-28") as one, Client(server, mode="legacy") as two:
-        workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
-        run = {"workflow_id": workflow["id"]}
-        assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
-        assert await approve_all(env) == 1
-        results = await at_once(*[partial(client.call_tool, "run_workflow", run) for client in (one, two)] * 25)
-    assert sum("done" in result for result in results) == 1
-    assert len(upstream.changes()) == 1
 
 
 async def test_undecided_call_returns_the_next_step(upstream: Upstream, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def connections(port: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections are counted in /proc")
-@pytest.mark.parametrize("transport", ["stdio", "http"])
+@pytest.mark.parametrize("transport", [pytest.param("stdio", marks=pytest.mark.long), "http"])
 async def test_waiting_calls_block_no_other_call(upstream: Upstream, transport: str) -> None:
     env = patient(upstream)
     async with served(env, transport) as (client, has_left):

@@ -284,9 +284,11 @@ CHANNELS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)], ids=["one in four", "each"])
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
-def test_foreign_text_is_quoted_on_every_channel(operation: AnyOperation) -> None:
-    for number, (name, text) in enumerate((LIES | CONTROL).items()):
+def test_foreign_text_is_quoted_on_every_channel(operation: AnyOperation, step: int) -> None:
+    """With one text in four, other ones for the next tool; in the long tests with each text."""
+    for number, (name, text) in [*enumerate((LIES | CONTROL).items())][CHANGING.index(operation) % step :: step]:
         world = World(operation, text, KEYS[number % len(KEYS)], in_arguments=name in LIES)
         for channel in CHANNELS:
             hostile, plain = channel(world), channel(world.with_harmless)

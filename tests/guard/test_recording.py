@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support import stores
 from support.audit_entries import entries
 from support.decisions import allowed
 from support.stores import grant
@@ -18,8 +17,7 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.recorder import Recorder, record_expired
-from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.records.rows import FastnObject
@@ -326,12 +324,3 @@ def test_refusal_is_recorded_with_its_rule_and_note(recorder: Recorder, log: Aud
     named = {**common, "principal": "https://id.example|anna", "principal_name": "Anna <a@example.com>"}
     del named["client_name"]
     assert last(log) == {"event": "refused", **named, "outcome": "refused", "message": "No."}
-
-
-async def test_request_that_expired_is_recorded_once(recorder: Recorder, log: AuditFile) -> None:
-    ledger = SqliteLedger(":memory:")
-    await ledger.open(grant())
-    for _ in range(2):
-        await record_expired(ledger, grant().account, stores.NOW + 600, recorder.decided)
-    ledger.close()
-    assert [(entry["event"], entry["grant"]) for entry in entries(log.path)] == [("expired", "g1")]

@@ -176,8 +176,8 @@ class AnyUndo:
 @pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])
 async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     """Not only for what was done: the undo of a create is a deletion."""
-    effects: Any = ["write", "destroy"] if covers else ["write"]
-    rule = ApproverRule(subjects=["nobody"], tenants=["acme"], effects=effects)
+    effects = ["write", "destroy"] if covers else ["write"]
+    rule = ApproverRule.model_validate({"subjects": ["nobody"], "tenants": ["acme"], "effects": effects})
     approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=True, approver=[rule])
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)

@@ -58,6 +58,7 @@ def test_pages_use_one_state_folder_and_have_at_most_1800_words() -> None:
         assert len([word for word in text.split() if re.search(r"\w", word)]) <= 1_800
 
 
+@pytest.mark.long
 async def test_backup_of_a_running_server_is_restored(shell: Shell) -> None:
     made, shown, is_copied, numbers = list[str](), "", anyio.Event(), itertools.count()
     async with server(shell) as client, anyio.create_task_group() as tasks:

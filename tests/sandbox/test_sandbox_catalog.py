@@ -15,6 +15,7 @@ from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.triggers import ListTriggers
 
 
+@pytest.mark.long
 def test_document_is_valid_openapi() -> None:
     """The OpenAPI specification's own schema of 3.1."""
     from test_schemathesis import API
@@ -22,6 +23,7 @@ def test_document_is_valid_openapi() -> None:
     API.validate()
 
 
+@pytest.mark.long
 def test_every_operation_gets_its_documented_answer() -> None:
     from test_schemathesis import API, CALLS, answered
 

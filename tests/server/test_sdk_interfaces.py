@@ -66,12 +66,11 @@ def patches(tree: ast.AST) -> Iterator[str]:
                 pass
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_sdk_is_used_by_public_names_only(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = list(sdk_imports(tree))
-    assert [f"{module}.{name}" for module, name in imports if is_private(module, name)] == []
-    assert not imports or list(patches(tree)) == []
+def test_sdk_is_used_by_public_names_only() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    imports = {path: list(sdk_imports(tree)) for path, tree in trees.items()}
+    assert [(path, *each) for path, found in imports.items() for each in found if is_private(*each)] == []
+    assert [(path, patch) for path, found in imports.items() if found for patch in patches(trees[path])] == []
 
 
 @pytest.mark.parametrize(

@@ -48,14 +48,28 @@ def _started() -> str:
 
 
 _servers: list["subprocess.Popen[bytes]"] = []
+_IMPORTED = (
+    "anyio._backends._asyncio",
+    "fastn_mcp.build.composition",
+    "fastn_mcp.channels.page.app",
+    "fastn_mcp.cli.approvals",
+    "fastn_mcp.cli.call",
+    "fastn_mcp.cli.serve",
+    "fastn_mcp.hosted.app",
+    "fastn_mcp.ledger.sqlite",
+    "fastn_mcp.sandbox.server",
+    "fastn_mcp.server.handlers",
+    "fastn_mcp.server.stdio",
+)
+"""What most forks would import."""
 
 
 def serve(path: str) -> None:
     """Fork for each connection, until the end of the standard input."""
     from fastn_mcp.cli.program import main
 
-    for module in ("build.composition", "cli.call", "cli.serve", "hosted.app", "sandbox.server", "server.stdio"):
-        importlib.import_module(f"fastn_mcp.{module}")
+    for module in _IMPORTED:
+        importlib.import_module(module)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     with socket.socket(socket.AF_UNIX) as listener:
