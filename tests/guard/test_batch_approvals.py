@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from support.behaviour import Behaviour, Paging
 from support.decisions import Killed, allowed, moved
 from support.faulty_sandbox import FaultMoment, Reset, Status
 from support.webhook_world import WebhookWorld
@@ -37,7 +38,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
-from fastn_mcp.sandbox.behaviour import Behaviour, Paging
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.customers import CreateCustomer
 
