@@ -314,19 +314,17 @@ def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
 
     A record may have an `error` of its own, such as a run's. A change that reports an error beside data has failed too.
     """
-    row: Row | None = body if isinstance(body, dict) else None
-    for _ in range(4):
-        if row is None:
-            return False
-        is_record = bool(text(row, *_RECORD_IDS))
-        if not (is_record and is_read) and any(row.get(name) in (False, "false", "False") for name in ("success", "ok")):
-            return True
-        inner = next((row[name] for name in _WRAPPERS if isinstance(row.get(name), (dict, list))), None)
-        is_failed = word(row, "status") in _FAILURES and (not is_read or "message" in row)
-        if (is_failed or row.get("error") or row.get("errors")) and not is_record and not (is_read and inner):
-            return True
-        row = inner if isinstance(inner, dict) and not is_record else None
-    return False
+    if not isinstance(body, dict):
+        return False
+    is_record = bool(text(body, *_RECORD_IDS))
+    says_no = any(body.get(name) in (False, "false", "False") for name in ("success", "ok"))
+    if says_no and not (is_record and is_read):
+        return True
+    inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), (dict, list))), None)
+    is_failed = word(body, "status") in _FAILURES and (not is_read or "message" in body)
+    if (is_failed or body.get("error") or body.get("errors")) and not is_record and not (is_read and inner):
+        return True
+    return not is_record and reports_failure(inner, is_read=is_read)
 
 
 # Set by Fastn; a merged update does not send them back.
