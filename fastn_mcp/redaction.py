@@ -134,7 +134,7 @@ _PLAIN_TYPES = {str, int, float, bool, type(None)}
 def _are_ordinary(cells: Sequence[JsonValue]) -> bool:
     """Return whether no rule applies to any of these values."""
     types = set(map(type, cells))
-    texts = cells if types == {str} else [cell for cell in cells if isinstance(cell, str)]
+    texts = cast("Sequence[str]", cells) if types == {str} else [cell for cell in cells if isinstance(cell, str)]
     return types <= _PLAIN_TYPES and _is_ordinary("\n".join(texts))
 
 

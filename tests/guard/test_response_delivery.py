@@ -1,5 +1,7 @@
 """The changes of a request are settled once the client has the response, and not before."""
 
+import asyncio
+
 import anyio
 import pytest
 from support.world import World
@@ -58,7 +60,7 @@ async def test_lost_before_it_was_written(world: World, response: ResponseDelive
 
 
 async def test_event_of_the_transport_says_that_it_was_lost(world: World) -> None:
-    lost = anyio.Event()
+    lost = asyncio.Event()
     response = ResponseDelivery(lost)
     call = await made(world, response)
     lost.set()
@@ -66,9 +68,9 @@ async def test_event_of_the_transport_says_that_it_was_lost(world: World) -> Non
     assert await unsettled(world, call) == 1
 
 
-@pytest.mark.parametrize("ended", [None, anyio.Event], ids=["whose client may go on", "whose client may end"])
+@pytest.mark.parametrize("ended", [None, asyncio.Event], ids=["whose client may go on", "whose client may end"])
 async def test_lost_after_it_was_written(
-    world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch, ended: type[anyio.Event] | None
+    world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch, ended: type[asyncio.Event] | None
 ) -> None:
     monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
     call = await made(world, response)
@@ -81,7 +83,7 @@ async def test_lost_after_it_was_written(
 
 
 async def test_left_unread_until_nothing_more_comes(world: World, response: ResponseDelivery) -> None:
-    call, ended, again, looks = await made(world, response), anyio.Event(), anyio.Event(), list[bool]()
+    call, ended, again, looks = await made(world, response), asyncio.Event(), asyncio.Event(), list[bool]()
 
     def is_unread() -> bool:
         looks.append(True)
@@ -100,7 +102,7 @@ async def test_left_unread_until_nothing_more_comes(world: World, response: Resp
 @pytest.mark.parametrize("ends", [True, False])
 async def test_read_late(world: World, response: ResponseDelivery, ends: bool) -> None:
     call, looks = await made(world, response), [True, True, False]
-    ended = anyio.Event() if ends else None
+    ended = asyncio.Event() if ends else None
     with anyio.fail_after(30):
         await response.written(lambda: len(looks) > 1 and looks.pop(0), ended)
     assert looks == [False]
@@ -111,7 +113,7 @@ async def test_read_by_a_client_that_ends(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
-    call, ended = await made(world, response), anyio.Event()
+    call, ended = await made(world, response), asyncio.Event()
     ended.set()
     with anyio.fail_after(30):
         await response.written(lambda: False, ended)
