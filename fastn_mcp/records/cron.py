@@ -8,6 +8,9 @@ from cronsim import CronSim, CronSimError
 
 _PART = r"(\*|\d+-\d+)(/\d+)?|\d+"
 _PORTABLE = re.compile(rf"(({_PART})(,({_PART}))*[ ]){{4}}({_PART})(,({_PART}))*", re.ASCII)
+_WRONG_ORDINAL = re.compile(r"\b([2-5][123])th\b")
+"""Written by cronsim 2.8 in its explanations: `31th`."""
+
 _LONGEST = 40
 """Maximum length of a schedule that is put into words, in characters."""
 
@@ -86,4 +89,5 @@ def words(schedule: str) -> str | None:
         explained = _parsed(schedule, datetime(2000, 1, 1, tzinfo=UTC)).explain()
     except ValueError:
         return None
-    return explained[0].lower() + explained[1:].replace(" minute of every hour", " minute")
+    text = explained[0].lower() + explained[1:].replace(" minute of every hour", " minute")
+    return _WRONG_ORDINAL.sub(lambda match: match[1] + {"1": "st", "2": "nd", "3": "rd"}[match[1][-1]], text)

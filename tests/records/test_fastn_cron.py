@@ -12,6 +12,7 @@ from fastn_mcp.records.cron import words
         ("*/15 * * * *", "every 15th minute"),
         ("0 * * * *", "at the start of every hour"),
         ("0 15 * * *", "at 15:00 every day"),
+        ("0 6 11,22,31 * *", "at 06:00 on the 11th, the 22nd, and the 31st day of month"),
         ("30 9 * * 1-5", "at 09:30 on Monday through Friday"),
         ("0 6 1 * *", "at 06:00 on the first day of every month"),
     ],
