@@ -121,8 +121,9 @@ class Display:
         for inner in (rest.get("preview"), rest.get("data")):
             if isinstance(inner, dict):
                 rest = {**{key: item for key, item in rest.items() if item is not inner}, **inner}
-        if isinstance(rest.get("of"), int):
-            rest["rows in all"] = rest.pop("of")
+        if isinstance(in_all := rest.get("of"), int):
+            del rest["of"]
+            rest["rows in all"] = in_all
         yield from self.report(rest)
 
     def _receipt(self, done: str, data: Object, receipt: Object) -> Iterator[RenderableType]:
