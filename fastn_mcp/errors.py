@@ -231,6 +231,6 @@ def reason(problem: Mapping[str, Any]) -> str:
     """Return the reason of a pydantic error. It holds no part of the value, only the closest known one."""
     if problem["type"] not in ("literal_error", "enum"):
         return str(problem["msg"]).removeprefix("Value error, ")
-    expected, given = str(problem["ctx"]["expected"]), problem.get("input")
+    expected, received = str(problem["ctx"]["expected"]), problem.get("input")
     known = re.findall(r"'([^']*)'", expected)
-    return f"must be {expected}{nearest(given, known) if isinstance(given, str) else ''}"
+    return f"must be {expected}{nearest(received, known) if isinstance(received, str) else ''}"

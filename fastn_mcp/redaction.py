@@ -32,22 +32,22 @@ _SECRET_NAME = re.compile(
 _ABOUT_A_SECRET = re.compile(
     r"([-_](id|ids|name|type|at|count|url|status|expiry)|I[dD]s?|Name|Type|At|Count|Url|URL|Status|Expiry)$"
 )
-_NAMING = frozenset({"name", "key", "id", "field", "header", "label", "param", "parameter", "variable", "property"})
-_HOLDING = frozenset({"value", "values", "val", "default", "defaultvalue", "currentvalue"})
+_NAME_KEYS = frozenset({"name", "key", "id", "field", "header", "label", "param", "parameter", "variable", "property"})
+_VALUE_KEYS = frozenset({"value", "values", "val", "default", "defaultvalue", "currentvalue"})
 """Keys of pairs such as {"name": "apiKey", "value": "..."}: those that name the secret, and those that hold it."""
 
 # Fields of API keys and secrets that are safe to show. A text in any other field is redacted.
-_ROW = frozenset({
+_SAFE_FIELDS = frozenset({
     "id", "name", "type", "kind", "mode", "status", "state", "environment", "env", "scope", "scopes", "permission",
     "permissions", "role", "customer", "customers", "customerid", "customerids", "endorgid", "orgid", "spaceid",
     "tenantid", "workspaceid", "createdat", "createdby", "updatedat", "updatedby", "expiresat", "expires", "expiry",
     "lastused", "lastusedat", "revokedat", "deletedat", "rotatedat", "allowedips", "description", "version",
     "enabled", "active", "deleted", "outcome", "tags", "slug", "matrix", "resourcescope", "keyid", "apikeyid",
 })  # fmt: skip
-_HEAD = frozenset({"keyprefix", "prefix", "start"})
-_TAIL = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
-_MASKED = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
-_FRAGMENTS = _HEAD | _TAIL | _MASKED
+_PREFIX_FIELDS = frozenset({"keyprefix", "prefix", "start"})
+_SUFFIX_FIELDS = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
+_MASKED_FIELDS = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
+_FRAGMENT_FIELDS = _PREFIX_FIELDS | _SUFFIX_FIELDS | _MASKED_FIELDS
 """Fields with a part of a key, by which people identify it."""
 
 _SCHEMA_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
@@ -87,7 +87,9 @@ _known_name = lru_cache(4096)(_read_name)  # each row of a list repeats the same
 
 def may_hold_new_key(name: str, value: JsonValue) -> bool:
     """Return whether a field of a new API key may hold its secret: its name is undocumented, or its value unsafe."""
-    is_known = _name(name).plain in _ROW | _FRAGMENTS or value is None or isinstance(value, (bool, int, float))
+    is_known = (
+        _name(name).plain in _SAFE_FIELDS | _FRAGMENT_FIELDS or value is None or isinstance(value, (bool, int, float))
+    )
     return value != "" and not (is_known and _row_value(_name(name), value) == value)
 
 
@@ -106,7 +108,7 @@ _PAIR = re.compile(
     r"""(?P<value>\\{1,16}".*?(?:\\{1,16}"|$)|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|-?\d[\d.]*)""",
     re.DOTALL,
 )
-_ASSIGNED = re.compile(
+_ASSIGNMENT = re.compile(
     r"(?P<lead>(?P<before>[?&#]|(?<![\w%.-]))(?P<name>[\w%.-]{2,64})=)(?P<value>[^\s&;,\"'<>(){}\\]+)"
 )
 _HEADER = re.compile(r"(?P<lead>(?<![\w-])(?P<name>[A-Za-z][\w-]{2,63})\s?:[ \t]*)(?P<value>[^\s\"'{\[][^\r\n\"']*)")
@@ -116,7 +118,7 @@ _ACTIONS = frozenset(
     | {"revoke", "rotate", "share", "update", "use", "view", "write"}
 )
 """Last parts of permissions such as `api-keys:create`, which are not redacted: approvers read them whole."""
-_DEEPEST = 4
+_MAX_JSON_DEPTH = 4
 """Maximum levels of JSON nested in texts that are searched. Deeper levels are redacted."""
 
 
@@ -161,8 +163,8 @@ def _text(text: str, level: int) -> str:
     for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
         start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1
-        if 0 <= start < end and (shown := _held_json(text[start:end], level)) != text[start:end]:
-            return _without_shapes(text[:start]) + shown + _without_shapes(text[end:])
+        if 0 <= start < end and (redacted := _held_json(text[start:end], level)) != text[start:end]:
+            return _without_shapes(text[:start]) + redacted + _without_shapes(text[end:])
     return _without_shapes(text)
 
 
@@ -175,7 +177,7 @@ def _without_shapes(text: str) -> str:
     if "basic" in lowered:
         text = _BASIC.sub(lambda found: found[1] + REDACTED if _is_basic(found[2]) else found[0], text)
     if "=" in text:
-        text = _ASSIGNED.sub(_after_its_name, text)
+        text = _ASSIGNMENT.sub(_after_its_name, text)
     if ":" in text:
         text = _HEADER.sub(_after_its_name, _PAIR.sub(_after_its_name, text))
     return text
@@ -191,11 +193,11 @@ def _held_json(text: str, level: int) -> str:
 
 def _json_text(text: str, held: JsonValue, level: int) -> str:
     """Redact secrets in a JSON text; return it unchanged if it has none."""
-    if level >= _DEEPEST:
+    if level >= _MAX_JSON_DEPTH:
         return REDACTED
     try:
-        shown = _walk(held, level + 1)
-        return text if shown == held else to_json(shown).decode()
+        redacted = _walk(held, level + 1)
+        return text if redacted == held else to_json(redacted).decode()
     except (RecursionError, ValueError):
         return REDACTED
 
@@ -261,7 +263,7 @@ def secrets_in(value: JsonValue) -> list[str]:
         text
         for name, item in value.items()
         for text in (
-            (text for text in texts_in(item) if len(text) >= _SHORTEST_ENCODED)
+            (text for text in texts_in(item) if len(text) >= _MIN_ENCODED_SECRET)
             if is_secret_name(name)
             else secrets_in(item)
         )
@@ -298,7 +300,7 @@ def find_text(value: JsonValue, fits: Callable[[str], bool], path: str = "") -> 
         inner = ((f"{path}.{name}".lstrip("."), item) for name, item in value.items())
     else:
         return None
-    return next((found for at, item in inner if (found := find_text(item, fits, at))), None)
+    return next((match for at, item in inner if (match := find_text(item, fits, at))), None)
 
 
 def _raw(value: object) -> bytes | None:
@@ -325,7 +327,7 @@ def _shape(keys: tuple[str, ...]) -> _Shape:
 def _read_shape(keys: tuple[str, ...]) -> _Shape:
     names = tuple(map(_name, keys))
     plain = {name.plain for name in names}
-    has_pairs = not _NAMING.isdisjoint(plain) and not _HOLDING.isdisjoint(plain)
+    has_pairs = not _NAME_KEYS.isdisjoint(plain) and not _VALUE_KEYS.isdisjoint(plain)
     return _Shape(names, has_pairs, keys == tuple(name.safe for name in names))
 
 
@@ -346,18 +348,18 @@ def _walk(value: JsonValue, level: int) -> JsonValue:
 def _object(value: dict[str, JsonValue], level: int) -> dict[str, JsonValue]:
     names, has_pairs, _ = _shape(tuple(value))
     is_pair = has_pairs and any(
-        name.plain in _NAMING and isinstance(item, str) and is_secret_name(item)
+        name.plain in _NAME_KEYS and isinstance(item, str) and is_secret_name(item)
         for name, item in zip(names, value.values(), strict=True)
     )
-    shown: dict[str, JsonValue] = {}
+    redacted: dict[str, JsonValue] = {}
     for name, item in zip(names, value.values(), strict=True):
-        if name.secret or (is_pair and name.plain in _HOLDING):
-            shown[name.safe] = _hide(item, many=name.many)
+        if name.secret or (is_pair and name.plain in _VALUE_KEYS):
+            redacted[name.safe] = _hide(item, many=name.many)
         elif isinstance(item, str):
-            shown[name.safe] = _text(item, level)
+            redacted[name.safe] = _text(item, level)
         else:
-            shown[name.safe] = _walk(item, level) if isinstance(item, (dict, list)) else item
-    return shown
+            redacted[name.safe] = _walk(item, level) if isinstance(item, (dict, list)) else item
+    return redacted
 
 
 def _rows(rows: list[dict[str, JsonValue]], level: int) -> list[dict[str, JsonValue]]:
@@ -420,17 +422,17 @@ def _hide(value: JsonValue, *, many: bool) -> JsonValue:
 
 
 def _row_value(name: _Name, value: JsonValue) -> JsonValue:
-    if name.plain in _FRAGMENTS:
+    if name.plain in _FRAGMENT_FIELDS:
         is_fragment = isinstance(value, str) and (len(value) <= 16 or _MASK.search(value) is not None)
         return value if is_fragment else _hide(value, many=False)
-    if name.plain in _ROW or (_ABOUT_A_SECRET.search(name.safe) and not name.secret):
+    if name.plain in _SAFE_FIELDS or (_ABOUT_A_SECRET.search(name.safe) and not name.secret):
         return redact(value)
     match value:
         case dict():
             return redact_row(value)
         case list():
             return [_row_value(name, item) for item in value]
-        case int() | float() if not name.secret and name.plain not in _HOLDING:
+        case int() | float() if not name.secret and name.plain not in _VALUE_KEYS:
             return value
         case _:
             return _hide(value, many=name.many)
@@ -438,11 +440,11 @@ def _row_value(name: _Name, value: JsonValue) -> JsonValue:
 
 # --- known secrets -------------------------------------------------------------------------------------------------
 
-_SHORTEST = 4
+_MIN_SECRET = 4
 """Minimum length in characters. Shorter secrets occur in too many harmless texts."""
 
-_SHORTEST_ENCODED = 8
-_LONGEST_SPELLED = 256
+_MIN_ENCODED_SECRET = 8
+_MAX_SPELLED = 256
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 _SLASHES = r"\\{1,32}"
 """Up to six levels of escaping. Unlimited, a long run of backslashes would take quadratic time."""
@@ -454,7 +456,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: a secret may contain another.
-        self.secrets = sorted({text for text in secrets if len(text) >= _SHORTEST}, key=len, reverse=True)
+        self.secrets = sorted({text for text in secrets if len(text) >= _MIN_SECRET}, key=len, reverse=True)
         self._cores = [core for text in self.secrets for core in _base64_cores(text)]
         self._bytes = [text.encode(errors="replace") for text in (*self.secrets, *self._cores)]
 
@@ -494,7 +496,7 @@ class Redactor:
 
 def _spellings(secret: str) -> str:
     """Return a pattern of the secret with any characters percent-encoded or JSON-escaped, at any depth."""
-    if len(secret) > _LONGEST_SPELLED:
+    if len(secret) > _MAX_SPELLED:
         whole = {
             parse.quote(secret),
             parse.quote(secret, safe=""),
@@ -517,7 +519,7 @@ def _spelling(letter: str) -> str:
 def _base64_cores(secret: str) -> list[str]:
     """Return the parts of the secret's base64 that do not depend on the text around it, in both alphabets."""
     data = secret.encode(errors="replace")
-    if len(data) < _SHORTEST_ENCODED:
+    if len(data) < _MIN_ENCODED_SECRET:
         return []
     cores: set[str] = set()
     for shift, start in ((0, 0), (1, 2), (2, 3)):
@@ -547,7 +549,7 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
     A row that shows no part of its key could describe any key.
     """
     parts = {_name(name).plain: item for name, item in row.items() if isinstance(item, str) and item}
-    verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENTS | {"key", "apikey"}}
+    verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENT_FIELDS | {"key", "apikey"}}
     if True in verdicts or False in verdicts:
         return True in verdicts
     mode, test = parts.get("mode", "").casefold(), key.startswith("fsk_test_")
@@ -559,13 +561,13 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
 def _fits(key: str, name: str, text: str) -> bool | None:
     """Return whether a shown part belongs to this key. A head may be no more than the prefix common to all keys."""
     mask = list(_MASK.finditer(text))
-    head = text[: mask[0].start()] if mask else text if name in _HEAD or text.startswith("fsk_") else ""
-    tail = text[mask[-1].end() :] if mask else text if name in _TAIL or name in _MASKED else ""
-    if name in _MASKED and not mask and not text.startswith("fsk_"):
+    head = text[: mask[0].start()] if mask else text if name in _PREFIX_FIELDS or text.startswith("fsk_") else ""
+    tail = text[mask[-1].end() :] if mask else text if name in _SUFFIX_FIELDS or name in _MASKED_FIELDS else ""
+    if name in _MASKED_FIELDS and not mask and not text.startswith("fsk_"):
         return True if key.endswith(tail) or key.startswith(text) else None  # a hint can be free text
     if not mask and text == key:
         return True
-    if len(tail) >= _SHORTEST and name not in _HEAD:
+    if len(tail) >= _MIN_SECRET and name not in _PREFIX_FIELDS:
         return key.endswith(tail)
     if head and not key.startswith(head):
         return False
@@ -578,9 +580,9 @@ _MARKS = 3
 """Consecutive combining marks that a script may need."""
 
 # Invisible letters, marks and symbols that the categories in `_is_unseen` do not cover.
-_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U00016fe4\U0001d159")
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U00016fe4\U0001d159")
 _SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF), (0x180B, 0x180F))
-_PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
+_PLAIN_TEXT = re.compile(r"[\x20-\x7e\n\t]*")
 
 
 def sanitize(text: str, *, keep: str = "") -> str:
@@ -589,17 +591,17 @@ def sanitize(text: str, *, keep: str = "") -> str:
     Control, bidirectional and invisible characters, and any blank but the plain space, can hide text from a person,
     make two names look alike, or move the output of a terminal. Letters keep as many combining marks as a script needs.
     """
-    if _PLAIN.fullmatch(text) and not any(letter in text for letter in "\n\t" if letter not in keep):
+    if _PLAIN_TEXT.fullmatch(text) and not any(letter in text for letter in "\n\t" if letter not in keep):
         return text
     if not any(_is_unseen(letter) or _is_mark(letter) for letter in set(text).difference(keep)):
         return text
     marks = 0
-    shown: list[str] = []
+    characters: list[str] = []
     for letter in text:
         marks = marks + 1 if _is_mark(letter) else 0
         unseen = letter not in keep and (marks > _MARKS or _is_unseen(letter))
-        shown.append(f"\\u{{{ord(letter):x}}}" if unseen else letter)
-    return "".join(shown)
+        characters.append(f"\\u{{{ord(letter):x}}}" if unseen else letter)
+    return "".join(characters)
 
 
 def safe(value: JsonValue) -> JsonValue:
@@ -631,10 +633,10 @@ def left_out(characters: int) -> str:
     return f" [{characters} more character{'s' if characters > 1 else ''}]" if characters > 0 else ""
 
 
-LONGEST_VALUE = 200
+MAX_VALUE = 200
 
 
-def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -> str:
+def quote(value: object, limit: int = MAX_VALUE, *, is_name: bool = False) -> str:
     """Format a value on one line, cut with a count. Text is quoted so that it cannot pose as ours.
 
     An object or a list is JSON; cut or redacted JSON, whose quotation marks may not match, is quoted as a whole.
@@ -643,21 +645,21 @@ def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -
     json = "" if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
     text = value if isinstance(value, str) else json
     text = text if is_name else redact_text(text)
-    shown = text[:limit]
-    if isinstance(value, str) or shown != json:
-        shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return sanitize(shown) + left_out(len(text) - limit)
+    cut = text[:limit]
+    if isinstance(value, str) or cut != json:
+        cut = '"' + cut.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return sanitize(cut) + left_out(len(text) - limit)
 
 
-_LONGEST_PERSON_NAME = 100
-_LONGEST_ADDRESS = 254
+_MAX_PERSON_NAME = 100
+_MAX_ADDRESS = 254
 """Characters of an e-mail address (RFC 5321)."""
 
 
 def person(name: str, email: str) -> str:
     """Format a person as `name <email>`, or what is known of that, on one line. Neither part can pose as the other."""
     name, email = (sanitize(redact_text(_BRACKETS.sub("", text)).strip()) for text in (name, email))
-    name, email = shorten(name, _LONGEST_PERSON_NAME), shorten(email, _LONGEST_ADDRESS)
+    name, email = shorten(name, _MAX_PERSON_NAME), shorten(email, _MAX_ADDRESS)
     return f"{name} <{email}>" if name and email and name != email else name or email
 
 
@@ -708,6 +710,6 @@ def _is_mark(letter: str) -> bool:
 def _is_unseen(letter: str) -> bool:
     if letter == " ":
         return False
-    if unicodedata.category(letter).startswith(("C", "Z")) or letter in _BLANKS:
+    if unicodedata.category(letter).startswith(("C", "Z")) or letter in _INVISIBLE:
         return True
     return any(first <= ord(letter) <= last for first, last in _SELECTORS)

@@ -18,8 +18,8 @@ ENVIRONMENT = {"FASTN_SECRET_ENV": VARIABLE, VARIABLE: "sk_live_of_nobody"}
 LAST_NIGHT = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT18:00:00Z")
 """When it began, as an agent that knows the date would write it. The sandbox's past ends at midnight UTC."""
 
-MOST_CALLS = 6
-MOST_TOKENS = 5_000
+MAX_CALLS = 6
+MAX_TOKENS = 5_000
 """For one job: all answers together, in o200k_base."""
 
 MEDIAN_CALLS = 2

@@ -21,7 +21,7 @@ from mcp.types import TextContent, Tool
 from scripted import Meter, Outcome
 from support.server_process import Person
 
-MOST_TURNS = 20
+MAX_TURNS = 20
 _ANSWER_TOKENS = 2_000
 _SECONDS = 120.0
 
@@ -62,7 +62,7 @@ class Model:
         messages: list[Json] = [{"role": "user", "content": job.said}]
         said, problems = "", list[str]()
         async with httpx2.AsyncClient(timeout=_SECONDS) as http:
-            for _ in range(MOST_TURNS):
+            for _ in range(MAX_TURNS):
                 try:
                     turn = await self._ask(http, client.instructions or "", tools, messages)
                 except (httpx2.HTTPError, LookupError, ValueError) as error:
@@ -74,7 +74,7 @@ class Model:
                 messages.append(turn.message)
                 messages += self._results([(call, await _made(meter, call)) for call in turn.calls])
             else:
-                problems.append(f"it was not done after {MOST_TURNS} turns")
+                problems.append(f"it was not done after {MAX_TURNS} turns")
         judged = job.problems(account.sent(), account.rows, said)
         return meter.outcome([*problems, *judged], account.requests())
 

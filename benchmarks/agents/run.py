@@ -19,14 +19,14 @@ import anyio
 import bridge
 import model
 from account import Account, serving
-from jobs import JOBS, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS
+from jobs import JOBS, MAX_CALLS, MEDIAN_CALLS, MEDIAN_TOKENS
 from mcp.types import Tool
 from report import put
 from scripted import Outcome, do, server_on, tokens
 from support.server_process import Person, approving
 
-MOST_SECONDS = 2.0
-MOST_OF_THE_LIST = 6_200
+MAX_SECONDS = 2.0
+MAX_OF_THE_LIST = 6_200
 
 Outcomes = Mapping[int, Outcome]
 
@@ -91,9 +91,9 @@ def list_table(listed: Mapping[str, int]) -> str:
 def missed(listed: Mapping[str, int], found: Outcomes) -> list[str]:
     """Return what is not as the project promises."""
     said = [f"job {number}: {'; '.join(outcome.problems)}" for number, outcome in found.items() if outcome.problems]
-    said += [f"job {number}: {one.calls} calls" for number, one in found.items() if one.calls > MOST_CALLS]
-    said += [f"job {number}: {one.seconds:.1f} s" for number, one in found.items() if one.seconds > MOST_SECONDS]
-    if sum(listed.values()) > MOST_OF_THE_LIST:
+    said += [f"job {number}: {one.calls} calls" for number, one in found.items() if one.calls > MAX_CALLS]
+    said += [f"job {number}: {one.seconds:.1f} s" for number, one in found.items() if one.seconds > MAX_SECONDS]
+    if sum(listed.values()) > MAX_OF_THE_LIST:
         said.append(f"the tool list: {sum(listed.values())} tokens")
     if statistics.median(outcome.calls for outcome in found.values()) > MEDIAN_CALLS:
         said.append("calls at the median")

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fastn_mcp.channels.page import page as entrance_file
-from fastn_mcp.channels.page.page import FILES, PAGE_FILE
+from fastn_mcp.channels.page.page import KEY_FOLDER, PAGE_FILE
 from fastn_mcp.runtime import System
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ async def entered(browser: Browser, state: Path) -> Page:
         while not (state / PAGE_FILE).exists():  # noqa: ASYNC110 - another process writes it
             await anyio.sleep(0.1)
     door = json.loads((state / PAGE_FILE).read_text(encoding="utf-8"))
-    entrance = entrance_file.write(state / FILES, door["url"], door["key"], System().now().timestamp())
+    entrance = entrance_file.write(state / KEY_FOLDER, door["url"], door["key"], System().now().timestamp())
     context = await browser.new_context(viewport=DESKTOP, device_scale_factor=1.5, reduced_motion="reduce")
     tab = await context.new_page()
     await tab.goto(entrance)

@@ -30,7 +30,7 @@ MIN_REQUESTS, MAX_REQUESTS = 12, 60
 REQUESTS_WITHOUT_LIMIT = 25
 """Maximum number of requests per answer while Fastn has named no limit."""
 
-_RECENT = 1.0
+_MIN_STATED_AGE = 1.0
 """Age in seconds from which on an answer says as of when it is."""
 
 MAX_WAIT = 10.0
@@ -86,7 +86,7 @@ class AnswerReads:
 
     def age(self) -> dict[str, JsonValue]:
         """Return as of when the answer is, as `as_of`, if it uses what was read for an earlier one."""
-        return {"as_of": stamp(self.as_of)} if self.began - self.oldest > _RECENT else {}
+        return {"as_of": stamp(self.as_of)} if self.began - self.oldest > _MIN_STATED_AGE else {}
 
     @property
     def affordable(self) -> int:

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.records.formats import counted
 
-OWNED = frozenset({"connections", "secrets", "triggers"})
+OWNED_KINDS = frozenset({"connections", "secrets", "triggers"})
 """Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
 
 
@@ -102,12 +102,12 @@ class Dependence:
     def hides_owners(self) -> bool:
         """Whether there are dependents, or may be, whose owners were not read."""
         unread = {each.kind for each in self.found if each.is_partial} | {gap.kind for gap in self.gaps}
-        return not unread.isdisjoint(OWNED)
+        return not unread.isdisjoint(OWNED_KINDS)
 
     def counts(self) -> dict[str, float | None]:
         """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
-        found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
-        return found | dict.fromkeys(self.unchecked)
+        numbers: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
+        return numbers | dict.fromkeys(self.unchecked)
 
     def has_more(self, most: int) -> bool:
         """Whether there are more than `most` examples of a kind."""

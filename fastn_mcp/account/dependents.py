@@ -10,7 +10,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.dependence import OWNED, Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependence import OWNED_KINDS, Dependence, Dependents, Unchecked
 from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, dependency_rules
 from fastn_mcp.client.reads import Pages, read_each, read_names
 from fastn_mcp.errors import FastnError
@@ -32,13 +32,13 @@ MAX_PAGES = 3
 MAX_EXAMPLES = {"connections": 5, "executions": 5}
 """Maximum number of examples by kind, if they hardly differ. Ids of connections are long: the list has them."""
 
-_MANY = 30
+_MAX_OTHER_EXAMPLES = 30
 """Maximum number of examples of the other kinds."""
 
 _FEW_RUNS = 3
 """Number of workflows above which a page of the newest runs is read first, which shows the last run of several."""
 
-DETAILS = 30
+MAX_DETAILS = 30
 """Maximum number of rows of one kind to read one by one, if the list does not show enough."""
 
 _MAX_RUNS = 10
@@ -61,7 +61,7 @@ class Uses:
     def gap(self, rule: DependencyRule) -> Unchecked | None:
         """Return why the rows read do not settle if there are any dependents; None if they do."""
         if self.silent:
-            why = f"The list does not show what they use, and at most {DETAILS} are read one by one."
+            why = f"The list does not show what they use, and at most {MAX_DETAILS} are read one by one."
             return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
         if self.more and not self.count:
             return Unchecked(rule.kind, "Only the first were read, and none of them uses it.", rule.kind)
@@ -71,23 +71,26 @@ class Uses:
 async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
     """Find the certain dependents of the target of `call`, from lists alone."""
     rules = _rules(call, target)
-    found, unchecked = await _apply(rules.certain, send, own=_own(call, target))
-    return Dependence(found, (*rules.unchecked, *unchecked))
+    dependents, unchecked = await _apply(rules.certain, send, own=_own(call, target))
+    return Dependence(dependents, (*rules.unchecked, *unchecked))
 
 
 async def describe_dependents(
     call: Call, target: FastnObject | None, send: Send, now: datetime, report: Report = no_progress
 ) -> Dependence:
     """Find the certain and the possible dependents of the target of `call`, with the triggers and runs of workflows."""
-    rules, apply = _rules(call, target), partial(_apply, send=send, own=_own(call, target), details=DETAILS, now=now)
-    found, unchecked = await apply(rules.certain, report=report)
+    rules, apply = (
+        _rules(call, target),
+        partial(_apply, send=send, own=_own(call, target), details=MAX_DETAILS, now=now),
+    )
+    dependents, unchecked = await apply(rules.certain, report=report)
     possible, more_unchecked = await apply(rules.possible, report=report)
     customer = owner_of(row_of(target)) if kind_of(call) == "connection" else None
-    found, possible = [
+    dependents, possible = [
         tuple([await _with_facts(each, send, now, customer) if each.kind == "workflows" else each for each in group])
-        for group in (found, possible)
+        for group in (dependents, possible)
     ]
-    return Dependence(found, (*unchecked, *more_unchecked, *rules.unchecked), possible)
+    return Dependence(dependents, (*unchecked, *more_unchecked, *rules.unchecked), possible)
 
 
 async def _with_facts(dependents: Dependents, send: Send, now: datetime, customer: str | None) -> Dependents:
@@ -168,7 +171,7 @@ async def _apply(
     report: Report = no_progress,
 ) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
     """Return the dependents that the rules find, and what they could not check."""
-    found: list[Dependents] = []
+    dependents: list[Dependents] = []
     unchecked: list[Unchecked] = []
     for number, rule in enumerate(rules):
         await report(f"Looking through {rule.kind}", number, None)
@@ -178,10 +181,10 @@ async def _apply(
             unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
             continue
         if uses.count:
-            found.append(await _dependents(rule, uses, own, send, now))
+            dependents.append(await _dependents(rule, uses, own, send, now))
         if gap := uses.gap(rule):
             unchecked.append(gap)
-    return tuple(found), unchecked
+    return tuple(dependents), unchecked
 
 
 async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, now: datetime | None) -> Dependents:
@@ -190,7 +193,7 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind == "executions":
         shown = _runs_by_workflow(rows, now)
     else:
-        first = rows[: MAX_EXAMPLES.get(rule.kind, _MANY)]
+        first = rows[: MAX_EXAMPLES.get(rule.kind, _MAX_OTHER_EXAMPLES)]
         owners = filter(None, map(owner_of, first)) if rule.kind == "connections" else ()
         unknown = [key for key in owners if key not in own.get("customer", {})]
         read = (await read_names({"customer": unknown}, send)).get("customer", {})
@@ -202,7 +205,7 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
     named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
-    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in OWNED else ())))
+    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in OWNED_KINDS else ())))
     return Dependents(
         rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners, uses.more or uses.count > len(rows)
     )

@@ -115,12 +115,12 @@ _STATE_OF_RUN = {
 
 
 def _input(call: RunWorkflow, workflow: Row) -> str:
-    given = call.input or {}
+    values = call.input or {}
     required = value(inside(workflow, "inputSchema"), "required")
-    missing = [name for name in required if name not in given] if isinstance(required, list) else []
+    missing = [name for name in required if name not in values] if isinstance(required, list) else []
     if missing:
         return f"Its input lacks what its schema requires: {', '.join(map(quote, missing))}."
-    return "" if given else "Its input is empty."
+    return "" if values else "Its input is empty."
 
 
 def _customer(key: str, resolved: ResolvedCall) -> str:
@@ -179,11 +179,11 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
     of = " for this customer" if call.customer_id else ""
     if not runs:
         return f"It has no earlier run{of}."
-    said = f"Last run{of}: {run_in_words(runs[0], now)}"
+    sentence = f"Last run{of}: {run_in_words(runs[0], now)}"
     cause = short(failure_reason(runs[0]), 160)
     failed = sum(run_state(run).is_failure for run in runs)
     count = f" {failed} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
-    return f"{said}{f': {quote(cause)}' if cause else ''}.{count}"
+    return f"{sentence}{f': {quote(cause)}' if cause else ''}.{count}"
 
 
 async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:

@@ -98,9 +98,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
 async def _holder(reference: str, besides: str | None, send: Send) -> Record | None:
     """Return the customer that has a reference, `besides` one; unknown if not all customers could be read."""
 
-    def has_it(row: FastnObject) -> bool:
-        fields = row_of(row)
-        return key_of(fields) != besides and name_as_read(text(fields, "externalRef")) == reference
+    def has_it(row: Row) -> bool:
+        return key_of(row) != besides and name_as_read(text(row, "externalRef")) == reference
 
     try:
         row, doubtful = await find_row(ListCustomers, has_it, send)
@@ -367,10 +366,10 @@ async def _role(key: str, send: Send) -> Row:
 
 # --- what a person types ------------------------------------------------------------------------------------------
 
-MOST_FIELDS = 8
+MAX_FIELDS = 8
 """Fields that are asked for one by one. A connector that names more takes them as one JSON object."""
 
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 # Shapes that were seen in use. For BASIC, DIGEST and INPUT (custom) none was.
 _KNOWN_FIELDS = {
@@ -435,8 +434,8 @@ def _specified(fields: JsonValue) -> list[tuple[str, Row]]:
 
 def _fields(fields: Sequence[tuple[str, Row]], required: JsonValue) -> tuple[TypedField, ...] | None:
     """Return fields by their names; None unless all are plain, differ and are few."""
-    names = {name for name, _ in fields if _PLAIN.fullmatch(name)}
-    if len(names) != len(fields) or len(names) > MOST_FIELDS or names & {"credentials"}:
+    names = {name for name, _ in fields if _FIELD_NAME.fullmatch(name)}
+    if len(names) != len(fields) or len(names) > MAX_FIELDS or names & {"credentials"}:
         return None
     needed = set(map(str, required)) if isinstance(required, list) else names
     return tuple(TypedField(name, name in needed and spec.get("required") is not False) for name, spec in fields)

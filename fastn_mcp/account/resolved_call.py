@@ -67,7 +67,7 @@ _CUSTOMER_BY_REFERENCE = frozenset(
 )
 """Names of undocumented fields, as `plain` returns them, from which Fastn may derive a customer."""
 
-REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
+REFERENCE_NAMES = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
 """Names, as `plain` returns them, of fields and arguments that refer to a record."""
 
 FOR_ALL_WITHOUT = {"create_api_key": "customers", "create_secret": "customer_id"}

@@ -66,9 +66,9 @@ class ShortIds:
     def shortened(self, result: FastnObject) -> FastnObject:
         """Return an answer with a reference for each long id, wherever it is in it."""
         fields = type(result).model_fields
-        shown = {name: item for name, item in result if name not in fields or not fields[name].exclude}
-        body = self.shortened_body(shown)
-        return result if body is shown else result.model_copy(update=body)
+        items = {name: item for name, item in result if name not in fields or not fields[name].exclude}
+        body = self.shortened_body(items)
+        return result if body is items else result.model_copy(update=body)
 
     def shortened_body(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """Return a JSON object with a reference for each long id, or the object itself if it has none."""

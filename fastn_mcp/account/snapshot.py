@@ -260,11 +260,11 @@ class AccountSnapshot:
         It is a stored one, one derived from a wider list, or Fastn's. Raises a `FastnError`.
         """
         key = _key(call)
-        found, other = self._find(call, key), self._under_way.get(key)
-        if found is None and other is not None:
+        answer, other = self._find(call, key), self._under_way.get(key)
+        if answer is None and other is not None:
             await other.wait()
-            found = self._find(call, key)
-        return found or await self._send(call, key, send)
+            answer = self._find(call, key)
+        return answer or await self._send(call, key, send)
 
     async def _send(self, call: Call, key: Key, send: Send) -> tuple[FastnObject, float]:
         self._under_way[key] = done = anyio.Event()

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-BEGINNING = "0" * 64
+FIRST_PREV = "0" * 64
 """Hash that the first line has in place of a previous one."""
 
 SHORTENED = "log_shortened"
@@ -31,7 +31,7 @@ class End:
     """End of a chain. `torn` is an incomplete last line, left by a killed process."""
 
     n: int = 0
-    head: str = BEGINNING
+    head: str = FIRST_PREV
     torn: bytes = b""
 
 
@@ -139,7 +139,7 @@ class _Reader:
         self.pieces: list[int] = []
         """Torn lines that no entry has accounted for yet."""
         self.open: dict[str, int] = {}
-        self.noted: int | None = 0 if head == BEGINNING else None
+        self.noted: int | None = 0 if head == FIRST_PREV else None
         self.shortened: list[int] = []
         self._head = head
         self._anchor = anchor

@@ -22,7 +22,7 @@ from fastn_mcp.audit.chain import End, Report, end_of, first_of
 from fastn_mcp.audit.chain import verify as verify_lines
 
 _BLOCK = 65_536
-_LONGEST_FILE = 4 * 1024**3
+_MAX_FILE = 4 * 1024**3
 """Maximum bytes read from a compressed file, after decompression."""
 
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -39,13 +39,13 @@ class Keeping:
 
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
         by_number = len(rotated) if self.files is None else self.files
-        kept = rotated[max(0, len(rotated) - by_number) :]
+        retained = rotated[max(0, len(rotated) - by_number) :]
         if self.days is not None:
             oldest = now - self.days * 86_400
             # Delete only from the start of the chain: a file stays if an older one stays.
-            stays = (n for n, file in enumerate(kept) if file.stat().st_mtime >= oldest)
-            kept = kept[next(stays, len(kept)) :]
-        return rotated[: len(rotated) - len(kept)]
+            stays = (n for n, file in enumerate(retained) if file.stat().st_mtime >= oldest)
+            retained = retained[next(stays, len(retained)) :]
+        return rotated[: len(rotated) - len(retained)]
 
 
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
@@ -144,7 +144,7 @@ def _tail(file: Path) -> bytes:
     """Return the last lines of a compressed file."""
     data, read = b"", 0
     with gzip.open(file) as lines:
-        while read < _LONGEST_FILE and (block := lines.read(_BLOCK)):
+        while read < _MAX_FILE and (block := lines.read(_BLOCK)):
             read += len(block)
             data = (data + block)[-4 * _BLOCK :]
     return data
@@ -180,7 +180,7 @@ def parsed(line: bytes) -> dict[str, JsonValue] | None:
     return cast("dict[str, JsonValue]", entry) if isinstance(entry, dict) and "event" in entry else None
 
 
-_PATIENCE = 10_000
+_MAX_LOCK_ATTEMPTS = 10_000
 """Attempts to lock the file, half a millisecond apart."""
 
 if sys.platform == "win32":
@@ -237,7 +237,7 @@ def try_lock(file: int) -> bool:
 
 def lock(file: int) -> None:
     """Lock the file against other processes. Raises `TimeoutError`."""
-    for _ in range(_PATIENCE):
+    for _ in range(_MAX_LOCK_ATTEMPTS):
         if try_lock(file):
             return
         time.sleep(0.0005)

@@ -420,10 +420,10 @@ class AuditFile:
             match = _TIME.search(os.read(file, 200))
             begun = self._system.now() if match is None else datetime.fromisoformat(match[1].decode())
             self._begun = begun.timestamp()
-        return self._system.timestamp() - self._begun >= _DAY
+        return self._system.timestamp() - self._begun >= _DAY_SECONDS
 
 
-_DAY = 86_400
+_DAY_SECONDS = 86_400
 _TIME = re.compile(rb'"time":"([0-9T:.-]+Z)"')
 
 

@@ -25,7 +25,7 @@ POSITION = ".sent"
 """Suffix of the file of a position, in place of that of the log."""
 
 _POSITION = re.compile(rb'\{"n":(\d{1,18}),"hash":"([0-9a-f]{64})"\} *\n')
-_WIDTH = 110
+_POSITION_BYTES = 110
 """Bytes of a stored position. All have the same number, so that one write replaces the position as a whole."""
 
 _HEAD = 64
@@ -121,7 +121,7 @@ class Outbox:
         file = os.open(self.file, OPEN_FLAGS, 0o600)
         try:
             position = b'{"n":%d,"hash":"%b"}' % (entry.end.n, entry.end.head.encode())
-            os.write(file, position.ljust(_WIDTH - 1) + b"\n")
+            os.write(file, position.ljust(_POSITION_BYTES - 1) + b"\n")
         finally:
             os.close(file)
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
-_FILES = {"config", "sandbox_file", *settings_with(Trait.FILE)}
+_FILE_OPTIONS = {"config", "sandbox_file", *settings_with(Trait.FILE)}
 """Options that name a file. Printed commands use absolute paths, since they may be run in another folder."""
 
-_REACHING = {"sandbox", "sandbox_file", "config", "profile", "base_url", "env", "policy"}
+_ACCOUNT_OPTIONS = {"sandbox", "sandbox_file", "config", "profile", "base_url", "env", "policy"}
 """Options that select the account, the folder of its approvals, or the policy."""
 
 
@@ -49,12 +49,12 @@ def options_of(root: click.Context, names: Container[str] | None = None) -> list
         value = root.params[name]
         arguments.append(option.opts[0])
         if not option.is_flag:
-            arguments.append(str(Path(value).absolute()) if name in _FILES else str(value))
+            arguments.append(str(Path(value).absolute()) if name in _FILE_OPTIONS else str(value))
     return arguments
 
 
 def command_line_of(root: click.Context, environment: Mapping[str, str]) -> CommandLine:
-    return this_program(environment).with_(options_of(root, _REACHING))
+    return this_program(environment).with_(options_of(root, _ACCOUNT_OPTIONS))
 
 
 def resolved_of(

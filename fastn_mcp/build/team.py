@@ -181,12 +181,12 @@ class TenantBuilder:
 
     def check(self) -> None:
         """Check every tenant at startup. Raises `SettingsError` on the first error."""
-        for _, found in self.checks():
-            if isinstance(found, SettingsError):
-                raise found
-        for machine, found in self.machine_checks():
-            if isinstance(found, SettingsError):
-                log.warning("the machine %s is refused: %s", machine.name, found)
+        for _, checks in self.checks():
+            if isinstance(checks, SettingsError):
+                raise checks
+        for machine, checks in self.machine_checks():
+            if isinstance(checks, SettingsError):
+                log.warning("the machine %s is refused: %s", machine.name, checks)
 
     def checks(self) -> Iterator[tuple[Tenant, Settings | SettingsError]]:
         """Yield each tenant with its settings, or with what is wrong with them, its policy or its webhook."""

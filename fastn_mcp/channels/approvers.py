@@ -57,8 +57,8 @@ class ApproverSecret:
 
     def signed(self, text: bytes, signature: str) -> bool:
         """Whether the hexadecimal signature of the text is by this secret."""
-        made = hmac.new(self.text.encode(), text, hashlib.sha256).hexdigest()
-        return hmac.compare_digest(made, signature.lower()) if signature.isascii() else False
+        digest = hmac.new(self.text.encode(), text, hashlib.sha256).hexdigest()
+        return hmac.compare_digest(digest, signature.lower()) if signature.isascii() else False
 
     def __repr__(self) -> str:
         return "Secret()"

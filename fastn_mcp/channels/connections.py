@@ -25,10 +25,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fastn_mcp.runtime import unread_bytes
 
-ARRIVES = 30.0
+ARRIVAL_TIMEOUT = 30.0
 """Seconds for a request to arrive, counted from its first byte or from the opening of its connection."""
 
-LOST = "fastn_mcp.lost"
+RESPONSE_LOST = "fastn_mcp.lost"
 """Scope key of the event that is set if the client did not receive what was written to it."""
 
 _MAX_CONNECTIONS = 64
@@ -56,7 +56,7 @@ class ConnectionLimits:
     """
 
     def __init__(
-        self, app: ASGIApp, most: int, arrives: float = ARRIVES, always: Collection[str] = (),
+        self, app: ASGIApp, most: int, arrives: float = ARRIVAL_TIMEOUT, always: Collection[str] = (),
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._app = app
@@ -113,7 +113,7 @@ class ConnectionLimits:
         if len(self._open) > self._most and scope["path"] not in self._always:
             app = PlainTextResponse("Too many connections. Nothing was sent.", 503, {"Connection": "close"})
         try:
-            await app({**scope, LOST: connection.lost}, receive_noted, send_noted)
+            await app({**scope, RESPONSE_LOST: connection.lost}, receive_noted, send_noted)
         finally:
             connection.end(request)
 

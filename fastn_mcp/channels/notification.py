@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"[^\s<>()\"',;:|]+@[^\s<>()\"',;:|]+")
 
-_PAUSE = 30.0
+_RETRY_INTERVAL = 30.0
 """Seconds between two tries, each of several attempts, while the request is open."""
 
 
@@ -43,9 +43,9 @@ def _requester(request: ApprovalRequest) -> str:
 
 
 def _lines(request: ApprovalRequest, where: str) -> list[str]:
-    asked = f"{request.tool}, asked by {_requester(request)} in the account {account_name(request.account)}."
+    requested = f"{request.tool}, asked by {_requester(request)} in the account {account_name(request.account)}."
     title = "A call still waits for an approval." if request.told else "A call waits for an approval."
-    return [title, asked, f"Open until {_until(request)}.", where]
+    return [title, requested, f"Open until {_until(request)}.", where]
 
 
 def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
@@ -86,7 +86,7 @@ def teams(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
     return {"type": "message", "attachments": [attachment]}
 
 
-_STYLES: dict[str, Callable[[ApprovalRequest, str], dict[str, JsonValue]]] = {
+_PAYLOADS: dict[str, Callable[[ApprovalRequest, str], dict[str, JsonValue]]] = {
     "generic": generic,
     "slack": slack,
     "teams": teams,
@@ -114,7 +114,7 @@ class NotifyingChannel:
         self.capabilities = replace(channel.capabilities, notifies=True)
         self._channel = channel
         self._sender = sender
-        self._body = _STYLES[style]
+        self._body = _PAYLOADS[style]
         self._ledger = ledger
         self._system = system
         self._remind_after = remind_after
@@ -130,8 +130,8 @@ class NotifyingChannel:
         announced = await self._channel.announce(request)
         if request.id not in self._telling:
             self._sender.tasks.begin(self._tell(request, announced.where))
-        told = " ".join(request.told) or f"A notification goes to {self._receiver}."
-        return replace(announced, where=f"{announced.where} {told}")
+        recipients = " ".join(request.told) or f"A notification goes to {self._receiver}."
+        return replace(announced, where=f"{announced.where} {recipients}")
 
     async def aclose(self) -> None:
         """Give up what was not delivered yet."""
@@ -162,10 +162,10 @@ class NotifyingChannel:
             except FastnError as problem:
                 log.warning("a notification was not delivered: %s", problem.what)
             else:
-                told = f"{what.capitalize()} at {self._system.now():%H:%M} UTC: {self._receiver}."
-                await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=told))
+                entry = f"{what.capitalize()} at {self._system.now():%H:%M} UTC: {self._receiver}."
+                await self._ledger.change_request(request.id, partial(ApprovalRequest.noted, told=entry))
                 return
-            await self._system.sleep(_PAUSE)
+            await self._system.sleep(_RETRY_INTERVAL)
 
     @property
     def _receiver(self) -> str:

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.guard.approval_form import (
-    LONGEST_NOTE,
+    MAX_NOTE,
     Answer,
     ApprovalForm,
     Approve,
@@ -75,9 +75,9 @@ def _cells(text: str) -> int:
 
 _CLOSED = NoAnswer("the terminal was closed")
 _LEFT_WAITING = NoAnswer("it was left waiting")
-_WIDEST = 100
+_MAX_COLUMNS = 100
 """Maximum columns of a line, however wide the terminal is."""
-_LONGEST_LINE = 4095 if sys.platform == "linux" else 1023
+_MAX_LINE = 4095 if sys.platform == "linux" else 1023
 """Bytes of a line from which on a terminal may have cut it."""
 _ANSWER_COLUMNS = 10
 """Columns for the answer after a prompt."""
@@ -133,7 +133,7 @@ class Terminal:
             columns = os.get_terminal_size(self._device).columns
         except OSError:
             columns = 0
-        return min(columns or 80, _WIDEST)
+        return min(columns or 80, _MAX_COLUMNS)
 
     async def ask(self, form: ApprovalForm, *, may_wait: bool = False) -> Answer:
         """Ask and wait for the answer. With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`."""
@@ -198,7 +198,7 @@ class Terminal:
 
     async def _decline(self) -> Answer:
         note = await self.line("A note for the agent, or Enter")
-        return Decline((note or "")[:LONGEST_NOTE])
+        return Decline((note or "")[:MAX_NOTE])
 
     if sys.platform == "win32":
 
@@ -248,7 +248,7 @@ class Terminal:
                     os.write(self._device, prompt)
                     typed = await self._typed()
                     os.write(self._device, b"\n")
-                    if len(typed.encode()) < _LONGEST_LINE:
+                    if len(typed.encode()) < _MAX_LINE:
                         return typed.rstrip("\r\n") if typed else None
                     self.say(
                         "That is longer than a line at a terminal can be: use the approval page, or a shorter one."

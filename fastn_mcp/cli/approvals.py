@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.build.approval_store import ApprovalStore, approval_stores
 from fastn_mcp.channels.page import page
-from fastn_mcp.channels.page.page import FILES, PAGE_FILE
+from fastn_mcp.channels.page.page import KEY_FOLDER, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import say
@@ -26,7 +26,7 @@ from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import UNSEALABLE, TerminalApprovals, clock
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, Approve, Decline, NoAnswer, asker, form_of
+from fastn_mcp.guard.approval_form import MAX_NOTE, Approve, Decline, NoAnswer, asker, form_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 from fastn_mcp.ledger.identity import account_name, who
 from fastn_mcp.ledger.ledger import LedgerUnusable
@@ -97,11 +97,11 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
             terminal.say(
                 "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
             )
-        asked = form_of(request, f"{_headline(request)}{more}")
-        if asked.secret is not None and approvals.typed is None:
+        form = form_of(request, f"{_headline(request)}{more}")
+        if form.secret is not None and approvals.typed is None:
             terminal.say(f"{UNSEALABLE} Decline it, or leave it.")
-            asked = replace(asked, secret=None)
-        match await terminal.ask(asked, may_wait=True):
+            form = replace(form, secret=None)
+        match await terminal.ask(form, may_wait=True):
             case Approve(_, is_temporary, secret):
                 terminal.say(await approvals.approve(request, secret, is_temporary=is_temporary))
             case Decline(note):
@@ -158,7 +158,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
         return
     if Terminal.here() is None:
         raise click.ClickException("Nothing was withdrawn: withdrawing needs a person at a terminal.")
-    message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:LONGEST_NOTE]))
+    message = store.use(partial(TerminalApprovals.withdraw, prefix=request, note=note[:MAX_NOTE]))
     if message is None:
         listed = store.program.to("approvals", "withdraw")
         raise WrongArgument(f"No decided request has this id. List what can be withdrawn: {listed}")
@@ -192,7 +192,7 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     if (opened := _page(file)) is None:
         raise _no_page(store, start, at_a_terminal)
     address, key = opened
-    folder = file.parent / FILES
+    folder = file.parent / KEY_FOLDER
     with file_errors(folder, "written", at_a_terminal):
         is_shown = webbrowser.open(page.write(folder, address, key, System().timestamp()))
     if not is_shown:
@@ -267,7 +267,7 @@ def _other_stores(store: ApprovalStore, start: StartOptions, *options: str) -> l
 
 def _expired(store: ApprovalStore) -> list[str]:
     """One sentence for each of the latest requests that expired unanswered in the last day."""
-    past = store.use(lambda found: found.ledger.decided(_LATEST)) or []
+    past = store.use(lambda found: found.ledger.decided(_MAX_CLOSED)) or []
     day_ago = System().timestamp() - 86_400
     return [
         sanitize(f"Expired unanswered at {clock(request.expires)}: {request.text[0] if request.text else request.tool}")
@@ -276,7 +276,7 @@ def _expired(store: ApprovalStore) -> list[str]:
     ]
 
 
-_LATEST = 10
+_MAX_CLOSED = 10
 """How many of the latest closed requests `_expired` looks at."""
 
 

@@ -29,8 +29,8 @@ from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 
-_PAUSE = 0.5
-_SEARCHED = 200
+_POLL_SECONDS = 0.5
+_SEARCHED_ENTRIES = 200
 """Entries before the printed ones that `tail` searches for the names of targets."""
 
 
@@ -79,9 +79,11 @@ def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> Non
         while older and len(newest) < count:
             newest[:0] = log.lines([older.pop()])
         first = max(0, len(newest) - count)
-        _print_entries(parsed(newest[first:]), parsed(newest[max(0, first - _SEARCHED) : first]), as_json=as_json)
+        _print_entries(
+            parsed(newest[first:]), parsed(newest[max(0, first - _SEARCHED_ENTRIES) : first]), as_json=as_json
+        )
         if follow:
-            for line in following(follower.readline, lambda: time.sleep(_PAUSE)):
+            for line in following(follower.readline, lambda: time.sleep(_POLL_SECONDS)):
                 _print_entries(parsed([line]), as_json=as_json)
 
 
@@ -198,14 +200,14 @@ def report_(options: AuditOptions, since: str | None, as_json: bool, output: Pat
         say("\n".join(audit_layout.report_lines(cast("dict[str, Any]", report), writer.HEADINGS)))
 
 
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+_UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
 def parse_since(when: str, now: datetime) -> datetime:
     """Parse a timestamp, or an age such as 24h before `now`. Raises `BadParameter`."""
     try:
         if ago := re.fullmatch(r"(\d{1,6})([mhd])", when):
-            return now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+            return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
         time = datetime.fromisoformat(when)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fastn_mcp.audit.chain import BEGINNING, End, Report
+from fastn_mcp.audit.chain import FIRST_PREV, End, Report
 from fastn_mcp.audit.reader import Entry
 from fastn_mcp.audit.remote import CopyComparison
 from fastn_mcp.channels.terminal import wrapped
@@ -16,7 +16,7 @@ from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import OutcomeGroup
 from fastn_mcp.report.writer import caller
 
-_LISTED = 5
+_MAX_LISTED = 5
 """Findings of one kind that are listed; the rest are counted."""
 
 _COLORS = {
@@ -128,7 +128,7 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
     if report.deleted:
         yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
     if report.noted is not None:
-        at = "the beginning" if head == BEGINNING else f"entry {report.noted}"
+        at = "the beginning" if head == FIRST_PREV else f"entry {report.noted}"
         yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
     if report.broken is None and newest is not None:
         yield f"The ledger knows entry {newest.n}, which is unchanged."
@@ -147,9 +147,9 @@ def finding_lines(report: Report, head: str | None, newest: End | None, program:
 
 
 def _limited(more: str, lines: list[str]) -> Iterator[str]:
-    yield from lines[:_LISTED]
-    if len(lines) > _LISTED:
-        yield f"{len(lines) - _LISTED} {more}."
+    yield from lines[:_MAX_LISTED]
+    if len(lines) > _MAX_LISTED:
+        yield f"{len(lines) - _MAX_LISTED} {more}."
 
 
 def _place(report: Report, line: int) -> str:
@@ -198,8 +198,8 @@ def _numbers(numbers: Sequence[int]) -> str:
             runs[-1][1] = n
         else:
             runs.append([n, n])
-    ranges = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:_LISTED]]
-    more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
+    ranges = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:_MAX_LISTED]]
+    more = f" and {len(runs) - _MAX_LISTED} more" if len(runs) > _MAX_LISTED else ""
     return f"{'Entry' if len(numbers) == 1 else 'Entries'} {', '.join(ranges)}{more}"
 
 

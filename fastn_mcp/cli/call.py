@@ -33,7 +33,7 @@ from fastn_mcp.server.rendering import render, render_error, render_pending, ren
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
-_DESCRIBED = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
+_OPEN_ARGUMENTS = ("detail", "permissions", "problem", "started_by", "status", "type", "visibility")
 """Arguments whose descriptions list their values. Fastn may know more, so others are sent too."""
 
 _EXAMPLE_COLUMNS = 76
@@ -178,7 +178,7 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
 
 def _listed_values(name: str, facts: dict[str, Any]) -> list[str]:
     """Return the values of an enum, or those in the description of a text: "Active, Invited or Disabled."."""
-    if name not in _DESCRIBED:
+    if name not in _OPEN_ARGUMENTS:
         return facts.get("enum") or facts.get("items", {}).get("enum", [])
     listed = re.split("[.;:]", re.sub(r" \(.*?\)", "", facts["description"]))[0]
     return [value for value in re.split(", | or ", listed) if " " not in value]
@@ -202,8 +202,8 @@ async def make_call(
         case Done(result, change, notes):
             body = render(wanted.call, result, parts.label, change, notes)
             if parts.process.begins_anew and isinstance(receipt := body.get("receipt"), dict) and "undo" in receipt:
-                kept = {name: value for name, value in receipt.items() if name not in _UNDO}
-                body["receipt"] = kept | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
+                rest = {name: value for name, value in receipt.items() if name not in _UNDO}
+                body["receipt"] = rest | {"why": "This sandbox ends with the command; --sandbox-file keeps one."}
             return outcome(DONE, body)
         case PendingApproval(_, preview, where, until):
             return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")

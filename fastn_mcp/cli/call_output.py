@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from fastn_mcp.cli.help import COLOR, GroupedOption
 from fastn_mcp.cli.layout import say
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.guard import WAITING
-from fastn_mcp.procedures.wait_for_execution import LONGEST_WAIT, WaitForExecution
+from fastn_mcp.guard.guard import WAITING_FOR_PERSON
+from fastn_mcp.procedures.wait_for_execution import MAX_WAIT, WaitForExecution
 from fastn_mcp.tools.paging import MAX_LIMIT
 from fastn_mcp.tools.tool import AnyTool
 
@@ -62,7 +62,7 @@ def is_list(tool: AnyTool) -> bool:
 
 async def say_where(message: str, done: float, total: float | None) -> None:  # noqa: ARG001 - a `Report`
     """Say on stderr, at once, where a person decides about a call that waits for them."""
-    if message.startswith(WAITING):
+    if message.startswith(WAITING_FOR_PERSON):
         say(f"fastn-mcp: {message}", err=True)
 
 
@@ -84,7 +84,7 @@ class Output:
 
     async def report(self, message: str, done: float, total: float | None) -> None:
         await say_where(message, done, total)
-        self.is_waiting = self.is_waiting or message.startswith(WAITING)
+        self.is_waiting = self.is_waiting or message.startswith(WAITING_FOR_PERSON)
         if not self.is_watched:
             return
         state, before = message.partition(" for ")[0], self._progress.partition(" for ")[0]
@@ -108,7 +108,7 @@ class Output:
                 raise click.UsageError("--all reads whole pages. Leave out --limit, or --all.", self.context)
             return await self._all(tool, more, make)
         if self.is_watched and "seconds" not in arguments:
-            more["seconds"] = LONGEST_WAIT
+            more["seconds"] = MAX_WAIT
         while True:
             outcome = await make(more)
             match (outcome.body or {}).get("data"):

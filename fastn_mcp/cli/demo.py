@@ -33,7 +33,7 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
 
-_READING = 1.2
+_READING_SECONDS = 1.2
 """Seconds before the person answers: the guard takes an answer within one second for a program's."""
 
 
@@ -105,7 +105,7 @@ class DemoStory:
         if not isinstance(params, ElicitRequestFormParams) or not self._answers:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self._answers.pop(0)
-        await anyio.sleep(_READING)
+        await anyio.sleep(_READING_SECONDS)
         self._say(params.message, style(ORANGE))
         content = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
         self._say(f"person: {answer.action} {content}".rstrip(), "bold")
@@ -182,7 +182,7 @@ class DemoStory:
         request = await self.client.session.call_tool("run_workflow", run, allow_input_required=True)
         if not isinstance(request, InputRequiredResult):
             raise DemoFailed("the run was not asked about")
-        await anyio.sleep(_READING)
+        await anyio.sleep(_READING_SECONDS)
         outcomes: list[str] = []
         for _ in range(3):
             result = await self.client.session.call_tool(

@@ -31,11 +31,11 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """First columns of tools whose rows do not begin with what a person looks for; the others follow."""
 
-_NAMES = ("name", "headline", "what", "workflow", "workflowName", "email", "title")
-_IDS = ("id", "run", "change_id")
-_STATUS = ("status", "state", "severity", "outcome", "subscriptionStatus")
+_NAME_COLUMNS = ("name", "headline", "what", "workflow", "workflowName", "email", "title")
+_ID_COLUMNS = ("id", "run", "change_id")
+_STATUS_COLUMNS = ("status", "state", "severity", "outcome", "subscriptionStatus")
 _FOR_AGENTS = ("untrusted", "next_cursor", "now", "ids", "retry_after_seconds", "score")
-_LEADS = ("message", "does", "verdict")
+_LEADING_FIELDS = ("message", "does", "verdict")
 """Sentences that a report begins with."""
 _DIM, _GREEN = "dim", style(layout.GREEN)
 _STYLES = {
@@ -44,8 +44,10 @@ _STYLES = {
     **dict.fromkeys((State.OFF, State.DRAFT, RunState.CANCELLED, "medium", "invited"), style(layout.ORANGE)),
     **dict.fromkeys((RunState.UNDER_WAY, "low"), style(layout.CYAN)),
 }
-_AGED = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
-_NAMED = re.compile(r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)")
+_TIME_WITH_AGE = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)[\d:.]*Z)? \(([^()]*)\)(?=,|$)")
+_ID_WITH_NAME = re.compile(
+    r"\b(?:[a-z]+ )?(?:[a-z]+_\w{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|\w+:[\w:.~-]{20,}) \((.+?)\)(?=, |$)"
+)
 """An id with the name that it stands for."""
 _PERCENT = re.compile(r"(?<=\d) (?=%)")
 _MIN_WIDTH = 24
@@ -138,28 +140,28 @@ class Display:
 
     def report(self, fields: Mapping[str, JsonValue]) -> Iterator[RenderableType]:
         """Render a mapping: its sentences, then its short values in a grid, then a section for each of the others."""
-        shown = {key: item for key, item in fields.items() if key not in _FOR_AGENTS and item is not None}
-        if not isinstance(shown.get("next"), dict):
-            shown.pop("next", None)
-        if shown.get("not_checked") == []:
-            del shown["not_checked"]
-        for name in _LEADS:
-            if isinstance(lead := shown.get(name), str):
-                del shown[name]
+        displayed = {key: item for key, item in fields.items() if key not in _FOR_AGENTS and item is not None}
+        if not isinstance(displayed.get("next"), dict):
+            displayed.pop("next", None)
+        if displayed.get("not_checked") == []:
+            del displayed["not_checked"]
+        for name in _LEADING_FIELDS:
+            if isinstance(lead := displayed.get(name), str):
+                del displayed[name]
                 yield Text(_line(lead), "bold")
         grid = Table.grid(padding=(0, _GAP, 0, 0))
         grid.add_column(style=_DIM, max_width=self.width // 3, overflow="fold")
         grid.add_column(overflow="fold")
-        short = [name for name in _ordered(shown) if self._is_short(shown[name])]
+        short = [name for name in _ordered(displayed) if self._is_short(displayed[name])]
         for name in short:
-            grid.add_row(title(name), self.cell(name, shown[name], is_whole=True))
+            grid.add_row(title(name), self.cell(name, displayed[name], is_whole=True))
         yield from [grid] * bool(short)
-        for name, item in shown.items():
+        for name, item in displayed.items():
             if _is_rows(item) and all("severity" in row and "what" in row for row in item):
                 yield from (Text(), self._findings(item))
             elif name not in short:
                 yield Text(f"\n{sentence(title(name))}", "bold")
-                yield from self._inside(shown[name])
+                yield from self._inside(displayed[name])
 
     def _inside(self, item: JsonValue) -> Iterator[RenderableType]:
         """Render a value, indented."""
@@ -169,15 +171,15 @@ class Display:
         elif self.width < _MIN_WIDTH:
             lines = [Text(self.plain(item), overflow="fold")]
         elif isinstance(item, dict) and item.keys() == {"columns", "rows"}:
-            columns = [column for column in cast("list[str]", item["columns"]) if column not in _IDS]
-            first = sorted(columns, key=lambda column: column not in _NAMES)
+            columns = [column for column in cast("list[str]", item["columns"]) if column not in _ID_COLUMNS]
+            first = sorted(columns, key=lambda column: column not in _NAME_COLUMNS)
             lines = [inner.table(_unpacked(item), first)] if item["rows"] else [Text("None.")]
         elif isinstance(item, dict):
             lines = inner.report(item)
         elif not _is_rows(item):
             lines = [Text(f"- {self.plain(each)}") for each in cast("list[JsonValue]", item)]
         elif all(
-            name in (*_IDS, "next", "more") or (self._is_short(each) and len(self.plain(each)) <= _MAX_SENTENCE)
+            name in (*_ID_COLUMNS, "next", "more") or (self._is_short(each) and len(self.plain(each)) <= _MAX_SENTENCE)
             for row in item
             for name, each in row.items()
         ):
@@ -188,7 +190,7 @@ class Display:
 
     def _block(self, row: Object) -> Iterator[RenderableType]:
         """Render a row with rows or sentences of its own: what it is, then its fields below."""
-        name = next(name for name in ("kind", *_NAMES, "customer", *_IDS, *row) if name in row)
+        name = next(name for name in ("kind", *_NAME_COLUMNS, "customer", *_ID_COLUMNS, *row) if name in row)
         head, count = self.plain(row.pop(name)), row.pop("count", None)
         head += f" {self.plain(row.pop('name'))}" if name == "kind" and "name" in row else ""
         of = f"{len(some)} of " if _is_rows(some := row.get("examples")) else ""
@@ -217,7 +219,14 @@ class Display:
         names = {name for row in rows for name, item in row.items() if item not in (None, "", [], {})}
         names -= {*_FOR_AGENTS, "next", "more"}
         every = dict.fromkeys((*first, *_ordered(dict.fromkeys(name for row in rows for name in row))))
-        id_ = next((name for name in (*_IDS, *every) if name in names and (name in _IDS or name.endswith("_id"))), "")
+        id_ = next(
+            (
+                name
+                for name in (*_ID_COLUMNS, *every)
+                if name in names and (name in _ID_COLUMNS or name.endswith("_id"))
+            ),
+            "",
+        )
         lead, *others = [name for name in every if name in names and name != id_] or [""]
         cells = {name: [self.cell(name, row.get(name)) for row in rows] for name in (lead, *others)}
         ids = [short_id(self.plain(row.get(id_))) for row in rows]
@@ -251,7 +260,7 @@ class Display:
 
     def cell(self, name: str, item: JsonValue, *, is_whole: bool = False) -> Text:
         """Return a value as text, in its colour. Without `is_whole`, only the age of a time, the name of an id."""
-        if name in _STATUS and isinstance(item, str):
+        if name in _STATUS_COLUMNS and isinstance(item, str):
             words = _line(item).replace("_", " ")
             color = _STYLES.get(state_in_words(item) or as_word(item), "")
             return Text(words.lower() if words.isupper() else words, color, overflow="fold")
@@ -263,8 +272,10 @@ class Display:
             case _:
                 text = self.plain(item)
         if is_whole and isinstance(item, str):
-            text = _AGED.sub(lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text)
-        return Text(_NAMED.sub(r"\1", _AGED.sub(r"\3", text)), overflow="fold")
+            text = _TIME_WITH_AGE.sub(
+                lambda match: f"{match[3]}, {match[1]}" + (f" {match[2]} UTC" if match[2] else ""), text
+            )
+        return Text(_ID_WITH_NAME.sub(r"\1", _TIME_WITH_AGE.sub(r"\3", text)), overflow="fold")
 
     def plain(self, item: JsonValue) -> str:
         """Return any value in words on one line."""
@@ -324,7 +335,7 @@ def _needed(name: str, cells: Sequence[Text]) -> int:
 
 def _ordered(names: Iterable[str]) -> list[str]:
     """Return the names with those first that name a thing, then its status, then the others."""
-    order = (*_NAMES, *_IDS, *_STATUS)
+    order = (*_NAME_COLUMNS, *_ID_COLUMNS, *_STATUS_COLUMNS)
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 

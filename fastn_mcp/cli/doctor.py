@@ -40,7 +40,7 @@ Exit codes:
   2  it cannot work: settings, network or key, or no operation answers
 """
 
-_LONGEST_TOKEN = 65_536
+_MAX_TOKEN = 65_536
 
 _COLORS = {
     CheckResult.DIFFERS: ORANGE,
@@ -156,7 +156,7 @@ def _examine(start: StartOptions) -> DoctorReport:
 
 async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorReport:
     file, url = cast("Path", options.team), options.url
-    token = options.token_file.read(_LONGEST_TOKEN).strip() if options.token_file else None
+    token = options.token_file.read(_MAX_TOKEN).strip() if options.token_file else None
     # What is logged here is also found, in words.
     logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     # Deferred imports: what serves a team.
@@ -183,9 +183,9 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         status.update("Checking the ledger ...")
         report.checks.append(await _check_ledger(process.ledger, state, system))
         report.checks += machine.check_export(process, audit_logs(state), system.now())
-        for tenant, found in builder.checks():
-            if isinstance(found, Settings):
-                report.checks += await _check_slack(found, team.issuer, f"tenant {tenant.name}: ")
+        for tenant, checks in builder.checks():
+            if isinstance(checks, Settings):
+                report.checks += await _check_slack(checks, team.issuer, f"tenant {tenant.name}: ")
         if is_shared(process.ledger):
             from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 

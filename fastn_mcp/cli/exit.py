@@ -103,7 +103,7 @@ def _format_error(error: click.ClickException) -> str:
     return (message if message.endswith((".", "?", ":", "?)")) else f"{message}.") + more
 
 
-_MEANT = {
+_INTENDED_COMMANDS = {
     "help": "fastn-mcp --help",
     "version": "fastn-mcp --version",
     **dict.fromkeys(
@@ -129,7 +129,7 @@ def _unknown_command(name: str, context: click.Context, more: str) -> str:
     if context.parent is None and (tool := name.replace("_", "-")) in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
         return f"{name} is a tool, not a command: fastn-mcp {sandbox}call {tool}.{more}"
-    if context.parent is None and (meant := _MEANT.get(name)) is not None:
+    if context.parent is None and (meant := _INTENDED_COMMANDS.get(name)) is not None:
         return f"There is no command {name!r}. Run: {meant}"
     return f"There is no command {name!r}{nearest(name, known)}.{more}"
 

@@ -15,7 +15,7 @@ from fastn_mcp.redaction import sanitize
 GREEN, RED, ORANGE, CYAN, MAGENTA, GREY = 28, 160, 166, 31, 127, 244
 """Colours of 256 that are legible on white and on black, which yellow and white are not."""
 
-_GAP = 2
+_COLUMN_GAP = 2
 _MIN_LAST_CELL = 30
 
 
@@ -51,14 +51,14 @@ def table(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
         return [tab_separated(row) for row in rows]
     cells = [[sanitize(cell) for cell in row] for row in rows]
     *widths, last = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    begins = sum(widths) + _GAP * len(widths)
+    begins = sum(widths) + _COLUMN_GAP * len(widths)
     if columns - begins >= min(last, _MIN_LAST_CELL):
         return [_beside(row, widths, columns) for row in cells]
     return ["", *("\n".join(wrapped(line, columns) for line in _below(cells[0], row)) for row in cells[1:])]
 
 
 def _beside(row: Sequence[str], widths: Sequence[int], columns: int) -> str:
-    fixed = "".join(fit(cell, width) + " " * _GAP for cell, width in zip(row, widths, strict=False))
+    fixed = "".join(fit(cell, width) + " " * _COLUMN_GAP for cell, width in zip(row, widths, strict=False))
     begins = cell_len(fixed)
     lines = wrapped(row[-1], columns - begins, 0).split("\n")
     return "\n".join((" " * begins + line if number else fixed + line).rstrip() for number, line in enumerate(lines))

@@ -31,7 +31,7 @@ from fastn_mcp.records.formats import dated
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word
 from fastn_mcp.redaction import is_own_key, sanitize
-from fastn_mcp.tools.access import EXPIRES, ListApiKeys
+from fastn_mcp.tools.access import EXPIRY_FIELDS, ListApiKeys
 from fastn_mcp.tools.paging import FULL
 
 _MAX_INPUT = 4096
@@ -255,8 +255,8 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         return KeyCheck(True, "The key works. It is not among the first 100 API keys, so its permissions are unknown.")
     mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()
     ends = "never expires"
-    if word(mine, *EXPIRES) not in ("", "never"):
-        expires, now = timestamp(mine, *EXPIRES), parts.stores.system.now()
+    if word(mine, *EXPIRY_FIELDS) not in ("", "never"):
+        expires, now = timestamp(mine, *EXPIRY_FIELDS), parts.stores.system.now()
         ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, now)}"
     known = ", ".join(filter(None, (mode and f"{mode} mode", permissions, ends)))
     return KeyCheck(True, sanitize(f"The key works. Key {name_of(mine)!r}: {known}."))

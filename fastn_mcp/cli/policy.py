@@ -45,12 +45,12 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Call, Operation
 from fastn_mcp.tools.tool import Effect
 
-_AT = "on the approval page or at a terminal"
+_WHERE = "on the approval page or at a terminal"
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",
-    Decision.CONFIRM: f"A person is asked: in the client's form, or else {_AT}.",
-    Decision.TYPED: f"A person is asked to type the target's name: in the client's form, or else {_AT}.",
-    Decision.OUT_OF_BAND: f"A person is asked by the webhook, in Slack, {_AT}, never in the client's form.",
+    Decision.CONFIRM: f"A person is asked: in the client's form, or else {_WHERE}.",
+    Decision.TYPED: f"A person is asked to type the target's name: in the client's form, or else {_WHERE}.",
+    Decision.OUT_OF_BAND: f"A person is asked by the webhook, in Slack, {_WHERE}, never in the client's form.",
     Decision.FOUR_EYES: "Two people have to approve, by the webhook, in Slack or on a team's page; else it is refused.",
     Decision.DENY: "Nobody is asked: it is refused.",
 }
@@ -326,13 +326,13 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = policy_of(settings, os.environ, start.command_line())
-    kept = load_cases(cases)
+    cases_ = load_cases(cases)
     if policy_file(settings, os.environ) is None:
         say("fastn-mcp: There is no policy file, so the mode alone decides. To test a file: --file FILE", err=True)
-    different = list(filter(None, (case.difference(policy) for case in kept)))
+    different = list(filter(None, (case.difference(policy) for case in cases_)))
     for line in different:
         say(line)
-    say(f"{counted(len(kept), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
+    say(f"{counted(len(cases_), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
     sys.exit(1 if different else 0)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AwareDatetime, Field
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.account.resolved_call import IDENTITY, KINDS, REFERRING, Record, Relation, Surroundings
+from fastn_mcp.account.resolved_call import IDENTITY, KINDS, REFERENCE_NAMES, Record, Relation, Surroundings
 from fastn_mcp.cli.policy_replay import without_secrets
 from fastn_mcp.config.model import Mode
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, ConfigError, TomlSource, load, read, validate
@@ -26,7 +26,7 @@ from fastn_mcp.redaction import sanitize
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, plain
 
-_NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+_DEFAULT_TIME = datetime(2026, 1, 5, 12, tzinfo=UTC)
 """A Monday: the time of cases that name none."""
 
 
@@ -42,7 +42,7 @@ class CaseForm(PolicyTable):
     effect: Effects | None = None
     key: Literal["live", "test"] = "live"
     mode: Mode | None = None
-    time: AwareDatetime = _NOON
+    time: AwareDatetime = _DEFAULT_TIME
     who: dict[str, Annotated[list[str], ONE_OR_MORE]] | None = None
     spent: Count = 0
     expect: Decided
@@ -132,7 +132,11 @@ def written_case(
 ) -> str:
     """Return the text of a case for a decision that was explained."""
     resolved, call = situation.resolved, situation.resolved.call
-    row = {n: v for n, v in row_of(resolved.target).items() if n in (*IDENTITY, "environment") or plain(n) in REFERRING}
+    row = {
+        n: v
+        for n, v in row_of(resolved.target).items()
+        if n in (*IDENTITY, "environment") or plain(n) in REFERENCE_NAMES
+    }
     values: dict[str, Any] = {
         "tool": call.tool_name(),
         "arguments": without_secrets(type(call), call.shown()),

@@ -68,7 +68,7 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
             call = None
             was_sent = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
             is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
-            if entry["event"] in _REPLAYED and not was_sent and not is_batch:
+            if entry["event"] in _REPLAYED_EVENTS and not was_sent and not is_batch:
                 call = recorded_call(entry)
                 situation = history.before(entry, call)
                 rows.append(Replayed(number, situation.now, call, _recorded_decision(entry), policy.decide(situation)))
@@ -78,7 +78,7 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
     return rows, problems
 
 
-_REPLAYED = (AuditEvent.INTENT.value, AuditEvent.REFUSED.value, AuditEvent.ASKED.value)
+_REPLAYED_EVENTS = (AuditEvent.INTENT.value, AuditEvent.REFUSED.value, AuditEvent.ASKED.value)
 
 
 class _History:

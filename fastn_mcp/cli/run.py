@@ -38,7 +38,7 @@ _LISTED_ERRORS = 20
 MAX_CALLS = 10_000
 
 _KEYS = ("tool", "arguments", "id")
-_LONGEST_ID = 64
+_MAX_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +256,8 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
         raise ScriptError("its tool is missing, or is not a text")
     if not isinstance(arguments, dict):
         raise ScriptError("its arguments are not an object")
-    if "id" in fields and not (isinstance(id_, str) and 0 < len(id_) <= _LONGEST_ID):
-        raise ScriptError(f"its id is not a text of 1 to {_LONGEST_ID} characters")
+    if "id" in fields and not (isinstance(id_, str) and 0 < len(id_) <= _MAX_ID):
+        raise ScriptError(f"its id is not a text of 1 to {_MAX_ID} characters")
     try:
         return ScriptCall(number, line, id_, parse(offered, tool, cast("dict[str, Any]", arguments)))
     except NotSent as error:

@@ -16,7 +16,7 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.stops import LONGEST_SENDING, in_words, stop_entry, void_approvals
+from fastn_mcp.guard.stops import MAX_SENDING, in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
@@ -24,16 +24,16 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, redact_text, sanitize
 from fastn_mcp.runtime import System
 
-_BY = "a person at the terminal"
+_STOPPED_BY = "a person at the terminal"
 
-_LONGEST_WAIT = 10.0
+_MAX_WAIT = 10.0
 """Seconds to wait for changes that were already being sent."""
 
-_POLL = 0.2
+_POLL_SECONDS = 0.2
 
-_LONGEST_REASON = 500
+_MAX_REASON = 500
 
-_KNOWN = 1_000
+_SEARCHED_REQUESTS = 1_000
 """Number of the newest requests among which a client or person is looked for."""
 
 
@@ -51,13 +51,13 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     """
     if sum(map(bool, (tenant, person, client))) > 1:
         raise click.UsageError("Give one of --tenant, --person and --client.")
-    if len(reason) > _LONGEST_REASON:
-        raise click.UsageError(f"The reason has {len(reason)} characters, and {_LONGEST_REASON} is the limit.")
+    if len(reason) > _MAX_REASON:
+        raise click.UsageError(f"The reason has {len(reason)} characters, and {_MAX_REASON} is the limit.")
     system, stores = System(), _stores(start)
     own, is_new = stores[0], not stores[0].exists
     if tenant and not (is_shared(own.ledger) or any(store.is_of_tenant for store in stores)):
         raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
-    wanted = Stop(system.token(), system.timestamp(), _BY, redact_text(reason), tenant, person, client)
+    wanted = Stop(system.token(), system.timestamp(), _STOPPED_BY, redact_text(reason), tenant, person, client)
     problems, earlier = _ordered(stores, wanted)
     for store, problem in problems.items():
         click.echo(f"fastn-mcp: Not stopped in {store.folder}: {sanitize(problem)}", err=True)
@@ -148,18 +148,18 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
 async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
     """Whether somebody whom a stop names has asked for an approval lately; True if it names nobody."""
     ledger, now = approvals.ledger, approvals.system.timestamp()
-    known = {request.asker for request in (*await ledger.waiting(now), *await ledger.decided(_KNOWN))}
+    known = {request.asker for request in (*await ledger.waiting(now), *await ledger.decided(_SEARCHED_REQUESTS))}
     return stop.covers(Asker(is_by_hand=True)) or any(map(stop.covers, known))
 
 
 async def _left(approvals: TerminalApprovals) -> Sequence[Change]:
     """Wait until the changes that were begun before the stop have an outcome. Return those that have none in time."""
     ledger, system = approvals.ledger, approvals.system
-    until = system.timestamp() + _LONGEST_WAIT
-    while changes := await ledger.under_way(system.timestamp() - LONGEST_SENDING):
+    until = system.timestamp() + _MAX_WAIT
+    while changes := await ledger.under_way(system.timestamp() - MAX_SENDING):
         if system.timestamp() >= until:
             return changes
-        await system.sleep(_POLL)
+        await system.sleep(_POLL_SECONDS)
     return ()
 
 
@@ -168,7 +168,7 @@ async def _lift(approvals: TerminalApprovals, shown: Collection[str]) -> None:
     now = approvals.system.timestamp()
     for stop in (stop for stop in await approvals.ledger.holding() if stop.id in shown):
         await void_approvals(approvals.ledger, stop, now)
-        lifted = stop.lift(_BY, now)
+        lifted = stop.lift(_STOPPED_BY, now)
         if await approvals.ledger.lift_stop(lifted):
             _record(approvals, lifted)
 

@@ -37,23 +37,23 @@ _MAX_STRUCTURE = 2_000
 
 def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
     """Return the status, code, message, details and request id of an error response, whatever its shape."""
-    found: dict[str, JsonValue] = {"status": status}
+    facts_: dict[str, JsonValue] = {"status": status}
     error: JsonValue = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         for name in ("code", "message", "details"):
             value = error.get(name)
             if isinstance(value, (str, int)):
-                found[name] = str(value)[:_MAX_TEXT]
+                facts_[name] = str(value)[:_MAX_TEXT]
             elif value is not None:
-                found[name] = _short(value)
+                facts_[name] = _short(value)
         if isinstance(debug := error.get("datasourceDebug"), dict):
-            found["details"] = _short(debug)
+            facts_["details"] = _short(debug)
     elif isinstance(error, str):
-        found["message"] = error[:_MAX_TEXT]
+        facts_["message"] = error[:_MAX_TEXT]
     request_id = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
     if isinstance(request_id, str):
-        found["request_id"] = request_id[:100]
-    return found
+        facts_["request_id"] = request_id[:100]
+    return facts_
 
 
 def _short(value: JsonValue) -> JsonValue:

@@ -35,23 +35,23 @@ MAX_LOOKUPS = 5
 
 async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]) -> dict[Key, Found]:
     """Read by each of these keys in parallel. Returns what was found by key, without what cannot be read."""
-    found: dict[Key, Found] = {}
+    records: dict[Key, Found] = {}
 
     async def read_one(key: Key) -> None:
         with suppress(FastnError, ValueError):  # ValueError: an id that cannot be sent
-            found[key] = await read(key)
+            records[key] = await read(key)
 
     async with anyio.create_task_group() as group:
         for key in keys:
             group.start_soon(read_one, key)
-    return found
+    return records
 
 
 async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
     """Read names by kind and id for `wanted` ids by kind, up to `MAX_LOOKUPS` of each. Omits unreadable ones."""
-    found: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
-    if not found:
-        return found
+    names: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
+    if not names:
+        return names
 
     async def name_of(resource: tuple[str, str]) -> str:
         kind, key = resource
@@ -60,8 +60,8 @@ async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[st
 
     resources = [(kind, key) for kind, keys in wanted.items() for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]]
     for (kind, key), name in (await read_each(resources, name_of)).items():
-        found[kind][key] = name
-    return found
+        names[kind][key] = name
+    return names
 
 
 @dataclass(slots=True)

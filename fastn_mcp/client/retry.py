@@ -28,7 +28,7 @@ MAX_WAIT = 15.0
 
 _FIRST_PAUSE = 0.5
 _MAX_PAUSE = 5.0
-_DAY = 86_400.0
+_DAY_SECONDS = 86_400.0
 
 
 class AttemptOutcome(Enum):
@@ -40,8 +40,8 @@ class AttemptOutcome(Enum):
     ANSWERED = "answered"
 
 
-_NOT_DONE = frozenset({501, 505})
-_REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
+_NOT_SUPPORTED = frozenset({501, 505})
+_IDEMPOTENT_METHODS = frozenset({"GET", "PUT", "DELETE"})
 
 
 def outcome_of(status: int, code: object) -> AttemptOutcome:
@@ -49,13 +49,15 @@ def outcome_of(status: int, code: object) -> AttemptOutcome:
     if status == 429 and code != "QUOTA_EXCEEDED":
         return AttemptOutcome.THROTTLED
     # Gateways have 5xx statuses of their own, such as 524 for a late response.
-    lost = status == 408 or (status >= 500 and status not in _NOT_DONE)
+    lost = status == 408 or (status >= 500 and status not in _NOT_SUPPORTED)
     return AttemptOutcome.UNKNOWN if lost else AttemptOutcome.ANSWERED
 
 
 def may_retry(method: str, outcome: AttemptOutcome) -> bool:
     """Return whether a request may be sent again after an attempt with this outcome."""
-    return outcome is not AttemptOutcome.ANSWERED and (method in _REPEATABLE or outcome is not AttemptOutcome.UNKNOWN)
+    return outcome is not AttemptOutcome.ANSWERED and (
+        method in _IDEMPOTENT_METHODS or outcome is not AttemptOutcome.UNKNOWN
+    )
 
 
 def pause(attempt: int, retry_after: float | None, share: float) -> float:
@@ -82,7 +84,7 @@ def exhausted_for(headers: Mapping[str, str], now: datetime) -> float | None:
     if headers.get("x-ratelimit-remaining", "").strip() != "0" or not re.fullmatch(r"\d{1,12}", reset):
         return None
     seconds = int(reset) - _server_time(headers, now).timestamp()
-    return seconds if 0 < seconds <= _DAY else None
+    return seconds if 0 < seconds <= _DAY_SECONDS else None
 
 
 def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
@@ -144,7 +146,7 @@ class RateWindows:
             left, earlier = int(remaining), others.get(limit)
             if earlier is not None and earlier.reset == reset:  # responses can arrive in another order
                 self._windows[limit] = replace(earlier, left=min(left, earlier.left))
-            elif 0 < (seconds := int(reset) - _server_time(headers, now).timestamp()) <= _DAY:
+            elif 0 < (seconds := int(reset) - _server_time(headers, now).timestamp()) <= _DAY_SECONDS:
                 self._windows[limit] = RateWindow(left, self._system.monotonic() + seconds, reset)
         self.may_be_stated = bool(self._windows)
 
@@ -152,7 +154,7 @@ class RateWindows:
         """Note that a limit allows nothing for `seconds`; if that is not known, until the last reset that is."""
         now = self._system.monotonic()
         resets = [window.until - now for window in self._windows.values()]
-        self._windows[limit] = RateWindow(0, now + min(seconds or max([*resets, _UNKNOWN_PAUSE]), _DAY))
+        self._windows[limit] = RateWindow(0, now + min(seconds or max([*resets, _UNKNOWN_PAUSE]), _DAY_SECONDS))
 
 
 FULL_BUDGET = 500.0
@@ -248,7 +250,7 @@ class RateLimit:
     async def _share(self, seconds: float) -> None:
         """Tell other processes that the limit is used up."""
         now = self._system.timestamp()
-        until = now + min(seconds, _DAY)
+        until = now + min(seconds, _DAY_SECONDS)
         if until < self._shared + _READ_EVERY:
             return
         self._shared = until
@@ -256,7 +258,7 @@ class RateLimit:
 
     async def _read(self, store: RateLimitStore) -> None:
         closed = await store.marked(self._mark) - self._system.timestamp()
-        if 0 < closed <= _DAY:
+        if 0 < closed <= _DAY_SECONDS:
             self._windows.close("refused", closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 

@@ -16,10 +16,10 @@ from typing import Any
 from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.config.addresses import absolute_ledger
 
-_FILES = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR", "FASTN_CONFIG", "FASTN_POLICY")
+_FILE_VARIABLES = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR", "FASTN_CONFIG", "FASTN_POLICY")
 _LEDGER = "FASTN_LEDGER"
 _UV_CACHE = re.compile(r"(archive|environments|builds)-v[0-9]+$")
-_CARRIED = (*_FILES, "FASTN_PROFILE", "FASTN_ENV", _LEDGER)
+_KEPT_VARIABLES = (*_FILE_VARIABLES, "FASTN_PROFILE", "FASTN_ENV", _LEDGER)
 """Variables that select the account and its approvals. Only the URL of a ledger can contain a secret."""
 
 
@@ -93,7 +93,7 @@ def this_program(environment: Mapping[str, str]) -> CommandLine:
     program = running(sys.executable, sys.prefix, os.path.exists, source)
     own_folder = sys.prefix if sys.prefix != sys.base_prefix else os.devnull
     program = typed(program, shutil.which("fastn-mcp", path=environment.get("PATH")), own_folder)
-    carried = {name: environment[name] for name in _CARRIED if environment.get(name)}
+    carried = {name: environment[name] for name in _KEPT_VARIABLES if environment.get(name)}
     return replace(program, variables=tuple((name, _absolute(name, value)) for name, value in carried.items()))
 
 
@@ -158,7 +158,7 @@ def source_of(direct_url: str, exists: Callable[[str], bool]) -> str | None:
 def _absolute(name: str, value: str) -> str:
     if name == _LEDGER:
         return absolute_ledger(value, Path.cwd())
-    return str(Path(value).expanduser().absolute()) if name in _FILES else value
+    return str(Path(value).expanduser().absolute()) if name in _FILE_VARIABLES else value
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -30,7 +30,7 @@ from fastn_mcp.errors import SettingsError, nearest
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *KeySettings.model_fields)
-_FILES = settings_with(Trait.FILE)
+_FILE_SETTINGS = settings_with(Trait.FILE)
 _OF_THE_TOP = (*Settings.model_fields, *KeySettings.model_fields, PROFILES)
 
 
@@ -105,7 +105,7 @@ def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
     """Return the settings, with relative paths resolved from the file's folder, never from the working directory."""
     folder = path.absolute().parent
     settings = {
-        name: folder / Path(value).expanduser() if name in _FILES and isinstance(value, str) else value
+        name: folder / Path(value).expanduser() if name in _FILE_SETTINGS and isinstance(value, str) else value
         for name, value in table.items()
     }
     ledger = settings.get("ledger")

@@ -210,9 +210,9 @@ def _profile(set_flags: Mapping[str, object], variables: Mapping[str, str], conf
     """Return the selected profile. Without profiles in the file, the name is only a label."""
     if not config.profiles:
         return None
-    asked = {"--profile": set_flags.get("profile"), "FASTN_PROFILE": variables.get("profile")}
-    asked["profile"] = config.top.get("profile")
-    by, name = next(((by, name) for by, name in asked.items() if name is not None), ("", DEFAULT))
+    requested = {"--profile": set_flags.get("profile"), "FASTN_PROFILE": variables.get("profile")}
+    requested["profile"] = config.top.get("profile")
+    by, name = next(((by, name) for by, name in requested.items() if name is not None), ("", DEFAULT))
     if isinstance(name, str) and name in config.profiles:
         return name
     if not by:

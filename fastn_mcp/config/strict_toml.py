@@ -85,22 +85,22 @@ def places(text: str) -> dict[Key, int]:
 
 def without_tables(text: str, path: tuple[str, ...]) -> str:
     """Remove a table and its subtables, from the blank line before the first header to their last line."""
-    kept: list[str] = []
+    lines_: list[str] = []
     held: list[str] = []
     is_inside, is_first = False, True
     for _, statement, parsed in _statements(text):
         if _is_header(statement):
-            kept, held, is_inside = [*kept, *held], [], _path(parsed)[: len(path)] == path
-            if is_inside and is_first and kept and not kept[-1].strip():
-                kept.pop()
+            lines_, held, is_inside = [*lines_, *held], [], _path(parsed)[: len(path)] == path
+            if is_inside and is_first and lines_ and not lines_[-1].strip():
+                lines_.pop()
             is_first = is_first and not is_inside
         if not is_inside:
-            kept.append(statement)
+            lines_.append(statement)
         elif parsed:
             held = []
         else:  # a comment or blank line belongs to the next table, unless another line of this one follows
             held.append(statement)
-    return "".join([*kept, *held]).removesuffix("\n")
+    return "".join([*lines_, *held]).removesuffix("\n")
 
 
 T = TypeVar("T")

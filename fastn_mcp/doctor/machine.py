@@ -26,10 +26,10 @@ from fastn_mcp.tools.operation import Request
 
 THE_FILE, THE_PROFILE = "the file", "its profile"
 
-_PLAIN = ("base_url", "auth", "test_mode", "mode", "env", "profile", "update")
+_DISPLAYED_SETTINGS = ("base_url", "auth", "test_mode", "mode", "env", "profile", "update")
 """Settings whose values are shown at the terminal."""
 
-_FREE = 16 * 1024**2
+_MIN_FREE_BYTES = 16 * 1024**2
 """Minimum free space on the disk of the state folder, in bytes."""
 
 
@@ -38,24 +38,26 @@ def origins(
 ) -> dict[str, str]:
     """Return the settings that are set, each with the flag, variable or file that it comes from."""
     settings = resolved.settings
-    found = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
-    found |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
+    origin = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
+    origin |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
     for source in SOURCES:
         if environment.get(source.variable) and source.field != "api_key":
-            found[source.field] = source.variable
+            origin[source.field] = source.variable
         if flags.get(source.field) is not None:
-            found[source.field] = str(source.flag)
+            origin[source.field] = str(source.flag)
     named = named_by(environment, settings.base_url)
-    if "proxy" not in found and named is not None:
-        found["proxy"] = named[0]
+    if "proxy" not in origin and named is not None:
+        origin["proxy"] = named[0]
     # The place of a key may be a path.
-    found["api_key"] = resolved.key if not {"/", "\\"} & set(resolved.key) else "a file"
-    return found
+    origin["api_key"] = resolved.key if not {"/", "\\"} & set(resolved.key) else "a file"
+    return origin
 
 
 def check_settings(settings: Settings, found: Mapping[str, str], file: Path | None) -> Check:
     listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(found.items()))
-    values = ", ".join(f"{name} {getattr(settings, name)}" for name in _PLAIN if getattr(settings, name) is not None)
+    values = ", ".join(
+        f"{name} {getattr(settings, name)}" for name in _DISPLAYED_SETTINGS if getattr(settings, name) is not None
+    )
     here = values + (f"; the file is {file}" if file is not None else "; no file")
     return CheckGroup.SETTINGS.ok("settings", f"Set: {listed or 'nothing'}.", here=here)
 
@@ -75,7 +77,7 @@ def check_folder(state: Path) -> Check:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         seen = "The state folder cannot be written: no change will be sent."
         return group.failed(name, seen, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
-    if shutil.disk_usage(there).free < _FREE:
+    if shutil.disk_usage(there).free < _MIN_FREE_BYTES:
         seen = "The disk of the state folder is full: no change will be sent."
         return group.failed(name, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
     try:
@@ -109,8 +111,10 @@ async def check_ledger(
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)
     if stops:
-        said = " ".join(in_words(stop, now) for stop in stops)
-        return group.differs("ledger", said, "A person allows them again, at a terminal or on the approval page.", here)
+        sentences = " ".join(in_words(stop, now) for stop in stops)
+        return group.differs(
+            "ledger", sentences, "A person allows them again, at a terminal or on the approval page.", here
+        )
     if weakness is not None:
         seen, _, hint = weakness.partition(". ")
         return group.differs("ledger", f"{seen[0].upper()}{seen[1:]}.", hint, here)
@@ -149,7 +153,7 @@ _CA_VARIABLES = (
 _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "npm_config_https_proxy", "npm_config_proxy")
 """Variables that name a proxy for other programs, or for other addresses."""
 
-_SECONDS = 15.0
+_TIMEOUT = 15.0
 """Seconds for a connection and its first response."""
 
 
@@ -158,7 +162,7 @@ async def check_network(base_url: str, options: TransportOptions, environment: M
     group, name = CheckGroup.CONNECTION, "connection"
     exchange = HttpExchange(base_url, {}, options)
     try:
-        with anyio.fail_after(_SECONDS):
+        with anyio.fail_after(_TIMEOUT):
             await exchange(Request("GET", "/"))
     except NotSentError as error:
         reason, step = str(error), error.next_step.removesuffix(f" {DOCTOR}")

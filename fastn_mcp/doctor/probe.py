@@ -17,13 +17,13 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Request, Route
 from fastn_mcp.tools.workflows import ListWorkflows
 
-MOST = 250
+MAX_REQUESTS = 250
 """Maximum number of requests of one run; about 40 are usual."""
 
-LONGEST_PAUSE = 75.0
+MAX_PAUSE = 75.0
 """Longest wait for a rate limit, in seconds: limits are per minute, and a run may take longer than a call."""
 
-LONGEST_PAUSES = 300.0
+MAX_PAUSES = 300.0
 """Longest sum of all waits, in seconds."""
 
 _SAFE_METHODS = ("GET", "OPTIONS")
@@ -63,8 +63,8 @@ class Probe:
         return answer
 
     async def _send(self, request: Request) -> Answer:
-        if self.sent >= MOST:
-            raise NotSent(f"doctor sends {MOST} requests at most.", "Run it again with fewer --toolsets.")
+        if self.sent >= MAX_REQUESTS:
+            raise NotSent(f"doctor sends {MAX_REQUESTS} requests at most.", "Run it again with fewer --toolsets.")
         self.sent += 1
         began = self._system.timestamp()
         answer = await self._exchange(request)
@@ -72,7 +72,7 @@ class Probe:
         return answer
 
     async def _pause(self, seconds: float | None) -> None:
-        if seconds is None or seconds > LONGEST_PAUSE or self._paused + seconds > LONGEST_PAUSES:
+        if seconds is None or seconds > MAX_PAUSE or self._paused + seconds > MAX_PAUSES:
             raise RateLimited("Fastn's rate limit is used up.", "Run doctor again in some minutes.")
         self._paused += seconds
         await announce_wait(f"Fastn's rate limit is used up. It opens again in {seconds:.0f} s.")

@@ -31,7 +31,7 @@ _NETWORK_HINT = (
 _SIGN_INS = 6
 """Sign-ins that are begun, each on a connection of its own, so that every replica is likely to answer one."""
 
-_MORE = 65_536
+_EXCESS_BYTES = 65_536
 """Bytes over the limit of a body that is certainly too large."""
 
 _REJECTIONS = {
@@ -142,13 +142,13 @@ async def _probe(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 async def _metadata(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     name, team = "metadata", address.team
     response = await http.get(address.at(urlsplit(address.metadata).path))
-    found = _json(response)
-    if response.status_code != 200 or not found:
+    metadata = _json(response)
+    if response.status_code != 200 or not metadata:
         hint = "Pass /.well-known/oauth-protected-resource on to the server."
         return _GROUP.failed(name, f"It answers {response.status_code}, without the metadata.", hint)
-    if found.get("resource") != team.url or found.get("authorization_servers") != [team.issuer]:
+    if metadata.get("resource") != team.url or metadata.get("authorization_servers") != [team.issuer]:
         seen = "It names another resource or issuer: another server, or another team file, answers there."
-        here = f"resource {quote(found.get('resource'))}, issuer {quote(found.get('authorization_servers'))}"
+        here = f"resource {quote(metadata.get('resource'))}, issuer {quote(metadata.get('authorization_servers'))}"
         return _GROUP.failed(name, seen, "Start each replica with the same team file.", here)
     return _GROUP.ok(name, "Its resource is `url`, and it names the issuer.")
 
@@ -168,7 +168,7 @@ async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
     if status == 413:
         seen = f"The proxy takes less than body_bytes ({most}): longer calls fail."
         return _GROUP.differs(name, seen, f"In nginx: client_max_body_size {most};")
-    if await answered(most + _MORE) != 413:
+    if await answered(most + _EXCESS_BYTES) != 413:
         return _GROUP.ok(name, f"The proxy limits no body; the server reads {most} bytes.")
     return _GROUP.ok(name, f"Bodies of {most} bytes are taken, and larger ones refused by the proxy.")
 
@@ -224,7 +224,7 @@ async def _signed_in(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
 
 def _json(response: httpx2.Response) -> Mapping[str, Any]:
     try:
-        found = response.json()
+        body = response.json()
     except ValueError:
         return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+    return cast("Mapping[str, Any]", body) if isinstance(body, dict) else {}

@@ -64,7 +64,7 @@ def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> 
     if operation.toolset() == "customers" and name == "id":
         synonyms += _IDS_OF_CUSTOMERS
     plain = {_normalized(field): field for field in fields if field not in {*record.model_fields, *record.columns}}
-    return next((plain[found] for other in (name, *synonyms) if (found := _normalized(other)) in plain), None)
+    return next((plain[normalized] for other in (name, *synonyms) if (normalized := _normalized(other)) in plain), None)
 
 
 def _normalized(name: str) -> str:
@@ -74,13 +74,13 @@ def _normalized(name: str) -> str:
 DECLARED_ENVELOPE = "data"
 
 _WRAPPERS = ("data", "items", "results", "result", "item")
-_DEEPEST = 3
+_MAX_WRAPPERS = 3
 
 
 def envelope_of(body: JsonValue) -> str:
     """Return the wrappers around a row or the rows, such as `data.data`; `bare` if there are none."""
     path: list[str] = []
-    while isinstance(body, dict) and "id" not in body and len(path) < _DEEPEST:
+    while isinstance(body, dict) and "id" not in body and len(path) < _MAX_WRAPPERS:
         name = next((n for n in _WRAPPERS if isinstance(body.get(n), (dict, list))), None)
         if name is None:
             break
@@ -91,11 +91,11 @@ def envelope_of(body: JsonValue) -> str:
 
 def fields_of(rows: Iterable[Mapping[str, JsonValue]]) -> dict[str, tuple[str, ...]]:
     """Return each field name with its types, in order of appearance."""
-    found: dict[str, dict[str, None]] = {}
+    fields: dict[str, dict[str, None]] = {}
     for row in rows:
         for name, value in row.items():
-            found.setdefault(name, {})[_TYPES.get(type(value), "null")] = None
-    return {name: tuple(types) for name, types in found.items()}
+            fields.setdefault(name, {})[_TYPES.get(type(value), "null")] = None
+    return {name: tuple(types) for name, types in fields.items()}
 
 
 _TYPES: Mapping[object, str] = {
@@ -109,7 +109,7 @@ _TYPES: Mapping[object, str] = {
 
 
 _LIKE_A_NAME = re.compile(r"_?[a-z][a-z_]*([A-Z][a-z_]*)*[0-9]?")
-_LONGEST = 40
+_MAX_NAME = 40
 
 
 _ENVELOPE_NAMES = {*_WRAPPERS, "total", "limit", "offset", "nextCursor"}
@@ -142,7 +142,7 @@ class FieldNames:
         """Whether this project uses the name itself, or it can only be that of a field."""
         if name in DECLARED_NAMES:
             return True
-        is_name = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _LONGEST
+        is_name = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _MAX_NAME
         return is_name and name.casefold() not in self._values
 
 
@@ -153,13 +153,13 @@ _PERMISSION = re.compile(
     r"\b(connectors|connections|workflows|users|settings|events|secrets|executions|widgets|unified)[:.]([a-z_]{3,20})\b",
     re.IGNORECASE,
 )
-_MOVED = (404, 405, 410)
+_ROUTE_MISSING = (404, 405, 410)
 _REPORT = "Write a report (--report FILE.md) and open an issue with it."
-_LATER = "Run doctor again later."
+_RETRY_LATER = "Run doctor again later."
 _REFUSALS = {
     401: ("401, although the key is accepted elsewhere.", "Check the key's permissions."),
-    402: ("402: a limit or a quota is used up.", _LATER),
-    429: ("429: a limit or a quota is used up.", _LATER),
+    402: ("402: a limit or a quota is used up.", _RETRY_LATER),
+    429: ("429: a limit or a quota is used up.", _RETRY_LATER),
 }
 _SET_ROUTE = "Set the route as proposed below."
 
@@ -202,7 +202,7 @@ class Reads:
         declared = self.routes.get(tool, operation.route)
         error = await self._send(call)
         answer = self.probe.last
-        if answer is not None and answer.status in _MOVED:
+        if answer is not None and answer.status in _ROUTE_MISSING:
             for route in (operation.route, *alternatives(operation)):
                 if route == declared:
                     continue
@@ -223,9 +223,9 @@ class Reads:
         if not operation.route.parameters:
             return operation()
         (parameter,) = operation.route.parameters
-        found = self.ids.get(operation.toolset())
+        ids = self.ids.get(operation.toolset())
         try:
-            return None if found is None else operation.model_validate({parameter: found})
+            return None if ids is None else operation.model_validate({parameter: ids})
         except ValidationError:
             return None
 
@@ -268,9 +268,9 @@ class Reads:
             self.proposal.fields.setdefault(resource, {}).update(comparison.renamed)
         if issubclass(operation, List):
             their = self.fields.get(resource, {}).get("id", "id")
-            found = next((row[name] for row in rows for name in ("id", their) if row.get(name) is not None), None)
-            if isinstance(found, (str, int)):
-                self.ids[resource] = str(found)
+            id_ = next((row[name] for row in rows for name in ("id", their) if row.get(name) is not None), None)
+            if isinstance(id_, (str, int)):
+                self.ids[resource] = str(id_)
 
     def _refused(self, operation: AnyOperation, answer: Answer) -> Check:
         tool, status = operation.tool_name(), answer.status
@@ -279,7 +279,7 @@ class Reads:
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
             hint = "Give the key the permission (dashboard: Settings, API keys), or leave the tools out: toolsets."
             return CheckGroup.READS.differs(tool, f"403. {missing}.", hint)
-        if status in _MOVED:
+        if status in _ROUTE_MISSING:
             others = ", ".join(route.path for route in alternatives(operation))
             seen = f"{status} at {self.routes.get(tool, operation.route).path}{f', and at {others}' if others else ''}."
             hint = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
@@ -288,7 +288,7 @@ class Reads:
         elif status < 400:
             seen, hint = f"A redirect ({status}), which is never followed.", "Check base_url."
         elif status >= 500:
-            seen, hint = f"{status}: an error at Fastn.", _LATER
+            seen, hint = f"{status}: an error at Fastn.", _RETRY_LATER
         else:
             seen, hint = f"{status}: it does not accept the request.", _REPORT
         return CheckGroup.READS.failed(tool, seen, hint)

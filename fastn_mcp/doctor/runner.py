@@ -14,7 +14,7 @@ from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, CheckResult, DoctorExit, Proposal, check_clock
 from fastn_mcp.doctor.machine import THE_FILE, THE_PROFILE
-from fastn_mcp.doctor.probe import LONGEST_PAUSES, KeyProbe, Probe, check_form
+from fastn_mcp.doctor.probe import MAX_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
 from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
@@ -65,26 +65,26 @@ class DoctorReport:
 
 async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[str], object]) -> DoctorReport:
     """Run all checks after the `first`, those of the settings. `progress` receives the name of each."""
-    settings, found = target.settings, DoctorReport(target.settings.host, first, Proposal(profile=target.profile))
+    settings, report = target.settings, DoctorReport(target.settings.host, first, Proposal(profile=target.profile))
     proxy_from = source_of(settings.proxy, target.environment, settings.base_url)
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
         progress("the network")
         network = await machine.check_network(settings.base_url, options, target.environment)
-        found.checks.append(network)
+        report.checks.append(network)
         if network.verdict is CheckResult.FAILED:
-            return _with_notes(found, target.origins)
-        found.sent = 1
-    found.checks.append(check_form(target.account.api_key))
+            return _with_notes(report, target.origins)
+        report.sent = 1
+    report.checks.append(check_form(target.account.api_key))
 
     exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
     probe = Probe(exchange(headers(target.account)), target.system)
     try:
-        await _check_account(target, found, exchange, probe, progress)
+        await _check_account(target, report, exchange, probe, progress)
     finally:
-        found.sent += probe.sent
+        report.sent += probe.sent
         await probe.aclose()
-    return _with_notes(found, target.origins)
+    return _with_notes(report, target.origins)
 
 
 async def _check_account(
@@ -107,7 +107,7 @@ async def _check_account(
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
     # A wait for the rate limit may be longer than the deadline of a call.
-    account = replace(account, routes=routes, fields=fields, deadline=account.deadline + LONGEST_PAUSES)
+    account = replace(account, routes=routes, fields=fields, deadline=account.deadline + MAX_PAUSES)
     await probe.switch(exchange(headers(account)))
     client = FastnClient(account, probe, target.system)
     reads = Reads(client, probe, routes, fields, target.account.fields, found.proposal, found.names)

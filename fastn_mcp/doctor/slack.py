@@ -7,13 +7,13 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.redaction import quote
 
-_CURES = {
+_NEXT_STEPS = {
     "no connection": "Let this machine reach slack.com by HTTPS; HTTPS_PROXY names a proxy.",
     "missing_scope": "Give the app the scopes of docs/slack.md, and install it again.",
     "channel_not_found": "Copy the id from the channel's details; a private channel needs: /invite and the app's name.",
     "not_allowed_token_type": "slack_app_token is the app-level token (xapp-), slack_bot_token the bot's (xoxb-).",
 }
-_REPLACE = "Copy it from the app's page at api.slack.com/apps; after a change of scopes, install the app again."
+_COPY_AGAIN = "Copy it from the app's page at api.slack.com/apps; after a change of scopes, install the app again."
 
 
 async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
@@ -25,9 +25,9 @@ async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
         await app("apps.connections.open")
         checks.append(group.ok(name, "It opens connections of Socket Mode."))
         name = "Slack bot token"
-        found = await bot("auth.test")
-        team = str(found.get("team_id"))
-        here = f"Workspace {quote(found.get('team'))}, as {quote(found.get('user'))}."
+        identity = await bot("auth.test")
+        team = str(identity.get("team_id"))
+        here = f"Workspace {quote(identity.get('team'))}, as {quote(identity.get('user'))}."
         if any(user.startswith(f"{team}/") for each in approvers for user in each.slack):
             checks.append(group.ok(name, "It is accepted.", here=here))
         else:
@@ -43,5 +43,5 @@ async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
                 seen = "It is archived, or the app is not in it."
                 checks.append(group.failed(name, seen, "Send there: /invite and the app's name.", here))
     except SlackFailed as failed:
-        checks.append(group.failed(name, f"Slack answers: {failed}.", _CURES.get(str(failed), _REPLACE)))
+        checks.append(group.failed(name, f"Slack answers: {failed}.", _NEXT_STEPS.get(str(failed), _COPY_AGAIN)))
     return checks

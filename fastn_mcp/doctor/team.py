@@ -55,8 +55,8 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
     team, group = target.team, CheckGroup.SETTINGS
     listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
-    for tenant, found in target.builder.checks():
-        yield _tenant(tenant, found)
+    for tenant, checks in target.builder.checks():
+        yield _tenant(tenant, checks)
     for machine, policy in target.builder.machine_checks():
         yield _machine(target, machine, policy)
     yield _state_secret(target)
@@ -127,32 +127,34 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
     """Check how a shared ledger that can be reached keeps its data, and its clock."""
     group = CheckGroup.SETTINGS
     try:
-        found = await ledger.durability()
+        durability = await ledger.durability()
     except LedgerLost:
         return []
     checks: list[Check] = []
-    if found.appendonly is None:
+    if durability.appendonly is None:
         hint = "Allow +info to its user, or ask: INFO persistence, CONFIG GET appendfsync."
         checks.append(group.skipped("ledger durability", "This user may not ask how it keeps its data.", hint))
-    elif not found.appendonly:
+    elif not durability.appendonly:
         seen = "It loses everything at a restart: approvals, budgets and used nonces begin again."
         checks.append(group.differs("ledger durability", seen, "Set: appendonly yes, appendfsync always"))
-    elif found.appendfsync not in (None, "always"):
-        seen = f"appendfsync {found.appendfsync}: a crash can lose the last second, and an approval used in it."
+    elif durability.appendfsync not in (None, "always"):
+        seen = f"appendfsync {durability.appendfsync}: a crash can lose the last second, and an approval used in it."
         checks.append(group.differs("ledger durability", seen, "Set: appendfsync always; or accept that risk."))
     else:
-        sync = "appendfsync always" if found.appendfsync else "appendfsync may not be asked (+config|get)"
+        sync = "appendfsync always" if durability.appendfsync else "appendfsync may not be asked (+config|get)"
         checks.append(group.ok("ledger durability", f"appendonly yes, {sync}."))
-    if found.maxmemory_policy not in (None, "noeviction"):  # with maxmemory it is refused, and was reported before
-        seen = f"maxmemory-policy {found.maxmemory_policy}: once maxmemory is set, it may forget used approvals."
+    if durability.maxmemory_policy not in (None, "noeviction"):  # with maxmemory it is refused, and was reported before
+        seen = f"maxmemory-policy {durability.maxmemory_policy}: once maxmemory is set, it may forget used approvals."
         checks.append(group.differs("ledger eviction", seen, "Set: maxmemory-policy noeviction"))
-    elif found.maxmemory_policy is not None:
+    elif durability.maxmemory_policy is not None:
         checks.append(group.ok("ledger eviction", "maxmemory-policy noeviction."))
-    if found.replicas and not found.copies:
+    if durability.replicas and not durability.copies:
         seen = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
         checks.append(group.differs("ledger replicas", seen, "Add copies=1 to FASTN_LEDGER."))
-    if found.time is not None:
-        checks.append(check_clock(group, "ledger clock", found.time - now, CLOSE, "Approvals expire by both clocks."))
+    if durability.time is not None:
+        checks.append(
+            check_clock(group, "ledger clock", durability.time - now, CLOSE, "Approvals expire by both clocks.")
+        )
     return checks
 
 

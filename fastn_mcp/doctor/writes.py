@@ -13,8 +13,8 @@ from fastn_mcp.tools.tool import Effect
 
 WRITES = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
 
-_NOWHERE = "/api/v1/no-such-path"
-_UNTRIED = "not verified: doctor makes no change to find out"
+_UNKNOWN_PATH = "/api/v1/no-such-path"
+_NOT_VERIFIED = "not verified: doctor makes no change to find out"
 _PREVIEW = "Nothing to do; check the first one with dry_run, and its result."
 
 
@@ -31,7 +31,7 @@ class Writes:
         group = CheckGroup.WRITES
         if route.parameters and operation.toolset() not in self.reads.ids:
             return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
-        if _allowed(await self._send(_NOWHERE)):  # OPTIONS allows methods at any path
+        if _allowed(await self._send(_UNKNOWN_PATH)):  # OPTIONS allows methods at any path
             seen = "OPTIONS says nothing about paths here, and no change is made."
             return self._propose_beside_reads(operation) or group.skipped(tool, seen, _PREVIEW)
         answer = await self._options(operation, route)
@@ -77,7 +77,7 @@ class Writes:
         for other in alternatives(operation):
             if tool not in self.reads.routes and other.path.partition("/{")[0] in beginnings:
                 self.reads.proposal.routes[tool] = str(other)
-                self.reads.proposal.notes[tool] = _UNTRIED
+                self.reads.proposal.notes[tool] = _NOT_VERIFIED
                 seen = "OPTIONS says nothing, and the reads of this resource are elsewhere."
                 hint = "Set the route as proposed below; it is likely, not verified."
                 return CheckGroup.WRITES.differs(tool, seen, hint)

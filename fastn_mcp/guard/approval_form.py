@@ -22,7 +22,7 @@ FREE = frozenset({"input", "idempotency_key", "code", "description"})
 DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
 
-LONGEST_NOTE = 500
+MAX_NOTE = 500
 """Characters of a note to the agent."""
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
@@ -159,7 +159,7 @@ class Submitted:
         if self.action == "cancel":
             return NoAnswer("the form was closed without a choice")
         if self.action != "accept" or content.get("decision") == DECLINE:
-            return Decline(note[:LONGEST_NOTE] if isinstance(note, str) else "")
+            return Decline(note[:MAX_NOTE] if isinstance(note, str) else "")
         if not content:
             return NoAnswer("the form came back without a choice")
         value = content.get(form.field)

@@ -115,7 +115,7 @@ def covers_call(request: ApprovalRequest, number: int, current: CallEvaluation) 
     return before.binding == now.binding and _no_more(now.dependents, before.dependents)
 
 
-_HISTORY = "executions"
+_RUN_KIND = "executions"
 """Past runs. Their number grows by itself while a person decides, so only the first one voids an approval."""
 
 
@@ -124,7 +124,7 @@ def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None])
     a kind that was checked then and cannot be checked now fails."""
     for kind, count in now.items():
         before = shown.get(kind, 0.0)
-        grows = kind.endswith(_HISTORY) and before
+        grows = kind.endswith(_RUN_KIND) and before
         if before is not None and (count is None or (count > before and not grows)):
             return False
     return True

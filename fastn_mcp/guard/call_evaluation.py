@@ -90,9 +90,13 @@ class Evaluation:
 
     def preview_for_agent(self) -> Shown:
         """Preview of the calls that says whose approval they need."""
-        decision, shown = self.verdict.decision, self.preview
-        named = {"rule": self.verdict.rule, "expected": quote(shown.expected), "second": of_groups(self.verdict.second)}
-        return replace(shown, approval=_APPROVAL[decision].format(**named))
+        decision, preview = self.verdict.decision, self.preview
+        named = {
+            "rule": self.verdict.rule,
+            "expected": quote(preview.expected),
+            "second": of_groups(self.verdict.second),
+        }
+        return replace(preview, approval=_APPROVAL[decision].format(**named))
 
 
 _APPROVAL = {

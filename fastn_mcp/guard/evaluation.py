@@ -166,8 +166,8 @@ class Evaluator:
         resolved, digest = await self._resolve(call, reads), self.digest(call, asker.principal)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
-        shown = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
+        preview_ = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, preview_, binding, similar, reads)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -288,9 +288,9 @@ class Evaluator:
         if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
             return _sha256(parts), None
         # A temporary approval covers calls that differ in free values only.
-        given = call.arguments()
-        fixed = {name: value for name, value in given.items() if name not in FREE}
-        same = [principal, self._account.name, self._account.key_digest, call.tool_name(), sorted(given), fixed]
+        arguments = call.arguments()
+        fixed = {name: value for name, value in arguments.items() if name not in FREE}
+        same = [principal, self._account.name, self._account.key_digest, call.tool_name(), sorted(arguments), fixed]
         return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(

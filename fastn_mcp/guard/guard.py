@@ -26,7 +26,7 @@ from fastn_mcp.guard.journal import ChangeJournal, Delivery
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.preview import stopped_triggers
 from fastn_mcp.guard.recorder import Intent, Recorder
-from fastn_mcp.ledger.change import MADE, Change
+from fastn_mcp.ledger.change import MADE_OUTCOMES, Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
@@ -36,7 +36,7 @@ from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
 
-WAITING = "Waiting for a person to decide."
+WAITING_FOR_PERSON = "Waiting for a person to decide."
 """Beginning of the progress report that says where a person decides."""
 
 
@@ -119,7 +119,7 @@ class Guard:
                 done = await self._send_once(number, evaluation, approval, caller, has_earlier_calls=number != first)
             except FastnError as error:
                 execution.results[number] = NotDone(error)
-                if error.outcome not in MADE and not batch.keep_going:
+                if error.outcome not in MADE_OUTCOMES and not batch.keep_going:
                     break
             else:
                 if done is None:
@@ -240,7 +240,7 @@ class Guard:
         leads = caller.link is not None and pending.needs_link
         if caller.undoes or self._system.timestamp() >= until or (pending.tells_first and not leads):
             return False
-        await report(f"{WAITING} {pending.where}", 0, None)
+        await report(f"{WAITING_FOR_PERSON} {pending.where}", 0, None)
         wait = partial(self.decisions.decided, pending.request, caller.asker, until)
         async with caller.waiting():
             return await (caller.link(pending, wait) if caller.link is not None and leads else wait())

@@ -18,7 +18,7 @@ import anyio
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.undo import without_secrets
-from fastn_mcp.ledger.change import FINAL, MADE, PERHAPS_MADE, Change, Journal
+from fastn_mcp.ledger.change import FINAL_OUTCOMES, MADE_OUTCOMES, PERHAPS_MADE, Change, Journal
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.records.rows import FastnObject
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 UNSETTLED = 600.0
 """Seconds for which repeating a call needs approval after its outcome or its response was lost."""
 
-_RECENT = 86_400.0
+_RECENT_SECONDS = 86_400.0
 """Seconds for which people are told what this server did to a record."""
 
 _RECENT_CHANGES = 100
@@ -108,7 +108,7 @@ class ChangeJournal:
         if not open_:
             return None
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
-        if last is None or last.outcome not in MADE:
+        if last is None or last.outcome not in MADE_OUTCOMES:
             return _UNKNOWN
         what = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
@@ -146,7 +146,9 @@ class ChangeJournal:
         except Exception:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
-        recent = [each for each in changes if each.outcome in FINAL and now.timestamp() - each.at < _RECENT]
+        recent = [
+            each for each in changes if each.outcome in FINAL_OUTCOMES and now.timestamp() - each.at < _RECENT_SECONDS
+        ]
         facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
             unread = f"what this server did to it before its last {_RECENT_CHANGES} changes"
@@ -191,7 +193,7 @@ class ChangeJournal:
         target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
         sent = {name: returned.get(name, value) for name, value in change.sent.items()}
         ended = replace(change, outcome=outcome, target=target, sent=sent)
-        delivery = delivery if outcome in MADE and change.call else None
+        delivery = delivery if outcome in MADE_OUTCOMES and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
         now = self._system.timestamp()
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
@@ -239,7 +241,7 @@ def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: date
         before, after = (change.before or {}).get(name), change.sent.get(name)
         if after is not None and before != after:
             was = "not set" if before is None else quote(before)
-            perhaps = "" if change.outcome in MADE else "perhaps "
+            perhaps = "" if change.outcome in MADE_OUTCOMES else "perhaps "
             yield heading, f"{perhaps}{when}{by}, {it_was} {was}"
 
 

@@ -11,22 +11,22 @@ from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
-from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
+from fastn_mcp.guard.sentences.facts import UNCUT, Facts, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import name_of, typed_id
 from fastn_mcp.records.rows import FastnObject, key_of, objects, text
 from fastn_mcp.records.states import State
-from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object, sanitize
+from fastn_mcp.redaction import MAX_VALUE, quote, redact, redact_object, sanitize
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
 from fastn_mcp.tools.related_reads import kind_of
 from fastn_mcp.tools.tool import Effect
 
 _CHANGES = 12
-_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 """Dependents of each kind that the agent is shown. A person is shown all that were read."""
-_LONGEST_IN_FORM = 1500
+_MAX_IN_FORM = 1500
 """Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
 
 _PERMISSIONS = ("permissions", "scopes")
@@ -103,7 +103,7 @@ class Preview:
 
     @property
     def fits_form(self) -> bool:
-        return not self._is_whole or len(self.line()) <= _LONGEST_IN_FORM
+        return not self._is_whole or len(self.line()) <= _MAX_IN_FORM
 
     @property
     def _is_whole(self) -> bool:
@@ -124,15 +124,15 @@ class Preview:
         return [first, second, *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
-        limit = WHOLE if self._is_whole else LONGEST_VALUE
+        limit = UNCUT if self._is_whole else MAX_VALUE
         arguments = " ".join(
             f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
         )
         return f"{self.tool} {arguments}".rstrip()
 
     def _changed(self) -> str:
-        limit = WHOLE if self._is_whole else 80
-        changes = [change.words(limit) for change in self.changes if quote(change.after, WHOLE) not in self.says.first]
+        limit = UNCUT if self._is_whole else 80
+        changes = [change.words(limit) for change in self.changes if quote(change.after, UNCUT) not in self.says.first]
         more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
         return f"{'; '.join([*changes, *more])}." if changes or more else ""
 
@@ -141,7 +141,7 @@ class Preview:
         references = {} if self.facts is None else {REFERENCES: cast(JsonValue, self.facts.resolved.references)}
         return {**self.data(None), "says": self.says.data(), **references}
 
-    def data(self, examples: int | None = _EXAMPLES) -> dict[str, JsonValue]:
+    def data(self, examples: int | None = _MAX_EXAMPLES) -> dict[str, JsonValue]:
         """Return the preview as JSON, for the agent: the first dependents of each kind, and the call that lists all."""
         dependence = self.described or self.dependence
         body: dict[str, JsonValue] = {
@@ -152,8 +152,8 @@ class Preview:
             "does": f"{self.says.first} {self.says.lost}".rstrip(),
             "undo": self.undo,
         }
-        said = {"then": self.says.then, "costs": self.costs, "because": self.because, "approval": self.approval}
-        body |= {name: text for name, text in said.items() if text}
+        sentences = {"then": self.says.then, "costs": self.costs, "because": self.because, "approval": self.approval}
+        body |= {name: text for name, text in sentences.items() if text}
         if self.target is not None:
             body["target"] = {"id": self.target, "name": self.name}
         elif self.name is not None:
@@ -212,10 +212,10 @@ def by_power(name: str, value: JsonValue) -> JsonValue:
 def _pending(target: FastnObject | None) -> tuple[JsonValue, ...]:
     if target is None:
         return ()
-    asked: JsonValue = getattr(target, "pending", None)
-    if not isinstance(asked, list):
-        return (asked,)
-    return tuple(cast("list[JsonValue]", redact(asked))) or (
+    pending: JsonValue = getattr(target, "pending", None)
+    if not isinstance(pending, list):
+        return (pending,)
+    return tuple(cast("list[JsonValue]", redact(pending))) or (
         "nothing, according to the last answer that this server saw",
     )
 
@@ -250,29 +250,29 @@ class ListPreview:
     @property
     def effect(self) -> Effect:
         """The strictest effect in the batch."""
-        return max((shown.effect for shown in self.of.values()), key=lambda effect: effect.rank)
+        return max((preview.effect for preview in self.of.values()), key=lambda effect: effect.rank)
 
     @property
     def says(self) -> Sentences:
         """What a person reads first."""
-        return describe_batch({number: shown.says for number, shown in self.of.items()}, keep_going=self.keep_going)
+        return describe_batch({number: preview.says for number, preview in self.of.items()}, keep_going=self.keep_going)
 
     @property
     def expected(self) -> str:
         """Text to type: that of the only call that loses data for good, or else a short phrase."""
-        losing = [shown for shown in self.of.values() if shown.says.lost or shown.effect is Effect.DESTROY]
-        return losing[0].expected if len(losing) == 1 else phrase([shown.says for shown in losing], len(self.of))
+        losing = [preview for preview in self.of.values() if preview.says.lost or preview.effect is Effect.DESTROY]
+        return losing[0].expected if len(losing) == 1 else phrase([preview.says for preview in losing], len(self.of))
 
     @property
     def fits_form(self) -> bool:
-        return all(shown.fits_form for shown in self.of.values())
+        return all(preview.fits_form for preview in self.of.values())
 
     def lines(self) -> list[str]:
         """Describe the batch, a line for each call; our text first."""
         account = next(iter(self.of.values())).account
         says = self.says
         first = f"{says.first} {says.then} Account: {account}.".replace("  ", " ")
-        return [first, *(f"{number}. {shown.line()}" for number, shown in self.of.items())]
+        return [first, *(f"{number}. {preview.line()}" for number, preview in self.of.items())]
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
@@ -284,11 +284,11 @@ class ListPreview:
 
     def _data(self, data_of: Callable[[Preview], dict[str, JsonValue]]) -> dict[str, JsonValue]:
         calls: list[JsonValue] = []
-        for number, shown in self.of.items():
-            row: dict[str, JsonValue] = {"number": number} | data_of(shown)
+        for number, preview in self.of.items():
+            row: dict[str, JsonValue] = {"number": number} | data_of(preview)
             del row["account"]  # shown once for the whole batch
             calls.append(row | ({"refused": self.refused[number]} if number in self.refused else {}))
-        effects = sorted({shown.effect for shown in self.of.values()}, key=lambda effect: effect.rank)
+        effects = sorted({preview.effect for preview in self.of.values()}, key=lambda effect: effect.rank)
         return {
             "call": self.tool,
             "does": self.says.first,

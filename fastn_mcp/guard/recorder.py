@@ -117,8 +117,8 @@ class Recorder:
     def waits(self, call: Tool[Any], caller: Caller, preview: Shown) -> None:
         """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
-            asked = about(AuditEvent.ASKED, call, caller.asker, self._account)
-            known = replace(asked, effect=preview.effect.value, name=named(preview.name), arguments=None)
+            entry = about(AuditEvent.ASKED, call, caller.asker, self._account)
+            known = replace(entry, effect=preview.effect.value, name=named(preview.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
     def intent(self, approved: ApprovedCall, change: str | None = None) -> Intent | None:
@@ -169,10 +169,10 @@ class Recorder:
     def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
         call, verdict = evaluation.batch.tool, evaluation.verdict
-        asked = about(AuditEvent.ASKED, call, request.asker, self._account)
+        entry = about(AuditEvent.ASKED, call, request.asker, self._account)
         facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
         facts |= {} if evaluation.batch.is_list else _in_effect(evaluation.calls[1])
-        self._audit.record(replace(asked, grant=request.id, name=named(evaluation.preview.name), **facts))
+        self._audit.record(replace(entry, grant=request.id, name=named(evaluation.preview.name), **facts))
 
     def agreed(self, batch: Tool[Any], request: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, whose calls are sent one by one. Raises a `Refused`."""

@@ -21,7 +21,7 @@ from fastn_mcp.runtime import System
 _MAX_DECIDED_REQUESTS = 1_000
 """Number of the newest decided requests among which unused approvals are looked for. The others are void without it."""
 
-LONGEST_SENDING = 3_660.0
+MAX_SENDING = 3_660.0
 """Seconds after which a change that was begun cannot be under way any more: a call to the AI may take an hour."""
 
 
@@ -81,18 +81,20 @@ def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
 
 def in_words(stop: Stop, now: datetime) -> str:
     """Return a sentence that says what is stopped, since when, by whom and why."""
-    said = facts(stop, now)
-    what = "All changes are" if stop.whom == "everybody" else f"Changes of {said['whose']} are"
+    sentence = facts(stop, now)
+    what = "All changes are" if stop.whom == "everybody" else f"Changes of {sentence['whose']} are"
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return f"{what} stopped since {said['since']}, by {said['by']}.{reason}"
+    return f"{what} stopped since {sentence['since']}, by {sentence['by']}.{reason}"
 
 
-NEXT = "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the call."
+STOPPED_NEXT_STEP = (
+    "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the call."
+)
 """What an agent does next."""
 
 
 def stopped(stop: Stop, now: datetime) -> Stopped:
-    return Stopped(in_words(stop, now), NEXT, facts={"stop": facts(stop, now)})
+    return Stopped(in_words(stop, now), STOPPED_NEXT_STEP, facts={"stop": facts(stop, now)})
 
 
 def stop_entry(stop: Stop, account: str) -> LogEntry:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.ledger.change import FINAL, Change
+from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.platform import PEOPLE, ROLES, TRASH
@@ -30,19 +30,19 @@ class Rule:
     lost: str = ""
 
 
-_FIELDS = "The earlier values can be restored with undo_change."
-_MEANWHILE = "Runs that it started meanwhile stay."
+_FIELDS_RESTORED = "The earlier values can be restored with undo_change."
+_RUNS_STAY = "Runs that it started meanwhile stay."
 
 RULES: Mapping[str, Rule] = {
     "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),
-    "update_customer": Rule("update_customer", _FIELDS),
+    "update_customer": Rule("update_customer", _FIELDS_RESTORED),
     "delete_customer": Rule(
         "create_customer",
         "The customer can be created again under a new id.",
         "Its connections, credentials and secrets are lost. Its triggers stay off.",
     ),
     "create_connector": Rule("delete_connector", "The connector can be deleted again with undo_change."),
-    "update_connector": Rule("update_connector", _FIELDS),
+    "update_connector": Rule("update_connector", _FIELDS_RESTORED),
     "delete_connector": Rule(
         "create_connector",
         "The connector can be created again under a new id.",
@@ -55,11 +55,11 @@ RULES: Mapping[str, Rule] = {
         "Its credentials are lost: the customer has to authorise the app again. Triggers that use it stay off.",
     ),
     "create_workflow": Rule("delete_workflow", "The workflow can be moved to Trash with undo_change."),
-    "update_workflow": Rule("update_workflow", _FIELDS),
+    "update_workflow": Rule("update_workflow", _FIELDS_RESTORED),
     "delete_workflow": Rule(None, "", TRASH),
     "run_workflow": Rule(None, "", "What the run does in other systems cannot be undone from here."),
-    "create_trigger": Rule("delete_trigger", "The trigger can be deleted again with undo_change.", _MEANWHILE),
-    "update_trigger": Rule("update_trigger", _FIELDS, _MEANWHILE),
+    "create_trigger": Rule("delete_trigger", "The trigger can be deleted again with undo_change.", _RUNS_STAY),
+    "update_trigger": Rule("update_trigger", _FIELDS_RESTORED, _RUNS_STAY),
     "delete_trigger": Rule("create_trigger", "The trigger can be created again under a new id."),
     "invite_user": Rule(None, "", f"The invitation is sent. {PEOPLE}"),
     "create_role": Rule(None, "", ROLES),
@@ -86,7 +86,7 @@ _APPROVED_BY = {
 }
 """By code: what permitted a change, in words."""
 
-_LONGEST_VALUE = 200
+_MAX_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
 
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
@@ -117,7 +117,7 @@ class NotUndoable:
 
 def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
-    if change.outcome not in FINAL:
+    if change.outcome not in FINAL_OUTCOMES:
         return NotUndoable(f"It was not made ({change.outcome}).")
     operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
@@ -207,7 +207,7 @@ def changed_fields(change: Change) -> dict[str, JsonValue]:
 
 def _brief(value: JsonValue) -> JsonValue:
     size = len(to_json(value))
-    return value if size <= _LONGEST_VALUE else f"[{counted(size, 'character')}]"
+    return value if size <= _MAX_VALUE else f"[{counted(size, 'character')}]"
 
 
 def drift(change: Change, now: Mapping[str, JsonValue]) -> list[str]:

@@ -43,7 +43,7 @@ from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.server.log import announce
 
 ALIVE = "/healthz"
-READY = "/readyz"
+READY_PATH = "/readyz"
 PATH = "/mcp"
 
 _CHECK_TIMEOUT = 5.0
@@ -64,7 +64,7 @@ class Health:
         """Whether the process is shutting down, so that new requests should go to another."""
 
     def routes(self) -> list[Route]:
-        return [Route(ALIVE, self._alive, methods=["GET"]), Route(READY, self._ready, methods=["GET"])]
+        return [Route(ALIVE, self._alive, methods=["GET"]), Route(READY_PATH, self._ready, methods=["GET"])]
 
     async def _alive(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
@@ -122,7 +122,7 @@ def team_application(
     endpoint = McpEndpoint(server, security, team.limits.body_bytes)
     page = [] if team.page_url is None else [origin_of(team.page_url)]
     middleware = [
-        Middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY)),
+        Middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY_PATH)),
         *_cross_origin(team.origins),
         Middleware(TeamAccess, path, team, tokens, tenants, str(build_resource_metadata_url(AnyHttpUrl(team.url)))),
     ]
@@ -233,7 +233,7 @@ def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig
     `announcement` is written to stderr once the server listens.
     """
     connections = ConnectionLimits(
-        app, shutdown.connections, always=(ALIVE, READY), is_leaving=lambda: health.is_leaving
+        app, shutdown.connections, always=(ALIVE, READY_PATH), is_leaving=lambda: health.is_leaving
     )
     config = connections.config(
         shutdown.head,

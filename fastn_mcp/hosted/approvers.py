@@ -67,11 +67,11 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     rules = [rule.digest for rule in team.approver_rules if rule.holds(claims, team.groups_claim)]
     tenant = team.tenant_of(claims)
     rules += [tenant.digest] if tenant is not None else []
-    shown = person_name(claims) or str(claims["sub"])
+    name = person_name(claims) or str(claims["sub"])
     names, groups = login_names(claims), team.approver_groups.intersection(team.groups_of(claims) or ())
     issuer, subject = str(claims["iss"]), str(claims["sub"])
     groups, served_by = tuple(sorted(groups)), tenant and tenant.name
-    return SignedInPerson(issuer, subject, shown, served_by, tuple(rules), names, groups, *signed_in(claims))
+    return SignedInPerson(issuer, subject, name, served_by, tuple(rules), names, groups, *signed_in(claims))
 
 
 @dataclass(frozen=True, slots=True)

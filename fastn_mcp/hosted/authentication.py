@@ -37,7 +37,7 @@ OWN_KEY = "x-fastn-api-key"
 FORBIDDEN = -32003
 """JSON-RPC error code from the range that the specification leaves to servers."""
 
-MOST_HEADERS = 100
+MAX_HEADERS = 100
 
 _CONTEXT = "fastn_mcp.context"
 _SCOPE_PREFIX = "fastn:"
@@ -74,7 +74,7 @@ class HostCheck:
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
             # A proxy may frame such a request otherwise (RFC 9112, 6.3).
             return PlainTextResponse("The length of the request is ambiguous.", 400, {"Connection": "close"})
-        if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > self._head:
+        if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > self._head:
             return PlainTextResponse("The headers are too large.", 431)
         if scope["path"] in self._open:
             return None
@@ -215,8 +215,10 @@ def _unavailable(error: Busy | SettingsError, machine: MachineIdentity | None) -
     log.error("%s", error)
     if machine is not None and machine.plan is not None and machine.plan in error.what:
         why = error.what.replace(machine.plan, Path(machine.plan).name)
-        told = f"The plan of the machine {machine.name} cannot be used, and nothing was sent. {why} Ask the operator."
-        return RequestRejected(403, told)
+        message = (
+            f"The plan of the machine {machine.name} cannot be used, and nothing was sent. {why} Ask the operator."
+        )
+        return RequestRejected(403, message)
     return unavailable("Your account cannot be opened now. Tell the operator; the server log has the details.", 30)
 
 

@@ -23,7 +23,7 @@ from fastn_mcp.redaction import quote
 
 log = logging.getLogger(__name__)
 
-_EXACT = ("repository", "repository_id", "project_path", "project_id")
+_PROJECT_CLAIMS = ("repository", "repository_id", "project_path", "project_id")
 """Claims of GitHub and GitLab, of which one names a single project."""
 
 _NOBODY_ASKED = dict.fromkeys(
@@ -86,11 +86,11 @@ def machine_of(
         return None
     log.warning("no machine of the team file matches %s|%s", claims.get("iss"), claims.get("sub"))
     # What would be accepted is not told: anybody can have a token of a public issuer.
-    shown = {**claims, "client_id": client_of(claims)}
-    held = [f"{name} is {quote(shown.get(name, ''))}" for name, _ in missing]
+    claims_ = {**claims, "client_id": client_of(claims)}
+    held = [f"{name} is {quote(claims_.get(name, ''))}" for name, _ in missing]
     why = f"its {', '.join(held)}" if held else "none has its issuer"
-    told = "This is a machine's token, and no [[machine]] of the team file matches it"
-    raise WrongMachine(f"{told}: {why}. Nothing was sent. Ask the operator.")
+    message = "This is a machine's token, and no [[machine]] of the team file matches it"
+    raise WrongMachine(f"{message}: {why}. Nothing was sent. Ask the operator.")
 
 
 def signs_in_machine(machines: Sequence[MachineIdentity], claims: Mapping[str, Any], client: str) -> bool:
@@ -110,9 +110,11 @@ def machine_errors(
     if machine.tenant not in tenants:
         near = nearest(machine.tenant, tenants)
         yield ConfigError((*at, "tenant"), f"tenant: there is no tenant {machine.tenant!r} with a key{near}")
-    exact = any(name in _EXACT and "*" not in "".join(texts) for name, texts in machine.claims.items())
+    exact = any(name in _PROJECT_CLAIMS and "*" not in "".join(texts) for name, texts in machine.claims.items())
     if is_workload and not (machine.subjects or exact):
         why = "since its issuer signs for others too"
-        yield ConfigError(at, f"the machine {machine.name} needs subjects, or an exact {' or '.join(_EXACT)}, {why}")
+        yield ConfigError(
+            at, f"the machine {machine.name} needs subjects, or an exact {' or '.join(_PROJECT_CLAIMS)}, {why}"
+        )
     if not is_workload and not (machine.subjects or machine.client_id):
         yield ConfigError(at, f"the machine {machine.name} needs client_id or subjects: which client it is")

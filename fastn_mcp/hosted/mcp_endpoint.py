@@ -50,7 +50,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastn_mcp.channels.connections import LOST
+from fastn_mcp.channels.connections import RESPONSE_LOST
 from fastn_mcp.hosted.request_limits import replay
 from fastn_mcp.server.delivery import DELIVERY, ResponseDelivery
 
@@ -60,9 +60,9 @@ _STREAM_MARKS = (b"progressToken", b"logLevel", b"subscriptions/listen")
 """Markers of a request whose client expects more messages than its response."""
 _WATCH_AFTER = 0.05
 """Seconds before a request gets a watcher task. Most are answered by then, and a task costs a twentieth of one."""
-_SILENCE = 15.0
+_KEEP_ALIVE_SECONDS = 15.0
 """Seconds without a response until a keep-alive: the SDK's interval for streams. Proxies close after 60."""
-_RECORDED = 10.0
+_RECORD_SECONDS = 10.0
 """Seconds at the end for cancelled requests to record their outcome."""
 _PING = b": ping\r\n\r\n"
 _EVENTS = b"text/event-stream"
@@ -96,7 +96,7 @@ class McpEndpoint:
         server: Server[Any],
         security: TransportSecuritySettings,
         max_body: int = DEFAULT_MAX_REQUEST_BODY_SIZE,
-        silence: float = _SILENCE,
+        silence: float = _KEEP_ALIVE_SECONDS,
     ) -> None:
         """`max_body` limits the body, in bytes. `silence`: seconds without a response until a keep-alive."""
         self._streamed, self._whole = (
@@ -121,7 +121,7 @@ class McpEndpoint:
 class ResponseMode:
     """ASGI app that passes each request to `streamed` or to `whole`."""
 
-    def __init__(self, streamed: ASGIApp, whole: ASGIApp, silence: float = _SILENCE) -> None:
+    def __init__(self, streamed: ASGIApp, whole: ASGIApp, silence: float = _KEEP_ALIVE_SECONDS) -> None:
         self._streamed = streamed
         self._whole = whole
         self._silence = silence
@@ -132,7 +132,7 @@ class ResponseMode:
         if scope["method"] != "POST":
             await self._streamed(scope, receive, send)
             return
-        delivery, is_complete = ResponseDelivery(scope.get(LOST)), False
+        delivery, is_complete = ResponseDelivery(scope.get(RESPONSE_LOST)), False
 
         async def sent(message: Message) -> None:
             nonlocal is_complete
@@ -155,7 +155,7 @@ class ResponseMode:
         yield
         self._none_left = anyio.Event()
         if self._under_way:
-            with anyio.move_on_after(_RECORDED, shield=True):
+            with anyio.move_on_after(_RECORD_SECONDS, shield=True):
                 await self._none_left.wait()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -45,12 +45,12 @@ _SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "sl
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
 """Settings of a tenant. The log, the ledger and the address of webhook answers are of the whole process."""
 
-_FILES = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
+_FILE_SETTINGS = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
 _NO_SOURCE = (None, None)
-_TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
+_RESERVED_PATHS = ("/healthz", "/readyz", "/tenants", "/.well-known")
 _EFFECTS = [effect for effect in Effect if effect is not Effect.READ]
 _PLACEHOLDER = "brought-by-the-caller"
-_LONGEST_SECRET = 4096
+_MAX_SECRET = 4096
 
 
 def origin_of(url: str) -> str:
@@ -67,7 +67,7 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
         return secret
     try:
         with Path(file).open(encoding="utf-8") as opened:
-            secret = opened.read(_LONGEST_SECRET).strip()
+            secret = opened.read(_MAX_SECRET).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
     if not secret:
@@ -392,7 +392,9 @@ def _with_absolute_paths(value: Any, folder: Path) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        key: str(folder / each) if key in _FILES and isinstance(each, str) else _with_absolute_paths(each, folder)
+        key: str(folder / each)
+        if key in _FILE_SETTINGS and isinstance(each, str)
+        else _with_absolute_paths(each, folder)
         for key, each in cast("dict[str, object]", value).items()
     }
 
@@ -452,7 +454,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
 def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
     at: Key = ("approvals",)
     mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
-    if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_TAKEN)):
+    if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_RESERVED_PATHS)):
         yield ConfigError((*at, "url"), f"url: {page} is already used by this server")
     if "openid" not in approvals.scopes:
         yield ConfigError((*at, "scopes"), "scopes: must include openid, which tells who signed in")

@@ -24,7 +24,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
 _ID_TYPES = ("jwt", "id_token+jwt")
 _CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
-_LONGEST_SUBJECT = 255
+_MAX_SUBJECT = 255
 """Characters (OpenID Connect Core, 2)."""
 
 _CHECKED: Options = {
@@ -164,7 +164,7 @@ class Tokens:
 def name_subject(claims: dict[str, Any], claim: str) -> None:
     """Make a claim the `sub` of verified claims. Raises `TokenRefused` if it cannot name anybody."""
     subject = claims["sub"] = claims.get(claim)
-    if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
+    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT or not subject.isprintable():
         raise TokenRefused("It names no subject.")
 
 

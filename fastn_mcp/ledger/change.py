@@ -54,8 +54,8 @@ class Change:
     """Id of the approval request that allowed it, itself or by the temporary approval that came with it; or empty."""
 
 
-MADE = ("done", "applied_unreadable")
-FINAL = (*MADE, *PERHAPS_MADE)
+MADE_OUTCOMES = ("done", "applied_unreadable")
+FINAL_OUTCOMES = (*MADE_OUTCOMES, *PERHAPS_MADE)
 """Outcomes after which a call of a batch is never made again."""
 
 
@@ -65,7 +65,7 @@ class Journal(Protocol):
     async def begin(self, change: Change) -> bool:
         """Record a change that is about to be sent. If this raises, the call is not sent.
 
-        False if this call of its list has an entry with an outcome in `FINAL`: only one process can begin it.
+        False if this call of its list has an entry with an outcome in `FINAL_OUTCOMES`: only one process can begin it.
         """
         ...
 
@@ -102,5 +102,5 @@ class Journal(Protocol):
         ...
 
     async def changes_of(self, batch: str) -> list[Change]:
-        """Return the calls of a list whose outcome is in `FINAL`, ordered by number."""
+        """Return the calls of a list whose outcome is in `FINAL_OUTCOMES`, ordered by number."""
         ...

@@ -18,16 +18,16 @@ from fastn_mcp.ledger.approval_request import (
 from fastn_mcp.ledger.change import Journal
 from fastn_mcp.ledger.stop import StopOrders
 
-MOST_WAITING = 32
+MAX_WAITING = 32
 """Limit of open requests of one principal on one account."""
 
 
 class TooManyWaiting(Refused):
-    """The principal has `MOST_WAITING` open requests: more than a person can be expected to answer."""
+    """The principal has `MAX_WAITING` open requests: more than a person can be expected to answer."""
 
     def __init__(self) -> None:
         super().__init__(
-            f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
+            f"{MAX_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
         )
 
 

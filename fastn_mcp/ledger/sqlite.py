@@ -11,9 +11,9 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import BEGUN, FINAL, KEPT_DAYS, Change, Journal
+from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, KEPT_DAYS, Change, Journal
 from fastn_mcp.ledger.ledger import (
-    MOST_WAITING,
+    MAX_WAITING,
     ApprovalRequests,
     BudgetLimit,
     BudgetUses,
@@ -67,12 +67,12 @@ _SAME_REQUEST = (
 )
 """Selects the open out-of-band request that is the same as a new one."""
 
-_FINAL = f"({', '.join(repr(outcome) for outcome in FINAL)})"
+_FINAL_OUTCOMES = f"({', '.join(repr(outcome) for outcome in FINAL_OUTCOMES)})"
 
-_KEPT = KEPT_DAYS * 86_400.0
+_HISTORY_SECONDS = KEPT_DAYS * 86_400.0
 """Seconds for which requests (after they expire) and changes are kept, for the history."""
 
-_MARK_KEPT = 86_400.0
+_MARK_SECONDS = 86_400.0
 """Seconds for which marks are kept after they expire, since clocks differ."""
 
 _POLL = 0.25
@@ -95,10 +95,10 @@ class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
                 " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created",
                 values,
             )
-            if waiting >= MOST_WAITING:
+            if waiting >= MAX_WAITING:
                 raise TooManyWaiting
             self._file.write("INSERT INTO requests", values)
-            self._file.execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
+            self._file.execute("DELETE FROM requests WHERE expires < ?", (request.created - _HISTORY_SECONDS,))
         self._forget_typed(request.created)
         return request.id
 
@@ -239,7 +239,7 @@ class SqliteMarks(_SqlitePart, Marks):
 
     def _mark(self, name: str, until: float, now: float, *, unless: float) -> bool:
         """Record a mark, and return True, unless it holds until a time or later."""
-        self._file.execute("DELETE FROM marks WHERE until < ?", (now - _MARK_KEPT,))
+        self._file.execute("DELETE FROM marks WHERE until < ?", (now - _MARK_SECONDS,))
         marked = self._file.change(
             "INSERT INTO marks VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE until < ?",
             (name, until, unless),
@@ -256,14 +256,16 @@ class SqliteJournal(_SqlitePart, Journal):
         values = store(change)
         begun = self._file.change(
             f"INSERT INTO changes SELECT {named(values)} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
-            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})",
+            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL_OUTCOMES})",
             values,
         )
-        self._file.execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
+        self._file.execute("DELETE FROM changes WHERE at < ?", (change.at - _HISTORY_SECONDS,))
         return begun == 1
 
     async def changes_of(self, batch: str) -> list[Change]:
-        return list(self._changes(f"WHERE batch = ? AND batch != '' AND outcome IN {_FINAL} ORDER BY number", batch))
+        return list(
+            self._changes(f"WHERE batch = ? AND batch != '' AND outcome IN {_FINAL_OUTCOMES} ORDER BY number", batch)
+        )
 
     async def settle(self, change: Change) -> None:
         self._file.execute(

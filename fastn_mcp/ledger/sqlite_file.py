@@ -18,13 +18,13 @@ from fastn_mcp.ledger.ledger import LedgerUnusable
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 5.0
+_LOCK_TIMEOUT = 5.0
 """Seconds to wait for a lock of another process."""
 
-_LITTLE = 1 << 20
+_MIN_FREE_BYTES = 1 << 20
 """Free bytes without which SQLite may not be able to write."""
 
-_OPENING = threading.Lock()
+_OPEN_LOCK = threading.Lock()
 
 _MOVE_AWAY = (
     "stop fastn-mcp and move the file away. That loses approvals, stops, the counts of budgets and plans, and the"
@@ -32,7 +32,7 @@ _MOVE_AWAY = (
 )
 _DAMAGED = ("file is not a database, or is damaged", f"restore a copy (docs/operations.md), or {_MOVE_AWAY}")
 _OTHER_VERSION = ("it was written by another version of fastn-mcp", f"run that version, or {_MOVE_AWAY}")
-_FULL = ("the disk is full", "free space on its disk.")
+_DISK_FULL = ("the disk is full", "free space on its disk.")
 _READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
 _EXPOSED = (
     "users other than its owner can change it, and so what is approved",
@@ -42,7 +42,7 @@ _LOCKED = ("another process keeps it locked", "end that process, then call again
 _CAUSES = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_FULL: _DISK_FULL,
     sqlite3.SQLITE_READONLY: _READ_ONLY,
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
@@ -57,7 +57,7 @@ def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
     )
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     with suppress(OSError):
-        if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(Path(path).parent).free < _LITTLE:
+        if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(Path(path).parent).free < _MIN_FREE_BYTES:
             code = sqlite3.SQLITE_FULL  # its shared memory file could not grow
     why, cure = _CAUSES.get(code, other)
     log.error("the ledger %s cannot be used: %s", path, error)
@@ -100,10 +100,12 @@ class SqliteFile:
     @cached_property
     def database(self) -> sqlite3.Connection:
         try:
-            with _OPENING:
+            with _OPEN_LOCK:
                 if self._path != ":memory:":
                     _create(Path(self._path))
-                database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
+                database = sqlite3.connect(
+                    self._path, isolation_level=None, timeout=_LOCK_TIMEOUT, check_same_thread=False
+                )
             try:
                 self._prepare(database)
             except BaseException:
@@ -119,7 +121,7 @@ class SqliteFile:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA fullfsync = ON")  # on macOS, fsync alone does not reach the disk
         database.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 database.execute("PRAGMA journal_mode = WAL")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
-from fastn_mcp.account.resolved_call import REFERRING, Effective, Mention, ResolvedCall, ValueSource
+from fastn_mcp.account.resolved_call import REFERENCE_NAMES, Effective, Mention, ResolvedCall, ValueSource
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
@@ -22,8 +22,8 @@ from fastn_mcp.tools.tool import Effect
 
 def _first(globs: Iterable[Glob], mentions: Iterable[Mention]) -> tuple[Glob, Mention] | None:
     """Return the first mention that a pattern matches, as it reads, with the pattern."""
-    found = list(mentions)
-    return next(((glob, each) for glob in globs for each in found if glob(each.value, exact=False)), None)
+    listed = list(mentions)
+    return next(((glob, each) for glob in globs for each in listed if glob(each.value, exact=False)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class PolicyRule:
     def looks_at_facts(self, call: Call) -> bool:
         """Return whether a match with `call` can depend on records that have to be read."""
         named = self.tools is None or call.tool_name() in self.tools
-        read = any(name in (*DERIVED, NAME) or plain(name) in REFERRING for name in self.conditions)
+        read = any(name in (*DERIVED, NAME) or plain(name) in REFERENCE_NAMES for name in self.conditions)
         derived = read and self.then is not Decision.ALLOW
         return named and (bool(self.targets) or self.dependents is not None or derived)
 
@@ -87,10 +87,10 @@ class PolicyRule:
         if not applies:
             return None
         matched: list[str] = []
-        for found in (self.asked_by(situation.asker), *self._matched(resolved)):
-            if found is None:
+        for condition in (self.asked_by(situation.asker), *self._matched(resolved)):
+            if condition is None:
                 return None
-            matched.append(found)
+            matched.append(condition)
         words = "; ".join(filter(None, matched))
         return PolicyDecision(self.then, self.name, self.reason, matched=words, second=self.second)
 
@@ -107,10 +107,10 @@ class PolicyRule:
         parts += [str(self.dependents)] if self.dependents else []
         parts += [f"{name} {choice}" for name, choice in self.conditions.items()]
         parts += [f"a {self.key} key"] if self.key else []
-        given = f" with {', '.join(parts)}" if parts else ""
-        asked = f" by {self.who}" if self.who.facts else ""
+        conditions = f" with {', '.join(parts)}" if parts else ""
+        asker = f" by {self.who}" if self.who.facts else ""
         exempt = f" unless by {self.unless}" if self.unless.facts else ""
-        return f"{given}{asked}{exempt}: {self.then.value}{of_groups(self.second)}"
+        return f"{conditions}{asker}{exempt}: {self.then.value}{of_groups(self.second)}"
 
     def _matched(self, resolved: ResolvedCall) -> Iterator[str | None]:
         """Yield for each condition what fulfils it, in words; None for a condition that is not fulfilled."""
@@ -134,11 +134,11 @@ class PolicyRule:
         """Match what the call says only, if what undocumented fields and settings add to the request matches too."""
         call = resolved.call
         argument = NAME if name == NEW_NAME else name
-        given: object = getattr(call, argument, None)
+        argument_value: object = getattr(call, argument, None)
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
-        if name in call.unresolved or not takes or not choice(given, exact=True):
+        if name in call.unresolved or not takes or not choice(argument_value, exact=True):
             return None
-        if name == "domain" and given != _host(given):
+        if name == "domain" and argument_value != _host(argument_value):
             return None  # a pattern of hosts could match its path
         customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
         if not all(choice(id_, exact=True) for id_ in customers):
@@ -154,27 +154,29 @@ class PolicyRule:
         call = resolved.call
         if name in (NAME, NEW_NAME):
             new = name == NEW_NAME
-            mentions = [each for each in resolved.own_mentions if each.field in (("new name",) if new else _NAMES)]
-            found = next((each for each in mentions if choice(each.value, exact=False)), None)
-            if found is not None:
-                return "" if found.field == "new name" else f"its name is {quote(str(found.value))}"
+            mentions = [
+                each for each in resolved.own_mentions if each.field in (("new name",) if new else _NAME_DETAILS)
+            ]
+            mention = next((each for each in mentions if choice(each.value, exact=False)), None)
+            if mention is not None:
+                return "" if mention.field == "new name" else f"its name is {quote(str(mention.value))}"
             if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
                 return ""  # a name that is not given
             return "its name could not be read" if not new and resolved.is_missing else None
-        given: object = getattr(call, name, None)
-        if name in type(call).model_fields and name not in call.unresolved and choice(given, exact=False):
+        argument_value: object = getattr(call, name, None)
+        if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
             return ""
         if name not in DERIVED:
-            is_word = plain(name) not in REFERRING and choice.is_word(given)
-            is_word |= name == "domain" and choice(_host(given), exact=False)
-            return "" if is_word or name in call.unresolved else _named(choice, given, resolved)
+            is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
+            is_word |= name == "domain" and choice(_host(argument_value), exact=False)
+            return "" if is_word or name in call.unresolved else _named(choice, argument_value, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
         if name == "customer_id":
             touched = resolved.touched("customer")
-            found = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
-            return f"{found.of}, by {found}" if found else touched.gap or None
+            mention = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
+            return f"{mention.of}, by {mention}" if mention else touched.gap or None
         if effective.is_known:
             return None
         way_out = ": name one" if name in type(call).model_fields else ", and Fastn chooses it"
@@ -205,7 +207,7 @@ def _host(domain: object) -> str | None:
     return None
 
 
-_NAMES = ("name", "new name")
+_NAME_DETAILS = ("name", "new name")
 _WORDS = {"environment": "environment", "customer_id": "customer"}
 
 
@@ -223,8 +225,8 @@ class Protected:
         """Return the decision if the call touches, or may touch, a protected resource."""
         for kind, globs in self.resources.items():
             touched = situation.resolved.touched(kind)
-            if (found := _first(globs, touched.mentions)) is not None:
-                glob, mention = found
+            if (condition := _first(globs, touched.mentions)) is not None:
+                glob, mention = condition
                 is_named = quote(str(mention.value)) in mention.of
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"
                 return self._decision(f"{sentence(mention.of)} is protected{why}.")

@@ -29,12 +29,12 @@ from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, 
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.policy.conditions import NAME, NEW_NAME, Choice
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls
-from fastn_mcp.policy.schema import CHANGING, condition
+from fastn_mcp.policy.schema import CHANGING_TOOLS, condition
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
-_LONGEST = 90
+_MAX_DAYS = 90
 """Maximum validity of a plan, in days."""
 
 
@@ -85,7 +85,7 @@ def _permit(number: int, allow: Allow, source: TomlSource, signers: int) -> Plan
     at: Key = ("allow", number)
     operation = OPERATIONS.get(allow.tool)
     if operation is None or operation.effect is Effect.READ:
-        near = nearest(allow.tool, (known.tool_name() for known in CHANGING))
+        near = nearest(allow.tool, (known.tool_name() for known in CHANGING_TOOLS))
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"
         raise ConfigError((*at, "tool"), f"tool: {allow.tool!r} {why}")
     exact, conditions = _bounds(at, allow, operation)

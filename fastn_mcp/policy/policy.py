@@ -112,8 +112,8 @@ class Policy:
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""
         situation = replace(situation, live=self.live)
-        found = [] if situation.effect is Effect.READ or self.rules is None else self.rules.matches(situation)
-        return [*filter(None, (self._always_denied(situation),)), *found, self._default(situation)]
+        matching = [] if situation.effect is Effect.READ or self.rules is None else self.rules.matches(situation)
+        return [*filter(None, (self._always_denied(situation),)), *matching, self._default(situation)]
 
     def decide(self, situation: Situation) -> PolicyDecision:
         """Decide what is to happen with a call."""
@@ -218,11 +218,11 @@ class Policy:
 
     def _left(self, situation: Situation) -> tuple[int, int, str] | None:
         """Return how many calls the budgets still allow, with the limit and period in words; None if there are none."""
-        found = [
+        remaining = [
             (limit - situation.spent.get(period, 0), limit, "in this run" if period == "run" else "today (UTC)")
             for period, limit in self.budgets(situation.effect, situation.now).items()
         ]
-        return min(found) if found and min(found)[0] > 0 else None
+        return min(remaining) if remaining and min(remaining)[0] > 0 else None
 
     def _with_budget_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         if verdict.decision is Decision.DENY:
@@ -230,10 +230,10 @@ class Policy:
         if situation.destroyed and self.destroy_rate is not None:  # an untouched budget limits nothing yet
             most, seconds = self.destroy_rate
             left = counted(max(0, most - situation.destroyed), "more deletion")
-            said = f"{verdict.reason} {left} can be approved in the next {seconds / 60:g} minutes."
-            verdict = replace(verdict, reason=said.strip())
-        if (found := self._left(situation)) is None:
+            sentence = f"{verdict.reason} {left} can be approved in the next {seconds / 60:g} minutes."
+            verdict = replace(verdict, reason=sentence.strip())
+        if (remaining := self._left(situation)) is None:
             return verdict  # there is no budget, the file itself reports it used up, or nothing uses it
-        left, limit, per = found
-        said = f"{left} of {limit} {situation.effect.value} calls are left {per}."
-        return replace(verdict, reason=f"{verdict.reason} {said}".strip())
+        left, limit, per = remaining
+        sentence = f"{left} of {limit} {situation.effect.value} calls are left {per}."
+        return replace(verdict, reason=f"{verdict.reason} {sentence}".strip())

@@ -12,7 +12,7 @@ from fastn_mcp.policy.decision import CONFIRMED_IF_EMPTY, MODES, Decision, Polic
 from fastn_mcp.policy.matching import PolicyRule, Protected
 from fastn_mcp.policy.rules import FileRules, TimeWindow
 from fastn_mcp.policy.schema import (
-    CHANGING,
+    CHANGING_TOOLS,
     DependentsForm,
     KeyDefaults,
     PolicyForm,
@@ -37,7 +37,7 @@ def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> fr
     """Return every pair of a named tool and an effect its calls can have."""
     return frozenset(
         (operation.tool_name(), effect)
-        for operation in CHANGING
+        for operation in CHANGING_TOOLS
         for effect in possible_effects(operation)
         if (tools is None or operation.tool_name() in tools) and (effects is None or effect in effects)
     )
@@ -50,8 +50,8 @@ def unreachable(file: FileRules) -> Iterator[tuple[int, str]]:
     for number, rule in enumerate(rules):
         if (cover := _cover(number, rules, reached)) is not None:
             yield number, f"never applies: {rules[cover].name} covers it and is at least as strict"
-        elif (asked := _least_default(rule, reached[number], file)).rank > rule.then.rank > Decision.ALLOW.rank:
-            yield number, f"never applies: {asked.value} is asked for anyway. {_LOOSENING}"
+        elif (default := _least_default(rule, reached[number], file)).rank > rule.then.rank > Decision.ALLOW.rank:
+            yield number, f"never applies: {default.value} is asked for anyway. {_LOOSENING}"
 
 
 def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset[Case]]) -> int | None:
@@ -71,18 +71,18 @@ def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset
 
 def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) -> Decision:
     """Return the loosest default of any mode for these cases, with the kind of key that the rule names."""
-    found: list[Decision] = []
+    decisions: list[Decision] = []
     for live in (True, False):
         if rule.key not in (None, "live" if live else "test"):
             continue
         for tool, effect in reached:
             if (own := file.default(effect, live=live)) is not None:
-                found.append(own.decision)
+                decisions.append(own.decision)
             elif tool == CONFIRMED_IF_EMPTY:
-                found.append(Decision.CONFIRM)
+                decisions.append(Decision.CONFIRM)
             else:
-                found += (least(mode, effect, live=live) for mode in MODES)
-    return min(found, key=lambda decision: decision.rank)
+                decisions += (least(mode, effect, live=live) for mode in MODES)
+    return min(decisions, key=lambda decision: decision.rank)
 
 
 def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
@@ -133,10 +133,10 @@ def _name(source: TomlSource, what: str, *at: str | int) -> str:
 
 def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
     at: Key = ("protect", number)
-    globs = {kind: tuple(found) for kind in KINDS if (found := getattr(entry, kind)) is not None}
+    globs = {kind: tuple(values) for kind in KINDS if (values := getattr(entry, kind)) is not None}
     if not globs:
         raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
-    what = "; ".join(f"{kind} {' or '.join(map(str, found))}" for kind, found in globs.items())
+    what = "; ".join(f"{kind} {' or '.join(map(str, values))}" for kind, values in globs.items())
     return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason, second_of(at, entry))
 
 
@@ -190,7 +190,7 @@ def _tools(
         except ValueError as error:
             raise ConfigError((*at, index), f"{at[-1]}: {error}") from None
     tools = None if globs is None else frozenset(found)
-    operations = list(CHANGING) if globs is None else list(found.values())
+    operations = list(CHANGING_TOOLS) if globs is None else list(found.values())
     for index, effect in enumerate(effects or ()):
         if not any(effect in possible_effects(operation) for operation in operations):
             had = sorted({each.value for operation in operations for each in possible_effects(operation)})

@@ -55,15 +55,15 @@ class Hours:
 
 def hours(text: str) -> Hours:
     """Parse hours. Raises `ValueError`."""
-    found = _FORM.fullmatch(text.strip())
-    if found is None:
+    match = _FORM.fullmatch(text.strip())
+    if match is None:
         raise ValueError(f'{text!r} is not of the form "Mon-Thu 08:00-17:00 Europe/Berlin"')
-    if found["zone"] is None:
+    if match["zone"] is None:
         raise ValueError(f'{text!r} names no time zone, for example "Mon-Thu 08:00-17:00 Europe/Berlin"')
-    start, end = _minute(found["start"]), _minute(found["end"])
+    start, end = _minute(match["start"]), _minute(match["end"])
     if start in (end, _WHOLE_DAY):
-        raise ValueError(f"{found['start']}-{found['end']} is not a time span; a whole day is 00:00-24:00")
-    return Hours(text, _days(found["days"]), start, end, _zone(found["zone"]))
+        raise ValueError(f"{match['start']}-{match['end']} is not a time span; a whole day is 00:00-24:00")
+    return Hours(text, _days(match["days"]), start, end, _zone(match["zone"]))
 
 
 def _minute(text: str) -> int:
@@ -152,11 +152,11 @@ class FileRules:
 
     def budgets(self, effect: Effect, now: datetime) -> dict[str, int]:
         """Return how many calls of an effect each period allows. Of two limits for one period, the smaller applies."""
-        found: dict[str, int] = {}
+        limits: dict[str, int] = {}
         for period, limit in ((self.period(now), self.budget.get(effect)), ("run", self.run_budget.get(effect))):
             if limit is not None:
-                found[period] = min(limit, found.get(period, limit))
-        return found
+                limits[period] = min(limit, limits.get(period, limit))
+        return limits
 
     @property
     def compares_customers(self) -> bool:
@@ -179,7 +179,7 @@ class FileRules:
 
     def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
         """Apply the strictest matching rule. A rule that allows loosens the default; any other can only tighten it."""
-        matching = [found for rule in self.rules if (found := rule.match(situation)) is not None]
+        matching = [match for rule in self.rules if (match := rule.match(situation)) is not None]
         if not matching:
             return default
         ruled = strictest(matching)
@@ -210,11 +210,11 @@ class FileRules:
 
     def words(self) -> Iterator[str]:
         """Describe the file, a line for each part."""
-        for effect, said in self.defaults.items():
-            yield f"By default, {effect.value}: {said.decision.value}."
+        for effect, decision in self.defaults.items():
+            yield f"By default, {effect.value}: {decision.decision.value}."
         for key, defaults in (("live", self.live_defaults), ("test", self.test_defaults)):
-            for effect, said in defaults.items():
-                yield f"By default with a {key} key, {effect.value}: {said.decision.value}."
+            for effect, decision in defaults.items():
+                yield f"By default with a {key} key, {effect.value}: {decision.decision.value}."
         for resource in self.protected:
             yield (
                 f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"

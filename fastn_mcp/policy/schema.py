@@ -55,17 +55,17 @@ def _hours(value: object) -> Hours:
 
 
 def _seconds(value: object) -> float:
-    found = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
-    if found is None:
+    match = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
+    if match is None:
         raise ValueError('must be a time in seconds, minutes or hours, for example "90s", "10m" or "2h"')
-    return float(int(found[1]) * _SECONDS[found[2]])
+    return float(int(match[1]) * _SECONDS[match[2]])
 
 
 def _rate(value: object) -> tuple[int, float]:
-    found = re.fullmatch(r"([1-9]\d{0,4}) per ([1-9]\d{0,5}\s?[smh])", value) if isinstance(value, str) else None
-    if found is None:
+    match = re.fullmatch(r"([1-9]\d{0,4}) per ([1-9]\d{0,5}\s?[smh])", value) if isinstance(value, str) else None
+    if match is None:
         raise ValueError('must be a number and a time, for example "10 per 5m"')
-    return int(found[1]), _seconds(found[2])
+    return int(match[1]), _seconds(match[2])
 
 
 Decided = Annotated[Decision, BeforeValidator(_decision)]
@@ -191,7 +191,7 @@ class PolicyForm(PolicyTable):
     breaker: Breaker = Breaker()
 
 
-CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
+CHANGING_TOOLS = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
 """Tools that a policy applies to. Reads are always allowed."""
 
 
@@ -207,10 +207,13 @@ def named(glob: str) -> list[AnyOperation]:
         return changing
     if matches:
         raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")
-    raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING))}")
+    raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING_TOOLS))}")
 
 
-_COMPARED: Mapping[str | None, tuple[type, str]] = {"string": (str, "a text"), "integer": (int, "a whole number")}
+_COMPARABLE_TYPES: Mapping[str | None, tuple[type, str]] = {
+    "string": (str, "a text"),
+    "integer": (int, "a whole number"),
+}
 
 
 def _takers(argument: str, operations: Sequence[AnyOperation], *, loosens: bool) -> list[AnyOperation]:
@@ -220,7 +223,7 @@ def _takers(argument: str, operations: Sequence[AnyOperation], *, loosens: bool)
     takers = [each for each in operations if argument in each.model_fields]
     # Any call has an environment, a customer and a name in effect, by its record or a setting.
     if not takers and argument in (*DERIVED, NAME) and operations and not loosens:
-        return [each for each in CHANGING if argument in each.model_fields]
+        return [each for each in CHANGING_TOOLS if argument in each.model_fields]
     return takers
 
 
@@ -244,7 +247,9 @@ def condition(
     if any(argument in operation.secrets() for operation in takers):
         raise ConfigError(at, f"when: {argument!r} is a secret, which a policy file must not contain")
     shapes = [operation.input_schema()["properties"][argument] for operation in takers]
-    kinds = {_COMPARED.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
+    kinds = {
+        _COMPARABLE_TYPES.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes
+    }
     if len(kinds) > 1 or (kind := kinds.pop()) is None:
         raise ConfigError(at, f"when: {argument!r} has parts, and only texts and numbers can be compared")
     wanted, called = kind

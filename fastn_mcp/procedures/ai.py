@@ -63,7 +63,7 @@ def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: 
 
 def follow(kind: str, name: str = "") -> dict[str, JsonValue]:
     """Return the next step while something is being built that nothing keeps from being made."""
-    step = suggested(_LISTS[kind], **({"search": name} if name else {})) or {}
+    step = suggested(_LIST_CALLS[kind], **({"search": name} if name else {})) or {}
     return {
         "what": "It continues. Look for it in this list, which costs nothing; asking the AI spends credits.",
         **step,
@@ -93,11 +93,11 @@ def _answer(session: JsonValue, message: str) -> dict[str, JsonValue]:
     return suggested(AiChat, session_id=session, message=message) or {}
 
 
-PAGES = 6
+MAX_PAGES = 6
 """Maximum number of pages of 100 rows read for one inventory, both kinds together."""
 
-_MOST_NAMED = 20
-_LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}
+_MAX_NAMED = 20
+_LIST_CALLS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,11 @@ class Inventory:
 async def _take_inventory(send: Send, first: str) -> Inventory:
     """Read a page of both kinds, then the remaining pages of longer lists: of `first` before the other."""
     reads = AccountReads(remembered(send))
-    await reads.read({kind: listing(limit=100) for kind, listing in _LISTS.items()})
-    left = PAGES - len(_LISTS)
-    for kind in filter(reads.has_more, dict.fromkeys((first, *_LISTS))):
+    await reads.read({kind: listing(limit=100) for kind, listing in _LIST_CALLS.items()})
+    left = MAX_PAGES - len(_LIST_CALLS)
+    for kind in filter(reads.has_more, dict.fromkeys((first, *_LIST_CALLS))):
         if left > 0:
-            await reads.read({kind: _LISTS[kind](limit=100)}, left)
+            await reads.read({kind: _LIST_CALLS[kind](limit=100)}, left)
             left -= ceil(len(reads.lists[kind].rows) / 100)
     partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
     for kind, listed in reads.lists.items():
@@ -154,9 +154,9 @@ def _differ(row: Row, other: Row) -> bool:
 
 def _named(rows: list[tuple[str, Row]]) -> JsonValue:
     named: list[JsonValue] = [
-        {"kind": kind, "id": _id(row), "name": _name(row)[:120]} for kind, row in rows[:_MOST_NAMED]
+        {"kind": kind, "id": _id(row), "name": _name(row)[:120]} for kind, row in rows[:_MAX_NAMED]
     ]
-    return [*named, f"{len(rows) - _MOST_NAMED} more"] if len(rows) > _MOST_NAMED else named
+    return [*named, f"{len(rows) - _MAX_NAMED} more"] if len(rows) > _MAX_NAMED else named
 
 
 def _id(row: Row) -> str:
@@ -167,7 +167,7 @@ def _name(row: Row) -> str:
     return text(row, "name", "slug")
 
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 2.0, 10.0, 1.5
+_FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 2.0, 10.0, 1.5
 
 _SKEW = timedelta(minutes=2)
 """Tolerance for a Fastn clock that is behind ours."""
@@ -176,7 +176,7 @@ _SKEW = timedelta(minutes=2)
 async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
     """Send a message to the AI. A message into a session may approve a change, so what changed is reported."""
     if call.session_id is not None:
-        return await _follow(call, tuple(_LISTS), "", context)
+        return await _follow(call, tuple(_LIST_CALLS), "", context)
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
@@ -190,7 +190,7 @@ async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
     try:
         return await _follow(call, (kind,), call.name or "", context)
     except UnknownOutcome as error:
-        listing = _LISTS[kind]
+        listing = _LIST_CALLS[kind]
         error.facts.setdefault("settle", suggested(listing, **({"search": call.name} if call.name else {})))
         error.next_step = f"Look with {listing.tool_name()} for what was built."
         raise
@@ -240,14 +240,16 @@ async def _wait(
     while waited < seconds and not _has_ended(reply) and not waits_for_person(reply):
         for kind in kinds:
             try:
-                page = cast("Listed[FastnObject]", await context.read(_LISTS[kind](limit=100, search=name or None)))
+                page = cast(
+                    "Listed[FastnObject]", await context.read(_LIST_CALLS[kind](limit=100, search=name or None))
+                )
             except FastnError:
                 continue  # the final inventory reports what could not be read
             if any(_is_new(kind, row, before, sent) for row in page.rows):
                 return waited
         await context.report(f"building for {waited:.0f} s", waited, float(seconds))
         await context.system.sleep(min(pause, seconds - waited))
-        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+        pause = min(pause * _GROWTH, _MAX_PAUSE)
         waited = context.system.monotonic() - began
     return waited
 

@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from fastn_mcp.errors import Incomplete, Stopped, UnknownOutcome, nearest
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
-from fastn_mcp.guard.stops import NEXT
+from fastn_mcp.guard.stops import STOPPED_NEXT_STEP
 from fastn_mcp.guard.undo import receipt
-from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
+from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
@@ -18,10 +18,10 @@ from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.related_reads import settling_read, suggested_read
-from fastn_mcp.tools.tool import OURS, Effect, problems
+from fastn_mcp.tools.tool import NOT_SENT, Effect, problems
 from fastn_mcp.tools.workflows import RunWorkflow
 
-MOST = 50
+MAX_CALLS = 50
 """Maximum number of calls in one batch."""
 
 _NOT_IN_BATCHES = {
@@ -32,11 +32,11 @@ _NOT_IN_BATCHES = {
 """Tools that need a call of their own, and why."""
 
 _UNRECORDED = "It was begun, and no answer recorded: the server stopped, or another one is still working on it."
-_LOST = "Its answer was lost: it may have happened."
+_RESPONSE_LOST = "Its answer was lost: it may have happened."
 
 _NOT_SENT = "left"
 
-_MOST_FAILURES = 3
+_MAX_FAILURES = 3
 """Maximum number of failures described in the message; the rows contain all of them."""
 
 _SHARED = ("approved_by", "restores", "lost", "why")
@@ -60,9 +60,9 @@ class ApplyChanges(Procedure[AppliedChanges]):
     effect = Effect.DESTROY
 
     changes: Annotated[
-        JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MOST, repr=False)
+        JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MAX_CALLS, repr=False)
     ]
-    keep_going: Annotated[bool, Field(description="Continue after a failure; default False."), OURS] = False
+    keep_going: Annotated[bool, Field(description="Continue after a failure; default False."), NOT_SENT] = False
     batch: Annotated[str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64)] = (
         None
     )
@@ -87,9 +87,9 @@ class ApplyChanges(Procedure[AppliedChanges]):
 
     @override
     def shown(self) -> dict[str, JsonValue]:
-        shown: list[JsonValue] = [{"tool": call.tool_name(), "arguments": call.shown()} for call in self._calls]
+        calls: list[JsonValue] = [{"tool": call.tool_name(), "arguments": call.shown()} for call in self._calls]
         arguments = self.arguments()
-        arguments["changes"] = shown
+        arguments["changes"] = calls
         return arguments
 
     @override
@@ -177,7 +177,7 @@ def _outcome_row(number: int, call: Call, outcome: Done | NotDone | Change, now:
         case Change():  # begun by an earlier attempt at the batch
             at: dict[str, JsonValue] = {"at": since(outcome.at, now)}
             if outcome.outcome in PERHAPS_MADE:
-                lost: dict[str, JsonValue] = {"message": _UNRECORDED if outcome.outcome == BEGUN else _LOST}
+                lost: dict[str, JsonValue] = {"message": _UNRECORDED if outcome.outcome == BEGUN else _RESPONSE_LOST}
                 return _row(number, call, UnknownOutcome.outcome) | at | lost | _settling(call)
             done = outcome if outcome.outcome == "done" else None
             return _row(number, call, outcome.outcome) | at | _receipt(call, None, done)
@@ -210,26 +210,26 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, all_rows)} | ({"note": note} if note else {})
     facts |= {"receipts": receipts} if receipts else {}
     outcomes = [row["outcome"] for row in all_rows]
-    done = sum(outcome in MADE for outcome in outcomes)
+    done = sum(outcome in MADE_OUTCOMES for outcome in outcomes)
     if done == len(calls):
         return AppliedChanges.model_validate(facts)
     lost = [row for row in all_rows if row["outcome"] == UnknownOutcome.outcome]
-    stopped = [row for row in all_rows if row["outcome"] not in (*MADE, _NOT_SENT, UnknownOutcome.outcome)]
+    stopped = [row for row in all_rows if row["outcome"] not in (*MADE_OUTCOMES, _NOT_SENT, UnknownOutcome.outcome)]
     # Fastn's own message is reported once, in the field that errors have for it.
     messages = [row.pop("fastn") for row in stopped if "fastn" in row]
     facts |= {"fastn": messages[0]} if messages else {}
     left = outcomes.count(_NOT_SENT)
     sentences = [f"{done} of {len(calls)} calls were done."]
     sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
-    sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MOST_FAILURES]]
-    sentences += [f"{len(stopped) - _MOST_FAILURES} more were not done."] if len(stopped) > _MOST_FAILURES else []
+    sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MAX_FAILURES]]
+    sentences += [f"{len(stopped) - _MAX_FAILURES} more were not done."] if len(stopped) > _MAX_FAILURES else []
     sentences += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
     again = "Make the same call again for the rest; completed calls are not repeated." if left or stopped else ""
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
     is_ordered = any(row["outcome"] == Stopped.outcome for row in stopped)
-    next_step = NEXT if is_ordered else f"Fix what stopped it. {again}"
+    next_step = STOPPED_NEXT_STEP if is_ordered else f"Fix what stopped it. {again}"
     raise Incomplete(" ".join(sentences), next_step, certainty="", facts=facts)
 
 

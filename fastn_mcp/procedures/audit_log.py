@@ -23,7 +23,7 @@ from fastn_mcp.tools.workflows import GetExecution
 
 _ID = re.compile(r"[a-z-]+_[0-9a-f]{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|ucl:.+|\d+|(org|personal)_\w+", re.IGNORECASE)
 
-_NAMED = ("workflow", "trigger", "api_key", "secret", "role", "user", "connector", "customer")
+_NAMED_KINDS = ("workflow", "trigger", "api_key", "secret", "role", "user", "connector", "customer")
 """Kinds by whose names entries are asked for, the shortest lists first."""
 
 _RUN = "workflow_executions"
@@ -41,8 +41,8 @@ _MAX_PAGES = 10
 
 async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
     """Return the page that `call` asks for. Raises a `FastnError`."""
-    asked = call.resource_id
-    matches = await _resources_named(asked, context) if asked and not _ID.fullmatch(asked) else []
+    resource = call.resource_id
+    matches = await _resources_named(resource, context) if resource and not _ID.fullmatch(resource) else []
     if len(matches) == 1:
         call = call.model_copy(update={"resource_id": matches[0].id})
     listing = cast("List[Any]", call)
@@ -64,7 +64,7 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
 
 async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:
     """Return the resources with this name, slug or email, of the first kind that has one."""
-    for kind in _NAMED:
+    for kind in _NAMED_KINDS:
         try:
             contents = await read_contents(kind, context.look)
         except FastnError:

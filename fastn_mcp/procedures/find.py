@@ -11,7 +11,7 @@ from fastn_mcp.client.reads import connections_like
 from fastn_mcp.errors import NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import ID
-from fastn_mcp.procedures.ranking import EXACT, Hit, kinds_in, words_of
+from fastn_mcp.procedures.ranking import EXACT_MATCH, Hit, kinds_in, words_of
 from fastn_mcp.procedures.reads import AccountReads, failure
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
@@ -43,8 +43,8 @@ NEXT: dict[str, tuple[str, ...]] = {
 RUN = "run_workflow(workflow_id)"
 """Next call of a workflow that runs."""
 
-_LONGEST_QUERY = 500  # characters
-_LONGEST = 101  # characters of a name in the answer, with the ellipsis of a longer one
+_MAX_QUERY = 500  # characters
+_MAX_NAME = 101  # characters of a name in the answer, with the ellipsis of a longer one
 _MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
 
 _COLUMNS = {
@@ -55,8 +55,8 @@ _COLUMNS = {
 
 
 def _searchable(query: str) -> str:
-    if len(query) > _LONGEST_QUERY:
-        raise ValueError(f"at most {_LONGEST_QUERY} characters")
+    if len(query) > _MAX_QUERY:
+        raise ValueError(f"at most {_MAX_QUERY} characters")
     if not any(map(str.isalnum, query)):
         raise ValueError("holds no letter or digit to look for")
     return query
@@ -82,7 +82,9 @@ class Find(Procedure[SearchResult]):
         if answer is None:
             data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
             answer = await self._answer(await data.search(self.query), data, context)
-        facts: dict[str, JsonValue] = {"not_done_here": [*asked]} if (asked := facts_about(self.query)) else {}
+        facts: dict[str, JsonValue] = (
+            {"not_done_here": [*facts_here]} if (facts_here := facts_about(self.query)) else {}
+        )
         return SearchResult.model_validate(facts | answer | context.look.age())
 
     async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
@@ -96,7 +98,7 @@ class Find(Procedure[SearchResult]):
                 # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
                 if key_of(row).casefold() == key[0].casefold():
                     data = SearchData(context, ())
-                    hit = Hit(await data.name_owner(entry(kind, row)), EXACT)
+                    hit = Hit(await data.name_owner(entry(kind, row)), EXACT_MATCH)
                     return await self._answer(Matches([hit]), data, context)
         if key.lastgroup != EXECUTION:
             return None
@@ -111,25 +113,25 @@ class Find(Procedure[SearchResult]):
         hits = {hit.key: hit for hit in named}
         for hit in matches.others:
             hits.setdefault(hit.key, hit)
-        shown = [*hits.values()][: self.limit]
+        displayed = [*hits.values()][: self.limit]
         if len(meant) == 1 and meant[0].entry.kind == "workflow":
             await data.read_last_run(meant[0].entry)
-        await data.name_related([hit.entry for hit in shown])
-        rows = _Rows(data, context, {hit.entry.id for hit in meant}, {hit.entry.id for hit in shown})
-        answer: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in shown]}
-        if len(hits) > len(shown):
-            answer["more"] = len(hits) - len(shown)
+        await data.name_related([hit.entry for hit in displayed])
+        rows = _Rows(data, context, {hit.entry.id for hit in meant}, {hit.entry.id for hit in displayed})
+        answer: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in displayed]}
+        if len(hits) > len(displayed):
+            answer["more"] = len(hits) - len(displayed)
         if len(meant) > 1:
             answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
         if matches.lacking:
             answer["first_lacks"] = [*matches.lacking]
-        if not shown:
-            answer["did_you_mean"] = [short(name, _LONGEST) for name in matches.near]
-        if gaps := data.gaps(is_answered=bool(shown) and not matches.lacking):
+        if not displayed:
+            answer["did_you_mean"] = [short(name, _MAX_NAME) for name in matches.near]
+        if gaps := data.gaps(is_answered=bool(displayed) and not matches.lacking):
             answer["not_searched"] = [*gaps]
-        asked = {self.kind} if self.kind else kinds_in(self.query)
-        lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(asked)]
-        if following := _next(hit.entry for hit in shown if hit in named) if shown else lists:
+        kinds = {self.kind} if self.kind else kinds_in(self.query)
+        lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
+        if following := _next(hit.entry for hit in displayed if hit in named) if displayed else lists:
             answer["next"] = [*following]
         return answer
 
@@ -144,12 +146,12 @@ class _Rows:
 
     def row(self, hit: Hit) -> dict[str, JsonValue]:
         item = hit.entry
-        row: dict[str, JsonValue] = {"kind": item.kind, "id": item.id or None, "name": short(item.name, _LONGEST)}
+        row: dict[str, JsonValue] = {"kind": item.kind, "id": item.id or None, "name": short(item.name, _MAX_NAME)}
         slug = text(item.row, "slug")
         if slug and item.kind != "connection" and words_of(slug) != words_of(item.name):
-            row["slug"] = short(slug, _LONGEST)
+            row["slug"] = short(slug, _MAX_NAME)
         if item.kind == "user" and item.emails and item.emails[0] != item.name:
-            row["email"] = short(item.emails[0], _LONGEST)
+            row["email"] = short(item.emails[0], _MAX_NAME)
         row |= _state(item)
         if item.customer and item.kind != "connection":  # a connection's name contains the customer's
             row["customer"] = self._named("customer", item.customer)
@@ -176,7 +178,7 @@ class _Rows:
         if id_ in self._detailed:
             triggers = [trigger for trigger in self._data.triggers_of(id_) if trigger.id not in self._shown]
             row |= _first(
-                "started_by", [{"id": it.id, "name": short(it.name, _LONGEST)} | _state(it) for it in triggers]
+                "started_by", [{"id": it.id, "name": short(it.name, _MAX_NAME)} | _state(it) for it in triggers]
             )
         return row
 
@@ -191,7 +193,7 @@ class _Rows:
 
     def _named(self, kind: str, key: str) -> dict[str, JsonValue]:
         name = self._data.names[kind].get(key)
-        return {"id": key, "name": short(name, _LONGEST)} if name else {"id": key}
+        return {"id": key, "name": short(name, _MAX_NAME)} if name else {"id": key}
 
 
 def _first(name: str, items: Sequence[JsonValue]) -> dict[str, JsonValue]:

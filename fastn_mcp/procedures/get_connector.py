@@ -9,7 +9,7 @@ from fastn_mcp.records.rows import Row, inside, objects, row_of, text
 from fastn_mcp.tools.connectors import Connector, GetConnector
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")
-_BRIEF = 120
+_MAX_DESCRIPTION = 120
 
 
 async def described(call: GetConnector, context: ProcedureContext) -> Connector:
@@ -22,15 +22,15 @@ async def described(call: GetConnector, context: ProcedureContext) -> Connector:
 
 
 def _action(action: Row) -> JsonValue:
-    found: dict[str, JsonValue] = {
+    fields: dict[str, JsonValue] = {
         name: action[name] for name in ("slug", "name", "method") if action.get(name) is not None
     }
     if description := text(action, "description"):
-        found["description"] = description[:_BRIEF]
+        fields["description"] = description[:_MAX_DESCRIPTION]
     schema = next((inside(action, name) for name in _SCHEMAS if inside(action, name)), None)
     if schema is not None:
-        found["input"] = _fields(schema)
-    return found or {**action}
+        fields["input"] = _fields(schema)
+    return fields or {**action}
 
 
 def _fields(schema: Row) -> JsonValue:

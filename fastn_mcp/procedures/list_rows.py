@@ -47,7 +47,7 @@ class Table(FastnObject):
     """What could not be read of the rows, in sentences."""
 
 
-FURTHER = 10
+MAX_FURTHER_PAGES = 10
 """Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
 
 
@@ -74,7 +74,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
     page = cast("Listed[FastnObject]", await context.read(call))
     items, places, unchecked = list(page.rows), list(page.places), set(page.not_checked or ())
     total, read, received = page.total, 1, page.received
-    while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
+    while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= MAX_FURTHER_PAGES:
         if not context.look.affordable:
             break
         await context.report(f"{len(items)} of {call.limit} rows found", read, None)
@@ -145,7 +145,7 @@ async def _all_rows(
     else:  # where Fastn does not filter, this would read everything several times
         page = cast("Listed[FastnObject]", await send(by_status[0]))
         statuses = statuses if page.received == len(page.rows) else ()
-    rows, is_complete, most = list[dict[str, JsonValue]](), True, min(FURTHER, context.look.affordable) + 1
+    rows, is_complete, most = list[dict[str, JsonValue]](), True, min(MAX_FURTHER_PAGES, context.look.affordable) + 1
     for part in by_status if statuses else [listing]:
         pages = await read_pages(part, send, max(1, most))
         most, is_complete = most - len(pages.pages), is_complete and pages.is_complete

@@ -39,7 +39,7 @@ ID = re.compile(
 )
 """An id, in a group by the kind of resource; in none if it may be of several kinds."""
 
-_NEAR = 3
+_MAX_SUGGESTIONS = 3
 """Maximum number of names suggested if none matches."""
 
 _MAX_CANDIDATES = 10
@@ -93,7 +93,7 @@ async def resolve(
 
     `is_tried`: it is not an id. `is_whole`: what a list may omit of the row is read, too.
     """
-    listing = LISTS[kind](limit=MOST)
+    listing = LISTS[kind](limit=MAX_COMPLETIONS)
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
@@ -126,7 +126,7 @@ async def resolve(
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(entries).rank(typed).candidates[:_NEAR])
+    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(entries).rank(typed).candidates[:_MAX_SUGGESTIONS])
     raise NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
@@ -167,10 +167,10 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> Conte
     """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
     lister: Any = LISTS[kind]
     if "search" in lister.model_fields:
-        page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MOST)))
-        found = tuple(entry(kind, row) for row in page.rows)
-        if named(typed, found) or (found and page.next_cursor is None):
-            return Contents(found, complete=True)
+        page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_COMPLETIONS)))
+        candidates = tuple(entry(kind, row) for row in page.rows)
+        if named(typed, candidates) or (candidates and page.next_cursor is None):
+            return Contents(candidates, complete=True)
     return await read_contents(kind, context.look)
 
 
@@ -199,7 +199,7 @@ class ReadRow(Procedure[FastnObject]):
         raise NotFound("There is no such id.", f"See {lister.tool_name()}.")
 
 
-MOST = 100
+MAX_COMPLETIONS = 100
 """Maximum number of values in one completion, by the MCP specification."""
 
 KINDS = (*LISTS, "execution")
@@ -225,15 +225,19 @@ class CompleteId(Procedure[Ids]):
 
     async def run(self, context: ProcedureContext) -> Ids:
         contents = await _contents(self.kind, context)
-        matching = [found.id for found in ranked(self.typed, contents.entries) if found.id]
+        matching = [entry.id for entry in ranked(self.typed, contents.entries) if entry.id]
         total = len(matching) if contents.complete else None
-        return Ids(values=matching[:MOST], total=total, more=len(matching) > MOST or not contents.complete)
+        return Ids(
+            values=matching[:MAX_COMPLETIONS],
+            total=total,
+            more=len(matching) > MAX_COMPLETIONS or not contents.complete,
+        )
 
 
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
         return await read_contents(kind, context.look)
-    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MOST)))
+    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MAX_COMPLETIONS)))
     named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
     return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 
@@ -243,8 +247,8 @@ def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     query = " ".join(typed.casefold().split())
     if not query:
         return list(entries)
-    found = [(rank, item) for item in entries if (rank := _rank(query, item)) is not None]
-    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+    matches = [(rank, item) for item in entries if (rank := _rank(query, item)) is not None]
+    return [item for _, item in sorted(matches, key=lambda pair: pair[0])]
 
 
 def _rank(query: str, item: Entry) -> int | None:

@@ -21,21 +21,21 @@ from typing import NamedTuple
 from fastn_mcp.account.entries import Entry
 
 # Points of the score.
-EXACT = 100  # the query is the name or id
+EXACT_MATCH = 100  # the query is the name or id
 ID_PART = 90  # the query has a part of an id
-FOUND = 41  # the lowest of a match, unless the query contains the name as it is
-NEAR = 18  # the lowest of a name that is suggested if there is no match
-REWORDED = 4  # that a name loses which the query does not contain as it is
-NEARLY = 3  # below the best: equally good
-FAR = 20  # below the best: dropped
-BREVITY = 0.16  # share of the points that a name loses if the query has nearly nothing of it
+MIN_MATCH = 41  # the lowest of a match, unless the query contains the name as it is
+MIN_SUGGESTION = 18  # the lowest of a name that is suggested if there is no match
+REWORDING_PENALTY = 4  # that a name loses which the query does not contain as it is
+TIE_MARGIN = 3  # below the best: equally good
+CUTOFF_MARGIN = 20  # below the best: dropped
+BREVITY_PENALTY = 0.16  # share of the points that a name loses if the query has nearly nothing of it
 
 # Confidence that a word of the query means a word of the name.
 TYPO = 0.7  # the lowest of a misspelt word
 PLURAL = 0.97
 PART = 0.5  # the lowest of a part of a word
 OWNED, POSSIBLE = 0.7, 0.5  # a word of the kind, or of what the resource belongs to; or may belong to
-NAMED = 0.8  # share of a name from which on the query names it
+NAMED_SHARE = 0.8  # share of a name from which on the query names it
 
 # Weight of a word. It is 1 if a single name has it.
 KIND_WEIGHT = 0.4  # at most, of a word for a kind
@@ -49,7 +49,7 @@ _MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id; 2 of a wo
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 _BREAK = re.compile(r"[\W_]+")
-_UNREAD = re.compile(
+_IGNORED = re.compile(
     r"@\S*|\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b",
     re.IGNORECASE,
 )
@@ -110,7 +110,7 @@ class Hit:
     @property
     def is_named(self) -> bool:
         """Whether the query has nearly its whole name."""
-        return self.share >= NAMED
+        return self.share >= NAMED_SHARE
 
     @property
     def order(self) -> tuple[int, bool, int, str, str]:
@@ -125,16 +125,16 @@ class Ranking(NamedTuple):
     words: Sequence[str]
     """The words searched for, rarest first, without names of kinds."""
 
-    def of(self, kinds: Collection[str], least: int = FOUND) -> list[Hit]:
+    def of(self, kinds: Collection[str], least: int = MIN_MATCH) -> list[Hit]:
         """Return the matches of these kinds. `least` is the lowest score of one unless it is verbatim."""
         hits = [hit for hit in self.candidates if hit.entry.kind in kinds]
         hits = [hit for hit in hits if hit.is_verbatim or hit.score >= least]
-        return [hit for hit in hits if hit.score >= hits[0].score - FAR]
+        return [hit for hit in hits if hit.score >= hits[0].score - CUTOFF_MARGIN]
 
 
 def leaders(hits: Sequence[Hit]) -> list[Hit]:
     """Return the first hits, which are about equally good."""
-    return [*takewhile(lambda it: it.score >= hits[0].score - NEARLY * (hits[0].score < EXACT), hits)]
+    return [*takewhile(lambda it: it.score >= hits[0].score - TIE_MARGIN * (hits[0].score < EXACT_MATCH), hits)]
 
 
 @lru_cache(maxsize=1024)
@@ -199,7 +199,7 @@ class Index:
 
     def _rank(self, query: str) -> Ranking:
         """Rank the resources that `query` may mean."""
-        words = self._searched(words_of(_UNREAD.sub(" ", query)) or words_of(query))
+        words = self._searched(words_of(_IGNORED.sub(" ", query)) or words_of(query))
         weights = dict.fromkeys(range(len(words)), 0.0)
         matches: defaultdict[int, dict[int, tuple[float, range]]] = defaultdict(dict)
         for joined, places in units(words):
@@ -254,10 +254,12 @@ class Index:
         coverage = sum(weights[place] * sure[place] for place in sure) / sum(weights.values())
         own = [self._rarity([word]) for word in name]
         is_verbatim = f" {' '.join(name)} " in f" {' '.join(words_of(query))} "
-        most = EXACT if name == words_of(query) else EXACT - 1
+        most = EXACT_MATCH if name == words_of(query) else EXACT_MATCH - 1
         covered = range(len(name)) if is_verbatim else {place for _, places in matches.values() for place in places}
         share = sum(own[place] for place in covered) / sum(own)
-        score = round(EXACT * coverage * (1 - BREVITY * (1 - share))) - REWORDED * (not is_verbatim)
+        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * (1 - share))) - REWORDING_PENALTY * (
+            not is_verbatim
+        )
         lacking = (word for place, word in enumerate(words) if place not in sure and not kinds_of(word))
         return Hit(
             entry, min(score, most), share, tuple(word for word in lacking if word not in _CIRCUMSTANCES), is_verbatim
@@ -272,7 +274,7 @@ class Index:
         for entry in self._entries:
             keys = [key.casefold() for key in (entry.id, *entry.emails) if key]
             if not whole.isdisjoint(keys):
-                yield Hit(entry, EXACT)
+                yield Hit(entry, EXACT_MATCH)
             elif any(part in key for part in parts for key in keys):
                 yield Hit(entry, ID_PART)
 

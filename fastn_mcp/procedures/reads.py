@@ -87,17 +87,17 @@ class AccountReads:
         if not isinstance(call, List):
             self.records[name] = row_of(await self.send(call))
             return
-        found = await read_pages(cast(Call, call), self.send, pages, _ONE_BY_ONE)
+        pages_read = await read_pages(cast(Call, call), self.send, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
-        rows = unique(found.rows)
-        self.lists[name] = RowList(rows, found.total, not found.is_complete)
-        for page in found.pages:
+        rows = unique(pages_read.rows)
+        self.lists[name] = RowList(rows, pages_read.total, not pages_read.is_complete)
+        for page in pages_read.pages:
             if page.not_checked:
                 self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
-        if found.lost_rows:
+        if pages_read.lost_rows:
             self.gaps.append(Unchecked(name, "rows were removed while its pages were read, and others may be missing"))
-        if found.error is not None:
-            self.failed[f"more {name}"] = found.error
+        if pages_read.error is not None:
+            self.failed[f"more {name}"] = pages_read.error
 
     def has_more(self, name: str) -> bool:
         """Whether a list has more rows than were read."""
@@ -109,10 +109,10 @@ class AccountReads:
 
     def total(self, name: str) -> int | None:
         """Return the number of rows of a list; None if it is not known."""
-        found = self.lists.get(name)
-        if found is None:
+        rows = self.lists.get(name)
+        if rows is None:
             return None
-        return found.total if found.more else len(found.rows)
+        return rows.total if rows.more else len(rows.rows)
 
     def all_gaps(self) -> list[Unchecked]:
         """Return the failed reads and the incomplete ones."""

@@ -12,7 +12,7 @@ from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents, read_labels
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
-    NEAR,
+    MIN_SUGGESTION,
     OWNED,
     POSSIBLE,
     UNFINISHED,
@@ -31,7 +31,7 @@ from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.workflows import ListExecutions
 
-_NEEDS = {
+_NAMED_BY = {
     "connection": ("customer", "connector"),
     "trigger": ("customer", "connector", "workflow"),
     "secret": ("customer",),
@@ -39,13 +39,13 @@ _NEEDS = {
 }
 """Kinds whose names are part of the names of another kind, or of its row in the answer."""
 
-_PAGE = 100  # rows of a list
+_PAGE_ROWS = 100  # rows of a list
 _MAX_SEARCHES = 3  # words searched for in Fastn, of a kind that takes more requests to read whole
 _MAX_OWNERS = 5  # customers, or connectors, whose connections are listed
 _MAX_CUSTOMERS = 2  # whose runs are read
 _MAX_NEAR = 3  # similar names
 _MAX_WORDS = 8  # beyond which a query is ranked by clauses
-_CLAUSE = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
+_CLAUSE_END = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 
 _EMAIL = re.compile(r"[^\s,;:<>()]+@[\w.-]*\w")
 
@@ -101,9 +101,9 @@ class SearchData:
     async def search(self, query: str) -> Matches:
         """Read what the query needs, in parallel and within bounds, and rank it."""
         if not await self._is_name_of_asked(query):
-            needed = [need for kind in self._wanted for need in (kind, *_NEEDS.get(kind, ()))]
+            needed = [need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ()))]
             await self._read(kind for kind in needed if kind != "connection")
-        clauses = [query] if len(words_of(query)) <= _MAX_WORDS else _CLAUSE.split(query)
+        clauses = [query] if len(words_of(query)) <= _MAX_WORDS else _CLAUSE_END.split(query)
         if len(clauses) > 1:
             await self._search(query)
         place = next((place for place, clause in enumerate(clauses) if self._hits(clause)), None)
@@ -133,15 +133,15 @@ class SearchData:
         await self._search(query)
         hits, ranking = self._hits(query), self._rank(query)
         customers, connectors = (leaders(ranking.of((kind,), least=0)) for kind in ("customer", "connector"))
-        asked = kinds_in(query)
+        kinds = kinds_in(query)
         is_clear = hits and hits[0].entry.kind != "customer" and hits[0].is_named and not hits[0].lacking
         if "workflow" in self._wanted and not is_clear:
-            are_asked = not asked.isdisjoint(("workflow", "trigger"))
+            are_asked = not kinds.isdisjoint(("workflow", "trigger"))
             await self._read_uses([it.entry for it in customers if it.is_named and (it.lacking or are_asked)])
         are_both = customers and connectors and connectors[0].is_named
         are_both = are_both and {*customers[0].lacking}.isdisjoint(connectors[0].lacking)
         only = self._wanted == ("connection",)
-        if only or ("connection" in self._wanted and ("connection" in asked or (not asked and are_both))):
+        if only or ("connection" in self._wanted and ("connection" in kinds or (not kinds and are_both))):
             owners = [hit.entry for hit in (customers or connectors)[:_MAX_OWNERS]]
             is_filtered = await self._add([("connection", f"{owner.kind}_id", owner.id) for owner in owners])
             if not is_filtered or (only and not owners):
@@ -183,7 +183,7 @@ class SearchData:
             if hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
                 besides.append(hit)
                 lacking = [word for word in lacking if word in hit.lacking]
-        near = dict.fromkeys(hit.entry.name for hit in candidates if hit.score >= NEAR)
+        near = dict.fromkeys(hit.entry.name for hit in candidates if hit.score >= MIN_SUGGESTION)
         return Matches(meant, besides, hits, lacking, [*near][:_MAX_NEAR])
 
     async def name_owner(self, single: Entry) -> Entry:
@@ -295,9 +295,9 @@ class SearchData:
             if rows := self._reads.rows(name):
                 self._keep(kind, [entry(kind, row) for row in rows])
                 self._is_extended = True
-        return all(len(self._reads.rows(name)) >= _PAGE or not self._reads.has_more(name) for name in named)
+        return all(len(self._reads.rows(name)) >= _PAGE_ROWS or not self._reads.has_more(name) for name in named)
 
-    async def _list(self, filters: Mapping[str, tuple[type[List[Any]], str, str]], limit: int = _PAGE) -> None:
+    async def _list(self, filters: Mapping[str, tuple[type[List[Any]], str, str]], limit: int = _PAGE_ROWS) -> None:
         """Read the first rows of lists, each filtered by one argument."""
         calls: dict[str, Call] = {}
         for name, (lister, argument, value) in filters.items():

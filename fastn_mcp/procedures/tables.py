@@ -23,9 +23,9 @@ from fastn_mcp.records.rows import Row, parse_timestamp, row_of, started_workflo
 from fastn_mcp.records.states import run_state
 from fastn_mcp.redaction import shorten, texts_in
 from fastn_mcp.tools.paging import FULL, MAX_OBJECTS, List, created
-from fastn_mcp.tools.workflows import ELAPSED, GetExecution, ListExecutions
+from fastn_mcp.tools.workflows import ELAPSED_COLUMN, GetExecution, ListExecutions
 
-REFERS = {
+REFERENCES = {
     "endOrgId": "customer",
     "customerId": "customer",
     "workflowId": "workflow",
@@ -33,19 +33,19 @@ REFERS = {
 }
 """Fields with the id of another resource, and its kind."""
 
-_STARTS = "starts"
+_STARTS_COLUMN = "starts"
 """Column with the workflows of a trigger's routes."""
 
-_LONGEST = 160
+_MAX_VALUE = 160
 """Maximum length of a value in characters."""
 
-_LONGEST_PERMISSIONS = 1_000
+_MAX_PERMISSIONS = 1_000
 """Maximum length of a role's permissions in characters."""
 
-_MOST = 10
+_MAX_COLUMNS = 10
 """Fields shown if a row lacks most of the columns, as when Fastn names them differently."""
 
-_SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
+_REPRESENTATIVE_FIELDS = ("headline", "message", "name", "slug", "title", "type", "id")
 """Fields that represent a whole object, in order of preference."""
 
 _DIGITS = "0123456789"
@@ -56,7 +56,7 @@ _TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expir
 _UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z", re.ASCII)
 """A time as `stamp` formats it, perhaps with fractions of a second. To parse and format it takes four times as long."""
 
-_NEVER = ("lastUsed", "lastUsedAt", "lastActive")
+_NEVER_IF_ABSENT = ("lastUsed", "lastUsedAt", "lastActive")
 """Times whose absence means never."""
 
 
@@ -75,12 +75,12 @@ class ConciseRows:
         now: datetime | None = None,
     ) -> None:
         self._columns = columns
-        self._never = (*_NEVER, *never)
+        self._never = (*_NEVER_IF_ABSENT, *never)
         self._names = names
         self._legend = legend
         self._now = now
         self._plain_columns = frozenset(
-            name for name in columns if name not in REFERS and name != "routes" and not name.endswith("Name")
+            name for name in columns if name not in REFERENCES and name != "routes" and not name.endswith("Name")
         )
 
     def __call__(self, row: Row) -> dict[str, JsonValue]:
@@ -88,7 +88,7 @@ class ConciseRows:
         cells, absent = self._cells(row, self._columns)
         if absent > len(self._columns) / 2:
             plain = [name for name, value in row.items() if not isinstance(value, (dict, list))]
-            cells, _ = self._cells(row, plain[:_MOST])
+            cells, _ = self._cells(row, plain[:_MAX_COLUMNS])
         return cells
 
     def _cells(self, row: Row, fields: Sequence[str]) -> tuple[dict[str, JsonValue], int]:
@@ -98,14 +98,14 @@ class ConciseRows:
         for name in fields:
             value = row.get(name)
             if isinstance(value, str) and value and name in plain:
-                is_short = len(value) <= _LONGEST and value[0] not in _DIGITS
+                is_short = len(value) <= _MAX_VALUE and value[0] not in _DIGITS
                 cells[name] = value if is_short else self.dated(name, value)
             elif value is None or value == "":
                 if name not in row:
                     absent += 1
                 elif name in self._never:
                     cells[name] = "never"
-            elif name in REFERS and isinstance(value, str):
+            elif name in REFERENCES and isinstance(value, str):
                 self._refer(cells, name, value)
             elif name == "routes":
                 cells |= self._routed(row)
@@ -116,7 +116,7 @@ class ConciseRows:
         return cells, absent
 
     def _refer(self, cells: dict[str, JsonValue], name: str, key: str) -> None:
-        kind = REFERS[name]
+        kind = REFERENCES[name]
         label = self._names.get(kind, {}).get(key)
         if label is None or key not in self._legend.get(kind, {}):
             cells[name] = key
@@ -125,7 +125,7 @@ class ConciseRows:
 
     def _routed(self, row: Row) -> dict[str, JsonValue]:
         started = ", ".join(self._named("workflow", key) for key in started_workflows(row))
-        return {_STARTS: started} if started else {}
+        return {_STARTS_COLUMN: started} if started else {}
 
     def _plain(self, name: str, value: JsonValue) -> JsonValue:
         """Return a value as one text, number or boolean; None if it is empty."""
@@ -134,13 +134,13 @@ class ConciseRows:
         if isinstance(value, dict):
             if (thing := _thing(value)) is not None:
                 return f"{thing[0]} {self._named(*thing)}"
-            value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
+            value = next((value[key] for key in _REPRESENTATIVE_FIELDS if isinstance(value.get(key), (str, int))), None)
         elif isinstance(value, list):
             plain = [item for item in value if isinstance(item, (str, int, float))]
             value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
         return self.dated(name, value) if isinstance(value, (str, int, float)) and value != "" else value or None
 
-    def dated(self, name: str, value: str | float, longest: int = _LONGEST) -> str | float:
+    def dated(self, name: str, value: str | float, longest: int = _MAX_VALUE) -> str | float:
         """Return a time with its age, or any other value as it is, up to `longest` characters."""
         if isinstance(value, str) and value[4:5] == "-":  # ISO 8601
             if self._now is None and (utc := _UTC.fullmatch(value)):
@@ -168,12 +168,12 @@ def _is_time(name: str) -> bool:
 def _with_elapsed(run: dict[str, JsonValue], now: datetime) -> dict[str, JsonValue]:
     """Add to a run that has not ended how long it has been under way."""
     at = created(run) if text(run, "status") and not run_state(run).has_ended else None
-    return run if at is None else run | {ELAPSED: age(at, now).removesuffix(" ago")}
+    return run if at is None else run | {ELAPSED_COLUMN: age(at, now).removesuffix(" ago")}
 
 
 def _derived(column: str) -> str | None:
     """Return the column of the concise form that is made of this one."""
-    return _STARTS if column == "routes" else REFERS.get(column)
+    return _STARTS_COLUMN if column == "routes" else REFERENCES.get(column)
 
 
 def _permissions(value: JsonValue) -> JsonValue:
@@ -187,7 +187,7 @@ def _permissions(value: JsonValue) -> JsonValue:
         group, colon, action = permission.rpartition(":")
         groups.setdefault(group + colon, []).append(action)
     grouped = "; ".join(group + ",".join(actions) for group, actions in groups.items())
-    return shorten(grouped, _LONGEST_PERMISSIONS) or None
+    return shorten(grouped, _MAX_PERMISSIONS) or None
 
 
 def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[str, list[str]]]:
@@ -195,7 +195,7 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
     for field in columns:
-        kind, values = REFERS.get(field), [row.get(field) for row in rows]
+        kind, values = REFERENCES.get(field), [row.get(field) for row in rows]
         if kind is None and {dict, list}.isdisjoint(map(type, values)):
             continue
         for row, value in zip(rows, values, strict=True):
@@ -206,7 +206,7 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
                     unnamed.setdefault(kind, {})[value] = None
             elif field == "routes":
                 unnamed.setdefault("workflow", {}).update(dict.fromkeys(started_workflows(row)))
-            elif isinstance(value, dict) and (thing := _thing(value)) is not None and thing[0] in REFERS.values():
+            elif isinstance(value, dict) and (thing := _thing(value)) is not None and thing[0] in REFERENCES.values():
                 unnamed.setdefault(thing[0], {})[thing[1]] = None
     return named, {kind: [key for key in keys if key not in named.get(kind, {})] for kind, keys in unnamed.items()}
 
@@ -215,7 +215,7 @@ def legend_of(names: Names, rows: int) -> Names:
     """Return the names that can replace their ids: unique, and few enough for the number of rows."""
     found: dict[str, dict[str, str]] = {}
     for kind, of_kind in names.items():
-        if kind not in REFERS.values():
+        if kind not in REFERENCES.values():
             continue
         often = Counter(of_kind.values())
         if (single := {key: name for key, name in of_kind.items() if often[name] == 1}) and len(single) <= rows / 2:
@@ -299,26 +299,26 @@ async def _picked(
     present = {name for row in picked for name in row} | set(map(_derived, columns))
     existing = {*call.row_type().columns, *(name for row in rows for name in row)}
     absent = [
-        shorten(name, _LONGEST) + ("" if name in existing else nearest(name, existing))
+        shorten(name, _MAX_VALUE) + ("" if name in existing else nearest(name, existing))
         for name in fields
         if name not in present
     ]
-    return {"items": picked, "ids": ids, "absent": absent[:_MOST] or None if rows else None}
+    return {"items": picked, "ids": ids, "absent": absent[:_MAX_COLUMNS] or None if rows else None}
 
 
 MAX_DETAILS = 20
 """Maximum number of runs of a page that are read for their input and output."""
 
-_AT_ONCE = 5
+_MAX_PARALLEL = 5
 """Maximum number of parallel reads."""
 
-_DETAILS = ("input", "output", "summary", "steps", "trace")
+_DETAIL_FIELDS = ("input", "output", "summary", "steps", "trace")
 """Fields of a run that a list may leave out."""
 
 
 def _details_of(call: ListExecutions) -> list[str]:
     if call.fields is not None:
-        return [name for name in call.fields if name in _DETAILS]
+        return [name for name in call.fields if name in _DETAIL_FIELDS]
     return ["input", "output"] if call.detail == FULL else []
 
 
@@ -329,7 +329,7 @@ async def _with_details(
     lacking = {
         key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= set(wanted)
     }
-    whole, failed, limiter = list(rows), dict[str, list[str]](), anyio.CapacityLimiter(_AT_ONCE)
+    whole, failed, limiter = list(rows), dict[str, list[str]](), anyio.CapacityLimiter(_MAX_PARALLEL)
 
     async def read(key: str, number: int) -> None:
         async with limiter:

@@ -27,15 +27,15 @@ from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, Run, RunWorkflow
 
-_NAMED = ("pending", "queued", "running")
+_NAMED_STATES = ("pending", "queued", "running")
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.25, 3.0, 1.5
-LONGEST_WAIT = 45
+_FIRST_PAUSE, _MAX_PAUSE, _GROWTH = 0.25, 3.0, 1.5
+MAX_WAIT = 45
 """Seconds that one call waits at most."""
 _MIN_TIMEOUT = 5.0
 """Minimum timeout of a read in seconds, even if less of the waiting time is left."""
 
-_FINAL = (Unauthorized, Forbidden, Invalid, InvalidArgument, Refused)
+_FINAL_ERRORS = (Unauthorized, Forbidden, Invalid, InvalidArgument, Refused)
 """Errors that waiting cannot resolve."""
 
 
@@ -45,14 +45,14 @@ class WaitForExecution(Procedure[Execution]):
     effect = Effect.READ
 
     execution_id: ExecutionId
-    seconds: Annotated[int, Field(ge=1, le=LONGEST_WAIT, description="1-45, default 30.")] = 30
+    seconds: Annotated[int, Field(ge=1, le=MAX_WAIT, description="1-45, default 30.")] = 30
 
     @property
     def target(self) -> str | None:
         return self.execution_id
 
     async def run(self, context: ProcedureContext) -> Execution:
-        waited = await wait_for(self.execution_id, self.seconds, context, (*_FINAL, NotFound))
+        waited = await wait_for(self.execution_id, self.seconds, context, (*_FINAL_ERRORS, NotFound))
         if not waited.run and waited.error is not None:
             raise waited.error
         return Execution.model_validate(waited.data(self.execution_id))
@@ -78,7 +78,7 @@ class Waited:
 
 
 async def wait_for(
-    execution_id: str, seconds: float, context: ProcedureContext, final: tuple[type[FastnError], ...] = _FINAL
+    execution_id: str, seconds: float, context: ProcedureContext, final: tuple[type[FastnError], ...] = _FINAL_ERRORS
 ) -> Waited:
     """Poll a run until it has ended or `seconds` are over. Raises errors of the types `final` at once."""
     call = GetExecution(execution_id=execution_id)
@@ -103,7 +103,7 @@ async def wait_for(
         await context.report(_progress(run, last_error, waited, context), waited, float(seconds))
         asked = last_error.facts.get("retry_after_seconds", 0.0) if last_error else 0.0
         await context.system.sleep(min(max(pause, cast(float, asked)), seconds - waited))
-        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+        pause = min(pause * _GROWTH, _MAX_PAUSE)
 
 
 async def _read(call: GetExecution, longest: float, context: ProcedureContext) -> dict[str, JsonValue]:
@@ -151,4 +151,4 @@ def _progress(run: Row, error: FastnError | None, waited: float, context: Proced
         return f"could not be looked at, {waited:.0f} s waited"
     status, begun = word(run, "status"), timestamp(run, "startedAt", "createdAt")
     age = waited if begun is None else (context.system.now() - begun).total_seconds()
-    return f"{status if status in _NAMED else 'running'} for {lasting(timedelta(seconds=max(age, waited)))}"
+    return f"{status if status in _NAMED_STATES else 'running'} for {lasting(timedelta(seconds=max(age, waited)))}"

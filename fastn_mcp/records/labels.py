@@ -94,21 +94,21 @@ def _environments(kind: str, row: Row) -> str:
     own = text({**connection_refers(key_of(row)), **row}, "environment")
     routes = [text(route, "environment") for route in objects(row, "routes")]
     both = ["test", "live"] if kind == "secret" and "environment" in row else []
-    found = dict.fromkeys(filter(None, [own] if own else routes or both))
-    return f"in {' and '.join(found)}" if found else ""
+    environments = dict.fromkeys(filter(None, [own] if own else routes or both))
+    return f"in {' and '.join(environments)}" if environments else ""
 
 
 def references(kind: str, row: Row) -> dict[str, list[str]]:
     """Return the ids, by kind, of the resources that the label of a row names and the row itself does not."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     owner = owner_of(row)
     if kind in ("connection", "trigger", "secret") and owner and not text(row, *_OWNER_NAMES):
-        found["customer"] = [owner]
+        names["customer"] = [owner]
     if kind == "connection" and not text(row, *_APP_NAMES) and (connector := text(row, "connectorId")):
-        found["connector"] = [connector]
+        names["connector"] = [connector]
     if kind == "trigger" and (workflows := started_workflows(row)[:_MAX_NAMED]):
-        found["workflow"] = workflows
-    return found
+        names["workflow"] = workflows
+    return names
 
 
 def name_of(row: Row) -> str:
@@ -194,8 +194,8 @@ _LABELS: Mapping[str, Callable[[Row, Names], Label]] = {
 
 def _redacted(row: Row, *fields: str) -> str:
     """Return the first of these fields that is non-blank text, redacted."""
-    found = (value(row, field) for field in fields)
-    return next((redact_text(item) for item in found if isinstance(item, str) and item.strip()), "")
+    values = (value(row, field) for field in fields)
+    return next((redact_text(item) for item in values if isinstance(item, str) and item.strip()), "")
 
 
 def _is_typeable(name: str) -> bool:

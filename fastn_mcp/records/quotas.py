@@ -15,7 +15,7 @@ _LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
 
 _PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
 _RESETS = ("resetsAt", "resetAt", "resetTime", "nextReset", "periodEnd")
-_DEEPEST = 6
+_MAX_DEPTH = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def quotas_of(answer: JsonValue | Row) -> list[Quota]:
 
 
 def _quotas(found: JsonValue | Row, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[Quota]:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return
     if isinstance(found, list):
         for item in found:
@@ -118,13 +118,13 @@ def credits_used(reply: Row) -> float | None:
 def plan(billing: Row) -> dict[str, JsonValue]:
     """Return plan and credits, as far as the answer contains them."""
     credits_ = credits_of(billing)
-    found: dict[str, JsonValue] = {
+    fields: dict[str, JsonValue] = {
         "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
         "credits_used": credits_.used,
         "credits_included": credits_.included,
         "credits_reset_at": credits_.resets_at and stamp(credits_.resets_at),
     }
-    return {name: item for name, item in found.items() if item not in (None, "")}
+    return {name: item for name, item in fields.items() if item not in (None, "")}
 
 
 def credits_quota(billing: Row) -> list[Quota]:

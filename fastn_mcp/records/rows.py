@@ -52,15 +52,15 @@ def row_of(record: FastnObject | None) -> dict[str, JsonValue]:
 
 def value(row: Row, *fields: str) -> JsonValue:
     """Return the first of these fields that is not null."""
-    return next((found for field in fields if (found := _at(row, field)) is not None), None)
+    return next((item for field in fields if (item := _at(row, field)) is not None), None)
 
 
 def text(row: Row, *fields: str) -> str:
     """Return the first of these fields that is non-blank text or a number, as text; empty if none is."""
     for field in fields:
-        found = _at(row, field)
-        if isinstance(found, (str, int, float)) and not isinstance(found, bool) and str(found).strip():
-            return str(found)
+        item = _at(row, field)
+        if isinstance(item, (str, int, float)) and not isinstance(item, bool) and str(item).strip():
+            return str(item)
     return ""
 
 
@@ -76,12 +76,12 @@ def as_word(content: str) -> str:
 
 def number(row: Row, *fields: str) -> float | None:
     """Return the first of these fields that is a number or numeric text."""
-    return next((found for field in fields if (found := _number(_at(row, field))) is not None), None)
+    return next((item for field in fields if (item := _number(_at(row, field))) is not None), None)
 
 
 def timestamp(row: Row, *fields: str) -> datetime | None:
     """Return the first of these fields that is a timestamp, in UTC."""
-    return next((found for field in fields if (found := parse_timestamp(_at(row, field))) is not None), None)
+    return next((time for field in fields if (time := parse_timestamp(_at(row, field))) is not None), None)
 
 
 def parse_timestamp(raw: object) -> datetime | None:
@@ -89,9 +89,9 @@ def parse_timestamp(raw: object) -> datetime | None:
     try:
         # No number has a hyphen in the fifth place.
         if isinstance(raw, str) and (raw[4:5] == "-" or _BASIC_DATE.fullmatch(raw.strip()) or _number(raw) is None):
-            found = _iso(raw)
-            found = found if found.tzinfo else found.replace(tzinfo=UTC)
-            return found.astimezone(UTC) if found.year > 1 else None  # some languages write year 1 for never
+            parsed = _iso(raw)
+            parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            return parsed.astimezone(UTC) if parsed.year > 1 else None  # some languages write year 1 for never
         seconds = _number(raw)
         if seconds is None or seconds < _FIRST_EPOCH:
             return None
@@ -109,8 +109,8 @@ def _iso(text: str) -> datetime:
 
 def inside(row: Row, field: str) -> Row:
     """Return the object in a field; empty if there is none."""
-    found = _at(row, field)
-    return found if isinstance(found, dict) else {}
+    item = _at(row, field)
+    return item if isinstance(item, dict) else {}
 
 
 def objects(row: Row, field: str) -> list[Row]:
@@ -165,12 +165,12 @@ def short(content: str, longest: int = _MAX_NAME) -> str:
 
 
 def _at(row: Row, path: str) -> JsonValue:
-    found: JsonValue | Row = row
+    item: JsonValue | Row = row
     for camel, snake in _spellings(path):
-        if not isinstance(found, (dict, Mapping)):  # the second check alone is slow
+        if not isinstance(item, (dict, Mapping)):  # the second check alone is slow
             return None
-        found = there if (there := found.get(camel)) is not None else found.get(snake)
-    return found  # pyright: ignore[reportReturnType] - a path has at least one part
+        item = there if (there := item.get(camel)) is not None else item.get(snake)
+    return item  # pyright: ignore[reportReturnType] - a path has at least one part
 
 
 @lru_cache(maxsize=1024)
@@ -179,10 +179,10 @@ def _spellings(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def _number(raw: object) -> float | None:
-    found: object = raw
+    number_: object = raw
     if isinstance(raw, str) and _NUMBER.fullmatch(digits := raw.strip().removesuffix("%").rstrip()):
         digits = digits.replace(",", "")
-        found = float(digits) if "." in digits else int(digits)
-    if isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= _MAX_NUMBER:
-        return found
+        number_ = float(digits) if "." in digits else int(digits)
+    if isinstance(number_, (int, float)) and not isinstance(number_, bool) and abs(number_) <= _MAX_NUMBER:
+        return number_
     return None

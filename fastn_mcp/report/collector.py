@@ -102,7 +102,7 @@ class Attempt:
 
 _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
 _APPROVED = "It was approved, and not called again."
-_TAKEN = (
+_AUDIT_FIELDS = (
     "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
     "digest", "grant",
 )  # fmt: skip
@@ -217,7 +217,7 @@ class Tally:
     def _update(self, attempt: Attempt, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> Attempt:
         """Update an attempt from an audit entry."""
         attempt.outcome, attempt.message, attempt.settled = outcome, message, _text(line, "time")
-        for name in _TAKEN:
+        for name in _AUDIT_FIELDS:
             if (value := _text(line, name)) is not None:
                 setattr(attempt, name, value)
         if (link := _link(line)) is not None:

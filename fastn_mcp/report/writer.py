@@ -121,7 +121,7 @@ def _seen(text: str | None) -> str | None:
     return None if text is None else safe_text(text)
 
 
-_LONGEST = 300
+_MAX_TEXT = 300
 
 HEADINGS = {
     OutcomeGroup.UNKNOWN: "Unknown: it may or may not have happened. Look in Fastn before anything is repeated",
@@ -143,7 +143,7 @@ def markdown(report: Document) -> str:
 
 def code(value: object) -> str:
     """Format a value as a code span. Quote text of others first."""
-    text = shorten(sanitize(str(value)), _LONGEST)
+    text = shorten(sanitize(str(value)), _MAX_TEXT)
     # A backtick ends a span and a bar ends a cell, whatever precedes them.
     text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")
     return f"`{text}`" if text.strip() else ""
@@ -220,7 +220,7 @@ def _row(call: dict[str, Any]) -> str:
 
 
 def _target(target: dict[str, Any]) -> str:
-    name = "" if target["name"] is None else code(quote(target["name"], _LONGEST))
+    name = "" if target["name"] is None else code(quote(target["name"], _MAX_TEXT))
     return " ".join(part for part in (name, code(target["id"] or "")) if part)
 
 

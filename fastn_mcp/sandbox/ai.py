@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from fastn_mcp.sandbox.auth import OWNERS_ONLY
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, invalid, not_found
 from fastn_mcp.sandbox.connectors import CONNECTORS, new_connector
+from fastn_mcp.sandbox.replies import SandboxRefusal, invalid, not_found
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint
 from fastn_mcp.sandbox.state import Row, parse_stamp, slug_of
 from fastn_mcp.sandbox.workflows import WORKFLOWS, new_workflow, trash
@@ -23,7 +23,7 @@ PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
 _STATES = ("PLANNING", "PLANNED", "GENERATING", "GENERATED", "DEPLOYED")
 _PLANNED = _STATES.index("PLANNED")
 _SECONDS_A_PHASE = 15
-_WAITING = "waiting_for_user"
+_WAITING_STATE = "waiting_for_user"
 _WORKFLOW_ID = re.compile(r"wf_[0-9a-f]{12}")
 _CREATES = re.compile(r"\b(create|make|add)\b")
 _DELETES = re.compile(r"\b(delete|remove|trash)\b")
@@ -57,7 +57,7 @@ def chat(context: RouteContext, call: AiChat) -> One:
         return _reply(context, session, "Done.", toolCalls=calls)
     if len(words.split()) < 2:
         question = {"id": "which", "text": "What is it about?", "options": ["Customers", "Workflows", "Failures"]}
-        return _reply(context, session, "I am not sure what you mean.", status=_WAITING, questions=[question])
+        return _reply(context, session, "I am not sure what you mean.", status=_WAITING_STATE, questions=[question])
     return _reply(context, session, _summary(context))
 
 
@@ -99,8 +99,8 @@ def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row]) -
     if step >= _PLANNED and not row["approved"]:
         pending = session["pendingApprovals"]
         fresh = _card(context, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
-        shown = _build_shown(row, _PLANNED, _WAITING) | {"plan": _plan(row)}
-        return _reply(context, session, "The plan is ready. May I make it?", pending or [fresh], **shown)
+        reply = _build_shown(row, _PLANNED, _WAITING_STATE) | {"plan": _plan(row)}
+        return _reply(context, session, "The plan is ready. May I make it?", pending or [fresh], **reply)
     status = "running" if step < len(PHASES) else "completed"
     row = row if status == "running" else _finished(context, row)
     news = PHASES[step] if status == "running" else f"the {row['type']} {row['resourceId']} is ready."
@@ -119,8 +119,8 @@ def look(context: RouteContext, kind: str) -> None:
 
 def _finished(context: RouteContext, row: Row) -> Row:
     if row["resourceId"] is None:
-        made = _create(context, row["type"], row["name"], row["prompt"], row["connectors"])
-        row = context.state.put("_builds", {**row, "resourceId": made})
+        created = _create(context, row["type"], row["name"], row["prompt"], row["connectors"])
+        row = context.state.put("_builds", {**row, "resourceId": created})
     return row
 
 
@@ -156,7 +156,7 @@ def _reply(context: RouteContext, session: Row, text: str, cards: Sequence[Row] 
         "sessionId": session["id"],
         "messageId": context.state.short_id("msg"),
         "message": text,
-        "status": _WAITING if cards else "completed",
+        "status": _WAITING_STATE if cards else "completed",
         "questions": [],
         "pendingApprovals": [*cards],
         "toolCalls": [],
@@ -193,9 +193,9 @@ def _mode(text: str) -> str:
 
 def _change(context: RouteContext, message: str) -> Row | None:
     """Return a card for the change that the message asks for, if any."""
-    found = _WORKFLOW_ID.search(message)
-    if found and _DELETES.search(message.casefold()) and context.state.get("workflows", found[0]) is not None:
-        return _card(context, "deleteWorkflow", {"workflowId": found[0]})
+    match = _WORKFLOW_ID.search(message)
+    if match and _DELETES.search(message.casefold()) and context.state.get("workflows", match[0]) is not None:
+        return _card(context, "deleteWorkflow", {"workflowId": match[0]})
     if _CREATES.search(message.casefold()):
         return _card(context, "createWorkflow", {"name": message[:60].strip(), "description": message})
     return None

@@ -6,7 +6,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.sandbox.server import LARGEST_BODY, Sandbox, SandboxRequest
+from fastn_mcp.sandbox.server import MAX_BODY, Sandbox, SandboxRequest
 
 
 def create_app(sandbox: Sandbox) -> ASGIApp:
@@ -38,7 +38,7 @@ async def read_request(request: Request) -> SandboxRequest | None:
     body = bytearray()
     try:
         async for chunk in request.stream():
-            body += chunk[: LARGEST_BODY + 1 - len(body)]
+            body += chunk[: MAX_BODY + 1 - len(body)]
     except ClientDisconnect:
         return None
     headers = {name.lower(): value for name, value in request.headers.items()}

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, forbidden
+from fastn_mcp.sandbox.replies import SandboxRefusal, forbidden
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 
 KEY = "fsk_test_sandbox"
@@ -36,10 +36,10 @@ ALL = _permissions(
 AI and the audit log are not among them: they are for owners and admins, which for a key means full access.
 """
 
-VIEWER = frozenset(
+VIEWER_PERMISSIONS = frozenset(
     f"{group}:read" for group in ("connectors", "connections", "workflows", "events", "widgets", "unified")
 )
-OPERATOR = VIEWER | _permissions(
+OPERATOR = VIEWER_PERMISSIONS | _permissions(
     connections="create update",
     workflows="execute deploy_test",
     users="read",
@@ -59,7 +59,7 @@ PRESETS = {
     "Full access": ALL,
     "Developer": DEVELOPER,
     "Operator": OPERATOR,
-    "Viewer": VIEWER,
+    "Viewer": VIEWER_PERMISSIONS,
     "End user": END_USER,
 }
 ROLES = {"Owner": ALL, "Admin": ALL, **{name.title(): held for name, held in PRESETS.items() if held != ALL}}

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from fastn_mcp.records.rows import objects
-from fastn_mcp.sandbox.behaviour import check_choice, conflict, forbidden, invalid
+from fastn_mcp.sandbox.replies import check_choice, conflict, forbidden, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, deactivate, disable, disconnect, endpoint, fields
 from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, provenance, slug_of, stamp
 from fastn_mcp.tools import connectors

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.auth import ALL, ROLES, VIEWER
-from fastn_mcp.sandbox.behaviour import conflict, forbidden, invalid
+from fastn_mcp.sandbox.auth import ALL, ROLES, VIEWER_PERMISSIONS
 from fastn_mcp.sandbox.paging import Rows, select
+from fastn_mcp.sandbox.replies import conflict, forbidden, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, disable, disconnect, endpoint, fields, slug_for
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import customers as tools
@@ -151,7 +151,7 @@ _DESCRIPTIONS = {
 
 def add_people(state: SandboxState, now: datetime) -> None:
     roles = [_role(state.uuid(), name, _DESCRIPTIONS[name], None, permissions) for name, permissions in ROLES.items()]
-    support = VIEWER - {"widgets:read", "unified:read"}
+    support = VIEWER_PERMISSIONS - {"widgets:read", "unified:read"}
     roles.append(_role(state.uuid(), "Support read-only", "Looks, for the support team.", "Viewer", support))
     for row in roles:
         is_own = row["parent"] is not None

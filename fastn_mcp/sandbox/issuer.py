@@ -124,8 +124,8 @@ class TrialIssuer:
         expires_at, person, query = self._codes.pop(form.get("code", ""), (0.0, "", {}))  # used once
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         proof = (client, form.get("redirect_uri"), base64.urlsafe_b64encode(digest).rstrip(b"=").decode())
-        asked = tuple(map(query.get, ("client_id", "redirect_uri", "code_challenge")))
-        if form.get("grant_type") != "authorization_code" or expires_at < self._now() or proof != asked:
+        received = tuple(map(query.get, ("client_id", "redirect_uri", "code_challenge")))
+        if form.get("grant_type") != "authorization_code" or expires_at < self._now() or proof != received:
             return JSONResponse({"error": "invalid_grant"}, 400)
         return JSONResponse(self._tokens(person, query), headers={"Cache-Control": "no-store"})
 

@@ -5,8 +5,8 @@ import re
 from datetime import datetime, timedelta
 
 from fastn_mcp.sandbox.auth import ALL, KEY, LIVE_KEY, PRESETS, VIEWER_KEY, store_key
-from fastn_mcp.sandbox.behaviour import invalid
 from fastn_mcp.sandbox.paging import instant
+from fastn_mcp.sandbox.replies import invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, ListApiKeys, ListSecrets, RevokeApiKey
@@ -83,10 +83,10 @@ def create_api_key(context: RouteContext, call: CreateApiKey) -> One:
     }
     key = f"fsk_{mode.lower()}_{context.state.hex(48)}"
     stored = store_key(context.state, API_KEYS.create(context, row), key)
-    shown: Row = {**stored, "key": key}
+    answer: Row = {**stored, "key": key}
     if row["verifyCallerIdentity"]:
-        shown["signingSecret"] = context.state.hex(64)
-    return One(shown, 201)
+        answer["signingSecret"] = context.state.hex(64)
+    return One(answer, 201)
 
 
 @endpoint(RevokeApiKey, "settings:manage")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, invalid
+from fastn_mcp.sandbox.replies import SandboxRefusal, invalid
 from fastn_mcp.sandbox.state import Row, parse_stamp
-from fastn_mcp.tools.paging import HERE, List
+from fastn_mcp.tools.paging import APPLIED_HERE, List
 
-_SEARCHED = ("name", "slug", "id", "email", "description")
+_SEARCHED_FIELDS = ("name", "slug", "id", "email", "description")
 
 
 class Rows:
@@ -39,7 +39,7 @@ class Rows:
 def select(rows: list[Row], call: List[Any]) -> list[Row]:
     """Return the rows that match the filters of `call`, newest first; at equal times, the one stored last."""
     for name, wanted in call.filters.items():
-        if HERE in type(call).model_fields[name].metadata:  # Fastn has no such filter
+        if APPLIED_HERE in type(call).model_fields[name].metadata:  # Fastn has no such filter
             continue
         match name:
             case "search":
@@ -118,4 +118,4 @@ def instant(field: str, text: str, problem: str = "not a time in ISO 8601") -> d
 
 
 def _text(row: Row) -> str:
-    return " ".join(str(row[name]) for name in _SEARCHED if row.get(name) is not None).casefold()
+    return " ".join(str(row[name]) for name in _SEARCHED_FIELDS if row.get(name) is not None).casefold()

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 from fastn_mcp.errors import nearest
 from fastn_mcp.records.rows import objects
 from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
-from fastn_mcp.sandbox.behaviour import conflict, invalid, not_found
 from fastn_mcp.sandbox.paging import Rows, select
+from fastn_mcp.sandbox.replies import conflict, invalid, not_found
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, record, slug_of, stamp
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.workflows import ListExecutions
@@ -219,9 +219,9 @@ EXECUTIONS = Resource("executions", "execution", settable={}, unique=(), long=fr
 
 def slug_for(slug: str | None, name: str) -> str:
     """Return the given slug, or the one that follows from the name. Refuses the request if there is none."""
-    if not (found := slug or slug_of(name)):
+    if not (base := slug or slug_of(name)):
         raise invalid("slug", "cannot be made from the name; give one")
-    return found
+    return base
 
 
 def disconnect(context: RouteContext, connections: list[Row]) -> None:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.rows import objects
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.connectors import connection_of
 from fastn_mcp.sandbox.executions import dependency_error, ended_run, execution, no_connection, note_progress, unusable
 from fastn_mcp.sandbox.paging import Rows
+from fastn_mcp.sandbox.replies import SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint, set_status
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, record, stamp
 from fastn_mcp.sandbox.workflows import WORKFLOWS, not_published
@@ -31,9 +31,9 @@ _SCHEDULED_SECONDS = {"INSTANT": 1, "STANDARD": 40, "LONG": 80}
 """Maximum duration of a scheduled run in seconds, by tier."""
 SETTLED = timedelta(seconds=90)
 """Time after which a scheduled run is shown: it has ended by then."""
-_MOST_OCCURRENCES = 200
+_MAX_OCCURRENCES = 200
 """Maximum number of due occurrences of a schedule that are run; the rest are skipped."""
-_MOST_CUSTOMERS = 25
+_MAX_CUSTOMERS = 25
 _FAILURES_ALLOWED = 20
 
 
@@ -120,7 +120,7 @@ def _arrive(state: SandboxState, event: Row, now: datetime) -> None:
 
 def _fire(state: SandboxState, trigger: Row, now: datetime) -> None:
     """Run the occurrences due since the last time."""
-    for _ in range(_MOST_OCCURRENCES):
+    for _ in range(_MAX_OCCURRENCES):
         if trigger["status"] != "Active" or not trigger["nextRun"]:
             return
         due = parse_stamp(trigger["nextRun"])
@@ -182,8 +182,8 @@ def _customers(state: SandboxState, trigger: Row, workflow: Row) -> list[str | N
         }
         for app in apps
     ]
-    found = [value for key, value in active.items() if all(key in customers for customers in connected)]
-    return found[:_MOST_CUSTOMERS]
+    customers_ = [value for key, value in active.items() if all(key in customers for customers in connected)]
+    return customers_[:_MAX_CUSTOMERS]
 
 
 def _tenant_apps(workflow: Row) -> list[str]:
@@ -263,17 +263,17 @@ def _customer(context: RouteContext, call: RunWorkflow) -> str | None:
     if call.customer_id is None and call.customer_ref is None:
         return None
     if call.customer_ref is None:
-        found = context.state.get("customers", call.customer_id)
-        if found is None:
+        customer = context.state.get("customers", call.customer_id)
+        if customer is None:
             raise SandboxRefusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
     else:
-        found = context.state.first("customers", "externalRef", call.customer_ref)
+        customer = context.state.first("customers", "externalRef", call.customer_ref)
     served = context.key.get("customers")
-    if found is None or (isinstance(served, list) and found["id"] not in served):
+    if customer is None or (isinstance(served, list) and customer["id"] not in served):
         raise forbidden("Requested org is outside your tenant scope")
-    if found["status"] != "Active":
-        raise conflict(f"The customer is {found['status']}; its integrations do not run")
-    return found["id"]
+    if customer["status"] != "Active":
+        raise conflict(f"The customer is {customer['status']}; its integrations do not run")
+    return customer["id"]
 
 
 def _check_installation(context: RouteContext, call: RunWorkflow, customer: str | None) -> None:

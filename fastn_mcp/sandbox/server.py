@@ -14,7 +14,8 @@ from pydantic_core import from_json, to_json
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.sandbox import account, ai, connectors, customers, keys, past_runs, runs, triggers, workflows
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
-from fastn_mcp.sandbox.behaviour import (
+from fastn_mcp.sandbox.paging import page
+from fastn_mcp.sandbox.replies import (
     JSON,
     SandboxRefusal,
     SandboxReply,
@@ -22,7 +23,6 @@ from fastn_mcp.sandbox.behaviour import (
     not_allowed,
     not_found,
 )
-from fastn_mcp.sandbox.paging import page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
 from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -66,7 +66,7 @@ def dataset(now: datetime, randomness: random.Random) -> SandboxState:
 RATE_LIMIT = 100_000
 """Maximum number of requests per minute and key."""
 
-LARGEST_BODY = 1024 * 1024
+MAX_BODY = 1024 * 1024
 """Maximum size of a request body in bytes."""
 
 
@@ -244,8 +244,8 @@ def _is_list(operation: AnyOperation) -> bool:
 
 def _decoded(body: bytes) -> Row | None:
     """Parse the body as a JSON object; None if it is empty. Raises `SandboxRefusal`."""
-    if len(body) > LARGEST_BODY:
-        raise SandboxRefusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {LARGEST_BODY} bytes")
+    if len(body) > MAX_BODY:
+        raise SandboxRefusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {MAX_BODY} bytes")
     if not body.strip():
         return None
     try:

@@ -41,10 +41,10 @@ class SandboxState:
 
     def named(self, collection: str, value: str, by: str = "slug") -> Row:
         """Return the row with this value. Raises KeyError."""
-        found = self.first(collection, by, value)
-        if found is None:
+        row = self.first(collection, by, value)
+        if row is None:
             raise KeyError(f"{collection}: {by} {value}")
-        return found
+        return row
 
     def first(self, collection: str, by: str, value: object) -> Row | None:
         """Return the first row with this value, compared without case; None if there is none."""

@@ -6,8 +6,8 @@ A trigger is validated when it is created, because one that never fires looks li
 from datetime import datetime, timedelta
 
 from fastn_mcp.records.cron import next_run
-from fastn_mcp.sandbox.behaviour import check_choice, invalid
 from fastn_mcp.sandbox.connectors import connection_of
+from fastn_mcp.sandbox.replies import check_choice, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, set_status
 from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, parse_stamp, provenance, stamp
 from fastn_mcp.tools import triggers as tools
@@ -109,10 +109,10 @@ def scheduled(now: datetime, name: str, schedule: str, *routes: Row) -> Row:
 
 
 def _connection(state: SandboxState, app: str, customer: str) -> Row:
-    found = connection_of(state, app, state.named("customers", customer)["id"])
-    if found is None:
+    connection = connection_of(state, app, state.named("customers", customer)["id"])
+    if connection is None:
         raise KeyError(f"{customer} is not connected to {app}")
-    return found
+    return connection
 
 
 def app_event(name: str, connection: Row, event: str) -> Row:

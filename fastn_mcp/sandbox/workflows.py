@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from fastn_mcp.records.rows import objects
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, check_choice, invalid
+from fastn_mcp.sandbox.replies import SandboxRefusal, check_choice, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, slug_for, stop_triggers_of
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import workflows as tools
@@ -57,7 +57,7 @@ _CODE: dict[str, tuple[str, Callable[[Row], Row]]] = {
 }
 """Code of workflows that return more than `ok`, and the function that computes their output."""
 
-_MOST_HOURS = 36
+_MAX_HOURS = 36
 """Maximum timeout of a LONG workflow in hours."""
 
 TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
@@ -71,7 +71,7 @@ def add_workflows(state: SandboxState, now: datetime) -> None:
         if slug == "process-new-orders":
             row["updatedBy"] = "Edited via agent"
         if slug == "orders-backfill":
-            row["timeoutMs"] = _MOST_HOURS * 3_600_000
+            row["timeoutMs"] = _MAX_HOURS * 3_600_000
         state.put("workflows", row)
     failing = state.named("workflows", "sync-tiktok-orders-to-cin7-core")
     state.put("_failing", {"id": failing["id"], "connector": "tiktokShop", "action": "getAuthorizedShops"})

@@ -25,7 +25,7 @@ APPS = "io.modelcontextprotocol/ui"
 
 _CLIENT_INFO = {"name", "version", "title", "description", "websiteUrl"}
 
-_LONGEST = 4096
+_MAX_MESSAGE = 4096
 """Maximum bytes of a message that is parsed here."""
 
 Json = dict[str, Any]
@@ -52,7 +52,7 @@ class Introduction:
     def reply(self, line: bytes) -> HandshakeReply | None:
         """Return the reply to a line of input, or None if the SDK has to answer it."""
         try:
-            message = json.loads(line) if len(line) < _LONGEST and line.isascii() else None
+            message = json.loads(line) if len(line) < _MAX_MESSAGE and line.isascii() else None
         except (ValueError, RecursionError):
             return None
         match message:

@@ -22,7 +22,7 @@ from typing_extensions import override
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.redaction import Redactor, redact_text, sanitize, shorten
 
-_LONGEST = 8_000
+_MAX_TEXT = 8_000
 """Maximum characters of one text in a line."""
 
 _DATA_FREE = ("fastn_mcp", "asyncio", "httpcore2.connection")
@@ -31,8 +31,8 @@ _DATA_FREE = ("fastn_mcp", "asyncio", "httpcore2.connection")
 _WITH_TEXT = (OSError, sqlite3.Error)
 """Exceptions of other packages whose text contains no data, only a file, an address or a table."""
 
-_DEEPEST = 4
-_WIDEST = 4
+_MAX_CAUSE_DEPTH = 4
+_MAX_CAUSES = 4
 """Limits of logged causes of an exception: depth, and number at each level."""
 
 
@@ -77,7 +77,7 @@ class JsonLines(logging.Formatter):
         return line
 
     def safe(self, text: str) -> str:
-        return shorten(redact_text(self._redactor.text(text)), _LONGEST)
+        return shorten(redact_text(self._redactor.text(text)), _MAX_TEXT)
 
 
 class TerminalLines(JsonLines):
@@ -104,11 +104,11 @@ def _message(record: logging.LogRecord) -> str:
     return message
 
 
-def _describe(error: BaseException, depth: int = _DEEPEST) -> Iterator[str]:
+def _describe(error: BaseException, depth: int = _MAX_CAUSE_DEPTH) -> Iterator[str]:
     """Yield the lines of a traceback, causes first."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     causes = [*([cause] if cause else []), *_members(error)]
-    for each in causes[:_WIDEST] if depth else []:
+    for each in causes[:_MAX_CAUSES] if depth else []:
         yield from _describe(each, depth - 1)
     yield from (line.rstrip() for line in traceback.format_tb(error.__traceback__))
     name = f"{type(error).__module__}.{type(error).__qualname__}"

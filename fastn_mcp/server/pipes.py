@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 
 from fastn_mcp.runtime import unread_bytes
 
-LONGEST_LINE = 4 * 1024 * 1024
+MAX_LINE = 4 * 1024 * 1024
 """Maximum bytes of a message. A longer line is answered with an error and dropped."""
 
 PARSE_ERROR = -32700
@@ -85,13 +85,13 @@ class Pipes:
             for part in complete:
                 line = bytes(buffer) + part
                 buffer.clear()
-                if too_long or len(line) > LONGEST_LINE:
-                    problem = f"This message is longer than {LONGEST_LINE} bytes. Nothing was sent."
+                if too_long or len(line) > MAX_LINE:
+                    problem = f"This message is longer than {MAX_LINE} bytes. Nothing was sent."
                     await self.write(error_line(id_in(too_long or line), PARSE_ERROR, problem))
                     too_long = b""
                     continue
                 yield line
-            if len(buffer) + len(rest) > LONGEST_LINE:
+            if len(buffer) + len(rest) > MAX_LINE:
                 too_long = too_long or bytes(buffer[:_HEAD]) or rest[:_HEAD]
                 buffer.clear()
             else:

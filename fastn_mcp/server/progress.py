@@ -33,7 +33,7 @@ _FIRST_REPORT = 1.0
 _INTERVAL = 2.0
 """Seconds without a report until progress is sent: the first time, and then repeatedly."""
 
-_STEP = 0.001
+_MIN_PROGRESS = 0.001
 """Progress added when only time has passed. It has to grow, but must not look like work done."""
 
 _LEVELS: tuple[str, ...] = get_args(LoggingLevel)
@@ -109,7 +109,7 @@ class ProgressReporter:
     async def _progress(self, message: str, done: float) -> None:
         async with self._sending:
             self._reported_at = self._system.monotonic()
-            self._reached = max(done, self._reached + _STEP)
+            self._reached = max(done, self._reached + _MIN_PROGRESS)
             total = None if self._total is None or self._total < self._reached else self._total
             await self._ctx.session.report_progress(self._reached, total, safe_text(message))
 

@@ -24,7 +24,7 @@ from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.tools.tool import AnyTool
 
-_LONGEST = 200
+_MAX_ARGUMENT = 200
 """Maximum characters of one argument."""
 
 
@@ -61,8 +61,8 @@ class Recipe:
         for name in names:
             if not values.get(name, "").strip():
                 raise NotSent(f"{name}: is required.", "Fill it in and ask again.")
-            if len(values[name]) > _LONGEST:
-                raise NotSent(f"{name}: must have at most {_LONGEST} characters.", "Shorten it and ask again.")
+            if len(values[name]) > _MAX_ARGUMENT:
+                raise NotSent(f"{name}: must have at most {_MAX_ARGUMENT} characters.", "Shorten it and ask again.")
         quoted = {name: json.dumps(safe_text(values[name].strip()), ensure_ascii=False) for name in names}
         return self.text.format_map({name: value.replace("`", "\\u0060") for name, value in quoted.items()})
 

@@ -43,7 +43,7 @@ BUDGET = 8_000
 _ROW, _FULL_ROW = 500, 1_500
 """Size of a page in bytes for each row that was asked for; with `detail=full`."""
 
-LARGEST_PAGE = 30_000
+MAX_PAGE = 30_000
 """Maximum size of a page in bytes: about 12,000 tokens, as much as clients take without cutting it themselves."""
 
 _NOTE_SIZE = 400
@@ -157,7 +157,7 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
 def _page_size(call: List[Any]) -> int:
     """Return the maximum size of a page in bytes: the more, the more rows were asked for."""
     per_row = _FULL_ROW if call.detail == FULL else _ROW
-    return min(max(BUDGET, call.limit * per_row), LARGEST_PAGE)
+    return min(max(BUDGET, call.limit * per_row), MAX_PAGE)
 
 
 def _single_read(call: List[Any]) -> str:

@@ -146,10 +146,10 @@ JSON = "application/json"
 _NOT_FOUND_LEGACY = -32002
 """Error code of a missing resource up to 2025-11-25. Since then it is that of invalid params."""
 
-_LONGEST = 2_000
+_MAX_URI = 2_000
 """Maximum characters of a URI in an error."""
 
-_LONGEST_TYPED = 200
+_MAX_TYPED = 200
 """Maximum characters of typed text that completion uses."""
 
 
@@ -172,7 +172,7 @@ class ResourceReader:
         slot: Callable[[], AbstractAsyncContextManager[None]],
     ) -> ReadResourceResult:
         """Read a resource. Raises `MCPError` if it does not exist or cannot be read."""
-        requested = self._dispatch.redacted({"uri": params.uri[:_LONGEST]})
+        requested = self._dispatch.redacted({"uri": params.uri[:_MAX_URI]})
         not_found = INVALID_PARAMS if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else _NOT_FOUND_LEGACY
         try:
             call = self._call(params.uri)
@@ -225,7 +225,7 @@ class IdCompletion:
         kind = self._kind(params)
         if kind is None:
             return CompleteResult(completion=Completion(values=[], total=0, has_more=False))
-        call = CompleteId(kind=kind, typed=params.argument.value[:_LONGEST_TYPED])
+        call = CompleteId(kind=kind, typed=params.argument.value[:_MAX_TYPED])
         try:
             async with slot():
                 outcome = await self._dispatch(call, caller)

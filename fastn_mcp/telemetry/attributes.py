@@ -126,10 +126,10 @@ REMAINING = Metric(
 
 METRICS = (MCP_DURATION, CALLED, SENT, ACTIVE, DECIDED, ASKED, REQUESTED, RETRIED, WAITED, REMAINING)
 
-OTHER = "_OTHER"
+OTHER_METHOD = "_OTHER"
 
 METHODS = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS
-"""Methods of MCP. Any other is reported as `OTHER`, as a client can send any text."""
+"""Methods of MCP. Any other is reported as `OTHER_METHOD`, as a client can send any text."""
 
 _APPROVED_BY = frozenset({
     "policy", "plan", "temporary_approval", "client_form", "local_page", "terminal", "verified", "four_eyes",
@@ -138,8 +138,8 @@ _IN_A_FILE = re.compile(r"line (\d+)(?:: (\w+))?")
 
 
 def approved_by(by: str) -> str:
-    """Return what permitted a call; `OTHER` if that is not a known value."""
-    return by if by in _APPROVED_BY else OTHER
+    """Return what permitted a call; `OTHER_METHOD` if that is not a known value."""
+    return by if by in _APPROVED_BY else OTHER_METHOD
 
 
 def rule(name: str) -> str:

@@ -39,7 +39,7 @@ def observe(server: Server[Any], instruments: Instruments) -> None:
                 try:
                     if ctx.method != "tools/call":
                         return await call_next(ctx)
-                    with counted(instruments, target or names.OTHER) as call:
+                    with counted(instruments, target or names.OTHER_METHOD) as call:
                         return await _tool_call(ctx, call_next, call, attributes)
                 except BaseException as error:
                     attributes |= _failure(error)
@@ -72,7 +72,7 @@ async def _tool_call(
 def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes, str | None]:
     """Return the attributes known before a request is answered, and its tool or prompt."""
     attributes: Attributes = {
-        names.METHOD: ctx.method if ctx.method in names.METHODS else names.OTHER,
+        names.METHOD: ctx.method if ctx.method in names.METHODS else names.OTHER_METHOD,
         "mcp.protocol.version": ctx.protocol_version,
         "network.transport": "pipe" if ctx.request is None else "tcp",
     }

@@ -25,7 +25,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
-from fastn_mcp.tools.paging import EXPIRES, HERE, ExpiresBefore, List, Match, expires_before
+from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import Effect
 
@@ -65,7 +65,7 @@ class ListUsers(List[User]):
 
     search: Search = None
     status: Annotated[str | None, *one_of("Active", "Invited", "Disabled", "Suspended")] = None
-    role: Annotated[str | None, Field(description="Name."), HERE] = None
+    role: Annotated[str | None, Field(description="Name."), APPLIED_HERE] = None
 
 
 class InviteUser(Operation[User]):
@@ -110,7 +110,7 @@ class CreateRole(Operation[Role]):
 
 class ApiKey(SecretRow):
     columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
-    never = EXPIRES
+    never = EXPIRY_FIELDS
 
     id: JsonValue = None
     name: JsonValue = None
@@ -136,8 +136,8 @@ class ListApiKeys(List[ApiKey]):
     matching: ClassVar[Mapping[str, Match]] = {"expires_before": expires_before, "never_used": _is_unused}
 
     expires_before: ExpiresBefore = None
-    never_used: Annotated[bool | None, Field(description="By lastUsed."), HERE] = None
-    permissions: Annotated[str | None, Field(description="Preset, such as Full access."), HERE] = None
+    never_used: Annotated[bool | None, Field(description="By lastUsed."), APPLIED_HERE] = None
+    permissions: Annotated[str | None, Field(description="Preset, such as Full access."), APPLIED_HERE] = None
 
 
 class CreateApiKey(Operation[NewApiKey]):
@@ -276,7 +276,7 @@ class QueryAuditLog(List[AuditEntry]):
 
     actor: Annotated[str | None, Field(description="For example apikey:8.")] = None
     action: Annotated[str | None, Field(description="For example workflow.publish.")] = None
-    changes_only: Annotated[bool | None, Field(description="No logins, reads, runs."), HERE] = None
+    changes_only: Annotated[bool | None, Field(description="No logins, reads, runs."), APPLIED_HERE] = None
     resource_id: Annotated[str | None, Field(description="Id or name.")] = None
     since: Since = None
     until: Until = None

@@ -93,12 +93,12 @@ _ALIASES = {
     "message": ("message", "reply", "content", "text", "response", "answer", "value"),
 }
 _EMPTY: tuple[JsonValue, ...] = (None, "", [], {})
-_LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
-_WAITING = frozenset(
+_LIST_FIELDS = frozenset({"questions", "pending_approvals", "tool_calls"})
+_WAITING_STATES = frozenset(
     {"waiting for user", "waiting", "waiting for approval", "needs input", "awaiting approval", "planned"}
 )
 IN_PROGRESS = frozenset({"running", "building", "planning", "generating", "in progress", "queued", "pending"})
-_OVER = frozenset({"completed", "done", "deployed", "succeeded", "success"})
+_FINAL_STATES = frozenset({"completed", "done", "deployed", "succeeded", "success"})
 FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
 
 
@@ -108,17 +108,17 @@ def normalize_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fie
     `session` is the id of the session that the message was sent to.
     """
     rest = dict(answer)
-    found: Fields = {}
+    fields: Fields = {}
     for name, aliases in _ALIASES.items():
         for alias in aliases:
-            if name not in found and (value := _field(name, rest.get(alias))) not in _EMPTY:
+            if name not in fields and (value := _field(name, rest.get(alias))) not in _EMPTY:
                 del rest[alias]
-                found[name] = value
+                fields[name] = value
     if session is not None:
-        found.setdefault("session_id", session)
+        fields.setdefault("session_id", session)
     known = {alias for aliases in _ALIASES.values() for alias in aliases}
     # Known fields that are empty are left out.
-    return found | {k: v for k, v in rest.items() if k not in found and not (k in known and v in _EMPTY)}
+    return fields | {k: v for k, v in rest.items() if k not in fields and not (k in known and v in _EMPTY)}
 
 
 def _field(name: str, value: JsonValue) -> JsonValue:
@@ -127,17 +127,17 @@ def _field(name: str, value: JsonValue) -> JsonValue:
         return str(value) if isinstance(value, (str, int)) else None
     if name == "message":
         return _message_text(value)
-    return [value] if name in _LISTS and value not in _EMPTY and not isinstance(value, list) else value
+    return [value] if name in _LIST_FIELDS and value not in _EMPTY and not isinstance(value, list) else value
 
 
 def waits_for_person(reply: Mapping[str, JsonValue]) -> bool:
     """Return whether the AI waits for a person's answer before it continues."""
-    return bool(reply.get("pending_approvals") or reply.get("questions")) or word(reply, "status") in _WAITING
+    return bool(reply.get("pending_approvals") or reply.get("questions")) or word(reply, "status") in _WAITING_STATES
 
 
 def is_over(reply: Mapping[str, JsonValue]) -> bool:
     """Return whether the reply reports an end, successful or not."""
-    return word(reply, "status") in _OVER | FAILED
+    return word(reply, "status") in _FINAL_STATES | FAILED
 
 
 def _message_text(value: JsonValue) -> str:

@@ -8,7 +8,7 @@ from typing_extensions import override
 from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.tools.operation import GET, INFERRED, Operation
 from fastn_mcp.tools.paging import PageCursor, Position
-from fastn_mcp.tools.tool import OURS, Effect
+from fastn_mcp.tools.tool import NOT_SENT, Effect
 
 _PAGE = 50
 """Customers on a page of the usage."""
@@ -29,7 +29,7 @@ class GetUsage(Operation[FastnObject]):
     effect = Effect.READ
     evidence = INFERRED("api-reference, billing")
 
-    cursor: Annotated[PageCursor, OURS] = None
+    cursor: Annotated[PageCursor, NOT_SENT] = None
 
     @override
     def result(self, body: JsonValue) -> FastnObject:

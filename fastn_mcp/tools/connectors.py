@@ -24,7 +24,7 @@ from fastn_mcp.tools.fields import (
     names_only,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
-from fastn_mcp.tools.paging import EXPIRES, HERE, ExpiresBefore, List, Match, expires_before
+from fastn_mcp.tools.paging import APPLIED_HERE, EXPIRY_FIELDS, ExpiresBefore, List, Match, expires_before
 from fastn_mcp.tools.tool import Effect
 
 Domain = Annotated[str | None, Field(description="Its domain.")]
@@ -44,8 +44,8 @@ Authentication = Annotated[
 def _authenticates(row: Row, wanted: str) -> bool | None:
     """Match a connection's authentication, or one of a connector's. Fastn writes both OAUTH and OAUTH_2."""
     methods = (*objects(row, "authMethods"), {"type": text(row, "authType")})
-    found = {word(method, "type").removesuffix(" 2") for method in methods} - {""}
-    return as_word(wanted).removesuffix(" 2") in found if found else None
+    types = {word(method, "type").removesuffix(" 2") for method in methods} - {""}
+    return as_word(wanted).removesuffix(" 2") in types if types else None
 
 
 class Connector(FastnObject):
@@ -158,7 +158,7 @@ def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | 
 
 def _changed_since(row: Row, wanted: str) -> bool | None:
     """Match a connection by its last use or change, or by its expiry if it has expired."""
-    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *EXPIRES[: word(row, "status") == "expired"])
+    fields = ("lastUsedAt", "lastUsed", "updatedAt", "createdAt", *EXPIRY_FIELDS[: word(row, "status") == "expired"])
     times, begin = list(filter(None, (timestamp(row, field) for field in fields))), parse_timestamp(wanted)
     return max(times) >= begin if times and begin else None
 
@@ -185,7 +185,9 @@ class ListConnections(List[Connection]):
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     connector_id: ConnectorId | None = None
     status: Annotated[str | None, *any_of("ACTIVE", "INACTIVE", "EXPIRED", "FAILED")] = None
-    since: Annotated[str | None, Field(description="Used, changed or expired from then, ISO 8601."), HERE] = None
+    since: Annotated[str | None, Field(description="Used, changed or expired from then, ISO 8601."), APPLIED_HERE] = (
+        None
+    )
     expires_before: ExpiresBefore = None
     authentication: Authentication = None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.tool import OURS
+from fastn_mcp.tools.tool import NOT_SENT
 
 
 def _parsed(kind: type) -> BeforeValidator:
@@ -98,7 +98,7 @@ Search = Annotated[str | None, Field(description="In name, slug or id.")]
 Since = Annotated[str | None, Field(description="From, ISO 8601.")]
 Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
 
-WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), OURS]
+WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), NOT_SENT]
 
 Name = Annotated[str, Field(description="1-200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="Its purpose.")]

@@ -85,8 +85,8 @@ class Route:
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the decoded parameters of `path`; None if it does not match this route."""
-        found = _pattern(self.path).fullmatch(path)
-        return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
+        match_ = _pattern(self.path).fullmatch(path)
+        return None if match_ is None else {name: unquote(value) for name, value in match_.groupdict().items()}
 
 
 @lru_cache(maxsize=1024)

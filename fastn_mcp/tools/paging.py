@@ -19,7 +19,7 @@ from fastn_mcp.errors import nearest
 from fastn_mcp.records.rows import FastnObject, Row, as_word, owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
-from fastn_mcp.tools.tool import OURS, Effect
+from fastn_mcp.tools.tool import NOT_SENT, Effect
 
 MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
@@ -75,32 +75,32 @@ Place = tuple[Position, int]
 """Where a row was: the start of its response, and its number from there. The next page starts `after` it."""
 
 _START = Position()
-_TIMES = ("createdAt", "startedAt", "timestamp")
+_CREATED_FIELDS = ("createdAt", "startedAt", "timestamp")
 """Fields with the creation time of a row, the most reliable first."""
 
 
 def created(row: Row) -> datetime | None:
     """Return the creation time of a row, as `since` and `until` compare it."""
-    return timestamp(row, *_TIMES)
+    return timestamp(row, *_CREATED_FIELDS)
 
 
-HERE = object()
+APPLIED_HERE = object()
 """Marks a filter that is applied here only: nothing says that Fastn has such a one."""
 
-EXPIRES = ("expiresAt", "expires")
+EXPIRY_FIELDS = ("expiresAt", "expires")
 """Fields with an expiry; null or `never` if there is none."""
 
-ExpiresBefore = Annotated[str | None, Field(description="ISO 8601; soonest first."), HERE]
+ExpiresBefore = Annotated[str | None, Field(description="ISO 8601; soonest first."), APPLIED_HERE]
 
-ORDERS = {"expires_before": ("soonest first", EXPIRES), "under_way_minutes": ("longest first", _TIMES)}
+ORDERS = {"expires_before": ("soonest first", EXPIRY_FIELDS), "under_way_minutes": ("longest first", _CREATED_FIELDS)}
 """Filters by which a list is sorted here: the order, and the fields with the time, earliest first."""
 
 
 def expires_before(row: Row, wanted: str) -> bool | None:
     """Match what expires before a time, or has expired."""
-    if (at := timestamp(row, *EXPIRES)) and (bound := parse_timestamp(wanted)):
+    if (at := timestamp(row, *EXPIRY_FIELDS)) and (bound := parse_timestamp(wanted)):
         return at < bound
-    return False if at is None and any(name in row for name in EXPIRES) else None
+    return False if at is None and any(name in row for name in EXPIRY_FIELDS) else None
 
 
 def values_of(choice: str) -> tuple[list[str], bool]:
@@ -108,7 +108,7 @@ def values_of(choice: str) -> tuple[list[str], bool]:
     return [value.strip() for value in choice.strip().removeprefix("!").split(",")], choice.strip().startswith("!")
 
 
-_SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
+_SEARCHED_FIELDS = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
 
 
 Match = Callable[[Row, Any], bool | None]
@@ -130,7 +130,7 @@ def condition(name: str, wire: str, wanted: object) -> Condition:
 
 
 def _contains(wanted: str, row: Row) -> bool:
-    searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
+    searched = (str(row[key]) for key in _SEARCHED_FIELDS if row.get(key) is not None)
     return wanted in " ".join(searched).casefold()
 
 
@@ -152,7 +152,7 @@ def _has_word(wire: str, wanted: str, row: Row) -> bool | None:
     return content == wanted if content else None
 
 
-_NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
+_CURSOR_FIELDS = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
 _TOTAL = ("total", "totalCount", "total_count", "count")
 _ROWS = ("data", "items", "results")
 
@@ -165,8 +165,8 @@ def _detail(detail: str | None) -> str | None:
     return detail
 
 
-Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), OURS]
-Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
+Detail = Annotated[str | None, Field(description="concise or full."), AfterValidator(_detail), NOT_SENT]
+Fields = Annotated[Texts | None, Field(description="Only these."), NOT_SENT]
 
 FullRow = dict[str, JsonValue]
 Item = TypeVar("Item", bound=FastnObject)
@@ -253,7 +253,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         return [
             name
             for name, value in self.filters.items()
-            if HERE in type(self).model_fields[name].metadata
+            if APPLIED_HERE in type(self).model_fields[name].metadata
             or (self._known(name) and values_of(value) != ([value], False))
         ]
 
@@ -385,7 +385,7 @@ def _following(
     total: int | None,
 ) -> Position | None:
     """Return the start of the next response; None if there is none."""
-    cursor = next((v for k in _NEXT if isinstance(v := around.get(k), str) and v), None)
+    cursor = next((v for k in _CURSOR_FIELDS if isinstance(v := around.get(k), str) and v), None)
     if cursor is not None:
         return Position(cursor=cursor)
     reached = position.offset + received

@@ -25,9 +25,9 @@ def same_name(new: str, existing: str) -> bool | None:
 def _readings(name: str) -> frozenset[str]:
     """Return what a slug may be, without hyphens: all letters, only those of ASCII, or their ASCII forms."""
     plain = unicodedata.normalize("NFKD", name)
-    found = {_alphanumeric(text) for text in (name.casefold(), plain.casefold())}
-    found |= {_alphanumeric(text.encode("ascii", "ignore").decode().lower()) for text in (name, plain)}
-    return frozenset(found - {""})
+    readings = {_alphanumeric(text) for text in (name.casefold(), plain.casefold())}
+    readings |= {_alphanumeric(text.encode("ascii", "ignore").decode().lower()) for text in (name, plain)}
+    return frozenset(readings - {""})
 
 
 def _alphanumeric(text: str) -> str:

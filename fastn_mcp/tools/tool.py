@@ -75,7 +75,7 @@ class ToolSchema(GenerateJsonSchema):
         return False
 
 
-OURS = object()
+NOT_SENT = object()
 """Marks an argument that is never sent to Fastn and that no approval depends on: it shapes our answer."""
 
 
@@ -144,8 +144,8 @@ class Tool(BaseModel, Generic[Result]):
         for name, value in self:
             if isinstance(value, (str, dict, list)):
                 for text in _texts(cast(JsonValue, value)):
-                    if (found := self._control_characters.search(text)) is not None:
-                        raise ValueError(f"{name}: holds the control character U+{ord(found[0]):04X}; leave it out")
+                    if (match := self._control_characters.search(text)) is not None:
+                        raise ValueError(f"{name}: holds the control character U+{ord(match[0]):04X}; leave it out")
         return self
 
     @classmethod
@@ -243,8 +243,8 @@ class Tool(BaseModel, Generic[Result]):
     @classmethod
     @cache
     def ours(cls) -> frozenset[str]:
-        """Return the arguments marked with `OURS`, which are not sent to Fastn."""
-        return frozenset(name for name, info in cls.model_fields.items() if OURS in info.metadata)
+        """Return the arguments marked with `NOT_SENT`, which are not sent to Fastn."""
+        return frozenset(name for name, info in cls.model_fields.items() if NOT_SENT in info.metadata)
 
     def shown(self) -> dict[str, JsonValue]:
         """Return the arguments for display and records, with secrets redacted."""

@@ -23,7 +23,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
-from fastn_mcp.tools.paging import HERE, List, Match
+from fastn_mcp.tools.paging import APPLIED_HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
 ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
@@ -50,8 +50,8 @@ def _of_type(kind: str, field: str) -> Match:
     """Match a field that only triggers of one type have."""
 
     def match(row: Row, wanted: str) -> bool | None:
-        if found := word(row, field):
-            return found == as_word(wanted)
+        if type_ := word(row, field):
+            return type_ == as_word(wanted)
         return False if word(row, "type") not in ("", kind) else None
 
     return match
@@ -85,7 +85,7 @@ class ListTriggers(List[Trigger]):
 
     type: Annotated[str | None, *TYPES] = None
     status: Status = None
-    problem: Annotated[str | None, *one_of(*PROBLEMS), HERE] = None
+    problem: Annotated[str | None, *one_of(*PROBLEMS), APPLIED_HERE] = None
     subscription_status: Annotated[str | None, *one_of("ACTIVE", "FAILED")] = None
     authentication: Annotated[str | None, *one_of("API_KEY", "NONE")] = None
     workflow_id: WorkflowId | None = None

@@ -26,7 +26,7 @@ from fastn_mcp.tools.fields import (
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
-from fastn_mcp.tools.paging import HERE, List, Match
+from fastn_mcp.tools.paging import APPLIED_HERE, List, Match
 from fastn_mcp.tools.tool import Effect
 
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
@@ -60,8 +60,8 @@ class Run(FastnObject):
 
 def _uses(row: Row, wanted: str) -> bool | None:
     """Match a connector by any text of the manifest, which has slugs."""
-    found = row.get("connectors")
-    return None if found is None else wanted.casefold() in map(str.casefold, texts_in(found))
+    connectors = row.get("connectors")
+    return None if connectors is None else wanted.casefold() in map(str.casefold, texts_in(connectors))
 
 
 class ListWorkflows(List[Workflow]):
@@ -221,14 +221,14 @@ def _is_off(workflow: Row) -> bool:
     return workflow_state(workflow) in (State.OFF, State.DRAFT)
 
 
-ELAPSED = "elapsed"
+ELAPSED_COLUMN = "elapsed"
 """Column of ours: how long a run that has not ended has been under way."""
 
 
 class Execution(FastnObject):
     columns = (
         "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
-        "errorCategory", "fixSuggestion", ELAPSED,
+        "errorCategory", "fixSuggestion", ELAPSED_COLUMN,
     )  # fmt: skip
 
     id: JsonValue = None
@@ -250,7 +250,7 @@ class ListExecutions(List[Execution]):
     started_by: Annotated[
         str | None, *one_of("webhook", "scheduler", "manual", "agent-service"), Field(serialization_alias="triggeredBy")
     ] = None
-    under_way_minutes: Annotated[int | None, Field(description="At least 1; longest first.", ge=1), HERE] = None
+    under_way_minutes: Annotated[int | None, Field(description="At least 1; longest first.", ge=1), APPLIED_HERE] = None
     since: Since = None
     until: Until = None
 

@@ -12,7 +12,7 @@ from fastn_mcp import __version__
 from fastn_mcp.config.model import DEFAULT_BASE_URL
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.paging import HERE, List
+from fastn_mcp.tools.paging import APPLIED_HERE, List
 from fastn_mcp.tools.tool import DRY_RUN
 from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
@@ -80,7 +80,7 @@ def document(base_url: str) -> Json:
 def _described(operation: AnyOperation) -> Json:
     in_path = operation.route.parameters
     schema = operation.input_schema()
-    here = {name for name, field in operation.model_fields.items() if HERE in field.metadata}
+    here = {name for name, field in operation.model_fields.items() if APPLIED_HERE in field.metadata}
     not_sent = {DRY_RUN, *in_path, *operation.ours(), *here}
     shapes: Json = {name: shape for name, shape in schema["properties"].items() if name not in not_sent}
     extra = shapes.pop("extra", None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from support.values import not_none
 
-from fastn_mcp.audit.chain import BEGINNING, BrokenLine, End, end_of, sealed, verify
+from fastn_mcp.audit.chain import FIRST_PREV, BrokenLine, End, end_of, sealed, verify
 
 
 def written(count: int) -> list[bytes]:
@@ -30,7 +30,7 @@ def test_hash_is_sha_256_of_the_line_without_it() -> None:
 
 LINES = written(9)
 BEFORE, FIFTH, AFTER = LINES[:4], LINES[4], LINES[5:]
-UNLINKED, _ = sealed(End(4, BEGINNING), {"event": "intent"})
+UNLINKED, _ = sealed(End(4, FIRST_PREV), {"event": "intent"})
 REWRITTEN, _ = sealed(End(4, json.loads(LINES[3])["hash"]), {"event": "intent", "tool": "get_customer"})
 
 
@@ -84,7 +84,7 @@ def test_truncation_is_found_by_the_noted_head() -> None:
     assert verify(lines[:7], head).noted is None
     assert verify(lines, head).noted == 9
     assert verify(lines, verify(lines[:7]).head).noted == 7
-    assert verify(lines, BEGINNING).noted == 0
+    assert verify(lines, FIRST_PREV).noted == 0
 
 
 def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:

@@ -303,7 +303,7 @@ async def test_compressed_file_is_read_up_to_a_maximum(
     path.unlink()
     opened().record(INTENT)
     monkeypatch.setattr(files, "_BLOCK", 512)
-    monkeypatch.setattr(files, "_LONGEST_FILE", longest)
+    monkeypatch.setattr(files, "_MAX_FILE", longest)
     assert log_files(path) == [*([compressed] if is_read else []), path]
 
 

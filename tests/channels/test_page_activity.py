@@ -14,7 +14,7 @@ from support.page_visitor import words
 from support.page_world import Desk, Visitor, batch, let_in, question
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
-from fastn_mcp.channels.page.activity_log import MOST_ENTRIES, LogPage, Row, Search, read_page
+from fastn_mcp.channels.page.activity_log import MAX_ENTRIES, LogPage, Row, Search, read_page
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.change import Change
 
@@ -317,11 +317,11 @@ async def test_search_stops_after_a_bounded_number_of_entries_and_can_go_on(long
     pages = 0
     while pages == 0 or below is not None:
         page = read(log, below, q="Customer 777", outcome="Done")
-        assert page.read <= MOST_ENTRIES
+        assert page.read <= MAX_ENTRIES
         assert page.before is None or page.since
         found += targets(page.rows)
         below, pages = page.before, pages + 1
-    assert pages >= 100_000 // MOST_ENTRIES
+    assert pages >= 100_000 // MAX_ENTRIES
     done = [n for n in range(calls, 0, -1) if n % 7 in (3, 4, 5) and str(n).startswith("777")]
     assert found == done
 

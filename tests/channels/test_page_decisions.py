@@ -16,7 +16,7 @@ from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, with_typed
+from fastn_mcp.guard.approval_form import MAX_NOTE, with_typed
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.access import CreateSecret
@@ -130,7 +130,7 @@ async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
 
 async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
-    note = "ü" * (LONGEST_NOTE + 1)
+    note = "ü" * (MAX_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
     assert answer.status_code == 422
     assert "the note has 501 characters, and 500 is the limit" in answer.text

@@ -12,7 +12,7 @@ from support.page_world import Desk, Visitor, enter, let_in, posted_by, question
 from fastn_mcp.channels.page.access import LocalPageAccess
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.channels.page.security import LONGEST_BODY
+from fastn_mcp.channels.page.security import MAX_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.runtime import System
@@ -296,7 +296,7 @@ async def test_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> N
 
 URLENCODED = "application/x-www-form-urlencoded"
 NO_FORMS = (
-    (b"note=" + b"x" * LONGEST_BODY, URLENCODED, 413),
+    (b"note=" + b"x" * MAX_BODY, URLENCODED, 413),
     (b'{"grant":"grant-1"}', "application/json", 415),
     (b"grant=grant-1", "text/plain", 415),
     (b"grant=grant-1", "multipart/form-data; boundary=x", 415),

@@ -10,7 +10,7 @@ from support.page_visitor import words
 from support.page_world import Desk, Visitor, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 
-from fastn_mcp.channels.page.security import LONGEST_BODY
+from fastn_mcp.channels.page.security import MAX_BODY
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.stop import Stop
@@ -132,7 +132,7 @@ async def test_long_reason_is_refused(desk: Desk, visitor: Visitor) -> None:
     assert answer.status_code == 422
     assert "Nothing was stopped: the reason is longer than 200 characters." in answer.text
     huge = await visitor.http.post(
-        f"{visitor.room}stop", data={"reason": "x" * LONGEST_BODY}, headers={"Origin": visitor.origin}
+        f"{visitor.room}stop", data={"reason": "x" * MAX_BODY}, headers={"Origin": visitor.origin}
     )
     assert huge.status_code == 413
     assert await desk.ledger.stops() == []

@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from openapi_document import document
 
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
-from fastn_mcp.tools.paging import HERE
+from fastn_mcp.tools.paging import APPLIED_HERE
 from fastn_mcp.tools.workflows import RUN_HEADERS
 
 DOCUMENT = document("https://fastn.example")
@@ -54,7 +54,7 @@ def test_arguments_have_fastns_names_without_those_that_stay_here(name: str) -> 
     route = operation.route
     assert tuple(parameters(name, "path")) == route.parameters
     assert all(one["required"] for one in parameters(name, "path").values())
-    here = {field for field, info in operation.model_fields.items() if HERE in info.metadata}
+    here = {field for field, info in operation.model_fields.items() if APPLIED_HERE in info.metadata}
     fields = operation.model_fields.keys() - {*route.parameters, "extra", "value_from_env", *operation.ours(), *here}
     sent = {*parameters(name, "query"), *(RUN_HEADERS if parameters(name, "header") else ())} - {"offset"}
     if "requestBody" in described(name):

@@ -16,12 +16,12 @@ from typing_extensions import override
 
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit
-from fastn_mcp.doctor.probe import MOST, Probe, check_form
+from fastn_mcp.doctor.probe import MAX_REQUESTS, Probe, check_form
 from fastn_mcp.doctor.reads import READS, compare, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import NotSent
-from fastn_mcp.sandbox.behaviour import SandboxReply
+from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnections
@@ -105,11 +105,11 @@ async def test_probe_refuses_what_could_change_something(method: str, has_body: 
 async def test_number_of_requests_is_bounded() -> None:
     sent: list[Request] = []
     probe = Probe(_Answering(sent), Clock().system())
-    for _ in range(MOST):
+    for _ in range(MAX_REQUESTS):
         await probe(Request("GET", "/"))
-    with pytest.raises(NotSent, match=f"{MOST} requests at most"):
+    with pytest.raises(NotSent, match=f"{MAX_REQUESTS} requests at most"):
         await probe(Request("GET", "/"))
-    assert len(sent) == MOST
+    assert len(sent) == MAX_REQUESTS
 
 
 class _Answering:

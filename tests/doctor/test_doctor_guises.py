@@ -23,7 +23,7 @@ from support.doctor_runs import (
 from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.config.model import TOOLSETS
-from fastn_mcp.sandbox.auth import VIEWER
+from fastn_mcp.sandbox.auth import VIEWER_PERMISSIONS
 from fastn_mcp.sandbox.resource import ENDPOINTS
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
@@ -55,7 +55,7 @@ def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 
 
 def _is_permitted(operation: AnyOperation) -> bool:
-    return ENDPOINTS[operation].permission in (None, *VIEWER)
+    return ENDPOINTS[operation].permission in (None, *VIEWER_PERMISSIONS)
 
 
 def _created(env: Mapping[str, str], sandbox: FaultySandbox) -> None:

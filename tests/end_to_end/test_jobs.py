@@ -14,7 +14,7 @@ import anyio
 import pytest
 from account import Account, serving
 from job import Job
-from jobs import JOBS, LARGEST, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS, MOST_TOKENS
+from jobs import JOBS, LARGEST, MAX_CALLS, MAX_TOKENS, MEDIAN_CALLS, MEDIAN_TOKENS
 from model import Model, of_environment
 from question_jobs import LIMITS
 from scripted import Outcome, do, server_on
@@ -45,7 +45,7 @@ def test_jobs_are_done_in_few_calls_and_tokens() -> None:
     assert {number: one.problems for number, one in outcomes.items() if one.problems} == {}
     for number, one in outcomes.items():
         print(f"job {number}: {one.calls} calls, {one.tokens} tokens")  # noqa: T201 shown by pytest -rP
-        most_calls, most_tokens = LIMITS.get(number, (MOST_CALLS, MOST_TOKENS))
+        most_calls, most_tokens = LIMITS.get(number, (MAX_CALLS, MAX_TOKENS))
         assert one.calls <= most_calls, number
         assert one.tokens <= most_tokens, number
         assert one.largest <= LARGEST, number

@@ -16,18 +16,18 @@ from support.ports import free_port
 from support.raw_client import ended, message, serving
 from support.server_process import Upstream, body, environment, over_http, running, stdio
 
-from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.ledger.ledger import MAX_WAITING
 
 pytestmark = pytest.mark.anyio
 
-CALLS = 2 * MOST_WAITING
+CALLS = 2 * MAX_WAITING
 """Each request is waited for by two calls: more cannot be open."""
 
 WAITING = "Waiting for a person to decide"
 
 
 def secret(number: int) -> dict[str, Any]:
-    return {"name": f"TOKEN_{number % MOST_WAITING}", "value": "of no use"}
+    return {"name": f"TOKEN_{number % MAX_WAITING}", "value": "of no use"}
 
 
 def cancelled(number: int) -> bytes:
@@ -88,19 +88,19 @@ async def test_waiting_calls_block_no_other_call(upstream: Upstream, transport: 
     env = patient(upstream)
     async with served(env, transport) as (client, has_left):
         async with waiting_calls(client) as results:
-            for _ in range(MOST_WAITING):
+            for _ in range(MAX_WAITING):
                 assert body(await client.call_tool("list_customers", {"limit": 1}))["data"]
             assert results == []
         with anyio.fail_after(30):
             while not has_left():  # noqa: ASYNC110 - another process closes them
                 await anyio.sleep(0.01)
         assert body(await client.call_tool("list_customers", {"limit": 1}))["data"]
-        assert await approve_all(env) == MOST_WAITING
+        assert await approve_all(env) == MAX_WAITING
         assert body(await client.call_tool("list_customers", {"limit": 1}))["data"]
         assert (results, upstream.changes()) == ([], [])
-        done = [body(await client.call_tool("create_secret", secret(number)))["done"] for number in range(MOST_WAITING)]
-    assert done == ["create_secret"] * MOST_WAITING
-    assert upstream.changes() == ["POST /api/v1/secrets"] * MOST_WAITING
+        done = [body(await client.call_tool("create_secret", secret(number)))["done"] for number in range(MAX_WAITING)]
+    assert done == ["create_secret"] * MAX_WAITING
+    assert upstream.changes() == ["POST /api/v1/secrets"] * MAX_WAITING
 
 
 async def test_shutdown_answers_all_waiting_calls(upstream: Upstream) -> None:
@@ -115,7 +115,7 @@ async def test_shutdown_answers_all_waiting_calls(upstream: Upstream) -> None:
                         await anyio.sleep(0.01)
         assert ended(process) == 0
     assert [result["status"] for result in results] == ["approval_required"] * CALLS
-    assert await approve_all(env) == MOST_WAITING
+    assert await approve_all(env) == MAX_WAITING
     assert upstream.changes() == []
 
 
@@ -141,5 +141,5 @@ async def test_process_exits_with_waiting_calls(upstream: Upstream, ending: str)
         assert ended(server.process) == 0
         answers = [line["result"]["structuredContent"]["status"] for line in server.rest() if "result" in line]
     assert answers == (["approval_required"] * CALLS if ending == "end of input" else [])
-    assert await approve_all(env) == MOST_WAITING
+    assert await approve_all(env) == MAX_WAITING
     assert upstream.changes() == []

@@ -19,7 +19,7 @@ from fastn_mcp.guard.undo import RULES
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.labels import MAX_TYPED
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.redaction import LONGEST_VALUE, quote
+from fastn_mcp.redaction import MAX_VALUE, quote
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
@@ -52,14 +52,14 @@ def test_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> N
     body, closing, rest = shown[1:].rpartition('"')
     assert closing
     assert '"' not in body.replace("\\\\", "").replace('\\"', "")
-    assert rest == (f" [{len(text) - LONGEST_VALUE} more characters]" if len(text) > LONGEST_VALUE else "")
-    assert len(shown) <= LONGEST_VALUE * 10 + 40
+    assert rest == (f" [{len(text) - MAX_VALUE} more characters]" if len(text) > MAX_VALUE else "")
+    assert len(shown) <= MAX_VALUE * 10 + 40
 
 
 @given(first=texts, second=texts)
 def test_different_texts_are_shown_differently(first: str, second: str) -> None:
     if quote(first) == quote(second):
-        assert (first[:LONGEST_VALUE], len(first)) == (second[:LONGEST_VALUE], len(second))
+        assert (first[:MAX_VALUE], len(first)) == (second[:MAX_VALUE], len(second))
 
 
 @given(

@@ -35,7 +35,7 @@ from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
+from fastn_mcp.procedures.apply_changes import MAX_CALLS, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.server.rendering import BUDGET, render
@@ -149,7 +149,7 @@ WRONG: list[tuple[Any, str]] = [
         "call 2, delete_customer: has the same target as call 1",
     ),
     ([], "changes: "),
-    ([{"tool": "create_customer", "arguments": {"name": f"N{n}"}} for n in range(MOST + 1)], "changes: "),
+    ([{"tool": "create_customer", "arguments": {"name": f"N{n}"}} for n in range(MAX_CALLS + 1)], "changes: "),
 ]  # fmt: skip
 
 
@@ -616,17 +616,17 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
 
 
 async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) -> None:
-    call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
+    call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MAX_CALLS)))
     await world.expect(PendingApproval, call)
     grant = await world.open_request()
     blocks = cast("list[Any]", message(grant, (), world.timestamp, "")["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
-    assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MOST))
+    assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MAX_CALLS))
     await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")
     outcome = await world.expect(Done, call)
     answer = render(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
     assert len(json.dumps(answer)) <= BUDGET * 1.1
-    assert len(cast("dict[str, Any]", answer["data"])["calls"]) == MOST
+    assert len(cast("dict[str, Any]", answer["data"])["calls"]) == MAX_CALLS
 
 
 # What is recorded.

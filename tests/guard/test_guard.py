@@ -29,7 +29,7 @@ from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.ledger.ledger import MAX_WAITING
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -148,10 +148,10 @@ async def test_temporary_approval_covers_one_tool_and_target_for_15_minutes(worl
 
 async def test_open_requests_are_capped(world: World) -> None:
     call = world.run()
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         await world.expect(PendingApproval, call.model_copy(update={"input": {"n": number}}))
     await world.expect(Refused, call)
-    assert len(await world.ledger.waiting(world.timestamp)) == MOST_WAITING
+    assert len(await world.ledger.waiting(world.timestamp)) == MAX_WAITING
 
 
 async def test_key_in_use_is_never_revoked(world: World) -> None:
@@ -410,7 +410,7 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     await two.expect(Declined, delete, two.form(Decline()))
     one.clock.pass_(601)
     two.clock.pass_(601)
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         await one.expect(PendingApproval, CreateApiKey(name=f"key {number}"))
     await one.expect(Refused, CreateApiKey(name="one more"))
     await two.expect(PendingApproval, CreateApiKey(name="one more"))

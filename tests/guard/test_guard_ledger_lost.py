@@ -22,7 +22,7 @@ from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.behaviour import SandboxReply
+from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 

@@ -16,7 +16,7 @@ from support.values import not_none
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.approval_request import Vote
-from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.ledger.ledger import MAX_WAITING
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.policy.asker import Asker
@@ -44,9 +44,9 @@ async def ledger_at(url: str) -> AsyncGenerator[ValkeyLedger]:
 
 async def open_requests(ledger: ValkeyLedger, replica: str) -> None:
     now, every = time.time(), names(replica)
-    for first in range(0, CALLS, MOST_WAITING):
+    for first in range(0, CALLS, MAX_WAITING):
         async with anyio.create_task_group() as tasks:
-            for name in every[first : first + MOST_WAITING]:
+            for name in every[first : first + MAX_WAITING]:
                 tasks.start_soon(ledger.open, grant(name, f"{replica} from {first}", now, now + 600))
 
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from support.nginx_proxy import balanced
 from support.ports import free_port
 
-from fastn_mcp.channels.connections import LOST, ConnectionLimits
+from fastn_mcp.channels.connections import RESPONSE_LOST, ConnectionLimits
 from fastn_mcp.hosted.authentication import HostCheck
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ class RecordingApp:
         self.headers += scope["headers"]
         if scope["path"] == "/waits":
             await self.may.wait()
-        self.lost = scope[LOST]
+        self.lost = scope[RESPONSE_LOST]
         if self.before_response is not None:
             await self.before_response()
         headers = [(b"content-length", str(len(heard)).encode())]

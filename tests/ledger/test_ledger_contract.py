@@ -17,10 +17,10 @@ from support.values import not_none
 from valkey import Valkey
 
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
-from fastn_mcp.ledger.change import FINAL as OVER
+from fastn_mcp.ledger.change import FINAL_OUTCOMES as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
 from fastn_mcp.ledger.ledger import (
-    MOST_WAITING,
+    MAX_WAITING,
     BudgetLimit,
     Ledger,
     LedgerLost,
@@ -93,8 +93,8 @@ async def test_budget_holds_among_processes(where: str, ledger: Ledger) -> None:
 
 @pytest.mark.long
 async def test_cap_of_open_requests_holds_among_processes(where: str, ledger: Ledger) -> None:
-    assert sum(race(where, "open")) == MOST_WAITING
-    assert len(await ledger.waiting(NOW)) == MOST_WAITING
+    assert sum(race(where, "open")) == MAX_WAITING
+    assert len(await ledger.waiting(NOW)) == MAX_WAITING
 
 
 @pytest.mark.long
@@ -290,7 +290,7 @@ async def test_final_state_never_changes(ledger: Ledger) -> None:
 
 
 async def test_cap_counts_waiting_requests_of_one_principal(ledger: Ledger) -> None:
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         await ledger.open(grant(f"g{number}"))
     with pytest.raises(TooManyWaiting) as refused:
         await ledger.open(grant("more"))

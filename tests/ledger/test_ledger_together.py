@@ -15,8 +15,8 @@ from support.stores import NOW, add_temporary, change, grant, opened, temporary_
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
-from fastn_mcp.ledger.change import FINAL, Change
-from fastn_mcp.ledger.ledger import MOST_WAITING, BudgetLimit, Ledger, TooManyWaiting
+from fastn_mcp.ledger.change import FINAL_OUTCOMES, Change
+from fastn_mcp.ledger.ledger import MAX_WAITING, BudgetLimit, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey import server
 
@@ -77,7 +77,7 @@ async def _expired(ledger: Ledger, now: float) -> set[str]:
 def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
     id_, now, who, yes = draw(IDS), draw(TIMES), draw(WHO), draw(st.booleans())
     before, after, limit = draw(st.lists(STATES, max_size=3)), draw(STATES), draw(st.integers(0, 3))
-    outcome = draw(st.sampled_from([*FINAL, "conflict", "declined"]))
+    outcome = draw(st.sampled_from([*FINAL_OUTCOMES, "conflict", "declined"]))
     steps: dict[str, Step] = {
         "open": lambda ledger: _opened(ledger, id_, out_of_band=yes),
         "four eyes": lambda ledger: _opened(ledger, id_, out_of_band=yes, required="four_eyes"),
@@ -181,8 +181,8 @@ def test_concurrent_steps_happen_once(
             for kind, most in (("spend", 2), ("claim", 1), ("nonce", 1)):
                 assert sum(count for (what, _), count in done.items() if what == kind) <= most
             asked = [_opened(ledger, f"q{n}", out_of_band=True) for n in range(questions) for ledger in (one, two)]
-            assert Counter(await asyncio.gather(*asked))["opened"] <= MOST_WAITING
-            assert len(await two.waiting(NOW)) <= MOST_WAITING
+            assert Counter(await asyncio.gather(*asked))["opened"] <= MAX_WAITING
+            assert len(await two.waiting(NOW)) <= MAX_WAITING
         finally:
             await one.aclose()
             await two.aclose()

@@ -22,7 +22,7 @@ from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules, TimeWindow, hours
-from fastn_mcp.policy.schema import CHANGING, possible_effects
+from fastn_mcp.policy.schema import CHANGING_TOOLS, possible_effects
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
@@ -685,7 +685,7 @@ def test_target_is_read_if_the_file_may_depend_on_it(
     assert (found.needs_facts(call) or found.needs_records(resolved(call))) is needed
 
 
-@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
+@pytest.mark.parametrize("operation", CHANGING_TOOLS, ids=lambda operation: operation.tool_name())
 def test_possible_effects_include_every_effect_of_a_tool(operation: AnyOperation) -> None:
     values: dict[str, st.SearchStrategy[Any]] = {name: st.sampled_from([None, "x"]) for name in operation.model_fields}
     values |= {"status": STATUSES, "extra": st.sampled_from([None, {"enabled": True}]), "schedule": SCHEDULES}

@@ -15,7 +15,7 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.procedures.ai import PAGES, next_step
+from fastn_mcp.procedures.ai import MAX_PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.connectors import new_connector
@@ -281,7 +281,7 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
     assert found["next"]["tool"] == "list_workflows"
     assert heard[-1].startswith("building for ")
     assert posted_paths(world) == ["/api/v1/ai/build"]
-    assert len(read_paths(world)) <= 2 * PAGES + 8
+    assert len(read_paths(world)) <= 2 * MAX_PAGES + 8
 
 
 async def test_receipt_of_the_ai_says_what_it_changed_and_not_what_it_said(world: World) -> None:
@@ -451,7 +451,7 @@ async def test_inventory_of_several_pages_is_complete(built: World) -> None:
     before = len(read_paths(built))
     changed = (await reply_to(built, AiBuild(type="connector", prompt="greet")))["changed"]
     assert "not_checked" not in changed
-    assert len(read_paths(built)) - before <= 2 * PAGES
+    assert len(read_paths(built)) - before <= 2 * MAX_PAGES
 
 
 async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, workshop: Workshop) -> None:
@@ -467,7 +467,7 @@ async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, w
     assert [row["name"] for row in found["created"]] == ["Greeter"]
     assert found["deleted"] == []
     assert "Not all connectors" in found["not_checked"][0]
-    assert len(read_paths(built)) - before <= 2 * PAGES + 2
+    assert len(read_paths(built)) - before <= 2 * MAX_PAGES + 2
 
 
 @pytest.mark.parametrize(

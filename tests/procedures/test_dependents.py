@@ -9,7 +9,7 @@ from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.faulty_sandbox import Status
 from support.world import World
 
-from fastn_mcp.account.dependents import DETAILS
+from fastn_mcp.account.dependents import MAX_DETAILS
 from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.batch import Done
@@ -125,8 +125,8 @@ async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: Wor
         world.sandbox.state.put("workflows", flow | {"id": f"wf_{number}", "slug": f"copy-{number}"})
     answer = await dependents(world, "secret", key(world, "secrets", "GOOGLE_SA", by="name"))
     reads = [heard for heard in world.sandbox.requests if heard.tool == GetWorkflow.tool_name()]
-    assert len(reads) == DETAILS
-    assert f"{99 - DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
+    assert len(reads) == MAX_DETAILS
+    assert f"{99 - MAX_DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
 
 
 async def test_trigger_dependents_are_not_checked(world: World) -> None:

@@ -14,7 +14,7 @@ from support.world import FormNow, World, yes
 from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
-from fastn_mcp.procedures.diagnosis.diagnose import LONGEST, Diagnose
+from fastn_mcp.procedures.diagnosis.diagnose import MAX_CHARACTERS, Diagnose
 from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalised
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row
@@ -42,7 +42,7 @@ async def diagnosed_by(world: World, **arguments: Any) -> dict[str, Any]:
     outcome = await world.call(call)
     assert isinstance(outcome, Done), outcome
     answer = render(call, outcome.result, {}, None)
-    assert len(to_json(answer)) <= LONGEST + 1_000, "texts of Fastn grow where they are made safe"
+    assert len(to_json(answer)) <= MAX_CHARACTERS + 1_000, "texts of Fastn grow where they are made safe"
     data = cast("dict[str, Any]", answer["data"])
     for found in _calls(data):
         assert parse(TOOLS, found["tool"], found["arguments"]).call

@@ -14,7 +14,7 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.procedures.list_rows import FURTHER
+from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.operation import Request
@@ -107,9 +107,9 @@ async def test_search_without_matches_ends_at_its_bound(busy: tuple[World, Runs]
     answer = await page(world, ListExecutions(status="failed"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (runs.requests, runs.returned.total()) == (1 + FURTHER, 20 + FURTHER * 100)
+    assert (runs.requests, runs.returned.total()) == (1 + MAX_FURTHER_PAGES, 20 + MAX_FURTHER_PAGES * 100)
     assert answer["data"] == []
-    assert answer["looked_at"] == 20 + FURTHER * 100
+    assert answer["looked_at"] == 20 + MAX_FURTHER_PAGES * 100
     assert answer["next_cursor"]
     assert "total" not in answer
     assert peak < 3 * MEGABYTE

@@ -16,7 +16,7 @@ from fastn_mcp.account.answer_reads import RESERVE
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
-from fastn_mcp.procedures.list_rows import FURTHER
+from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import render
@@ -122,7 +122,7 @@ async def test_large_list_is_read_by_status_where_fastn_filters(tmp_path: Path, 
         assert answer["total"] == len(expected) > 50
         assert set(ids(await pages(world, "list_connections", status="!ACTIVE", limit=100))) == expected
     else:
-        assert requests_for(world, "connections") <= FURTHER + 3
+        assert requests_for(world, "connections") <= MAX_FURTHER_PAGES + 3
         assert answer["left_out"].startswith("Only 1,100 rows were read, others may match")
         assert answer["looked_at"] == 1_100
         assert "total" not in answer

@@ -20,7 +20,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.checks import Severity
-from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
+from fastn_mcp.procedures.overview.get_overview import MAX_ROWS, GetOverview
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import ListApiKeys, ListUsers
@@ -147,7 +147,7 @@ async def test_findings_are_sorted_and_continued(world: World, hours: int) -> No
     assert "next_cursor" not in answer
     if hours == 720:
         failed = finding_about(answer, "failed:")
-        assert (failed["of"], len(rows(failed))) == (4, FEW[Severity.HIGH])
+        assert (failed["of"], len(rows(failed))) == (4, MAX_ROWS[Severity.HIGH])
         assert failed["more"] == {"tool": "get_overview", "arguments": {"about": "workflows", "hours": 720}}
 
 
@@ -345,7 +345,7 @@ async def test_large_account_costs_bounded_requests(world: World, paging: Paging
     assert len(world.sandbox.requests) <= 60
     assert answer["counts"]["customers"] == (425 if paging is Paging.TOTAL_AND_CURSOR else "at least 100")
     failing = finding_about(answer, "failed:")
-    assert (failing["severity"], len(rows(failing))) == ("high", FEW[Severity.HIGH])
+    assert (failing["severity"], len(rows(failing))) == ("high", MAX_ROWS[Severity.HIGH])
     assert failing["what"].startswith("8 workflows failed: 301 ")
     expired = finding_about(answer, "with status EXPIRED")
     assert len(rows(expired)) >= 1

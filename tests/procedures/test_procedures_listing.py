@@ -18,11 +18,11 @@ from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.procedures.list_rows import FURTHER
+from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.procedures.tables import MAX_DETAILS, listed
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.server.rendering import LARGEST_PAGE, render
+from fastn_mcp.server.rendering import MAX_PAGE, render
 from fastn_mcp.tools.access import ListApiKeys, ListRoles, QueryAuditLog
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
@@ -384,7 +384,7 @@ async def test_cursor_continues_with_the_rows_that_did_not_fit(
     cursor: str | None = None
     for _ in range(60):
         shown = await answer(world, ListExecutions(limit=100, detail=detail, cursor=cursor))
-        assert len(to_json(shown)) <= LARGEST_PAGE
+        assert len(to_json(shown)) <= MAX_PAGE
         seen += [row["id"] for row in rows_of(shown["data"])]
         if (cursor := shown.get("next_cursor")) is None:
             break
@@ -397,7 +397,7 @@ async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) ->
     shown = await answer(world, ListExecutions(status="failed", limit=5))
     assert [row["id"] for row in shown["data"]] == failed(world)[:5]
     requests = [heard for heard in world.sandbox.requests if heard.path.endswith("/executions")]
-    assert len(requests) <= 1 + FURTHER
+    assert len(requests) <= 1 + MAX_FURTHER_PAGES
     seen: list[str] = []
     while (cursor := shown.get("next_cursor")) is not None and len(seen) < 100:
         shown = await answer(world, ListExecutions(status="failed", limit=50, cursor=cursor))
@@ -420,8 +420,8 @@ async def test_further_reads_are_bounded_and_reported(world: World) -> None:
         )
     shown = await answer(world, ListExecutions(status="no such status", limit=5))
     assert shown["data"] == []
-    assert shown["looked_at"] == 5 + FURTHER * 100
-    assert len(world.sandbox.requests) == 1 + FURTHER
+    assert shown["looked_at"] == 5 + MAX_FURTHER_PAGES * 100
+    assert len(world.sandbox.requests) == 1 + MAX_FURTHER_PAGES
     assert shown["next_cursor"]
 
 

@@ -5,7 +5,7 @@ from support.behaviour import Behaviour
 from support.direct_sandbox import Clock, Fastn
 from support.faulty_sandbox import FaultySandbox
 
-from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
+from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER_KEY, VIEWER_PERMISSIONS
 from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.access import CreateApiKey, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
@@ -96,7 +96,7 @@ def test_custom_key_has_only_its_permissions(fastn: Fastn) -> None:
     narrow = Fastn(fastn.sandbox, created["key"])
 
     assert [narrow(ListExecutions()).status, narrow(ListWorkflows()).status] == [200, 403]
-    assert {"workflows:read"} <= VIEWER
+    assert {"workflows:read"} <= VIEWER_PERMISSIONS
 
 
 def test_every_answer_has_rate_limit_headers(fastn: Fastn) -> None:

@@ -211,7 +211,7 @@ def test_log_contains_requests_without_the_key(fastn: Fastn) -> None:
 
 
 def test_log_is_bounded(fastn: Fastn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("support.faulty_sandbox.LONGEST_LOG", 10)
+    monkeypatch.setattr("support.faulty_sandbox.MAX_LOG", 10)
     for number in range(11):
         fastn.ask("GET", f"/{number}")
 

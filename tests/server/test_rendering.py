@@ -13,7 +13,7 @@ from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.server.rendering import BUDGET, LARGEST_PAGE, render, render_error, render_pending, render_preview
+from fastn_mcp.server.rendering import BUDGET, MAX_PAGE, render, render_error, render_pending, render_preview
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
@@ -107,7 +107,7 @@ def test_table_of_any_size_fits_the_largest_page(rows: list[dict[str, JsonValue]
     rows = rows * often
     answer = render(ListCustomers(limit=100), page(rows), ACCOUNT)
     kept = rows_of(answer["data"])
-    assert size(answer) <= LARGEST_PAGE
+    assert size(answer) <= MAX_PAGE
     assert len(kept) >= min(1, len(rows))
     assert (len(kept) < len(rows)) == (f"{counted(len(rows) - len(kept), 'row')} did not fit." in str(answer))
     if "left_out" not in answer:

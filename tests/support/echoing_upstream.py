@@ -14,7 +14,7 @@ import uvicorn
 from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.behaviour import SandboxReply
+from fastn_mcp.sandbox.replies import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
 
 

@@ -24,8 +24,8 @@ from typing_extensions import override
 from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
-from fastn_mcp.sandbox.behaviour import JSON, SandboxRefusal, SandboxReply
 from fastn_mcp.sandbox.paging import page
+from fastn_mcp.sandbox.replies import JSON, SandboxRefusal, SandboxReply
 from fastn_mcp.sandbox.resource import One, Outcome
 from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
@@ -37,7 +37,7 @@ from support.behaviour import Accepts, Behaviour, Filtering, Paging, wrapped
 
 _MIB = 1024 * 1024
 
-LONGEST_LOG = 10_000
+MAX_LOG = 10_000
 
 _CODES = {
     400: "VALIDATION_ERROR",
@@ -476,8 +476,8 @@ class FaultySandbox(Sandbox):
 
     def reply(self, request: SandboxRequest) -> FaultyReply:
         """The answer, and how it is to be delivered."""
-        if len(self.requests) >= LONGEST_LOG:
-            del self.requests[: LONGEST_LOG // 2]
+        if len(self.requests) >= MAX_LOG:
+            del self.requests[: MAX_LOG // 2]
         self.requests.append(self._heard(request))
         reply = super().answer(request)
         return reply if isinstance(reply, FaultyReply) else _delivered(reply, Delivery())

@@ -13,7 +13,7 @@ from fastn_mcp.audit.reader import Entry
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.activity_log import ENDINGS, STOP, LogPage, Row, Search, read_page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.channels.page.outcomes import LOOK, STATES
+from fastn_mcp.channels.page.outcomes import MAY_HAVE_RUN, STATES
 from fastn_mcp.channels.page.view import View
 from fastn_mcp.errors import os_reason
 from fastn_mcp.guard.sentences.facts import Sentences, mapping
@@ -26,19 +26,24 @@ from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import UNKNOWN, Attempt, OutcomeGroup
 from fastn_mcp.tools.catalog import OPERATIONS
 
-_MOST_CHANGES = 200
+_MAX_CHANGES = 200
 """Changes of a page that are in the journal alone: those of other servers, or of a log that is gone."""
 _STATES = {state: outcome for state, (_, outcome) in STATES.items()} | {RequestState.APPROVED: "Not used"}
 _WORDS = {each: each.capitalize().replace("_", " ") for each in ENDINGS} | {
     "target_changed": _STATES[RequestState.STALE]
 }
-_HOW = {"Expired": "nobody answered", "Refused": "refused by policy", "Stopped": "changes are stopped", "Waiting": ""}
+_OUTCOME_REASONS = {
+    "Expired": "nobody answered",
+    "Refused": "refused by policy",
+    "Stopped": "changes are stopped",
+    "Waiting": "",
+}
 _ALLOWED = {"policy": "allowed by policy", "temporary_approval": "temporary approval", None: ""}
 _KINDS = {"Done": "done", "Failed": "failed", "Unknown": "unknown"}
 _SIGNS = {"destroy": "lost", "trash": "lost", "access": "access", "spend": "spend"}
-_STEP = ("event", "approver_name", "outcome", "message")
+_STEP_FIELDS = ("event", "approver_name", "outcome", "message")
 """Fields that say what happened, and when."""
-_LEFT_OUT = ("n", "time", "prev", "hash", "of", "digest", "trace", "torn", "tool", "grant", "approver", *_STEP)
+_LEFT_OUT = ("n", "time", "prev", "hash", "of", "digest", "trace", "torn", "tool", "grant", "approver", *_STEP_FIELDS)
 """Fields that are in the story, or say nothing to a person."""
 
 
@@ -86,7 +91,7 @@ class Activity:
         """Return the changes in the time of a page that are not in its log."""
         if self.account.name is None:
             return []
-        changes = await self.account.ledger.changes(self.account.name, _MOST_CHANGES, _seconds(read.until, inf))
+        changes = await self.account.ledger.changes(self.account.name, _MAX_CHANGES, _seconds(read.until, inf))
         since = _seconds(read.since, 0.0)
         return [_of_journal(each) for each in changes if each.at >= since and each.id not in read.changes]
 
@@ -121,8 +126,8 @@ class Activity:
         verb = outcome.lower() if outcome in ("Declined", "Withdrawn") else "approved"
         if call.tool == STOP:
             return call.message or ""
-        if outcome in _HOW or (verb == "approved" and call.approved_by in _ALLOWED):
-            return _HOW.get(outcome, _ALLOWED.get(call.approved_by, ""))
+        if outcome in _OUTCOME_REASONS or (verb == "approved" and call.approved_by in _ALLOWED):
+            return _OUTCOME_REASONS.get(outcome, _ALLOWED.get(call.approved_by, ""))
         if call.approved_by == "plan":
             return call.rule or "plan"
         votes = [vote for vote in (request.votes if request else ()) if vote.approves is (verb == "approved")]
@@ -155,7 +160,7 @@ def _outcome(row: Row, request: ApprovalRequest | None, now: float) -> str:
 def _note(row: Row, outcome: str, request: ApprovalRequest | None) -> str:
     failed = [call for call in row.calls if call.group is OutcomeGroup.FAILED and call.outcome not in _WORDS]
     if any(call.group is OutcomeGroup.UNKNOWN for call in row.calls):
-        return LOOK
+        return MAY_HAVE_RUN
     if outcome == "Not used":
         return "Approved, but the agent did not ask again in time."
     if request is not None and request.note:
@@ -183,7 +188,7 @@ def _details(row: Row, says: Sentences, change: Change | None) -> View:
         "story": [
             (
                 sanitize(str(entry.get("time"))[11:19]),
-                view.parts(". ".join(filter(None, (sentence(_said(entry, name)) for name in _STEP)))),
+                view.parts(". ".join(filter(None, (sentence(_said(entry, name)) for name in _STEP_FIELDS)))),
             )
             for entry in row.entries
         ],

@@ -12,10 +12,10 @@ from fastn_mcp.audit import files
 from fastn_mcp.audit.reader import Entry, newest_first
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 
-MOST_ROWS = 50
-MARGIN = 500
+MAX_ROWS = 50
+CONTEXT_ENTRIES = 500
 """Entries on either side of a page that are read with it, since those of one call can lie apart."""
-MOST_ENTRIES = 8_000
+MAX_ENTRIES = 8_000
 """Entries after which a search ends and says how far it looked."""
 ENDINGS = ("expired", "withdrawn", "void", "stopped", "allowed_again")
 """Events that end an approval request, or changes, and that a report does not tell apart."""
@@ -29,8 +29,8 @@ OUTCOMES: Mapping[str, tuple[OutcomeGroup | str, ...]] = {
     "Refused": (OutcomeGroup.REFUSED,),
 }
 EFFECTS = {"Cannot be undone": ("destroy", "trash"), "Gives access": ("access",), "Spends": ("spend",)}
-_TEXTS = ("tool", "target", "name", "arguments", "message", "principal", "rule")
-_NAMES = ("principal_name", "approver_name", "client_name")
+_SEARCHED_FIELDS = ("tool", "target", "name", "arguments", "message", "principal", "rule")
+_NAME_FIELDS = ("principal_name", "approver_name", "client_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Search:
     def is_later(self, below: int | None) -> Callable[[Entry], bool] | None:
         """Return whether an entry lies too late to matter for the rows before entry `below`; None if none does."""
         if below is not None:
-            return lambda entry: _number(entry) >= below + MARGIN
+            return lambda entry: _number(entry) >= below + CONTEXT_ENTRIES
         # A call can end on the next day.
         return (lambda entry: str(entry.get("time")) > f"{self.until}T99") if self.until else None
 
@@ -94,24 +94,24 @@ class LogPage:
 
 
 def read_page(
-    log: Path, wanted: Callable[[Row], bool], search: Search, below: int | None = None, most: int = MOST_ROWS
+    log: Path, wanted: Callable[[Row], bool], search: Search, below: int | None = None, most: int = MAX_ROWS
 ) -> LogPage:
     """Read at most `most` rows of a log that are `wanted` and begin before entry `below`. Raises `OSError`.
 
-    Reads until they are found, and at most `MOST_ENTRIES` lines.
+    Reads until they are found, and at most `MAX_ENTRIES` lines.
     """
     lines = newest_first(log, search.is_later(below))
-    entries, size = list[Entry](), (2 if below is None else 3) * MARGIN
+    entries, size = list[Entry](), (2 if below is None else 3) * CONTEXT_ENTRIES
     while True:
         block = [files.parsed(line) or {} for line in islice(lines, size)]
         entries += block
         is_start, joined = len(block) < size, _rows(entries)
         # What begins among the oldest entries may have begun before them.
-        oldest = 0 if is_start else min((n for each in entries[:-MARGIN] if (n := _number(each))), default=0)
+        oldest = 0 if is_start else min((n for each in entries[:-CONTEXT_ENTRIES] if (n := _number(each))), default=0)
         rows = [row for row in joined if oldest <= row.number < (below or inf) and wanted(row)]
-        if is_start or len(rows) > most or len(entries) >= MOST_ENTRIES:
+        if is_start or len(rows) > most or len(entries) >= MAX_ENTRIES:
             break
-        size = MOST_ENTRIES - len(entries)
+        size = MAX_ENTRIES - len(entries)
     before = rows[most - 1].number if len(rows) > most else None if is_start else oldest
     times = {_number(each): str(each.get("time", "")) for each in entries if _number(each) in (before, below)}
     changes = frozenset(call.change for row in joined for call in row.calls if call.change)
@@ -154,4 +154,6 @@ def _number(entry: Entry) -> int:
 
 
 def _text_of(entry: Entry) -> str:
-    return " ".join(str(entry.get(name, "")) for name in (*_TEXTS, *_NAMES)).replace("_", " ").casefold()
+    return (
+        " ".join(str(entry.get(name, "")) for name in (*_SEARCHED_FIELDS, *_NAME_FIELDS)).replace("_", " ").casefold()
+    )

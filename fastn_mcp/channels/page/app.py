@@ -14,22 +14,22 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import outcomes, view
 from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
-from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MOST_LISTED, NotDecided
+from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MAX_LISTED, NotDecided
 from fastn_mcp.channels.page.places import PagePlaces
 from fastn_mcp.channels.page.security import PageSecurity
-from fastn_mcp.guard.approval_form import LONGEST_NOTE
+from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.guard.sentences.facts import MOST_FACTS
+from fastn_mcp.guard.sentences.facts import MAX_FACTS
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
-_HISTORY = 30
+_MAX_DECIDED = 30
 _SHORTEST_LIST = 3
 """Requests from which on they are a list, with one of them open."""
 _FEWEST_GROUPED = 7
 """Requests from which on they are grouped by who asks, and several can be declined at once."""
-_POLL = 0.5
+_POLL_SECONDS = 0.5
 """Seconds between two polls of the ledger while a browser watches."""
 _KEEP_ALIVE_POLLS = 20
 """Polls without a change until a keep-alive, which detects a closed browser."""
@@ -122,7 +122,7 @@ class _Page(PagePlaces):
                 elif unchanged >= _KEEP_ALIVE_POLLS:
                     unchanged = 0
                     yield ": still here\n\n"
-                await self.system.sleep(_POLL)
+                await self.system.sleep(_POLL_SECONDS)
         except LedgerLost:
             return  # the browser reconnects and gets the error page
         finally:
@@ -151,8 +151,8 @@ class _Page(PagePlaces):
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
         every = await inbox.waiting(now)
-        waiting = [view.pending(each, now) for each in every[:MOST_LISTED]]
-        decided = await inbox.decided(_HISTORY)
+        waiting = [view.pending(each, now) for each in every[:MAX_LISTED]]
+        decided = await inbox.decided(_MAX_DECIDED)
         wanted = draft["grant"] if draft else request.query_params.get("request")
         is_list = len(waiting) >= _SHORTEST_LIST
         cards = [each for each in waiting if each["id"] == wanted] or waiting
@@ -168,8 +168,8 @@ class _Page(PagePlaces):
             "decided": [outcomes.decided(each, now) for each in decided],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,
-            "longest_note": LONGEST_NOTE,
-            "most_facts": MOST_FACTS,
+            "longest_note": MAX_NOTE,
+            "most_facts": MAX_FACTS,
         }
 
 

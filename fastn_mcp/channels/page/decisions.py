@@ -17,7 +17,7 @@ from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, sent_words, why_closed
-from fastn_mcp.guard.approval_form import LONGEST_NOTE, is_typed, typed_in
+from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
@@ -29,10 +29,10 @@ FLASH_COOKIE = "fastn_said"
 FLASH_HOLDS = 60.0
 """Seconds for which the message about a decision is kept."""
 
-MOST_LISTED = 100
+MAX_LISTED = 100
 """Requests that the page lists, the oldest first."""
 
-_LONGEST_BRIEF = 300
+_MAX_BRIEF = 300
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -120,7 +120,7 @@ class Decisions:
 
     async def decline_several(self, request: Request) -> Response:
         """Decline the selected requests with one note. Each carries the token of its own form, so only shown ones."""
-        session, fields = await self._fields(request, 3 * MOST_LISTED)
+        session, fields = await self._fields(request, 3 * MAX_LISTED)
         values = [value for name, value in fields.items() if name.startswith("pick")]
         selected = dict(pick.split("|", 1) for value in values for pick in value.split() if "|" in pick)
         note, now = self._note(session, fields), self.system.timestamp()
@@ -211,8 +211,8 @@ class Decisions:
     def _note(self, session: Session, fields: Mapping[str, str], request: str | None = None) -> str | None:
         """Return the note to the agent. Raises `NotDecided` if it is too long."""
         note = fields.get("note", "").replace("\r\n", "\n").strip()
-        if len(note) > LONGEST_NOTE:
-            problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} is the limit."
+        if len(note) > MAX_NOTE:
+            problem = f"Nothing was decided: the note has {len(note)} characters, and {MAX_NOTE} is the limit."
             raise NotDecided(session, 422, problem, request, note=note)
         return note or None
 
@@ -240,4 +240,4 @@ def _typed_secret(request: ApprovalRequest, fields: Mapping[str, str]) -> JsonVa
 def _brief(request: ApprovalRequest) -> str:
     """Return what a request is about, for a message that fits into a cookie."""
     brief = view.sentences(request.tool, request.preview).brief
-    return brief if len(brief) <= _LONGEST_BRIEF else view.title(request.tool)
+    return brief if len(brief) <= _MAX_BRIEF else view.title(request.tool)

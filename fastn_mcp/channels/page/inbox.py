@@ -213,9 +213,9 @@ class Inbox:
 
     async def find(self, request: str) -> PendingRequest | None:
         """Return the request of this id in any state, or None if they may not see it."""
-        async for account, found in self._read(lambda ledger: ledger.find(request)):
-            if found is not None and self._is_theirs(account, found):
-                return await self._pending(account, found)
+        async for account, match in self._read(lambda ledger: ledger.find(request)):
+            if match is not None and self._is_theirs(account, match):
+                return await self._pending(account, match)
         return None
 
     async def approve(
@@ -262,20 +262,20 @@ class Inbox:
 
     async def undo_preview(self, request: str, change: str) -> tuple[Change, Shown]:
         """Return such a change, and what its undo would do. Raises a `FastnError` if it cannot be undone."""
-        async with self._undoable(request, change) as (found, _, _, shown):
-            return found, shown
+        async with self._undoable(request, change) as (undone, _, _, preview):
+            return undone, preview
 
     @asynccontextmanager
     async def _undoable(self, request: str, change: str) -> AsyncGenerator[tuple[Change, ChangeUndo, Asker, Shown]]:
         """Open a change whose undo they may approve, with the preview of that undo, which is another effect."""
         if (pending := await self.find(request)) is not None:
             async with self._account_of(pending.request) as account:
-                found = {each.id: each for each in await account.ledger.changes_by([request])}
-                if change in found and account.undo and self.barred(account.tenant, pending.request) is None:
+                changes = {each.id: each for each in await account.ledger.changes_by([request])}
+                if change in changes and account.undo and self.barred(account.tenant, pending.request) is None:
                     asker = self.asker(account.tenant)
-                    shown = await account.undo.preview(change, asker)
-                    if self.covers(account.tenant, effects_in(shown.stored())):
-                        yield found[change], account.undo, asker, shown
+                    preview = await account.undo.preview(change, asker)
+                    if self.covers(account.tenant, effects_in(preview.stored())):
+                        yield changes[change], account.undo, asker, preview
                         return
         raise Refused("You may not undo this change, or it does not exist.")
 

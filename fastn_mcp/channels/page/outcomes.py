@@ -7,14 +7,14 @@ from fastn_mcp.channels.page.inbox import DecidedRequest
 from fastn_mcp.channels.page.view import View
 from fastn_mcp.guard.undo import NotUndoable, approver, changed_fields, in_words, undo_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
-from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
+from fastn_mcp.ledger.change import BEGUN, MADE_OUTCOMES, PERHAPS_MADE, Change
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 
 _SENDING = 300.0
 """Seconds for which a call without an outcome counts as being sent: the longest deadline of one."""
 
-LOOK = "It may have run. Look in Fastn before you repeat it."
+MAY_HAVE_RUN = "It may have run. Look in Fastn before you repeat it."
 
 STATES = {
     RequestState.OPEN: ("none", "Expired"),
@@ -64,7 +64,7 @@ def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> 
         return "none", "Nobody answered"
     count, is_over = len(request.calls), request.state in STATES
     if count > 1 and request.used:
-        made = sum(each.outcome in MADE for each in changes)
+        made = sum(each.outcome in MADE_OUTCOMES for each in changes)
         return "done" if made == count else "unknown", f"{made} of {count} done{', withdrawn' if is_over else ''}"
     if is_over:
         return STATES[request.state]
@@ -76,7 +76,7 @@ def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> 
 def _made(change: Change, now: float) -> tuple[str, str]:
     if change.undone:
         return "none", "Undone"
-    if change.outcome in MADE:
+    if change.outcome in MADE_OUTCOMES:
         return "done", "Done"
     if change.outcome == BEGUN and now - change.at < _SENDING:
         return "open", "Being sent"
@@ -85,21 +85,21 @@ def _made(change: Change, now: float) -> tuple[str, str]:
 
 def hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Change] = ()) -> str:
     """Say what a person should know of the outcome; empty if nothing."""
-    said: list[str] = []
+    sentences: list[str] = []
     if any(each.outcome in PERHAPS_MADE for each in changes):
-        said.append(LOOK)
+        sentences.append(MAY_HAVE_RUN)
     if request.state is RequestState.STALE:
-        said.append("Its target changed before it was sent. Nothing was sent.")
+        sentences.append("Its target changed before it was sent. Nothing was sent.")
     if later:
-        said.append(f"{counted(len(later), 'more call')} ran under its temporary approval.")
-    return " ".join(said)
+        sentences.append(f"{counted(len(later), 'more call')} ran under its temporary approval.")
+    return " ".join(sentences)
 
 
 def change(made: Change, now: float, *, may_undo: bool) -> View:
     """Return the template data of a change: its receipt, and whether it can be undone here."""
     mark, outcome = _made(made, now)
-    fields = changed_fields(made) if made.outcome in (*MADE, *PERHAPS_MADE) else {}
-    undo, can_be = undo_of(made), made.outcome in MADE and not made.undone
+    fields = changed_fields(made) if made.outcome in (*MADE_OUTCOMES, *PERHAPS_MADE) else {}
+    undo, can_be = undo_of(made), made.outcome in MADE_OUTCOMES and not made.undone
     number, of = f"{made.number}. " if made.number else "", f" {quote(made.name)}" if made.name else ""
     return {
         "id": made.id,

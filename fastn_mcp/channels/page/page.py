@@ -69,7 +69,7 @@ def _path(folder: Path, key: str) -> Path:
 PAGE_FILE = "page.json"
 """File in the state folder with the address of the running page and a key to it."""
 
-FILES = "browser"
+KEY_FOLDER = "browser"
 """Folder beside it for the key files that browsers open."""
 
 _BURST = 10.0
@@ -101,7 +101,7 @@ class ApprovalPage:
         self._system = system
         self._opener = opener
         self._page_file = page_file
-        self._files = page_file.parent / FILES
+        self._files = page_file.parent / KEY_FOLDER
         self._file_key = ""
         self._keys = set[str]()
         """Unused keys of the files that a browser was given."""

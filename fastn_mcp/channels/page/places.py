@@ -27,7 +27,7 @@ from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import redact_text, sanitize
 from fastn_mcp.tools.tool import Effect
 
-_LONGEST = 200
+_MAX_FIELD = 200
 """Characters of a field of a form."""
 _MAX_DECIDED_REQUESTS = 200
 """Newest decided requests that are searched for unused approvals."""
@@ -39,7 +39,7 @@ class PagePlaces(Decisions):
 
     async def activity(self, request: Request) -> Response:
         session, query = await self.session(request), request.query_params
-        search = Search(**{each.name: query.get(each.name, "")[:_LONGEST] for each in fields(Search)})
+        search = Search(**{each.name: query.get(each.name, "")[:_MAX_FIELD] for each in fields(Search)})
         numbers = (query.get(name, "") for name in ("entry", "before"))
         entry, before = (int(n) if n.isdecimal() and len(n) < 18 else None for n in numbers)
         async for account, limits in _account(session, query.get("tenant")):
@@ -80,8 +80,8 @@ class PagePlaces(Decisions):
         wanted = [tenant for tenant in _stoppable(session) if form.get("tenant", "") in ("", tenant)]
         if not wanted:
             raise NotDecided(session, 403, "Nothing was stopped: it is not yours to stop.")
-        if len(reason) > _LONGEST:
-            raise NotDecided(session, 422, f"Nothing was stopped: the reason is longer than {_LONGEST} characters.")
+        if len(reason) > _MAX_FIELD:
+            raise NotDecided(session, 422, f"Nothing was stopped: the reason is longer than {_MAX_FIELD} characters.")
         known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
         stops = [Stop(self.system.token(), now, _by(session), redact_text(reason), tenant) for tenant in wanted]
         stops = [stop for stop in stops if stop.whom not in known]

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LONGEST_BODY = 65_536
+MAX_BODY = 65_536
 """Bytes of a form."""
 
 # Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, like those of other sites.
@@ -84,7 +84,7 @@ async def form(request: Request, most: int = 16) -> dict[str, str]:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LONGEST_BODY:
+        if len(body) > MAX_BODY:
             raise BadForm(413)
     try:
         pairs: list[tuple[str, Any]] = parse_qsl(

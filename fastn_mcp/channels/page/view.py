@@ -27,12 +27,12 @@ _FIELDS = {
     "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "asked_by", "then", "notes",
     "defaults", "costs", "may_be_used_by", REFERENCES, TYPED, UNDOES,
 }  # fmt: skip
-_LONGEST_HEADING = 80
+_MAX_HEADING = 80
 """Characters of a first sentence in large type."""
-_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
-_RECENT = {heading for heading, _ in RECENT.values()}
-_EXAMPLES = 5
+_RECENT_HEADINGS = {heading for heading, _ in RECENT.values()}
+_MAX_EXAMPLES = 5
 """Maximum number of dependents of one kind that are named."""
 
 View = dict[str, Any]
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 def parts(sentence: str) -> list[Part]:
     """Split a sentence into our words and the quoted names and values, without their quotation marks."""
     split: list[Part] = []
-    for number, text in enumerate(_NAME.split(sanitize(sentence))):
+    for number, text in enumerate(_QUOTED_NAME.split(sanitize(sentence))):
         if text or number % 2:
             split.append(Part(text.replace('\\"', '"') if number % 2 else text, bool(number % 2)))
     return split
@@ -118,16 +118,16 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     """Return the template data of a call. `key` is unique on the page. `tool` defaults to that of the preview."""
     tool = tool or sanitize(_text(card.get("call")))
     says, id_ = sentences(tool, card), mapping(card.get("target")).get("id")
-    arguments, recent = mapping(card.get("arguments")), [fact for fact in says.facts if fact[0] in _RECENT]
+    arguments, recent = mapping(card.get("arguments")), [fact for fact in says.facts if fact[0] in _RECENT_HEADINGS]
     permissions = items(arguments.get("permissions"))
     return {
         "key": key,
         "number": str(_number(card.get("number"))),
         "tool": tool,
         "effect": _effect(tool, card, says.lost),
-        "recent": [(f"{name} {said.partition(',')[0]}", parts(f"{name} {said}.")) for name, said in recent],
+        "recent": [(f"{name} {event.partition(',')[0]}", parts(f"{name} {event}.")) for name, event in recent],
         "first": parts(says.first),
-        "is_long": len(says.first) > _LONGEST_HEADING,
+        "is_long": len(says.first) > _MAX_HEADING,
         "plain": sanitize(says.brief),
         "brief": parts(says.brief),
         "button": parts(says.button),
@@ -136,7 +136,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "unchecked": parts(says.unchecked),
         "because": parts(_text(card.get("because"))),
         "notes": parts(" ".join(filter(None, map(_text, (card.get("costs"), *items(card.get("notes"))))))),
-        "facts": [{"name": name, "value": parts(said)} for name, said in says.facts if (name, said) not in recent],
+        "facts": [{"name": name, "value": parts(event)} for name, event in says.facts if (name, event) not in recent],
         "arguments": [_field(field, value) for field, value in arguments.items()],
         "target_id": None if id_ is None or id_ in arguments.values() else shown(id_),
         "changes": [change(mapping(row)) for row in items(card.get("changes"))],
@@ -222,7 +222,7 @@ def _used(used: Mapping[str, JsonValue]) -> View:
     """Return the template data of one kind of dependents: their number and some examples."""
     kind = sanitize(_text(used.get("kind"))).removesuffix("s")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
-    examples = [mapping(example) for example in items(used.get("examples") or used.get("all"))[:_EXAMPLES]]
+    examples = [mapping(example) for example in items(used.get("examples") or used.get("all"))[:_MAX_EXAMPLES]]
     return {"count": count, "examples": [_example(example) for example in examples]}
 
 

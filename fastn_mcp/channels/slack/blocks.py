@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from fastn_mcp.channels.approver_answers import Choice
 from fastn_mcp.channels.page.outcomes import hint, outcome
 from fastn_mcp.channels.webhook.payloads import digest
-from fastn_mcp.guard.approval_form import BY_SEVERAL, LONGEST_NOTE, VERIFIED, approved_elsewhere, asker, instruction
+from fastn_mcp.guard.approval_form import BY_SEVERAL, MAX_NOTE, VERIFIED, approved_elsewhere, asker, instruction
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.guard.undo import approver
 from fastn_mcp.ledger.approval_request import REFUSED, ApprovalRequest
@@ -21,7 +21,7 @@ from fastn_mcp.redaction import sanitize
 _CHARACTERS = 550
 """Characters per block. Escaping can multiply them by five, within Slack's limit of 3,000."""
 
-_LONGEST_LABEL = 75
+_MAX_LABEL = 75
 """Characters that Slack accepts on a button."""
 
 _BLOCKS = 40
@@ -81,7 +81,7 @@ def message(request: ApprovalRequest, changes: Sequence[Change], now: float, ten
         texts = [elsewhere] if (elsewhere := approved_elsewhere(request)) else []
         if not texts:
             says = sentences.read(request.preview)
-            label = says.button if says and len(_escaped(says.button)) <= _LONGEST_LABEL else "Approve"
+            label = says.button if says and len(_escaped(says.button)) <= _MAX_LABEL else "Approve"
             style = "danger" if says is None or says.lost else "primary"
             buttons.append({**_button("approve", label, value), "style": style})
         buttons.append(_button("decline", "Decline", value))
@@ -105,7 +105,7 @@ def dialog(request: ApprovalRequest, choice: Choice, tenant: str) -> Block:
     if approves and request.expected is not None:
         blocks.append(_input("typed", "What you have to type"))
     note = "Note for the audit log" if approves else "Note to the agent"
-    blocks.append({**_input("note", note, max_length=LONGEST_NOTE), "optional": True})
+    blocks.append({**_input("note", note, max_length=MAX_NOTE), "optional": True})
     return {
         "type": "modal",
         "callback_id": DIALOG,

@@ -22,22 +22,28 @@ from fastn_mcp.ledger.change import Change
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 3.0
+_DELIVERY_TIMEOUT = 3.0
 """Seconds for which a call waits to learn whether Slack took its request."""
 
-_PAUSE = 30
+_POST_INTERVAL = 30
 """Seconds in which one process at most tries to post a request."""
 
-_LONGEST = 5.0
+_UPDATE_INTERVAL = 5.0
 """Seconds after which messages are looked at again, whatever the ledger reports."""
 
-_LATELY = 100
+_MAX_DECIDED = 100
 """Decided requests whose messages a process that begins looks at."""
 
-_GIVE_UP = 3600.0
+_RETRY_PERIOD = 3600.0
 """Seconds after the expiry of a request in which a message that Slack did not take is tried again."""
 
-_LASTING = {"message_not_found", "channel_not_found", "is_archived", "cant_update_message", "edit_window_closed"}
+_PERMANENT_ERRORS = {
+    "message_not_found",
+    "channel_not_found",
+    "is_archived",
+    "cant_update_message",
+    "edit_window_closed",
+}
 """Why a message is not tried again."""
 
 
@@ -97,7 +103,7 @@ class SlackChannel:
                 raise Refused(elsewhere, "A person does it in the dashboard.")
         elif not able:
             return announced
-        await asyncio.wait({self._tasks.begin(self._post(request, able))}, timeout=_PATIENCE)
+        await asyncio.wait({self._tasks.begin(self._post(request, able))}, timeout=_DELIVERY_TIMEOUT)
         problem = self._problems.get(request.id)
         if announced is not None:
             also = "also decide" if approved_elsewhere(request) is None else "decline it"
@@ -117,10 +123,10 @@ class SlackChannel:
         id_, now, posted = request.id, self._system.timestamp(), list[str]()
         try:
             body = message(request, (), now, self._tenant)
-            nonce = f"slack {id_} {int(now // _PAUSE)}"
+            nonce = f"slack {id_} {int(now // _POST_INTERVAL)}"
             if request.messages:
                 self._problems.pop(id_, None)
-            elif await self._ledger.use_nonce(nonce, now + 2 * _PAUSE, now):
+            elif await self._ledger.use_nonce(nonce, now + 2 * _POST_INTERVAL, now):
                 self._problems.pop(id_, None)
                 posted = await self._sent(body, able)
                 self._shown[id_] = dict.fromkeys(posted, body)
@@ -155,7 +161,7 @@ class SlackChannel:
 
     async def _resume(self) -> None:
         now = self._system.timestamp()
-        for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_LATELY)]:
+        for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_MAX_DECIDED)]:
             if request.messages and request.account == self._answers.account and request.expires > now:
                 self._follow(request.id)
 
@@ -171,9 +177,9 @@ class SlackChannel:
             try:
                 for id_ in list(self._shown):
                     await self._update(id_)
-                seen = await self._ledger.wait_for_change(seen, _LONGEST, self._system.sleep)
+                seen = await self._ledger.wait_for_change(seen, _UPDATE_INTERVAL, self._system.sleep)
             except FastnError:
-                await self._system.sleep(_LONGEST)
+                await self._system.sleep(_UPDATE_INTERVAL)
 
     async def _update(self, id_: str) -> None:
         """Show the state of a request in its messages, if that differs from what they show."""
@@ -183,7 +189,7 @@ class SlackChannel:
             return
         changes = await self._ledger.changes_by([id_]) if request.used else []
         direct = [each for each in changes if not is_temporary(each)]
-        is_shown = await self._show(request, direct, now) or request.expires + _GIVE_UP <= now
+        is_shown = await self._show(request, direct, now) or request.expires + _RETRY_PERIOD <= now
         is_begun = len(direct) >= len(request.used) or request.expires <= now
         if is_shown and not request.is_open(now) and is_begun and outcome(request, direct, now)[0] != "open":
             self._shown.pop(id_, None)
@@ -205,7 +211,7 @@ class SlackChannel:
             except SlackFailed as failed:
                 if shown.get(each) != {}:
                     log.warning("a message in Slack was not brought up to date: %s", failed)
-                shown[each] = body if str(failed) in _LASTING else {}
+                shown[each] = body if str(failed) in _PERMANENT_ERRORS else {}
         return {} not in shown.values()
 
 

@@ -24,22 +24,22 @@ from fastn_mcp.channels.slack.blocks import Reference, SlackFailed, notice, refe
 
 log = logging.getLogger(__name__)
 
-_SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)
+_SILENT_LOGGER = logging.Logger("slack_sdk", logging.CRITICAL + 1)
 
-_DEADLINE = 10
+_REQUEST_TIMEOUT = 10
 """Seconds for one request."""
 
 _ACKNOWLEDGE_WITHIN = 2.0
 """Seconds in which a dialog gets its answer. Slack gives up after three."""
 
-_PAUSE = 5.0
-"""Seconds before a connection that failed is tried again. They double until `_LONGEST_PAUSE`."""
+_FIRST_PAUSE = 5.0
+"""Seconds before a connection that failed is tried again. They double until `_MAX_PAUSE`."""
 
-_LONGEST_PAUSE = 300.0
+_MAX_PAUSE = 300.0
 
 _UNREADABLE = "This was not made by this server, or by another version of it. Nothing was decided."
 
-_LATE = "This takes longer than Slack waits. The message of the request shows what became of it."
+_TOO_SLOW = "This takes longer than Slack waits. The message of the request shows what became of it."
 _FAILED = "Internal error. It may have counted: the message of the request shows it. See the server log."
 
 Payload = Mapping[str, Any]
@@ -51,7 +51,7 @@ class SlackWeb:
 
     def __init__(self, url: str, token: str | None = None) -> None:
         handlers: Any = [AsyncRateLimitErrorRetryHandler(max_retry_count=2)]
-        self.client: Any = AsyncWebClient(token, url, _DEADLINE, logger=_SILENT, retry_handlers=handlers)
+        self.client: Any = AsyncWebClient(token, url, _REQUEST_TIMEOUT, logger=_SILENT_LOGGER, retry_handlers=handlers)
 
     async def __call__(self, method: str, **arguments: JsonValue) -> Payload:
         """Call a method of the API. Return the response. Raises `SlackFailed`."""
@@ -86,17 +86,17 @@ class _SlackConnection(SocketModeClient):
 
     @override
     async def connect(self) -> None:
-        pause = _PAUSE
+        pause = _FIRST_PAUSE
         while not self.closed:
             try:
                 await self._connect_once()
                 break
             except Exception as error:
-                if pause == _PAUSE and not self.closed:
+                if pause == _FIRST_PAUSE and not self.closed:
                     reason = reason_of(error) or type(error).__name__  # without the address
                     log.warning("Slack delivers no decisions (%s). Check: fastn-mcp doctor", reason)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     async def _connect_once(self) -> None:
         """Do what one round of the SDK's own loop does."""
@@ -128,7 +128,7 @@ class SlackSocket:
 
     def begin(self) -> None:
         """Connect in the background, and again whenever the connection is lost."""
-        self._connection = _SlackConnection(self._app_token, _SILENT, SlackWeb(self._url).client)
+        self._connection = _SlackConnection(self._app_token, _SILENT_LOGGER, SlackWeb(self._url).client)
         self._connection.socket_mode_request_listeners.append(cast(Any, self._receive))
         self._tasks.begin(self._connection.connect())
 
@@ -143,7 +143,7 @@ class SlackSocket:
         work = self._tasks.begin(self._handled(payload))
         if payload.get("type") == "view_submission":
             done, _ = await asyncio.wait({work}, timeout=_ACKNOWLEDGE_WITHIN)
-            answer = work.result() if done else notice(_LATE)
+            answer = work.result() if done else notice(_TOO_SLOW)
         await connection.send_socket_mode_response(SocketModeResponse(envelope.envelope_id, answer))
 
     async def _handled(self, payload: Payload) -> dict[str, Any] | None:

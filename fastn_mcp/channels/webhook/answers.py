@@ -21,16 +21,16 @@ from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 
-LONGEST_BODY = 16_384
+MAX_BODY = 16_384
 """Bytes of an answer."""
 
 _SLACK = 60.0
 """Extra seconds for which a nonce is stored, to allow for clock differences between replicas."""
 
-_PATIENCE = 10.0
+_BODY_TIMEOUT = 10.0
 """Seconds for a body to arrive."""
 
-_STRANGER = "This is not an approver's answer. Nothing was decided."
+_NOT_AN_APPROVER = "This is not an approver's answer. Nothing was decided."
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -79,7 +79,7 @@ class WebhookAnswers:
         """Reject an answer whose body could not be read completely."""
         with suppress(AnswerRejected), self._answers.recorded():
             raise AnswerRejected(413, "It is too large.")
-        return AnswerResponse(413, {"decided": False, "message": _STRANGER})
+        return AnswerResponse(413, {"decided": False, "message": _NOT_AN_APPROVER})
 
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._verify(id_, signature, body)
@@ -108,14 +108,14 @@ class WebhookAnswers:
         try:
             answer = _SignedAnswer.model_validate_json(body)
         except ValidationError:
-            raise AnswerRejected(400, _STRANGER) from None
+            raise AnswerRejected(400, _NOT_AN_APPROVER) from None
         approver = self._approvers.get(answer.approver)
         text = payloads.answer(payloads.path(id_), answer.timestamp, answer.nonce, body)
         # Check a signature for unknown approvers too, so that timing reveals less about who exists.
         credential = (approver and approver.credential) or self._decoy
         signed = credential.signed(text, payloads.signature_in(signature))
         if approver is None or credential is self._decoy or not signed:
-            raise AnswerRejected(401, _STRANGER)
+            raise AnswerRejected(401, _NOT_AN_APPROVER)
         return answer, approver
 
 
@@ -138,11 +138,11 @@ def routes(answers: WebhookAnswers) -> list[Route]:
 async def _body(request: Request) -> bytes | None:
     """Read the body. Return None if it is too large, too slow or incomplete."""
     body = bytearray()
-    with anyio.move_on_after(_PATIENCE):
+    with anyio.move_on_after(_BODY_TIMEOUT):
         try:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > LONGEST_BODY:
+                if len(body) > MAX_BODY:
                     return None
         except ClientDisconnect:
             return None

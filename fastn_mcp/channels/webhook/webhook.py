@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 
 ATTEMPTS = 4
-DEADLINE = 10.0
+ATTEMPT_TIMEOUT = 10.0
 """Timeout of one attempt in seconds."""
 
 _FIRST_PAUSE = 0.5
-_TRANSIENT = {408, 425, 429}
+_RETRIED_STATUSES = {408, 425, 429}
 
 
 class WebhookSender:
@@ -65,7 +65,7 @@ class WebhookSender:
     def _client(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             headers={"Content-Type": "application/json", "User-Agent": "fastn-mcp"},
-            timeout=DEADLINE,
+            timeout=ATTEMPT_TIMEOUT,
             verify=False if self._url.scheme == "http" else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=5.0),
             trust_env=False,
@@ -84,7 +84,7 @@ class WebhookSender:
             if isinstance(status, int) and 200 <= status < 300:
                 return
             problem = status if isinstance(status, str) else f"it answered {status}"
-            if isinstance(status, int) and status not in _TRANSIENT and status < 500:
+            if isinstance(status, int) and status not in _RETRIED_STATUSES and status < 500:
                 break
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts, the last one"
         raise Refused(
@@ -96,11 +96,11 @@ class WebhookSender:
         """Send one attempt. Return the status, or a description of the network error."""
         signed = payloads.headers(self._secret, self._system.now(), id_, body)
         try:
-            with anyio.fail_after(DEADLINE):
+            with anyio.fail_after(ATTEMPT_TIMEOUT):
                 async with self._client.stream("POST", self._url, content=body, headers=signed) as response:
                     return response.status_code
         except (TimeoutError, httpx2.TimeoutException):
-            return f"no answer within {DEADLINE:.0f} seconds"
+            return f"no answer within {ATTEMPT_TIMEOUT:.0f} seconds"
         except httpx2.ConnectError:
             return "no connection could be made"
         except httpx2.TransportError:
@@ -261,7 +261,7 @@ def _is_listening(host: str, port: int) -> bool:
     return False
 
 
-_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
+_WILDCARD_HOSTS = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def webhook_of(
@@ -277,7 +277,7 @@ def webhook_of(
         return None
     secret, approvers = secret_and_approvers(settings, issuer)
     host, port = host_and_port(settings.approval_listen or "127.0.0.1:0", lowest=0)
-    if host in _ANYWHERE and settings.approval_url is None:
+    if host in _WILDCARD_HOSTS and settings.approval_url is None:
         raise SettingsError(
             "approval_listen is every address of this machine, but approval_url is not set.",
             "Set approval_url to the address that approvers can reach.",

@@ -20,10 +20,10 @@ from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 
-_BY = "terminal"
-_SENT = "when the agent makes the same call again"
+_APPROVED_BY = "terminal"
+_SENT_WHEN = "when the agent makes the same call again"
 
-_LATEST = 1000
+_MAX_DECIDED = 1000
 """Number of the latest decided requests among which an approval is looked for."""
 
 UNSEALABLE = (
@@ -65,38 +65,40 @@ class TerminalApprovals:
         if typed_in(request) is not None and self.typed is None:
             return f"Nothing was decided. {UNSEALABLE}"
         typed = None if self.typed is None else TypedValue(self.typed, secret)
-        sent = "when it is undone once more on the approval page" if UNDOES in request.preview else _SENT
-        vote = Vote(_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
+        sent = "when it is undone once more on the approval page" if UNDOES in request.preview else _SENT_WHEN
+        vote = Vote(_APPROVED_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
         also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
         return await self._vote(request, vote, None, f"Approved. It is sent {sent}.{also}", typed)
 
     async def decline(self, request: ApprovalRequest, note: str) -> str:
         """Decline a request. Return the message for the person."""
-        vote = Vote(_BY, approves=False, at=self.system.timestamp())
+        vote = Vote(_APPROVED_BY, approves=False, at=self.system.timestamp())
         message = f"Declined. The same call stays declined until {clock(request.expires)}."
         return await self._vote(request, vote, note or None, message)
 
     async def withdraw(self, prefix: str, note: str) -> str | None:
         """Take back the approval of the request whose id starts with `prefix`. None unless exactly one does."""
-        matches = [one for one in await self.ledger.decided(_LATEST) if one.id.startswith(prefix) and one.out_of_band]
+        matches = [
+            one for one in await self.ledger.decided(_MAX_DECIDED) if one.id.startswith(prefix) and one.out_of_band
+        ]
         if len(matches) != 1:
             return None
-        (request,), vote = matches, Vote(_BY, approves=False, at=self.system.timestamp())
-        taken_back = await withdraw(vote, request, self.ledger, _BY, note or None, self._record_event)
+        (request,), vote = matches, Vote(_APPROVED_BY, approves=False, at=self.system.timestamp())
+        taken_back = await withdraw(vote, request, self.ledger, _APPROVED_BY, note or None, self._record_event)
         if isinstance(taken_back, NotCounted):
             return taken_back.why
         return f"Withdrawn: {request.text[0]} {sent_words(taken_back)}"
 
     async def unused(self) -> list[ApprovalRequest]:
         """Return the approvals that are not used up and can be withdrawn."""
-        now, decided = self.system.timestamp(), await self.ledger.decided(_LATEST)
+        now, decided = self.system.timestamp(), await self.ledger.decided(_MAX_DECIDED)
         return [one for one in decided if one.can_be_withdrawn(now)]
 
     async def _vote(
         self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
     ) -> str:
         """Count a vote, and return the message, or why it did not count."""
-        counted = await count_vote(vote, request, self.ledger, _BY, note, self._record_event, typed)
+        counted = await count_vote(vote, request, self.ledger, _APPROVED_BY, note, self._record_event, typed)
         return counted.why if isinstance(counted, NotCounted) else message
 
     async def temporary_approvals(self) -> list[ApprovalRequest]:
@@ -114,6 +116,6 @@ class TerminalApprovals:
     def _record_event(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         """Record an event, or warn if that fails. Sending records again, and refuses if it still fails."""
         try:
-            self.audit.record(decision_entry(event, request, _BY, note))
+            self.audit.record(decision_entry(event, request, _APPROVED_BY, note))
         except FastnError as error:
             self.warn(str(error))

@@ -53,10 +53,10 @@ async def count_vote(
     """
     several = request.needed > 1
     vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and request.can_be_temporary)
-    by, kept = BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
+    by, kept_note = BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
     argument = typed_in(request) if vote.approves else None
     if argument is None:
-        counted = await ledger.decide(request, vote, by, kept)
+        counted = await ledger.decide(request, vote, by, kept_note)
     elif typed is None:
         return NotCounted(f"The approver types the {argument.name}. Nothing was decided.")
     else:
@@ -130,8 +130,8 @@ async def _differs(request: ApprovalRequest, vote: Vote, typed: TypedValue) -> b
     mine = _canonical([typed.value])
     for earlier in request.votes:
         if earlier.approves and not earlier.is_of(vote):
-            kept = await typed.secrets.typed(request, earlier.approver, vote.at)
-            if not hmac.compare_digest(_canonical(kept), mine):
+            typed_before = await typed.secrets.typed(request, earlier.approver, vote.at)
+            if not hmac.compare_digest(_canonical(typed_before), mine):
                 return True
     return False
 

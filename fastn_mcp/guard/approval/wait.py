@@ -14,14 +14,14 @@ from fastn_mcp.ledger.ledger import ApprovalRequests, LedgerLost
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
 
-_LONGEST = 2.0
+_CHECK_INTERVAL = 2.0
 """Seconds after which the requests are looked at again, whatever the ledger reports."""
 
-_RETRY = 1.0
+_RETRY_SECONDS = 1.0
 """Seconds until the ledger is tried again after it could not be reached."""
 
 
-_MOST_ENDED = 1000
+_MAX_ENDED = 1000
 """Requests of which it is known that their call waits no longer."""
 
 
@@ -79,7 +79,7 @@ class DecisionWait:
             self._calls.discard(call)
             self._ended.pop(request, None)
             self._ended[request] = is_cancelled
-            if len(self._ended) > _MOST_ENDED:
+            if len(self._ended) > _MAX_ENDED:
                 del self._ended[next(iter(self._ended))]
         return call.is_decided
 
@@ -104,9 +104,9 @@ class DecisionWait:
         try:
             while self._waits(call, until):
                 try:
-                    await self._next_change(min(_LONGEST, self._left(until)))
+                    await self._next_change(min(_CHECK_INTERVAL, self._left(until)))
                 except LedgerLost:
-                    await self._system.sleep(min(_RETRY, max(0.0, self._left(until))))
+                    await self._system.sleep(min(_RETRY_SECONDS, max(0.0, self._left(until))))
         finally:
             self._is_listening = False
             for other in self._calls:

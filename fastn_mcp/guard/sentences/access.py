@@ -6,9 +6,9 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp.guard.sentences.facts import (
-    LONGEST_ON_BUTTON,
-    MOST_FACTS,
-    WHOLE,
+    MAX_FACTS,
+    MAX_ON_BUTTON,
+    UNCUT,
     Facts,
     Sentences,
     items,
@@ -29,29 +29,29 @@ from fastn_mcp.redaction import quote, texts_in
 
 
 def run_workflow(facts: Facts) -> Sentences:
-    given = facts.given
+    arguments = facts.given
     where = place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
-    if reference := given.get("customer_ref"):
+    if reference := arguments.get("customer_ref"):
         whose = f" for customer {quoted(reference)}"
-    if installed := given.get("installation_id"):
+    if installed := arguments.get("installation_id"):
         whose += f" as installed by {quoted(installed)}"
-    found = value(facts.row, "connectors")
-    apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(found)]
-    reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MOST_FACTS else "other systems"
+    connectors = value(facts.row, "connectors")
+    apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(connectors)]
+    reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MAX_FACTS else "other systems"
     return Sentences(
         f"Run workflow {facts.name} now{where}{whose}.",
         button=f"Run {short_name(facts)}{where}",
         brief=f"Run{where}: {facts.name}",
         then=f"What it does in {reached} cannot be taken back from here.",
-        facts=(("Input", quote(quote(given["input"], WHOLE))),) if given.get("input") else (),
+        facts=(("Input", quote(quote(arguments["input"], UNCUT))),) if arguments.get("input") else (),
     )
 
 
 def invite_user(facts: Facts) -> Sentences:
     email, role, unchecked = quoted(facts.given.get("email")), *_role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
-    button = f"Invite as {role}" if len(role) <= LONGEST_ON_BUTTON else "Invite this person"
+    button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
     then = f"{sent} {PEOPLE}"
     first = joined(f"Invite {email} as {role}.", look_alikes(facts.given.get("email")))
     return Sentences(first, button, f"Invite as {role}: {email}", then=then, unchecked=unchecked)
@@ -68,14 +68,14 @@ def create_role(facts: Facts) -> Sentences:
     permissions = list(cast("list[str]", facts.given.get("permissions")) or ())
     parent, unchecked = _role(facts, "parent")
     count, only = counted(len(permissions), "permission"), len(permissions) == 1
-    powerful = [quote(each, WHOLE, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
-    if any(each.strip() in _EVERYTHING for each in permissions):
+    powerful = [quote(each, UNCUT, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
+    if any(each.strip() in _ALL_PERMISSIONS for each in permissions):
         can = f"that may do everything ({quote('*')})"
     elif powerful:
         can = f"with {count}, {'a' if only else f'{len(powerful)} of them'} powerful{' one' if only else ''}"
         can += f": {series(powerful)}"
     else:
-        are_harmless = all(power(each) == _HARMLESS for each in permissions)
+        are_harmless = all(power(each) == _HARMLESS_RANK for each in permissions)
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
     sentences = say(
         facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
@@ -85,7 +85,7 @@ def create_role(facts: Facts) -> Sentences:
     return replace(sentences, unchecked=joined(sentences.unchecked, unchecked))
 
 
-_EVERYTHING = ("*", "*:*", "*.*")
+_ALL_PERMISSIONS = ("*", "*:*", "*.*")
 _TERMS = {
     "30d": "valid for 30 days",
     "90d": "valid for 90 days",
@@ -97,28 +97,30 @@ _MODES = {"test": "Test", "live": "Live"}
 
 def create_api_key(facts: Facts) -> Sentences:
     """Describe a new key. What is not given has Fastn's documented defaults: test, Viewer, 90 days."""
-    given = facts.given
-    mode = word(given, "mode") or "test"
-    role = text(given, "permissions") or "Viewer"
-    term = text(given, "expires") or "90d"
+    arguments = facts.given
+    mode = word(arguments, "mode") or "test"
+    role = text(arguments, "permissions") or "Viewer"
+    term = text(arguments, "expires") or "90d"
     is_full = word({"role": role}, "role") == "full access"
-    what = f"a {'full-access ' if is_full else ''}{_MODES.get(mode, quoted(given.get('mode')))} API key {facts.name}"
+    what = (
+        f"a {'full-access ' if is_full else ''}{_MODES.get(mode, quoted(arguments.get('mode')))} API key {facts.name}"
+    )
     if not is_full:
         what += ": read only" if word({"role": role}, "role") == "viewer" else f": role {quoted(role)}"
     until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
     does = "do everything in this account, including deletions" if is_full else "use it"
     live = "" if mode == "live" else " A test key is not a sandbox: it acts on your live connections."
-    customers, addresses = given.get("customers"), given.get("allowed_ips")
+    customers, addresses = arguments.get("customers"), arguments.get("allowed_ips")
     of_customer = facts.names.get("customer", {})
     names = [quoted(of_customer.get(key, key)) for key in texts_in(customers)]
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
-    said = say(
+    sentences = say(
         facts, "Create", first=f"Create {what}, {until}.",
         button=f"Create {short_name(facts, 'full-access key' if is_full else 'key')}",
         then=f"Anyone with this key can {does}.{live} You can revoke it at any time.", further=further,
     )  # fmt: skip
-    return replace(said, brief=f"Create {what}, {until}")
+    return replace(sentences, brief=f"Create {what}, {until}")
 
 
 def ai_chat(facts: Facts) -> Sentences:
@@ -130,8 +132,8 @@ def ai_build(facts: Facts) -> Sentences:
     kind = kind if kind in ("connector", "workflow") else quoted(facts.given.get("type"))
     name = facts.given.get("name")
     what = f"{kind} {quoted(name)}" if name else f"a {kind}"
-    said = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.given.get("prompt")))
-    return replace(said, button="Let it build", then=joined(said.then, "What it builds can be deleted."))
+    sentences = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.given.get("prompt")))
+    return replace(sentences, button="Let it build", then=joined(sentences.then, "What it builds can be deleted."))
 
 
 def _ai(facts: Facts, what: str, message: str) -> Sentences:
@@ -150,20 +152,20 @@ def _message(content: JsonValue) -> str:
     return quote(content if isinstance(content, str) else "")
 
 
-_HARMLESS = 3
+_HARMLESS_RANK = 3
 """Rank of a permission that only reads."""
 _HARMLESS_VERBS = frozenset({"read", "view", "list", "get"})
 _CHANGING_VERBS = frozenset({"create", "write", "update", "edit", "run", "execute", "delete", "manage"})
-_ORDINARY = frozenset(
+_ORDINARY_RESOURCES = frozenset(
     {"customers", "connectors", "connections", "workflows", "triggers", "executions", "usage", "audit"}
 )
 
 
 def power(permission: JsonValue) -> int:
-    """Rank a permission from 0 (everything) to `_HARMLESS`. An unknown one counts as powerful."""
+    """Rank a permission from 0 (everything) to `_HARMLESS_RANK`. An unknown one counts as powerful."""
     resource, _, verb = str(permission).casefold().replace(".", ":").rpartition(":")
     if "*" in str(permission):
         return 0
-    if resource not in _ORDINARY or verb not in _HARMLESS_VERBS | _CHANGING_VERBS:
+    if resource not in _ORDINARY_RESOURCES or verb not in _HARMLESS_VERBS | _CHANGING_VERBS:
         return 1
-    return _HARMLESS if verb in _HARMLESS_VERBS else 2
+    return _HARMLESS_RANK if verb in _HARMLESS_VERBS else 2

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from fastn_mcp.guard.sentences import access, changes
 from fastn_mcp.guard.sentences.facts import (
-    MOST_FACTS,
-    MOST_HISTORY,
+    MAX_FACTS,
+    MAX_HISTORY,
     Facts,
     Sentences,
     mapping,
@@ -20,24 +20,28 @@ from fastn_mcp.tools.related_reads import documented_fields, kind_of
 
 def describe(facts: Facts) -> Sentences:
     """Return the sentences of one call. Raises `KeyError` for a tool without any."""
-    said = _OF_TOOL[facts.call.tool_name()](facts)
+    sentences = _OF_TOOL[facts.call.tool_name()](facts)
     if extra := [name for name in mapping(facts.given.get("extra")) if name not in documented_fields(facts.call)]:
         are = "is" if len(extra) == 1 else "are"
-        said = replace(
-            said, first=f"{said.first[:-1]} and set {series(map(quoted, extra))}, which {are} not documented."
+        sentences = replace(
+            sentences, first=f"{sentences.first[:-1]} and set {series(map(quoted, extra))}, which {are} not documented."
         )
     if facts.pending:
-        asked = ", ".join(quoted(item) for item in facts.pending)  # uncut: nobody can approve what they could not read
-        said = replace(said, then=f"Pending there: {asked}. {said.then}")
+        pending = ", ".join(
+            quoted(item) for item in facts.pending
+        )  # uncut: nobody can approve what they could not read
+        sentences = replace(sentences, then=f"Pending there: {pending}. {sentences.then}")
     if facts.undoes:
-        first = f"Undo {facts.undoes}: {said.first[0].lower()}{said.first[1:]}"
-        said = replace(said, first=first, button=f"Undo: {said.button}", brief=f"Undo: {said.brief}")
+        first = f"Undo {facts.undoes}: {sentences.first[0].lower()}{sentences.first[1:]}"
+        sentences = replace(
+            sentences, first=first, button=f"Undo: {sentences.button}", brief=f"Undo: {sentences.brief}"
+        )
     if kinds := facts.dependence.unchecked:
-        said = replace(said, unchecked=f"Not checked: {', '.join(kinds)}. {said.unchecked}".strip())
+        sentences = replace(sentences, unchecked=f"Not checked: {', '.join(kinds)}. {sentences.unchecked}".strip())
     label, details = facts.resolved.label, list[tuple[str, str]]()
     if label and facts.target is not None and (which := distinction(kind_of(facts.call), facts.row, label)):
         details.append(("Details", quoted(which)))
-    return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
+    return replace(sentences, facts=(*details, *facts.history[:MAX_HISTORY], *sentences.facts)[:MAX_FACTS])
 
 
 def describe_batch(calls: Mapping[int, Sentences], *, keep_going: bool = False) -> Sentences:

@@ -31,7 +31,7 @@ from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.related_reads import documented_fields
 from fastn_mcp.tools.tool import Effect
 
-_LONGEST = 80
+_MAX_VALUE = 80
 """Characters of a value that the first sentence gives. Longer ones stand in the list of changes."""
 
 
@@ -52,11 +52,11 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
 
 def _created(facts: Facts, first: str, then: str) -> Sentences:
     """Describe a create, or the overwriting of what has its name or slug."""
-    made = say(facts, "Create", first=first, then=then)
+    sentences = say(facts, "Create", first=first, then=then)
     if facts.target is None:
-        return made
+        return sentences
     if not facts.row:
-        return replace(made, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
+        return replace(sentences, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
     over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.")
     taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
@@ -65,8 +65,8 @@ def _created(facts: Facts, first: str, then: str) -> Sentences:
 
 def _uses(facts: Facts) -> str:
     """Say how many connections use the target; empty if none does."""
-    found = facts.found("connections")
-    return f"{sentence(found.words())} {'uses' if found.is_one else 'use'} it." if found else ""
+    connections = facts.found("connections")
+    return f"{sentence(connections.words())} {'uses' if connections.is_one else 'use'} it." if connections else ""
 
 
 def _invited(facts: Facts) -> str:
@@ -79,8 +79,8 @@ def create_customer(facts: Facts) -> Sentences:
     email = facts.given.get("admin_email")
     invites = f" and invite {quoted(email)}" if email else ""
     role = " as its administrator" if email else ""
-    said = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
-    return replace(said, then=joined(said.then, _invited(facts)), button=f"{said.button}{invites}")
+    sentences = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
+    return replace(sentences, then=joined(sentences.then, _invited(facts)), button=f"{sentences.button}{invites}")
 
 
 def create_connector(facts: Facts) -> Sentences:
@@ -134,7 +134,9 @@ def _one_change(facts: Facts, field: str, before: JsonValue, after: JsonValue, o
     if field == "name":
         return f"rename {of} to {quoted(after)}"
     what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
-    if field == "code" or any(isinstance(each, (dict, list)) or len(str(each)) > _LONGEST for each in (before, after)):
+    if field == "code" or any(
+        isinstance(each, (dict, list)) or len(str(each)) > _MAX_VALUE for each in (before, after)
+    ):
         return f"change {what}"
     if field == "schedule":
         before, after = (cron.words(str(each)) or each for each in (before, after))
@@ -197,9 +199,11 @@ def create_workflow(facts: Facts) -> Sentences:
 
 
 def create_trigger(facts: Facts) -> Sentences:
-    given = facts.given
-    is_off = _state(facts, given) is State.OFF
-    first = f"Create trigger {facts.name}{f', {State.OFF.value}' if is_off else ''}: {_starts(facts)} {_when(given)}."
+    arguments = facts.given
+    is_off = _state(facts, arguments) is State.OFF
+    first = (
+        f"Create trigger {facts.name}{f', {State.OFF.value}' if is_off else ''}: {_starts(facts)} {_when(arguments)}."
+    )
     then = (
         "It does not fire until it is switched on. It can be deleted again." if is_off
         else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
@@ -216,7 +220,7 @@ def _starts(facts: Facts) -> str:
     return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
 
 
-_CALLED = {
+_WEBHOOK_CALLERS = {
     "": "whenever its address is called",
     "api key": "whenever its address is called",
     "none": "whenever anybody calls its address",
@@ -230,7 +234,9 @@ def _when(given: Mapping[str, JsonValue]) -> str:
             schedule = given.get("schedule")
             return _schedule(schedule, given.get("timezone")) if schedule else "on a schedule"
         case "webhook":
-            return _CALLED.get(word(given, "authentication"), "whenever its address is called, perhaps by anybody")
+            return _WEBHOOK_CALLERS.get(
+                word(given, "authentication"), "whenever its address is called, perhaps by anybody"
+            )
         case "app event":
             events = list(map(quoted, texts_in(given.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
@@ -246,12 +252,12 @@ def _itself(facts: Facts) -> str:
 def delete_customer(facts: Facts) -> Sentences:
     owned, are = list[str](), "is"
     for kind in ("connections", "secrets"):
-        found = facts.found(kind)
-        if found is not None:
-            names = tuple(name.removesuffix(f" of {facts.plain}") for name in found.examples)
-            owned.append(listed(replace(found, examples=names)))
+        dependents = facts.found(kind)
+        if dependents is not None:
+            names = tuple(name.removesuffix(f" of {facts.plain}") for name in dependents.examples)
+            owned.append(listed(replace(dependents, examples=names)))
         if kind in facts.dependence.unchecked:
-            owned.append(f"all its {'other ' if found else ''}{kind}")
+            owned.append(f"all its {'other ' if dependents else ''}{kind}")
         if len(owned) > 1 or facts.may_have_several(kind):
             are = "are"
     lost = f"{sentence(series(owned))} {are} lost for good." if owned else _itself(facts)
@@ -261,10 +267,10 @@ def delete_customer(facts: Facts) -> Sentences:
 
 
 def delete_connector(facts: Facts) -> Sentences:
-    found, credentials = facts.found("connections"), ""
-    if found is not None:
+    connections, credentials = facts.found("connections"), ""
+    if connections is not None:
         each = "their customers have" if facts.may_have_several("connections") else "its customer has"
-        credentials = f", and the credentials of {listed(found)}; {each} to authorise again"
+        credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
     elif facts.may_have_several("connections"):
         credentials = ", and the credentials of all its connections"
     lost = f"Its actions and events are lost for good{credentials}."
@@ -303,22 +309,24 @@ def revoke_api_key(facts: Facts) -> Sentences:
 def create_secret(facts: Facts) -> Sentences:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
     source = facts.given.get("value_from_env")
-    said = say(
+    sentences = say(
         facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
         then="No other secret has this name, customer and environment. It can be deleted again.",
         further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
     if facts.target is None:
-        return said
+        return sentences
     if not facts.row:
         unknown = "If Fastn takes another secret for this one, its value is lost for good."
         return replace(
-            said,
+            sentences,
             lost=unknown,
             then="",
             unchecked="Not checked: whether another secret has this name, customer and environment.",
         )
-    over = say(facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=said.facts)
+    over = say(
+        facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=sentences.facts
+    )
     return replace(over, lost="The old value is lost for good.")
 
 

@@ -21,11 +21,11 @@ from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import documented_fields, kind_of
 from fastn_mcp.tools.tool import Effect
 
-WHOLE = 1 << 31
-LONGEST_ON_BUTTON = 40
+UNCUT = 1 << 31
+MAX_ON_BUTTON = 40
 """Characters of a name on a button. A longer one is "this customer"."""
-MOST_FACTS = 5
-MOST_HISTORY = 3
+MAX_FACTS = 5
+MAX_HISTORY = 3
 """Number of facts on what this server did lately to the records."""
 
 
@@ -55,13 +55,13 @@ class Sentences:
 
     def lines(self) -> list[str]:
         """Return everything but the button, for a channel that shows plain text."""
-        facts = " ".join(f"{name}: {said}." for name, said in self.facts)
+        facts = " ".join(f"{name}: {sentence}." for name, sentence in self.facts)
         return [*filter(None, (self.first, self.second, facts))]
 
     def data(self) -> dict[str, JsonValue]:
         """Return the sentences as JSON, as an approval request stores them."""
-        facts: JsonValue = [[name, sanitize(said)] for name, said in self.facts]
-        texts = {name: sanitize(said) for name, said in asdict(self).items() if isinstance(said, str)}
+        facts: JsonValue = [[name, sanitize(sentence)] for name, sentence in self.facts]
+        texts = {name: sanitize(sentence) for name, sentence in asdict(self).items() if isinstance(sentence, str)}
         return {**texts, "facts": facts}
 
 
@@ -70,7 +70,7 @@ def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
     says = cast("dict[str, Any] | None", stored.get("says"))
     if says is None:
         return None
-    return replace(Sentences(**says), facts=tuple((name, said) for name, said in says["facts"]))
+    return replace(Sentences(**says), facts=tuple((name, sentence) for name, sentence in says["facts"]))
 
 
 @dataclass(slots=True)
@@ -131,12 +131,12 @@ class Facts:
 
     def may_have_several(self, kind: str) -> bool:
         """Whether there may be more than one dependent of a kind."""
-        found = self.found(kind)
-        return kind in self.dependence.unchecked or (found is not None and not found.is_one)
+        dependents = self.found(kind)
+        return kind in self.dependence.unchecked or (dependents is not None and not dependents.is_one)
 
 
 def quoted(content: JsonValue) -> str:
-    return quote(content if isinstance(content, str) else quote(content, WHOLE), WHOLE)
+    return quote(content if isinstance(content, str) else quote(content, UNCUT), UNCUT)
 
 
 def look_alikes(email: JsonValue) -> str:
@@ -199,7 +199,7 @@ def say(
 
 def short_name(facts: Facts, noun: str = "") -> str:
     """Return the name for a button, after `noun` if that is given: `role "Auditor"`, or "this role" if it is long."""
-    if len(facts.plain) > LONGEST_ON_BUTTON:
+    if len(facts.plain) > MAX_ON_BUTTON:
         return f"this {noun or facts.kind}"
     return f"{noun} {facts.name}".lstrip()
 
@@ -213,8 +213,8 @@ def undo_words(facts: Facts) -> str:
 
 def place(facts: Facts) -> str:
     """Return the environment that the call will have as ` in live`; empty if none is named."""
-    found = facts.resolved.environment.values
-    return in_place(found[0]) if len(found) == 1 else ""
+    environments = facts.resolved.environment.values
+    return in_place(environments[0]) if len(environments) == 1 else ""
 
 
 def in_place(name: str) -> str:

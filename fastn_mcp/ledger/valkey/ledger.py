@@ -19,9 +19,9 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import BEGUN, FINAL, Change, Journal
+from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, Change, Journal
 from fastn_mcp.ledger.ledger import (
-    MOST_WAITING,
+    MAX_WAITING,
     ApprovalRequests,
     BudgetLimit,
     BudgetUses,
@@ -33,7 +33,7 @@ from fastn_mcp.ledger.ledger import (
 from fastn_mcp.ledger.serialization import StoredValue, load, store
 from fastn_mcp.ledger.stop import KEPT_DAYS as LIFTED_KEPT_DAYS
 from fastn_mcp.ledger.stop import Stop, StopOrders
-from fastn_mcp.ledger.valkey.server import KEPT, LONGEST_READ, Address, Durability, Server
+from fastn_mcp.ledger.valkey.server import HISTORY_MS, MAX_READ, Address, Durability, Server
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
@@ -43,16 +43,16 @@ _log = logging.getLogger(__name__)
 _SAME_REQUEST = ("calls", "required", "principal", "account")
 """Fields by which two requests for one call are the same."""
 
-_SETTLED = ("outcome", "target", "name", "sent", "unsettled_until")
+_OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until")
 """Fields of a change that its outcome updates."""
 
-_DAY = 86_400_000
+_DAY_MS = 86_400_000
 """Milliseconds for which a record is kept after it expires, since clocks differ."""
 
-_QUARTER = 90 * _DAY
+_BUDGET_MS = 90 * _DAY_MS
 """Milliseconds for which a budget's count is kept after its last use. Its period ends long before."""
 
-_YEARS = 2 * 366 * _DAY
+_YEARS = 2 * 366 * _DAY_MS
 """Milliseconds for which the mark of an audit log is kept after it was last set."""
 
 
@@ -109,8 +109,8 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
             request.created,
             request.expires,
             int(request.out_of_band),
-            MOST_WAITING,
-            KEPT,
+            MAX_WAITING,
+            HISTORY_MS,
             self._request(""),
             *_SAME_REQUEST,
             *(str(values[name]) for name in _SAME_REQUEST),
@@ -160,7 +160,7 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
                 after.expires,
                 int(after.out_of_band),
                 {None: "", 0: "approved", 1: "declined"}[declines_after(before, after)],
-                KEPT,
+                HISTORY_MS,
                 int(after.is_over),
                 *typed,
                 after.temporary_until,
@@ -175,7 +175,7 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
         if not seen:
             newest = await self._server.read("XREVRANGE", stream, "+", "-", "COUNT", 1)
             return newest[0][0] if newest else "0-0"
-        longest = max(1, round(min(seconds, LONGEST_READ) * 1000))
+        longest = max(1, round(min(seconds, MAX_READ) * 1000))
         streams = await self._server.read("XREAD", "BLOCK", longest, "STREAMS", stream, seen)
         return streams[0][1][-1][0] if streams else seen
 
@@ -244,7 +244,7 @@ class ValkeyBudgetUses(_ValkeyPart, BudgetUses):
         arguments = list[int]()
         for each in limits:
             # A plan can be valid for years, and its count must not expire before it.
-            arguments += [each.limit, 0 if each.period == PLANNED else _QUARTER]
+            arguments += [each.limit, 0 if each.period == PLANNED else _BUDGET_MS]
         return await self._server.run("spend", [*keys, self._revision], *arguments) == 1
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
@@ -267,7 +267,7 @@ class ValkeyMarks(_ValkeyPart, Marks):
 
     async def _mark(self, key: str, until: float, now: float, *, unless: float) -> bool:
         """Record a mark, and return True, unless it holds until a time or later."""
-        kept = round(max(0.0, until - now) * 1000) + _DAY
+        kept = round(max(0.0, until - now) * 1000) + _DAY_MS
         return await self._server.run("mark", [key, self._revision], until, unless, kept) == 1
 
     async def marked(self, name: str) -> float:
@@ -291,12 +291,12 @@ class ValkeyJournal(_ValkeyPart, Journal):
             change.id,
             change.at,
             change.unsettled_until,
-            KEPT,
+            HISTORY_MS,
             self._change(""),
             change.number,
             change.call,
-            len(FINAL),
-            *FINAL,
+            len(FINAL_OUTCOMES),
+            *FINAL_OUTCOMES,
             *_flat(store(change)),
         )
         if begun == -1:
@@ -306,11 +306,13 @@ class ValkeyJournal(_ValkeyPart, Journal):
     async def changes_of(self, batch: str) -> list[Change]:
         numbers = await self._server.gather([self._key("batch", batch)])
         changes = await self._gathered(numbers[0].values() if numbers else ())
-        return sorted((change for change in changes if change.outcome in FINAL), key=lambda change: change.number)
+        return sorted(
+            (change for change in changes if change.outcome in FINAL_OUTCOMES), key=lambda change: change.number
+        )
 
     async def settle(self, change: Change) -> None:
         values = store(change)
-        settled = {name: values[name] for name in _SETTLED}
+        settled = {name: values[name] for name in _OUTCOME_FIELDS}
         await self._set(change.id, "id", "", settled, self._key("under_way"), self._unsettled(change.call))
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:

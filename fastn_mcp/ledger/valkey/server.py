@@ -127,27 +127,27 @@ def _options(query: str) -> dict[str, Any]:
 
 log = logging.getLogger(__name__)
 
-KEPT = 30 * 86_400_000
+HISTORY_MS = 30 * 86_400_000
 """Milliseconds for which requests and changes are kept, for the history."""
 
-_SECONDS = 1.0
+_TIMEOUT = 1.0
 """Timeout for a connection and for a reply."""
 
-LONGEST_READ = 0.75 * _SECONDS
+MAX_READ = 0.75 * _TIMEOUT
 """Seconds for which a read may block on the server."""
 
-_PATIENCE = 3.0
+_COMMAND_DEADLINE = 3.0
 """Deadline in seconds for one command, with waiting for a connection, opening it and finding the cluster."""
 
-_CONNECTIONS = 32
-_FIRST_REST, _LONGEST_REST = 0.1, 5.0
+_MAX_CONNECTIONS = 32
+_FIRST_REST, _MAX_REST = 0.1, 5.0
 """First and longest backoff in seconds after a failure, so that callers do not queue behind a dead server."""
 
-_CHECKED = 5.0
+_CHECK_INTERVAL = 5.0
 """Seconds between checks of the server's eviction policy, which can be changed while it runs."""
 
-_OLDEST = 7
-_HERE = Path(__file__).parent / "scripts"
+_MIN_VERSION = 7
+_SCRIPTS = Path(__file__).parent / "scripts"
 
 _FAILURES = (ValkeyError, ValkeyClusterException, OSError, TimeoutError)
 """Errors of the library for a failed command. They have no common base class."""
@@ -158,7 +158,7 @@ Client = Any
 
 @cache
 def _script(name: str) -> tuple[str, str]:
-    text = (_HERE / f"{name}.lua").read_text(encoding="utf-8")
+    text = (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -235,7 +235,7 @@ class Server:
             return await client.execute_command(*command)
         pipeline = client.pipeline(transaction=False)
         pipeline.execute_command(*command)
-        pipeline.execute_command("WAIT", self._address.copies, int(_SECONDS * 500))
+        pipeline.execute_command("WAIT", self._address.copies, int(_TIMEOUT * 500))
         answer, copies = await pipeline.execute(raise_on_error=False)
         for reply in (answer, copies):
             if isinstance(reply, Exception):
@@ -248,7 +248,7 @@ class Server:
         if self._system.monotonic() < self._resting_until:
             raise LedgerLost("it did not answer just now")
         try:
-            async with asyncio.timeout(_PATIENCE):  # not anyio's: the library may forget who cancelled it
+            async with asyncio.timeout(_COMMAND_DEADLINE):  # not anyio's: the library may forget who cancelled it
                 answer = await command(await self._ready())
         except (*_FAILURES, _Unfit) as error:
             why = _why(error)
@@ -264,13 +264,13 @@ class Server:
             return
         now = self._system.monotonic()
         if now >= self._resting_until:  # concurrent failures count as one
-            self._rest = min(max(_FIRST_REST, self._rest * 2), _LONGEST_REST)
+            self._rest = min(max(_FIRST_REST, self._rest * 2), _MAX_REST)
             self._resting_until = now + self._rest * (0.5 + self._system.share() / 2)
         client, self._checked = self._client, None
         if client is None:
             return
         with anyio.CancelScope(shield=True), suppress(*_FAILURES):
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_TIMEOUT):
                 if self._address.cluster:
                     self._client = None
                     await client.aclose()
@@ -281,7 +281,7 @@ class Server:
         if self._client is None:
             self._client = _client(self._address)
         now = self._system.monotonic()
-        if self._checked is None or now - self._checked >= _CHECKED:
+        if self._checked is None or now - self._checked >= _CHECK_INTERVAL:
             evicted = await _check(self._client, is_first=self._evicted is None)
             self._evicted = evicted if self._evicted is None else self._evicted
             if evicted > self._evicted:
@@ -314,8 +314,8 @@ async def _check(client: Client, *, is_first: bool) -> int:
         if is_first:
             log.warning("the shared ledger may not be asked how it keeps its data (INFO): see docs/shared-ledger.md")
         return 0
-    if int(str(facts.get("redis_version", "0")).partition(".")[0]) < _OLDEST:
-        raise _Unfit(f"it is older than version {_OLDEST}")
+    if int(str(facts.get("redis_version", "0")).partition(".")[0]) < _MIN_VERSION:
+        raise _Unfit(f"it is older than version {_MIN_VERSION}")
     if facts.get("maxmemory") and facts.get("maxmemory_policy") != "noeviction":
         raise _Unfit("it may forget approvals: set maxmemory-policy noeviction")
     if is_first and not facts.get("aof_enabled"):
@@ -350,8 +350,8 @@ def _client(address: Address) -> Client:
         "username": address.username,
         "password": address.password,
         "decode_responses": True,
-        "socket_timeout": _SECONDS,
-        "socket_connect_timeout": _SECONDS,
+        "socket_timeout": _TIMEOUT,
+        "socket_connect_timeout": _TIMEOUT,
         "socket_keepalive": True,
     }
     if address.tls:
@@ -359,9 +359,9 @@ def _client(address: Address) -> Client:
     if address.cluster:
         options |= {"cluster_error_retry_attempts": 0, "connection_error_retry_attempts": 0, "ssl": address.tls}
         return ValkeyCluster(**options)
-    options |= {"db": address.database, "retry": Retry(NoBackoff(), 0), "timeout": _PATIENCE}
+    options |= {"db": address.database, "retry": Retry(NoBackoff(), 0), "timeout": _COMMAND_DEADLINE}
     kind = SSLConnection if address.tls else Connection
-    return Valkey.from_pool(BlockingConnectionPool(max_connections=_CONNECTIONS, connection_class=kind, **options))
+    return Valkey.from_pool(BlockingConnectionPool(max_connections=_MAX_CONNECTIONS, connection_class=kind, **options))
 
 
 def _why(error: Exception) -> str:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.dependence import by_reason
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
-from fastn_mcp.procedures.diagnosis.evidence import AFFECTED, CAUSES, Changed, Evidence
+from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
@@ -26,7 +26,7 @@ from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
-_ALSO = 12
+_MAX_ALSO_AFFECTED = 12
 """Maximum number of further affected workflows and customers of a cause by name."""
 
 Entry = dict[str, JsonValue]
@@ -67,7 +67,7 @@ def answer(evidence: Evidence) -> Entry:
         # The less frequent ones in Fastn's words, each with an example and its number of runs.
         "other_causes": [
             f"{cause.newest.reason or 'unknown'} ({cause.newest.id}): {counted(len(cause.runs), 'run')}"
-            for cause in evidence.causes[CAUSES:]
+            for cause in evidence.causes[MAX_CAUSES:]
         ],
         "without_failures": _without_failures(evidence),
         "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections]
@@ -80,8 +80,8 @@ def answer(evidence: Evidence) -> Entry:
             short(gap.what, 120) + (gap.why and f": {short(gap.why, 120)}") for gap in by_reason(evidence.gaps)
         ],
     }
-    kept = ("verdict", "causes", "connections", "triggers")
-    return {name: item for name, item in entries.items() if item not in (None, []) or (name in kept and item == [])}
+    required = ("verdict", "causes", "connections", "triggers")
+    return {name: item for name, item in entries.items() if item not in (None, []) or (name in required and item == [])}
 
 
 def _prefix(evidence: Evidence) -> str:
@@ -185,11 +185,11 @@ def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
             customer = "other customers"  # whose names would take a request each
         return " for ".join(filter(None, (workflow, customer))) or evidence.workflow(which.workflow)
 
-    more = Counter({name(which): count for which, count in filters[AFFECTED:]})
-    also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_ALSO)]
-    if len(more) > _ALSO:
-        also.append(f"{len(more) - _ALSO} more")
-    return {"affected": [_failed_runs(evidence, which, count) for which, count in filters[:AFFECTED]], "also": also}
+    more = Counter({name(which): count for which, count in filters[MAX_AFFECTED:]})
+    also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_MAX_ALSO_AFFECTED)]
+    if len(more) > _MAX_ALSO_AFFECTED:
+        also.append(f"{len(more) - _MAX_ALSO_AFFECTED} more")
+    return {"affected": [_failed_runs(evidence, which, count) for which, count in filters[:MAX_AFFECTED]], "also": also}
 
 
 def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:

@@ -11,7 +11,7 @@ from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text
 from fastn_mcp.records.states import State, broken_since
 
-_TELL = {
+_CUSTOMER_MESSAGES = {
     State.BROKEN: (
         "{app} no longer accepts the access that you gave us: please connect {app} again in the widget. "
         "What should have run since then was not done; we run it again once you have connected."
@@ -74,7 +74,7 @@ def advice(evidence: Evidence, broken: Sequence[PartState]) -> list[JsonValue]:
             "fix": repairs(connections, named=0),
             "tell": tell.format(app=_app(evidence)),
         }
-        for state, tell in _TELL.items()
+        for state, tell in _CUSTOMER_MESSAGES.items()
         if (connections := [each for each in broken if each.state is state])
     ]
 
@@ -86,7 +86,7 @@ def _app(evidence: Evidence) -> str:
 def broken_connections(evidence: Evidence) -> list[PartState]:
     """Return the connector's connections that do not work, those that stopped last first."""
     now = evidence.counts.period.now
-    broken = [each for each in _connections(evidence) if each.state in _TELL]
+    broken = [each for each in _connections(evidence) if each.state in _CUSTOMER_MESSAGES]
     return sorted(broken, key=lambda each: broken_since(each.row, now).removeprefix("last used "), reverse=True)
 
 

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from fastn_mcp.errors import LeftOut
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.answer import answer
-from fastn_mcp.procedures.diagnosis.evidence import CAUSES, gather
+from fastn_mcp.procedures.diagnosis.evidence import MAX_CAUSES, gather
 from fastn_mcp.procedures.diagnosis.failures import Period
 from fastn_mcp.procedures.diagnosis.subject import Subject
 from fastn_mcp.procedures.lookup import resolve
@@ -18,7 +18,7 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.fields import ConnectorId, Cursor, CustomerId, TriggerId, WorkflowId
 from fastn_mcp.tools.tool import Effect
 
-LONGEST = 7_000
+MAX_CHARACTERS = 7_000
 """Maximum size of the answer as JSON in characters."""
 
 _OTHERS, _PAGE = 8, 30
@@ -26,17 +26,17 @@ _OTHERS, _PAGE = 8, 30
 
 _CURSOR = r"^\d{1,5}$"
 
-_CUTS = (
+_REDUCTIONS = (
     *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
     ("without_failures", 8, 0),
-    ("changes", 2, LONGEST),
-    ("without_failures", 1, LONGEST),
-    ("connections", 2, LONGEST),
-    ("triggers", 1, LONGEST),
-    ("not_checked", 3, LONGEST),
-    ("causes", 1, LONGEST),
-    ("customers", 12, LONGEST),
-    ("stuck_runs", 5, LONGEST),
+    ("changes", 2, MAX_CHARACTERS),
+    ("without_failures", 1, MAX_CHARACTERS),
+    ("connections", 2, MAX_CHARACTERS),
+    ("triggers", 1, MAX_CHARACTERS),
+    ("not_checked", 3, MAX_CHARACTERS),
+    ("causes", 1, MAX_CHARACTERS),
+    ("customers", 12, MAX_CHARACTERS),
+    ("stuck_runs", 5, MAX_CHARACTERS),
 )
 """Cuts in order: a list, its minimum number of entries, and the size in characters above which it is shortened."""
 
@@ -80,10 +80,10 @@ class Diagnose(Procedure[Diagnosis]):
         others = cast("list[JsonValue]", diagnosis.pop("other_causes", []))
         end = begin + (_PAGE if begin else _OTHERS)
         if begin:
-            first, last = begin + CAUSES + 1, min(end, len(others)) + CAUSES
+            first, last = begin + MAX_CAUSES + 1, min(end, len(others)) + MAX_CAUSES
             diagnosis = {"verdict": f"Causes {first} to {last} of {len(evidence.causes)}.", "causes": []}
         page = others[begin:end]
-        if more := [len(cause.runs) for cause in evidence.causes[CAUSES + end :]]:
+        if more := [len(cause.runs) for cause in evidence.causes[MAX_CAUSES + end :]]:
             page.append(f"{len(more)} more causes, see next_cursor: {counted(sum(more), 'run')}")
             diagnosis["next_cursor"] = str(end)
         diagnosis |= {"other_causes": page} if page else {}
@@ -91,13 +91,13 @@ class Diagnose(Procedure[Diagnosis]):
 
 
 def _fitting(entries_by_name: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Shorten the answer to `LONGEST`: apply the `_CUTS`, those of causes after their suggestions and messages."""
+    """Shorten the answer to `MAX_CHARACTERS` by the `_REDUCTIONS`: causes lose suggestions and messages first."""
     left_out: Counter[str] = Counter()
-    for name, least, longest in _CUTS:
+    for name, least, longest in _REDUCTIONS:
         if name == "causes":
             for cause in cast("list[dict[str, JsonValue]]", entries_by_name["causes"]):
                 for detail in ("fastn_suggests", "message", "also"):
-                    if len(to_json(entries_by_name)) > LONGEST:
+                    if len(to_json(entries_by_name)) > MAX_CHARACTERS:
                         cause.pop(detail, None)
         entries = cast("list[JsonValue]", entries_by_name.get(name, []))
         while len(entries) > least and len(to_json(entries_by_name)) > longest:

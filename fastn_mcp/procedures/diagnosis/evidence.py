@@ -14,7 +14,7 @@ from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED, read_customer_names
 from fastn_mcp.errors import FastnError, LeftOut
-from fastn_mcp.ledger.change import MADE
+from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
     PartState,
@@ -61,31 +61,31 @@ from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
-AFFECTED = 3
+MAX_AFFECTED = 3
 """Maximum number of affected workflows and customers of a cause with their numbers."""
 
-CAUSES = 3
+MAX_CAUSES = 3
 """Maximum number of causes reported, each with its newest run read in full."""
 
 _TRIGGERS, _WORKFLOWS, _QUOTAS = "triggers", "workflows", "quotas"
 _NEWEST, _OWN = "its newest runs", "its connections"
 
-_PAGES = 10
+_MAX_PAGES = 10
 """Maximum number of pages of triggers, of workflows, and of connections of each status."""
 
 _LOG, _LOG_PAGES = "audit log", 3
 """Name of the whole audit log, and the maximum number of its pages that are read in place of those of each resource."""
 
-_FURTHER_PAGES = 2
+_MAX_FURTHER_PAGES = 2
 """Maximum number of pages after the first of all connections, if these are read in place of those of each status."""
 
-_RECORDS = 5
+_MAX_RECORDS = 5
 """Maximum number of workflows and customers for which the last success and the first failure since are read."""
 
-_CONNECTED, _CHANGED = 4, 6
+_MAX_CONNECTED, _MAX_CHANGED = 4, 6
 """Maximum number of customers whose connections, and of resources whose changes are read."""
 
-_BEFORE = timedelta(days=1)
+_CHANGES_BEFORE = timedelta(days=1)
 """Time before the first failure from which on changes are reported."""
 
 
@@ -155,7 +155,7 @@ class Evidence:
     @property
     def affected(self) -> set[str]:
         """Customers for whom the reported causes occurred."""
-        return {key for cause in self.causes[:CAUSES] for key in cause.customers}
+        return {key for cause in self.causes[:MAX_CAUSES] for key in cause.customers}
 
     @property
     def failing_since(self) -> datetime | None:
@@ -184,7 +184,7 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
 
 async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
     lists = _lists(subject)
-    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in lists.items()}
+    jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
         own = {name: call for name, call in lists.items() if name == _OWN}
@@ -237,8 +237,8 @@ def _connection_jobs(
         async with connecting:
             with suppress(FastnError):  # each of the narrower reads then finds out for itself
                 await look(listing)
-                await read_rest(listing, look, _FURTHER_PAGES)
-        await reads.read_one(name, call, _PAGES)
+                await read_rest(listing, look, _MAX_FURTHER_PAGES)
+        await reads.read_one(name, call, _MAX_PAGES)
 
     of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
     return {name: partial(read, call=call) for name, call in (of_status | {**own}).items()}
@@ -264,7 +264,7 @@ def _lists(subject: Subject) -> dict[str, Call]:
 
 async def _read_details(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> Evidence:
     subject = evidence.subject
-    newest = [cause.newest for cause in evidence.causes[:CAUSES]]
+    newest = [cause.newest for cause in evidence.causes[:MAX_CAUSES]]
     triggers, others = _triggers(evidence, reads)
     unread = _unexplained_customers(evidence, reads)
     runs = {f"run {run.id}": GetExecution(execution_id=run.id) for run in newest if run.id}
@@ -273,7 +273,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     customer = subject.resources.get("customer")
     if customer is not None and customer.row:
         names[customer.id] = name_of(customer.row)
-    first = [key for cause in evidence.causes[:CAUSES] for key in cause.customers[:AFFECTED]]
+    first = [key for cause in evidence.causes[:MAX_CAUSES] for key in cause.customers[:MAX_AFFECTED]]
     if subject.connector:
         first += filter(None, map(owner_of, reads.rows(*(name for name in reads.lists if "connections" in name))))
     first += [run.run.customer for run in evidence.stuck if run.run.customer]
@@ -348,22 +348,22 @@ def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
     if evidence.subject.connector:
         return {}  # its customers have a row each
     by_filter = {group.newest.filter: group.runs for group in grouped(evidence.counts.failures, lambda run: run.filter)}
-    reported = {which for cause in evidence.causes[:CAUSES] for which in cause.filters}
+    reported = {which for cause in evidence.causes[:MAX_CAUSES] for which in cause.filters}
     wanted = [which for which in by_filter if which in reported and which.workflow]
     if evidence.subject.is_any_of_customer:
         wanted += [RunFilter(key, evidence.subject.customer) for key in evidence.relevant_workflows]
-    return {which: by_filter.get(which, []) for which in list(dict.fromkeys(wanted))[:_RECORDS]}
+    return {which: by_filter.get(which, []) for which in list(dict.fromkeys(wanted))[:_MAX_RECORDS]}
 
 
 def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]:
     """Return a few affected customers whose broken connections do not explain their failures."""
     customers: list[str] = []
     unusable = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
-    for cause in evidence.causes[:CAUSES]:
+    for cause in evidence.causes[:MAX_CAUSES]:
         app = evidence.connector(cause.newest)
         broken = {owner_of(row) for row in unusable if app in connector_keys(row)}
         customers += [key for key in cause.customers if key not in (*broken, evidence.subject.customer)][:2]
-    return list(dict.fromkeys(customers))[:_CONNECTED]
+    return list(dict.fromkeys(customers))[:_MAX_CONNECTED]
 
 
 async def _read_changes(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> list[Changed]:
@@ -372,9 +372,9 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     workflows = subject.workflows or [run.workflow for run in evidence.newest]
     broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
     ids = [resource.id for resource in subject.resources.values()]
-    keys = list(dict.fromkeys(filter(None, (*workflows, *broken, *ids))))[:_CHANGED]
+    keys = list(dict.fromkeys(filter(None, (*workflows, *broken, *ids))))[:_MAX_CHANGED]
     first = evidence.failing_since
-    begin = period.begin if first is None else first - _BEFORE
+    begin = period.begin if first is None else first - _CHANGES_BEFORE
     since = begin.isoformat(timespec="seconds")
     audit = {f"audit log of {key}": key for key in keys}
     calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
@@ -396,7 +396,7 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
         if (at := timestamp(row, "updatedAt")) is not None:
             changes.append(Changed(at, text(row, "updatedBy"), "last update", key))
     for change in await context.changes.changes(50, period.now.timestamp() + 1):
-        if change.target in keys and change.outcome in MADE:
+        if change.target in keys and change.outcome in MADE_OUTCOMES:
             at = datetime.fromtimestamp(change.at, period.now.tzinfo)
             changes.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
     recent = [change for change in changes if change and (change.at is None or change.at >= begin)]

@@ -13,11 +13,11 @@ from fastn_mcp.procedures.reads import unique
 from fastn_mcp.records.rows import Row, number, objects, owner_of, short, text, timestamp, value, word
 from fastn_mcp.records.states import RunState, run_state
 
-_LONGEST = 500
+_MAX_MESSAGE = 500
 """Maximum number of characters of a message that are used."""
 
 # Parts that differ between runs. An apostrophe within a word is not a quote.
-_VARYING = re.compile(
+_VARYING_PARTS = re.compile(
     r"""
     "[^"]*" | `[^`]*` | (?<!\w)'[^']*'(?!\w)   # quoted values
     | \S+@\S+                                  # addresses
@@ -166,7 +166,7 @@ def grouped(failed: Iterable[EndedRun], key: Callable[[EndedRun], Hashable]) -> 
 
 def normalised(message: str) -> str:
     """Replace the parts of a message that differ between runs by `…`."""
-    return " ".join(_VARYING.sub("…", message).split())
+    return " ".join(_VARYING_PARTS.sub("…", message).split())
 
 
 def ended_run(row: Row) -> EndedRun:
@@ -210,5 +210,5 @@ def _failed_step(row: Row) -> str:
 
 def _line(row: Row, *fields: str) -> str:
     """Return the first line of the first of these fields that is a text or a number."""
-    lines = text(row, *fields)[:_LONGEST].strip().splitlines()
+    lines = text(row, *fields)[:_MAX_MESSAGE].strip().splitlines()
     return lines[0].strip() if lines else ""

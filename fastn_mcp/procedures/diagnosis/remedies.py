@@ -56,7 +56,7 @@ class Remedy:
 
 def remedy(evidence: FailureEvidence) -> Remedy:
     return (
-        _first_matching(_SURE, evidence)
+        _first_matching(_CERTAIN, evidence)
         or _connection(evidence)
         or _first_matching(_LESS_SURE, evidence)
         or Remedy(
@@ -81,7 +81,7 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
         "called": app or "An app that it calls",
         "limit": "" if setup.timeout_ms is None else f" of {setup.timeout_ms / 1000:.0f} s",
         "tier": f" (tier {quoted(setup.tier)})" if setup.tier else "",
-        "longer": _LONGER.get(
+        "longer": _LONGER_TIMEOUTS.get(
             setup.tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
         ),
     }
@@ -89,12 +89,12 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
     return replace(rule, short=short, likely=likely, fix=fix)
 
 
-_LONGER = {
+_LONGER_TIMEOUTS = {
     "INSTANT": "Set execution_tier STANDARD (up to 15 min) by update_workflow, and publish it.",
     "STANDARD": "Raise timeout_ms (up to 15 min) or set execution_tier LONG by update_workflow, and publish it.",
 }
 
-_SURE = {
+_CERTAIN = {
     r"quota_exceeded|quota exceeded|payment_required": Remedy(
         "a quota of the plan is used up",
         "A quota of the plan is used up, which stops new work.",

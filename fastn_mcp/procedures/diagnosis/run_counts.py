@@ -31,13 +31,13 @@ OF_CONNECTOR = (*FAILURES, *_UNDER_WAY)
 RUN_KINDS = (*OF_CONNECTOR, _COMPLETED, _ALL, _OLDER, _SUCCESSES)
 """Lists of runs: of the failures, those that `at_connector` keeps, and all."""
 
-_LONGEST_RUN = timedelta(hours=48)
+_MAX_RUN = timedelta(hours=48)
 """Age up to which runs under way are looked for also before the period: no tier lets one take more than 36 hours."""
 
-_PAGES = 8
+_MAX_PAGES = 8
 """Maximum number of pages of failed runs read for one answer, and as many of timed-out ones."""
 
-_PAGE = 100
+_PAGE_ROWS = 100
 _FEW_PAGES = 3
 
 _MAX_EXACT_STARTS = 3
@@ -46,7 +46,7 @@ _MAX_EXACT_STARTS = 3
 _FEW_FAILURES = 20
 """Number of failures below which a page of the newest runs is likely to show the last success."""
 
-_COVERED = 4
+_MAX_COVERING_PAGES = 4
 """Maximum number of pages of the newest runs that are read instead of counting them, which takes as many requests."""
 
 
@@ -152,19 +152,19 @@ def run_jobs(
 
     async def read(_: str, which: RunFilter) -> None:
         with suppress(FastnError):  # each of the others then finds out for itself
-            await read_back(runs_of(which, limit=_PAGE), look, period.begin, _COVERED)
+            await read_back(runs_of(which, limit=_PAGE_ROWS), look, period.begin, _MAX_COVERING_PAGES)
         since = period.since
         lists = {
-            FAILED: reads.reading(runs_of(which, status="failed", since=since, limit=_PAGE), _PAGES),
-            TIMED_OUT: reads.reading(runs_of(which, status="timeout", since=since, limit=_PAGE), _PAGES),
+            FAILED: reads.reading(runs_of(which, status="failed", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
+            TIMED_OUT: reads.reading(runs_of(which, status="timeout", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
             _COMPLETED: reads.reading(runs_of(which, status="completed", since=since)),
             _ALL: reads.reading(runs_of(which, since=since)),
             _OLDER: partial(_read_older, reads=reads, look=look, which=which, since=since),
             _SUCCESSES: reads.reading(runs_of(which, status="completed")),
         }
-        begin = min(period.begin, period.now - _LONGEST_RUN).isoformat(timespec="seconds")
+        begin = min(period.begin, period.now - _MAX_RUN).isoformat(timespec="seconds")
         for name, status in _UNDER_WAY.items():
-            lists[name] = reads.reading(runs_of(which, status=status, since=begin, limit=_PAGE))
+            lists[name] = reads.reading(runs_of(which, status=status, since=begin, limit=_PAGE_ROWS))
         await reads.run({_name(kind, which, filters): job for kind, job in lists.items() if kind in kinds})
 
     return {_name("newest runs", which, filters): partial(read, which=which) for which in filters}
@@ -248,7 +248,7 @@ async def read_records(
     records = {which: RunRecord(which, failed) for which, failed in failures.items()}
     if len(failures) > _MAX_EXACT_STARTS:  # so many that the first failures are not looked for one by one
         # From the rest of all runs, if it is short, those of each filter follow.
-        await read_rest(runs_of(RunFilter(), limit=_PAGE), look, min(len(failures), _FEW_PAGES))
+        await read_rest(runs_of(RunFilter(), limit=_PAGE_ROWS), look, min(len(failures), _FEW_PAGES))
 
     async def read(which: RunFilter) -> None:
         try:
@@ -277,7 +277,7 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
         await _read_newest(_COMPLETED, reads, completed)
     if not reads.rows(_COMPLETED):
         if len(failures) < _FEW_FAILURES and not (snapshot.holds(completed) and snapshot.holds(successes)):
-            await look(runs_of(which, limit=_PAGE))  # from which all of the rest may be derived
+            await look(runs_of(which, limit=_PAGE_ROWS))  # from which all of the rest may be derived
         await _read_newest(_SUCCESSES, reads, successes)
     success = next(iter(newest_first(reads.rows(_SUCCESSES, _COMPLETED))), None)
     knows_success = success is not None or not reads.has_more(_SUCCESSES)
@@ -307,7 +307,7 @@ def _counted(known: RunRecord, runs: int | None, completed: int | None) -> RunRe
 async def _read_newest(name: str, reads: AccountReads, call: ListExecutions) -> None:
     await reads.read_one(name, call)
     if not reads.lists[name].rows and reads.has_more(name):  # Fastn did not filter
-        await reads.read_one(name, call.model_copy(update={"limit": _PAGE}), _FEW_PAGES)
+        await reads.read_one(name, call.model_copy(update={"limit": _PAGE_ROWS}), _FEW_PAGES)
 
 
 async def _first_failure(
@@ -317,13 +317,13 @@ async def _first_failure(
     times = [run.at for run in known.failures if run.at and (last is None or run.at > last)]
     if not times or (last is not None and last >= counts.period.begin):
         return min(times, default=None), not counts.has_failures_unread
-    call = runs_of(known.which, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
+    call = runs_of(known.which, limit=_PAGE_ROWS, since=None if last is None else last.isoformat(timespec="seconds"))
     if not reads_on and not look.snapshot.holds(call):
         return min(times), False
     newest = await read_pages(call, look, 1)
     rows, is_complete = newest.rows, newest.is_complete
     if not is_complete and newest.total is not None and reads_on:
-        end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE).encode()})
+        end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE_ROWS).encode()})
         oldest = (await read_pages(end, look, 1)).rows
         if oldest and oldest[0] != rows[0]:
             rows += oldest

@@ -7,7 +7,7 @@ from fastn_mcp.procedures.diagnosis.failures import RunFilter
 from fastn_mcp.procedures.lookup import FoundResource
 from fastn_mcp.records.rows import Row, owner_of, started_workflows
 
-_STARTED = 8
+_MAX_STARTED = 8
 """Maximum number of workflows that a trigger starts."""
 
 
@@ -33,7 +33,7 @@ class Subject:
     @property
     def workflows(self) -> list[str]:
         """Ids of the workflows: the given one, or the first of those that the trigger starts."""
-        started = started_workflows(self.trigger or {})[:_STARTED]
+        started = started_workflows(self.trigger or {})[:_MAX_STARTED]
         return [self.resources["workflow"].id] if "workflow" in self.resources else started
 
     @property

@@ -8,7 +8,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.records.formats import age, counted, dated, quoted, sentence
 from fastn_mcp.records.states import State
 
-_UNREAD = "Whether runs failed could not be read"
+_RUNS_UNREAD = "Whether runs failed could not be read"
 
 
 def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:
@@ -27,7 +27,7 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
         return f"{failing}: {why}.{blocked}{_not_started(evidence)}"
     if not counts.knows_failures or counts.has_failures_unread:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
-        unread = "No failed run was found, but not all could be read" if counts.knows_failures else _UNREAD
+        unread = "No failed run was found, but not all could be read" if counts.knows_failures else _RUNS_UNREAD
         return f"{unread}.{done} {sentence(counts.last_success_in_words)}.{blocked}"
     if not completed and (last is None or last < period.begin):
         return _idle(evidence, reasons) + _stuck(evidence)

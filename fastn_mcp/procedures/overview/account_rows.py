@@ -25,8 +25,8 @@ from fastn_mcp.tools.workflows import ListWorkflows
 RUNS = "runs"
 """What stands for all reads of runs."""
 
-_PAGE = 100
-_PAGES = 5
+_PAGE_ROWS = 100
+_MAX_PAGES = 5
 """Maximum number of pages to read: of a kind, if it is checked row by row, and of the rows of one status."""
 
 
@@ -53,7 +53,7 @@ async def read_account(
     jobs = run_jobs(reads, context.look, period, filters, kinds) if kinds else {}
     jobs |= {name: job for name, job in _jobs(reads, matching).items() if only is None or name in only}
     if all_connections:
-        jobs["connections"] = reads.reading(ListConnections(limit=_PAGE), MAX_PAGES)
+        jobs["connections"] = reads.reading(ListConnections(limit=_PAGE_ROWS), MAX_PAGES)
     await reads.run(jobs, context.report)
     refused = [error for error in reads.failed.values() if not isinstance(error, LeftOut)]
     if refused and not reads.lists and not reads.records:
@@ -71,8 +71,8 @@ def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:
         "triggers": partial(problems, listing=ListTriggers),
         "users": partial(problems, listing=ListUsers, statuses=("Invited",)),
         "API keys": partial(problems, listing=ListApiKeys),
-        "connectors": reads.reading(ListConnectors(limit=_PAGE)),
-        "secrets": reads.reading(ListSecrets(limit=_PAGE)),
+        "connectors": reads.reading(ListConnectors(limit=_PAGE_ROWS)),
+        "secrets": reads.reading(ListSecrets(limit=_PAGE_ROWS)),
         "quotas": reads.reading(GetQuotas()),
         "billing": reads.reading(GetBilling()),
     }
@@ -86,12 +86,12 @@ async def _read_problems(
     statuses: Sequence[str] = (),
 ) -> None:
     """Read a list. If it has more than one page, read the rows with these statuses instead, if there are any."""
-    call = cast(Call, listing(limit=_PAGE))
-    await reads.read_one(kind, call, 1 if statuses else _PAGES)
+    call = cast(Call, listing(limit=_PAGE_ROWS))
+    await reads.read_one(kind, call, 1 if statuses else _MAX_PAGES)
     is_long = reads.has_more(kind)
     for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
         part = f"{kind} of status {status}"
-        await reads.read_one(part, call.model_copy(update={"status": status}), _PAGES)
+        await reads.read_one(part, call.model_copy(update={"status": status}), _MAX_PAGES)
         matching[kind] = _joined(matching.get(kind), reads.lists.pop(part))
     chosen = matching.get(kind, reads.lists[kind])
     if (chosen.more and chosen.total is None) or (is_long and not statuses):

@@ -21,17 +21,17 @@ from fastn_mcp.records.states import (
     trigger_state,
     workflow_state,
 )
-from fastn_mcp.tools.access import EXPIRES
+from fastn_mcp.tools.access import EXPIRY_FIELDS
 from fastn_mcp.tools.paging import created
 from fastn_mcp.tools.triggers import PROBLEMS
 
-SOON = timedelta(days=14)
+EXPIRY_NOTICE = timedelta(days=14)
 """Time before its expiry in which a key is reported."""
 
-UNUSED = timedelta(days=7)
+UNUSED_AFTER = timedelta(days=7)
 """Time until an unused key, or an invitation that was not accepted, is reported."""
 
-NEAR = 80
+NEAR_LIMIT_PERCENT = 80
 """Usage in percent from which a limit is reported."""
 
 
@@ -172,17 +172,17 @@ def trigger_findings(triggers: Sequence[Row], workflows: Sequence[Row], now: dat
 
 def _expires_within(key: Row, now: datetime, time: timedelta) -> bool:
     """Whether a key that is not revoked expires in this time, or has expired."""
-    at = timestamp(key, *EXPIRES)
+    at = timestamp(key, *EXPIRY_FIELDS)
     return not _is_ended(key) and at is not None and at <= now + time
 
 
-def expires_soon(row: Row, now: datetime, time: timedelta = SOON) -> bool:
+def expires_soon(row: Row, now: datetime, time: timedelta = EXPIRY_NOTICE) -> bool:
     """Whether a key that is valid, or a connection, expires in this time."""
     return _is_usable(row, now) and _expires_within(row, now, time)
 
 
 def _expiry(row: Row, now: datetime) -> Cells:
-    at = timestamp(row, *EXPIRES)
+    at = timestamp(row, *EXPIRY_FIELDS)
     return {"expires": dated(at, now)} if at else {}
 
 
@@ -196,10 +196,10 @@ def _is_ended(key: Row) -> bool:
 
 def _is_older(row: Row, now: datetime) -> bool:
     created = timestamp(row, "createdAt", "addedAt", "invitedAt")
-    return created is not None and created < now - UNUSED
+    return created is not None and created < now - UNUSED_AFTER
 
 
-def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = SOON) -> list[AccountFinding]:
+def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = EXPIRY_NOTICE) -> list[AccountFinding]:
     """Report the keys that expire in this time, the first first."""
     check = FindingCheck(
         Severity.MEDIUM,
@@ -207,18 +207,18 @@ def expiring_keys(keys: Iterable[Row], now: datetime, time: timedelta = SOON) ->
         lambda row, now: expires_soon(row, now, time),
         f"{{rows}} expiring {within(time)}, the first {{detail}}. A key is not renewed: create another, put it where "
         "this one is used, then revoke this one.",
-        lambda rows, now: age(min(timestamp(row, *EXPIRES) or now for row in rows), now),
+        lambda rows, now: age(min(timestamp(row, *EXPIRY_FIELDS) or now for row in rows), now),
         cells=_expiry,
-        at=lambda row: timestamp(row, *EXPIRES),
+        at=lambda row: timestamp(row, *EXPIRY_FIELDS),
     )
-    return check.findings(sorted(keys, key=lambda row: timestamp(row, *EXPIRES) or now), now)
+    return check.findings(sorted(keys, key=lambda row: timestamp(row, *EXPIRY_FIELDS) or now), now)
 
 
 def within(time: timedelta) -> str:
     """Return a time in words: `within two weeks`, `within 30 days`."""
     hours = round(time.total_seconds() / 3600)
     words = counted(hours // 24, "day") if hours % 24 == 0 else counted(hours, "hour")
-    return f"within {'two weeks' if time == SOON else words}"
+    return f"within {'two weeks' if time == EXPIRY_NOTICE else words}"
 
 
 KEY_CHECKS = (
@@ -272,9 +272,9 @@ PENDING_CUSTOMERS = FindingCheck(
 
 def full_quotas(quotas: Sequence[Quota], now: datetime) -> list[AccountFinding]:
     """Report the quotas that are nearly used up, the fullest first."""
-    near = [quota for quota in quotas if quota.percent >= NEAR]
+    near = [quota for quota in quotas if quota.percent >= NEAR_LIMIT_PERCENT]
     if not near:
         return []
     severity = Severity.HIGH if near[0].percent >= 100 else Severity.MEDIUM
-    what = f"{counted(len(near), 'quota')} at {NEAR} % or more: {listed([str(quota) for quota in near])}."
+    what = f"{counted(len(near), 'quota')} at {NEAR_LIMIT_PERCENT} % or more: {listed([str(quota) for quota in near])}."
     return [AccountFinding(severity, what, [TableRow(quota.data(now)) for quota in near])]

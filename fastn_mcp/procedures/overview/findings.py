@@ -25,7 +25,7 @@ from fastn_mcp.records.states import (
     trigger_state,
     workflow_state,
 )
-from fastn_mcp.tools.access import EXPIRES
+from fastn_mcp.tools.access import EXPIRY_FIELDS
 from fastn_mcp.tools.paging import created
 
 _MAX_STUCK = 10
@@ -116,7 +116,7 @@ def unusable_connections(
                 "auth": text(connection.row, "authType", "auth.type"),
                 "fails": listed([f"{name} ({runs})" for name, runs in fails.items()], 1),
             }
-            at = timestamp(connection.row, *EXPIRES) or timestamp(connection.row, "lastUsedAt", "lastUsed")
+            at = timestamp(connection.row, *EXPIRY_FIELDS) or timestamp(connection.row, "lastUsedAt", "lastUsed")
             rows.append(TableRow(cells, sum(fails.values()), at=at, customer=connection.customer))
         rows.sort(key=lambda row: -row.failed)
         count = counted(len(unusable), "connection", at_least=more)
@@ -154,7 +154,7 @@ def expiring_connections(
             customer=each.customer,
         )
         for each in ending
-        if (at := timestamp(each.row, *EXPIRES))
+        if (at := timestamp(each.row, *EXPIRY_FIELDS))
     ]
     expiring.sort(key=lambda row: row.at or now)
     findings: list[AccountFinding] = []

@@ -20,9 +20,9 @@ from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
 from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
     ADMINISTRATORS,
+    EXPIRY_NOTICE,
     KEY_CHECKS,
     PENDING_CUSTOMERS,
-    SOON,
     UNANSWERED_INVITATIONS,
     AccountFinding,
     Severity,
@@ -38,7 +38,7 @@ from fastn_mcp.procedures.overview.findings import (
     unusable_connections,
     workflow_rows,
 )
-from fastn_mcp.procedures.overview.table import ROOM, Order, TableRow, as_table, fitting, ordered
+from fastn_mcp.procedures.overview.table import MAX_CHARACTERS, Order, TableRow, as_table, fitting, ordered
 from fastn_mcp.procedures.reads import RowList, unique
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
@@ -64,16 +64,16 @@ READS: Mapping[Subject, tuple[str, ...]] = {
 }
 """What is read for one subject."""
 
-ORDERS: Mapping[Subject | None, Order] = {
+DEFAULT_ORDERS: Mapping[Subject | None, Order] = {
     **dict.fromkeys(("workflows", "connections", "customers"), "failed"),
     "expiry": "age",
 }
 """Order of a table if none is chosen. The other subjects are in the order of their findings, worst first."""
 
-FEW: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
+MAX_ROWS: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
 """Number of rows of each finding in the overview of the whole account."""
 
-_RATES = 10
+_MAX_RATES = 10
 """Number of failing workflows whose rate is read for a table, each by a request, unless the order is by rate.
 In the overview of the whole account it is one."""
 
@@ -85,9 +85,9 @@ _NAMED, _NAMED_EXPIRING = 7, 12
 
 _CURSOR = r"^\d{1,12}\.\d{1,6}$"
 
-_ERRORS = 5
+_MAX_ERRORS = 5
 
-_LISTED = ("customers", "connectors", "connections", "workflows", "triggers", "users", "API keys", "secrets")
+_COUNTED_LISTS = ("customers", "connectors", "connections", "workflows", "triggers", "users", "API keys", "secrets")
 """Lists whose rows are counted in an answer."""
 
 
@@ -124,10 +124,10 @@ class GetOverview(Procedure[Overview]):
         findings, rows = await _findings(account, self, look, counts_rates=began != at)
         customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
         names = {key_of(row): name_of(row) for row in customers}
-        page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if is_expiry else ROOM)]
-        shown = [row for each in findings for row in each.shown] if not start else []
+        page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if is_expiry else MAX_CHARACTERS)]
+        displayed = [row for each in findings for row in each.shown] if not start else []
         most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
-        await _read_names([*shown, *page], names, account, look, most)
+        await _read_names([*displayed, *page], names, account, look, most)
         answer = {}
         if not start:
             answer |= {"now": stamp(period.now), "account": _identity(account, look)}
@@ -153,7 +153,7 @@ class GetOverview(Procedure[Overview]):
 
 def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | None) -> AccountFinding:
     """Return a finding with its first rows, and the call for all of them."""
-    shown = finding.rows[: FEW[finding.severity]]
+    shown = finding.rows[: MAX_ROWS[finding.severity]]
     period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(READS[subject]) else {}
     more = suggested(GetOverview, about=subject, **period) if len(shown) < len(finding.rows) else None
     return replace(finding, shown=shown, more=more)
@@ -201,7 +201,7 @@ async def _findings(
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if "customers" in account.matching else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
-    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else SOON
+    ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
     findings: dict[Subject, list[AccountFinding]] = {
         "workflows": [
             *failing_workflows(counts, table or []),
@@ -234,7 +234,7 @@ async def _findings(
         return [_with_first_rows(subject, finding, asked.hours) for subject, finding in selected], []
     of_subject = [finding for _, finding in selected]
     return of_subject, ordered(
-        _numbered(of_subject) if table is None else table, asked.order or ORDERS.get(asked.about)
+        _numbered(of_subject) if table is None else table, asked.order or DEFAULT_ORDERS.get(asked.about)
     )
 
 
@@ -278,7 +278,7 @@ async def _records(
 
     first, others = failing[:1], list[str]()
     if asked.about is not None:
-        most = max(_RATES, look.affordable - _NAMED) if asked.order == "rate" else _RATES
+        most = max(_MAX_RATES, look.affordable - _NAMED) if asked.order == "rate" else _MAX_RATES
         left_out = [key for key in failing if not look.snapshot.holds(completed(key))][most if counts_rates else 0 :]
         first = [key for key in failing if key not in left_out]
         others = [*failing, *map(key_of, account.chosen("workflows").rows)]
@@ -303,7 +303,7 @@ async def _account(account: AccountRows, context: ProcedureContext) -> dict[str,
     if totals := _run_totals(account):
         answer["runs"] = totals
     counts: dict[str, JsonValue] = {}
-    for kind in filter(account.reads.lists.__contains__, _LISTED):
+    for kind in filter(account.reads.lists.__contains__, _COUNTED_LISTS):
         total = account.reads.total(kind)
         rows = account.reads.lists[kind].rows
         counts[kind.replace(" ", "_").lower()] = f"at least {len(rows)}" if total is None else total
@@ -332,7 +332,7 @@ def _run_totals(account: AccountRows) -> dict[str, JsonValue]:
 def _runs(account: AccountRows) -> dict[str, JsonValue]:
     """Return the totals and the most frequent errors of the runs."""
     totals, errors = _run_totals(account), Counter(run.reason for run in account.counts.failures if run.reason)
-    top: list[JsonValue] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
+    top: list[JsonValue] = [{"error": why, "runs": count} for why, count in errors.most_common(_MAX_ERRORS)]
     return {"top_errors": top, **({"runs": totals} if totals else {})}
 
 

@@ -12,7 +12,7 @@ Order = Literal["failed", "rate", "name", "age"]
 
 Cells = dict[str, JsonValue]
 
-ROOM = 10_000
+MAX_CHARACTERS = 10_000
 """Maximum size of the rows of a page in characters of JSON: under 4,000 tokens with ids of workflows."""
 
 
