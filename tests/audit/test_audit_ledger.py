@@ -496,7 +496,7 @@ async def test_log_that_another_process_keeps_locked_is_not_written(
     path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl: Any = pytest.importorskip("fcntl")
-    monkeypatch.setattr(files, "_PATIENCE", 3)
+    monkeypatch.setattr(files, "_MAX_LOCK_ATTEMPTS", 3)
     opened().record(INTENT)
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -354,7 +354,7 @@ async def test_four_eyes_are_refused_while_slack_is_down(slack: Slack, tmp_path:
 async def test_connection_is_renewed_when_slack_says_so(
     slack: Slack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_PAUSE", 0.01)
+    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
     async with slack_world(tmp_path, slack) as world:
         message = await world.asked(world.run())
         await until(lambda: slack.sockets)
@@ -380,7 +380,7 @@ async def test_refused_connection_asks_for_another_address(
     slack: Slack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: list[str]
 ) -> None:
     """A ticket works once, so that the address of an attempt that failed is never tried again."""
-    monkeypatch.setattr(client, "_PAUSE", 0.01)
+    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
     slack.bad_tickets = refusals.count("handshake")
     slack.faults["apps.connections.open"] = ["internal_error"] * refusals.count("url")
     async with slack_world(tmp_path, slack) as world:

@@ -194,7 +194,7 @@ async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
         other.execute("BEGIN IMMEDIATE")
         pause = Pause(after, lambda: other.execute("ROLLBACK"))
         monkeypatch.setattr(sqlite_file, "time", pause)
-        monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.5)
+        monkeypatch.setattr(sqlite_file, "_LOCK_TIMEOUT", 0.5)
         ledger = SqliteLedger(str(path))
         if is_opened:
             assert await ledger.waiting(NOW) == []

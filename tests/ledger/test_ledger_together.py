@@ -30,8 +30,8 @@ Step = Callable[[Ledger], Awaitable[Any]]
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a hundred commands at once take more than the second that a reply may take."""
-    monkeypatch.setattr(server, "_SECONDS", 30.0)
-    monkeypatch.setattr(server, "_PATIENCE", 60.0)
+    monkeypatch.setattr(server, "_TIMEOUT", 30.0)
+    monkeypatch.setattr(server, "_COMMAND_DEADLINE", 60.0)
 
 
 FEW = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

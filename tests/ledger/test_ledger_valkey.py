@@ -228,7 +228,7 @@ async def test_slow_close_of_connections_does_not_cancel_the_call(monkeypatch: p
         return Gone()
 
     monkeypatch.setattr(valkey_module, "_client", gone)
-    monkeypatch.setattr(valkey_module, "_SECONDS", 0.01)
+    monkeypatch.setattr(valkey_module, "_TIMEOUT", 0.01)
     ledger = ValkeyLedger(parse("valkey://h"), System())
     with pytest.raises(LedgerLost):
         await ledger.revision()
