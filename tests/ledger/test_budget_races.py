@@ -118,13 +118,13 @@ async def other(opened: Callable[[], Ledger]) -> AsyncGenerator[Ledger]:
 
 
 def worlds(
-    folder: Path, policy: Policy, ledgers: Sequence[Ledger], path: str, gate: Gate, bound: str = ""
+    folder: Path, policy: Policy, ledgers: Sequence[Ledger], path: str = "", gate: Gate | None = None, bound: str = ""
 ) -> list[World]:
-    """One guard for each ledger, all with one clock, whose reads of a path wait for each other."""
+    """One guard for each ledger, all with one clock. With a gate, their reads of a path wait for each other."""
     clock = Clock()
 
     def delayed(inner: Exchange) -> Exchange:
-        return Delayed(inner, path, gate)
+        return inner if gate is None else Delayed(inner, path, gate)
 
     return [
         World(folder, policy, clock, f"r{next(_NUMBERS)}-", ledger=each, exchange=delayed, bound=bound)
@@ -179,8 +179,7 @@ async def test_first_messages_beyond_the_budget_are_asked_about(
     tmp_path: Path, ledger: Ledger, budget: str, mode: Mode
 ) -> None:
     policy = policy_from(tmp_path, f"{budget}\nspend = 2\n", mode)
-    # In the mode auto nothing is read for a call that is allowed.
-    one = worlds(tmp_path, policy, [ledger], "/billing", Gate(6 if mode == "guarded" else 1))
+    one = worlds(tmp_path, policy, [ledger])
     answers = await at_once(one, chats(6))
     assert kinds(answers) == {"Done": 2, "PendingApproval": 4}
     assert sent(one, "ai_chat") == 2
@@ -191,13 +190,13 @@ async def test_first_messages_beyond_the_budget_are_asked_about(
 async def test_first_messages_through_two_guards_share_the_budget_of_a_day(
     tmp_path: Path, ledger: Ledger, other: Ledger
 ) -> None:
-    two = worlds(tmp_path, policy_from(tmp_path, "[budget]\nspend = 2\n"), [ledger, other], "/billing", Gate(12))
+    two = worlds(tmp_path, policy_from(tmp_path, "[budget]\nspend = 2\n"), [ledger, other])
     assert kinds(await at_once(two, chats(12))) == {"Done": 2, "PendingApproval": 10}
     assert sent(two, "ai_chat") == 2
 
 
 async def test_first_messages_beyond_the_budget_are_approved_in_the_form(tmp_path: Path, ledger: Ledger) -> None:
-    one = worlds(tmp_path, policy_from(tmp_path, "[budget]\nspend = 2\n"), [ledger], "/billing", Gate(4))
+    one = worlds(tmp_path, policy_from(tmp_path, "[budget]\nspend = 2\n"), [ledger])
     form = FormNow(yes, one[0].clock)
     assert kinds(await at_once(one, chats(4), form)) == {"Done": 4}
     assert len(form.asked) == 2
@@ -207,7 +206,7 @@ async def test_first_messages_beyond_the_budget_are_approved_in_the_form(tmp_pat
 
 async def test_unattended_first_messages_beyond_the_budget_are_refused(tmp_path: Path, ledger: Ledger) -> None:
     policy = policy_from(tmp_path, "[budget]\nspend = 2\n", "unattended")
-    one = worlds(tmp_path, policy, [ledger], "/billing", Gate(12))
+    one = worlds(tmp_path, policy, [ledger])
     answers = await at_once(one, chats(12))
     assert kinds(answers) == {"Done": 2, "Refused": 10}
     assert sent(one, "ai_chat") == 2
@@ -265,7 +264,7 @@ async def test_approved_write_counts_beside_those_that_the_policy_allows(tmp_pat
 
 async def test_approved_message_counts_beside_those_that_the_budget_allows(tmp_path: Path, ledger: Ledger) -> None:
     text = _ASKED.format(tool="ai_chat", argument="message", effect="spend")
-    one = worlds(tmp_path, policy_from(tmp_path, text), [ledger], "/billing", Gate(9))
+    one = worlds(tmp_path, policy_from(tmp_path, text), [ledger])
     answers = await at_once(one, [*chats(8), AiChat(message="Ask me")])
     assert kinds(answers) == {"Done": 2, "PendingApproval": 7}
     assert isinstance(answers[-1], PendingApproval)
@@ -339,7 +338,7 @@ async def deletions(folder: Path, count: int) -> list[Operation[Any]]:
 
 async def test_concurrent_approvals_do_not_exceed_the_rate_of_deletions(tmp_path: Path, ledger: Ledger) -> None:
     policy = policy_from(tmp_path, '[budget]\ndestroy_rate = "2 per 90s"\n')
-    (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0))
+    (world,) = worlds(tmp_path, policy, [ledger])
     calls = await deletions(tmp_path, 4)
     form = FormTogether(yes, world.clock, gate=Gate(len(calls)))
     assert kinds(await at_once([world], calls, form)) == {"Done": 2, "Refused": 2}
@@ -359,7 +358,7 @@ async def test_rate_of_deletions_is_of_one_account(tmp_path: Path, ledger: Ledge
     """Two keys of one profile and host are two accounts."""
     policy = policy_from(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     for key in ("one key", "another"):
-        (world,) = worlds(tmp_path, policy, [ledger], "/none", Gate(0), key)
+        (world,) = worlds(tmp_path, policy, [ledger], bound=key)
         first, second = await deletions(tmp_path, 2)
         form = world.form()
         await world.expect(Done, first, form)
