@@ -81,7 +81,7 @@ async def resolve(
 
 
 async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
-    """Add the customers that own what depends on the target or what arguments name, or have a reference it gives."""
+    """Add the owners of what depends on the target or is named by arguments, and who already has its reference."""
     known = {each.id for each in resolved.records if each.kind == "customer"}
     owners = {owner for each in resolved.dependence.found for owner in each.owners}
     for each in resolved.records:

@@ -114,7 +114,7 @@ def require_able(approvers: Iterable[Approver], request: ApprovalRequest) -> Non
         raise Refused(
             f"{takes}, and {len(able)} of those on the list may decide about this call.",
             "Tell the operator: the file of approvers lists their effects and groups. Nobody decides about what may be"
-            " their own call: by an e-mail address in that file, it may be that of anybody whose sign-in says none.",
+            " their own call: one who is named by e-mail may be any caller whose sign-in has no e-mail address.",
         )
 
 

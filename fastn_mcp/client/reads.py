@@ -187,10 +187,10 @@ def remembered(send: Send) -> Send:
 
 
 def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
-    """Return a `Send` that reads a list anew of which `earlier` repeats all pages: its first page, if that is enough.
+    """Return a `Send` that reads the first page of a list again, and takes the rest from `earlier`, which has read it.
 
-    It is if the newest rows come first, some were added, and Fastn's total accounts for all: then none was removed, and
-    no other added.
+    That needs the newest rows first, at least one added row, and a total that equals the rows: then none was removed
+    and no other added. Otherwise the whole list is read. A row beyond the first page may have been edited meanwhile.
     """
 
     async def read(call: Call) -> FastnObject:

@@ -337,16 +337,16 @@ class Evaluator:
 
 
 def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
-    """Return the reads by which a call of a list is evaluated again; None, for all, unless only creates were sent
-    before.
+    """Return the reads by which a call of a list is evaluated again. None reads everything again.
 
-    What a create may overwrite was looked for in a whole list, to which the others have added their rows.
+    After creates that overwrite nothing, a further create reads only what they added to the list of its kind.
     """
-    one, earlier = evaluation.calls[number], [each.call for key, each in evaluation.calls.items() if key < number]
-    lister = reader_of(type(one.call))
-    if one.reads is None or lister is None or not all(isinstance(call, Create) for call in (one.call, *earlier)):
+    one, lister = evaluation.calls[number], reader_of(type(evaluation.calls[number].call))
+    until_now = [each for key, each in evaluation.calls.items() if key <= number]
+    only_adds = all(isinstance(each.call, Create) and each.resolved.target is None for each in until_now)
+    if one.reads is None or lister is None or not only_adds:
         return None
-    return remembered(after_creates(lister, one.reads, read)) if one.resolved.target is None else None
+    return remembered(after_creates(lister, one.reads, read))
 
 
 def _sha256(parts: object) -> str:

@@ -81,10 +81,10 @@ def facts(stop: Stop, now: datetime) -> dict[str, JsonValue]:
 
 def in_words(stop: Stop, now: datetime) -> str:
     """Return a sentence that says what is stopped, since when, by whom and why."""
-    sentence = facts(stop, now)
-    what = "All changes are" if stop.whom == "everybody" else f"Changes of {sentence['whose']} are"
+    parts = facts(stop, now)
+    what = "All changes are" if stop.whom == "everybody" else f"Changes of {parts['whose']} are"
     reason = f" Reason: {quote(stop.reason)}." if stop.reason else ""
-    return f"{what} stopped since {sentence['since']}, by {sentence['by']}.{reason}"
+    return f"{what} stopped since {parts['since']}, by {parts['by']}.{reason}"
 
 
 STOPPED_NEXT_STEP = (

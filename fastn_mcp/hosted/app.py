@@ -124,12 +124,12 @@ def team_application(
     middleware = [
         Middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY_PATH)),
         *_cross_origin(team.origins),
-        Middleware(TeamAccess, path, team, tokens, tenants, str(build_resource_metadata_url(AnyHttpUrl(team.url)))),
     ]
+    metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
     return Starlette(
         routes=[
             *_resource_metadata(team),
-            Route(path, AuthContextMiddleware(endpoint.app)),
+            Route(path, TeamAccess(AuthContextMiddleware(endpoint.app), team, tokens, tenants, metadata)),
             *process.health.routes(),
             Route(f"{path}{STREAM_PROBE}", stream_probe, methods=["GET"]),
             *process.routes,

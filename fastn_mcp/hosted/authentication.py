@@ -92,15 +92,14 @@ def request_context(request: Request) -> RequestContext:
 
 
 class TeamAccess:
-    """Middleware that serves each signed-in caller from the account of their tenant.
+    """MCP endpoint that serves each signed-in caller from the account of their tenant.
 
-    It sits before the SDK's MCP endpoint at `path`. `metadata` is the address of the protected resource metadata, which
+    `app` is the SDK's. `metadata` is the address of the protected resource metadata, which
     names the issuer (RFC 9728).
     """
 
-    def __init__(self, app: ASGIApp, path: str, team: Team, tokens: Tokens, tenants: Tenants, metadata: str) -> None:
+    def __init__(self, app: ASGIApp, team: Team, tokens: Tokens, tenants: Tenants, metadata: str) -> None:
         self._app = app
-        self._path = path
         self._team = team
         self._tokens = tokens
         self._tenants = tenants
@@ -108,8 +107,6 @@ class TeamAccess:
         self._requests = RequestLimit(team.limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self._path:
-            return await self._app(scope, receive, send)
         summary, machine = Summary(), None
         async with AsyncExitStack() as stack:
             try:

@@ -209,7 +209,7 @@ class BudgetUses(Protocol):
 
 
 class Marks(Protocol):
-    """What holds until a time: used nonces, and marks, such as that a key is rate limited or a session has ended."""
+    """Facts that hold until a time: a nonce was used, a key is rate limited, a session has ended."""
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
         """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""

@@ -30,7 +30,7 @@ class Stop:
 
     @property
     def is_operators(self) -> bool:
-        """Whether it was ordered at a terminal. On a team's page, people order stops by their principals."""
+        """Whether the operator ordered it, at a terminal or on a page without sign-in. Others have a principal."""
         return "|" not in self.by
 
     @property

@@ -33,8 +33,9 @@ class Glob:
         as_read = name_as_read(text)
         if fnmatchcase(text.casefold(), self.text.casefold()) or fnmatchcase(as_read, name_as_read(self.text)):
             return True
-        is_pattern = "*" in text and len(text) <= _MAX_PATTERN and not any(map(str.isspace, text))
-        return is_pattern and _overlap(name_as_read(self.text), as_read)
+        if "*" not in as_read or any(map(str.isspace, as_read)):
+            return False
+        return len(as_read) > _MAX_PATTERN or _overlap(name_as_read(self.text), as_read)
 
     def is_word(self, value: object) -> bool:
         """Return whether the pattern matches a documented value, however it is written: `FULL_ACCESS`."""
@@ -46,7 +47,7 @@ class Glob:
 
 
 _MAX_PATTERN = 256
-"""Maximum number of characters of a value that is read as a pattern."""
+"""Maximum length of a value that is compared as a pattern. A longer one counts as a match."""
 
 _ANY_OF = re.compile(r"\[!?\]?[^\]]*\]")
 

@@ -225,8 +225,8 @@ class Protected:
         """Return the decision if the call touches, or may touch, a protected resource."""
         for kind, globs in self.resources.items():
             touched = situation.resolved.touched(kind)
-            if (condition := _first(globs, touched.mentions)) is not None:
-                glob, mention = condition
+            if (match := _first(globs, touched.mentions)) is not None:
+                glob, mention = match
                 is_named = quote(str(mention.value)) in mention.of
                 why = f" ({glob})" if is_named else f": {mention} matches {glob}"
                 return self._decision(f"{sentence(mention.of)} is protected{why}.")

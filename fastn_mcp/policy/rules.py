@@ -210,11 +210,11 @@ class FileRules:
 
     def words(self) -> Iterator[str]:
         """Describe the file, a line for each part."""
-        for effect, decision in self.defaults.items():
-            yield f"By default, {effect.value}: {decision.decision.value}."
+        for effect, default in self.defaults.items():
+            yield f"By default, {effect.value}: {default.decision.value}."
         for key, defaults in (("live", self.live_defaults), ("test", self.test_defaults)):
-            for effect, decision in defaults.items():
-                yield f"By default with a {key} key, {effect.value}: {decision.decision.value}."
+            for effect, default in defaults.items():
+                yield f"By default with a {key} key, {effect.value}: {default.decision.value}."
         for resource in self.protected:
             yield (
                 f"{resource.name}: {resource.then.value}{of_groups(resource.second)}, whatever the rules"

@@ -312,12 +312,12 @@ _FAILURES = frozenset({"error", "errored", "fail", "failed", "failure"})
 def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
     """Return whether the body of a 2xx response says that the call failed, in an envelope or in place of a record.
 
-    A record may have an `error` of its own, such as a run's. A change that reports an error beside data has failed too.
+    A record may have an `error` of its own, such as a run's. A change that reports an error beside data failed too.
     """
     if not isinstance(body, dict):
         return False
     is_record = bool(text(body, *_RECORD_IDS))
-    says_no = any(body.get(name) in (False, "false", "False") for name in ("success", "ok"))
+    says_no = any(str(body.get(name)).casefold() == "false" for name in ("success", "ok"))
     if says_no and not (is_record and is_read):
         return True
     inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), (dict, list))), None)

@@ -63,7 +63,9 @@ async def test_missing_token_is_challenged(team: TeamWorld) -> None:
         for scheme in ("Basic YTpi", "Bearer", "bearer ", "Token x"):
             other = await caller.ask(None, request("list_customers", {}), authorization=scheme)
             assert (other.status_code, "error" in challenge(other)) == (401, False)
-        assert (await caller.http.get("/mcp")).status_code == 401
+        for path in ("/mcp", "/mcp%0A"):  # a route's `$` also matches before a line break at the end
+            assert (await caller.http.get(path)).status_code == 401
+            assert (await caller.http.post(path, json=request("tools/list", {}))).status_code == 401
 
 
 async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld) -> None:

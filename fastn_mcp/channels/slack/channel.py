@@ -162,7 +162,8 @@ class SlackChannel:
     async def _resume(self) -> None:
         now = self._system.timestamp()
         for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_MAX_DECIDED)]:
-            if request.messages and request.account == self._answers.account and request.expires > now:
+            is_own = (request.account, request.tenant) == (self._answers.account, self._tenant)
+            if request.messages and is_own and request.expires > now:
                 self._follow(request.id)
 
     def _follow(self, id_: str) -> None:

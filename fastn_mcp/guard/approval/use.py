@@ -55,10 +55,8 @@ class ApprovalUse:
         again.
         """
         request, asker, by, reference = approval.request, caller.asker, approval.by, None
-        given_at = approval.given
-        stops = await (
-            self._stops.check(asker, given_at.stops, given_at.asker) if given_at else self._stops.check(asker)
-        )
+        given = approval.given
+        stops = await (self._stops.check(asker, given.stops, given.asker) if given else self._stops.check(asker))
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to ask again for the rest.")

@@ -1,6 +1,6 @@
--- Records that something holds until a time. Only one of any concurrent uses of a nonce, on all replicas, is the first.
+-- Records that a fact holds until a time, or that a nonce is used: of concurrent uses on all replicas, one is the first.
 -- KEYS: the mark, the revision
--- ARGV: until, the time from which on it is not recorded if it holds until then already, milliseconds to keep it
+-- ARGV: until; a time (nothing is recorded if it already holds until then or later); milliseconds to keep it
 local before = redis.call('GET', KEYS[1])
 if before and tonumber(before) >= tonumber(ARGV[2]) then
   return 0
