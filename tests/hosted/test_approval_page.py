@@ -339,7 +339,7 @@ async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: 
     operators = Stop("s1", world.now, "a person at the terminal", tenant="acme")
     await ledger.add_stop(operators)
     async with world.browser("dana") as dana:
-        assert "The operator of this server can, at a terminal." in words(
+        assert "An approver whose rule permits it can, or the operator at a terminal." in words(
             (await dana.http.get("/approvals/allow")).text
         )
         assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
