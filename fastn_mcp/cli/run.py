@@ -242,7 +242,8 @@ def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[S
 
 def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -> ScriptCall:
     try:
-        parsed: object = from_json(text, allow_inf_nan=False)
+        from_json(text, allow_inf_nan=False)  # raises for NaN, wrong UTF-8 and deep nesting
+        parsed: object = json.loads(text, object_pairs_hook=_unique)
     except ValueError:
         raise ScriptError("it is not JSON") from None
     if not isinstance(parsed, dict):
@@ -262,3 +263,10 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
         return ScriptCall(number, line, id_, parse(offered, tool, cast("dict[str, Any]", arguments)))
     except NotSent as error:
         raise ScriptError(error.what) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ScriptError("an object in it has the same name twice")
+    return fields

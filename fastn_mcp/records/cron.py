@@ -1,4 +1,4 @@
-"""Five-field cron schedules: the next occurrence, words, and whether one schedule fires only when another does."""
+"""Five-field cron schedules: the next occurrence, and whether one schedule fires only when another does."""
 
 import re
 from datetime import UTC, datetime, tzinfo
@@ -8,12 +8,6 @@ from cronsim import CronSim, CronSimError
 
 _PART = r"(\*|\d+-\d+)(/\d+)?|\d+"
 _PORTABLE = re.compile(rf"(({_PART})(,({_PART}))*[ ]){{4}}({_PART})(,({_PART}))*", re.ASCII)
-_WRONG_ORDINAL = re.compile(r"\b([2-5][123])th\b")
-"""Written by cronsim 2.8 in its explanations: `31th`."""
-
-_LONGEST = 40
-"""Maximum length of a schedule that is put into words, in characters."""
-
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -78,16 +72,44 @@ def _parsed(schedule: str, after: datetime) -> CronSim:
         raise ValueError(f"not a cron schedule: {error}") from None
 
 
+_WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
+
+
 def words(schedule: str) -> str | None:
-    """Return a schedule in words: `at 15:00 every day`. None if dialects of cron differ on it, or if it is long."""
-    if len(schedule) > _LONGEST or not _PORTABLE.fullmatch(schedule):
+    """Return a simple schedule in words: `every 15 minutes`, `daily at 15:00`. None if it is not simple."""
+    fields = schedule.split()
+    if len(fields) != 5 or fields[3] != "*":
         return None
-    _, _, of_month, _, of_week = schedule.split()
-    if "*" not in (of_month, of_week):  # either may have to match, or both
+    minute, hour, day, _, weekday = fields
+    if (day, weekday) == ("*", "*") and (often := _interval(minute, hour)):
+        return often
+    if not (_is_below(minute, 60) and _is_below(hour, 24)):
         return None
-    try:
-        explained = _parsed(schedule, datetime(2000, 1, 1, tzinfo=UTC)).explain()
-    except ValueError:
-        return None
-    text = explained[0].lower() + explained[1:].replace(" minute of every hour", " minute")
-    return _WRONG_ORDINAL.sub(lambda match: match[1] + {"1": "st", "2": "nd", "3": "rd"}[match[1][-1]], text)
+    at = f"{int(hour):02}:{int(minute):02}"
+    if (day, weekday) == ("*", "*"):
+        return f"daily at {at}"
+    if day == "*":
+        on = "weekdays" if weekday == "1-5" else _WEEKDAYS[int(weekday)] if _is_below(weekday, 8) else None
+        return f"on {on} at {at}" if on else None
+    return f"on day {int(day)} of each month at {at}" if weekday == "*" and _is_below(day, 32) else None
+
+
+def _interval(minute: str, hour: str) -> str | None:
+    """Return how often it fires if that is at equal intervals of up to some hours."""
+    if hour == "*":
+        if minute in ("*", "*/1"):
+            return "every minute"
+        if minute == "0":
+            return "every hour"
+        step = minute.removeprefix("*/")
+        return f"every {int(step)} minutes" if minute != step and _divides(step, 60) else None
+    step = hour.removeprefix("*/")
+    return f"every {int(step)} hours" if minute == "0" and hour != step and _divides(step, 24) else None
+
+
+def _is_below(field: str, limit: int) -> bool:
+    return field.isascii() and field.isdecimal() and len(field) <= 2 and int(field) < limit
+
+
+def _divides(step: str, whole: int) -> bool:
+    return _is_below(step, whole) and int(step) > 1 and whole % int(step) == 0

@@ -1,8 +1,10 @@
 """Tools for billing: plan, usage and quotas."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.records.rows import FastnObject, row_of
@@ -11,7 +13,10 @@ from fastn_mcp.tools.paging import PageCursor, Position
 from fastn_mcp.tools.tool import NOT_SENT, Effect
 
 _PAGE = 50
-"""Customers on a page of the usage."""
+"""Maximum number of customers on a page of the usage."""
+
+_MAX_BYTES = 6_000
+"""Maximum size of a page's customers as JSON, which an answer has room for."""
 
 
 class GetBilling(Operation[FastnObject]):
@@ -36,11 +41,21 @@ class GetUsage(Operation[FastnObject]):
         """Return the usage with a page of its list of customers, which Fastn sends whole."""
         usage = row_of(super().result(body))
         start = 0 if self.cursor is None else Position.decode(self.cursor).skip
-        pages = {name: rows for name, rows in usage.items() if isinstance(rows, list)}
-        usage |= {name: rows[start : start + _PAGE] for name, rows in pages.items()}
-        if any(len(rows) > start + _PAGE for rows in pages.values()):
-            usage["next_cursor"] = Position(skip=start + _PAGE).encode()
-        return FastnObject.model_validate(usage)
+        lists = {name: rows for name, rows in usage.items() if isinstance(rows, list)}
+        count, page = _page(lists, start)
+        if any(len(rows) > start + count for rows in lists.values()):
+            usage["next_cursor"] = Position(skip=start + count).encode()
+        return FastnObject.model_validate(usage | page)
+
+
+def _page(lists: Mapping[str, list[JsonValue]], start: int) -> tuple[int, dict[str, list[JsonValue]]]:
+    """Return how many rows of each list fit on a page, at least one, and these rows."""
+    page: dict[str, list[JsonValue]] = {}
+    for count in range(_PAGE, 0, -1):
+        page = {name: rows[start : start + count] for name, rows in lists.items()}
+        if len(to_json(page)) <= _MAX_BYTES:
+            return count, page
+    return 1, page
 
 
 class GetQuotas(Operation[FastnObject]):

@@ -186,6 +186,7 @@ WRONG = {
     "unknown tool": ('{"tool": "delete_custmer"}', "did you mean 'delete_customer'?"),
     "bad argument": ('{"tool": "create_customer", "arguments": {"nam": "C4N4RY"}}', "did you mean 'name'?"),
     "bad id": ('{"tool": "list_customers", "id": 7}', "its id is not a text"),
+    "twice": ('{"tool": "list_customers", "arguments": {"limit": 1, "limit": 2}}', "the same name twice"),
     "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "it is not JSON"),
 }
 

@@ -185,9 +185,8 @@ CASES = [
     Case(
         "update_customer",
         {"customer_id": "c1", "external_ref": "r", "admin_email": "a@b.c", "extra": {"x": 1}},
-        first=(
-            'Change 2 fields of customer "Globex": external ref and admin email and set "x", which is not documented.'
-        ),
+        first='Change 2 fields of customer "Globex": external ref and admin email and set "x",'
+        " which is not documented.",
         button='Change "Globex"',
         brief='Change customer "Globex"',
         then=(
@@ -394,10 +393,7 @@ CASES = [
             "timezone": "Europe/Berlin",
             "routes": [{"routeId": "w1", "environment": "live"}, {"routeId": "w2"}],
         },
-        first=(
-            'Create trigger "Hourly": run workflows "stock-levels" in live and "w2" at the start of every hour'
-            ' ("Europe/Berlin").'
-        ),
+        first='Create trigger "Hourly": run workflows "stock-levels" in live and "w2" every hour ("Europe/Berlin").',
         button='Create "Hourly"',
         brief='Create trigger "Hourly"',
         then=FIRES,
@@ -422,7 +418,7 @@ CASES = [
     Case(
         "update_trigger",
         {"trigger_id": "t1", "status": "Active", "schedule": "*/15 * * * *"},
-        first='Switch on trigger "Daily sync" and run it every 15th minute.',
+        first='Switch on trigger "Daily sync" and run it every 15 minutes.',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
         then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
@@ -433,7 +429,7 @@ CASES = [
     Case(
         "update_trigger",
         {"trigger_id": "t1", "schedule": "*/7 * * * *"},
-        first='Change schedule of trigger "Daily sync" from "at 15:00 every day" to "every seventh minute".',
+        first='Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
         button='Change "Daily sync"',
         brief='Change trigger "Daily sync"',
         then="From then on it fires for real. The change can be undone; what it started meanwhile cannot.",
@@ -619,7 +615,7 @@ CASES = [
         {"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},
         first='Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
         button="Let it build",
-        then="AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted.",
+        then=("AI credits are spent. Its changes have to be undone by hand. What it builds can be deleted."),
     ),
     Case(
         "ai_build",
@@ -681,16 +677,14 @@ def test_status_is_described_as_a_switch() -> None:
     assert first(status="inactive") == 'Change status of trigger "Daily sync" from "Active" to "inactive".'
     assert first(status="Paused") == 'Change status of trigger "Daily sync" from "Active" to "Paused".'
     assert first(off, status="Active", name="x") == 'Switch on trigger "Daily sync" and rename it to "x".'
-    assert (
-        first(off, status="Active", schedule="0 9 * * *", timezone="CET")
-        == 'Switch on trigger "Daily sync" and run it at 09:00 every day ("CET").'
+    assert first(off, status="Active", schedule="0 9 * * *", timezone="CET") == (
+        'Switch on trigger "Daily sync" and run it daily at 09:00 ("CET").'
     )
-    assert (
-        first(off, status="Active", schedule="0 9 * * *", name="x")
-        == 'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
+    assert first(off, status="Active", schedule="0 9 * * *", name="x") == (
+        'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
     )
-    assert (
-        first(schedule="0 9 * * *", timezone="CET") == 'Change 2 fields of trigger "Daily sync": schedule and timezone.'
+    assert first(schedule="0 9 * * *", timezone="CET") == (
+        'Change 2 fields of trigger "Daily sync": schedule and timezone.'
     )
 
 
@@ -740,7 +734,7 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
     ("given", "when"),
     [
         ({"type": "scheduler"}, "on a schedule"),
-        ({"type": "scheduler", "schedule": "0 9 * * *"}, "at 09:00 every day"),
+        ({"type": "scheduler", "schedule": "0 9 * * *"}, "daily at 09:00"),
         ({"type": "scheduler", "schedule": "@daily"}, 'on the schedule "@daily"'),
         ({"type": "webhook", "authentication": "NONE_"}, "whenever its address is called, perhaps by anybody"),
         ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called"),

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import pytest
 from large_account import large_account
+from pydantic import JsonValue
+from pydantic_core import to_json
 from support.behaviour import Behaviour, Filtering
 from support.table_rows import rows_of
 from support.world import World
@@ -18,8 +20,10 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.records.formats import stamp
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import render
+from fastn_mcp.tools.billing import GetUsage
 
 pytestmark = pytest.mark.anyio
 
@@ -212,6 +216,18 @@ async def test_usage_of_many_customers_is_read_page_by_page(tmp_path: Path) -> N
     customers = [row["customerId"] for row in rows]
     assert len(customers) == len({*customers}) > 100
     assert {*customers} <= {row["id"] for row in world.sandbox.state.all("customers")}
+
+
+def test_page_of_usage_has_as_many_customers_as_an_answer_has_room_for() -> None:
+    usage: JsonValue = [{"customerId": f"c{number}", "name": "x" * 200} for number in range(120)]
+    rows: list[Any] = []
+    cursor: object = None
+    while len(rows) < 120:
+        page = row_of(GetUsage.model_validate({"cursor": cursor}).result({"byCustomer": usage}))
+        assert len(to_json(page)) < 7_000
+        rows += cast("list[Any]", page["byCustomer"])
+        cursor = page.get("next_cursor")
+    assert (rows, cursor) == (usage, None)
 
 
 # --- keys, triggers, runs ------------------------------------------------------------------------------------------

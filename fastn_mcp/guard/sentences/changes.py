@@ -138,9 +138,7 @@ def _one_change(facts: Facts, field: str, before: JsonValue, after: JsonValue, o
         isinstance(each, (dict, list)) or len(str(each)) > _MAX_VALUE for each in (before, after)
     ):
         return f"change {what}"
-    if field == "schedule":
-        before, after = (cron.words(str(each)) or each for each in (before, after))
-    was, now = quoted(before), quoted(after)
+    was, now = (_schedule(each) if field == "schedule" else quoted(each) for each in (before, after))
     if after is None:
         return f"clear {what}, which is {was}"
     return f"set {what} to {now}" if before is None else f"change {what} from {was} to {now}"
