@@ -44,7 +44,7 @@ MAX_DETAILS = 30
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read one by one."""
 
-_MAX_EXAMPLES = 3
+_MAX_NAMES = 3
 """Maximum number of dependents of one kind that sentences name."""
 
 
@@ -120,7 +120,7 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime, custome
 async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now: datetime) -> dict[str, str]:
     """Return the last runs of workflows by id: from a page of the newest runs, and others one by one.
 
-    For a customer, only from a page of its newest runs.
+    With a customer, the runs are those for it, and only its page of newest runs is read.
     """
     page: Listed[FastnObject] | None = None
     if customer is not None or len(keys) > _FEW_RUNS:
@@ -204,7 +204,7 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
-    named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
+    named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_NAMES])
     owners = frozenset(filter(None, map(owner_of, rows if rule.kind in OWNED_KINDS else ())))
     return Dependents(
         rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners, uses.more or uses.count > len(rows)

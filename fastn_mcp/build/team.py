@@ -181,12 +181,12 @@ class TenantBuilder:
 
     def check(self) -> None:
         """Check every tenant at startup. Raises `SettingsError` on the first error."""
-        for _, checks in self.checks():
-            if isinstance(checks, SettingsError):
-                raise checks
-        for machine, checks in self.machine_checks():
-            if isinstance(checks, SettingsError):
-                log.warning("the machine %s is refused: %s", machine.name, checks)
+        for _, result in self.checks():
+            if isinstance(result, SettingsError):
+                raise result
+        for machine, result in self.machine_checks():
+            if isinstance(result, SettingsError):
+                log.warning("the machine %s is refused: %s", machine.name, result)
 
     def checks(self) -> Iterator[tuple[Tenant, Settings | SettingsError]]:
         """Yield each tenant with its settings, or with what is wrong with them, its policy or its webhook."""

@@ -183,9 +183,9 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         status.update("Checking the ledger ...")
         report.checks.append(await _check_ledger(process.ledger, state, system))
         report.checks += machine.check_export(process, audit_logs(state), system.now())
-        for tenant, checks in builder.checks():
-            if isinstance(checks, Settings):
-                report.checks += await _check_slack(checks, team.issuer, f"tenant {tenant.name}: ")
+        for tenant, settings in builder.checks():
+            if isinstance(settings, Settings):
+                report.checks += await _check_slack(settings, team.issuer, f"tenant {tenant.name}: ")
         if is_shared(process.ledger):
             from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 

@@ -223,9 +223,9 @@ class Reads:
         if not operation.route.parameters:
             return operation()
         (parameter,) = operation.route.parameters
-        ids = self.ids.get(operation.toolset())
+        id_ = self.ids.get(operation.toolset())
         try:
-            return None if ids is None else operation.model_validate({parameter: ids})
+            return None if id_ is None else operation.model_validate({parameter: id_})
         except ValidationError:
             return None
 

@@ -55,8 +55,8 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
     team, group = target.team, CheckGroup.SETTINGS
     listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
-    for tenant, checks in target.builder.checks():
-        yield _tenant(tenant, checks)
+    for tenant, result in target.builder.checks():
+        yield _tenant(tenant, result)
     for machine, policy in target.builder.machine_checks():
         yield _machine(target, machine, policy)
     yield _state_secret(target)

@@ -34,7 +34,7 @@ _NOT_IN_BATCHES = {
 _UNRECORDED = "It was begun, and no answer recorded: the server stopped, or another one is still working on it."
 _RESPONSE_LOST = "Its answer was lost: it may have happened."
 
-_NOT_SENT = "left"
+_LEFT = "left"
 
 _MAX_FAILURES = 3
 """Maximum number of failures described in the message; the rows contain all of them."""
@@ -205,7 +205,7 @@ def _settling(call: Call) -> dict[str, JsonValue]:
 
 def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:
     """Return the result if every call was done. Raises `UnknownOutcome` or `Incomplete` with the progress if not."""
-    all_rows = [rows.get(number) or _row(number, call, _NOT_SENT) for number, call in enumerate(calls, 1)]
+    all_rows = [rows.get(number) or _row(number, call, _LEFT) for number, call in enumerate(calls, 1)]
     receipts = _shared(all_rows)
     facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, all_rows)} | ({"note": note} if note else {})
     facts |= {"receipts": receipts} if receipts else {}
@@ -214,11 +214,11 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
     if done == len(calls):
         return AppliedChanges.model_validate(facts)
     lost = [row for row in all_rows if row["outcome"] == UnknownOutcome.outcome]
-    stopped = [row for row in all_rows if row["outcome"] not in (*MADE_OUTCOMES, _NOT_SENT, UnknownOutcome.outcome)]
+    stopped = [row for row in all_rows if row["outcome"] not in (*MADE_OUTCOMES, _LEFT, UnknownOutcome.outcome)]
     # Fastn's own message is reported once, in the field that errors have for it.
     messages = [row.pop("fastn") for row in stopped if "fastn" in row]
     facts |= {"fastn": messages[0]} if messages else {}
-    left = outcomes.count(_NOT_SENT)
+    left = outcomes.count(_LEFT)
     sentences = [f"{done} of {len(calls)} calls were done."]
     sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
     sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MAX_FAILURES]]

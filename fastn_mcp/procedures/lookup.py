@@ -93,7 +93,7 @@ async def resolve(
 
     `is_tried`: it is not an id. `is_whole`: what a list may omit of the row is read, too.
     """
-    listing = LISTS[kind](limit=MAX_COMPLETIONS)
+    listing = LISTS[kind](limit=MAX_NAMES)
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
@@ -167,7 +167,7 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> Conte
     """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
     lister: Any = LISTS[kind]
     if "search" in lister.model_fields:
-        page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_COMPLETIONS)))
+        page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_NAMES)))
         candidates = tuple(entry(kind, row) for row in page.rows)
         if named(typed, candidates) or (candidates and page.next_cursor is None):
             return Contents(candidates, complete=True)
@@ -199,7 +199,7 @@ class ReadRow(Procedure[FastnObject]):
         raise NotFound("There is no such id.", f"See {lister.tool_name()}.")
 
 
-MAX_COMPLETIONS = 100
+MAX_NAMES = 100
 """Maximum number of values in one completion, by the MCP specification."""
 
 KINDS = (*LISTS, "execution")
@@ -228,16 +228,16 @@ class CompleteId(Procedure[Ids]):
         matching = [entry.id for entry in ranked(self.typed, contents.entries) if entry.id]
         total = len(matching) if contents.complete else None
         return Ids(
-            values=matching[:MAX_COMPLETIONS],
+            values=matching[:MAX_NAMES],
             total=total,
-            more=len(matching) > MAX_COMPLETIONS or not contents.complete,
+            more=len(matching) > MAX_NAMES or not contents.complete,
         )
 
 
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
         return await read_contents(kind, context.look)
-    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MAX_COMPLETIONS)))
+    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MAX_NAMES)))
     named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
     return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 

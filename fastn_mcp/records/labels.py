@@ -100,15 +100,15 @@ def _environments(kind: str, row: Row) -> str:
 
 def references(kind: str, row: Row) -> dict[str, list[str]]:
     """Return the ids, by kind, of the resources that the label of a row names and the row itself does not."""
-    names: dict[str, list[str]] = {}
+    ids: dict[str, list[str]] = {}
     owner = owner_of(row)
     if kind in ("connection", "trigger", "secret") and owner and not text(row, *_OWNER_NAMES):
-        names["customer"] = [owner]
+        ids["customer"] = [owner]
     if kind == "connection" and not text(row, *_APP_NAMES) and (connector := text(row, "connectorId")):
-        names["connector"] = [connector]
+        ids["connector"] = [connector]
     if kind == "trigger" and (workflows := started_workflows(row)[:_MAX_NAMED]):
-        names["workflow"] = workflows
-    return names
+        ids["workflow"] = workflows
+    return ids
 
 
 def name_of(row: Row) -> str:

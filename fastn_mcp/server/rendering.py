@@ -52,7 +52,7 @@ _NOTE_SIZE = 400
 _LONG_ROWS = 4
 """Number of long rows that have room on a page, if not all fit."""
 
-_SHORTEST_CELL = 40
+_MIN_CELL = 40
 """Minimum size of a cell that is cut, in bytes."""
 
 
@@ -191,7 +191,7 @@ def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
     if shared:
         head["in_all_rows"] = shared
     left = budget - _size(head)
-    if left < budget // 2 or left // _LONG_ROWS < len(columns) * _SHORTEST_CELL:
+    if left < budget // 2 or left // _LONG_ROWS < len(columns) * _MIN_CELL:
         return _as_objects(rows, budget)
 
     def cut_cells(cells: JsonValue, share: int) -> JsonValue:

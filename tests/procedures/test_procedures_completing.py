@@ -13,7 +13,7 @@ from fastn_mcp.account.entries import LISTS
 from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.lookup import KINDS, MAX_COMPLETIONS, CompleteId, Ids, ReadRow
+from fastn_mcp.procedures.lookup import KINDS, MAX_NAMES, CompleteId, Ids, ReadRow
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
@@ -34,7 +34,7 @@ async def ids(world: World, kind: str, typed: str) -> list[str]:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_ids_are_completed_from_nothing_and_from_their_beginning(kind: str, world: World) -> None:
     everything = await ids(world, kind, "")
-    assert 0 < len(everything) <= MAX_COMPLETIONS
+    assert 0 < len(everything) <= MAX_NAMES
     assert everything[0] in await ids(world, kind, everything[0][:-1].upper())
     assert await ids(world, kind, everything[0]) == everything[:1]
     assert await ids(world, kind, "nothing is called this") == []

@@ -25,9 +25,9 @@ from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 _MAX_DECIDED = 30
-_SHORTEST_LIST = 3
+_MIN_LISTED = 3
 """Requests from which on they are a list, with one of them open."""
-_FEWEST_GROUPED = 7
+_MIN_GROUPED = 7
 """Requests from which on they are grouped by who asks, and several can be declined at once."""
 _POLL_SECONDS = 0.5
 """Seconds between two polls of the ledger while a browser watches."""
@@ -154,14 +154,14 @@ class _Page(PagePlaces):
         waiting = [view.pending(each, now) for each in every[:MAX_LISTED]]
         decided = await inbox.decided(_MAX_DECIDED)
         wanted = draft["grant"] if draft else request.query_params.get("request")
-        is_list = len(waiting) >= _SHORTEST_LIST
+        is_list = len(waiting) >= _MIN_LISTED
         cards = [each for each in waiting if each["id"] == wanted] or waiting
         temporary = await inbox.temporary_approvals(now)
         return {
             "revision": revision,
             "clock": int(now),
             "count": len(every),
-            "groups": view.grouped(waiting) if is_list and len(waiting) >= _FEWEST_GROUPED else [("", waiting)],
+            "groups": view.grouped(waiting) if is_list and len(waiting) >= _MIN_GROUPED else [("", waiting)],
             "queue": waiting if is_list else [],
             "cards": cards[:1] if is_list else waiting,
             "temporary": [view.temporary_approval(each, now) for each in temporary],

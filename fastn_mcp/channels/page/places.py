@@ -1,4 +1,4 @@
-"""The places of the page beside its requests: Activity and Limits show, Stop and Allow stop changes and allow them."""
+"""The places of the page beside its requests: Activity, Limits, Stop and Allow."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, fields
