@@ -8,7 +8,6 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin
@@ -21,20 +20,36 @@ from fastn_mcp.errors import SettingsError, closest, nearest, os_reason, reason
 Key = tuple[str | int, ...]
 """As `("rule", 0, "when", "dependents")`."""
 
-_ENDS = re.compile(r"""[\]}]|\"{3}|'{3}""")
-"""What the last line of a value has that goes on over several lines."""
+_TOKENS = re.compile(
+    r"""
+    \"{3} (?: [^"\\]+ | \\. | "{1,2}(?!") )*+ "{3,5}
+    | '{3} (?: [^']+ | '{1,2}(?!') )*+ '{3,5}
+    | " (?: [^"\\\n]+ | \\. )*+ "
+    | ' [^'\n]* '
+    | \# [^\n]*
+    | [\[\]{}\n]
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""Strings, comments, brackets and line ends of a valid text."""
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield each header, pair, comment and blank line of a valid text: its first line, its text, what it parses to."""
-    first, statement = 1, ""
-    for number, line in enumerate(text.split("\n"), 1):
-        statement += f"{line}\n"
-        if number == first or _ENDS.search(line):
-            with suppress(tomllib.TOMLDecodeError):
-                parsed = tomllib.loads(statement)
-                yield first, statement, parsed
-                first, statement = number + 1, ""
+    text += "\n"
+    first, start, depth = 1, 0, 0
+    for token in _TOKENS.finditer(text):
+        match token[0]:
+            case "[" | "{":
+                depth += 1
+            case "]" | "}":
+                depth -= 1
+            case "\n" if depth == 0:
+                statement = text[start : token.end()]
+                yield first, statement, tomllib.loads(statement)
+                first, start = first + statement.count("\n"), token.end()
+            case _:
+                pass
 
 
 def _is_header(statement: str) -> bool:
@@ -114,7 +129,7 @@ class ConfigError(Exception):
 
 
 class TomlSource:
-    """Text of a TOML file. Lines are located only if there is an error."""
+    """Text of a TOML file. Lines are located when one is first asked for."""
 
     def __init__(self, path: Path, data: bytes = b"") -> None:
         self.path = path

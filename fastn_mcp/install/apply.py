@@ -128,6 +128,11 @@ def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bo
             f"In {target.path}, {place} cannot take an entry.",
             "Correct it there, or print the entry and put it in by hand: fastn-mcp install json",
         ) from None
+    except ValueError:
+        raise NotInstalled(
+            f"The entry cannot be put into {target.path} without changing the rest.",
+            "Print the entry and put it in by hand: fastn-mcp install json",
+        ) from None
     record = BackupRecord(
         path=target.path,
         name=target.name,
@@ -228,7 +233,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -
             return before
     try:
         return edit.remove(target.client.format, current or b"", known.additions)
-    except (NoPlace, UnreadableConfig):
+    except ValueError:
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
             f"Remove the entry {target.name!r} by hand. What the file was: {target.backup.copy}",

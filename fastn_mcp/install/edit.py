@@ -252,8 +252,10 @@ def _remove_json(text: str, addition: Addition) -> str:
         return text[: ours.start] + text[ours.end : comma] + text[_skip(text, comma + 1) :]
     before = bare.rfind(",", box.start, ours.start)
     head = text[: ours.start] if before < 0 else text[:before] + text[before + 1 : ours.start]
-    head, rest = head.rstrip(_BLANK), text[ours.end :]
-    return head + (rest.lstrip(_BLANK) if head[-1] in "{[" else rest)
+    kept, rest = head.rstrip(_BLANK), text[ours.end :]
+    if not _without_comments(f"{kept}}}").endswith("}"):  # it ends with a line comment, which needs its line break
+        return kept + rest if rest.lstrip(" \t").startswith(("\r", "\n")) else head + rest.lstrip(_BLANK)
+    return kept + (rest.lstrip(_BLANK) if kept[-1] in "{[" else rest)
 
 
 @dataclass(frozen=True, slots=True)

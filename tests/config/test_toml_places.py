@@ -80,6 +80,21 @@ def test_key_has_its_own_line(key: Key, begin: str) -> None:
     assert HARD.split("\n")[places(HARD)[key] - 1].startswith(begin)
 
 
+@pytest.mark.parametrize("item", ["[1],", "{ a = 1 },", "']',"])
+def test_long_value_is_parsed_once(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    loads = tomllib.loads
+
+    def counted(text: str) -> dict[str, Any]:
+        parsed.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(tomllib, "loads", counted)
+    text = "long = [\n" + f"  {item}\n" * 6000 + "]\nafter = 1\n"
+    assert places(text)["after",] == 6003
+    assert "".join(parsed) == f"{text}\n"
+
+
 bare = st.sampled_from(["a", "b", "key-1", '"q.uoted"', "'[x]'"])
 texts = st.text(st.sampled_from("ab\"'[]{}#=,.\\ \n"), max_size=8)
 literals = texts.map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"')

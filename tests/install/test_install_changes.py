@@ -281,6 +281,18 @@ def test_entry_that_cannot_be_removed_alone_is_left(client: ClientFile) -> None:
     assert client.path.read_bytes() == content
 
 
+def test_entry_that_cannot_be_put_in_leaves_the_file(client: ClientFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise json.JSONDecodeError("Expecting ',' delimiter", "", 0)
+
+    content = b'{"mcpServers": {"fastn": {"command": "x"}}}'
+    client.write(content)
+    monkeypatch.setattr("fastn_mcp.install.edit.insert", fail)
+    with pytest.raises(NotInstalled, match=r"cannot be put into .* without changing the rest"):
+        client.install(overwrite=True)
+    assert client.path.read_bytes() == content
+
+
 def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
     vscode = BY_NAME["vscode"]
     client = ClientFile(tmp_path)

@@ -190,6 +190,23 @@ def test_removing_a_missing_entry_changes_nothing() -> None:
         assert remove(Format.JSONC, left, [SERVER, INPUT]) == left
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{"a": 1, // c\n "fastn": {} }', '{"a": 1 // c\n }'),
+        ('{"a": 1 // c\r\n, "fastn": {}}', '{"a": 1 // c\r\n }'),
+        ('{// c\n "fastn": {}}', "{// c\n }"),
+        ('{// c {\n  "fastn": {}\n}', "{// c {\n}"),
+        ('{// c\n "fastn": {} // ours\n}', "{// c\n // ours\n}"),
+        ('{"a": "//", "fastn": {} }', '{"a": "//" }'),
+    ],
+)
+def test_entry_after_a_line_comment_is_removed(before: str, after: str) -> None:
+    content = f'{{"mcpServers": {before}}}'.encode()
+    assert remove(Format.JSONC, content, [SERVER]).decode() == f'{{"mcpServers": {after}}}'
+    assert find(load(Format.JSONC, insert(Format.JSONC, content, [SERVER])), SERVER) == ENTRY
+
+
 def test_duplicate_entry_is_not_removed() -> None:
     """Removing one would make the other one count."""
     twice = b'{"mcpServers": {"fastn": 1, "fastn": 2}}'
