@@ -34,6 +34,12 @@ NAMED: list[tuple[dict[str, str], str, bool]] = [
     ({"HTTPS_PROXY": PROXY, "NO_PROXY": "stn.ai,,"}, "https://live.fastn.ai", True),
     ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.1.2.3"}, "https://10.1.2.3", False),
     ({"HTTPS_PROXY": PROXY, "NO_PROXY": "[fd00::1]"}, "https://[fd00::1]", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "fe80::1"}, "https://[fe80::1]", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "fe80::1"}, "https://[fe80::2]", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "foo, 10.0.0.0/8"}, "https://10.1.2.3", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://11.1.2.3", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://live.fastn.ai", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "foo,*"}, "https://live.fastn.ai", False),
     ({"HTTPS_PROXY": PROXY}, "https://[fd00::1", False),
     ({"HTTPS_PROXY": PROXY}, "https://live.fastn.ai:x", False),
 ]
