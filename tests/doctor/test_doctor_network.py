@@ -122,7 +122,6 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
         assert "cannot be read" in (await failing(there, TransportOptions(ca_file=tmp_path / "none.pem"))).seen
         other = await failing(f"https://localhost:{port}", TransportOptions(ca_file=ca_file))
         assert "its certificate is for another host" in other.seen
-        assert ".." not in (await failing(f"https://127.0.0.2:{port}", TransportOptions(ca_file=ca_file))).seen
         assert not sandbox.requests
         well = await look(there, TransportOptions(ca_file=ca_file))
         assert (well.verdict, "those of ca_file" in well.seen) == (CheckResult.OK, True)
@@ -149,6 +148,7 @@ async def test_variables_of_other_programs_are_not_named_where_they_do_not_help(
         for host in ("localhost", "127.0.0.1"):
             other = await failing(f"https://{host}:{port}", trusted, environment)
             assert "for another host" in other.seen
+            assert ".." not in other.seen
             assert "Other programs" not in other.next
     yesterday = datetime.now(UTC) - timedelta(days=1)
     with serve_sandbox(sandbox_in("usual"), ca.issue_cert("127.0.0.1", not_after=yesterday), tmp_path) as port:
