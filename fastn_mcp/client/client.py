@@ -65,7 +65,7 @@ from fastn_mcp.tools.workflows import RunWorkflow
 
 R = TypeVar("R", bound=FastnObject)
 
-_CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
+_CHECK = "Check the network and FASTN_BASE_URL."
 
 _OUTDATED = "Fastn no longer accepts the API key that is in use here (401), and another one has been stored since."
 _VOID = "What was approved for the old key is void."

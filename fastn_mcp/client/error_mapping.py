@@ -143,10 +143,10 @@ def throttled(reply: Mapping[str, JsonValue], wait: float | None) -> FastnError:
 
 
 CHECK_CA_FILE = "Check FASTN_CA_FILE and SSL_CERT_FILE."
-DOCTOR = "fastn-mcp doctor checks each step."
 
 # OpenSSL's X509_V_ERR codes.
-_NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
+NOT_VALID_NOW = (9, 10)
+OTHER_HOST = (62, 64)
 
 
 def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str, str]:
@@ -163,19 +163,19 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
     peer, setting = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
     if isinstance(cause, (socket.gaierror, UnicodeError)):
         what = f"the name of {peer} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
-        return what, f"Check the host in {setting}, and the DNS of this machine. {DOCTOR}"
+        return what, f"Check the host in {setting}, and the DNS of this machine."
     if isinstance(cause, ConnectionRefusedError):
-        return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs. {DOCTOR}"
+        return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs."
     if isinstance(error, httpx2.ConnectTimeout) or isinstance(cause, TimeoutError):
         blocked = (
             "a firewall may be in the way"
             if proxy
             else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
         )
-        return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}. {DOCTOR}"
+        return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}."
     if cause is None or (isinstance(cause, ConnectionError) and not cause.strerror):
-        return f"{peer} closed the connection", f"Check {setting} and the network. {DOCTOR}"
-    return f"{os_reason(cause)}{via_proxy}", f"Check the network and {setting}. {DOCTOR}"
+        return f"{peer} closed the connection", f"Check {setting} and the network."
+    return f"{os_reason(cause)}{via_proxy}", f"Check the network and {setting}."
 
 
 def lost_reason(error: httpx2.TransportError) -> str:
@@ -207,20 +207,20 @@ def _refused_by_proxy(status: str, proxy: str) -> tuple[str, str]:
             f"{proxy} requires a user name and password (407)",
             "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT",
         )
-    return f"{proxy} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {DOCTOR}"
+    return f"{proxy} refused the connection ({status})", "Ask who runs the proxy to let this host through."
 
 
 def _tls(error: ssl.SSLError) -> tuple[str, str]:
     if not isinstance(error, ssl.SSLCertVerificationError):
         detail = (error.reason or type(error).__name__).replace("_", " ").lower()
-        return f"TLS failed ({detail})", f"Check that FASTN_BASE_URL names an https address. {DOCTOR}"
-    reason = error.verify_message
-    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
-        return f"its certificate is for another host: {reason}", f"Check the host in FASTN_BASE_URL. {DOCTOR}"
-    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
+        return f"TLS failed ({detail})", "Check that FASTN_BASE_URL names an https address."
+    reason = error.verify_message.removesuffix(".")
+    if error.verify_code in OTHER_HOST:
+        return f"its certificate is for another host: {reason}", "Check the host in FASTN_BASE_URL."
+    if error.verify_code in NOT_VALID_NOW:
         return (
             f"its certificate is not valid now: {reason}",
             "Check this machine's clock; else it must be renewed.",
         )
     company = "If a company's proxy inspects TLS, set FASTN_CA_FILE to the file of its certificate."
-    return f"its certificate is not trusted: {reason}", f"{company} {DOCTOR}"
+    return f"its certificate is not trusted: {reason}", company

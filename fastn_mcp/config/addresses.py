@@ -1,7 +1,8 @@
 """URLs, HOST:PORT addresses, addresses of ledgers, and proxy variables of the environment."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,15 +20,28 @@ def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None
         return None  # not a URL; the check of the settings reports it
     if variable is None or parts.scheme != "https" or is_loopback(host):
         return None
-    if exempt := environment.get("no_proxy") or environment.get("NO_PROXY"):
-        from urllib import request  # slow to import, and rarely needed
-
-        # As `requests` does. typeshed does not know this function.
-        if request.proxy_bypass_environment(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-            f"{url_host(host)}:{port}", {"no": exempt}
-        ):
-            return None
+    exempt = environment.get("no_proxy") or environment.get("NO_PROXY")
+    if exempt and _is_exempt(host, port, exempt):
+        return None
     return variable, environment[variable]
+
+
+def _is_exempt(host: str, port: int, exempt: str) -> bool:
+    """Return whether NO_PROXY covers a host."""
+    from urllib import request  # slow to import, and rarely needed
+
+    # urllib compares names and domains. It knows no network or IPv6 address without brackets, and `*` only alone.
+    entries = [entry.strip() for entry in exempt.split(",")]
+    if "*" in entries:
+        return True
+    for entry in entries:
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(entry.strip("[]"), strict=False):
+                return True
+    # typeshed does not know this function.
+    return request.proxy_bypass_environment(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+        f"{url_host(host)}:{port}", {"no": exempt}
+    )
 
 
 def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> str:

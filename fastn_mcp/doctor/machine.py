@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
@@ -11,7 +12,7 @@ import anyio
 
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.client.endpoint import TransportOptions
-from fastn_mcp.client.error_mapping import DOCTOR, cause_of
+from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import Resolved
@@ -157,40 +158,44 @@ _TIMEOUT = 15.0
 """Seconds for a connection and its first response."""
 
 
-async def check_network(base_url: str, options: TransportOptions, environment: Mapping[str, str]) -> Check:
-    """Check by a request without the key that Fastn can be reached."""
+async def check_network(base_url: str, options: TransportOptions, environment: Mapping[str, str]) -> tuple[Check, bool]:
+    """Check by a request without the key that Fastn can be reached. Returns also whether it may have arrived."""
     group, name = CheckGroup.CONNECTION, "connection"
+    is_tls = base_url.startswith("https:")
     exchange = HttpExchange(base_url, {}, options)
     try:
         with anyio.fail_after(_TIMEOUT):
             await exchange(Request("GET", "/"))
     except NotSentError as error:
-        reason, step = str(error), error.next_step.removesuffix(f" {DOCTOR}")
+        reason = str(error)
         if options.proxy is not None:
             reason = reason.replace(f" {address_of(options.proxy)}", "")
-        hint = f"{step}{_hint_of_others(error, options, environment)}"
-        return group.failed(name, f"Fastn cannot be reached: {reason}.", hint)
+        hint = f"{error.next_step}{_hint_of_others(error, options, environment)}"
+        return group.failed(name, f"Fastn cannot be reached: {reason}.", hint), False
     except (ResponseLost, TimeoutError) as error:
-        seen = f"It is reached, and no response arrives{f': {error}' if str(error) else ''}."
-        return group.failed(name, seen, "Check FASTN_BASE_URL and the network.")
+        why = f": {error}" if str(error) else ""
+        if is_tls and options.proxy is not None:
+            seen = f"No response arrived through the proxy ({options.proxy_from}){why}."
+            return group.failed(name, seen, f"Check that the proxy answers, and {options.proxy_from}."), True
+        return group.failed(name, f"No response arrived{why}.", "Check FASTN_BASE_URL and the network."), True
     finally:
         await exchange.aclose()
-    if not base_url.startswith("https:"):
-        return group.ok(name, "Plain http, on this machine.")
+    if not is_tls:
+        return group.ok(name, "Plain http, on this machine."), True
     store = "the system's certificates"
     if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
         store = f"those of {variable}, instead of the system's certificates"
     own = " and those of ca_file" if options.ca_file else ""
     through = "Directly" if options.proxy is None else f"Through the proxy of {options.proxy_from}"
-    return group.ok(name, f"{through}. Trusted: {store}{own}.")
+    return group.ok(name, f"{through}. Trusted: {store}{own}."), True
 
 
 def _hint_of_others(error: NotSentError, options: TransportOptions, environment: Mapping[str, str]) -> str:
-    """Say which variables of other programs name what may be missing here."""
+    """Name the variables with which other programs are told a proxy or certificates, if these may help."""
     cause = cause_of(error)
-    if isinstance(cause, ssl.SSLCertVerificationError):
+    if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code not in (*NOT_VALID_NOW, *OTHER_HOST):
         variables, what, own = _CA_VARIABLES, "certificates", "FASTN_CA_FILE"
-    elif options.proxy is None and not isinstance(cause, ssl.SSLError):
+    elif options.proxy is None and isinstance(cause, (socket.gaierror, ConnectionRefusedError, TimeoutError)):
         variables, what, own = _PROXY_VARIABLES, "a proxy", "FASTN_PROXY"
     else:
         return ""

@@ -18,6 +18,7 @@ from fastn_mcp.doctor.probe import MAX_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
 from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
+from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.tool import AnyTool
@@ -70,11 +71,11 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
         progress("the network")
-        network = await machine.check_network(settings.base_url, options, target.environment)
+        network, may_have_arrived = await machine.check_network(settings.base_url, options, target.environment)
         report.checks.append(network)
+        report.sent = int(may_have_arrived)
         if network.verdict is CheckResult.FAILED:
             return _with_notes(report, target.origins)
-        report.sent = 1
     report.checks.append(check_form(target.account.api_key))
 
     exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
@@ -181,9 +182,9 @@ _SUMMARIES = {
 def summary(found: DoctorReport) -> str:
     """Return a sentence on the result, and the number of checks by verdict."""
     counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in CheckResult]
-    counted = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
-    sent = f"{found.sent} requests, none of them a change" if found.sent else "nothing was sent"
-    return f"{_SUMMARIES[found.exit]} {counted}; {sent}."
+    verdicts = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
+    sent = f"{counted(found.sent, 'request')}, 0 changes" if found.sent else "nothing was sent"
+    return f"{_SUMMARIES[found.exit]} {verdicts}; {sent}."
 
 
 def document(found: DoctorReport, now: datetime) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Doctor's checks of the connection to Fastn: names, proxies, certificates; each failure says what to do."""
 
+import socket
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.doctor_runs import Proxy, run_proxy, sandbox_in, serve_sandbox
 from support.ports import free_port
+from support.raw_server import serving
+from support.world import Clock
 
+from fastn_mcp.build.composition import client_account
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
+from fastn_mcp.config.load import load
+from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_network
+from fastn_mcp.doctor.runner import DoctorTarget, examine, summary
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +42,12 @@ NAMED: list[tuple[dict[str, str], str, bool]] = [
     ({"HTTPS_PROXY": PROXY, "NO_PROXY": "stn.ai,,"}, "https://live.fastn.ai", True),
     ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.1.2.3"}, "https://10.1.2.3", False),
     ({"HTTPS_PROXY": PROXY, "NO_PROXY": "[fd00::1]"}, "https://[fd00::1]", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "fe80::1"}, "https://[fe80::1]", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "fe80::1"}, "https://[fe80::2]", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "foo, 10.0.0.0/8"}, "https://10.1.2.3", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://11.1.2.3", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://live.fastn.ai", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "foo,*"}, "https://live.fastn.ai", False),
     ({"HTTPS_PROXY": PROXY}, "https://[fd00::1", False),
     ({"HTTPS_PROXY": PROXY}, "https://live.fastn.ai:x", False),
 ]
@@ -69,7 +83,7 @@ def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
 async def look(
     url: str, options: TransportOptions | None = None, environment: Mapping[str, str] | None = None
 ) -> Check:
-    return await check_network(url, options or TransportOptions(), environment or {})
+    return (await check_network(url, options or TransportOptions(), environment or {}))[0]
 
 
 async def failing(
@@ -123,3 +137,42 @@ async def test_variables_of_other_programs_are_named(tmp_path: Path) -> None:
     assert check.next.endswith("get a proxy from ALL_PROXY: set FASTN_PROXY to the same.")
     own = TransportOptions(proxy="http://no-such-proxy.invalid:1")
     assert "ALL_PROXY" not in (await failing("https://fastn.test", own, environment)).next
+
+
+async def test_variables_of_other_programs_are_not_named_where_they_do_not_help(
+    ca: trustme.CA, ca_file: Path, tmp_path: Path
+) -> None:
+    environment = {"CURL_CA_BUNDLE": "/etc/ca.pem", "ALL_PROXY": PROXY}
+    trusted = TransportOptions(ca_file=ca_file)
+    with serve_sandbox(sandbox_in("usual"), ca.issue_cert("fastn.example"), tmp_path) as port:
+        for host in ("localhost", "127.0.0.1"):
+            other = await failing(f"https://{host}:{port}", trusted, environment)
+            assert "for another host" in other.seen
+            assert ".." not in other.seen
+            assert "Other programs" not in other.next
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    with serve_sandbox(sandbox_in("usual"), ca.issue_cert("127.0.0.1", not_after=yesterday), tmp_path) as port:
+        expired = await failing(f"https://127.0.0.1:{port}", trusted, environment)
+        assert "not valid now" in expired.seen
+        assert "Other programs" not in expired.next
+    unreadable = await failing("https://127.0.0.1:1", TransportOptions(ca_file=tmp_path / "none.pem"), environment)
+    assert "Other programs" not in unreadable.next
+
+
+async def test_silent_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = TransportOptions(None, f"http://127.0.0.1:{silent.getsockname()[1]}", "HTTPS_PROXY")
+        check = await failing("https://fastn.test", options)
+    assert check.seen == "No response arrived through the proxy (HTTPS_PROXY)."
+    assert check.next == "Check that the proxy answers, and HTTPS_PROXY."
+
+
+@pytest.mark.parametrize(("is_answering", "expected"), [(True, "1 request, 0 changes"), (False, "nothing was sent")])
+async def test_lost_request_is_counted(is_answering: bool, expected: str) -> None:
+    async with serving(b"no HTTP\r\n\r\n") as wire:
+        url = wire.url if is_answering else f"http://127.0.0.1:{free_port()}"
+        settings = load({"api_key": "fsk_test_sandbox", "base_url": url}, {}, None)
+        target = DoctorTarget(settings, client_account(settings), {}, {}, (), None, Clock().system())
+        found = await examine(target, [], lambda _: None)
+    assert f"; {expected}." in summary(found)

@@ -126,7 +126,7 @@ def followed(folder: Path) -> Generator[tuple[str, str]]:
         ) as process,
     ):
         try:
-            while "requests, none of them a change" not in (said := told.read_text()):
+            while "requests, 0 changes" not in (said := told.read_text()):
                 assert process.poll() is None, said
             yield site, said
         finally:
