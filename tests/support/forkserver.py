@@ -5,6 +5,7 @@ environment, folder, streams, signals and exit code of the command. To kill it, 
 how a process starts, or answers a signal, start a real one.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -43,11 +45,19 @@ def _started() -> str:
     server = subprocess.Popen(program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert server.stdout is not None
     assert server.stdout.read(1), "it has ended"
-    _servers.append(server)  # or its standard input would be closed
+    atexit.register(_end, server)
     return str(path)
 
 
-_servers: list["subprocess.Popen[bytes]"] = []
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End the process by the end of its standard input."""
+    for pipe in (server.stdin, server.stdout):
+        if pipe is not None:
+            pipe.close()
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(10)
+
+
 _IMPORTED = (
     "anyio._backends._asyncio",
     "fastn_mcp.build.composition",
