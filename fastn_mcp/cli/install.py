@@ -305,4 +305,4 @@ def this_machine() -> Machine:
 
 def _matching(pattern: str) -> list[str]:
     path = Path(pattern)
-    return [str(path_) for path_ in Path(path.anchor).glob(str(path.relative_to(path.anchor)))]
+    return [str(match) for match in Path(path.anchor).glob(str(path.relative_to(path.anchor)))]

@@ -326,13 +326,13 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
     """
     settings = start.with_flags(policy=file, mode=mode).keyless()
     policy = policy_of(settings, os.environ, start.command_line())
-    cases_ = load_cases(cases)
+    expected = load_cases(cases)
     if policy_file(settings, os.environ) is None:
         say("fastn-mcp: There is no policy file, so the mode alone decides. To test a file: --file FILE", err=True)
-    different = list(filter(None, (case.difference(policy) for case in cases_)))
+    different = list(filter(None, (case.difference(policy) for case in expected)))
     for line in different:
         say(line)
-    say(f"{counted(len(cases_), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
+    say(f"{counted(len(expected), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
     sys.exit(1 if different else 0)
 
 

@@ -138,9 +138,10 @@ def _recorded_decision(entry: Mapping[str, Any]) -> str:
 
 def recorded_call(entry: Mapping[str, Any]) -> Call:
     """Return the call of an audit entry, without its secrets. Raises `UnreadableEntry`."""
-    operation = OPERATIONS.get(str(entry.get("tool")))
+    tool = str(entry.get("tool"))
+    operation = OPERATIONS.get(tool)
     if operation is None:
-        raise UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
+        raise UnreadableEntry(f"there is no tool {tool[:64]!r}")
     arguments = entry.get("arguments")
     if not isinstance(arguments, dict) or "[left out]" in arguments:
         raise UnreadableEntry("its arguments were not recorded")

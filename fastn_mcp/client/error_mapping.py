@@ -37,23 +37,23 @@ _MAX_STRUCTURE = 2_000
 
 def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
     """Return the status, code, message, details and request id of an error response, whatever its shape."""
-    facts_: dict[str, JsonValue] = {"status": status}
+    details: dict[str, JsonValue] = {"status": status}
     error: JsonValue = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         for name in ("code", "message", "details"):
             value = error.get(name)
             if isinstance(value, (str, int)):
-                facts_[name] = str(value)[:_MAX_TEXT]
+                details[name] = str(value)[:_MAX_TEXT]
             elif value is not None:
-                facts_[name] = _short(value)
+                details[name] = _short(value)
         if isinstance(debug := error.get("datasourceDebug"), dict):
-            facts_["details"] = _short(debug)
+            details["details"] = _short(debug)
     elif isinstance(error, str):
-        facts_["message"] = error[:_MAX_TEXT]
+        details["message"] = error[:_MAX_TEXT]
     request_id = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
     if isinstance(request_id, str):
-        facts_["request_id"] = request_id[:100]
-    return facts_
+        details["request_id"] = request_id[:100]
+    return details
 
 
 def _short(value: JsonValue) -> JsonValue:

@@ -100,22 +100,23 @@ def places(text: str) -> dict[Key, int]:
 
 def without_tables(text: str, path: tuple[str, ...]) -> str:
     """Remove a table and its subtables, from the blank line before the first header to their last line."""
-    lines_: list[str] = []
+    remaining: list[str] = []
     held: list[str] = []
     is_inside, is_first = False, True
     for _, statement, parsed in _statements(text):
         if _is_header(statement):
-            lines_, held, is_inside = [*lines_, *held], [], _path(parsed)[: len(path)] == path
-            if is_inside and is_first and lines_ and not lines_[-1].strip():
-                lines_.pop()
+            remaining += held
+            held, is_inside = [], _path(parsed)[: len(path)] == path
+            if is_inside and is_first and remaining and not remaining[-1].strip():
+                remaining.pop()
             is_first = is_first and not is_inside
         if not is_inside:
-            lines_.append(statement)
+            remaining.append(statement)
         elif parsed:
             held = []
         else:  # a comment or blank line belongs to the next table, unless another line of this one follows
             held.append(statement)
-    return "".join([*lines_, *held]).removesuffix("\n")
+    return "".join([*remaining, *held]).removesuffix("\n")
 
 
 T = TypeVar("T")

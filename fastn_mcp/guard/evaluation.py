@@ -166,8 +166,8 @@ class Evaluator:
         resolved, digest = await self._resolve(call, reads), self.digest(call, asker.principal)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
-        preview_ = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, preview_, binding, similar, reads)
+        call_preview = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, call_preview, binding, similar, reads)
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""

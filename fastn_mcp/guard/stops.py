@@ -18,7 +18,7 @@ from fastn_mcp.records.formats import aged
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
-_MAX_DECIDED_REQUESTS = 1_000
+_MAX_SEARCHED = 1_000
 """Number of the newest decided requests among which unused approvals are looked for. The others are void without it."""
 
 MAX_SENDING = 3_660.0
@@ -110,7 +110,7 @@ async def void_approvals(ledger: Ledger, stop: Stop, now: float) -> "Counter[str
     It only makes the end visible at once: the guard refuses by the stop itself.
     """
     ended = Counter[str]()
-    for request in (*await ledger.waiting(now), *await ledger.decided(_MAX_DECIDED_REQUESTS)):
+    for request in (*await ledger.waiting(now), *await ledger.decided(_MAX_SEARCHED)):
         if request.is_over or stop.id in request.stops or not stop.names(request.asker):
             continue
         if await ledger.void(request.id, RequestState.STOPPED, now, by=stop.by, note=stop.reason or None):

@@ -86,8 +86,8 @@ def machine_of(
         return None
     log.warning("no machine of the team file matches %s|%s", claims.get("iss"), claims.get("sub"))
     # What would be accepted is not told: anybody can have a token of a public issuer.
-    claims_ = {**claims, "client_id": client_of(claims)}
-    held = [f"{name} is {quote(claims_.get(name, ''))}" for name, _ in missing]
+    own_claims = {**claims, "client_id": client_of(claims)}
+    held = [f"{name} is {quote(own_claims.get(name, ''))}" for name, _ in missing]
     why = f"its {', '.join(held)}" if held else "none has its issuer"
     message = "This is a machine's token, and no [[machine]] of the team file matches it"
     raise WrongMachine(f"{message}: {why}. Nothing was sent. Ask the operator.")

@@ -179,10 +179,10 @@ def _spellings(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def _number(raw: object) -> float | None:
-    number_: object = raw
+    parsed: object = raw
     if isinstance(raw, str) and _NUMBER.fullmatch(digits := raw.strip().removesuffix("%").rstrip()):
         digits = digits.replace(",", "")
-        number_ = float(digits) if "." in digits else int(digits)
-    if isinstance(number_, (int, float)) and not isinstance(number_, bool) and abs(number_) <= _MAX_NUMBER:
-        return number_
+        parsed = float(digits) if "." in digits else int(digits)
+    if isinstance(parsed, (int, float)) and not isinstance(parsed, bool) and abs(parsed) <= _MAX_NUMBER:
+        return parsed
     return None

@@ -182,8 +182,8 @@ def _customers(state: SandboxState, trigger: Row, workflow: Row) -> list[str | N
         }
         for app in apps
     ]
-    customers_ = [value for key, value in active.items() if all(key in customers for customers in connected)]
-    return customers_[:_MAX_CUSTOMERS]
+    connected_customers = [value for key, value in active.items() if all(key in customers for customers in connected)]
+    return connected_customers[:_MAX_CUSTOMERS]
 
 
 def _tenant_apps(workflow: Row) -> list[str]:

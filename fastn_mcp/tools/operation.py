@@ -85,8 +85,8 @@ class Route:
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the decoded parameters of `path`; None if it does not match this route."""
-        match_ = _pattern(self.path).fullmatch(path)
-        return None if match_ is None else {name: unquote(value) for name, value in match_.groupdict().items()}
+        segments = _pattern(self.path).fullmatch(path)
+        return None if segments is None else {name: unquote(value) for name, value in segments.groupdict().items()}
 
 
 @lru_cache(maxsize=1024)

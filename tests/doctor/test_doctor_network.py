@@ -174,5 +174,5 @@ async def test_lost_request_is_counted(is_answering: bool, expected: str) -> Non
         url = wire.url if is_answering else f"http://127.0.0.1:{free_port()}"
         settings = load({"api_key": "fsk_test_sandbox", "base_url": url}, {}, None)
         target = DoctorTarget(settings, client_account(settings), {}, {}, (), None, Clock().system())
-        found = await examine(target, [], lambda _: None)
-    assert f"; {expected}." in summary(found)
+        report = await examine(target, [], lambda _: None)
+    assert f"; {expected}." in summary(report)

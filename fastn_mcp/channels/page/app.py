@@ -24,7 +24,7 @@ from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
-_MAX_DECIDED = 30
+_MAX_HISTORY = 30
 _MIN_LISTED = 3
 """Requests from which on they are a list, with one of them open."""
 _MIN_GROUPED = 7
@@ -152,7 +152,7 @@ class _Page(PagePlaces):
         revision = await inbox.revision()
         every = await inbox.waiting(now)
         waiting = [view.pending(each, now) for each in every[:MAX_LISTED]]
-        decided = await inbox.decided(_MAX_DECIDED)
+        decided = await inbox.decided(_MAX_HISTORY)
         wanted = draft["grant"] if draft else request.query_params.get("request")
         is_list = len(waiting) >= _MIN_LISTED
         cards = [each for each in waiting if each["id"] == wanted] or waiting

@@ -29,7 +29,7 @@ from fastn_mcp.tools.tool import Effect
 
 _MAX_FIELD = 200
 """Characters of a field of a form."""
-_MAX_DECIDED_REQUESTS = 200
+_MAX_SEARCHED = 200
 """Newest decided requests that are searched for unused approvals."""
 
 
@@ -67,7 +67,7 @@ class PagePlaces(Decisions):
 
     async def stop_page(self, request: Request) -> Response:
         session, now = await self.session(request), self.system.timestamp()
-        decided = [each.request for each in await session.inbox.decided(_MAX_DECIDED_REQUESTS)]
+        decided = [each.request for each in await session.inbox.decided(_MAX_SEARCHED)]
         unused = sum(each.state is RequestState.APPROVED and each.expires > now for each in decided)
         temporary = len(await session.inbox.temporary_approvals(now))
         tenants = _stoppable(session)

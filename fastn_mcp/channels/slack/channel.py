@@ -31,7 +31,7 @@ _POST_INTERVAL = 30
 _UPDATE_INTERVAL = 5.0
 """Seconds after which messages are looked at again, whatever the ledger reports."""
 
-_MAX_DECIDED = 100
+_MAX_RESUMED = 100
 """Decided requests whose messages a process that begins looks at."""
 
 _RETRY_PERIOD = 3600.0
@@ -161,7 +161,7 @@ class SlackChannel:
 
     async def _resume(self) -> None:
         now = self._system.timestamp()
-        for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_MAX_DECIDED)]:
+        for request in [*await self._ledger.waiting(now), *await self._ledger.decided(_MAX_RESUMED)]:
             is_own = (request.account, request.tenant) == (self._answers.account, self._tenant)
             if request.messages and is_own and request.expires > now:
                 self._follow(request.id)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _APPROVED_BY = "terminal"
 _SENT_WHEN = "when the agent makes the same call again"
 
-_MAX_DECIDED = 1000
+_MAX_SEARCHED = 1000
 """Number of the latest decided requests among which an approval is looked for."""
 
 UNSEALABLE = (
@@ -79,7 +79,7 @@ class TerminalApprovals:
     async def withdraw(self, prefix: str, note: str) -> str | None:
         """Take back the approval of the request whose id starts with `prefix`. None unless exactly one does."""
         matches = [
-            one for one in await self.ledger.decided(_MAX_DECIDED) if one.id.startswith(prefix) and one.out_of_band
+            one for one in await self.ledger.decided(_MAX_SEARCHED) if one.id.startswith(prefix) and one.out_of_band
         ]
         if len(matches) != 1:
             return None
@@ -91,7 +91,7 @@ class TerminalApprovals:
 
     async def unused(self) -> list[ApprovalRequest]:
         """Return the approvals that are not used up and can be withdrawn."""
-        now, decided = self.system.timestamp(), await self.ledger.decided(_MAX_DECIDED)
+        now, decided = self.system.timestamp(), await self.ledger.decided(_MAX_SEARCHED)
         return [one for one in decided if one.can_be_withdrawn(now)]
 
     async def _vote(
