@@ -176,21 +176,6 @@ async def test_switching_off_a_workflow_names_what_it_blocks(world: World) -> No
     assert "notes" not in await preview(world, "update_workflow", workflow_id=flow, status="active")
 
 
-@pytest.mark.parametrize(
-    ("tool", "collection", "slug", "then"),
-    [
-        ("delete_customer", "customers", "globex-exports", "Its triggers stop."),
-        ("delete_connector", "connectors", "hubspot", 'Trigger "New HubSpot contact" stops.'),
-        ("delete_workflow", "workflows", ORDERS, 'Its triggers "Paid Shopify orders" and "Shop events" stop.'),
-    ],
-)
-async def test_agent_preview_names_what_fastn_does_by_itself(
-    world: World, tool: str, collection: str, slug: str, then: str
-) -> None:
-    given = {f"{tool.removeprefix('delete_')}_id": key(world, collection, slug)}
-    assert then in (await preview(world, tool, **given))["then"]
-
-
 def test_call_without_an_outlook_adds_nothing() -> None:
     assert Outlook().data() == {}
 

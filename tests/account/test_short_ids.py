@@ -1,8 +1,6 @@
 """Short references stand for the long ids of connections in answers, and every tool takes them."""
 
 import re
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,13 +27,6 @@ from fastn_mcp.tools.tool import Tool
 pytestmark = pytest.mark.anyio
 
 _REFERENCE = re.compile(r"ref_[a-z2-7]{10}")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Generator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def rows(world: World) -> list[dict[str, Any]]:

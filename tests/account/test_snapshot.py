@@ -534,12 +534,6 @@ async def test_run_under_way_is_read_again_soon_unless_it_takes_long(
     assert (snapshot.instant() == begun) == is_kept
 
 
-async def test_run_that_has_ended_is_kept(snapshot: AccountSnapshot, clock: Clock) -> None:
-    await read(snapshot, HUNDRED, runs(*many_runs()))
-    clock.pass_(60)
-    assert snapshot.for_answer().holds(HUNDRED)
-
-
 @pytest.mark.parametrize("days", [-400, 1])
 async def test_age_is_not_that_of_a_clock_that_jumps(clock: Clock, days: int) -> None:
     jumped = timedelta()

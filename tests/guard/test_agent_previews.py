@@ -136,19 +136,3 @@ async def test_person_reads_the_further_facts_on_every_channel(world: World) -> 
     world.dispatch = world.dispatching(world.dispatch._secrets, None)  # pyright: ignore[reportPrivateUsage]
     refused = await world.expect(Refused, RunWorkflow(workflow_id=flow, environment="live"))
     assert note in refused.data()["preview"]["notes"]  # pyright: ignore
-
-
-async def test_preview_names_the_account_and_the_change_that_a_call_undoes(world: World) -> None:
-    (call,) = runs(world, 1).inner_calls
-    batch = Batch(call, (call,), undoes="the change chg_1")  # pyright: ignore[reportArgumentType]
-    shown: Any = (await evaluation(world, batch)).preview
-    assert shown.account == "test"
-    assert shown.says.first.startswith("Undo the change chg_1: run workflow "), shown.says.first
-
-
-async def test_settings_of_the_server_reach_the_preview(world: World) -> None:
-    """The tests' server writes new keys to a folder."""
-    assert world.evaluator._surroundings.key_folder == "keys"  # pyright: ignore[reportPrivateUsage]
-    (call,) = runs(world, 1).inner_calls
-    shown: Any = (await evaluation(world, Batch(call, (call,)))).preview  # pyright: ignore[reportArgumentType]
-    assert shown.outlook.defaults.keys() == {"environment"}

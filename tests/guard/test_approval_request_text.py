@@ -1,7 +1,6 @@
 """What a person reads before a call of any tool: no name and no value can speak for us."""
 
 import unicodedata
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,18 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from support.situations import previewed as preview
-from support.stores import grant
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.resolved_call import lasting
-from fastn_mcp.guard.approval_form import form_of
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
-from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.labels import MAX_TYPED
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import MAX_VALUE, quote
-from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
@@ -96,48 +91,6 @@ def test_structure_that_is_cut_is_quoted_as_a_whole() -> None:
 )
 def test_values_are_rendered(value: object, shown: str) -> None:
     assert quote(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("asks", "last"),
-    [
-        (Decision.CONFIRM, "Approve this one call?"),
-        (Decision.TYPED, 'To approve this one call, type the name between the quotes: "'),
-    ],
-)
-def test_names_cannot_add_or_reorder_lines(asks: Decision, last: str) -> None:
-    honest = _asked(CreateCustomer(name="plain"), "plain", asks).split("\n")
-    for lie in LIES:
-        lines = _asked(CreateCustomer.model_construct(name=lie), lie, asks).split("\n")
-        assert unseen("".join(lines)) == []
-        assert len(lines) == len(honest)
-        assert lines[0].startswith(honest[0].partition('"')[0])
-        assert lines[-2].startswith("create_customer ")
-        assert lines[-2].endswith(". Account: default at live.fastn.ai.")
-        assert lines[-1].startswith(last)
-        assert not [line for line in lines[:-1] if line.startswith(("Approve this", "To approve", "Account:"))]
-
-
-def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
-    target = FastnObject.model_validate({"id": name, "name": name, "slug": name})
-    users = Dependence((Dependents("connections", 2, (name, name), more=True),), (Unchecked("secrets", "Forbidden."),))
-    seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
-    expected = seen.expected if asks is Decision.TYPED else None
-    return form_of(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
-
-
-def test_secret_value_is_never_shown() -> None:
-    text = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
-    assert "hunter2" not in text
-    assert 'value="[hidden-by-fastn-mcp]"' in text
-
-
-def test_name_to_type_is_that_of_the_target() -> None:
-    call = DeleteCustomer(customer_id="c1")
-    named = preview(call, Effect.DESTROY, "a", FastnObject.model_validate({"name": "Acme"}), Dependence())
-    nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
-    assert named.expected == "Acme"
-    assert nameless.expected == "c1"
 
 
 @pytest.mark.parametrize("effect", Effect)

@@ -18,7 +18,6 @@ from support.world import FormLater, FormNow, World
 from fastn_mcp.channels.slack.blocks import message
 from fastn_mcp.errors import (
     Conflict,
-    Declined,
     FastnError,
     Incomplete,
     NotFound,
@@ -27,7 +26,7 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval
 from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.caller import Caller
@@ -37,7 +36,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import MAX_CALLS, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
-from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.customers import CreateCustomer
 
@@ -201,13 +199,6 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
     assert all(row["change_id"] for row in rows(outcome))
 
 
-async def test_only_the_exact_phrase_approves(world: World) -> None:
-    for typed in ("Delete 3", "delete 2", "delete 3 ", "Globex Exports", "", None):
-        outcome = await world.call(deletions(world), world.form(lambda _, typed=typed: Approve(typed)))
-        assert isinstance(outcome, (Declined, Refused))
-    assert world.changes == []
-
-
 @pytest.mark.parametrize(
     ("rules", "asks"),
     [
@@ -232,14 +223,6 @@ async def test_missing_target_refuses_the_batch(world: World) -> None:
     outcome = await world.expect(NotFound, batch(("create_customer", {"name": "Initech"}), missing), world.form())
     assert outcome.what.startswith("Call 2, delete_customer: ")
     assert world.changes == []
-
-
-async def test_allowed_batch_needs_no_approval(world: World) -> None:
-    person = world.form()
-    outcome = await world.call(creations("Initech", "Hooli"), person)
-    assert outcomes(outcome) == ["done", "done"]
-    assert person.asked == []
-    assert all(row["made"] for row in rows(outcome))
 
 
 async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
@@ -301,22 +284,6 @@ async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: 
     assert (person.asked, len(world.changes)) == ([], 2)
 
 
-async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
-    world = World.with_rules(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
-    for _ in range(2):
-        await world.expect(Declined, deletions(world), world.form(lambda _: Decline()))
-    person = world.form()
-    outcome = await world.expect(Refused, deletions(world), person)
-    assert outcome.facts["rule"] == "breaker"
-    assert person.asked == []
-
-
-async def test_list_of_creates_reads_the_customers_once_and_then_before_each_further_create(world: World) -> None:
-    await world.expect(Done, creations(*"ABCDEF"))
-    paths = [(request.method, request.path) for request in world.sandbox.requests]
-    assert (paths.count(("GET", "/api/v1/customers")), len(world.changes)) == (6, 6)
-
-
 @pytest.mark.parametrize(
     "second",
     [
@@ -353,8 +320,7 @@ async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
 async def test_approval_of_a_batch_does_not_cover_it_with_keep_going(world: World) -> None:
     """What the person approved stops at the first failure."""
     call = deletions(world)
-    await world.expect(PendingApproval, call)
-    request = await world.approve_open_request()
+    request = await world.approve_outside(call)
     going_on = await world.expect(PendingApproval, call.model_copy(update={"keep_going": True}))
     assert going_on.request != request.id
     assert "They are sent in this order, also after one that fails." in (await world.open_request()).text[0]
@@ -370,15 +336,6 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
     person = world.form()
     assert outcomes(await world.call(call, person)) == ["done"] * 3
     assert person.asked[0].expected == "delete 2"
-
-
-async def test_target_that_changed_during_the_form_needs_a_new_approval(world: World) -> None:
-    def slow(question: ApprovalForm) -> Approve:
-        upgrade_katana(world)
-        return Approve(question.expected)
-
-    await world.expect(TargetChanged, deletions(world), world.form(slow))
-    assert world.changes == []
 
 
 async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:
@@ -402,15 +359,11 @@ def add_older_customers(world: World, count: int) -> None:
         add_customer(world, f"Older{number}", "2025-01-01T00:00:00.000Z")
 
 
-def creates(*names: str) -> ApplyChanges:
-    return batch(*(("create_customer", {"name": name}) for name in names))
-
-
 async def test_creates_of_a_list_read_again_what_the_others_added(world: World) -> None:
     """Each looks for what it may overwrite in the whole list; after the first one, on its first page."""
     add_older_customers(world, 250)
     world.sandbox.requests.clear()
-    assert outcomes(await world.call(creates("Hooli", "Initech", "Initrode"))) == ["done"] * 3
+    assert outcomes(await world.call(creations("Hooli", "Initech", "Initrode"))) == ["done"] * 3
     assert [heard.tool for heard in world.sandbox.requests] == [
         *("list_customers",) * 3, "create_customer", *("list_customers", "create_customer") * 2
     ]  # fmt: skip
@@ -425,7 +378,7 @@ async def test_create_sees_what_was_made_elsewhere_during_its_list(world: World,
         for id_ in removed:
             del world.sandbox.state.rows["customers"][id_]
 
-    error = await stopped(world, creates("Hooli", "Initech"), "2 of 2", elsewhere)
+    error = await stopped(world, creations("Hooli", "Initech"), "2 of 2", elsewhere)
     assert outcomes(error) == ["done", TargetChanged.outcome]
 
 
@@ -440,7 +393,7 @@ async def test_creates_of_a_list_read_it_whole_where_the_first_page_does_not_tel
     add_older_customers(world, 250)
     world.sandbox.behaviour = behaviour
     world.sandbox.requests.clear()
-    await world.call(creates("Hooli", "Initech"))
+    await world.call(creations("Hooli", "Initech"))
     assert [heard.tool for heard in world.sandbox.requests].count("list_customers") == 6
 
 
@@ -484,18 +437,6 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
     other.close()
 
 
-async def test_batch_resumed_after_expiry_needs_an_approval_for_the_rest(world: World, tmp_path: Path) -> None:
-    call = deletions(world)
-    await killed(world, call, "2 of")
-    other = again(world, tmp_path)
-    world.clock.pass_(Policy().approval_lifetime + 1)
-    person = other.form()
-    assert outcomes(await other.call(call, person)) == ["done"] * 3
-    assert [question.expected for question in person.asked] == ["delete 2"]
-    assert [len(world.changes), len(other.changes)] == [1, 2]
-    other.close()
-
-
 async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:
     call = creations("A", "B")
     id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
@@ -517,12 +458,8 @@ async def test_finished_batch_is_reported_and_not_repeated(world: World) -> None
     assert len(world.changes) == 2
     assert outcomes(await world.call(updates(world, batch="once more"))) == ["done", "done"]
     assert len(world.changes) == 4
-
-
-async def test_keep_going_is_not_part_of_the_batch_id(world: World) -> None:
-    await world.call(creations("A"))
-    await world.call(creations("A", keep_going=True))
-    assert len(world.changes) == 1
+    await world.expect(Done, updates(world, keep_going=True))
+    assert len(world.changes) == 4, "how it goes on is not part of its id"
 
 
 async def test_batch_belongs_to_one_caller(world: World) -> None:
@@ -552,7 +489,10 @@ async def test_batch_approval_does_not_cover_a_single_call(world: World) -> None
 
 
 async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
-    outcome = await world.call(creations("A", "B"))
+    person = world.form()
+    outcome = await world.call(creations("A", "B"), person)
+    assert person.asked == [], "the policy allows them"
+    assert all(row["made"] for row in rows(outcome))
     undo = parse(TOOLS, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
     await world.expect(Done, undo, world.form())
     assert there(world, "AB") == ["B"]
@@ -563,43 +503,13 @@ async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
 
 async def test_later_round_form_approves_the_batch(world: World) -> None:
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
-    call, first = deletions(world), FormLater()
-    asked = await world.expect(PendingForm, call, first)
-    world.clock.pass_(5)
+    call = deletions(world)
+    asked = await world.first_round(call)
     other = FormLater(submitted=(asked.form.request, Approve("delete 3")))
     await world.expect(Refused, deletions(world, "Katana", "Acme Corp"), other)
     assert world.changes == []
     outcome = await world.call(call, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
     assert outcomes(outcome) == ["done"] * 3
-
-
-async def test_out_of_band_decision_counts_when_the_batch_is_repeated(world: World) -> None:
-    call = deletions(world)
-    await world.expect(PendingApproval, call)
-    await world.expect(PendingApproval, call)
-    grant = await world.open_request()
-    assert (grant.tool, grant.expected) == ("apply_changes", "delete 3")
-    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.timestamp, by="local_page")
-    assert world.changes == []
-    assert outcomes(await world.call(call)) == ["done"] * 3
-
-
-@pytest.fixture
-def far(tmp_path: Path) -> WebhookWorld:
-    return WebhookWorld(tmp_path, '[defaults]\ndestroy = "four_eyes"\n')
-
-
-async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld) -> None:
-    call = deletions(far)
-    await far.expect(PendingApproval, call)
-    question = far.receiver.questions[-1]
-    assert question["expected"] == "delete 3"
-    assert len(question["preview"]["calls"]) == 3
-    await far.answer(far.dana, question)
-    await far.expect(PendingApproval, call)
-    assert (await far.answer(far.kim, question)).body["state"] == "approved"
-    assert outcomes(await far.call(call)) == ["done"] * 3
-    assert [entry["approved_by"] for entry in far.audited("intent")] == ["four_eyes"] * 3
 
 
 async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
@@ -632,31 +542,6 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
 # What is recorded.
 
 
-async def test_report_lists_the_calls_of_a_batch(tmp_path: Path) -> None:
-    tally = Tally()
-    world = World(tmp_path, watch=tally)
-    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{world.id_of('customers', 'Katana')}", status=409))
-    call = deletions(world)
-    await world.call(call, world.form())
-    found = [(attempt.tool, attempt.group) for attempt in tally.attempts]
-    assert found == [("delete_customer", OutcomeGroup.DONE), ("delete_customer", OutcomeGroup.FAILED)]
-    assert [link.event for link in tally.attempts[0].audit] == ["asked", "agreed", "intent", "outcome"]
-    await world.call(call, world.form(lambda _: Decline()))
-    assert [(attempt.tool, attempt.group) for attempt in tally.attempts[2:]] == [
-        ("apply_changes", OutcomeGroup.DECLINED)
-    ]
-    world.close()
-
-
-async def test_unrecorded_outcome_counts_as_unknown(world: World) -> None:
-    call = creations("A")
-    world.ledger.settle = _fails  # type: ignore[method-assign]
-    assert outcomes(await world.call(call)) == ["done"]
-    outcome = await world.call(call)
-    assert outcomes(outcome) == ["unknown_outcome"]
-    assert len(world.changes) == 1
-
-
 async def _fails(*_: object) -> None:
     raise OSError("the disk is full")
 
@@ -668,13 +553,6 @@ async def test_failing_ledger_sends_nothing(world: World) -> None:
         assert isinstance(outcome, (Refused, Incomplete))
         delattr(world.ledger, name)
     assert world.changes == []
-
-
-async def test_progress_names_each_call_by_number(world: World) -> None:
-    await world.call(creations("A", "B"))
-    call = creations("A", "B")
-    found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.inner_calls), "local"))
-    assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
 
 
 async def test_lost_ledger_is_named_with_the_number_of_its_call(world: World) -> None:

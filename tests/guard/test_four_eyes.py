@@ -10,16 +10,15 @@ from support.decisions import answered, moved
 from support.stores import NOW, grant
 from support.values import not_none
 from support.webhook_world import WebhookWorld
-from support.world import FormLater
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.errors import Declined, Refused, TargetChanged
+from fastn_mcp.errors import Refused, TargetChanged
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.guard.approval_form import Approve, PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -60,28 +59,6 @@ async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert [entry["approver"] for entry in world.audited("approved")] == ["dana", "kim"]
     assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
-
-
-async def test_same_approver_counts_once(world: WebhookWorld) -> None:
-    call = world.deletion()
-    question = await asked(world, call)
-    assert (await world.answer(world.dana, question)).status == 200
-    world.clock.pass_(61)
-    assert (await world.answer(world.dana, question)).status == 409
-    assert "1 of 2" in await waiting(world, call)
-    assert world.changes == []
-
-
-async def test_one_decline_is_enough(world: WebhookWorld) -> None:
-    """Before the second, after the first, and by the first who thinks again."""
-    call = world.deletion()
-    question = await asked(world, call)
-    await world.answer(world.dana, question)
-    assert (await world.answer(world.dana, question, "decline", note="wrong Globex")).body["state"] == "declined"
-    assert (await world.answer(world.kim, question)).status == 409
-    refused = await world.expect(Declined, call)
-    assert refused.data()["note"] == "wrong Globex"
-    assert world.changes == []
 
 
 async def test_requester_cannot_approve(tmp_path: Path) -> None:
@@ -131,16 +108,6 @@ async def test_state_without_two_votes_is_not_four_eyes(world: WebhookWorld) -> 
     assert not_none(await world.ledger.find(question["grant"])).state is RequestState.STALE
 
 
-async def test_form_cannot_answer_an_out_of_band_request(world: WebhookWorld) -> None:
-    call = world.deletion()
-    question = await asked(world, call)
-    for _ in range(2):
-        submitted = FormLater(submitted=(question["grant"], Approve("Globex Exports")))
-        await world.expect(Refused, call, submitted)
-        await world.answer(world.dana, question)
-    assert world.changes == []
-
-
 async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path) -> None:
     rule = '[[rule]]\ntool = "delete_customer"\nwhen = { dependents = { min = 1 } }\nthen = "four_eyes"\n'
     world = WebhookWorld(tmp_path, rule)
@@ -155,16 +122,6 @@ async def test_approval_of_one_is_void_once_the_policy_wants_two(tmp_path: Path)
     await world.expect(TargetChanged, call)
     assert world.changes == []
     world.close()
-
-
-async def test_four_eyes_approval_of_a_changed_target_is_void(world: WebhookWorld) -> None:
-    call = world.deletion()
-    question = await asked(world, call)
-    for signer in (world.dana, world.kim):
-        await world.answer(signer, question)
-    await world.client.send(UpdateCustomer.model_validate({"customer_id": call.customer_id, "name": "Other"}))
-    await world.expect(TargetChanged, call)
-    assert [heard.method for heard in world.changes] == ["PUT"]
 
 
 YES, NO = True, False

@@ -143,47 +143,8 @@ def test_every_sent_change_used_an_approval(actions: list[Action]) -> None:
 async def _approved_run(world: World) -> RunWorkflow:
     call = await subject(world, "run")
     assert isinstance(call, RunWorkflow)
-    await world.expect(PendingApproval, call)
-    await world.approve_open_request()
+    await world.approve_outside(call)
     return call
-
-
-def _repeat(folder: str, workflow_id: str, name: str, times: int, found: Any) -> None:
-    """In a process of its own, with a ledger of its own on the same file."""
-
-    async def play() -> None:
-        world = World(Path(folder), tokens=name)
-        done: list[bool] = []
-
-        async def once() -> None:
-            done.append(isinstance(await world.call(RunWorkflow(workflow_id=workflow_id)), Done))
-
-        async with anyio.create_task_group() as tasks:
-            for _ in range(times):
-                tasks.start_soon(once)
-        found.put((sum(done), len(world.changes)))
-        world.close()
-
-    anyio.run(play)
-
-
-def test_fifty_repeats_in_two_processes_make_one_request(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    call = anyio.run(_approved_run, world)
-    context = multiprocessing.get_context("spawn")
-    found = context.Queue()
-    processes = [
-        context.Process(target=_repeat, args=(str(tmp_path), call.workflow_id, f"p{number}-", 25, found))
-        for number in range(2)
-    ]
-    for process in processes:
-        process.start()
-    results = [found.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join(30)
-    assert sum(done for done, _ in results) == 1
-    assert sum(changes for _, changes in results) == 1
-    world.close()
 
 
 def _die_before_sending(folder: str, workflow_id: str) -> None:

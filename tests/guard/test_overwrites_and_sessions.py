@@ -14,10 +14,9 @@ from support.world import World
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
-from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
@@ -36,12 +35,6 @@ pytestmark = pytest.mark.anyio
 NEW = CreateWorkflow(name="Nightly import", slug="nightly-import", extra={"timezone": "UTC"})
 
 
-async def approved_outside(world: World, call: Tool[Any]) -> None:
-    """Ask about a call where no form is, and approve it there."""
-    await world.expect(PendingApproval, call)
-    await world.approve_open_request()
-
-
 def make(world: World, status: str) -> str:
     """Somebody else takes the slug."""
     row = {**new_workflow(world.sandbox.state, "Nightly import", "nightly-import", None), "status": status}
@@ -50,19 +43,10 @@ def make(world: World, status: str) -> str:
 
 @pytest.mark.parametrize("status", ["draft", "active"])
 async def test_approval_of_a_create_is_void_once_its_slug_is_taken(world: World, status: str) -> None:
-    await approved_outside(world, NEW)
+    await world.approve_outside(NEW)
     make(world, status)
     await world.expect(TargetChanged, NEW)
     assert world.changes == []
-
-
-async def test_taken_slug_is_shown_as_an_update(world: World) -> None:
-    id_ = make(world, "active")
-    _, shown = await world.judged(CreateWorkflow(name="Nightly import", code="new()"))
-    assert isinstance(shown, Preview)
-    assert (shown.target, shown.name) == (id_, "Nightly import")
-    assert [(change.field, change.after) for change in shown.changes] == [("code", "new()")]
-    assert shown.lines()[0] == 'Overwrite workflow "Nightly import", which exists.'
 
 
 @pytest.mark.parametrize(
@@ -89,19 +73,6 @@ async def test_row_without_a_slug_may_have_the_same(world: World) -> None:
     verdict, shown = await world.judged(call)
     assert verdict.decision is Decision.CONFIRM
     assert "Its name or slug may be taken: Fastn may overwrite something." in shown.lines()[1]
-
-
-async def test_overwritten_secret_is_shown_without_its_value(world: World) -> None:
-    """One of the same name and scope is overwritten, one of another environment is not."""
-    there = world.sandbox.state.named("secrets", "GOOGLE_SA", by="name")
-    scope: dict[str, Any] = {"customer_id": there["customerId"], "environment": there["environment"]}
-    _, same = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", **scope))
-    _, other = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", environment="test"))
-    assert isinstance(same, Preview)
-    assert isinstance(other, Preview)
-    assert same.target == there["id"]
-    assert other.target is None
-    assert "hunter2" not in str(same.data()) + " ".join(same.lines())
 
 
 def test_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say() -> None:
@@ -205,7 +176,7 @@ async def test_approval_is_void_once_the_ai_asks_something_else(world: World) ->
     asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), world.form())
     session = str(asked.result.model_dump()["session_id"])
     answer = AiChat(message="approve", session_id=session)
-    await approved_outside(world, answer)
+    await world.approve_outside(answer)
     world.evaluator.ai_sessions.note(
         answer, AiReply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]})
     )
@@ -221,16 +192,6 @@ async def test_session_after_a_lost_response_is_unknown(world: World) -> None:
     form = world.form(Decline())
     await world.expect(Declined, answer.model_copy(update={"message": "approve"}), form)
     assert "seen no answer" in form.asked[0].text
-
-
-async def test_pending_actions_are_shown_with_the_next_message(world: World) -> None:
-    asked = await world.expect(Done, AiChat(message="delete wf_0d93ee5b1f62"), world.form())
-    reply = asked.result.model_dump()
-    evaluation = await world.evaluator.evaluate_call(
-        AiChat(message="approve", session_id=str(reply["session_id"])), Asker()
-    )
-    assert evaluation.resolved.target is not None
-    assert evaluation.resolved.target.model_dump()["pending"] == reply["pending_approvals"]
 
 
 def test_ai_plan_is_shown_with_the_answer_to_it() -> None:

@@ -31,13 +31,6 @@ def test_json_of_what_would_be_made() -> None:
     assert not {"target", "costs", "because", "approval", "changes", "pending", "more_changes"} & data.keys()
 
 
-def test_json_of_what_would_be_changed() -> None:
-    data = preview_of("update_customer", {"customer_id": "c1", "plan": "Growth"}, {"id": "c1", "name": "A"}).data()
-    assert data["target"] == {"id": "c1", "name": "A"}
-    assert data["changes"] == [{"field": "plan", "to": "Growth"}]
-    assert "makes" not in data
-
-
 def test_permissions_are_shown_strongest_first_and_whole() -> None:
     given: dict[str, Any] = {"name": "R", "permissions": [f"x{n}:read" for n in range(60)] + ["*"]}
     made = preview_of("create_role", given, effect=Effect.ACCESS)
@@ -45,11 +38,6 @@ def test_permissions_are_shown_strongest_first_and_whole() -> None:
     assert first == "*"
     assert "x59:read" in made.line()
     assert made.line().endswith("]."), "nothing is appended"
-
-
-def test_last_line_is_the_exact_call() -> None:
-    made = preview_of("ai_chat", {"message": "go"})
-    assert made.lines()[-1] == 'ai_chat approval_mode="manual" message="go". Account: test.'
 
 
 def test_further_facts_change_the_sentences() -> None:

@@ -22,39 +22,16 @@ from fastn_mcp.tools.connectors import (
     CreateConnector,
     DeleteConnection,
     DeleteConnector,
-    ListConnections,
     UpdateConnector,
 )
 from fastn_mcp.tools.customers import UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
-from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, ListTriggers, UpdateTrigger
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
 
 Call = Operation[Any]
 pytestmark = pytest.mark.anyio
-
-
-async def globex(world: World) -> dict[str, Call]:
-    """Calls that touch what belongs to one customer, without its name."""
-    key = world.id_of("customers", "Globex Exports")
-    app = world.id_of("connectors", "Gamma")
-    workflow = world.id_of("workflows", "process-new-orders")
-    connection = next(str(row.id) for row in await world.rows(ListConnections(customer_id=key)))
-    trigger = next(str(row.id) for row in await world.rows(ListTriggers()) if getattr(row, "endOrgId", None) == key)
-    return {
-        "delete_connection": DeleteConnection(connection_id=connection),
-        "delete_trigger": DeleteTrigger(trigger_id=trigger),
-        "run_workflow": RunWorkflow(workflow_id=workflow, customer_id=key, environment="test"),
-        "create_secret": CreateSecret(name="A", customer_id=key),
-        "create_connection": CreateConnection(connector_id=app, customer_id=key),
-    }
-
-
-async def test_customer_protected_by_slug_protects_its_resources(tmp_path: Path) -> None:
-    world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "globex-exports"\n')
-    for tool, call in (await globex(world)).items():
-        assert await world.decision(call) is Decision.DENY, tool
 
 
 RUN_IN_LIVE = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -69,17 +46,6 @@ async def test_rule_sees_the_environment_that_the_server_fills_in(
     world.evaluator._surroundings = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
     call = RunWorkflow(workflow_id=world.id_of("workflows", "process-new-orders"))
     assert (await world.decision(call) is Decision.DENY) is denied
-
-
-async def test_approval_is_void_once_a_named_connector_changed(world: World) -> None:
-    row = world.sandbox.state.named("connectors", "Gamma", by="name")
-    call = CreateConnection(connector_id=str(row["id"]))
-    before = await world.evaluator.evaluate_call(call, Asker())
-    row["domain"] = "evil.example"
-    after = await world.evaluator.evaluate_call(call, Asker())
-    assert before.binding != after.binding
-    assert after.preview is not None
-    assert '"evil.example"' in after.preview.says.first
 
 
 def _environment(around: Surroundings) -> Callable[[World], None]:

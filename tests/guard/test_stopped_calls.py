@@ -118,8 +118,7 @@ async def test_waiting_call_ends_at_once(tmp_path: Path) -> None:
 
 
 async def test_neither_approval_nor_request_comes_back(world: World) -> None:
-    await world.expect(PendingApproval, world.deletion())
-    await world.approve_open_request()
+    await world.approve_outside(world.deletion())
     await world.expect(PendingApproval, world.run())
     order = await stop(world)
     assert await void_approvals(world.ledger, order, world.timestamp) == {"waiting call": 1, "unused approval": 1}
@@ -147,11 +146,13 @@ async def test_approval_is_void_though_nobody_ended_it(world: World, moment: str
     assert world.changes == []
 
 
-async def test_answered_form_is_void(world: World) -> None:
+@pytest.mark.parametrize("behind", [-1, 3600], ids=["after it", "by a process whose clock is behind"])
+async def test_form_that_was_open_at_a_stop_is_void_once_it_is_lifted(world: World, behind: float) -> None:
     pending = await world.first_round(world.run())
     order = await stop(world)
     await world.expect(Stopped, world.run(), world.form())
-    await lift(world, order)
+    assert await world.ledger.lift_stop(order.lift("Dana", world.timestamp - behind))
+    world.clock.pass_(2)
     error = await world.expect(Refused, world.run(), FormLater(submitted=(pending.form.request, Approve())))
     assert "Its approval is void" in str(error)
     assert world.changes == []
@@ -211,16 +212,6 @@ async def test_stop_that_was_lifted_between_two_attempts(world: World) -> None:
     object.__setattr__(world.system, "sleep", stopping)
     await world.expect(RateLimited, UpdateCustomer(customer_id=customer, plan="Growth"))
     assert len(world.changes) == 1
-
-
-async def test_form_is_void_whatever_the_clocks_say(world: World) -> None:
-    """The process that lifts the stop is behind the one that opened the form."""
-    pending = await world.first_round(world.run())
-    order = await stop(world)
-    assert await world.ledger.lift_stop(order.lift("Dana", world.timestamp - 3600))
-    error = await world.expect(Refused, world.run(), FormLater(submitted=(pending.form.request, Approve())))
-    assert "Its approval is void" in str(error)
-    assert world.changes == []
 
 
 async def test_approval_that_a_stopped_client_asked_for_serves_no_other_client(world: World) -> None:

@@ -26,8 +26,7 @@ async def taken_back(world: World, request: str, note: str | None = None) -> App
 
 async def test_repeated_call_is_declined_with_the_note(world: World) -> None:
     call = world.run()
-    await world.expect(PendingApproval, call)
-    request = await world.approve_open_request()
+    request = await world.approve_outside(call)
     assert isinstance(await taken_back(world, request.id, "the wrong workflow"), ApprovalRequest)
     for _ in range(2):
         refused = await world.expect(Declined, call)
@@ -45,8 +44,7 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
 ) -> None:
     """The call has found its approval already when a person takes it back."""
     call = world.run()
-    await world.expect(PendingApproval, call)
-    request = await world.approve_open_request()
+    request = await world.approve_outside(call)
     uses = world.guard._approvals.uses  # pyright: ignore[reportPrivateUsage]
     check = uses.check
 
@@ -62,8 +60,7 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
 
 async def test_call_that_was_sent_cannot_be_taken_back(world: World) -> None:
     call = world.run()
-    await world.expect(PendingApproval, call)
-    request = await world.approve_open_request()
+    request = await world.approve_outside(call)
     await world.expect(Done, call)
     assert await taken_back(world, request.id) == NotCounted("Too late: the call was already sent.")
 
@@ -71,8 +68,7 @@ async def test_call_that_was_sent_cannot_be_taken_back(world: World) -> None:
 async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -> None:
     arguments = [{"workflow_id": world.run().workflow_id, "input": {"n": number}} for number in (1, 2, 3)]
     call = ApplyChanges.model_validate({"changes": [{"tool": "run_workflow", "arguments": each} for each in arguments]})
-    await world.expect(PendingApproval, call)
-    request = await world.approve_open_request()
+    request = await world.approve_outside(call)
     assert await world.ledger.use(request.id, 1, world.timestamp) is not None
     withdrawn = await taken_back(world, request.id)
     assert isinstance(withdrawn, ApprovalRequest)
@@ -94,8 +90,7 @@ async def test_temporary_approval_that_came_with_it_is_not_given(world: World) -
 
 
 async def test_withdrawal_is_in_the_audit_log(world: World) -> None:
-    await world.expect(PendingApproval, world.run())
-    request = await world.approve_open_request()
+    request = await world.approve_outside(world.run())
     await taken_back(world, request.id, "a mistake")
     last = json.loads(world.audit_path.read_text().splitlines()[-1])
     assert (last["event"], last["grant"], last["approved_by"], last["message"]) == (

@@ -566,11 +566,6 @@ async def test_changes_are_read_by_their_approval_requests(ledger: Ledger, other
 ACCOUNT = "default at live.fastn.ai"
 
 
-async def test_change_is_read_by_every_process(ledger: Ledger, other: Ledger) -> None:
-    await ledger.begin(change())
-    assert await other.change(ACCOUNT, "c1") == change()
-
-
 async def test_change_id_is_begun_once(ledger: Ledger) -> None:
     await ledger.begin(change())
     with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):

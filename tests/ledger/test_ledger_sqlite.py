@@ -78,19 +78,6 @@ async def test_ledger_that_other_users_can_change_is_not_used(ledger: SqliteLedg
     other.close()
 
 
-async def test_approval_survives_a_restart(tmp_path: Path) -> None:
-    path = str(tmp_path / "ledger.sqlite")
-    ledger = SqliteLedger(path)
-    await ledger.open(grant())
-    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
-    ledger.close()
-    again = SqliteLedger(path)
-    request = await again.find("g1")
-    again.close()
-    assert request is not None
-    assert request.state is RequestState.APPROVED
-
-
 async def test_history_is_deleted_after_thirty_days(ledger: SqliteLedger) -> None:
     await ledger.open(grant())
     month = 30 * 86_400.0

@@ -161,12 +161,6 @@ def test_unreadable_approval_is_named_by_its_id() -> None:
     assert UnreadableRequest({}).what == "The stored approval ? cannot be read."
 
 
-async def test_two_ledgers_on_one_server_are_separate(valkey: ValkeyServer) -> None:
-    async with ledger_on(valkey.url()) as one, ledger_on(valkey.url()) as two:
-        await one.open(grant())
-        assert await two.find("g1") is None
-
-
 @pytest.mark.parametrize("hang_up", [False, True])
 async def test_approval_with_an_unconfirmed_use_is_used(valkey: ValkeyServer, hang_up: bool) -> None:
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
@@ -291,18 +285,6 @@ async def test_forgotten_approval_cannot_be_used(own: ValkeyServer) -> None:
         assert await ledger.latest("call of g1", NOW) is None
         await ledger.open(grant("g2"))
         assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
-
-
-async def test_appended_file_survives_a_kill(start: Start) -> None:
-    server = start("--appendonly", "yes", "--appendfsync", "always")
-    url = server.url()
-    async with ledger_on(url) as ledger:
-        await ledger.open(grant())
-        assert await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
-    server.stop()
-    server.start()
-    async with ledger_on(url) as ledger:
-        assert not_none(await ledger.find("g1")).state is RequestState.USED
 
 
 async def test_server_that_may_evict_keys_is_refused(start: Start) -> None:

@@ -530,15 +530,6 @@ async def test_unattended_mode_never_requests_an_approval(tmp_path: Path, call: 
     assert (person.asked, world.desk.shown, world.changes) == ([], [], [])
 
 
-async def test_count_of_an_entry_is_used_once_per_call(desk: Desk, tmp_path: Path) -> None:
-    plan = desk.write(allow("create_customer", more='when = { name = "N*" }\ncount = 3')).read()
-    world = unattended(tmp_path, plan)
-    made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
-    assert made == [True, True, True, False, False]
-    error = await world.call(CreateCustomer(name="N9"))
-    assert "No calls are left of plan plan.toml line 4 (count = 3)." in str(error)
-
-
 async def test_plans_with_the_same_entries_count_separately(desk: Desk, tmp_path: Path) -> None:
     text = allow("create_customer", more='arguments = { name = "N" }')
     world = unattended(tmp_path, desk.write(text).read())

@@ -22,10 +22,8 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.warnings import without_sign_in
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.triggers import DeleteTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
 ISSUER = "https://login.example.com/realms/team"
@@ -158,18 +156,6 @@ def test_exemption_from_a_rule_that_refuses_is_exact(tmp_path: Path, asker: Aske
 def test_exemption_from_a_rule_that_allows_is_read_loosely(tmp_path: Path, name: str, decision: Decision) -> None:
     text = rule("allow", 'client_name = "claude*"', "unless")
     assert decided(tmp_path, text, replace(ANA, client_name=name)).decision is decision
-
-
-def test_one_client_is_refused_altogether_and_reads_go_on(tmp_path: Path) -> None:
-    text = rule("deny", 'client = "ide-1"') + '[[rule]]\ntool = "run_workflow"\nthen = "allow"\n'
-    for call in (CALL, RunWorkflow(workflow_id="w")):
-        verdict = decided(tmp_path, text, ANA, call)
-        assert (verdict.decision, verdict.rule) == (Decision.DENY, "policy.toml line 1: rule *")
-        assert verdict.why == 'The client is "ide-1".'
-    assert decided(tmp_path, text, ANA, ListCustomers()).decision is Decision.ALLOW
-    assert (
-        decided(tmp_path, text, replace(ANA, client="ide-2"), RunWorkflow(workflow_id="w")).decision is Decision.ALLOW
-    )
 
 
 ALL_DESTROY = '[[rule]]\neffects = "destroy"\nthen = "deny"\n'

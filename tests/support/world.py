@@ -250,6 +250,11 @@ class World:
         )
         return request
 
+    async def approve_outside(self, call: Tool[Any]) -> ApprovalRequest:
+        """Make a call that ends with a request outside of the client, and approve that request there."""
+        await self.expect(PendingApproval, call)
+        return await self.approve_open_request()
+
     async def temporary_approvals(self) -> list[ApprovalRequest]:
         return await self.ledger.temporary_approvals(self.timestamp)
 
