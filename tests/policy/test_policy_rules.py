@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.policy_files import rules_of
 from support.situations import resolved
 from support.situations import situation as make_situation
 
@@ -20,7 +21,6 @@ from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, Situation
 from fastn_mcp.policy.matching import PolicyRule, Protected
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules, TimeWindow, hours
 from fastn_mcp.policy.schema import CHANGING_TOOLS, possible_effects
 from fastn_mcp.records.rows import FastnObject
@@ -41,25 +41,16 @@ Judge = Callable[..., PolicyDecision]
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> Callable[[str, Mode], Policy]:
-    def policy(text: str, mode: Mode = "guarded") -> Policy:
-        path = tmp_path / "policy.toml"
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
-        return Policy(mode, load_rules(path))
-
-    return policy
-
-
-@pytest.fixture
-def judge(policy: Callable[[str, Mode], Policy]) -> Judge:
+def judge(tmp_path: Path) -> Judge:
     """The verdict of a file on a call, whose target is known by its id unless it is given."""
 
     def judge(text: str, call: Call, mode: Mode = "guarded", **facts: Any) -> PolicyDecision:
         if "target" not in facts and call.target is not None:
             facts["target"] = record(id=call.target)
         effect = facts.pop("effect", call.effective)
-        return policy(text, mode).decide(make_situation(call, effect, facts.pop("now", NOW), **facts))
+        return Policy(mode, rules_of(tmp_path, text)).decide(
+            make_situation(call, effect, facts.pop("now", NOW), **facts)
+        )
 
     return judge
 
@@ -459,7 +450,6 @@ class DecisionCase(NamedTuple):
             mode="auto",
             facts={"declines": 6},
         ),
-        DecisionCase(DELETION, "typed", "mode guarded: destroy", "", facts={"dependents": 1}),
         DecisionCase(
             DELETION,
             "confirm",
@@ -541,13 +531,6 @@ class DecisionCase(NamedTuple):
             CreateCustomer(name="A"),
             "allow",
             "mode guarded: write",
-            "3 of 3 write calls are left in this run.",
-            text="[budget.run]\nwrite = 3",
-        ),
-        DecisionCase(
-            CreateCustomer(name="A"),
-            "allow",
-            "mode guarded: write",
             "1 of 9 write calls are left today (UTC).",
             text="[budget]\nwrite = 9\n[budget.run]\nwrite = 4",
             facts={"spent": {TODAY: 8, "run": 2}},
@@ -574,15 +557,6 @@ class DecisionCase(NamedTuple):
             "Nobody can be asked (mode unattended: destroy), and no plan covers this call.",
             mode="unattended",
             facts={"destroyed": 3},
-        ),
-        DecisionCase(
-            CreateCustomer(name="A"),
-            "deny",
-            "policy.toml line 1: budget",
-            "The budget is used up: 0 of 1 write calls left in this run.",
-            text='[budget]\nwrite = 1\nper = "run"',
-            mode="auto",
-            facts={"spent": {"run": 1}},
         ),
     ],
     ids=lambda case: f"{case.mode}-{case.call.tool_name()}-{case.rule}",
@@ -654,11 +628,9 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
         (ACME, GetCustomer(customer_id="c"), False),
     ],
 )
-def test_target_is_read_if_the_file_may_depend_on_it(
-    policy: Callable[..., Policy], text: str, call: Call, needed: bool
-) -> None:
-    found = policy(text)
-    assert (found.needs_facts(call) or found.needs_records(resolved(call))) is needed
+def test_target_is_read_if_the_file_may_depend_on_it(tmp_path: Path, text: str, call: Call, needed: bool) -> None:
+    policy = Policy("guarded", rules_of(tmp_path, text))
+    assert (policy.needs_facts(call) or policy.needs_records(resolved(call))) is needed
 
 
 @pytest.mark.parametrize("operation", CHANGING_TOOLS, ids=lambda operation: operation.tool_name())
@@ -782,14 +754,12 @@ def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situ
 @pytest.fixture
 def by_key(tmp_path: Path) -> Policy:
     """One file for both kinds of key."""
-    path = tmp_path / "policy.toml"
-    path.touch(mode=0o600)
-    path.write_text(
+    text = (
         '[defaults]\nwrite = "confirm"\n[defaults.live]\nwrite = "typed"\n[defaults.test]\ntrash = "allow"\n'
         '[[rule]]\ntool = "delete_trigger"\nkey = "live"\nthen = "deny"\nreason = "in production"\n'
         '[[rule]]\ntool = "update_customer"\nkey = "test"\nthen = "deny"\n'
     )
-    return Policy("guarded", load_rules(path))
+    return Policy("guarded", rules_of(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -822,8 +792,9 @@ def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> Non
     ]
 
 
-def test_every_part_of_a_policy_file_is_described_in_words(policy: Callable[..., Policy]) -> None:
-    rules = policy(
+def test_every_part_of_a_policy_file_is_described_in_words(tmp_path: Path) -> None:
+    rules = rules_of(
+        tmp_path,
         """
 [defaults]
 access = "four_eyes"
@@ -874,9 +845,8 @@ write = 4
 [breaker]
 declined = 3
 rest = "90s"
-"""
-    ).rules
-    assert isinstance(rules, FileRules)
+""",
+    )
     assert list(rules.words()) == [
         "By default, access: four_eyes.",
         "By default with a live key, write: confirm.",

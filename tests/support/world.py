@@ -38,7 +38,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
@@ -51,6 +50,7 @@ from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 from support.decisions import moved
 from support.faulty_sandbox import FaultySandbox, HeardRequest
+from support.policy_files import rules_of
 
 Call = Operation[Any]
 T = TypeVar("T")
@@ -132,10 +132,7 @@ class FormLater:
 
 def policy_from(folder: Path, text: str, mode: Mode = "guarded", plan: Plan | None = None) -> Policy:
     """Return the policy of a file with this text."""
-    file = folder / "policy.toml"
-    file.write_text(text)
-    file.chmod(0o600)
-    return Policy(mode, load_rules(file), plan)
+    return Policy(mode, rules_of(folder, text), plan)
 
 
 def yes(form: ApprovalForm) -> Approve:
