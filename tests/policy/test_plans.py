@@ -27,6 +27,7 @@ from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls, would_allow
 from fastn_mcp.policy.plan_file import (
     BadSignature,
+    Signature,
     new_key,
     opened,
     parsed,
@@ -59,7 +60,7 @@ _RUNS = itertools.count(1)
 
 
 class Desk:
-    """A person's desk: a plan, signed by whom, with whose keys known."""
+    """A person's desk: a plan, at first to delete the customer `a`, signed by whom, with whose keys known."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "plan.toml"
@@ -67,23 +68,28 @@ class Desk:
         self.account = PlanAccount("test", "3f9a1c22" + "0" * 56)
         self.records: dict[str, str] = {}
         self.keys.write_text(with_key(with_key("", "dana", public(DANA)), "lee", public(LEE)))
+        self.write(allow("delete_customer", "a"))
 
     def write(self, allow: str, head: str = HEAD, by: tuple[str, ...] = ("dana",)) -> "Desk":
         self.file.write_text(head + allow)
         data = self.file.read_bytes()
         keys = {"dana": DANA, "lee": LEE}
-        signatures_of(self.file).write_bytes(
-            written(tuple(sign(data, name, NOW, self.account, self.records, keys[name]) for name in by))
-        )
+        self.sign(*(sign(data, name, NOW, self.account, self.records, keys[name]) for name in by))
         return self
 
     def read(self, account: PlanAccount | None = None, now: datetime = NOW) -> Plan:
         return signed(self.file, self.keys, account or self.account, now)
 
-    def refused(self, account: PlanAccount | None = None) -> SettingsError:
-        with pytest.raises(SettingsError) as caught:
-            self.read(account)
+    def refused(
+        self, match: str | None = None, account: PlanAccount | None = None, now: datetime = NOW
+    ) -> SettingsError:
+        with pytest.raises(SettingsError, match=match) as caught:
+            self.read(account, now)
         return caught.value
+
+    def sign(self, *signatures: Signature) -> None:
+        """Put these in place of its signatures."""
+        signatures_of(self.file).write_bytes(written(signatures))
 
 
 @pytest.fixture
@@ -122,29 +128,10 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),
         (allow("create_customer", more='when = { plann = "x" }'), 6, "none of its tools has an argument 'plann'"),
         (allow("create_customer", more="when = { plan = 3 }"), 6, "plan has to be compared with a text"),
-        (allow("create_customer", more='when = { plan = ["a", 3] }'), 6, "plan has to be compared with a text"),
-        (allow("create_customer", more="when = { plan = [] }"), 6, "plan has to be compared with a text, or a list"),
-        (
-            allow("create_workflow", more='when = { timeout_ms = "3" }'),
-            6,
-            "timeout_ms has to be compared with",
-        ),
-        (
-            allow("create_workflow", more="when = { timeout_ms = true }"),
-            6,
-            "timeout_ms has to be compared with",
-        ),
         (allow("run_workflow", "w", "arguments = { workflow_id = 'w' }"), 7, "arguments: there is no 'workflow_id'"),
         (allow("run_workflow", "w", "arguments = { wait_seconds = 3 }"), 7, "arguments: there is no 'wait_seconds'"),
         (allow("create_customer", more="arguments = { extra = { n = nan } }"), 6, "as a date"),
         (allow("delete_customer", "a", "count = 10001"), 7, "count: input should be less than or equal to 10000"),
-        (allow("delete_customer", "a", "cuont = 1"), 7, "there is no key 'cuont' in [[allow]] (did you mean 'count'?)"),
-        (
-            allow("delete_customer", "a", "zzzzzz = 1"),
-            7,
-            "'zzzzzz' in [[allow]]; known are tool, target, arguments, when, count",
-        ),
-        ('[[allow]]\ntarget = "a"', 4, "[[allow]] needs the key 'tool'"),
         (allow("delete_customer", "a", "count = 0"), 7, "count: input should be greater than or equal to 1"),
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
     ],
@@ -157,15 +144,14 @@ def test_invalid_plan_is_refused_with_its_line(desk: Desk, text: str, line: int,
 
 
 def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
-    text = signatures_of(desk.write(allow("delete_customer", "a")).file).read_text()
+    text = signatures_of(desk.file).read_text()
     assert text.startswith('{\n  "signatures": [\n    {\n      "by": "dana",\n')
     assert text.endswith("}\n")
 
 
 def test_time_without_its_offset_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
-    with pytest.raises(SettingsError, match="line 3: until: must have an offset"):
-        desk.read()
+    desk.refused("line 3: until: must have an offset")
 
 
 # Whose signature it is.
@@ -200,13 +186,11 @@ def test_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
     ],
 )
 def test_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
-    desk.write(allow("delete_customer", "a"))
     desk.keys.write_text(line)
     if good:
         assert desk.read().signers == ("dana",)
         return
-    with pytest.raises(SettingsError, match=r"line \d: (dana|lee): is not a public key of 32 bytes in base64"):
-        desk.read()
+    desk.refused(r"line \d: (dana|lee): is not a public key of 32 bytes in base64")
 
 
 def test_key_of_a_known_name_is_never_replaced() -> None:
@@ -218,17 +202,14 @@ def test_key_of_a_known_name_is_never_replaced() -> None:
 
 
 def test_altered_signature_text_is_refused(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
     (mark,) = parsed(signatures_of(desk.file).read_bytes())
     for value in (mark.value + " ", mark.value[:4] + "\n" + mark.value[4:], mark.value[:-4]):
-        signatures_of(desk.file).write_bytes(written((replace(mark, value=value),)))
-        with pytest.raises(SettingsError, match="is invalid: the plan was edited"):
-            desk.read()
+        desk.sign(replace(mark, value=value))
+        desk.refused("is invalid: the plan was edited")
 
 
 @pytest.mark.parametrize("place", ["the plan", "its signatures"])
 def test_plan_with_one_changed_byte_is_refused(desk: Desk, place: str) -> None:
-    desk.write(allow("delete_customer", "a"))
     file = desk.file if place == "the plan" else signatures_of(desk.file)
     whole = file.read_bytes()
     accepted = 0
@@ -246,61 +227,49 @@ def test_plan_with_one_changed_byte_is_refused(desk: Desk, place: str) -> None:
 
 
 def test_plan_of_an_unknown_signer_is_refused(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
     stranger = new_key()
-    signatures_of(desk.file).write_bytes(
-        written((sign(desk.file.read_bytes(), "eve", NOW, desk.account, {}, stranger),))
-    )
-    with pytest.raises(SettingsError, match="'eve' may not sign"):
-        desk.read()
+    desk.sign(sign(desk.file.read_bytes(), "eve", NOW, desk.account, {}, stranger))
+    desk.refused("'eve' may not sign")
 
 
 def test_one_invalid_signature_refuses_the_plan(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, desk.account, {}, DANA), sign(data, "lee", NOW, desk.account, {}, DANA))
-    signatures_of(desk.file).write_bytes(written(marks))
-    with pytest.raises(SettingsError, match="the signature of 'lee' is invalid"):
-        desk.read()
+    desk.sign(*marks)
+    desk.refused("the signature of 'lee' is invalid")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
 def test_unsigned_plan_is_refused(desk: Desk, content: bytes) -> None:
-    desk.write(allow("delete_customer", "a"))
     signatures_of(desk.file).write_bytes(content)
-    with pytest.raises(SettingsError, match="A person signs it with: fastn-mcp plan approve"):
-        desk.read()
+    desk.refused("A person signs it with: fastn-mcp plan approve")
     signatures_of(desk.file).unlink()
-    with pytest.raises(SettingsError, match="plan approve"):
-        desk.read()
+    desk.refused("plan approve")
 
 
 def test_plan_for_another_account_or_expired_is_refused(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
-    with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
-        desk.read(replace(desk.account, name="live at live.fastn.ai"))
+    desk.refused(
+        r"is for test, and this is live at live\.fastn\.ai", replace(desk.account, name="live at live.fastn.ai")
+    )
     end = datetime(2026, 11, 26, tzinfo=UTC)
     assert desk.read(now=end - timedelta(seconds=1))
     for late in (end, end + timedelta(days=1)):
-        with pytest.raises(SettingsError, match="has expired"):
-            desk.read(now=late)
+        desk.refused("has expired", now=late)
 
 
 def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), by=("dana", "lee"))
     other = PlanAccount("test", "77aa0e4b" + "0" * 56)
-    refused = desk.refused(other)
+    refused = desk.refused(account=other)
     assert refused.what == (f"{desk.file}: 'dana' signed it for test (key 3f9a1c22), and this is test (key 77aa0e4b).")
     assert refused.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, other, {}, DANA), sign(data, "lee", NOW, desk.account, {}, LEE))
-    signatures_of(desk.file).write_bytes(written(marks))
-    with pytest.raises(SettingsError, match=r"'lee' signed it for test \(key 3f9a1c22\)"):
-        desk.read(other)
+    desk.sign(*marks)
+    desk.refused(r"'lee' signed it for test \(key 3f9a1c22\)", other)
     moved = tuple(replace(mark, account=other) for mark in marks)
-    signatures_of(desk.file).write_bytes(written(moved))
-    with pytest.raises(SettingsError, match="the signature of 'lee' is invalid"):
-        desk.read(other)
+    desk.sign(*moved)
+    desk.refused("the signature of 'lee' is invalid", other)
 
 
 def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: Desk) -> None:
@@ -319,7 +288,6 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
 
 
 def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
     keys_hint = 'It has a line for each signer: name = "public key". fastn-mcp plan approve makes the first.'
     plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
     desk.keys.write_text("x =")
@@ -327,8 +295,7 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
     assert str(refused).startswith(f"{desk.keys}, at its end: not TOML")
     assert refused.next_step == keys_hint
     desk.keys.write_text("x = " + "[" * 9_999)
-    with pytest.raises(SettingsError, match=r"plan-keys\.toml: not a file of public keys: it is nested too deeply"):
-        desk.read()
+    desk.refused(r"plan-keys\.toml: not a file of public keys: it is nested too deeply")
     desk.keys.unlink()
     refused = desk.refused()
     assert (refused.what, refused.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
@@ -355,11 +322,9 @@ def test_missing_or_invalid_file_is_named_with_the_next_command(desk: Desk) -> N
 
 @pytest.mark.posix
 def test_plan_file_that_others_can_write_is_refused(desk: Desk) -> None:
-    desk.write(allow("delete_customer", "a"))
     for file in (desk.file, desk.keys, signatures_of(desk.file)):
         file.chmod(0o666)
-        with pytest.raises(SettingsError, match="can be changed by users other than its owner"):
-            desk.read()
+        desk.refused("can be changed by users other than its owner")
         file.chmod(0o600)
     assert desk.read()
 
@@ -693,5 +658,4 @@ def test_signature_covers_the_records(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"))
     file = signatures_of(desk.file)
     file.write_bytes(file.read_bytes().replace(b"0" * 64, b"1" * 64))
-    with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
-        desk.read()
+    desk.refused("the signature of 'dana' is invalid")
