@@ -150,15 +150,12 @@ async def _approved_run(world: World) -> RunWorkflow:
 def _die_before_sending(folder: str, workflow_id: str) -> None:
     async def play() -> None:
         world = World(Path(folder), tokens="k")
-        send = world.client.send
 
-        async def dying(call: Call, *checks: Any) -> Any:
-            if isinstance(call, RunWorkflow):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return await send(call, *checks)
+        async def die(_: Call) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        world.client.send = dying  # type: ignore[method-assign, assignment]
-        await world.call(RunWorkflow(workflow_id=workflow_id))
+        with world.act_before_changes(die):
+            await world.call(RunWorkflow(workflow_id=workflow_id))
 
     anyio.run(play)
 

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 from support.decisions import allowed
 from support.faulty_sandbox import FaultMoment, Reset
-from support.world import World
+from support.values import not_none
+from support.world import FormNow, World
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
-from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.approved_call import change_of
+from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, Submitted
+from fastn_mcp.guard.approved_call import Approval, change_of
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
+from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.asker import Asker
@@ -21,6 +23,7 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.triggers import UpdateTrigger
+from fastn_mcp.tools.workflows import UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -227,3 +230,54 @@ async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_
     await later.expect(Done, call)
     world.close()
     later.close()
+
+
+async def test_people_are_named_only_by_a_channel_that_identifies_them(world: World) -> None:
+    assert not isinstance(await world.call(admin(world, "a@b.example")), Done)
+    (id_,) = world.desk.shown
+    opened = not_none(await world.ledger.find(id_))
+    votes = (Vote("https://id.example|7", True, 0.0, "Dana <d@x>"), Vote("Zoe", False, 0.0), Vote("Eve", True, 0.0))
+    votes = (*votes, Vote("https://id.example|kim", True, 0.0, "kim"))
+    request = replace(opened, votes=votes)
+    assert (
+        Approval(BY_SEVERAL, request).detail
+        == Approval(VERIFIED, request).detail
+        == "Dana <d@x> (https://id.example|7)\nEve\nhttps://id.example|kim"
+    )
+    assert Approval("local_page", request).detail == Approval("policy").detail == ""
+
+
+async def test_approver_is_journalled(world: World) -> None:
+    assert await approved_by(world, CreateCustomer(name="Initech")) == "policy"
+    assert await approved_by(world, admin(world, "a@b.example")) == "client_form"
+    flow = str(world.sandbox.state.named("workflows", "process-new-orders")["id"])
+    later = FormNow(
+        lambda question: Submitted("accept", {"decision": APPROVE_TEMPORARILY}).answer(question), world.clock
+    )
+    assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="1"), later) == "client_form"
+    assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="2")) == "temporary_approval: client_form"
+
+
+async def test_name_of_the_approver_is_journalled(world: World) -> None:
+    call = admin(world, "a@b.example")
+    await world.call(call)
+    assert await world.ledger.decide(
+        not_none(await world.ledger.find(world.desk.shown[0])),
+        Vote("Dana", approves=True, at=world.timestamp),
+        VERIFIED,
+    )
+    assert await approved_by(world, call) == "verified: Dana"
+
+
+def admin(world: World, email: str) -> UpdateCustomer:
+    """A call that needs approval."""
+    key = world.id_of("customers", "Katana")
+    return UpdateCustomer(customer_id=key, admin_email=email)
+
+
+async def approved_by(world: World, call: Any, form: FormNow | None = None) -> str:
+    outcome = await world.call(call, form or world.form())
+    assert isinstance(outcome, Done), outcome
+    assert outcome.change is not None
+    assert (await newest(world)).approved_by == outcome.change.approved_by
+    return outcome.change.approved_by

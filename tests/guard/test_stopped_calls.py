@@ -168,15 +168,8 @@ async def test_temporary_approval_ends(world: World) -> None:
 
 async def test_stop_between_the_approval_and_the_send(world: World) -> None:
     """Nothing leaves, and the approval is used up."""
-    send = world.client.send
-
-    async def stopping(call: Any, *checks: Any) -> Any:
-        if call.route.method != "GET":
-            await stop(world)
-        return await send(call, *checks)
-
-    world.client.send = stopping  # pyright: ignore[reportAttributeAccessIssue]
-    await world.expect(Stopped, CreateCustomer(name="Initech"))
+    with world.act_before_changes(lambda _: stop(world)):
+        await world.expect(Stopped, CreateCustomer(name="Initech"))
     assert world.changes == []
     (change,) = await world.ledger.changes("test", 5, 1e12)
     assert change.outcome == "stopped"

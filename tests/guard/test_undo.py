@@ -1,11 +1,23 @@
-"""The call that undoes a change, from what the journal keeps of it."""
+"""The call that undoes a change, from what the journal keeps of it, and the receipt that says what it restores."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import JsonValue
 
-from fastn_mcp.guard.undo import RULES, NotUndoable, Undo, already, changed_fields, drift, foreseen, receipt, undo_of
+from fastn_mcp.guard.undo import (
+    RULES,
+    NotUndoable,
+    Undo,
+    already,
+    approver,
+    changed_fields,
+    drift,
+    foreseen,
+    receipt,
+    undo_of,
+)
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.platform import PEOPLE
 from fastn_mcp.records.rows import FastnObject
@@ -152,3 +164,70 @@ def test_fields_of_a_change_without_an_earlier_state() -> None:
 def test_long_value_is_given_by_its_size(value: Any, shown: Any) -> None:
     made = change("update_customer", {"name": value, "plan": "Free"}, {"name": "A", "plan": "Free"})
     assert changed_fields(made) == {"name": {"from": "A", "to": shown}}
+
+
+def test_receipt_of_an_update_lists_values_and_losses() -> None:
+    made = change(
+        "update_customer",
+        {"plan": "Growth", "adminEmail": "c@d.example"},
+        {"plan": "Free", "adminEmail": "a@b.example"},
+    )
+    assert receipt(replace(made, name="Acme", approved_by="client_form")) == {
+        "change_id": "chg_1",
+        "name": "Acme",
+        "changed": {
+            "plan": {"from": "Free", "to": "Growth"},
+            "adminEmail": {"from": "a@b.example", "to": "c@d.example"},
+        },
+        "approved_by": "a person in the client's form",
+        "undo": "undo_change",
+        "restores": "The earlier values can be restored with undo_change.",
+        "lost": "An invitation that was sent to an administrator cannot be taken back.",
+    }
+    assert not {"name", "approved_by"} & receipt(made).keys()
+
+
+def test_receipt_of_a_deletion_names_the_fields_that_undo_does_not_restore() -> None:
+    before: Row = {"id": "c1", "name": "Acme", "region": "EU", "quotaOverrides": {"events.day": 1}}
+    card = receipt(change("delete_customer", before=before))
+    assert card["not_restored"] == ["quotaOverrides", "region"]
+    assert card["lost"] == "Its connections, credentials and secrets are lost. Its triggers stay off."
+    assert "lost" not in receipt(change("create_workflow", {"name": "A"}))
+
+
+def test_hidden_earlier_value_is_neither_shown_nor_restored() -> None:
+    """A field that its answers leave out is not known to be null; undo would clear it."""
+    made = change("update_customer", {"plan": "Growth", "externalRef": "x"}, {"id": "c1", "plan": "Free"})
+    assert changed_fields(made) == {"plan": {"from": "Free", "to": "Growth"}, "externalRef": {"to": "x"}}
+    undo = undone(made)
+    assert undo.call.arguments() == {"customer_id": "c1", "plan": "Free"}
+    assert undo.not_restored == ("externalRef",)
+    assert undo.lost == NOT_SHOWN
+    assert isinstance(undo_of(change("update_customer", {"externalRef": "x"}, {"id": "c1"})), NotUndoable)
+    known = undone(change("update_customer", {"externalRef": "x"}, {"id": "c1", "externalRef": None}))
+    assert (known.call.arguments(), known.not_restored, known.lost) == (
+        {"customer_id": "c1", "extra": {"externalRef": None}},
+        (),
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ("policy", "the policy; no person was asked"),
+        ("plan", "a signed plan; no person was asked"),
+        ("local_page", "a person on the approval page"),
+        ("temporary_approval", "a temporary approval"),
+        ("temporary_approval: client_form", "a temporary approval, given by a person in the client's form"),
+        ("verified: Dana", "Dana: a person with a credential of their own"),
+        (
+            "four_eyes: Dana, D. <dana@fastn.example> (https://id.example/x|auth0|7)\nEve",
+            "Dana, D. <dana@fastn.example> (auth0|7) and Eve: two people with credentials of their own",
+        ),
+        ("from_the_future", "from_the_future"),
+        ("from_the_future: x", "x: from_the_future"),
+    ],
+)
+def test_receipt_names_the_approver(recorded: str, words: str) -> None:
+    assert approver(recorded) == words

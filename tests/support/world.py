@@ -1,11 +1,14 @@
 """The guard between a caller and a sandbox, all in this process: time stands still unless a test moves it."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from fastn_mcp.account.answer_reads import AnswerReads, SharedReads
 from fastn_mcp.account.resolved_call import Surroundings
@@ -251,6 +254,20 @@ class World:
         """Make a call that ends with a request outside of the client, and approve that request there."""
         await self.expect(PendingApproval, call)
         return await self.approve_open_request()
+
+    @contextmanager
+    def act_before_changes(self, act: Callable[[Call], Awaitable[object]]) -> Generator[None]:
+        """Act each time before a change is sent, until the block ends."""
+        send: Any = self.client.send
+
+        async def acting(call: Call, *checks: Any) -> Any:
+            if call.route.method != "GET":
+                await act(call)
+            return await send(call, *checks)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.client, "send", acting)
+            yield
 
     async def temporary_approvals(self) -> list[ApprovalRequest]:
         return await self.ledger.temporary_approvals(self.timestamp)
