@@ -339,28 +339,9 @@ async def test_row_that_was_added_to_a_later_page_is_known(snapshot: AccountSnap
 # Equal reads under way
 
 
-@pytest.mark.parametrize("call", [HUNDRED, ListUsers(), GetCustomer(customer_id="a")])
-async def test_equal_reads_under_way_are_made_once(snapshot: AccountSnapshot, call: Operation[Any]) -> None:
-    source = runs(*many_runs())
-    answers: list[Any] = []
-
-    async def slow(call: Operation[Any]) -> Any:
-        await anyio.wait_all_tasks_blocked()
-        return await source(call)
-
-    async def one() -> None:
-        answers.append(await read(snapshot, call, slow))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(5):
-            group.start_soon(one)
-    assert (len(answers), len(source.calls)) == (5, 1)
-    assert all(answer == answers[0] for answer in answers)
-
-
-async def test_failed_read_is_not_kept_and_those_that_wait_try_themselves(snapshot: AccountSnapshot) -> None:
-    source = runs(*many_runs(), error=Failed("Fastn answered 500."))
-    outcomes: list[str] = []
+async def at_once(snapshot: AccountSnapshot, call: Operation[Any], source: Any, count: int) -> list[Any]:
+    """Read so many times at once, while each request takes a while. Return the results and the errors in words."""
+    outcomes: list[Any] = []
 
     async def slow(call: Operation[Any]) -> Any:
         await anyio.wait_all_tasks_blocked()
@@ -368,14 +349,28 @@ async def test_failed_read_is_not_kept_and_those_that_wait_try_themselves(snapsh
 
     async def one() -> None:
         try:
-            outcomes.append(f"{len((await read(snapshot, HUNDRED, slow)).rows)} rows")
+            outcomes.append(await read(snapshot, call, slow))
         except Failed as error:
             outcomes.append(error.what)
 
     async with anyio.create_task_group() as group:
-        for _ in range(3):
+        for _ in range(count):
             group.start_soon(one)
-    assert outcomes == ["Fastn answered 500.", "100 rows", "100 rows"]
+    return outcomes
+
+
+@pytest.mark.parametrize("call", [HUNDRED, ListUsers(), GetCustomer(customer_id="a")])
+async def test_equal_reads_under_way_are_made_once(snapshot: AccountSnapshot, call: Operation[Any]) -> None:
+    source = runs(*many_runs())
+    answers = await at_once(snapshot, call, source, 5)
+    assert (len(answers), len(source.calls)) == (5, 1)
+    assert all(answer == answers[0] for answer in answers)
+
+
+async def test_failed_read_is_not_kept_and_those_that_wait_try_themselves(snapshot: AccountSnapshot) -> None:
+    source = runs(*many_runs(), error=Failed("Fastn answered 500."))
+    failed, *answers = await at_once(snapshot, HUNDRED, source, 3)
+    assert (failed, [len(answer.rows) for answer in answers]) == ("Fastn answered 500.", [100, 100])
     assert len(source.calls) == 3  # those that waited read for themselves, not one after another
 
 
@@ -449,23 +444,17 @@ async def test_read_that_a_change_overtook_is_not_kept(snapshot: AccountSnapshot
 
 async def test_those_that_wait_for_an_overtaken_read_read_anew(snapshot: AccountSnapshot) -> None:
     source = runs(*many_runs(3))
-    answers: list[Any] = []
 
-    async def slow(call: Operation[Any]) -> Any:
-        page = await source(call)
-        await anyio.wait_all_tasks_blocked()
+    async def overtaken(call: Operation[Any]) -> Any:
+        page = source.page(HUNDRED)
+        source.calls.append(call)
         if len(source.calls) == 1:
             source.rows[ListExecutions] = many_runs(2)
             snapshot.forget("executions")
         return page
 
-    async def one() -> None:
-        answers.append(len((await read(snapshot, HUNDRED, slow)).rows))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(3):
-            group.start_soon(one)
-    assert sorted(answers) == [2, 2, 3]
+    answers = await at_once(snapshot, HUNDRED, overtaken, 3)
+    assert sorted(len(answer.rows) for answer in answers) == [2, 2, 3]
     assert len(source.calls) == 3
 
 

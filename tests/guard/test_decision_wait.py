@@ -281,6 +281,9 @@ class ByHand(SqliteLedger):
         """Looks that are held back, the first one first."""
         self.over = set[str]()
         self.listening: list[anyio.Event] = []
+        self.answers: dict[str, bool] = {}
+        """Whether each request was decided while a call waited for it."""
+        self._wait = DecisionWait(self, Stops(self, System()), System())
 
     @override
     async def still_open(self, requests: Collection[str]) -> set[str]:
@@ -295,76 +298,65 @@ class ByHand(SqliteLedger):
         await changed.wait()
         return f"{seen}."
 
+    async def call(self, request: str, seconds: float = 600) -> None:
+        """Wait as a call does."""
+        self.answers[request] = await self._wait.decided(request, Asker(), System().timestamp() + seconds)
+
 
 async def settled() -> None:
     await anyio.wait_all_tasks_blocked()
 
 
 async def test_change_wakes_calls_that_looked_before_and_after_the_last_one() -> None:
-    ledger, answers = ByHand(), dict[str, bool]()
-    wait = DecisionWait(ledger, Stops(ledger, System()), System())
-
-    async def waiting(request: str) -> None:
-        answers[request] = await wait.decided(request, Asker(), System().timestamp() + 600)
-
+    ledger = ByHand()
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             for request in ("first", "second"):
-                tasks.start_soon(waiting, request)
+                tasks.start_soon(ledger.call, request)
                 await settled()
             slow = anyio.Event()
             ledger.looks = [anyio.Event(), slow]
             ledger.looks[0].set()
             ledger.over.add("first")
             ledger.listening[0].set()
-            tasks.start_soon(waiting, "third")
+            tasks.start_soon(ledger.call, "third")
             await settled()
             ledger.over |= {"second", "third"}
             slow.set()
             await settled()
             ledger.listening[1].set()
-    assert answers == dict.fromkeys(["first", "second", "third"], True)
+    assert ledger.answers == dict.fromkeys(["first", "second", "third"], True)
 
 
 async def test_another_call_listens_once_the_one_that_did_is_cancelled() -> None:
-    ledger, answers = ByHand(), list[bool]()
-    wait, until = DecisionWait(ledger, Stops(ledger, System()), System()), System().timestamp() + 600
-    listener = anyio.CancelScope()
+    ledger, listener = ByHand(), anyio.CancelScope()
 
     async def listens() -> None:
         with listener:
-            await wait.decided("first", Asker(), until)
-
-    async def waiting() -> None:
-        answers.append(await wait.decided("second", Asker(), until))
+            await ledger.call("first")
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listens)
             await settled()
-            tasks.start_soon(waiting)
+            tasks.start_soon(ledger.call, "second")
             await settled()
             listener.cancel()
             await settled()
             ledger.over.add("second")
             ledger.listening[1].set()
-    assert answers == [True]
+    assert ledger.answers == {"second": True}
 
 
 @pytest.mark.parametrize("hangs", ["look", "listening"])
 async def test_call_ends_in_time_while_the_ledger_does_not_answer(hangs: str) -> None:
-    ledger, answers = ByHand(), list[bool]()
-    wait = DecisionWait(ledger, Stops(ledger, System()), System())
+    ledger = ByHand()
     ledger.looks = [anyio.Event()] if hangs == "look" else []
-
-    async def waiting(request: str) -> None:
-        answers.append(await wait.decided(request, Asker(), System().timestamp() + 0.2))
-
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             for request in ("first", "second"):
-                tasks.start_soon(waiting, request)
-    assert answers == [False, False]
+                tasks.start_soon(ledger.call, request, 0.2)
+    assert ledger.answers == {"first": False, "second": False}
 
 
 async def test_secret_to_be_typed_is_told_before_the_call_waits(tmp_path: Path) -> None:
