@@ -61,22 +61,6 @@ async def test_two_approvers_are_needed(world: WebhookWorld) -> None:
     assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
 
 
-async def test_requester_cannot_approve(tmp_path: Path) -> None:
-    text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
-    world = WebhookWorld(tmp_path, POLICY, text)
-    call = world.deletion()
-    refused = await world.expect(Refused, call)
-    assert "It takes 2 approvers, and 1 of those on the list" in str(refused)
-    assert world.receiver.came == []
-    grant = await world.open_request()
-    question = {"grant": grant.id, "expected": grant.expected}
-    assert (await world.answer(world.dana, question)).status == 403
-    assert (await world.answer(world.kim, question)).status == 200
-    await world.expect(Refused, call)
-    assert world.changes == []
-    world.close()
-
-
 async def test_both_approvers_type_the_name(world: WebhookWorld) -> None:
     question = await asked(world, world.deletion())
     assert question["expected"] == "Globex Exports"

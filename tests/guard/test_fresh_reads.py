@@ -173,16 +173,6 @@ def name_of(world: World, call: Operation[Any]) -> str:
     return str(found[0]["name"]) if found else ""
 
 
-async def test_change_elsewhere_is_seen_once_the_snapshot_is_too_old(warm: World) -> None:
-    question = Find(query="acme corp")
-    earlier = await answer(warm, question)
-    rename(warm, *NAMED)
-    warm.clock.pass_(89)
-    assert await answer(warm, question) == earlier
-    warm.clock.pass_(1)
-    assert "(renamed)" in str(await answer(warm, question))
-
-
 async def test_list_that_was_called_as_a_tool_is_not_kept(warm: World) -> None:
     await answer(warm, ListCustomers(limit=100))
     assert warm.snapshot.size == 0

@@ -17,7 +17,6 @@ from support.decisions import moved
 from support.world import FormLater, FormNow, World
 
 from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.access import InviteUser
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
@@ -175,22 +174,4 @@ def test_killed_process_leaves_a_used_approval(tmp_path: Path) -> None:
     assert events[-1] == "intent"
     assert isinstance(anyio.run(world.call, call), PendingApproval)
     assert world.changes == []
-    world.close()
-
-
-def test_recreated_target_needs_its_own_approval(tmp_path: Path) -> None:
-    world = World(tmp_path)
-
-    async def play() -> None:
-        call = await subject(world, "delete_customer")
-        await world.call(call)
-        await world.approve_open_request()
-        await world.client.send(call)
-        await world.client.send(CreateCustomer(name="Globex Exports"))
-        again = await subject(world, "delete_customer")
-        await world.expect(PendingApproval, again)
-        assert not isinstance(await world.call(call), Done)
-
-    anyio.run(play)
-    assert [heard.method for heard in world.changes] == ["DELETE", "POST"]
     world.close()

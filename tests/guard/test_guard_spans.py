@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.world import FormLater, World
 
-from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval_form import Decline, PendingForm
+from fastn_mcp.errors import Refused
+from fastn_mcp.guard.approval_form import PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import TOOLS, parse
@@ -79,11 +79,6 @@ async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) ->
     facts = spans.of("guard", "create_customer")
     assert (facts["decision"], "approved_by" in facts) == ("deny", False)
     world.close()
-
-
-async def test_span_of_a_decline_has_no_consent(spans: Spans, world: World) -> None:
-    await world.expect(Declined, world.deletion(), world.form(Decline()))
-    assert "approved_by" not in spans.of("guard", "delete_customer")
 
 
 async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, world: World) -> None:

@@ -9,7 +9,6 @@ from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.approved_call import Approval
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -56,13 +55,6 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
     refused = await world.expect(Declined, call)
     assert "A person withdrew their approval." in str(refused)
     assert world.changes == []
-
-
-async def test_call_that_was_sent_cannot_be_taken_back(world: World) -> None:
-    call = world.run()
-    request = await world.approve_outside(call)
-    await world.expect(Done, call)
-    assert await taken_back(world, request.id) == NotCounted("Too late: the call was already sent.")
 
 
 async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.policy_files import policy_file, rules_of
+from support.policy_files import rules_of
 
 from fastn_mcp.cli.policy_cases import load_cases, record_case
 from fastn_mcp.errors import SettingsError
@@ -161,23 +161,3 @@ def test_examples_keep_their_promises() -> None:
     policy = Policy("guarded", load_rules(EXAMPLES / "policy.toml"), live=True)
     cases = load_cases(EXAMPLES / "policy-cases.toml")
     assert [case.difference(policy) for case in cases] == [None] * len(cases)
-
-
-BREAKS = [
-    ('\ncustomer = "acme-*"', '\ncustomer = "b-*"'),
-    ("dependents = { min = 1 }", "dependents = { min = 9 }"),
-    ('"wf_health_check"]', '"wf_*"]'),
-    ("Fri 08:00-12:00", "Fri 08:00-18:00"),
-    ("external = 20", "external = 200"),
-    ('secret = ["STRIPE_*", "*_PROD"]', 'secret = "STRIPE_*"'),
-    ('tool = "invite_user"\nthen = "out_of_band"', 'tool = "invite_user"\nthen = "deny"'),
-    ('destroy = "out_of_band" ', 'destroy = "typed" '),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("good", "broken"), BREAKS)
-def test_broken_example_is_noticed(tmp_path: Path, good: str, broken: str) -> None:
-    text = (EXAMPLES / "policy.toml").read_text()
-    assert good in text
-    policy = Policy("guarded", load_rules(policy_file(tmp_path, text.replace(good, broken))), live=True)
-    assert any(case.difference(policy) for case in load_cases(EXAMPLES / "policy-cases.toml"))
