@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic_core import to_json
-from support.world import World
+from support.world import World, batch_of
 
 from fastn_mcp.account import short_ids
 from fastn_mcp.account.short_ids import ShortIds, reference_to
@@ -70,9 +70,7 @@ def deletion(id_: str) -> DeleteConnection:
 
 
 def batch(id_: str) -> ApplyChanges:
-    return ApplyChanges.model_validate(
-        {"changes": [{"tool": "delete_connection", "arguments": {"connection_id": id_}}]}
-    )
+    return batch_of(deletion(id_))
 
 
 @pytest.mark.parametrize("make", [deletion, batch])

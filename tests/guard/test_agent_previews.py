@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.world import FormLater, World
+from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import evaluation as module
@@ -48,8 +48,7 @@ async def test_agent_preview_says_whose_approval_a_call_needs(world: World, deci
 
 
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
-    change = {"tool": "create_customer", "arguments": {"name": "Initech"}}
-    call = ApplyChanges.model_validate({"changes": [change]})
+    call = batch_of(CreateCustomer(name="Initech"))
     found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
     assert found.preview_for_agent().data() == found.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
 
@@ -99,9 +98,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
 
 
 def runs(world: World, count: int) -> ApplyChanges:
-    flow = str(world.sandbox.state.named("workflows", "process-new-orders")["id"])
-    calls = [{"tool": "run_workflow", "arguments": {"workflow_id": flow, "input": {"n": n}}} for n in range(count)]
-    return ApplyChanges.model_validate({"changes": calls})
+    return batch_of(*(world.run().model_copy(update={"input": {"n": n}}) for n in range(count)))
 
 
 async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from support import stores
 from support.audit_entries import entries
 from support.values import not_none
-from support.world import Clock, FormLater, FormNow, World, yes
+from support.world import Clock, FormLater, FormNow, World, batch_of, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
@@ -36,8 +36,6 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateRole, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -247,10 +245,7 @@ class Busy(FormNow):
 async def test_declines_during_the_form_trip_the_breaker(world: World, tool: str) -> None:
     """Checked again between the approval and the request, in a batch as well."""
     call: Any = world.run()
-    if tool == "apply_changes":
-        run_it = {"tool": "run_workflow", "arguments": {"workflow_id": call.workflow_id}}
-        call = ApplyChanges.model_validate({"changes": [run_it]})
-    outcome = await world.expect(Refused, call, Busy(world))
+    outcome = await world.expect(Refused, batch_of(call) if tool == "apply_changes" else call, Busy(world))
     assert outcome.facts["rule"] == "breaker"
     assert world.changes == []
 
@@ -356,7 +351,7 @@ async def test_intent_records_approver_rule_and_target(world: World) -> None:
     (scope,) = await world.temporary_approvals()
     assert scope.temporary_until - (scope.decided or 0) == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
-    lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
+    lines = world.audited("intent")
     intents = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
     flow, rule = "process-new-orders", "mode guarded: "
     assert intents == [
@@ -430,19 +425,15 @@ async def test_form_closes_the_request_on_another_channel(world: World) -> None:
 
 
 async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None:
-    def listed(*calls: Any, **more: Any) -> Any:
-        changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
-        return parse(TOOLS, "apply_changes", {"changes": changes} | more).call
-
     calls = [CreateCustomer(name="Initech"), world.deletion(), CreateCustomer(name="Umbrella")]
     may, may_not = (frozenset(some) for some in ({WRITE, DESTROY}, {WRITE}))
     answered = world.form()
     for some in (calls, calls[1:2]):
         with pytest.raises(InsufficientScope):
-            await world.dispatch(listed(*some), Caller(Asker(), answered, may_not))
+            await world.dispatch(batch_of(*some), Caller(Asker(), answered, may_not))
     assert (answered.asked, world.changes) == ([], [])
     only = await world.dispatch(
-        listed(CreateCustomer(name="A"), CreateCustomer(name="B")), Caller(Asker("a"), None, may_not)
+        batch_of(CreateCustomer(name="A"), CreateCustomer(name="B")), Caller(Asker("a"), None, may_not)
     )
     assert isinstance(only, Done)
     before = len(world.changes)
@@ -454,7 +445,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
             scopes = may if len(world.changes) == before else may_not
             Caller(self.asker, None, scopes).check(tool, effect)
 
-    call = listed(*calls, keep_going=True)
+    call = batch_of(*calls, keep_going=True)
     with pytest.raises(Incomplete) as stopped:
         await world.dispatch(call, Withdrawn(Asker(), answered))
     rows: Any = stopped.value.facts["calls"]
@@ -462,9 +453,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
     assert "fastn:destroy" in rows[1]["message"]
     assert isinstance(await world.dispatch(call, Caller(Asker(), answered, may)), Done)
     assert (len(answered.asked), len(world.changes)) == (1, before + 3)
-    assert [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
-        "client_form"
-    ] * 3
+    assert [line["approved_by"] for line in world.audited("intent")][2:] == ["client_form"] * 3
 
 
 async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from support.behaviour import Behaviour, Paging
 from support.decisions import Killed, allowed, moved
 from support.faulty_sandbox import FaultMoment, Reset, Status
 from support.webhook_world import WebhookWorld
-from support.world import FormLater, FormNow, World
+from support.world import FormLater, FormNow, World, batch_of, failing
 
 from fastn_mcp.channels.slack.blocks import message
 from fastn_mcp.errors import (
@@ -37,35 +37,32 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import MAX_CALLS, ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.server.rendering import BUDGET, render
-from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.access import CreateSecret
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
 NAMES = ("Globex Exports", "Katana", "Acme Corp")
 
 
-def batch(*calls: tuple[str, dict[str, Any]], **more: Any) -> ApplyChanges:
-    """The batch of these calls, as a client sends it."""
-    given = {"changes": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
-    found = parse(TOOLS, "apply_changes", given | more).call
-    assert isinstance(found, ApplyChanges)
-    return found
-
-
 def deletions(world: World, *names: str, **more: Any) -> ApplyChanges:
     """Of customers that have connections, so that each would have to be typed."""
-    return batch(*(("delete_customer", world.deletion(name).arguments()) for name in names or NAMES), **more)
+    return batch_of(*(world.deletion(name) for name in names or NAMES), **more)
 
 
 def creations(*names: str, **more: Any) -> ApplyChanges:
     """Which the policy allows by itself."""
-    return batch(*(("create_customer", {"name": name}) for name in names), **more)
+    return batch_of(*(CreateCustomer(name=name) for name in names), **more)
 
 
 def updates(world: World, **more: Any) -> ApplyChanges:
     """The same, of what can be done again."""
-    calls = [("update_customer", {"customer_id": world.id_of("customers", name), "plan": "Free"}) for name in NAMES[:2]]
-    return batch(*calls, **more)
+    return batch_of(*(plan_of(world, name) for name in NAMES[:2]), **more)
+
+
+def plan_of(world: World, name: str) -> UpdateCustomer:
+    return UpdateCustomer(customer_id=world.id_of("customers", name), plan="Free")
 
 
 def there(world: World, names: str) -> list[str]:
@@ -171,8 +168,7 @@ def test_disabled_tool_is_disabled_in_a_batch() -> None:
 
 
 def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
-    calls = [("run_workflow", {"workflow_id": "w", "input": {"n": n}}) for n in range(3)]
-    assert len(batch(*calls).inner_calls) == 3
+    assert len(batch_of(*(RunWorkflow(workflow_id="w", input={"n": n}) for n in range(3))).inner_calls) == 3
 
 
 # One question.
@@ -209,9 +205,8 @@ async def test_three_deletions_need_one_approval_and_run_in_order(world: World) 
 )
 async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, rules: str, asks: str) -> None:
     world = World.with_rules(tmp_path, rules)
-    update = ("update_customer", {"customer_id": world.id_of("customers", "Acme Corp"), "plan": "Free"})
-    delete = ("delete_customer", world.deletion("Katana").arguments())
-    await world.call(batch(("create_customer", {"name": "Initech"}), update, delete), FormLater())
+    calls = CreateCustomer(name="Initech"), plan_of(world, "Acme Corp"), world.deletion("Katana")
+    await world.call(batch_of(*calls), FormLater())
     requests = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
     assert [(grant.tool, grant.required) for grant in requests] == [("apply_changes", asks)]
     assert requests[0].expected == (None if asks == "confirm" else "Katana")
@@ -219,8 +214,8 @@ async def test_batch_needs_the_strictest_decision_of_its_calls(tmp_path: Path, r
 
 
 async def test_missing_target_refuses_the_batch(world: World) -> None:
-    missing = ("delete_customer", {"customer_id": "00000000-0000-4000-8000-000000000000"})
-    outcome = await world.expect(NotFound, batch(("create_customer", {"name": "Initech"}), missing), world.form())
+    missing = DeleteCustomer(customer_id="00000000-0000-4000-8000-000000000000")
+    outcome = await world.expect(NotFound, batch_of(CreateCustomer(name="Initech"), missing), world.form())
     assert outcome.what.startswith("Call 2, delete_customer: ")
     assert world.changes == []
 
@@ -245,9 +240,7 @@ async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> N
 
 
 async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: Path) -> None:
-    call = batch(
-        ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
-    )
+    call = batch_of(*(CreateSecret(name=name, value="hunter2") for name in "AB"))
     person = world.form()
     shown = await world.dispatch.preview(call, Caller(Asker(), None))
     outcome = await world.call(call, person)
@@ -257,7 +250,7 @@ async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: 
     told = [person.asked[0].text, str(shown.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
     assert not any("hunter2" in text for text in told)
     with pytest.raises(NotSent) as refused:
-        batch(("create_secret", {"name": "A", "value": "hunter2", "value_from_env": "hunter2"}))
+        batch_of(CreateSecret.model_construct(name="A", value="hunter2", value_from_env="hunter2"))
     assert "hunter2" not in str(refused.value)
 
 
@@ -296,8 +289,8 @@ async def test_create_is_compared_with_what_its_list_has_just_created(tmp_path: 
     """It would be an update then, which this policy refuses."""
     world = World.with_rules(tmp_path, '[[rule]]\ntool = "update_customer"\nthen = "deny"\n')
     first = {"name": "Northwind", "external_ref": "crm-1"}
-    calls = batch(("create_customer", first), ("create_customer", {"name": "Wide"}), ("create_customer", second))
-    outcome = await world.expect(Incomplete, calls)
+    calls = [CreateCustomer.model_validate(each) for each in (first, {"name": "Wide"}, second)]
+    outcome = await world.expect(Incomplete, batch_of(*calls))
     assert outcomes(outcome) == ["done", "done", "refused"]
 
 
@@ -340,7 +333,7 @@ async def test_target_that_changed_before_its_call_is_not_touched(world: World) 
 
 async def test_call_that_now_needs_an_approval_is_not_sent(world: World) -> None:
     flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
-    call = batch(("create_customer", {"name": "A"}), ("update_workflow", {"workflow_id": flow, "description": "x"}))
+    call = batch_of(CreateCustomer(name="A"), UpdateWorkflow(workflow_id=flow, description="x"))
     row, person = world.sandbox.state.rows["workflows"][flow], world.form()
     publish = partial(world.sandbox.state.put, "workflows", {**row, "status": "live"})
     assert outcomes(await stopped(world, call, "", publish, person)) == ["done", TargetChanged.outcome]
@@ -517,7 +510,7 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
         '[dana]\npublic_key = "DANA"\neffects = ["destroy"]\n[kim]\npublic_key = "KIM"\neffects = ["destroy", "write"]'
     )
     far = WebhookWorld(tmp_path, "", approvers)
-    call = batch(("create_customer", {"name": "A"}), ("delete_customer", far.deletion("Katana").arguments()))
+    call = batch_of(CreateCustomer(name="A"), far.deletion("Katana"))
     await far.expect(PendingApproval, call)
     question = far.receiver.questions[-1]
     assert (await far.answer(far.dana, question)).status == 403
@@ -526,7 +519,7 @@ async def test_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
 
 
 async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) -> None:
-    call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MAX_CALLS)))
+    call = batch_of(*(CreateSecret(name=f"SECRET_{n:02}", value="hunter2") for n in range(MAX_CALLS)))
     await world.expect(PendingApproval, call)
     grant = await world.open_request()
     blocks = cast("list[Any]", message(grant, (), world.timestamp, "")["blocks"])
@@ -542,13 +535,9 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
 # What is recorded.
 
 
-async def _fails(*_: object) -> None:
-    raise OSError("the disk is full")
-
-
 async def test_failing_ledger_sends_nothing(world: World) -> None:
     for name in ("changes_of", "use", "begin"):
-        setattr(world.ledger, name, _fails)
+        setattr(world.ledger, name, failing)
         outcome = await world.call(deletions(world), world.form())
         assert isinstance(outcome, (Refused, Incomplete))
         delattr(world.ledger, name)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.audit_entries import entries
-from support.world import World
+from support.world import World, batch_of, failing
 
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval_form import Decline
@@ -17,7 +16,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer
@@ -111,12 +109,9 @@ async def test_approved_batch_counts_once_in_the_rate_of_destroying(tmp_path: Pa
     world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     names = ("Katana", "Acme Corp", "Globex Exports", "Widget Inc")
     calls = [world.deletion(name) for name in names]
-    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls[:count]]
     caller = replace(ANA, form=world.form())
-    listed = parse(TOOLS, "apply_changes", {"changes": changes}).call
-    assert isinstance(await world.dispatch(listed, caller), Done)
-    intents = [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"]
-    assert intents == ["client_form"] * count
+    assert isinstance(await world.dispatch(batch_of(*calls[:count]), caller), Done)
+    assert [line["approved_by"] for line in world.audited("intent")] == ["client_form"] * count
     at = world.timestamp
     assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.principal), 90, at)) == 1
     with pytest.raises(Refused) as refused:
@@ -155,10 +150,6 @@ async def test_overview_and_previews_show_the_remaining_rate_of_destroying(tmp_p
 
 async def test_overview_without_a_ledger_names_what_is_missing(tmp_path: Path) -> None:
     world = limited(tmp_path, "[budget]\nwrite = 5\n")
-
-    async def broken(budget: str, period: str) -> int:
-        raise OSError(f"{budget} of {period} is on a broken disk")
-
-    world.ledger.spent = broken
+    world.ledger.spent = failing
     done: Any = await world.call(GetOverview())
     assert any(gap["what"] == "budgets" for gap in done.result.model_dump()["not_checked"])

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from support.decisions import Killed
 from support.faulty_sandbox import Status
-from support.world import FormLater, FormNow, World
+from support.world import FormLater, FormNow, World, failing
 
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.errors import Declined, Refused
@@ -114,11 +114,7 @@ async def test_repeated_answer_creates_no_temporary_approval(world: World) -> No
 
 @pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
 async def test_failing_ledger_refuses_the_call(world: World, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-
-    async def fail(*_: object, **__: object) -> None:
-        raise OSError("disk I/O error")
-
-    monkeypatch.setattr(world.ledger, broken, fail)
+    monkeypatch.setattr(world.ledger, broken, failing)
     form: FormNow | FormLater = world.form()
     if broken == "find":
         form = FormLater(submitted=("t1", Approve()))

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.world import FormLater, World
+from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval_form import PendingForm
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.customers import CreateCustomer
 
@@ -82,8 +81,7 @@ async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) ->
 
 
 async def test_span_of_a_batch_counts_calls_and_decisions(spans: Spans, world: World) -> None:
-    changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
-    call = parse(TOOLS, "apply_changes", {"changes": changes}).call
+    call = batch_of(CreateCustomer(name="Initech"), CreateCustomer(name="Umbrella"))
     await world.expect(Done, call, world.form())
     assert spans.of("guard", "apply_changes")["calls"] == 2
     inner = [facts for kind, about, facts in spans.ended if (kind, about) == ("guard", "create_customer")]

@@ -7,7 +7,7 @@ import pytest
 from support.decisions import allowed
 from support.faulty_sandbox import FaultMoment, Reset
 from support.values import not_none
-from support.world import FormNow, World
+from support.world import FormNow, World, failing
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, Submitted
@@ -92,11 +92,8 @@ async def test_reads_are_not_journalled(world: World) -> None:
 async def test_unwritable_journal_stops_the_change(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: object) -> None:
-        raise OSError("disk full")
-
     with monkeypatch.context() as patched:
-        patched.setattr(world.ledger, "begin", fail)
+        patched.setattr(world.ledger, "begin", failing)
         refused = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(refused, Refused)
     assert "The journal could not be written (OSError)." in refused.what
@@ -148,12 +145,9 @@ async def test_deletion_is_journalled_with_target_and_state_before_it_is_sent(
 
 
 async def test_unjournalled_outcome_counts_as_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> None:
-        raise OSError("disk full")
-
     call = CreateCustomer(name="Initech")
     with monkeypatch.context() as patched:
-        patched.setattr(world.ledger, "settle", fail)
+        patched.setattr(world.ledger, "settle", failing)
         await world.expect(Done, call)
     await world.expect(PendingApproval, call)
     await world.expect(Done, CreateCustomer(name="Umbrella"))

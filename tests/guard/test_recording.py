@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from support.audit_entries import entries
 from support.decisions import allowed
 from support.stores import grant
-from support.world import World
+from support.world import World, batch_of
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
 from fastn_mcp.errors import Declined, Refused
@@ -19,7 +19,6 @@ from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -121,7 +120,7 @@ async def test_refusal_is_recorded_with_its_reason(world: World) -> None:
 async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> None:
     katana = world.id_of("customers", "Katana")
     change: JsonValue = {"tool": "delete_customer", "arguments": {"customer_id": katana}}
-    await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, world.form())
+    await world.call(batch_of(world.deletion("Katana")), world.form())
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     assert recorded(world) == [
         entry("asked", "apply_changes", arguments={"changes": [change]}, grant="t2", **typed),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.decisions import moved
 from support.values import not_none
-from support.world import Clock, FormLater, FormNow, World
+from support.world import Clock, FormLater, FormNow, World, batch_of
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
@@ -24,7 +24,6 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -36,10 +35,7 @@ NO_CREATES = '[[rule]]\ntool = "create_*"\nthen = "deny"\nreason = "Not today."\
 
 def several(*names: str) -> ApplyChanges:
     """Customers that are created in one list."""
-    changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in names]
-    call = parse(TOOLS, "apply_changes", {"changes": changes}).call
-    assert isinstance(call, ApplyChanges)
-    return call
+    return batch_of(*(CreateCustomer(name=name) for name in names))
 
 
 def told(answer: object) -> tuple[str, str, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Calls while changes are stopped, and what does not come back afterwards."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import Status
 from support.sensible_calls import sensible
-from support.world import FormLater, World
+from support.world import FormLater, World, batch_of
 
 from fastn_mcp.errors import Incomplete, RateLimited, Refused, Stopped
 from fastn_mcp.guard.approval_form import Approve, PendingApproval
@@ -22,7 +21,6 @@ from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 
@@ -63,8 +61,7 @@ async def test_stopped_call_says_since_when_by_whom_and_why(world: World) -> Non
             "reason": "agent went wrong",
         },
     }
-    last = json.loads(world.audit_path.read_text().splitlines()[-1])
-    assert (last["event"], last["outcome"]) == ("refused", "stopped")
+    assert [entry["outcome"] for entry in world.audited("refused")] == ["stopped"]
     assert await world.rows(ListCustomers())
 
 
@@ -218,8 +215,7 @@ async def test_approval_that_a_stopped_client_asked_for_serves_no_other_client(w
 
 
 async def test_batch_stops_in_the_middle(world: World) -> None:
-    calls = [{"tool": "create_customer", "arguments": {"name": f"Made {n}"}} for n in (1, 2, 3)]
-    batch = ApplyChanges.model_validate({"changes": calls})
+    batch = batch_of(*(CreateCustomer(name=f"Made {n}") for n in (1, 2, 3)))
     send, sent = world.client.send, list[str]()
 
     async def stopping(call: Any, *checks: Any) -> Any:

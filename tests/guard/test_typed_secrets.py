@@ -9,7 +9,7 @@ import anyio
 import pytest
 from pydantic import JsonValue
 from support.values import not_none
-from support.world import Call, Clock, FormLater, FormNow, World
+from support.world import Call, Clock, FormLater, FormNow, World, batch_of
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
@@ -27,7 +27,6 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vot
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
@@ -177,9 +176,7 @@ async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Ca
     by_whom = "Name a variable that holds it, or a person" if case.tool == "create_secret" else "A person"
     assert refused.next_step == f"{by_whom} makes the call at a terminal: fastn-mcp call {case.tool}"
     call = case.call(attended)
-    changes = [{"tool": case.tool, "arguments": call.arguments() | {"name": name}} for name in "AB"]
-    batch = parse(TOOLS, "apply_changes", {"changes": changes}).call
-    assert isinstance(batch, ApplyChanges)
+    batch = batch_of(*(type(call).model_validate(call.arguments() | {"name": name}) for name in "AB"))
     refused = await attended.expect(NotSent, batch)
     assert refused.what == f"Call 1, {case.tool}: a person can type the {case.argument} of a single call only."
     assert attended.changes == []

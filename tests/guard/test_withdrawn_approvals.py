@@ -1,9 +1,7 @@
 """An approval that was taken back: nothing is sent because of it, and the agent hears that a person said no."""
 
-import json
-
 import pytest
-from support.world import World
+from support.world import World, batch_of
 
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
@@ -11,7 +9,6 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.approved_call import Approval
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.procedures.apply_changes import ApplyChanges
 
 pytestmark = pytest.mark.anyio
 
@@ -58,8 +55,7 @@ async def test_withdrawal_between_the_checks_and_the_use_sends_nothing(
 
 
 async def test_rest_of_a_list_is_declined_and_says_what_was_sent(world: World) -> None:
-    arguments = [{"workflow_id": world.run().workflow_id, "input": {"n": number}} for number in (1, 2, 3)]
-    call = ApplyChanges.model_validate({"changes": [{"tool": "run_workflow", "arguments": each} for each in arguments]})
+    call = batch_of(*(world.run().model_copy(update={"input": {"n": number}}) for number in (1, 2, 3)))
     request = await world.approve_outside(call)
     assert await world.ledger.use(request.id, 1, world.timestamp) is not None
     withdrawn = await taken_back(world, request.id)
@@ -84,10 +80,8 @@ async def test_temporary_approval_that_came_with_it_is_not_given(world: World) -
 async def test_withdrawal_is_in_the_audit_log(world: World) -> None:
     request = await world.approve_outside(world.run())
     await taken_back(world, request.id, "a mistake")
-    last = json.loads(world.audit_path.read_text().splitlines()[-1])
-    assert (last["event"], last["grant"], last["approved_by"], last["message"]) == (
-        "withdrawn", request.id, "local_page", "a mistake",
-    )  # fmt: skip
+    (entry,) = world.audited("withdrawn")
+    assert (entry["grant"], entry["approved_by"], entry["message"]) == (request.id, "local_page", "a mistake")
 
 
 async def test_reasons_why_nothing_is_withdrawn(world: World) -> None:

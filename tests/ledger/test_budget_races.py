@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 from support import stores
 from support.valkey_server import ValkeyServer
-from support.world import Clock, FormNow, World, policy_from, yes
+from support.world import Clock, FormNow, World, batch_of, policy_from, yes
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.config.model import Mode
@@ -26,7 +26,6 @@ from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer
@@ -313,12 +312,7 @@ async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path
 
 async def test_concurrent_batches_share_a_budget(tmp_path: Path, ledger: Ledger) -> None:
     one = worlds(tmp_path, policy_from(tmp_path, "[budget]\nwrite = 3\n"), [ledger], "/workflows", Gate(2))
-    lists = [
-        parse(TOOLS, "apply_changes", {"changes": [
-            {"tool": "create_workflow", "arguments": {"name": f"{name}{number}"}} for number in range(2)
-        ]}).call
-        for name in ("A", "B")
-    ]  # fmt: skip
+    lists = [batch_of(*(CreateWorkflow(name=f"{name}{number}") for number in range(2))) for name in ("A", "B")]
     answers: list[Any] = await at_once(one, lists)
     assert sent(one, "create_workflow") == 3
     failed = next(answer for answer in answers if isinstance(answer, FastnError))

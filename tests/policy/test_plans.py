@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from support.faulty_sandbox import FaultMoment, Reset
-from support.world import World, policy_from
+from support.world import World, batch_of, policy_from
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.build.composition import plan_account_of, policy_of
@@ -41,8 +41,6 @@ from fastn_mcp.policy.plan_file import (
     written,
 )
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.catalog import TOOLS as OFFERED
-from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection
@@ -506,8 +504,8 @@ async def test_plans_with_the_same_entries_count_separately(desk: Desk, tmp_path
 async def test_audit_log_names_the_plan_as_approver(desk: Desk, tmp_path: Path) -> None:
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
-    assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
-    assert "plan plan.toml line 4" in world.audit_path.read_text()
+    (entry,) = world.audited("intent")
+    assert (entry["approved_by"], entry["rule"]) == ("plan", "plan plan.toml line 4")
 
 
 @pytest.mark.parametrize(
@@ -580,8 +578,7 @@ def test_plan_is_described_in_words(desk: Desk) -> None:
 
 
 def several(*targets: str) -> Tool[Any]:
-    changes = [{"tool": "delete_customer", "arguments": {"customer_id": target}} for target in targets]
-    return parse(OFFERED, "apply_changes", {"changes": changes}).call
+    return batch_of(*(DeleteCustomer(customer_id=target) for target in targets))
 
 
 async def test_plan_allows_a_batch_if_it_covers_each_call(desk: Desk, tmp_path: Path) -> None:

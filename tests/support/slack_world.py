@@ -15,7 +15,6 @@ from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.policy import Policy
-from support.audit_entries import entries
 from support.policy_files import rules_of
 from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.webhook_world import approvers_file
@@ -79,9 +78,6 @@ class SlackWorld(World):
 
     async def shows(self, message: Message, text: str) -> None:
         await until(lambda: text in message.text)
-
-    def audited(self, event: str) -> list[dict[str, Any]]:
-        return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]
 
 
 @asynccontextmanager

@@ -21,7 +21,6 @@ from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSe
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy
-from support.audit_entries import entries
 from support.policy_files import rules_of
 from support.world import World
 
@@ -130,9 +129,6 @@ class WebhookWorld(World):
     async def asked_about(self, call: C) -> tuple[C, dict[str, Any]]:
         """Return the call with its pending request."""
         return call, await self.asked(call)
-
-    def audited(self, event: str) -> list[dict[str, Any]]:
-        return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]
 
 
 def signed_headers(request: httpx2.Request) -> Sequence[str]:

@@ -41,6 +41,8 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
@@ -51,6 +53,7 @@ from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation, Send
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
+from support.audit_entries import entries
 from support.decisions import moved
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 from support.policy_files import rules_of
@@ -136,6 +139,19 @@ class FormLater:
 def policy_from(folder: Path, text: str, mode: Mode = "guarded", plan: Plan | None = None) -> Policy:
     """Return the policy of a file with this text."""
     return Policy(mode, rules_of(folder, text), plan)
+
+
+def batch_of(*calls: Call, **more: Any) -> ApplyChanges:
+    """Return the batch of these calls, as a client sends it."""
+    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
+    parsed = parse(TOOLS, "apply_changes", {"changes": changes} | more).call
+    assert isinstance(parsed, ApplyChanges)
+    return parsed
+
+
+async def failing(*_: object, **__: object) -> Any:
+    """Take the place of a step of the ledger that cannot be taken."""
+    raise OSError("disk full")
 
 
 def yes(form: ApprovalForm) -> Approve:
@@ -325,6 +341,10 @@ class World:
     def changes(self) -> list[HeardRequest]:
         """What reached Fastn that is no read."""
         return [heard for heard in self.sandbox.requests if heard.method != "GET"]
+
+    def audited(self, event: str) -> list[dict[str, Any]]:
+        """Return the entries of the audit log about this event."""
+        return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]
 
     async def burnt(self) -> int:
         return sum(grant.state is RequestState.USED for grant in await self.ledger.decided(1000))
