@@ -21,7 +21,6 @@ from fastn_mcp.guard.approval_form import (
     ApprovalForm,
     Approve,
     Decline,
-    NoAnswer,
     PendingApproval,
     PendingForm,
     extent,
@@ -98,19 +97,6 @@ async def test_form_that_closes_by_itself_is_not_used_for_15_minutes(world: Worl
     assert slow.asked == []
     world.clock.pass_(2)
     await world.expect(Declined, world.deletion("Acme Corp"), slow)
-
-
-async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_left(world: World) -> None:
-    world.desk.url = "https://page.example/"
-
-    async def needs_link(answered: FormNow | None) -> bool:
-        waits = await world.expect(PendingApproval, world.run(), answered)
-        return waits.needs_link
-
-    assert await needs_link(world.form(NoAnswer("closed"), 30)) is False
-    assert await needs_link(None) is True
-    world.desk.is_in_view = True
-    assert await needs_link(None) is False
 
 
 @pytest.mark.parametrize(

@@ -74,18 +74,23 @@ async def test_approved_call_continues(tmp_path: Path) -> None:
     assert await world.burnt() == 1
 
 
-@pytest.mark.parametrize("leads", [True, False])
-async def test_client_opens_a_page_that_is_not_in_view(tmp_path: Path, leads: bool) -> None:
+@pytest.mark.parametrize(("in_view", "form_was_left", "leads"), [
+    (False, False, True), (True, False, False), (False, True, False),
+])  # fmt: skip
+async def test_client_opens_the_page_unless_a_browser_shows_it_or_a_form_was_left(
+    tmp_path: Path, in_view: bool, form_was_left: bool, leads: bool
+) -> None:
     world, led = waits(tmp_path), list[PendingApproval]()
     world.desk.url = "https://page.example/"
-    world.desk.is_in_view = not leads
+    world.desk.is_in_view = in_view
+    form = world.form(NoAnswer("closed")) if form_was_left else None
 
     async def link(waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
         led.append(waiting)
         return await wait()
 
     meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
-    assert isinstance(await world.dispatch(world.deletion(), Caller(Asker(), None, link=link)), Done)
+    assert isinstance(await world.dispatch(world.deletion(), Caller(Asker(), form, link=link)), Done)
     assert [waiting.page for waiting in led] == ["https://page.example/"] * leads
 
 

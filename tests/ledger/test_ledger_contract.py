@@ -58,15 +58,6 @@ def race(where: str, what: str, count: int = 25) -> list[int]:
         return [int(process.communicate(timeout=60)[0]) for process in processes]
 
 
-async def test_opened_request_is_read_by_every_process(ledger: Ledger, other: Ledger) -> None:
-    traced = replace(grant("g3"), trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    await ledger.open(grant())
-    await ledger.open(traced)
-    assert await other.find("g1") == grant()
-    assert await other.find("g2") is None
-    assert await other.find("g3") == traced
-
-
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])
 async def test_text_stays_text(ledger: Ledger, hostile: str) -> None:
     """A name is never part of a statement, a script or another key."""
@@ -236,14 +227,6 @@ async def test_expired_request_is_closed_once(ledger: Ledger, other: Ledger) -> 
     assert {one.id for one in await other.decided(9)} == {"form", "page", "answered"}
     assert [one.id for one in await ledger.expire("acme at live.fastn.ai", NOW + 600)] == ["others"]
     assert [one.id for one in await ledger.waiting(NOW + 600)] == ["later"]
-
-
-async def test_expired_request_is_neither_decided_nor_waiting(ledger: Ledger) -> None:
-    await ledger.open(grant())
-    assert not await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
-    assert await ledger.waiting(NOW + 600) == []
-    assert await ledger.latest("call of g1", NOW + 600) is None
-    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 599)
 
 
 async def test_request_changes_only_from_its_current_state(ledger: Ledger) -> None:

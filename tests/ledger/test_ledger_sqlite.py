@@ -1,5 +1,7 @@
 """What the ledger's file promises beyond the contract."""
 
+# ruff: noqa: ASYNC240 - files of a test, in a folder of its own
+
 import os
 import shutil
 import sqlite3
@@ -95,10 +97,8 @@ async def test_batch_calls_are_kept_for_thirty_days(ledger: SqliteLedger) -> Non
     assert await ledger.changes_of("b1") == []
 
 
-async def test_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
+async def test_file_that_is_not_a_ledger_is_an_error(ledger: SqliteLedger, path: Path) -> None:
     path.write_bytes(b"no database, but something else entirely" * 100)
-    ledger = SqliteLedger(str(path))
     for _ in range(2):
         with pytest.raises(LedgerUnusable) as unusable:
             await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
@@ -173,28 +173,23 @@ class Pause:
 
 @pytest.mark.parametrize(("after", "is_opened"), [(3, True), (4, False)])
 async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
+    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
 ) -> None:
     """SQLite: nobody waits for a lock while the journal's mode is changed. So it is tried again."""
-    path = tmp_path / "ledger.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         pause = Pause(after, lambda: other.execute("ROLLBACK"))
         monkeypatch.setattr(sqlite_file, "time", pause)
         monkeypatch.setattr(sqlite_file, "_LOCK_TIMEOUT", 0.5)
-        ledger = SqliteLedger(str(path))
         if is_opened:
             assert await ledger.waiting(NOW) == []
         else:
             with pytest.raises(LedgerUnusable, match="another process keeps it locked"):
                 await ledger.waiting(NOW)
         assert pause.pauses == [0.01] * 3
-    ledger.close()
 
 
-async def test_damaged_ledger_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    ledger = SqliteLedger(str(path))
+async def test_damaged_ledger_is_reported(ledger: SqliteLedger, path: Path) -> None:
     await ledger.open(grant())
     ledger.close()
     with path.open("r+b") as file:
@@ -205,14 +200,11 @@ async def test_damaged_ledger_is_reported(tmp_path: Path) -> None:
     assert "move the file away" in damaged.value.next_step
     with pytest.raises(LedgerUnusable, match="is damaged"):
         await ledger.check()
-    ledger.close()
 
 
 async def test_damage_that_no_call_notices_is_found_by_the_check(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ledger: SqliteLedger, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "ledger.sqlite"
-    ledger = SqliteLedger(str(path))
     await ledger.spend_all([BudgetLimit("destroy", "monday", 5)])
     ledger.close()
     with closing(sqlite3.connect(path)) as other:
@@ -224,7 +216,6 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
     with pytest.raises(LedgerUnusable, match="file is not a database, or is damaged"):
         await ledger.check()
     assert caplog.messages[-1].startswith(f"the ledger {path} is damaged: ['*** in database main")
-    ledger.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
@@ -288,17 +279,15 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     ledger.close()
 
 
-async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(ledger: SqliteLedger, path: Path) -> None:
     """SQLite, "How to corrupt a database", 2.2: closing any descriptor of the file drops the locks on it."""
-    path = tmp_path / "ledger.sqlite"
-    first, second = SqliteLedger(str(path)), SqliteLedger(str(path))
-    await first.open(grant())
+    second = SqliteLedger(str(path))
+    await ledger.open(grant())
     await second.open(grant("g2"))
     # Whoever closes last takes away the write-ahead log; while we hold our locks, another process is not the last.
     look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT id FROM requests'); d.close()"
     await anyio.run_process([sys.executable, "-c", look, str(path)])
     assert path.with_name("ledger.sqlite-wal").exists()
-    first.close()
     second.close()
 
 
@@ -310,10 +299,8 @@ async def test_second_ledger_of_a_process_keeps_the_locks_of_the_first(tmp_path:
         "DROP TABLE declines; CREATE TABLE declines (principal TEXT, count INTEGER NOT NULL, last REAL NOT NULL)",
     ],
 )
-async def test_file_with_tables_of_another_version_is_refused(tmp_path: Path, other: str) -> None:
+async def test_file_with_tables_of_another_version_is_refused(ledger: SqliteLedger, path: Path, other: str) -> None:
     """A budget or an approval that cannot be read never counts as unused."""
-    path = tmp_path / "ledger.sqlite"
-    ledger = SqliteLedger(str(path))
     await ledger.open(grant())
     ledger.close()
     with closing(sqlite3.connect(path)) as database:

@@ -751,45 +751,43 @@ def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situ
 # --- live and test keys ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def by_key(tmp_path: Path) -> Policy:
-    """One file for both kinds of key."""
-    text = (
-        '[defaults]\nwrite = "confirm"\n[defaults.live]\nwrite = "typed"\n[defaults.test]\ntrash = "allow"\n'
-        '[[rule]]\ntool = "delete_trigger"\nkey = "live"\nthen = "deny"\nreason = "in production"\n'
-        '[[rule]]\ntool = "update_customer"\nkey = "test"\nthen = "deny"\n'
-    )
-    return Policy("guarded", rules_of(tmp_path, text))
+PLAN = UpdateCustomer(customer_id="c", plan="Free")
+BY_KEY = """[defaults]
+write = "confirm"
+[defaults.live]
+write = "typed"
+[defaults.test]
+trash = "allow"
+[[rule]]
+tool = "delete_trigger"
+key = "live"
+then = "deny"
+[[rule]]
+tool = "update_customer"
+key = "test"
+then = "deny"
+"""
 
 
 @pytest.mark.parametrize(
-    ("live", "write", "trash", "destroy"), [(True, "typed", "typed", "deny"), (False, "confirm", "allow", "typed")]
+    ("call", "effect", "live", "decision", "rule"),
+    [
+        (CreateCustomer(name="A"), Effect.WRITE, True, "typed", "policy.toml line 4: default live write"),
+        (CreateCustomer(name="A"), Effect.WRITE, False, "confirm", "policy.toml line 2: default write"),
+        (DeleteWorkflow(workflow_id="w"), Effect.TRASH, True, "typed", "mode guarded: trash, live key"),
+        (DeleteWorkflow(workflow_id="w"), Effect.TRASH, False, "allow", "policy.toml line 6: default test trash"),
+        (DeleteTrigger(trigger_id="t"), Effect.DESTROY, True, "deny", "policy.toml line 7: rule delete_trigger"),
+        (DeleteTrigger(trigger_id="t"), Effect.DESTROY, False, "typed", "mode guarded: destroy"),
+        (PLAN, Effect.WRITE, True, "typed", "policy.toml line 4: default live write"),
+        (PLAN, Effect.WRITE, False, "deny", "policy.toml line 11: rule update_customer"),
+    ],
 )
 def test_file_distinguishes_live_and_test_keys(
-    by_key: Policy, live: bool, write: str, trash: str, destroy: str
+    tmp_path: Path, call: Call, effect: Effect, live: bool, decision: str, rule: str
 ) -> None:
-    policy = replace(by_key, live=live)
-    calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
-    calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
-    decisions = {
-        effect: policy.decide(make_situation(call, effect, NOW)).decision.value for effect, call in calls.items()
-    }
-    assert decisions == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
-    update = make_situation(UpdateCustomer(customer_id="c", plan="Free"), Effect.WRITE, NOW)
-    assert (policy.decide(update).decision is Decision.DENY) is not live
-
-
-def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> None:
-    write = make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW)
-    trash = make_situation(DeleteWorkflow(workflow_id="w"), Effect.TRASH, NOW)
-    rules = [
-        replace(by_key, live=live).decide(each).rule for live, each in ((True, write), (False, write), (False, trash))
-    ]
-    assert rules == [
-        "policy.toml line 4: default live write",
-        "policy.toml line 2: default write",
-        "policy.toml line 6: default test trash",
-    ]
+    policy = Policy("guarded", rules_of(tmp_path, BY_KEY), live=live)
+    verdict = policy.decide(make_situation(call, effect, NOW))
+    assert (verdict.decision.value, verdict.rule) == (decision, rule)
 
 
 def test_every_part_of_a_policy_file_is_described_in_words(tmp_path: Path) -> None:
