@@ -1,4 +1,4 @@
-"""The sentences that a person reads about each call: what happens, what is lost for good, and the button."""
+"""What a person reads about each call: what happens, what is lost for good, the button, and the exact call."""
 
 import re
 from typing import Any, NamedTuple, cast
@@ -9,8 +9,9 @@ from support.example_calls import example
 from support.situations import previewed as preview
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
+from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.guard.preview import Preview, by_power
+from fastn_mcp.guard.preview import FieldChange, Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.guard.undo import RULES
@@ -922,3 +923,41 @@ def test_invitation_points_out_letters_that_look_like_others(email: str, spelled
         assert ("can look like them" in text) is (spelled is not None)
         if spelled is not None:
             assert f'Spelled out: "{spelled}".' in text
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "words"),
+    [
+        (FieldChange("plan", "Free", "Growth"), 80, '"plan": "Free" becomes "Growth"'),
+        (FieldChange("plan", None, "Growth", is_shown=False), 80, '"plan" (not shown by Fastn) becomes "Growth"'),
+        (FieldChange("p", "x" * 10, "y" * 9, is_shown=True), 8, f'"p": "{"x" * 8}" [2 more characters] becomes'),
+        (FieldChange("f" * 61, 1, 2), 80, f'"{"f" * 60}" [1 more character]: 1 becomes 2'),
+        (FieldChange("f" * 60, 1, 2), 80, f'"{"f" * 60}": 1 becomes 2'),
+    ],
+)
+def test_words_of_a_change(change: FieldChange, limit: int, words: str) -> None:
+    assert change.words(limit).startswith(words)
+
+
+def test_json_of_what_would_be_made() -> None:
+    data = preview_of("create_customer", {"name": "Globex"}).data()
+    assert (data["makes"], data["call"], data["arguments"]) == ("Globex", "create_customer", {"name": "Globex"})
+    assert not {"target", "costs", "because", "approval", "changes", "pending", "more_changes"} & data.keys()
+
+
+def test_permissions_are_shown_strongest_first_and_whole() -> None:
+    given: dict[str, Any] = {"name": "R", "permissions": [f"x{n}:read" for n in range(60)] + ["*"]}
+    made = preview_of("create_role", given, effect=Effect.ACCESS)
+    first, *_ = made.arguments["permissions"]  # type: ignore[misc]
+    assert first == "*"
+    assert "x59:read" in made.line()
+    assert made.line().endswith("]."), "nothing is appended"
+
+
+def test_further_facts_change_the_sentences() -> None:
+    made = preview_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
+    described = Dependence((Dependents("secrets", 1, ("TOKEN",)),))
+    further = made.with_facts(described, Outlook())
+    assert "TOKEN" not in made.says.second
+    assert 'Its secret "TOKEN" is lost for good.' in further.says.second
+    assert further.described == described
