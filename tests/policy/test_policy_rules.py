@@ -458,6 +458,7 @@ class DecisionCase(NamedTuple):
             mode="manual",
             facts={"dependents": 0},
         ),
+        DecisionCase(DELETION, "typed", "mode guarded: destroy", "", facts={"dependents": 1}),
         DecisionCase(DeleteConnector(connector_id="c"), "typed", "mode guarded: destroy", "", facts={"dependents": 0}),
         DecisionCase(CHAT, "confirm", "mode guarded: spend, no budget"),
         DecisionCase(CHAT, "confirm", "mode manual: spend", mode="manual"),
