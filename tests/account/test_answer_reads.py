@@ -188,9 +188,6 @@ async def test_first_request_that_fails_lets_the_next_try(account: Account) -> N
     assert await account.read(look, 3) == 0
 
 
-# The reset
-
-
 async def test_answer_waits_for_a_reset_that_is_near(account: Account) -> None:
     account.limited(20, 17, resets_at=MAX_WAIT)
     look = account.look()
@@ -242,9 +239,6 @@ async def test_answer_that_has_sent_its_share_does_not_wait(account: Account) ->
     assert account.clock.at == Clock().at
 
 
-# Several answers
-
-
 async def test_answers_at_once_share_what_is_left(account: Account) -> None:
     account.limited(40)
     account.fastn.takes_turns = True
@@ -271,9 +265,6 @@ async def test_what_another_answer_reads_costs_nothing(account: Account) -> None
     assert len(account.fastn.sent) == 10
 
 
-# The setting
-
-
 @pytest.mark.parametrize(
     ("limit", "most", "sent"), [(None, 7, 7), (None, 100, 90), (600, 90, 90), (20, 90, 17), (600, 1, 1)]
 )
@@ -283,9 +274,6 @@ async def test_requests_per_answer_replace_the_share(limit: int | None, most: in
         account.limited(limit)
     await account.read(account.look(), 90)
     assert len(account.fastn.sent) == sent
-
-
-# Who may read, and how old an answer is
 
 
 async def test_stored_answer_is_only_for_those_who_may_read_it(account: Account) -> None:

@@ -85,9 +85,6 @@ async def derives(snapshot: AccountSnapshot, call: List[Any], source: RowSource)
     return len(source.calls) == before
 
 
-# What is answered without a request
-
-
 async def test_equal_read_is_answered_once_a_period(snapshot: AccountSnapshot, clock: Clock) -> None:
     source = runs(*many_runs())
     readings = [HUNDRED, ListWorkflows(), ListUsers(), GetCustomer(customer_id="a")]
@@ -228,9 +225,6 @@ async def test_customer_of_a_list_needs_no_read_of_its_own(snapshot: AccountSnap
     assert source.counts() == {"list_customers": 1, "get_customer": 1}
 
 
-# What only Fastn can answer
-
-
 async def test_search_is_never_derived(snapshot: AccountSnapshot) -> None:
     """What Fastn searches is not documented."""
     source = RowSource({ListCustomers: [{"id": "a", "name": "Acme"}]})
@@ -336,9 +330,6 @@ async def test_row_that_was_added_to_a_later_page_is_known(snapshot: AccountSnap
     assert await derives(snapshot, ListExecutions(workflow_id="wf_1"), source)
 
 
-# Equal reads under way
-
-
 async def at_once(snapshot: AccountSnapshot, call: Operation[Any], source: Any, count: int) -> list[Any]:
     """Read so many times at once, while each request takes a while. Return the results and the errors in words."""
     outcomes: list[Any] = []
@@ -393,9 +384,6 @@ async def test_cancelled_read_leaves_the_others_their_answer(snapshot: AccountSn
                 await anyio.wait_all_tasks_blocked()
                 cancelled.cancel()
     assert (len(answers), len(source.calls)) == (1, 1)
-
-
-# Changes
 
 
 READS: list[Operation[Any]] = [
@@ -466,9 +454,6 @@ async def test_later_page_after_a_change_does_not_continue_what_was_dropped(snap
     await read(snapshot, second, source)
     assert stored_rows(snapshot, HUNDRED) == ()
     assert snapshot.holds(second)
-
-
-# Age
 
 
 async def test_rows_are_kept_for_the_maximum_age(snapshot: AccountSnapshot, clock: Clock) -> None:
@@ -554,9 +539,6 @@ async def test_periods_of_answers_that_share_runs_end_together(snapshot: Account
     assert snapshot.instant() == clock.at
 
 
-# Memory
-
-
 async def test_memory_is_bounded_and_the_least_recently_used_is_dropped(
     snapshot: AccountSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -600,9 +582,6 @@ async def test_list_larger_than_the_bound_is_not_kept(
     await read_whole(snapshot, HUNDRED, source)
     assert snapshot.size <= 1_000
     assert stored_rows(snapshot, HUNDRED) == ()
-
-
-# What is derived, and the pages of an answer
 
 
 def test_derived_value_lasts_as_long_as_its_sources(snapshot: AccountSnapshot) -> None:

@@ -117,8 +117,6 @@ def upgrade_katana(world: World) -> None:
     world.sandbox.state.put("customers", {**row, "plan": "Enterprise"})
 
 
-# What is a batch.
-
 WRONG: list[tuple[Any, str]] = [
     ([{"tool": "create_customer", "arguments": {"name": "A"}}, {"tool": "delete_custmer"}], "call 2: there is no tool"),
     ([{"tool": "delete_custmer"}], "(did you mean 'delete_customer'?)"),
@@ -169,9 +167,6 @@ def test_disabled_tool_is_disabled_in_a_batch() -> None:
 
 def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
     assert len(batch_of(*(RunWorkflow(workflow_id="w", input={"n": n}) for n in range(3))).inner_calls) == 3
-
-
-# One question.
 
 
 async def test_three_deletions_need_one_approval_and_run_in_order(world: World) -> None:
@@ -294,9 +289,6 @@ async def test_create_is_compared_with_what_its_list_has_just_created(tmp_path: 
     assert outcomes(outcome) == ["done", "done", "refused"]
 
 
-# What goes wrong in the middle.
-
-
 @pytest.mark.parametrize(("keep_going", "last"), [(False, "left"), (True, "done")])
 async def test_batch_stops_at_the_first_failure_unless_it_keeps_going(
     world: World, keep_going: bool, last: str
@@ -413,9 +405,6 @@ async def test_lost_response_is_named_and_its_call_not_repeated(world: World) ->
     assert there(world, "ABC") == ["A", "B", "C"]
 
 
-# Going on with it.
-
-
 @pytest.mark.parametrize("at", [1, 2, 3])
 async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_path: Path, at: int) -> None:
     call = deletions(world)
@@ -491,9 +480,6 @@ async def test_each_call_of_a_batch_can_be_undone(world: World) -> None:
     assert there(world, "AB") == ["B"]
 
 
-# Every channel.
-
-
 async def test_later_round_form_approves_the_batch(world: World) -> None:
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
     call = deletions(world)
@@ -530,9 +516,6 @@ async def test_batch_of_fifty_fits_a_slack_message_and_a_result(world: World) ->
     answer = render(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
     assert len(json.dumps(answer)) <= BUDGET * 1.1
     assert len(cast("dict[str, Any]", answer["data"])["calls"]) == MAX_CALLS
-
-
-# What is recorded.
 
 
 async def test_failing_ledger_sends_nothing(world: World) -> None:

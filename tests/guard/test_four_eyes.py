@@ -185,8 +185,6 @@ async def test_one_person_counts_once_across_channels(second: str) -> None:
     ]
 
 
-# --- a person of a group -----------------------------------------------------------------------------------------
-
 OF_SECURITY = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
 
 

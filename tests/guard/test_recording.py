@@ -149,8 +149,6 @@ async def test_batch_is_recorded_as_one_request_and_each_call(world: World) -> N
     ]
 
 
-# By hand: what a call and a decision cannot show by themselves.
-
 NOW = datetime(2026, 11, 25, 1, 40, 35, tzinfo=UTC)
 LOCAL = Caller(Asker(client_name="Claude Code"), None)
 SYSTEM = System(now=lambda: NOW, monotonic=lambda: 1.0)

@@ -41,9 +41,6 @@ def row_of_target(world: World, call: Call) -> dict[str, Any]:
     return next(row for row in world.sandbox.state.all(call.toolset()) if str(row["id"]) == call.target)
 
 
-# --- a rule holds wherever a value comes from ---------------------------------------------------------------------
-
-
 def customer_ways(world: World, call: Call, customer: str) -> Iterator[tuple[str, Call, Surroundings]]:
     """Yield each way in which a call can act for a customer; the sandbox's records are changed for the last one."""
     none = Surroundings()
@@ -100,9 +97,6 @@ async def test_environment_is_recognised_wherever_a_call_takes_it_from(tmp_path:
     for way, acting, surroundings in environment_ways(world, calls_of(world)[tool]):
         world.evaluator._surroundings = surroundings  # pyright: ignore[reportPrivateUsage]
         assert await world.decision(acting) is Decision.DENY, way
-
-
-# --- an approval holds for the records that a person was shown -----------------------------------------------------
 
 
 def naming(world: World) -> dict[str, Call]:

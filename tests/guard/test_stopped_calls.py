@@ -39,9 +39,14 @@ async def lift(world: World, order: Stop) -> None:
     world.clock.pass_(1)
 
 
-async def test_stopped_call_says_since_when_by_whom_and_why(world: World) -> None:
+async def test_stopped_call_and_overview_say_since_when_by_whom_and_why(world: World) -> None:
+    """Reads and previews work on."""
     await stop(world)
     world.clock.pass_(840)
+    facts = {
+        "since": "2026-11-25T09:00:00Z (14 minutes ago)", "by": "Dana", "whose": "everybody",
+        "reason": "agent went wrong",
+    }  # fmt: skip
     error = await world.expect(Stopped, CreateCustomer(name="Initech"))
     assert isinstance(error, Stopped)
     assert error.data() == {
@@ -54,15 +59,12 @@ async def test_stopped_call_says_since_when_by_whom_and_why(world: World) -> Non
             "Reading still works. A person decides when changes are allowed again: report this, and do not repeat the"
             " call."
         ),
-        "stop": {
-            "since": "2026-11-25T09:00:00Z (14 minutes ago)",
-            "by": "Dana",
-            "whose": "everybody",
-            "reason": "agent went wrong",
-        },
+        "stop": facts,
     }
+    assert (await world.guard.allowance(Asker()))["stopped"] == facts
     assert [entry["outcome"] for entry in world.audited("refused")] == ["stopped"]
     assert await world.rows(ListCustomers())
+    assert await world.dispatch.preview(world.deletion(), Caller(Asker(), None))
 
 
 async def test_every_changing_operation_is_refused_and_no_reading_one(world: World) -> None:
@@ -240,18 +242,3 @@ async def test_ledger_that_cannot_be_read_sends_nothing(world: World) -> None:
     world.ledger.stops = lost
     await world.expect(LedgerLost, CreateCustomer(name="Initech"))
     assert world.changes == []
-
-
-async def test_overview_says_it(world: World) -> None:
-    await stop(world)
-    assert (await world.guard.allowance(Asker()))["stopped"] == {
-        "since": "2026-11-25T09:00:00Z (just now)",
-        "by": "Dana",
-        "whose": "everybody",
-        "reason": "agent went wrong",
-    }
-
-
-async def test_preview_still_works(world: World) -> None:
-    await stop(world)
-    assert await world.dispatch.preview(world.deletion(), Caller(Asker(), None))

@@ -20,10 +20,14 @@ async def taken_back(world: World, request: str, note: str | None = None) -> App
     return await withdraw(vote, found, world.ledger, "local_page", note, world.recorder.decided)
 
 
-async def test_repeated_call_is_declined_with_the_note(world: World) -> None:
+async def test_withdrawal_is_recorded_and_the_repeated_call_declined_with_its_note(world: World) -> None:
     call = world.run()
     request = await world.approve_outside(call)
     assert isinstance(await taken_back(world, request.id, "the wrong workflow"), ApprovalRequest)
+    (entry,) = world.audited("withdrawn")
+    assert (entry["grant"], entry["approved_by"], entry["message"]) == (
+        request.id, "local_page", "the wrong workflow",
+    )  # fmt: skip
     for _ in range(2):
         refused = await world.expect(Declined, call)
         assert str(refused).startswith(
@@ -75,13 +79,6 @@ async def test_temporary_approval_that_came_with_it_is_not_given(world: World) -
     await taken_back(world, request.id)
     await world.expect(Declined, call)
     assert await world.temporary_approvals() == []
-
-
-async def test_withdrawal_is_in_the_audit_log(world: World) -> None:
-    request = await world.approve_outside(world.run())
-    await taken_back(world, request.id, "a mistake")
-    (entry,) = world.audited("withdrawn")
-    assert (entry["grant"], entry["approved_by"], entry["message"]) == (request.id, "local_page", "a mistake")
 
 
 async def test_reasons_why_nothing_is_withdrawn(world: World) -> None:

@@ -311,26 +311,22 @@ async def test_decided_requests_are_listed_newest_first(ledger: Ledger) -> None:
     assert [found.id for found in await ledger.decided(3)] == [state.value for state in FINAL[:-4:-1]]
 
 
-async def test_temporary_approval_covers_exactly_its_call_until_it_expires(ledger: Ledger, other: Ledger) -> None:
+async def test_temporary_approval_covers_exactly_its_call_until_it_ends(ledger: Ledger, other: Ledger) -> None:
     await add_temporary(ledger, temporary_approval())
     assert await other.find_temporary("input", NOW) == temporary_approval()
     assert await other.temporary_approvals(NOW) == [temporary_approval()]
     assert await other.find_temporary("input and more", NOW) is None
     assert await other.find_temporary("input", NOW + 900) is None
     assert await other.temporary_approvals(NOW + 900) == []
+    assert await other.revoke_temporary("s1")
+    assert not await ledger.revoke_temporary("s1")
+    assert await ledger.find_temporary("input", NOW) is None
 
 
 async def test_temporary_approvals_are_listed_oldest_first(ledger: Ledger) -> None:
     for name, expires in (("b", 60), ("c", 90), ("a", 10)):
         await add_temporary(ledger, temporary_approval(name, NOW + expires))
     assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
-
-
-async def test_revoked_temporary_approval_covers_nothing(ledger: Ledger, other: Ledger) -> None:
-    await add_temporary(ledger, temporary_approval())
-    assert await other.revoke_temporary("s1")
-    assert not await ledger.revoke_temporary("s1")
-    assert await ledger.find_temporary("input", NOW) is None
 
 
 async def test_budget_is_spent_per_period_up_to_the_current_limit(ledger: Ledger) -> None:
@@ -534,15 +530,11 @@ async def test_changes_are_read_by_their_approval_requests(ledger: Ledger, other
 ACCOUNT = "default at live.fastn.ai"
 
 
-async def test_change_id_is_begun_once(ledger: Ledger) -> None:
+async def test_change_id_is_begun_once_and_belongs_to_one_account(ledger: Ledger) -> None:
     await ledger.begin(change())
     with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):
         await ledger.begin(replace(change(), tool="delete_customer"))
     assert await ledger.change(ACCOUNT, "c1") == change()
-
-
-async def test_change_belongs_to_one_account(ledger: Ledger) -> None:
-    await ledger.begin(change())
     assert await ledger.change("another account", "c1") is None
     assert await ledger.changes("another account", 10, NOW + 1) == []
 

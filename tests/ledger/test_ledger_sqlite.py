@@ -81,20 +81,17 @@ async def test_ledger_that_other_users_can_change_is_not_used(ledger: SqliteLedg
 
 
 async def test_history_is_deleted_after_thirty_days(ledger: SqliteLedger) -> None:
+    await ledger.begin(replace(change("c1"), batch="b1", number=1))
+    await ledger.begin(change("c2", at=NOW + 29 * 86_400))
+    assert len(await ledger.changes_of("b1")) == 1
+    await ledger.begin(change("c3", at=NOW + 31 * 86_400))
+    assert await ledger.changes_of("b1") == []
     await ledger.open(grant())
     month = 30 * 86_400.0
     await ledger.open(grant("later", created=NOW + month + 600, expires=NOW + month + 1200))
     assert await ledger.find("g1") is not None
     await ledger.open(grant("last", created=NOW + month + 601, expires=NOW + month + 1201))
     assert await ledger.find("g1") is None
-
-
-async def test_batch_calls_are_kept_for_thirty_days(ledger: SqliteLedger) -> None:
-    await ledger.begin(replace(change("c1"), batch="b1", number=1))
-    await ledger.begin(change("c2", at=NOW + 29 * 86_400))
-    assert len(await ledger.changes_of("b1")) == 1
-    await ledger.begin(change("c3", at=NOW + 31 * 86_400))
-    assert await ledger.changes_of("b1") == []
 
 
 async def test_file_that_is_not_a_ledger_is_an_error(ledger: SqliteLedger, path: Path) -> None:

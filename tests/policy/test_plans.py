@@ -103,9 +103,6 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
     return f'[[allow]]\ntool = "{tool}"\n' + (f'target = "{target}"\n' if target else "") + more + "\n"
 
 
-# What a file says, and where it is wrong.
-
-
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -150,9 +147,6 @@ def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> No
 def test_time_without_its_offset_is_refused(desk: Desk) -> None:
     desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
     desk.refused("line 3: until: must have an offset")
-
-
-# Whose signature it is.
 
 
 def test_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
@@ -342,9 +336,6 @@ def test_private_key_needs_its_passphrase() -> None:
         opened(b"", "correct horse")
 
 
-# What it covers.
-
-
 TIMEOUT_4_OR_5 = allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }')
 RUN_IN_TEST = allow("run_workflow", "wf_1", 'when = { environment = "test" }')
 SWITCH_OFF = allow("update_trigger", "t1", 'arguments = { status = "Disabled" }')
@@ -426,9 +417,6 @@ def test_entry_is_described_in_words() -> None:
     )
     exact = PlannedCalls("p", "b", "create_customer", (), {"name": "Ü"}, None, 1, 1)
     assert exact.words() == '1 x create_customer with exactly {"name": "Ü"}'
-
-
-# Nobody is there.
 
 
 async def customers(world: World) -> list[str]:
@@ -572,9 +560,6 @@ def test_plan_is_described_in_words(desk: Desk) -> None:
     signed_by_two = desk.write(text, HEAD + "begins = 2026-11-25T11:00:00+01:00\n", ("dana", "lee")).read()
     first = "Plan night, for test, from 2026-11-25T10:00Z until 2026-11-26T00:00Z, signed by dana, lee."
     assert next(signed_by_two.words()) == first
-
-
-# Batches.
 
 
 def several(*targets: str) -> Tool[Any]:

@@ -59,9 +59,6 @@ def record(**fields: object) -> FastnObject:
     return FastnObject.model_validate(fields)
 
 
-# --- defaults and rules ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("decision", Decision)
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
 def test_default_of_the_file_replaces_that_of_the_mode(judge: Judge, mode: Mode, decision: Decision) -> None:
@@ -240,8 +237,6 @@ def test_allow_rule_compares_arguments_exactly(judge: Judge, environment: str, a
     assert (verdict.decision is Decision.ALLOW) is allowed
 
 
-# --- protected resources -----------------------------------------------------------------------------------------
-
 ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
 
 
@@ -323,8 +318,6 @@ def test_protection_never_loosens_the_default(judge: Judge) -> None:
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.CONFIRM
 
 
-# --- windows -----------------------------------------------------------------------------------------------------
-
 HOURS = """
 [[window]]
 effects = ["DESTROY", "trash"]
@@ -368,9 +361,6 @@ def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
         "policy.toml line 6: window delete_workflow",
         "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
     )
-
-
-# --- budgets and the breaker -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -605,9 +595,6 @@ def test_plan_entry_counts_as_many_approvers_as_signers(
         assert used_up == PolicyDecision(Decision.DENY, "no plan", "No calls are left of plan p line 1 (count = 3).")
 
 
-# --- what facts are needed for -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "call", "needed"),
     [
@@ -656,8 +643,6 @@ def test_possible_effects_include_every_effect_of_a_tool(operation: AnyOperation
 STATUSES = st.sampled_from([None, "Active", "Disabled", "draft"])
 SCHEDULES = st.sampled_from([None, "* * * * *", "0 0 * * *", "never"])
 
-
-# --- for any rules -----------------------------------------------------------------------------------------------
 
 decisions = st.sampled_from(Decision)
 CALLS: list[Call] = [
@@ -747,9 +732,6 @@ def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situ
     window = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
     closed = replace(EMPTY, rules=tuple(rules), windows=(window,))
     assert Policy(mode, closed).decide(situation).decision is Decision.DENY
-
-
-# --- live and test keys ------------------------------------------------------------------------------------------
 
 
 PLAN = UpdateCustomer(customer_id="c", plan="Free")

@@ -225,8 +225,6 @@ def test_check_warns_of_what_a_server_without_a_sign_in_cannot_tell(
     assert all(f"policy.toml line 1: rule * {warning}" in each for each in warnings)
 
 
-# --- four eyes with a group --------------------------------------------------------------------------------------
-
 SECOND = '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\nsecond = "security"\n'
 
 
@@ -253,8 +251,6 @@ def test_plan_does_not_take_the_place_of_a_group(tmp_path: Path) -> None:
     without = Policy("unattended", rules_of(tmp_path, SECOND.replace('second = "security"\n', "")))
     assert without.decide(asked).decision is Decision.ALLOW
 
-
-# --- properties --------------------------------------------------------------------------------------------------
 
 _texts = st.sampled_from(["a", "A", "b", "ab", "*", "?b", "i|a", "*|b", "\uff41"])
 _values = st.sampled_from(["a", "A", "b", "ab", "\uff41", "a\u200b"])
