@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.decisions import answered, moved
+from support.decisions import moved
 from support.stores import NOW, grant
 from support.values import not_none
 from support.webhook_world import WebhookWorld
@@ -112,77 +112,41 @@ YES, NO = True, False
 
 
 @pytest.mark.parametrize(
-    ("asks", "votes", "state", "approved_by", "events", "declines"),
+    ("asks", "votes", "by", "events"),
     [
-        ("typed", [("dana", YES, "fine")], RequestState.APPROVED, ("verified", None), ["approved: fine"], 0),
-        ("typed", [("dana", NO, "no")], RequestState.DECLINED, ("verified", "no"), ["declined: no"], 2),
-        ("four_eyes", [("dana", YES, None)], RequestState.OPEN, (None, None), ["approved: 1 of 2 approvers"], 1),
+        ("typed", [("dana", YES, "fine")], ("verified", None), ["approved: fine"]),
+        ("typed", [("dana", NO, "no")], ("verified", "no"), ["declined: no"]),
+        ("four_eyes", [("dana", YES, None)], (None, None), ["approved: 1 of 2 approvers"]),
+        ("four_eyes", [("kim", NO, None)], ("four_eyes", None), ["declined: None"]),
         (
-            "four_eyes",
-            [("dana", YES, None), ("kim", YES, None)],
-            RequestState.APPROVED,
-            ("four_eyes", None),
+            "four_eyes", [("dana", YES, None), ("kim", YES, None)], ("four_eyes", None),
             ["approved: 1 of 2 approvers", "approved: 2 of 2 approvers"],
-            0,
         ),
-        ("four_eyes", [("kim", NO, None)], RequestState.DECLINED, ("four_eyes", None), ["declined: None"], 2),
         (
-            "four_eyes",
-            [("dana", YES, "fine"), ("kim", NO, "stop")],
-            RequestState.DECLINED,
-            ("four_eyes", "stop"),
+            "four_eyes", [("dana", YES, "fine"), ("kim", NO, "stop")], ("four_eyes", "stop"),
             ["approved: fine", "declined: stop"],
-            2,
         ),
     ],
-)
-async def test_each_vote_is_counted_and_recorded_for_the_breaker(
-    asks: str,
-    votes: list[tuple[str, bool, str | None]],
-    state: RequestState,
-    approved_by: tuple[str | None, str | None],
-    events: list[str],
-    declines: int,
+)  # fmt: skip
+async def test_each_vote_is_recorded_with_its_note_or_how_far_it_is(
+    asks: str, votes: list[tuple[str, bool, str | None]], by: tuple[str | None, str | None], events: list[str]
 ) -> None:
     ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required=asks)
     await ledger.open(asked_for)
-    await answered(ledger, "local", NOW - 1)
     recorded: list[str] = []
 
     def record(event: AuditEvent, _: ApprovalRequest, note: str | None) -> None:
         recorded.append(f"{event.value}: {note}")
 
-    counted: ApprovalRequest | NotCounted = asked_for
     for approver, approves, note in votes:
         vote = Vote(approver, approves, NOW + 1)
         counted = await count_vote(vote, asked_for, ledger, "verified", note, record)
-    assert isinstance(counted, ApprovalRequest)
-    assert (counted.state, len(counted.approvers)) == (state, sum(approves for _, approves, _ in votes))
-    assert recorded == events
+        assert isinstance(counted, ApprovalRequest)
     found = not_none(await ledger.find("g1"))
-    assert (found.by, found.note) == approved_by
-    assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
-    assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
+    assert ((found.by, found.note), recorded) == (by, events)
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)
     assert gone == NotCounted("This approval request does not exist. Nothing was decided.")
     assert recorded == events
-
-
-@pytest.mark.parametrize("second", ["https://login.example|dana", "https://LOGIN.example|Dana"])
-async def test_one_person_counts_once_across_channels(second: str) -> None:
-    ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required="four_eyes")
-    await ledger.open(asked_for)
-
-    async def vote(approver: str, *, approves: bool = True) -> RequestState | None:
-        request = await ledger.decide(asked_for, Vote(approver, approves, NOW + 1), "four_eyes")
-        return None if request is None else request.state
-
-    assert await vote("https://login.example|dana") is RequestState.OPEN
-    assert await vote(second) is None
-    assert await vote(second, approves=False) is RequestState.DECLINED
-    assert [(one.approver, one.approves) for one in not_none(await ledger.find(asked_for.id)).votes] == [
-        (second, False)
-    ]
 
 
 OF_SECURITY = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
