@@ -27,11 +27,8 @@ class Stop:
     """Id of an OAuth client, or what a client calls itself."""
     lifted: float | None = None
     lifted_by: str = ""
-
-    @property
-    def is_operators(self) -> bool:
-        """Whether the operator ordered it, at a terminal or on a page without sign-in. Others have a principal."""
-        return "|" not in self.by
+    is_operators: bool = True
+    """Whether the operator ordered it, at a terminal or on a page without sign-in."""
 
     @property
     def whom(self) -> str:

@@ -216,7 +216,7 @@ def test_approver_lifts_stops_of_their_tenants_only() -> None:
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
     dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, f"Kim ({ISSUER}|kim)")
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "Kim", is_operators=False)
     assert [inbox.may_stop(tenant) for tenant in ("acme", "globex", "")] == [True, False, False]
     allowed = {"tenant": "acme"}
     others: list[dict[str, str]] = [{}, {"tenant": "globex"}, {"person": "dana"}, {**allowed, "client": "agent"}]
@@ -231,7 +231,7 @@ def test_stop_of_an_operator_is_lifted_only_by_who_may(may: bool) -> None:
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
     dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "a person at the terminal")
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, f"the terminal of {ISSUER}|kim")
     assert inbox.may_lift(replace(stop, tenant="acme")) is may
     assert not inbox.may_lift(replace(stop, tenant="globex"))
-    assert inbox.may_lift(replace(stop, tenant="globex", by=f"{ISSUER}|kim"))
+    assert inbox.may_lift(replace(stop, tenant="globex", is_operators=False))

@@ -83,7 +83,11 @@ class PagePlaces(Decisions):
         if len(reason) > _MAX_FIELD:
             raise NotDecided(session, 422, f"Nothing was stopped: the reason is longer than {_MAX_FIELD} characters.")
         known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
-        stops = [Stop(self.system.token(), now, _by(session), redact_text(reason), tenant) for tenant in wanted]
+        is_operators = not session.inbox.tells_people_apart
+        stops = [
+            Stop(self.system.token(), now, _by(session), redact_text(reason), tenant, is_operators=is_operators)
+            for tenant in wanted
+        ]
         stops = [stop for stop in stops if stop.whom not in known]
         for stop in stops:
             await self.ledger.add_stop(stop)
