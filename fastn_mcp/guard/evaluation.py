@@ -93,11 +93,11 @@ class Evaluator:
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
-    def batch_id(self, batch: Batch, principal: str) -> str:
+    def batch_id(self, batch: Batch, asker: Asker) -> str:
         """Return `BatchResult.id`. Two lists of the same calls are the same batch unless their names differ."""
         if not batch.is_list:
             return ""
-        return f"batch_{_sha256([[self.digest(call, principal) for call in batch.calls], batch.name])[:24]}"
+        return f"batch_{_sha256([[self.digest(call, asker) for call in batch.calls], batch.name])[:24]}"
 
     async def evaluate_without_reads(self, batch: Batch, asker: Asker) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
@@ -108,7 +108,7 @@ class Evaluator:
         resolved = by_arguments(call, self._surroundings)
         if self.policy.needs_records(resolved) or await self._is_awaited(call):
             return None
-        digest = self.digest(call, asker.principal)
+        digest = self.digest(call, asker)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
@@ -146,7 +146,7 @@ class Evaluator:
             for effect in one.effects:
                 for period in self.policy.budgets(effect, self._system.now()):
                     earlier_uses[effect.value, self.budgets.period(period, asker.counted)] += 1
-        return evaluation_of(batch, self.batch_id(batch, asker.principal), evaluations)
+        return evaluation_of(batch, self.batch_id(batch, asker), evaluations)
 
     async def evaluate_call(
         self,
@@ -163,9 +163,9 @@ class Evaluator:
         time to decide it for, instead of now.
         """
         reads = reads or remembered(self._read)
-        resolved, digest = await self._resolve(call, reads), self.digest(call, asker.principal)
+        resolved, digest = await self._resolve(call, reads), self.digest(call, asker)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
-        binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
+        binding, similar = self._bind(resolved, digest, asker, verdict, is_unsettled=is_unsettled)
         call_preview = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         return CallEvaluation(resolved, digest, resolved.effect, verdict, call_preview, binding, similar, reads)
 
@@ -201,9 +201,12 @@ class Evaluator:
             with suppress(FastnError):  # a call that needs a customer says so itself
                 await self._may_read_customers()
 
-    def digest(self, call: Call, principal: str) -> str:
-        """Return the digest of the principal, account, key, tool and exact arguments."""
-        return _sha256([principal, self._account.name, self._account.key_digest, call.tool_name(), call.arguments()])
+    def digest(self, call: Call, asker: Asker) -> str:
+        """Return the digest of the principal, tenant, account, key, tool and exact arguments."""
+        return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
+
+    def _parties(self, asker: Asker) -> list[str]:
+        return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
 
     async def _resolve(self, call: Call, reads: Send) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
@@ -277,7 +280,7 @@ class Evaluator:
         return replace(verdict, decision=strictest, permit=None)
 
     def _bind(
-        self, resolved: ResolvedCall, digest: str, principal: str, verdict: PolicyDecision, *, is_unsettled: bool
+        self, resolved: ResolvedCall, digest: str, asker: Asker, verdict: PolicyDecision, *, is_unsettled: bool
     ) -> tuple[str, str | None]:
         """Return `CallEvaluation.binding` and `similar`."""
         call, effect, policy = resolved.call, resolved.effect.value, self.policy.digest
@@ -290,7 +293,7 @@ class Evaluator:
         # A temporary approval covers calls that differ in free values only.
         arguments = call.arguments()
         fixed = {name: value for name, value in arguments.items() if name not in FREE}
-        same = [principal, self._account.name, self._account.key_digest, call.tool_name(), sorted(arguments), fixed]
+        same = [*self._parties(asker), call.tool_name(), sorted(arguments), fixed]
         return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(

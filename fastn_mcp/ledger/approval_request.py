@@ -118,7 +118,7 @@ class ApprovalRequest:
     trace: str | None = None
     """Trace in which it was opened, as `System.trace` returns it."""
     similar: str | None = None
-    """Digest of the calls that a temporary approval would cover: of principal, account, key, tool, argument names,
+    """Digest of the calls that a temporary approval would cover: of caller, account, key, tool, argument names,
     values that are not free, policy and effect."""
     extent: str = ""
     """Description of those calls."""

@@ -299,19 +299,19 @@ async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
     await world.expect(Done, call, world.form())
 
 
-@pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
+@pytest.mark.parametrize("differs", ["principal", "tenant", "key", "policy", "tool", "arguments", "nothing"])
 async def test_approval_is_bound_to_caller_key_policy_tool_and_arguments(tmp_path: Path, differs: str) -> None:
     world = World(tmp_path, bound="key 1")
     call = world.run()
     await approved_on_the_desk(world, call)
     mode, bound = "manual" if differs == "policy" else "guarded", "key 2" if differs == "key" else "key 1"
     other = World(tmp_path, Policy(mode), world.clock, "u", bound=bound)
-    caller = Caller(Asker("another" if differs == "principal" else "local"), None)
+    asker = Asker("another" if differs == "principal" else "local", tenant="globex" if differs == "tenant" else "")
     if differs == "arguments":
         call = call.model_copy(update={"environment": "live"})
     made: Any = other.deletion() if differs == "tool" else call
     try:
-        outcome: object = await other.dispatch(made, caller)
+        outcome: object = await other.dispatch(made, Caller(asker, None))
     except FastnError as error:
         outcome = error
     assert isinstance(outcome, {"policy": TargetChanged, "nothing": Done}.get(differs, PendingApproval))

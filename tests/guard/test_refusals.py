@@ -348,7 +348,7 @@ def test_evaluation_without_a_read_cannot_be_approved() -> None:
 async def test_id_of_a_list_is_short_and_that_of_a_single_call_is_empty(tmp_path: Path) -> None:
     """The id is in results and keys of the ledger."""
     world, one = World(tmp_path), CreateCustomer(name="A")
-    assert world.evaluator.batch_id(Batch(one, (one,)), "local") == ""
-    assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), "local"))
+    assert world.evaluator.batch_id(Batch(one, (one,)), Asker()) == ""
+    assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), Asker()))
     assert Batch(one, (one,)).prefix(1) == ""
     assert Batch(several("A"), (one,)).prefix(1) == "Call 1, create_customer: "
