@@ -23,7 +23,7 @@ from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.preview import preview, references_of
+from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
@@ -253,7 +253,7 @@ class Evaluator:
         if call.target is None or call.effective is not Effect.WRITE:
             return False
         requests = await self._ledger.open_requests(self.bound_account, self._system.timestamp())
-        return any([kind_of(call), call.target] in references_of(request.preview) for request in requests)
+        return any((kind_of(call), call.target) in request.records for request in requests)
 
     async def _decide(
         self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None

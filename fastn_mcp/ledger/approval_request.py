@@ -10,6 +10,7 @@ from enum import Enum
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, of_groups
@@ -144,17 +145,19 @@ class ApprovalRequest:
     """Messages in Slack that show it, as `CHANNEL/TIMESTAMP`."""
     temporary_until: float = 0.0
     """Until when its approval covers similar calls too; 0 if it does not, or was revoked."""
+    asked_by: str | None = None
+    """Name of the person or the client that asked, as it was given then."""
+    typed: TypedArgument | None = None
+    """What a person types with their approval."""
+    undoes: str = ""
+    """Id of the change that it undoes, if somebody asked for that on the page."""
+    records: tuple[tuple[str, ...], ...] = ()
+    """Kind and id of every record that its calls name."""
 
     @property
     def holder(self) -> str:
         """Key under which its open requests and declines are counted."""
         return holder(self.principal, self.account)
-
-    @property
-    def asked_by(self) -> str | None:
-        """Name of the person or the client that asked, as it was given then; None if it was not."""
-        name = self.preview.get("asked_by")
-        return name if isinstance(name, str) else None
 
     @property
     def person(self) -> str | None:

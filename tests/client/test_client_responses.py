@@ -138,7 +138,9 @@ async def test_change_that_the_body_calls_failed_has_an_unknown_outcome(call: Op
     assert "settle" in error.facts
 
 
-@pytest.mark.parametrize("name", FAILURES.keys() - {"success and an id", "error beside data", "nested beside the id of a request"})
+@pytest.mark.parametrize(
+    "name", FAILURES.keys() - {"success and an id", "error beside data", "nested beside the id of a request"}
+)
 async def test_read_that_the_body_calls_failed_is_not_an_empty_list(name: str) -> None:
     error = await error_of(client(Fastn(reply(200, FAILURES[name]))), ListCustomers())
     assert error.outcome == "failed"

@@ -568,9 +568,9 @@ async def test_request_names_its_requester(world: World) -> None:
     )
     await world.dispatch(world.run(), Caller(Asker(), None))
     named, nameless = await world.ledger.waiting(world.timestamp)
-    assert str(named.preview["asked_by"]).startswith("Claude Desktop ")
-    assert "0123456789" not in str(named.preview)
-    assert "asked_by" not in nameless.preview
+    assert str(named.asked_by).startswith("Claude Desktop ")
+    assert "0123456789" not in str(named)
+    assert nameless.asked_by is None
 
 
 async def test_call_too_long_for_a_form_is_decided_at_a_terminal(world: World) -> None:

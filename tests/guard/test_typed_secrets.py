@@ -19,7 +19,6 @@ from fastn_mcp.guard.approval_form import (
     ApprovalForm,
     Approve,
     PendingApproval,
-    typed_in,
     used_up,
 )
 from fastn_mcp.guard.batch import Done
@@ -102,7 +101,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
         assert form.asked == []
     request = await world.open_request()
     assert request.text[0] == case.sentence
-    typed = not_none(typed_in(request))
+    typed = not_none(request.typed)
     assert typed.name == case.argument
     await approve(world, request, case.typed)
     assert CANARY.encode() not in kept_in(tmp_path)
@@ -275,7 +274,7 @@ async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert request.text[0].endswith("You enter its credentials, if it takes any.")
-    assert not_none(typed_in(request)).value({}) is None
+    assert not_none(request.typed).value({}) is None
     await approve(world, request, None)
     await world.expect(FastnError, call)
     assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]

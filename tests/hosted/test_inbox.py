@@ -17,7 +17,6 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page.inbox import InboxAccount, PendingRequest
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.guard.approval_form import UNDOES
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -203,9 +202,9 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
         with pytest.raises(Refused, match="You may not undo this change"):
             await inbox.undo(created.id, "chg_1")
         assert undo.asked == []
-    asked = replace(grant("a"), principal=dana.principal, preview={"effect": "destroy", UNDOES: "chg_1"})
+    asked = replace(grant("a"), principal=dana.principal, preview={"effect": "destroy"}, undoes="chg_1")
     assert (inbox.barred("acme", asked) is None) is covers
-    own = replace(asked, preview={"effect": "destroy"})
+    own = replace(asked, undoes="")
     assert inbox.barred("acme", own) is not None
     assert inbox.barred("globex", own) is None
 
