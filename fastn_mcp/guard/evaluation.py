@@ -30,7 +30,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.warnings import UNREADABLE
+from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
@@ -144,7 +144,7 @@ class Evaluator:
             if (permit := one.verdict.permit) is not None:
                 earlier_uses[permit.budget, PLANNED] += 1
             for effect in one.effects:
-                for period in self.policy.budgets(effect, self._system.now()):
+                for period in self.policy.rules.budgets(effect, self._system.now()):
                     earlier_uses[effect.value, self.budgets.period(period, asker.counted)] += 1
         return evaluation_of(batch, self.batch_id(batch, asker), evaluations)
 
@@ -197,7 +197,7 @@ class Evaluator:
 
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""
-        if self.policy.compares_customers and not self._has_warned:
+        if self.policy.rules.compares_customers and not self._has_warned:
             with suppress(FastnError):  # a call that needs a customer says so itself
                 await self._may_read_customers()
 
@@ -213,7 +213,7 @@ class Evaluator:
         try:
             call.request()
             resolved = await resolve(call, self._surroundings, reads, session)
-            resolved = await with_owners(resolved, reads) if self.policy.compares_customers else resolved
+            resolved = await with_owners(resolved, reads) if self.policy.rules.compares_customers else resolved
         except RefusedValue as error:
             raise InvalidArgument(
                 f"{error.argument}: {error.problem}.", "Correct the argument and call again."
@@ -226,7 +226,7 @@ class Evaluator:
             ) from None
         if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        if self.policy.compares_customers and any(each.is_forbidden for each in resolved.records):
+        if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
             resolved = await self._excused(resolved)
         return replace(resolved, is_awaited=True) if await self._is_awaited(call) else resolved
 
@@ -244,7 +244,7 @@ class Evaluator:
         except Forbidden:
             if not self._has_warned:
                 self._has_warned = True
-                log.warning(UNREADABLE)
+                log.warning(CUSTOMERS_UNREADABLE)
             return False
         return True
 
@@ -301,7 +301,7 @@ class Evaluator:
     ) -> Situation:
         now = at or self._system.now()
         declines, last = await self._ledger.declines(holder(asker.principal, self.bound_account))
-        _, rest = self.policy.breaker
+        _, rest = self.policy.rules.breaker
         is_resting = bool(declines) and now.timestamp() - last < rest
         permit = used_up = None
         if self.policy.plan is not None:
@@ -314,10 +314,9 @@ class Evaluator:
             now,
             asker,
             own_key=revoked is not None and self._account.owns(revoked),
-            spent=await self.budgets.spent(effect, asker.counted, now, earlier_uses),
-            spent_below={
-                lower: await self.budgets.spent(lower, asker.counted, now, earlier_uses)
-                for lower in effects_below(resolved.call, effect)
+            spent={
+                each: await self.budgets.spent(each, asker.counted, now, earlier_uses)
+                for each in (effect, *effects_below(resolved.call, effect))
             },
             in_list=in_list,
             declines=declines if is_resting else 0,

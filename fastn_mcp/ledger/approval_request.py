@@ -13,8 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.decision import Decision, of_groups
-from fastn_mcp.policy.step_up import StepUp
+from fastn_mcp.policy.decision import Decision, StepUp, of_groups
 
 
 class RequestState(Enum):

@@ -537,7 +537,7 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    world = World(tmp_path, Policy("manual", None, plan), clock)
+    world = World(tmp_path, Policy("manual", plan=plan), clock)
     left: list[object] = [await world.guard.allowance(Asker())]
     for name in ("A", "B"):
         await world.expect(Done, CreateCustomer(name=name))

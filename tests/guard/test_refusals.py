@@ -264,7 +264,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", "delete_secret", ("*",), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    world = World(tmp_path, Policy("guarded", None, plan), clock)
+    world = World(tmp_path, Policy("guarded", plan=plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.evaluator.evaluate_call(call, Asker())
     assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"

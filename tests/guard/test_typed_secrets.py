@@ -166,7 +166,7 @@ async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Ca
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", case.tool, (), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    unattended = World(tmp_path, Policy("unattended", None, plan), clock)
+    unattended = World(tmp_path, Policy("unattended", plan=plan), clock)
     refused = await unattended.expect(Refused, case.call(unattended))
     assert f"Nobody is there to type the {case.argument}." in refused.what
     attended = World(tmp_path)

@@ -175,7 +175,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
     """Return the template variables of an account."""
     policy, principal = limits.policy, inbox.approver if inbox.tells_people_apart else LOCAL
     declines, last = await account.ledger.declines(holder(principal, account.name or ""))
-    most, seconds = policy.breaker
+    most, seconds = policy.rules.breaker
     so_far = counted(declines if now.timestamp() - last < seconds else 0, "decline")
     notes = [f"{so_far} in a row so far. After {most}, changes are refused for {seconds / 60:g} minutes."]
     if policy.destroy_rate is not None:
@@ -184,7 +184,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
         notes.append(f"You can approve {deletions} in the next {seconds / 60:g} minutes.")
     budgets: Any = await budgets_left(policy, limits.budgets, principal, now)
     plan = await plan_left(policy, limits.budgets)
-    lines = [line.partition(": ") for line in (policy.rules.words() if policy.rules else ())]
+    lines = [line.partition(": ") for line in policy.rules.words()]
     return {
         "mode": f"{policy.mode}, {policy.key} key",
         "defaults": [(what, _how(limits, Effect(effect))) for effect, what in _CHANGES.items()],
@@ -203,7 +203,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
 def _how(limits: Limits, effect: Effect) -> str:
     """Return what happens with calls of an effect that no rule is about."""
     policy = limits.policy
-    own = policy.rules.default(effect, live=policy.live) if policy.rules else None
+    own = policy.rules.default(effect, live=policy.live)
     decision = own.decision if own else least(policy.mode, effect, live=policy.live)
     if decision in (Decision.ALLOW, Decision.DENY) or policy.asks:
         within = effect is Effect.SPEND and not own and decision is Decision.CONFIRM and policy.mode == "guarded"
