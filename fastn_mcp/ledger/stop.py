@@ -7,9 +7,6 @@ from typing import Protocol
 from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.redaction import name_as_read
 
-KEPT_DAYS = 30
-"""Number of days for which a lifted stop is kept: far longer than an approval that it made void could be used."""
-
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -62,7 +59,10 @@ class StopOrders(Protocol):
     """Storage of stops."""
 
     async def add_stop(self, stop: Stop) -> None:
-        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` before it."""
+        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` (`change`) before it.
+
+        That is far longer than an approval that they made void could be used.
+        """
         ...
 
     async def lift_stop(self, stop: Stop) -> bool:
