@@ -39,6 +39,7 @@ from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import NO_RULES
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
@@ -89,7 +90,7 @@ def policy_of(
 
     Raises `SettingsError`, whose next step is a command of `program` that checks the file.
     """
-    rules = plan = None
+    rules, plan = NO_RULES, None
     if (file := policy_file(settings, environment)) is not None:
         from fastn_mcp.policy.policy_file import load_rules  # deferred import: only if there is a file
 
@@ -211,8 +212,8 @@ def _stores(settings: Settings, state: Path, process: Process, system: System) -
 
 
 def _about(settings: Settings, policy: Policy, state: Path) -> About:
-    rules, plan = policy.rules.digest if policy.rules else None, policy.plan.digest if policy.plan else None
-    return About(account_of(settings), policy.mode, rules, str(state / AUDIT), plan)
+    plan = policy.plan.digest if policy.plan else None
+    return About(account_of(settings), policy.mode, policy.rules.digest or None, str(state / AUDIT), plan)
 
 
 def _read_only(client: FastnClient) -> Send:

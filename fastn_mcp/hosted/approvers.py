@@ -18,7 +18,7 @@ from typing_extensions import override
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval_form import UNDOES, VERIFIED, approved_elsewhere, effects_of
+from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, effects_of
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.hosted.team_config import Team
@@ -192,7 +192,7 @@ class TeamInbox(Inbox):
         # A principal that only may be theirs counts as their own, but gets no right to approve.
         own = request.principal == self.approver and self._own_tenant == tenant
         # What they undo here is as an agent's call of somebody else: no scope of a token limits it.
-        may = self.covers(tenant, effects_of(request)) if UNDOES in request.preview else own
+        may = self.covers(tenant, effects_of(request)) if request.undoes else own
         return None if may else "It is your own call, and somebody else has to approve it."
 
     @override

@@ -406,7 +406,7 @@ async def everything(desk: Desk) -> None:
     await desk.ask(
         batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
-    await desk.ask(connection("grant-10"), question("grant-11", preview={**question().preview, "asked_by": "q" * 120}))
+    await desk.ask(connection("grant-10"), question("grant-11", asked_by="q" * 120))
     await desk.ask(
         question("grant-5"), update_of_workflow("grant-6"), question("grant-7"), update_of_workflow("grant-12")
     )
@@ -566,7 +566,7 @@ async def test_keys_of_one_name_are_told_apart_and_the_wrong_approval_is_taken_b
 async def test_several_are_declined_by_keyboard_without_scripts(desk: Desk, chromium: Browser) -> None:
     for number in range(1, 9):
         asked_by = "cursor" if number > 5 else "claude-code"
-        await desk.ask(question(f"grant-{number}", preview={**question().preview, "asked_by": asked_by}))
+        await desk.ask(question(f"grant-{number}", asked_by=asked_by))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await tab.get_by_label("Select all 3 requests from cursor").focus()
     await tab.keyboard.press("Space")
@@ -591,6 +591,6 @@ async def test_groups_follow_new_requests_and_keep_what_is_selected(desk: Desk, 
     await desk.ask(question("grant-8"))
     await expect(tab.locator(".queue li")).to_have_count(8)
     await expect(tab.get_by_label("Select: Delete customer").first).to_be_checked()
-    await desk.ask(question("grant-9", preview={**question().preview, "asked_by": "cursor"}))
+    await desk.ask(question("grant-9", asked_by="cursor"))
     await expect(tab.get_by_label("Select all 1 requests from cursor")).to_be_visible()
     await expect(tab.locator(".queue li")).to_have_count(9)

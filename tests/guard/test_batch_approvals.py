@@ -498,7 +498,7 @@ async def test_batch_resumed_after_expiry_needs_an_approval_for_the_rest(world: 
 
 async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:
     call = creations("A", "B")
-    id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
+    id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), Asker())
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
     account = world.journalling.account
     await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))
@@ -673,7 +673,7 @@ async def test_failing_ledger_sends_nothing(world: World) -> None:
 async def test_progress_names_each_call_by_number(world: World) -> None:
     await world.call(creations("A", "B"))
     call = creations("A", "B")
-    found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.inner_calls), "local"))
+    found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.inner_calls), Asker()))
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
 
 

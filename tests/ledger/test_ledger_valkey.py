@@ -110,7 +110,7 @@ async def test_all_keys_share_one_slot_and_expire(valkey: ValkeyServer) -> None:
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
-        *("mark", "expiring", "unsettled", "nonce", "change", "changes", "batch", "revision", "under_way"),
+        *("mark", "expiring", "unsettled", "change", "changes", "batch", "revision", "under_way"),
         *("rate", "audit", "temporary"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
@@ -137,8 +137,8 @@ async def test_each_kind_of_key_has_its_lifetime(valkey: ValkeyServer) -> None:
     kept = {
         "budget:*": 90 * day,
         "rate:*": 30 * day,
-        "nonce:n1": 31 * day,
-        "nonce:late": day,
+        "mark:nonce n1": 31 * day,
+        "mark:nonce late": day,
         "mark:key": 31 * day,
         "audit:*": 732 * day,
         "covering:*": day,

@@ -9,6 +9,7 @@ from support.situations import situation as make_situation
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, least
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import FileRules
 from fastn_mcp.policy.schema import possible_effects
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateSecret, RevokeApiKey
@@ -73,8 +74,9 @@ def test_ai_answers_need_an_approval_in_every_mode(mode: Mode, given: dict[str, 
     verdict = Policy(mode).decide(make_situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
-    if mode == "auto":
-        assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
+    allowing = FileRules(defaults={each: PolicyDecision(Decision.ALLOW, "default") for each in Effect})
+    verdict = Policy(mode, allowing).decide(make_situation(call, effect, NOW))
+    assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
     assert Policy(mode).needs_facts(call)
 
 
@@ -104,8 +106,8 @@ def test_five_declines_in_a_row_trip_the_default_breaker(declines: int, denied: 
 
 def test_without_a_file_there_is_no_budget_and_the_breaker_has_its_defaults() -> None:
     policy = Policy()
-    assert not any(policy.budgets(effect, NOW) for effect in Effect)
-    assert policy.breaker == (5, 600.0)
+    assert not any(policy.rules.budgets(effect, NOW) for effect in Effect)
+    assert policy.rules.breaker == (5, 600.0)
 
 
 def test_digest_differs_by_mode_and_by_kind_of_key() -> None:

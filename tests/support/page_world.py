@@ -18,7 +18,6 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.guard.approval_form import with_typed
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
@@ -119,7 +118,7 @@ def connection(id_: str = "grant-c", typed: TypedArgument = API_KEY) -> Approval
         "effect": "external",
         "says": CONNECTION.data(),
     }
-    return question(id_, tool="create_connection", target=None, preview=with_typed(card, typed))
+    return question(id_, tool="create_connection", target=None, preview=card, typed=typed)
 
 
 def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
