@@ -11,14 +11,13 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.channels.page.inbox import ChangeUndo, Inbox, InboxAccount
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
@@ -90,17 +89,16 @@ class ApprovalPage:
 
     def __init__(
         self,
-        account: InboxAccount,
+        ledger: Ledger,
         system: System,
         opener: Callable[[str], bool],
         page_file: Path,
         program: CommandLine = PROGRAM,
     ) -> None:
-        """Show the requests of `account`. `program` is the command line that opens this page."""
+        """`program` is the command line that opens this page."""
         self._program = program
-        self._inbox = Inbox(system, account)
-        self._account = account
-        self._ledger = account.ledger
+        self._inbox = Inbox(system)
+        self._ledger = ledger
         self._system = system
         self._opener = opener
         self._page_file = page_file
@@ -110,9 +108,9 @@ class ApprovalPage:
         """Per request: whether a browser showed the page, and when the request expires."""
         self._opening = anyio.Lock()
 
-    def connect(self, undo: ChangeUndo, presence: Callable[[str], tuple[str, float]]) -> None:
-        """Serve what the guard of the account offers, which is built after this channel."""
-        self._inbox = Inbox(self._system, replace(self._account, undo=undo, presence=presence))
+    def connect(self, account: InboxAccount) -> None:
+        """Show the requests of an account, whose guard is built after this channel."""
+        self._inbox = Inbox(self._system, account)
 
     @property
     def url(self) -> str | None:
