@@ -135,7 +135,7 @@ class TenantBuilder:
             return None
         seal, shared = Seal(self.state_secrets, self.system), self.ledger if self.shared.shares else None
         access = TeamPageAccess(self.team, sign_in, seal, tenants, self.ledger, shared, self.system)
-        return access.mounted(self.state_secrets, self.is_leaving)
+        return access.mounted(self.is_leaving)
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
         """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""

@@ -37,7 +37,7 @@ def access_to(desk: Desk) -> LocalPageAccess:
 
 def application(desk: Desk, access: LocalPageAccess, origin: str) -> ASGIApp:
     """Return the page without a port."""
-    return page(access, [origin], desk.ledger, desk.system)
+    return page(access, [origin], desk.ledger, desk.system, lambda: False)
 
 
 async def closed_page(visitor: Visitor) -> str:

@@ -44,6 +44,8 @@ class PageAccess(Protocol):
     """Path to which a local file posts a one-time key, if access works that way."""
     context: dict[str, Any]
     """Template variables: `team`, whether people sign in, or else `commands` for a shell."""
+    seal: Seal
+    """Seals cookies and forms. Processes with the same secrets accept each other's."""
     watching: int
     """Number of browsers that show the page."""
 
@@ -77,7 +79,7 @@ class LocalPageAccess:
         """Key that opens the next session. Any use replaces it."""
         self._inbox = inbox
         self._system = system
-        self._seal = Seal([system.token()], system)
+        self.seal = Seal([system.token()], system)
         self._used = used
 
     def routes(self, render: Render) -> Sequence[Route]:
@@ -111,11 +113,11 @@ class LocalPageAccess:
         self.key = self._system.token()
         self._used(key)
         room = self._system.token()
-        return room, self._seal.close(f"session {room}", "")
+        return room, self.seal.close(f"session {room}", "")
 
     async def session(self, request: Request) -> Session | None:
         room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
-        if self._seal.open(f"session {room}", request.cookies.get(COOKIE), SESSION_HOLDS) is None:
+        if self.seal.open(f"session {room}", request.cookies.get(COOKIE), SESSION_HOLDS) is None:
             return None
         return Session(room, _root(request, room), self._inbox)
 

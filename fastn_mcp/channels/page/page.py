@@ -219,5 +219,5 @@ class _RunningPage:
         port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         origins = [self.url, f"http://localhost:{port}"]
-        app = page(self.access, origins, ledger, system, is_leaving=lambda: self.is_leaving)
+        app = page(self.access, origins, ledger, system, lambda: self.is_leaving)
         self.server = BackgroundServer(app, listener, "approval page")
