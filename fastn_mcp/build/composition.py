@@ -19,6 +19,7 @@ from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.telemetry import with_spans
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
@@ -61,7 +62,7 @@ class AccountParts:
     dispatch: Dispatcher
     guard: Guard
     stores: AccountStores
-    limits: Limits
+    inbox: InboxAccount
     channel: ChosenChannel
     tools: tuple[AnyTool, ...]
     about: About
@@ -172,8 +173,7 @@ def assemble(
     guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
     evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
-    limits = Limits(policy, budgets, stores.audit)
-    chosen = choose_channel(settings, stores, process, limits)
+    chosen = choose_channel(settings, stores, process)
     stops = Stops(process.stops or ledger, system)
     approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed, stops)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
@@ -185,15 +185,19 @@ def assemble(
     guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
     executor = EnabledTools(guard, recorder, disabled_tools(settings))
     dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
+    inbox = InboxAccount(
+        stores.account, ledger, recorder.decided, stores.typed, tenant.name if tenant else "",
+        Limits(policy, budgets, stores.audit), PageUndo(dispatch), guard.decisions.presence,
+    )  # fmt: skip
     if chosen.page is not None:
-        chosen.page.connect(PageUndo(dispatch), guard.decisions.presence)
+        chosen.page.connect(inbox)
     return AccountParts(
         settings=settings,
         client=client,
         dispatch=dispatch,
         guard=guard,
         stores=stores,
-        limits=limits,
+        inbox=inbox,
         channel=chosen,
         tools=enabled_tools(settings),
         about=_about(settings, policy, state),

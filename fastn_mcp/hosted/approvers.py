@@ -29,7 +29,6 @@ from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
-from fastn_mcp.server.page_undo import PageUndo
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -154,12 +153,7 @@ class TeamInbox(Inbox):
                 continue
             try:
                 async with self._tenants.lease(tenant) as account:
-                    record = partial(self._record, account.audit)
-                    dispatch = account.context.dispatch
-                    yield InboxAccount(
-                        account.account, account.ledger, record, account.typed, name, account.limits,
-                        PageUndo(dispatch), dispatch.guard.decisions.presence,
-                    )  # fmt: skip
+                    yield replace(account.inbox, record=partial(self._record, account.audit))
             except LedgerLost:
                 raise
             except FastnError as error:

@@ -390,9 +390,7 @@ def presence(request: str) -> tuple[str, float]:
 
 async def everything(desk: Desk) -> None:
     """Return a desk with every part of the page and values that are hard to lay out."""
-    desk.page.connect(
-        AnyUndo(), lambda request: ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
-    )
+    desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
     now = desk.clock.now().timestamp()
     long = update_of_workflow("grant-4")
     awkward: dict[str, JsonValue] = {
@@ -472,7 +470,7 @@ async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chro
         pages[name] = [(v["id"], [node["html"] for node in v["nodes"]]) for v in found[0]]
         assert found[1] > 10
 
-    desk.page.connect(AnyUndo(), presence)
+    desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
     tab = await visit(chromium, desk, viewport={"width": width, "height": 800}, color_scheme=scheme)
     root = tab.url
     await look("empty")

@@ -88,16 +88,9 @@ class Company:
 
     def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
         audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
-        dispatch = SimpleNamespace(guard=SimpleNamespace(decisions=SimpleNamespace(presence=lambda _: ("", 0.0))))  # pyright: ignore[reportUnknownLambdaType]
-        return TenantAccount(
-            cast(Any, SimpleNamespace(dispatch=dispatch)),
-            self.ledger,
-            nothing,
-            audit,
-            tenant.name,
-            ConcurrencyLimit(1, 0, 0),
-            anyio.lowlevel.checkpoint,
-        )
+        undo = cast("Any", AnyUndo())
+        inbox = InboxAccount(tenant.name, self.ledger, unrecorded, nothing, tenant.name, undo=undo)
+        return TenantAccount(nothing, inbox, audit, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint)
 
 
 async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> None:
@@ -170,6 +163,9 @@ class AnyUndo:
     async def __call__(self, change: str, asker: Asker) -> bool:  # noqa: ARG002
         self.asked.append(asker)
         return False
+
+    async def resume(self, approved: ApprovalRequest, asker: Asker) -> None:
+        """Nothing that is approved here is an undo."""
 
 
 @pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])

@@ -186,8 +186,9 @@ class Desk:
         self.audit = self.page_file.parent / "audit.jsonl"
         budgets = Budgets(self.policy, self.ledger, self.system, self.name or "")
         limits = Limits(self.policy, budgets, AuditFile(self.audit, self.system))
-        account = InboxAccount(self.name, self.ledger, unrecorded, self.typed, limits=limits)
-        self.page = ApprovalPage(account, self.system, self.open, self.page_file)
+        self.account = InboxAccount(self.name, self.ledger, unrecorded, self.typed, limits=limits)
+        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file)
+        self.page.connect(self.account)
 
     async def aclose(self) -> None:
         await self.page.aclose()
@@ -242,9 +243,11 @@ def desk_of(world: World, folder: Path) -> Desk:
     assert isinstance(world.ledger, SqliteLedger)
     desk = Desk(folder / "page" / "page.json", ledger=world.ledger)
     desk.system = replace(desk.system, now=world.clock.now)
-    account = InboxAccount(None, world.ledger, world.recorder.decided, world.typed)
-    desk.page = ApprovalPage(account, desk.system, desk.open, desk.page_file)
-    desk.page.connect(PageUndo(world.dispatch), world.guard.decisions.presence)
+    undo, presence = PageUndo(world.dispatch), world.guard.decisions.presence
+    desk.page = ApprovalPage(world.ledger, desk.system, desk.open, desk.page_file)
+    desk.page.connect(
+        InboxAccount(None, world.ledger, world.recorder.decided, world.typed, undo=undo, presence=presence)
+    )
     desk.clock.now = world.clock.now
     return desk
 
