@@ -53,7 +53,13 @@ class Rows:
     def _page(self, kind: str, start: int, limit: int) -> bytes:
         numbers = range(self.size) if self._ignores else range(start, min(start + limit, self.size))
         rows = [
-            {"id": f"{kind}_{number:06d}", "name": f"{kind} {_name(number)}", "status": "Active"} for number in numbers
+            {
+                "id": f"{kind}_{number:06d}",
+                "name": f"{kind} {_name(number)}",
+                "slug": f"{kind}-{number}",  # a create would have to ask whether it overwrites a row without one
+                "status": "Active",
+            }
+            for number in numbers
         ]
         return json.dumps({"data": rows, "total": self.size}, separators=(",", ":")).encode()
 

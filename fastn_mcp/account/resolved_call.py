@@ -303,10 +303,10 @@ class ResolvedCall:
         return [each for each in self.records if each.relation is Relation.NAMED]
 
     @property
-    def references(self) -> list[list[str]]:
+    def references(self) -> list[tuple[str, str]]:
         """Kind and id of the target and of every record that an argument names."""
-        target = [[kind_of(self.call), self.call.target]] if self.call.target is not None else []
-        return target + [[each.kind, each.id] for each in self.named]
+        target = [(kind_of(self.call), self.call.target)] if self.call.target is not None else []
+        return target + [(each.kind, each.id) for each in self.named]
 
     @property
     def own_mentions(self) -> list[Mention]:

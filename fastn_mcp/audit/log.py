@@ -449,8 +449,7 @@ def deleted_name(name: str) -> str:
 
 def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
     """Serialize an entry with the current time, without its place in the chain."""
-    now = system.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    fields: dict[str, JsonValue] = {"time": now, "event": entry.event.value}
+    fields: dict[str, JsonValue] = {"time": recorded_time(system.now()), "event": entry.event.value}
     for name in LogEntry.__dataclass_fields__:
         value = getattr(entry, name)
         if name != "event" and value is not None:
@@ -458,6 +457,11 @@ def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
     if (trace := system.trace()) is not None:
         fields["trace"] = trace.split("-")[1]
     return fields
+
+
+def recorded_time(at: datetime) -> str:
+    """Format a time as an entry has it: `2026-11-25T09:00:00.000Z`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _open(path: Path) -> int:

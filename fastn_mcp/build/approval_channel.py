@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from fastn_mcp.build.ledger import AccountStores
 from fastn_mcp.build.process import Process
-from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import extra
-from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.channel import ApprovalChannel
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ class ChosenChannel:
         return next((each for each in self.opened if isinstance(each, ApprovalPage)), None)
 
 
-def choose_channel(settings: Settings, stores: AccountStores, process: Process, limits: Limits) -> ChosenChannel:
+def choose_channel(settings: Settings, stores: AccountStores, process: Process) -> ChosenChannel:
     """Return the channel for requests that no elicitation form can show. Raises `SettingsError`.
 
     That is the channel of the tenant, else the webhook, else the approval page if a browser can show it, else
@@ -49,9 +47,8 @@ def choose_channel(settings: Settings, stores: AccountStores, process: Process, 
     elif webhook is not None:
         channel = webhook
     elif process.has_browser:
-        record = stores.recorder.decided
-        account = InboxAccount(stores.account, stores.ledger, record, stores.typed, limits=limits)
-        channel = ApprovalPage(account, stores.system, webbrowser.open, stores.folder / PAGE_FILE, process.program)
+        file = stores.folder / PAGE_FILE
+        channel = ApprovalPage(stores.ledger, stores.system, webbrowser.open, file, process.program)
         opened.append(channel)
     elif tenant is not None:
         channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")

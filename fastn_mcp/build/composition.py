@@ -19,6 +19,7 @@ from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.telemetry import with_spans
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
@@ -39,6 +40,7 @@ from fastn_mcp.guard.stops import Stops
 from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import NO_RULES
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher, EnabledTools
 from fastn_mcp.records.rows import FastnObject
@@ -60,7 +62,7 @@ class AccountParts:
     dispatch: Dispatcher
     guard: Guard
     stores: AccountStores
-    limits: Limits
+    inbox: InboxAccount
     channel: ChosenChannel
     tools: tuple[AnyTool, ...]
     about: About
@@ -89,7 +91,7 @@ def policy_of(
 
     Raises `SettingsError`, whose next step is a command of `program` that checks the file.
     """
-    rules = plan = None
+    rules, plan = NO_RULES, None
     if (file := policy_file(settings, environment)) is not None:
         from fastn_mcp.policy.policy_file import load_rules  # deferred import: only if there is a file
 
@@ -171,8 +173,7 @@ def assemble(
     guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
     budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
     evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
-    limits = Limits(policy, budgets, stores.audit)
-    chosen = choose_channel(settings, stores, process, limits)
+    chosen = choose_channel(settings, stores, process)
     stops = Stops(process.stops or ledger, system)
     approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed, stops)
     values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
@@ -184,15 +185,19 @@ def assemble(
     guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
     executor = EnabledTools(guard, recorder, disabled_tools(settings))
     dispatch = Dispatcher(shared, guard, executor, recorder, journal, values)
+    inbox = InboxAccount(
+        stores.account, ledger, recorder.decided, stores.typed, tenant.name if tenant else "",
+        Limits(policy, budgets, stores.audit), PageUndo(dispatch), guard.decisions.presence,
+    )  # fmt: skip
     if chosen.page is not None:
-        chosen.page.connect(PageUndo(dispatch), guard.decisions.presence)
+        chosen.page.connect(inbox)
     return AccountParts(
         settings=settings,
         client=client,
         dispatch=dispatch,
         guard=guard,
         stores=stores,
-        limits=limits,
+        inbox=inbox,
         channel=chosen,
         tools=enabled_tools(settings),
         about=_about(settings, policy, state),
@@ -211,8 +216,8 @@ def _stores(settings: Settings, state: Path, process: Process, system: System) -
 
 
 def _about(settings: Settings, policy: Policy, state: Path) -> About:
-    rules, plan = policy.rules.digest if policy.rules else None, policy.plan.digest if policy.plan else None
-    return About(account_of(settings), policy.mode, rules, str(state / AUDIT), plan)
+    plan = policy.plan.digest if policy.plan else None
+    return About(account_of(settings), policy.mode, policy.rules.digest or None, str(state / AUDIT), plan)
 
 
 def _read_only(client: FastnClient) -> Send:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, plan_files, policy_of
+from fastn_mcp.build.composition import account_of, assemble, begin_log, plan_files, policy_of
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.process import Process, Sandboxed, TenantContext
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
@@ -108,15 +108,12 @@ class TenantBuilder:
         limits = self.team.limits
         return TenantAccount(
             AccountContext(parts.dispatch, parts.tools, parts.label),
-            parts.stores.ledger,
-            parts.stores.typed,
+            parts.inbox,
             parts.stores.audit,
-            bound_account_of(settings),
             ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
             close,
             answers,
             own,
-            parts.limits,
             lambda: parts.client.is_outdated or versions != list(map(_version, plan)),
             slack and slack.decisions,
         )
@@ -138,7 +135,7 @@ class TenantBuilder:
             return None
         seal, shared = Seal(self.state_secrets, self.system), self.ledger if self.shared.shares else None
         access = TeamPageAccess(self.team, sign_in, seal, tenants, self.ledger, shared, self.system)
-        return access.mounted(self.state_secrets, self.is_leaving)
+        return access.mounted(self.is_leaving)
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
         """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""

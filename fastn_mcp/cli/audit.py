@@ -17,7 +17,7 @@ import click
 
 from fastn_mcp.audit import files
 from fastn_mcp.audit.chain import End
-from fastn_mcp.audit.log import FILE
+from fastn_mcp.audit.log import FILE, recorded_time
 from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, parsed
 from fastn_mcp.audit.remote import StoredEntry, compare, stored
 from fastn_mcp.build.ledger import audit_marks
@@ -182,7 +182,7 @@ def report_(options: AuditOptions, since: str | None, as_json: bool, output: Pat
     tally = Tally()
     for entry in options.log.entries():
         tally.entry(entry)
-    newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= writer.moment(began)]
+    newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= recorded_time(began)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
     about = writer.About(accounts, None, None, str(options.log.file))
     report = writer.document(about, newer, None, tally.head, began, now)

@@ -1,14 +1,12 @@
-"""`fastn-mcp doctor`: print the checks, and write the report, the record and the proposed settings."""
+"""`fastn-mcp doctor`: print the checks and the proposed settings, and write the report."""
 
-import difflib
 import json
 import logging
 import os
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TextIO
 from urllib.parse import urlsplit
 
 import anyio
@@ -27,7 +25,7 @@ from fastn_mcp.config.file import read
 from fastn_mcp.config.model import ConfigFile, Settings
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.doctor import machine
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, examine, markdown, summary
 from fastn_mcp.errors import SettingsError, extra
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -49,32 +47,9 @@ _COLORS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorOptions:
-    """Options of the command. Raises `UsageError` for a combination that has no meaning."""
-
-    as_json: bool
-    report: Path | None
-    write: Path | None
-    yes: bool
-    team: Path | None
-    token_file: TextIO | None
-    url: str | None
-
-    def __post_init__(self) -> None:
-        if self.team is None and (self.token_file is not None or self.url is not None):
-            raise click.UsageError("--token-file and --url are for --team.")
-        if self.team is not None and self.write is not None:
-            raise click.UsageError("--write is for an account, not for --team.")
-
-
 @click.command(name="doctor", epilog=_EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
-@click.option(
-    "--write", type=click.Path(path_type=Path), help="Write the proposed settings to this file after you confirm."
-)
-@click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option(
     "--team",
     type=click.Path(path_type=Path),
@@ -83,7 +58,10 @@ class DoctorOptions:
 @click.option("--token-file", type=click.File(), help="With --team: an access token to try, in FILE, or - for stdin.")
 @click.option("--url", metavar="URL", help="With --team: the public address to try, if not the file's `url`.")
 @click.pass_obj
-def doctor(start: StartOptions, **given: Any) -> int:
+def doctor(
+    start: StartOptions, as_json: bool, report: Path | None, team: Path | None, token_file: TextIO | None,
+    url: str | None,
+) -> int:  # fmt: skip
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
     Each reading operation is called once; for changing ones only OPTIONS is sent. Each difference is reported with what
@@ -91,28 +69,32 @@ def doctor(start: StartOptions, **given: Any) -> int:
 
     With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
-    options = DoctorOptions(**given)
-    _check_files(options.report, options.write)
-    now = datetime.now(UTC)
-    result = _examine(start) if options.team is None else anyio.run(_examine_team, start, options)
-    data = document(result, now)
-    if options.as_json:
+    if team is None and (token_file is not None or url is not None):
+        raise click.UsageError("--token-file and --url are for --team.")
+    if report is not None:
+        _check_report(report)
+    if team is None:
+        result = _examine(start)
+    else:
+        token = token_file.read(_MAX_TOKEN).strip() if token_file else None
+        result = anyio.run(_examine_team, start, team, token, url)
+    data = document(result, datetime.now(UTC))
+    if as_json:
         click.echo(json.dumps(data, indent=2))
     else:
-        _show(result, quiet=options.write is not None)
-    if (report := options.report) is not None:
-        _write_file(report, markdown(data) if report.suffix == ".md" else json.dumps(data, indent=2) + "\n")
-    if options.write is not None:
-        _write_proposal(options.write, result.proposal, yes=options.yes)
+        _show(result)
+    if report is not None:
+        with file_errors(report, "written", "Name another file."):
+            write_private(report, markdown(data) if report.suffix == ".md" else json.dumps(data, indent=2) + "\n")
+        click.echo(f"Written: {report}", err=True)
     return int(result.exit)
 
 
-def _check_files(report: Path | None, write: Path | None) -> None:
-    """Raise `SettingsError` unless each file can be written."""
-    for path in (report, write):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
-    if report is not None and report.suffix not in (".md", ".json"):
+def _check_report(path: Path) -> None:
+    """Raise `SettingsError` unless the report can be written."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
+    if path.suffix not in (".md", ".json"):
         raise SettingsError("--report writes FILE.md or FILE.json.", "For example: --report doctor.md")
 
 
@@ -154,9 +136,7 @@ def _examine(start: StartOptions) -> DoctorReport:
     return anyio.run(examine_all)
 
 
-async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorReport:
-    file, url = cast("Path", options.team), options.url
-    token = options.token_file.read(_MAX_TOKEN).strip() if options.token_file else None
+async def _examine_team(start: StartOptions, file: Path, token: str | None, url: str | None) -> DoctorReport:
     # What is logged here is also found, in words.
     logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     # Deferred imports: what serves a team.
@@ -235,40 +215,13 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
         await ledger.aclose()
 
 
-def _show(result: DoctorReport, *, quiet: bool) -> None:
+def _show(result: DoctorReport) -> None:
     rows = [("check", "verdict", "seen")]
     for check in result.checks:
         seen = (check.seen, check.here, check.next and f"Next: {check.next}")
         rows.append((check.name, check.verdict.value, " ".join(filter(None, seen))))
     print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
     say(f"\n{summary(result)}")
-    if result.proposal and not quiet:
-        say("\nProposed for your file of settings (--write FILE puts them there):\n")
+    if result.proposal:
+        say("\nProposed for your file of settings:\n")
         click.echo(result.proposal.toml())
-
-
-def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
-    """Show the diff of the file, ask, and write the proposed settings into it. Raises `SettingsError`."""
-    if not proposal:
-        click.echo(f"Nothing is proposed; {path} stays as it is.", err=True)
-        return
-    try:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.", "Name another file.") from None
-    after = proposal.toml(before)
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} (proposed)", lineterm="")
-    click.echo("\n".join(lines), err=True)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise SettingsError(f"{path} was not changed: there is no terminal to ask on.", "Add --yes to write it.")
-        if not click.confirm(f"Write this to {path}?", err=True):
-            click.echo("Nothing was written.", err=True)
-            return
-    _write_file(path, after, path.stat().st_mode & 0o777 if path.exists() else 0o600)
-
-
-def _write_file(path: Path, text: str, mode: int = 0o600) -> None:
-    with file_errors(path, "written", "Name another file."):
-        write_private(path, text, mode=mode)
-    click.echo(f"Written: {path}", err=True)

@@ -103,17 +103,6 @@ def _format_error(error: click.ClickException) -> str:
     return (message if message.endswith((".", "?", ":", "?)")) else f"{message}.") + more
 
 
-_INTENDED_COMMANDS = {
-    "help": "fastn-mcp --help",
-    "version": "fastn-mcp --version",
-    **dict.fromkeys(
-        ("serve", "server", "start", "stdio", "mcp"),
-        "fastn-mcp, which alone serves a client over stdio; with --http, over HTTP",
-    ),
-    **dict.fromkeys(("init", "configure", "auth"), "fastn-mcp setup"),
-}
-"""Commands of other programs, each with the one to run here."""
-
 _KEY_OPTIONS = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
 
 
@@ -129,8 +118,6 @@ def _unknown_command(name: str, context: click.Context, more: str) -> str:
     if context.parent is None and (tool := name.replace("_", "-")) in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
         return f"{name} is a tool, not a command: fastn-mcp {sandbox}call {tool}.{more}"
-    if context.parent is None and (meant := _INTENDED_COMMANDS.get(name)) is not None:
-        return f"There is no command {name!r}. Run: {meant}"
     return f"There is no command {name!r}{nearest(name, known)}.{more}"
 
 

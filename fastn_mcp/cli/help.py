@@ -194,7 +194,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "demo": ("fastn-mcp demo", "fastn-mcp install claude-code --sandbox      # the same in a client"),
     "doctor": (
         "fastn-mcp doctor",
-        "fastn-mcp doctor --report doctor.md --write ~/.config/fastn-mcp/config.toml",
+        "fastn-mcp doctor --report doctor.md",
         "fastn-mcp doctor --team team.toml --token-file token",
     ),
     "health": ("fastn-mcp health 127.0.0.1:8080",),

@@ -15,9 +15,6 @@ from fastn_mcp.redaction import sanitize
 GREEN, RED, ORANGE, CYAN, MAGENTA, GREY = 28, 160, 166, 31, 127, 244
 """Colours of 256 that are legible on white and on black, which yellow and white are not."""
 
-_COLUMN_GAP = 2
-_MIN_LAST_CELL = 30
-
 
 def style(color: int) -> str:
     """Return a color as rich names it."""
@@ -41,40 +38,23 @@ def tab_separated(cells: Iterable[str]) -> str:
     return "\t".join(sanitize(cell) for cell in cells)
 
 
-def table(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
-    """Render rows, header first, each as one string. Cells are tab-separated if `columns` is None.
-
-    The last cell is wrapped. If too few columns are left for it, the cells of a row go below its first one, each
-    with its column's name, and the header is empty.
-    """
-    if columns is None:
-        return [tab_separated(row) for row in rows]
-    cells = [[sanitize(cell) for cell in row] for row in rows]
-    *widths, last = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    begins = sum(widths) + _COLUMN_GAP * len(widths)
-    if columns - begins >= min(last, _MIN_LAST_CELL):
-        return [_beside(row, widths, columns) for row in cells]
-    return ["", *("\n".join(wrapped(line, columns) for line in _below(cells[0], row)) for row in cells[1:])]
-
-
-def _beside(row: Sequence[str], widths: Sequence[int], columns: int) -> str:
-    fixed = "".join(fit(cell, width) + " " * _COLUMN_GAP for cell, width in zip(row, widths, strict=False))
-    begins = cell_len(fixed)
-    lines = wrapped(row[-1], columns - begins, 0).split("\n")
-    return "\n".join((" " * begins + line if number else fixed + line).rstrip() for number, line in enumerate(lines))
-
-
-def _below(header: Sequence[str], row: Sequence[str]) -> list[str]:
-    return [row[0], *(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell)]
-
-
 def print_table(rows: Sequence[Sequence[str]], colors: Iterable[int | None] = ()) -> None:
-    """Print rows, header first, each of the others in its color."""
-    header, *lines = table(rows, columns_of())
-    if header:
-        click.secho(header, bold=True)
+    """Print rows, header first, each of the others in its color; tab-separated in a pipe or a file."""
+    if columns_of() is None:
+        click.echo("\n".join(map(tab_separated, rows)))
+        return
+    # Only needed on a terminal.
+    from rich.console import Console
+    from rich.table import Table
+
+    header, *lines = ([sanitize(cell) for cell in row] for row in rows)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(name, overflow="fold", no_wrap=number == 0)  # a name is copied
     for line, color in zip_longest(lines, colors):
-        click.secho(line, fg=color)
+        table.add_row(*line, style=None if color is None else style(color))
+    context = click.get_current_context()
+    Console(no_color=context.color is False or None, highlight=False, markup=False).print(table)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -130,12 +130,11 @@ def show_(start: StartOptions, file: Path) -> None:
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
 @_FILE
-@click.option("--keys", type=click.Path(path_type=Path), help="Public keys of people who may sign.")
 @click.pass_obj
-def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
+def verify_(start: StartOptions, file: Path) -> None:
     """Check that a plan is signed, unchanged, not expired, and for this account. Exit code 1 otherwise."""
     with _refused(file):
-        plan = _signed(start, file, keys)
+        plan = _signed(start, file)
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
 
@@ -214,11 +213,11 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
     return private_key
 
 
-def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
+def _signed(start: StartOptions, file: Path) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
     settings = start.resolved().settings
-    key_file = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-    return plan_file.signed(file, key_file, plan_account_of(settings), datetime.now(UTC), start.command_line())
+    keys = settings.plan_keys or config_dir(os.environ) / KEYS
+    return plan_file.signed(file, keys, plan_account_of(settings), datetime.now(UTC), start.command_line())
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:

@@ -31,12 +31,10 @@ from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError, near
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import FACTS, Asker, asker_of
-from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
+from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, StepUp
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.policy.rules import FileRules
-from fastn_mcp.policy.step_up import StepUp
-from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers, without_sign_in
+from fastn_mcp.policy.policy_file import four_eyes, load_rules, unknown_customers, without_sign_in
+from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE, FileRules
 from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import counted, sentence
 from fastn_mcp.redaction import quote, sanitize
@@ -118,7 +116,7 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
         )
         return [*unknown_customers(rules, customers.rows)] if customers.is_complete else []
     except Forbidden:
-        return [UNREADABLE]
+        return [CUSTOMERS_UNREADABLE]
     except FastnError as error:
         return [f"The names of customers were not checked. {error.what}"]
     finally:

@@ -73,7 +73,7 @@ class PolicyCase:
             known[key] = replace(known.get(key) or Record(*key, Relation.OWNER), row=row)
         resolved = replace(resolved, records=tuple(known.values()))
         effect = form.effect[0] if form.effect else resolved.effect
-        spent = dict.fromkeys(policy.budgets(effect, form.time), form.spent)
+        spent = {effect: dict.fromkeys(policy.rules.budgets(effect, form.time), form.spent)}
         situation = Situation(resolved, effect, form.time, asker_of(form.who or {}), spent=spent)
         verdict = policy.decide(situation)
         if verdict.decision is form.expect and form.rule in ("", verdict.rule, without_place(verdict.rule)):
@@ -148,7 +148,7 @@ def written_case(
         "key": policy.key,
         "mode": policy.mode,
         "who": {fact: list(found) for fact, found in who.items()},
-        "spent": max(situation.spent.values(), default=0),
+        "spent": max(situation.spent.get(situation.effect, {}).values(), default=0),
         "expect": verdict.decision.value,
         "rule": without_place(verdict.rule),
     }

@@ -94,17 +94,16 @@ class _History:
         if entry["event"] == AuditEvent.DECLINED.value:
             self._declines.setdefault(principal, []).append(_time(entry))
         elif entry["event"] == AuditEvent.INTENT.value:
-            if (rules := self.policy.rules) is not None:
-                effect = _effect(entry)
-                for each in (effect, *(effects_below(call, effect) if call else ())):
-                    self._spent[rules.period(_time(entry)), each] += 1
+            effect = _effect(entry)
+            for each in (effect, *(effects_below(call, effect) if call else ())):
+                self._spent[self.policy.rules.period(_time(entry)), each] += 1
             if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 
     def before(self, entry: Mapping[str, Any], call: Call) -> Situation:
         now, effect = _time(entry), _effect(entry)
         declines = self._declines.get(str(entry.get("principal")), [])
-        _, rest = self.policy.breaker
+        _, rest = self.policy.rules.breaker
         last = declines[-1] if declines else None
         resting = last is not None and (now - last).total_seconds() < rest
         target = None if call.target is None else FastnObject.model_validate({"id": call.target})
@@ -112,15 +111,14 @@ class _History:
             by_arguments(call, _surroundings(entry), target, trusts_ids=True),
             effect,
             now,
-            spent=self._spent_on(effect, now),
-            spent_below={lower: self._spent_on(lower, now) for lower in effects_below(call, effect)},
+            spent={each: self._spent_on(each, now) for each in (effect, *effects_below(call, effect))},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
             asker=_asker(entry),
         )
 
     def _spent_on(self, effect: Effect, now: datetime) -> dict[str, int]:
-        return {period: self._spent[period, effect] for period in self.policy.budgets(effect, now)}
+        return {period: self._spent[period, effect] for period in self.policy.rules.budgets(effect, now)}
 
 
 def _surroundings(entry: Mapping[str, Any]) -> Surroundings:

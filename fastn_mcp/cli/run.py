@@ -14,6 +14,7 @@ import anyio
 import click
 from pydantic_core import from_json
 
+from fastn_mcp.audit.log import recorded_time
 from fastn_mcp.build.composition import AccountParts
 from fastn_mcp.cli.call import make_call
 from fastn_mcp.cli.call_output import CallOutcome
@@ -26,7 +27,7 @@ from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, Attempt, OutcomeGroup, Tally, group_of
-from fastn_mcp.report.writer import moment, readable
+from fastn_mcp.report.writer import readable
 from fastn_mcp.server.rendering import render_error, with_dashboard
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -135,7 +136,7 @@ class ScriptRun:
             click.echo("fastn-mcp: The output was closed. The run continues.", err=True)
 
     def _attempt(self, call: ScriptCall, outcome: CallOutcome) -> Attempt:
-        now = moment(self.parts.stores.system.now())
+        now = recorded_time(self.parts.stores.system.now())
         return Attempt(
             now,
             call.tool.tool_name(),

@@ -132,6 +132,8 @@ class Attempts:
         if self._reads:
             kind = TooLarge if why is UnreadableBody.TOO_LARGE else Failed
             return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
+        if why is UnreadableBody.FOREIGN:  # nothing shows that Fastn received the request
+            return self._with_settling_read(UnknownOutcome, f"The answer cannot be read: {why.value}.")
         what = f"Fastn did it, but the answer cannot be read: {why.value}."
         return self._with_settling_read(AppliedUnreadable, what)
 
@@ -418,7 +420,8 @@ class FastnClient:
         except ValidationError:
             raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
         except ValueError:
-            raise attempts.unreadable(UnreadableBody.NO_JSON) from None
+            is_json = answer.body.lstrip().startswith((b"{", b"["))
+            raise attempts.unreadable(UnreadableBody.NO_JSON if is_json else UnreadableBody.FOREIGN) from None
 
 
 def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> JsonValue:

@@ -40,7 +40,8 @@ class UnreadableBody(Enum):
     BROKEN = "it was cut off"
     TOO_LARGE = f"it is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB"
     PACKED = "unexpected Content-Encoding"
-    NO_JSON = "it is not JSON"
+    NO_JSON = "it is not valid JSON"
+    FOREIGN = "it is not JSON at all, so it may be from a proxy or a sign-in page"
     UNFAMILIAR = "the response does not match the expected schema"
 
 

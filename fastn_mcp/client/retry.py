@@ -116,47 +116,6 @@ class RateWindow:
     reset: str = ""
 
 
-class RateWindows:
-    """What Fastn stated last about each of its limits: usually one of a minute, and perhaps one of a day."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._windows: dict[str, RateWindow] = {}
-        self.may_be_stated = True
-
-    @property
-    def tightest(self) -> RateWindow | None:
-        """The window with the fewest requests left; None if Fastn has stated none that is still open."""
-        now = self._system.monotonic()
-        windows = [window for window in self._windows.values() if now < window.until]
-        return min(windows, key=lambda window: (window.left, -window.until), default=None)
-
-    def note(self, status: int, headers: Mapping[str, str], now: datetime) -> None:
-        """Note the limit that a response states, by its number. The others have one request less."""
-        if not self._windows and "x-ratelimit-remaining" not in headers:
-            self.may_be_stated = False
-            return
-        remaining, reset, limit = (
-            headers.get(f"x-ratelimit-{name}", "").strip() for name in ("remaining", "reset", "limit")
-        )
-        # A limit that was used up would have refused the request.
-        others = {name: window for name, window in self._windows.items() if window.left or status == 429}
-        self._windows = {name: replace(window, left=max(0, window.left - 1)) for name, window in others.items()}
-        if re.fullmatch(r"[0-9]{1,9}", remaining) and re.fullmatch(r"[0-9]{1,12}", reset):
-            left, earlier = int(remaining), others.get(limit)
-            if earlier is not None and earlier.reset == reset:  # responses can arrive in another order
-                self._windows[limit] = replace(earlier, left=min(left, earlier.left))
-            elif 0 < (seconds := int(reset) - _server_time(headers, now).timestamp()) <= _DAY_SECONDS:
-                self._windows[limit] = RateWindow(left, self._system.monotonic() + seconds, reset)
-        self.may_be_stated = bool(self._windows)
-
-    def close(self, limit: str, seconds: float | None) -> None:
-        """Note that a limit allows nothing for `seconds`; if that is not known, until the last reset that is."""
-        now = self._system.monotonic()
-        resets = [window.until - now for window in self._windows.values()]
-        self._windows[limit] = RateWindow(0, now + min(seconds or max([*resets, _UNKNOWN_PAUSE]), _DAY_SECONDS))
-
-
 FULL_BUDGET = 500.0
 _COST = {AttemptOutcome.NOT_SENT: 14.0, AttemptOutcome.UNKNOWN: 14.0, AttemptOutcome.THROTTLED: 5.0}
 
@@ -200,7 +159,10 @@ class RateLimit:
         self._system = system
         self._store = store
         self._mark = f"limit {hashlib.sha256(f'{endpoint.base_url} {endpoint.api_key}'.encode()).hexdigest()}"
-        self._windows = RateWindows(system)
+        self._windows: dict[str, RateWindow] = {}
+        """What Fastn stated last about each of its limits: usually one of a minute, and perhaps one of a day."""
+        self.may_be_stated = True
+        """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
         self.under_way = 0
         """Number of calls that wait for an answer."""
         self._closed_until = 0.0  # monotonic
@@ -218,34 +180,61 @@ class RateLimit:
     @property
     def requests_left(self) -> int | None:
         """Requests that Fastn's limits still allow, less those under way; None if Fastn has not stated it."""
-        window = self._windows.tightest
+        window = self._tightest
         return None if window is None else max(window.left - self.under_way, 0)
 
     @property
     def resets_in(self) -> float | None:
         """Seconds until the limit of `requests_left` resets; None if that is not known."""
-        window = self._windows.tightest
+        window = self._tightest
         return None if window is None else window.until - self._system.monotonic()
 
     @property
-    def may_be_stated(self) -> bool:
-        """Whether the next response may state `requests_left`: it is the first, or earlier ones did."""
-        return self._windows.may_be_stated
+    def _tightest(self) -> RateWindow | None:
+        """The window with the fewest requests left; None if Fastn has stated none that is still open."""
+        now = self._system.monotonic()
+        windows = [window for window in self._windows.values() if now < window.until]
+        return min(windows, key=lambda window: (window.left, -window.until), default=None)
 
     async def note(self, status: int, headers: Mapping[str, str], response: Mapping[str, JsonValue]) -> None:
         """Note what a response tells about the limits. `response` has the facts of an error."""
         now = self._system.now()
-        self._windows.note(status, headers, now)
+        self._note_stated(status, headers, now)
         if (seconds := exhausted_for(headers, now)) is not None:
             self._closed_until = self._system.monotonic() + seconds
             await self._share(seconds)
         if status == 429:
             wait = retry_after(headers, now)
             if is_of_api_calls(response):
-                self._windows.close("quota", wait)
+                self._close("quota", wait)
             elif wait and response.get("code") != "QUOTA_EXCEEDED":
-                self._windows.close("refused", wait)
+                self._close("refused", wait)
                 await self._share(wait)  # the next request of this process finds out for itself
+
+    def _note_stated(self, status: int, headers: Mapping[str, str], now: datetime) -> None:
+        """Note the limit that a response states, by its number. The others have one request less."""
+        if not self._windows and "x-ratelimit-remaining" not in headers:
+            self.may_be_stated = False
+            return
+        remaining, reset, limit = (
+            headers.get(f"x-ratelimit-{name}", "").strip() for name in ("remaining", "reset", "limit")
+        )
+        # A limit that was used up would have refused the request.
+        others = {name: window for name, window in self._windows.items() if window.left or status == 429}
+        self._windows = {name: replace(window, left=max(0, window.left - 1)) for name, window in others.items()}
+        if re.fullmatch(r"[0-9]{1,9}", remaining) and re.fullmatch(r"[0-9]{1,12}", reset):
+            left, earlier = int(remaining), others.get(limit)
+            if earlier is not None and earlier.reset == reset:  # responses can arrive in another order
+                self._windows[limit] = replace(earlier, left=min(left, earlier.left))
+            elif 0 < (seconds := int(reset) - _server_time(headers, now).timestamp()) <= _DAY_SECONDS:
+                self._windows[limit] = RateWindow(left, self._system.monotonic() + seconds, reset)
+        self.may_be_stated = bool(self._windows)
+
+    def _close(self, limit: str, seconds: float | None) -> None:
+        """Note that a limit allows nothing for `seconds`; if that is not known, until the last reset that is."""
+        now = self._system.monotonic()
+        resets = [window.until - now for window in self._windows.values()]
+        self._windows[limit] = RateWindow(0, now + min(seconds or max([*resets, _UNKNOWN_PAUSE]), _DAY_SECONDS))
 
     async def _share(self, seconds: float) -> None:
         """Tell other processes that the limit is used up."""
@@ -259,7 +248,7 @@ class RateLimit:
     async def _read(self, store: RateLimitStore) -> None:
         closed = await store.marked(self._mark) - self._system.timestamp()
         if 0 < closed <= _DAY_SECONDS:
-            self._windows.close("refused", closed)
+            self._close("refused", closed)
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 
     async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]]) -> None:

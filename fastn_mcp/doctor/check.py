@@ -4,8 +4,7 @@
 person at the terminal only.
 """
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,10 +13,7 @@ from enum import Enum, IntEnum
 from typing import Any, cast
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import InlineTable
 
-from fastn_mcp.errors import SettingsError
 from fastn_mcp.records.formats import lasting
 
 
@@ -108,31 +104,19 @@ class Proposal:
     def __bool__(self) -> bool:
         return bool(self.settings or self.routes or self.fields)
 
-    def toml(self, text: str = "") -> str:
-        """Return the settings merged into `text`, a file whose comments and order stay. Raises `SettingsError`."""
+    def toml(self) -> str:
+        """Return the settings as TOML, with the notes as comments."""
         top = () if self.profile is None else ("profiles", self.profile)
         tables: dict[tuple[str, ...], Mapping[str, Value]] = {top: self.settings, (*top, "routes"): self.routes}
         tables |= {(*top, "fields", name): names for name, names in self.fields.items()}
-        try:
-            document = tomlkit.parse(text)
-            for path, values in tables.items():
-                if values:
-                    _put(document, path, values, self.notes)
-            content = tomlkit.dumps(document)
-            tomllib.loads(content)
-        except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
-            raise SettingsError("The file is not TOML that settings can be added to.", "Paste them by hand.") from None
-        return content
-
-
-def _put(
-    document: tomlkit.TOMLDocument, path: Sequence[str], values: Mapping[str, Value], notes: Mapping[str, str]
-) -> None:
-    table: Any = document
-    for number, name in enumerate(path, 1):
-        table = table.setdefault(name, tomlkit.table(is_super_table=number < len(path)))
-    for name, value in values.items():
-        item = cast(Any, tomlkit.item(value))
-        if name in notes and not isinstance(table, InlineTable):
-            item.comment(notes[name])
-        table[name] = item
+        document = tomlkit.document()
+        for path, values in tables.items():
+            table: Any = document
+            for number, name in enumerate(path if values else (), 1):
+                table = table.setdefault(name, tomlkit.table(is_super_table=number < len(path)))
+            for name, value in values.items():
+                item = cast(Any, tomlkit.item(value))
+                if name in self.notes:
+                    item.comment(self.notes[name])
+                table[name] = item
+        return tomlkit.dumps(document)

@@ -27,8 +27,8 @@ from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tokens import TokenRefused, is_machines, scopes
 from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 

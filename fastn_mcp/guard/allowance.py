@@ -54,7 +54,7 @@ async def budgets_left(policy: Policy, budgets: Budgets, principal: str, now: da
     left = list[JsonValue]()
     for effect in Effect:
         used = await budgets.spent(effect, principal, now)
-        for period, limit in policy.budgets(effect, now).items():
+        for period, limit in policy.rules.budgets(effect, now).items():
             per = "run" if period == "run" else "day"
             left.append({"effect": effect.value, "per": per, "left": max(0, limit - used[period]), "of": limit})
     if policy.destroy_rate is not None and (destroyed := await budgets.destroyed(principal)):

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.account.resolved_call import TypedArgument, TypedField
+from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
@@ -63,33 +63,11 @@ class ApprovalForm:
         return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
-UNDOES = "undoes_change"
-"""Key of a request's preview: the change that it undoes, if somebody asked for that on the page."""
-
-TYPED = "typed"
-"""Key of a request's preview: what a person types with their approval."""
-
-
-def with_typed(preview: dict[str, JsonValue], typed: TypedArgument | None) -> dict[str, JsonValue]:
-    """Return the preview of a request that asks for what a person types."""
-    return preview if typed is None else {**preview, TYPED: asdict(typed)}
-
-
-def typed_in(request: ApprovalRequest) -> TypedArgument | None:
-    """Return what a person types with their approval of a request, if anything."""
-    stored = cast("dict[str, Any] | None", request.preview.get(TYPED))
-    if stored is None:
-        return None
-    fields = tuple(TypedField(**each) for each in stored["fields"])
-    return TypedArgument(stored["name"], fields, stored["is_certain"])
-
-
 def approved_elsewhere(request: ApprovalRequest) -> str | None:
     """Return a sentence if a request can be approved on the page only: it needs a secret, or a fresh sign-in."""
     if request.step_up is not None:
         return request.step_up.elsewhere
-    typed = typed_in(request)
-    return None if typed is None else f"The approver types the {typed.name} on the page."
+    return None if request.typed is None else f"The approver types the {request.typed.name} on the page."
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +176,7 @@ def form_of(request: ApprovalRequest, *further: str) -> ApprovalForm:
     lines.append(instruction(request))
     lifetime, typing = request.expires - request.created, "name" if len(request.calls) == 1 else "words"
     return ApprovalForm(
-        request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, typed_in(request)
+        request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, request.typed
     )
 
 

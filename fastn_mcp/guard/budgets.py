@@ -40,7 +40,7 @@ class Budgets:
         self._run = run or system.token()
 
     def period(self, period: str, principal: str) -> str:
-        """Return the ledger's name for a period of `Policy.budgets`, of a caller on this account."""
+        """Return the ledger's name for a period of `FileRules.budgets`, of a caller on this account."""
         return f"{f'run {self._run}' if period == 'run' else period} {principal} {self._account}"
 
     def rate_budget(self, principal: str) -> str:
@@ -50,8 +50,8 @@ class Budgets:
     async def spent(
         self, effect: Effect, principal: str, now: datetime, earlier: EarlierUses = NO_EARLIER_USES
     ) -> dict[str, int]:
-        """Return the calls of an effect by period of `Policy.budgets`."""
-        periods = {period: self.period(period, principal) for period in self._policy.budgets(effect, now)}
+        """Return the calls of an effect by period of `FileRules.budgets`."""
+        periods = {period: self.period(period, principal) for period in self._policy.rules.budgets(effect, now)}
         return {
             period: await self._ledger.spent(effect.value, name) + earlier.get((effect.value, name), 0)
             for period, name in periods.items()
@@ -106,7 +106,7 @@ class Budgets:
         return [
             BudgetLimit(effect.value, self.period(period, principal), limit)
             for effect in effects
-            for period, limit in self._policy.budgets(effect, self._system.now()).items()
+            for period, limit in self._policy.rules.budgets(effect, self._system.now()).items()
         ]
 
     def _approved_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:

@@ -24,7 +24,7 @@ class CallEvaluation:
 
     resolved: ResolvedCall
     digest: str
-    """Digest of the principal, account, key, tool and exact arguments."""
+    """Digest of the principal, tenant, account, key, tool and exact arguments."""
     effect: Effect
     verdict: PolicyDecision
     preview: Preview | None = None

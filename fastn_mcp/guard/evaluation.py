@@ -23,14 +23,14 @@ from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.preview import preview, references_of
+from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.warnings import UNREADABLE
+from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
@@ -93,11 +93,11 @@ class Evaluator:
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
-    def batch_id(self, batch: Batch, principal: str) -> str:
+    def batch_id(self, batch: Batch, asker: Asker) -> str:
         """Return `BatchResult.id`. Two lists of the same calls are the same batch unless their names differ."""
         if not batch.is_list:
             return ""
-        return f"batch_{_sha256([[self.digest(call, principal) for call in batch.calls], batch.name])[:24]}"
+        return f"batch_{_sha256([[self.digest(call, asker) for call in batch.calls], batch.name])[:24]}"
 
     async def evaluate_without_reads(self, batch: Batch, asker: Asker) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
@@ -108,7 +108,7 @@ class Evaluator:
         resolved = by_arguments(call, self._surroundings)
         if self.policy.needs_records(resolved) or await self._is_awaited(call):
             return None
-        digest = self.digest(call, asker.principal)
+        digest = self.digest(call, asker)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
@@ -144,9 +144,9 @@ class Evaluator:
             if (permit := one.verdict.permit) is not None:
                 earlier_uses[permit.budget, PLANNED] += 1
             for effect in one.effects:
-                for period in self.policy.budgets(effect, self._system.now()):
+                for period in self.policy.rules.budgets(effect, self._system.now()):
                     earlier_uses[effect.value, self.budgets.period(period, asker.counted)] += 1
-        return evaluation_of(batch, self.batch_id(batch, asker.principal), evaluations)
+        return evaluation_of(batch, self.batch_id(batch, asker), evaluations)
 
     async def evaluate_call(
         self,
@@ -163,9 +163,9 @@ class Evaluator:
         time to decide it for, instead of now.
         """
         reads = reads or remembered(self._read)
-        resolved, digest = await self._resolve(call, reads), self.digest(call, asker.principal)
+        resolved, digest = await self._resolve(call, reads), self.digest(call, asker)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
-        binding, similar = self._bind(resolved, digest, asker.principal, verdict, is_unsettled=is_unsettled)
+        binding, similar = self._bind(resolved, digest, asker, verdict, is_unsettled=is_unsettled)
         call_preview = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         return CallEvaluation(resolved, digest, resolved.effect, verdict, call_preview, binding, similar, reads)
 
@@ -197,20 +197,23 @@ class Evaluator:
 
     async def check_customers(self) -> None:
         """Log, once, that the key may not read customers which the policy compares by name."""
-        if self.policy.compares_customers and not self._has_warned:
+        if self.policy.rules.compares_customers and not self._has_warned:
             with suppress(FastnError):  # a call that needs a customer says so itself
                 await self._may_read_customers()
 
-    def digest(self, call: Call, principal: str) -> str:
-        """Return the digest of the principal, account, key, tool and exact arguments."""
-        return _sha256([principal, self._account.name, self._account.key_digest, call.tool_name(), call.arguments()])
+    def digest(self, call: Call, asker: Asker) -> str:
+        """Return the digest of the principal, tenant, account, key, tool and exact arguments."""
+        return _sha256([*self._parties(asker), call.tool_name(), call.arguments()])
+
+    def _parties(self, asker: Asker) -> list[str]:
+        return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
 
     async def _resolve(self, call: Call, reads: Send) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
         try:
             call.request()
             resolved = await resolve(call, self._surroundings, reads, session)
-            resolved = await with_owners(resolved, reads) if self.policy.compares_customers else resolved
+            resolved = await with_owners(resolved, reads) if self.policy.rules.compares_customers else resolved
         except RefusedValue as error:
             raise InvalidArgument(
                 f"{error.argument}: {error.problem}.", "Correct the argument and call again."
@@ -223,7 +226,7 @@ class Evaluator:
             ) from None
         if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        if self.policy.compares_customers and any(each.is_forbidden for each in resolved.records):
+        if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
             resolved = await self._excused(resolved)
         return replace(resolved, is_awaited=True) if await self._is_awaited(call) else resolved
 
@@ -241,7 +244,7 @@ class Evaluator:
         except Forbidden:
             if not self._has_warned:
                 self._has_warned = True
-                log.warning(UNREADABLE)
+                log.warning(CUSTOMERS_UNREADABLE)
             return False
         return True
 
@@ -250,7 +253,7 @@ class Evaluator:
         if call.target is None or call.effective is not Effect.WRITE:
             return False
         requests = await self._ledger.open_requests(self.bound_account, self._system.timestamp())
-        return any([kind_of(call), call.target] in references_of(request.preview) for request in requests)
+        return any((kind_of(call), call.target) in request.records for request in requests)
 
     async def _decide(
         self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
@@ -277,7 +280,7 @@ class Evaluator:
         return replace(verdict, decision=strictest, permit=None)
 
     def _bind(
-        self, resolved: ResolvedCall, digest: str, principal: str, verdict: PolicyDecision, *, is_unsettled: bool
+        self, resolved: ResolvedCall, digest: str, asker: Asker, verdict: PolicyDecision, *, is_unsettled: bool
     ) -> tuple[str, str | None]:
         """Return `CallEvaluation.binding` and `similar`."""
         call, effect, policy = resolved.call, resolved.effect.value, self.policy.digest
@@ -290,7 +293,7 @@ class Evaluator:
         # A temporary approval covers calls that differ in free values only.
         arguments = call.arguments()
         fixed = {name: value for name, value in arguments.items() if name not in FREE}
-        same = [principal, self._account.name, self._account.key_digest, call.tool_name(), sorted(arguments), fixed]
+        same = [*self._parties(asker), call.tool_name(), sorted(arguments), fixed]
         return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(
@@ -298,7 +301,7 @@ class Evaluator:
     ) -> Situation:
         now = at or self._system.now()
         declines, last = await self._ledger.declines(holder(asker.principal, self.bound_account))
-        _, rest = self.policy.breaker
+        _, rest = self.policy.rules.breaker
         is_resting = bool(declines) and now.timestamp() - last < rest
         permit = used_up = None
         if self.policy.plan is not None:
@@ -311,10 +314,9 @@ class Evaluator:
             now,
             asker,
             own_key=revoked is not None and self._account.owns(revoked),
-            spent=await self.budgets.spent(effect, asker.counted, now, earlier_uses),
-            spent_below={
-                lower: await self.budgets.spent(lower, asker.counted, now, earlier_uses)
-                for lower in effects_below(resolved.call, effect)
+            spent={
+                each: await self.budgets.spent(each, asker.counted, now, earlier_uses)
+                for each in (effect, *effects_below(resolved.call, effect))
             },
             in_list=in_list,
             declines=declines if is_resting else 0,

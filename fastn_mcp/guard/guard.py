@@ -231,7 +231,7 @@ class Guard:
         """Return the calls that an earlier request made for the same list. They are not sent again."""
         if not batch.is_list:
             return BatchResult("", {})
-        id_ = self.evaluator.batch_id(batch, caller.principal)
+        id_ = self.evaluator.batch_id(batch, caller.asker)
         return BatchResult(id_, {change.number: change for change in await self._journal.changes_of(id_)})
 
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:

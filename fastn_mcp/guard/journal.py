@@ -137,7 +137,7 @@ class ChangeJournal:
 
         Of several changes of one field, the oldest: what it was before all of them.
         """
-        records = {tuple(each) for each in resolved.references}
+        records = set(resolved.references)
         if not records:
             return ()
         now = self._system.now()
@@ -227,7 +227,7 @@ class ChangeJournal:
 _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
 
 
-def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
+def recent_facts(change: Change, records: Collection[tuple[str, str]], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a change did to one of these records that people recognise it by or that receives credentials."""
     operation = OPERATIONS.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:

@@ -138,8 +138,7 @@ class Preview:
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
-        references = {} if self.facts is None else {REFERENCES: cast(JsonValue, self.facts.resolved.references)}
-        return {**self.data(None), "says": self.says.data(), **references}
+        return {**self.data(None), "says": self.says.data()}
 
     def data(self, examples: int | None = _MAX_EXAMPLES) -> dict[str, JsonValue]:
         """Return the preview as JSON, for the agent: the first dependents of each kind, and the call that lists all."""
@@ -298,18 +297,6 @@ class ListPreview:
             "calls": calls,
             **({"approval": self.approval} if self.approval else {}),
         }
-
-
-REFERENCES = "references"
-"""Key of a stored preview: kind and id of every record that a call names."""
-
-
-def references_of(stored: Mapping[str, JsonValue]) -> list[JsonValue]:
-    """Return kind and id of every record that the calls of a stored approval request name."""
-    calls = stored.get("calls")
-    parts = [each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [stored]
-    lists = [each.get(REFERENCES) for each in parts]
-    return [reference for each in lists if isinstance(each, list) for reference in each]
 
 
 def stopped_triggers(stored: Mapping[str, JsonValue], number: int) -> tuple[str, ...]:

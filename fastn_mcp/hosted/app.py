@@ -105,10 +105,9 @@ def application(
     """
     origins = [f"http://{host}" for host in hosts]
     endpoint = McpEndpoint(server, TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins))
-    open_routes = [*process.health.routes(), *process.routes]
+    protected = HostCheck(LocalAccess(endpoint.app, token), hosts, origins, head, ())
     return Starlette(
-        routes=[Route(PATH, endpoint.app), *open_routes],
-        middleware=[Middleware(LocalAccess, token, hosts, origins, head, open_routes)],
+        routes=[Route(PATH, protected), *process.health.routes(), *process.routes],
         lifespan=_lifespan(process.resources, endpoint.run),
     )
 

@@ -64,7 +64,7 @@ class TeamPageAccess:
         self.context: dict[str, Any] = {"team": True, "provider": urlsplit(team.issuer).netloc}
         self._team = team
         self._sign_in = sign_in
-        self._seal = seal
+        self.seal = seal
         self._tenants = tenants
         self._ledger = ledger
         self._system = system
@@ -74,9 +74,9 @@ class TeamPageAccess:
         self._secure = self._url.startswith("https://")
         self._session_seconds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
 
-    def mounted(self, secrets: Sequence[str], is_leaving: Callable[[], bool]) -> Mount:
-        """Return the page at its address, with sessions that are sealed by `secrets`."""
-        application = page(self, [origin_of(self._url)], self._ledger, self._system, secrets, is_leaving)
+    def mounted(self, is_leaving: Callable[[], bool]) -> Mount:
+        """Return the page at its address."""
+        application = page(self, [origin_of(self._url)], self._ledger, self._system, is_leaving)
         return Mount(urlsplit(self._url).path, application)
 
     def routes(self, render: Render) -> Sequence[Route]:
@@ -96,7 +96,7 @@ class TeamPageAccess:
         if about and before:
             pending = replace(pending, session=before.id, request=about)
         response = RedirectResponse(address, 303)
-        self._set(response, "sign_in", self._seal.close("sign-in", asdict(pending)), SIGN_IN_HOLDS)
+        self._set(response, "sign_in", self.seal.close("sign-in", asdict(pending)), SIGN_IN_HOLDS)
         return response
 
     async def _callback(self, render: Render, request: Request) -> Response:
@@ -107,7 +107,7 @@ class TeamPageAccess:
         else:
             # A fixed target: the request cannot choose where to redirect.
             response = RedirectResponse(f"{self._root}?{urlencode({'request': about})}" if about else self._root, 303)
-            self._set(response, "session", self._seal.close("session", asdict(session)), self._session_seconds)
+            self._set(response, "session", self.seal.close("session", asdict(session)), self._session_seconds)
         self._delete(response, "sign_in")
         return response
 
@@ -119,7 +119,7 @@ class TeamPageAccess:
             return _rejected(render, request, problem.status, NotSignedIn("The form is not from this page."))
         if session is not None:
             token, now = fields.get("token", ""), self._system.timestamp()
-            if not await redeem(self._seal, self._ledger, session.id, "logout me", token, now):
+            if not await redeem(self.seal, self._ledger, session.id, "logout me", token, now):
                 return RedirectResponse(self._root, 303)
             # Revoke the session itself, so that a copy of the cookie stops working too.
             await self._ledger.mark(_ended(session), session.ends, now)
@@ -138,14 +138,14 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        session = _opened(BrowserSession, self._seal, request.cookies.get(self._name("session")), self._session_seconds)
+        session = _opened(BrowserSession, self.seal, request.cookies.get(self._name("session")), self._session_seconds)
         if session is None or session.ends <= self._system.timestamp():
             return None
         return None if await self._ledger.marked(_ended(session)) > self._system.timestamp() else session
 
     async def _complete_sign_in(self, request: Request) -> tuple[BrowserSession, str]:
         """Return the session, and the approval request to which the person comes back. Raises `NotSignedIn`."""
-        pending = _opened(PendingSignIn, self._seal, request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
+        pending = _opened(PendingSignIn, self.seal, request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
         if pending is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()

@@ -18,7 +18,7 @@ from typing_extensions import override
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval_form import UNDOES, VERIFIED, approved_elsewhere, effects_of
+from fastn_mcp.guard.approval_form import VERIFIED, approved_elsewhere, effects_of
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry, record_fact
 from fastn_mcp.hosted.team_config import Team
@@ -29,7 +29,6 @@ from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.runtime import System
-from fastn_mcp.server.page_undo import PageUndo
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
@@ -154,12 +153,7 @@ class TeamInbox(Inbox):
                 continue
             try:
                 async with self._tenants.lease(tenant) as account:
-                    record = partial(self._record, account.audit)
-                    dispatch = account.context.dispatch
-                    yield InboxAccount(
-                        account.account, account.ledger, record, account.typed, name, account.limits,
-                        PageUndo(dispatch), dispatch.guard.decisions.presence,
-                    )  # fmt: skip
+                    yield replace(account.inbox, record=partial(self._record, account.audit))
             except LedgerLost:
                 raise
             except FastnError as error:
@@ -192,7 +186,7 @@ class TeamInbox(Inbox):
         # A principal that only may be theirs counts as their own, but gets no right to approve.
         own = request.principal == self.approver and self._own_tenant == tenant
         # What they undo here is as an agent's call of somebody else: no scope of a token limits it.
-        may = self.covers(tenant, effects_of(request)) if UNDOES in request.preview else own
+        may = self.covers(tenant, effects_of(request)) if request.undoes else own
         return None if may else "It is your own call, and somebody else has to approve it."
 
     @override

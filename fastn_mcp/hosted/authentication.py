@@ -13,7 +13,6 @@ from pathlib import Path
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.config.keys import HttpToken
@@ -115,7 +114,7 @@ class TeamAccess:
                 # A caller with a key of their own has a request limit of their own.
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
-                body = await read(receive, self._team.limits.body_bytes)
+                body = await read(Request(scope, receive), self._team.limits.body_bytes)
                 summary = summarize(body)
                 account = await stack.enter_async_context(self._tenants.lease(tenant, own))
                 self._check_scope(caller, account.context, summary)
@@ -234,31 +233,22 @@ def _caller_account(tenant: Tenant, principal: str, keys: list[str]) -> CallerAc
 
 
 class LocalAccess:
-    """Middleware that requires one of `hosts` and the token of this machine. `open_routes` need neither."""
+    """MCP endpoint for callers with the token of this machine."""
 
-    def __init__(
-        self, app: ASGIApp, token: HttpToken, hosts: Collection[str], origins: Collection[str], head: int,
-        open_routes: Sequence[BaseRoute],
-    ) -> None:  # fmt: skip
+    def __init__(self, app: ASGIApp, token: HttpToken) -> None:
         self._app = app
         self._token = token.value.encode()
         self._place = token.place
-        self._open = tuple(open_routes)
-        self._protected = HostCheck(self._with_token, hosts, origins, head, ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_open = scope["type"] == "lifespan" or any(route.matches(scope)[0] is not Match.NONE for route in self._open)
-        await (self._app if is_open else self._protected)(scope, receive, send)
-
-    async def _with_token(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
         if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
             return await self._app(scope, receive, send)
         id_ = None
         if scope["method"] == "POST":
-            with suppress(RequestRejected):  # too large or too slow: rejected without an id
-                id_ = summarize(await read(receive, _UNAUTHENTICATED_BYTES)).id
+            with suppress(RequestRejected):  # too large: rejected without an id
+                id_ = summarize(await read(Request(scope, receive), _UNAUTHENTICATED_BYTES)).id
         problem = "The bearer token is not this server's." if sent else "A bearer token is required."
         message = f"{problem} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}."
         error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""

@@ -1,14 +1,16 @@
-"""Request limits: time and size of the body, and rejections."""
+"""Bodies of calls: their size, what is read of them before a handler, and rejections."""
 
 from dataclasses import dataclass
 from typing import Any, cast
 
-import anyio
 from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
 from pydantic import JsonValue
 from pydantic_core import from_json
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive
+
+from fastn_mcp.channels.request_body import read_body
 
 
 class RequestRejected(Exception):
@@ -36,24 +38,11 @@ def unavailable(message: str, seconds: int) -> RequestRejected:
     return RequestRejected(503, message, INTERNAL_ERROR, {"Retry-After": str(seconds)})
 
 
-_BODY_SECONDS = 10.0
-"""Seconds for a body to arrive."""
-
-
-async def read(receive: Receive, largest: int) -> bytes:
-    """Read a body. Raises `RequestRejected` if it is too large or too slow, or the client disconnects."""
-    body = bytearray()
-    with anyio.move_on_after(_BODY_SECONDS):
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RequestRejected(400, "The request was cut off.")
-            body += message.get("body", b"")
-            if len(body) > largest:
-                raise RequestRejected(413, f"The request is larger than {largest} bytes.")
-            if not message.get("more_body", False):
-                return bytes(body)
-    raise RequestRejected(408, "The request took too long to arrive.")
+async def read(request: Request, largest: int) -> bytes:
+    """Return the body of a request. Raises `RequestRejected` if it is too large."""
+    if (body := await read_body(request, largest)) is None:
+        raise RequestRejected(413, f"The request is larger than {largest} bytes.")
+    return body
 
 
 def body_message(body: bytes) -> Message:

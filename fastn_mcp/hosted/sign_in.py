@@ -24,7 +24,7 @@ from pydantic import ConfigDict
 from fastn_mcp.hosted.machines import MachineIdentity, signs_in_machine
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust, name_subject
-from fastn_mcp.policy.step_up import StepUp
+from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 

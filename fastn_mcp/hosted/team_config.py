@@ -35,8 +35,8 @@ from fastn_mcp.hosted.claim_match import (
 )
 from fastn_mcp.hosted.machines import MachineIdentity, machine_errors
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.schema import Effects
-from fastn_mcp.policy.step_up import StepUp
 from fastn_mcp.tools.tool import Effect
 
 _SECRETS = ("api_key", "webhook_secret", "notify_secret", "slack_app_token", "slack_bot_token")

@@ -15,11 +15,9 @@ import anyio
 from starlette.types import ASGIApp
 
 from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.allowance import Limits
-from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
-from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 from fastn_mcp.server.context import AccountContext
 
@@ -127,18 +125,14 @@ class TenantAccount:
     """An open account, with the number of requests that use it."""
 
     context: AccountContext
-    ledger: Ledger
-    typed: TypedSecrets
+    inbox: InboxAccount
     audit: AuditFile
-    account: str
-    """Account name in the ledger, which several accounts can share."""
     limit: ConcurrencyLimit
     close: Callable[[], Awaitable[None]]
     answers: ASGIApp | None = None
     """Receives the answers of approvers, if there is a webhook."""
     owner: CallerAccount | None = None
     """The caller who brought the key, if any."""
-    limits: Limits | None = None
     is_outdated: Callable[[], bool] = lambda: False
     """Whether it has to be opened anew, since its key was replaced or the plan of its machine was changed."""
     decide: "Handle | None" = None

@@ -10,10 +10,10 @@ from enum import Enum
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.ledger.identity import holder, may_be, who
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.decision import Decision, of_groups
-from fastn_mcp.policy.step_up import StepUp
+from fastn_mcp.policy.decision import Decision, StepUp, of_groups
 
 
 class RequestState(Enum):
@@ -118,7 +118,7 @@ class ApprovalRequest:
     trace: str | None = None
     """Trace in which it was opened, as `System.trace` returns it."""
     similar: str | None = None
-    """Digest of the calls that a temporary approval would cover: of principal, account, key, tool, argument names,
+    """Digest of the calls that a temporary approval would cover: of caller, account, key, tool, argument names,
     values that are not free, policy and effect."""
     extent: str = ""
     """Description of those calls."""
@@ -144,17 +144,19 @@ class ApprovalRequest:
     """Messages in Slack that show it, as `CHANNEL/TIMESTAMP`."""
     temporary_until: float = 0.0
     """Until when its approval covers similar calls too; 0 if it does not, or was revoked."""
+    asked_by: str | None = None
+    """Name of the person or the client that asked, as it was given then."""
+    typed: TypedArgument | None = None
+    """What a person types with their approval."""
+    undoes: str = ""
+    """Id of the change that it undoes, if somebody asked for that on the page."""
+    records: tuple[tuple[str, ...], ...] = ()
+    """Kind and id of every record that its calls name."""
 
     @property
     def holder(self) -> str:
         """Key under which its open requests and declines are counted."""
         return holder(self.principal, self.account)
-
-    @property
-    def asked_by(self) -> str | None:
-        """Name of the person or the client that asked, as it was given then; None if it was not."""
-        name = self.preview.get("asked_by")
-        return name if isinstance(name, str) else None
 
     @property
     def person(self) -> str | None:

@@ -10,7 +10,7 @@ BEGUN = "begun"
 """Outcome of a change that may have been sent and has no known outcome yet."""
 
 KEPT_DAYS = 30
-"""Number of days for which changes are kept, at least."""
+"""Number of days for which changes, requests that have expired and stops that were lifted are kept, at least."""
 
 PERHAPS_MADE = ("unknown_outcome", BEGUN)
 """Outcomes of a change that may have happened."""
@@ -58,6 +58,9 @@ MADE_OUTCOMES = ("done", "applied_unreadable")
 FINAL_OUTCOMES = (*MADE_OUTCOMES, *PERHAPS_MADE)
 """Outcomes after which a call of a batch is never made again."""
 
+OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until")
+"""Fields of a change that its outcome updates."""
+
 
 class Journal(Protocol):
     """Storage of changes. A repeated list resumes where it stopped."""
@@ -70,7 +73,7 @@ class Journal(Protocol):
         ...
 
     async def settle(self, change: Change) -> None:
-        """Update outcome, sent fields and end of the unsettled time, and target and name if they are known."""
+        """Update the `OUTCOME_FIELDS`, without those that are None."""
         ...
 
     async def unsettled(self, call: str, now: float) -> Mapping[str, float]:

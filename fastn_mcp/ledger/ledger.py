@@ -21,6 +21,9 @@ from fastn_mcp.ledger.stop import StopOrders
 MAX_WAITING = 32
 """Limit of open requests of one principal on one account."""
 
+SAME_REQUEST = ("call", "calls", "required", "principal", "account")
+"""Fields by which two open out-of-band requests are the same."""
+
 
 class TooManyWaiting(Refused):
     """The principal has `MAX_WAITING` open requests: more than a person can be expected to answer."""
@@ -211,13 +214,17 @@ class BudgetUses(Protocol):
 class Marks(Protocol):
     """Facts that hold until a time: a nonce was used, a key is rate limited, a session has ended."""
 
+    async def set_mark(self, name: str, until: float, now: float, *, unless: float) -> bool:
+        """Record that something holds until `until`, atomically; False if it holds until `unless` or later already."""
+        ...
+
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
         """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
-        ...
+        return await self.set_mark(f"nonce {nonce}", until, now, unless=now)
 
     async def mark(self, name: str, until: float, now: float) -> None:
         """Record that something holds until `until`. A later time is kept."""
-        ...
+        await self.set_mark(name, until, now, unless=until)
 
     async def marked(self, name: str) -> float:
         """Return until when something holds: a past time or 0 if it does not."""

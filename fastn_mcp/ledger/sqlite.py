@@ -11,9 +11,10 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, KEPT_DAYS, Change, Journal
+from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, KEPT_DAYS, OUTCOME_FIELDS, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MAX_WAITING,
+    SAME_REQUEST,
     ApprovalRequests,
     BudgetLimit,
     BudgetUses,
@@ -24,7 +25,6 @@ from fastn_mcp.ledger.ledger import (
 )
 from fastn_mcp.ledger.serialization import columns, load, store
 from fastn_mcp.ledger.sqlite_file import SqliteFile, named
-from fastn_mcp.ledger.stop import KEPT_DAYS as LIFTED_KEPT_DAYS
 from fastn_mcp.ledger.stop import Stop, StopOrders
 
 FILE = "ledger.sqlite"
@@ -61,16 +61,17 @@ _INDEXES = {
 }
 
 _SAME_REQUEST = (
-    "SELECT id FROM requests WHERE call = :call AND calls = :calls AND required = :required AND principal = :principal"
-    " AND account = :account AND id != :id"
+    f"SELECT id FROM requests WHERE {' AND '.join(f'{name} = :{name}' for name in SAME_REQUEST)} AND id != :id"  # noqa: S608
     " AND out_of_band = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
 )
 """Selects the open out-of-band request that is the same as a new one."""
 
+_OUTCOME = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in OUTCOME_FIELDS)
+
 _FINAL_OUTCOMES = f"({', '.join(repr(outcome) for outcome in FINAL_OUTCOMES)})"
 
 _HISTORY_SECONDS = KEPT_DAYS * 86_400.0
-"""Seconds for which requests (after they expire) and changes are kept, for the history."""
+"""Seconds for which requests (after they expire), changes and lifted stops are kept."""
 
 _MARK_SECONDS = 86_400.0
 """Seconds for which marks are kept after they expire, since clocks differ."""
@@ -231,14 +232,7 @@ class SqliteBudgetUses(_SqlitePart, BudgetUses):
 
 
 class SqliteMarks(_SqlitePart, Marks):
-    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        return self._mark(f"nonce {nonce}", until, now, unless=now)
-
-    async def mark(self, name: str, until: float, now: float) -> None:
-        self._mark(name, until, now, unless=until)
-
-    def _mark(self, name: str, until: float, now: float, *, unless: float) -> bool:
-        """Record a mark, and return True, unless it holds until a time or later."""
+    async def set_mark(self, name: str, until: float, now: float, *, unless: float) -> bool:
         self._file.execute("DELETE FROM marks WHERE until < ?", (now - _MARK_SECONDS,))
         marked = self._file.change(
             "INSERT INTO marks VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE until < ?",
@@ -268,11 +262,7 @@ class SqliteJournal(_SqlitePart, Journal):
         )
 
     async def settle(self, change: Change) -> None:
-        self._file.execute(
-            "UPDATE changes SET outcome = :outcome, target = coalesce(:target, target), name = coalesce(:name, name),"
-            " sent = :sent, unsettled_until = :unsettled_until WHERE id = :id",
-            store(change),
-        )
+        self._file.execute(f"UPDATE changes SET {_OUTCOME} WHERE id = :id", store(change))  # noqa: S608
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:
         rows = self._file.execute(
@@ -308,7 +298,7 @@ class SqliteJournal(_SqlitePart, Journal):
 class SqliteStops(_SqlitePart, StopOrders):
     async def add_stop(self, stop: Stop) -> None:
         self._file.write("INSERT INTO stops", store(stop))
-        self._file.execute("DELETE FROM stops WHERE lifted < ?", (stop.at - LIFTED_KEPT_DAYS * 86_400.0,))
+        self._file.execute("DELETE FROM stops WHERE lifted < ?", (stop.at - _HISTORY_SECONDS,))
 
     async def lift_stop(self, stop: Stop) -> bool:
         lift = "UPDATE stops SET lifted = :lifted, lifted_by = :lifted_by WHERE id = :id AND lifted IS NULL"

@@ -7,9 +7,6 @@ from typing import Protocol
 from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.redaction import name_as_read
 
-KEPT_DAYS = 30
-"""Number of days for which a lifted stop is kept: far longer than an approval that it made void could be used."""
-
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -27,11 +24,8 @@ class Stop:
     """Id of an OAuth client, or what a client calls itself."""
     lifted: float | None = None
     lifted_by: str = ""
-
-    @property
-    def is_operators(self) -> bool:
-        """Whether the operator ordered it, at a terminal or on a page without sign-in. Others have a principal."""
-        return "|" not in self.by
+    is_operators: bool = True
+    """Whether the operator ordered it, at a terminal or on a page without sign-in."""
 
     @property
     def whom(self) -> str:
@@ -65,7 +59,10 @@ class StopOrders(Protocol):
     """Storage of stops."""
 
     async def add_stop(self, stop: Stop) -> None:
-        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` before it."""
+        """Record a stop, and forget those that were lifted more than `KEPT_DAYS` (`change`) before it.
+
+        That is far longer than an approval that they made void could be used.
+        """
         ...
 
     async def lift_stop(self, stop: Stop) -> bool:

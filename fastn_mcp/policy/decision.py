@@ -9,8 +9,8 @@ from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import PlannedCalls
-from fastn_mcp.policy.step_up import StepUp
-from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.formats import counted, sentence
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
@@ -78,10 +78,9 @@ class Situation:
     asker: Asker = field(default_factory=Asker)
     own_key: bool = False
     """Whether the call would revoke the key that this server uses."""
-    spent: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Calls of its effect, by budget period (`Policy.budgets`), with those before it in its list."""
-    spent_below: Mapping[Effect, Mapping[str, int]] = field(default_factory=dict[Effect, Mapping[str, int]])
-    """The same of the lower effects from which it was raised."""
+    spent: Mapping[Effect, Mapping[str, int]] = field(default_factory=dict[Effect, Mapping[str, int]])
+    """Calls of its effect and of the lower ones from which it was raised, each by budget period (`FileRules.budgets`),
+    with those before it in its list."""
     in_list: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
     """Calls before it in its list, which are not sent yet, by each effect that they count as."""
     declines: int = 0
@@ -96,6 +95,62 @@ class Situation:
     """Plan entry that covers the call and is used up."""
     destroyed: int = 0
     """Destructive approvals within the period of `destroy_rate`."""
+
+    def spent_in(self, period: str) -> int:
+        """Return the calls of its effect in a budget period."""
+        return self.spent.get(self.effect, {}).get(period, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """How recent and how strong the sign-in of approvers has to be for calls with some effects.
+
+    The approval page is the only place where such calls are approved.
+    """
+
+    page: str
+    effects: tuple[str, ...]
+    max_age: float
+    """Seconds since the person was asked to sign in."""
+    acr_values: tuple[str, ...] = ()
+    """Values of `acr`, `amr` or `acrs`, one of which has to be there. Empty: any sign-in is strong enough."""
+    leeway: float = 0.0
+    """Seconds by which the provider's clock may differ."""
+
+    @property
+    def values(self) -> str:
+        return " or ".join(map(quote, self.acr_values))
+
+    @property
+    def needs(self) -> str:
+        """The required sign-in, in words."""
+        minutes = counted(int(self.max_age // 60), "minute")
+        return f"a sign-in at most {minutes} old{f', by {self.values}' if self.acr_values else ''}"
+
+    @property
+    def elsewhere(self) -> str:
+        return f"Approving it needs {self.needs}, at {self.page} and nowhere else."
+
+    def concerns(self, effects: Iterable[str]) -> bool:
+        return not set(effects).isdisjoint(self.effects)
+
+    def problem(self, auth_time: float | None, acr: str, now: float) -> str | None:
+        """Say what a sign-in lacks and what corrects it; None if it counts."""
+        if auth_time is None:
+            missing = "The identity provider did not say when you signed in: the ID token has no auth_time."
+            return f"{missing} Tell the operator: it has to be added at the provider."
+        if auth_time > now + self.leeway:
+            return "By its auth_time you sign in later than now. Tell the operator: a clock is wrong."
+        if (age := now - auth_time) > self.max_age + self.leeway:
+            ago = f"you last did {counted(int(age // 60), 'minute')} ago, and this needs {self.needs}"
+            provider = "Tell the operator: the provider ignores max_age."
+            return f"The identity provider did not ask you to sign in again: {ago}. {provider}"
+        if self.acr_values and not {*acr.split()} & {*self.acr_values}:
+            seen = f"its acr and amr are {quote(acr)}" if acr else "the ID token has no acr and no amr"
+            better = "Sign in with a second factor or a passkey. If you did, tell the operator"
+            weak = f"The identity provider did not sign you in by {self.values}: {seen}."
+            return f"{weak} {better}: the provider has to honour acr_values."
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,29 +3,26 @@
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, Literal
 
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.decision import (
-    BREAKER,
     CONFIRMED_IF_EMPTY,
-    DESTROY_RATE,
     MODES,
     Decision,
     PolicyDecision,
     Situation,
+    StepUp,
     effects_below,
     least,
     of_groups,
     strictest,
 )
 from fastn_mcp.policy.plan import Plan
-from fastn_mcp.policy.rules import FileRules
-from fastn_mcp.policy.step_up import StepUp
+from fastn_mcp.policy.rules import NO_RULES, FileRules
 from fastn_mcp.records.formats import counted
 from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
@@ -41,10 +38,10 @@ _OWN_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A mode, with the rules of a policy file if there is one."""
+    """A mode, with the rules of a policy file, of which there may be none."""
 
     mode: Mode = "guarded"
-    rules: FileRules | None = None
+    rules: FileRules = NO_RULES
     plan: Plan | None = None
     live: bool = False
     """Whether the key is live, or not known to be a test key."""
@@ -63,7 +60,7 @@ class Policy:
     @property
     def digest(self) -> str:
         """Digest of this policy. An approval given under another policy is void."""
-        files = [part.digest if part else "" for part in (self.rules, self.plan)]
+        files = [self.rules.digest, self.plan.digest if self.plan else ""]
         return ":".join([self.mode, self.key, *files, *([repr(self.step_up)] if self.step_up else [])])
 
     @property
@@ -72,25 +69,9 @@ class Policy:
         return self.mode != "unattended"
 
     @property
-    def breaker(self) -> tuple[int, float]:
-        """Declines in a row after which changes are refused, and for how many seconds."""
-        return self.rules.breaker if self.rules else BREAKER
-
-    @property
     def destroy_rate(self) -> tuple[int, float] | None:
         """Maximum number of destructive approvals per period in seconds; None if nobody can be asked."""
-        if not self.asks:
-            return None
-        return self.rules.destroy_rate if self.rules else DESTROY_RATE
-
-    def budgets(self, effect: Effect, now: datetime) -> Mapping[str, int]:
-        """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`."""
-        return self.rules.budgets(effect, now) if self.rules else {}
-
-    @property
-    def compares_customers(self) -> bool:
-        """Whether any decision depends on whose resources a call touches."""
-        return self.rules is not None and self.rules.compares_customers
+        return self.rules.destroy_rate if self.asks else None
 
     def needs_facts(self, call: Call) -> bool:
         """Return whether anything must be read before the call can be decided, whatever it refers to."""
@@ -100,19 +81,19 @@ class Policy:
             bool(call.needs_person)
             or type(call).effect_on is not Operation[Any].effect_on
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
-            or (self.rules is not None and any(rule.looks_at_facts(call) for rule in self.rules.rules))
+            or any(rule.looks_at_facts(call) for rule in self.rules.rules)
         )
 
     def needs_records(self, resolved: ResolvedCall) -> bool:
         """Return whether records that the call refers to must be read before it can be decided."""
         if resolved.call.effect is Effect.READ or self.mode == "read-only" or not resolved.refers:
             return False
-        return self.plan is not None or (self.rules is not None and bool(self.rules.protected))
+        return self.plan is not None or bool(self.rules.protected)
 
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""
         situation = replace(situation, live=self.live)
-        matching = [] if situation.effect is Effect.READ or self.rules is None else self.rules.matches(situation)
+        matching = [] if situation.effect is Effect.READ else self.rules.matches(situation)
         return [*filter(None, (self._always_denied(situation),)), *matching, self._default(situation)]
 
     def decide(self, situation: Situation) -> PolicyDecision:
@@ -123,12 +104,10 @@ class Policy:
         if (denied := self._always_denied(situation)) is not None:
             return denied
         call, verdict = situation.resolved.call, self._by_rules(situation)
-        if self.rules is not None:
-            # What raises an effect (an argument, a record in use, an open request) must not escape what the file says
-            # of the lower ones. In a fixed order: of equally strict decisions, the first names its rule.
-            for lower in effects_below(call, situation.effect):
-                spent = situation.spent_below.get(lower, {})
-                verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower, spent=spent))))
+        # What raises an effect (an argument, a record in use, an open request) must not escape what the file says of
+        # the lower ones. In a fixed order: of equally strict decisions, the first names its rule.
+        for lower in effects_below(call, situation.effect):
+            verdict = strictest((verdict, self._by_rules(replace(situation, effect=lower))))
         if verdict.decision is Decision.ALLOW and call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
@@ -145,8 +124,7 @@ class Policy:
         default = self._default(situation)
         if situation.asker.machine and default.decision is Decision.ALLOW:
             default = replace(default, decision=Decision.CONFIRM)  # its plan allows it, or a rule that names machines
-        verdicts = self.rules.verdicts(situation, default) if self.rules else [default]
-        return strictest(verdicts)
+        return strictest(self.rules.verdicts(situation, default))
 
     def _with_plan(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         """Allow calls that a plan entry covers; deny calls that need approval if nobody can be asked."""
@@ -183,7 +161,7 @@ class Policy:
             return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} allows only reads.")
         if situation.own_key:
             return PolicyDecision(Decision.DENY, "own key", _OWN_KEY)
-        declined, rest = self.breaker
+        declined, rest = self.rules.breaker
         if situation.declines >= declined:
             until = (situation.declined_at or situation.now) + timedelta(seconds=rest)
             at = f"{until.astimezone(UTC):%H:%M:%S} UTC" + ("" if situation.declined_at else " at the latest")
@@ -194,8 +172,8 @@ class Policy:
 
     def _default(self, situation: Situation) -> PolicyDecision:
         effect = situation.effect
-        if self.rules is not None and (said := self.rules.default(effect, live=self.live)) is not None:
-            return said
+        if (own := self.rules.default(effect, live=self.live)) is not None:
+            return own
         decision = least(self.mode, effect, live=self.live)
         rule = f"mode {self.mode}: {effect.value}"
         if decision is not MODES[self.mode][effect]:
@@ -219,8 +197,8 @@ class Policy:
     def _left(self, situation: Situation) -> tuple[int, int, str] | None:
         """Return how many calls the budgets still allow, with the limit and period in words; None if there are none."""
         remaining = [
-            (limit - situation.spent.get(period, 0), limit, "in this run" if period == "run" else "today (UTC)")
-            for period, limit in self.budgets(situation.effect, situation.now).items()
+            (limit - situation.spent_in(period), limit, "in this run" if period == "run" else "today (UTC)")
+            for period, limit in self.rules.budgets(situation.effect, situation.now).items()
         ]
         return min(remaining) if remaining and min(remaining)[0] > 0 else None
 

@@ -1,13 +1,19 @@
-"""Load the policy file. Any error in it, an unreachable rule included, stops the start with its line."""
+"""Load the policy file. Any error in it, an unreachable rule included, stops the start with its line.
 
-from collections.abc import Iterator, Mapping, Sequence
+Warnings are about parts that cannot do what they say, with the people and customers that there are.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.account.resolved_call import KINDS
+from fastn_mcp.account.resolved_call import KINDS, identity
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
-from fastn_mcp.policy.conditions import Glob, UserCount
+from fastn_mcp.errors import nearest
+from fastn_mcp.policy.asker import Asker
+from fastn_mcp.policy.conditions import Glob, UserCount, Who
 from fastn_mcp.policy.decision import CONFIRMED_IF_EMPTY, MODES, Decision, PolicyDecision, least
 from fastn_mcp.policy.matching import PolicyRule, Protected
 from fastn_mcp.policy.rules import FileRules, TimeWindow
@@ -25,6 +31,8 @@ from fastn_mcp.policy.schema import (
     possible_effects,
     second_of,
 )
+from fastn_mcp.records.rows import Row
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.tool import Effect
 
@@ -206,3 +214,39 @@ def _set(table: Any) -> Iterator[tuple[Effect, str, Any]]:
     for effect in Effect:
         if (value := getattr(table, effect.value, None)) is not None:
             yield effect, effect.value, value
+
+
+def four_eyes(rules: FileRules, approvers: int, groups: Collection[str]) -> Iterator[str]:
+    """Yield each part that asks for people where too few, or none of its group, can approve outside of the client."""
+    there = {0: "no approvers are", 1: "one approver is"}.get(approvers)
+    defaults = (rules.defaults, rules.live_defaults, rules.test_defaults)
+    parts = [(each.rule, each.decision, ()) for of in defaults for each in of.values()]
+    parts += [(each.name, each.then, each.second) for each in (*rules.protected, *rules.rules)]
+    for name, decision, second in parts:
+        if decision is Decision.FOUR_EYES and there is not None:
+            yield f"{name} asks for two people, and {there} set up: its calls are refused."
+        elif missing := set(second).difference(groups):
+            yield f"{name} needs an approver from {missing.pop()}, which has none: its calls are refused."
+
+
+def without_sign_in(rules: FileRules) -> Iterator[str]:
+    """Yield each rule that who asks cannot decide, for a server without a sign-in."""
+    for rule in rules.rules:
+        signed = [
+            Who({name: of for name, of in who.facts.items() if name != "client_name"})
+            for who in (rule.who, rule.unless)
+        ]
+        if any(who.facts for who in signed):
+            why = replace(rule, who=signed[0], unless=signed[1]).asked_by(Asker())
+            holds = "never applies" if why is None else "applies to everybody"
+            yield f"{rule.name} {holds} on a server without a sign-in{f': {why}' if why else ''}."
+
+
+def unknown_customers(rules: FileRules, customers: Sequence[Row]) -> Iterator[str]:
+    """Yield each pattern of protected customers that matches none of the account's `customers`."""
+    names = [str(value) for row in customers for value in identity(row).values()]
+    for part in rules.protected:
+        for glob in part.resources.get("customer", ()):
+            if not any(glob(name, exact=False) for name in names):
+                near = nearest(glob.text.strip("*?"), names)
+                yield f"{part.name}: no customer matches {quote(glob.text)}{near}."

@@ -11,7 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.policy.decision import DESTROY_RATE, Decision, PolicyDecision, Situation, of_groups, strictest
+from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision, PolicyDecision, Situation, of_groups, strictest
 from fastn_mcp.policy.matching import PolicyRule, Protected, because_of
 from fastn_mcp.tools.tool import Effect
 
@@ -125,16 +125,17 @@ class TimeWindow:
 class FileRules:
     """Rules of one policy file. Defaults, rules and other parts are named by the file's name and their lines."""
 
-    digest: str
-    defaults: Mapping[Effect, PolicyDecision]
-    protected: tuple[Protected, ...]
-    rules: tuple[PolicyRule, ...]
-    windows: tuple[TimeWindow, ...]
-    budget: Mapping[Effect, int]
-    budget_name: str
-    per: str
-    run_budget: Mapping[Effect, int]
-    breaker: tuple[int, float]
+    digest: str = ""
+    defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
+    protected: tuple[Protected, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
+    windows: tuple[TimeWindow, ...] = ()
+    budget: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
+    budget_name: str = ""
+    per: str = "day"
+    run_budget: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
+    breaker: tuple[int, float] = BREAKER
+    """Declines in a row after which changes are refused, and for how many seconds."""
     destroy_rate: tuple[int, float] = DESTROY_RATE
     live_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
     """Override `defaults` with a live key."""
@@ -151,7 +152,10 @@ class FileRules:
         return "run" if self.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
 
     def budgets(self, effect: Effect, now: datetime) -> dict[str, int]:
-        """Return how many calls of an effect each period allows. Of two limits for one period, the smaller applies."""
+        """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`.
+
+        Of two limits for one period, the smaller applies.
+        """
         limits: dict[str, int] = {}
         for period, limit in ((self.period(now), self.budget.get(effect)), ("run", self.run_budget.get(effect))):
             if limit is not None:
@@ -188,7 +192,7 @@ class FileRules:
     def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
         for period, limit in self.budgets(effect, situation.now).items():
-            if (spent := situation.spent.get(period, 0)) >= limit:
+            if (spent := situation.spent_in(period)) >= limit:
                 tomorrow = situation.now.astimezone(UTC) + timedelta(days=1)
                 until = "in this run" if period == "run" else f"until {tomorrow:%Y-%m-%d} 00:00 UTC"
                 decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
@@ -235,3 +239,13 @@ class FileRules:
         yield f"Budget: {most} approved deletions in {seconds / 60:g} minutes, then none."
         declined, rest = self.breaker
         yield f"Breaker: after {declined} declines in a row, no change is sent for {rest / 60:g} minutes."
+
+
+CUSTOMERS_UNREADABLE = (
+    "This key may not read customers, so the policy recognises them by their ids only, not by names or slugs."
+    " Use a key that may, or protect customers by id."
+)
+"""Warning for rules that compare customers."""
+
+NO_RULES = FileRules()
+"""Rules without a policy file."""

@@ -22,13 +22,14 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp import __version__
+from fastn_mcp.audit.log import recorded_time
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.ledger.identity import who
@@ -76,8 +77,8 @@ def document(
         "policy": about.policy,
         "plan": about.plan,
         "script": about.script,
-        "began": None if began is None else moment(began),
-        "ended": moment(ended),
+        "began": None if began is None else recorded_time(began),
+        "ended": recorded_time(ended),
         "audit": {
             "file": about.audit,
             "n": None if head is None else head.n,
@@ -86,11 +87,6 @@ def document(
         "counts": counts | {"reads": reads, "requests": requests},
         "calls": cast(JsonValue, calls),
     }
-
-
-def moment(time: datetime) -> str:
-    """Format a time as in the audit log."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _call(number: int, attempt: Attempt) -> JsonValue:

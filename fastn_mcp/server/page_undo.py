@@ -7,7 +7,6 @@ in whatever process, so that no call has to wait for them.
 from dataclasses import dataclass
 
 from fastn_mcp.channels.page.inbox import ChangeUndo
-from fastn_mcp.guard.approval_form import UNDOES
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Shown
@@ -31,5 +30,4 @@ class PageUndo(ChangeUndo):
         return isinstance(await self.dispatch(UndoChange(change_id=change), caller), Done)
 
     async def resume(self, approved: ApprovalRequest, asker: Asker) -> bool | None:
-        change = approved.preview.get(UNDOES)
-        return await self(change, asker) if isinstance(change, str) else None
+        return await self(approved.undoes, asker) if approved.undoes else None

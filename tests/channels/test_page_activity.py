@@ -164,7 +164,7 @@ STATES = [
 async def test_row_of_a_request_says_what_the_ledger_knows(
     state: RequestState, outcome: str, words: str, desk: Desk, visitor: Visitor
 ) -> None:
-    request = question(preview={**question().preview, "asked_by": "mcp"})
+    request = question(asked_by="mcp")
     entries = [call(1, grant="grant-1", target="cus_8fQ2")]
     if state is RequestState.APPROVED:
         entries.append(call(1, event=APPROVED, grant="grant-1", approved_by="local_page"))

@@ -390,9 +390,7 @@ def presence(request: str) -> tuple[str, float]:
 
 async def everything(desk: Desk) -> None:
     """Return a desk with every part of the page and values that are hard to lay out."""
-    desk.page.connect(
-        AnyUndo(), lambda request: ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
-    )
+    desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
     now = desk.clock.now().timestamp()
     long = update_of_workflow("grant-4")
     awkward: dict[str, JsonValue] = {
@@ -406,7 +404,7 @@ async def everything(desk: Desk) -> None:
     await desk.ask(
         batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
-    await desk.ask(connection("grant-10"), question("grant-11", preview={**question().preview, "asked_by": "q" * 120}))
+    await desk.ask(connection("grant-10"), question("grant-11", asked_by="q" * 120))
     await desk.ask(
         question("grant-5"), update_of_workflow("grant-6"), question("grant-7"), update_of_workflow("grant-12")
     )
@@ -472,7 +470,7 @@ async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chro
         pages[name] = [(v["id"], [node["html"] for node in v["nodes"]]) for v in found[0]]
         assert found[1] > 10
 
-    desk.page.connect(AnyUndo(), presence)
+    desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
     tab = await visit(chromium, desk, viewport={"width": width, "height": 800}, color_scheme=scheme)
     root = tab.url
     await look("empty")
@@ -566,7 +564,7 @@ async def test_keys_of_one_name_are_told_apart_and_the_wrong_approval_is_taken_b
 async def test_several_are_declined_by_keyboard_without_scripts(desk: Desk, chromium: Browser) -> None:
     for number in range(1, 9):
         asked_by = "cursor" if number > 5 else "claude-code"
-        await desk.ask(question(f"grant-{number}", preview={**question().preview, "asked_by": asked_by}))
+        await desk.ask(question(f"grant-{number}", asked_by=asked_by))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await tab.get_by_label("Select all 3 requests from cursor").focus()
     await tab.keyboard.press("Space")
@@ -591,6 +589,6 @@ async def test_groups_follow_new_requests_and_keep_what_is_selected(desk: Desk, 
     await desk.ask(question("grant-8"))
     await expect(tab.locator(".queue li")).to_have_count(8)
     await expect(tab.get_by_label("Select: Delete customer").first).to_be_checked()
-    await desk.ask(question("grant-9", preview={**question().preview, "asked_by": "cursor"}))
+    await desk.ask(question("grant-9", asked_by="cursor"))
     await expect(tab.get_by_label("Select all 1 requests from cursor")).to_be_visible()
     await expect(tab.locator(".queue li")).to_have_count(9)

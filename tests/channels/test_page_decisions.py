@@ -16,7 +16,7 @@ from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.guard.approval_form import MAX_NOTE, with_typed
+from fastn_mcp.guard.approval_form import MAX_NOTE
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.access import CreateSecret
@@ -54,7 +54,7 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
-    asked = question(tool="create_secret", expected=None, preview=with_typed({"call": "create_secret"}, VALUE))
+    asked = question(tool="create_secret", expected=None, preview={"call": "create_secret"}, typed=VALUE)
     await desk.ask(asked)
     page = await visitor.look()
     assert re.search(r'<input [^>]*name="secret.value" type="password" required autocomplete="one-time-code"', page)
@@ -85,8 +85,8 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
 async def test_incomplete_credentials_approve_nothing(
     desk: Desk, visitor: Visitor, typed: tuple[TypedField, ...], sent: dict[str, str], problem: str
 ) -> None:
-    asked = with_typed({"call": "create_connection"}, TypedArgument("credentials", typed))
-    await desk.ask(question(tool="create_connection", expected=None, preview=asked))
+    asked = question(tool="create_connection", expected=None, preview={"call": "create_connection"})
+    await desk.ask(replace(asked, typed=TypedArgument("credentials", typed)))
     refused = await visitor.decide("approve", "grant-1", **{f"secret.{name}": text for name, text in sent.items()})
     assert refused.status_code == 422
     assert f"Nothing was approved: {problem}" in words(refused.text)
@@ -334,7 +334,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
 
 async def test_requester_is_shown_by_the_name_it_gave(desk: Desk, visitor: Visitor) -> None:
     """An earlier request without a name shows the principal."""
-    await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
+    await desk.ask(question(asked_by="Claude Desktop"), update_of_workflow())
     page = words(await visitor.look())
     assert page.count('Asked by "Claude Desktop"') == 1
     assert page.count("Asked by local") == 1

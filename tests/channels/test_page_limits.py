@@ -109,7 +109,7 @@ async def test_budgets_count_what_was_used(tmp_path: Path) -> None:
     policy = Policy(rules=rules_of(tmp_path, FILE))
     async with limits(tmp_path, policy) as (desk, visitor):
         budgets = Budgets(policy, desk.ledger, desk.system, ACCOUNT)
-        (day,) = policy.budgets(Effect.EXTERNAL, desk.system.now())
+        (day,) = policy.rules.budgets(Effect.EXTERNAL, desk.system.now())
         for effect, uses in ((Effect.EXTERNAL, 6), (Effect.SPEND, 1)):
             for _ in range(uses):
                 assert await desk.ledger.spend_all([BudgetLimit(effect.value, budgets.period(day, "local"), 20)])

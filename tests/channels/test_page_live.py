@@ -6,7 +6,7 @@ import anyio
 import pytest
 from support.page_world import Desk, Visitor, question
 
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS
+from fastn_mcp.channels.page.access import SESSION_HOLDS
 from fastn_mcp.ledger.approval_request import RequestState
 
 pytestmark = pytest.mark.anyio

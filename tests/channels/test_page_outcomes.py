@@ -169,7 +169,7 @@ async def test_replayed_or_foreign_withdrawal_changes_nothing(desk: Desk, visito
 async def test_several_are_declined_with_one_note(desk: Desk, visitor: Visitor) -> None:
     for number in range(1, 8):
         asked_by = "cursor" if number > 5 else "claude-code"
-        await desk.ask(question(f"grant-{number}", preview={**question().preview, "asked_by": asked_by}))
+        await desk.ask(question(f"grant-{number}", asked_by=asked_by))
     page = await visitor.look()
     assert [words(head) for head in re.findall(r"<h2>(<label.*?)</h2>", page)] == [
         "Select all 5 requests from claude-code claude-code 5",

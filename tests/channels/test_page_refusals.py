@@ -7,15 +7,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
-from support.page_world import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
+from support.page_world import Desk, Visitor, enter, let_in, question, room_of, update_of_workflow
 
-from fastn_mcp.channels.page.access import LocalPageAccess
+from fastn_mcp.channels.page.access import SESSION_HOLDS, LocalPageAccess
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import MAX_BODY
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 
@@ -33,10 +31,13 @@ ANSWERS = {
 }
 
 
-def application(desk: Desk, sessions: PageSessions, origin: str) -> ASGIApp:
+def access_to(desk: Desk) -> LocalPageAccess:
+    return LocalPageAccess(Inbox(desk.system, InboxAccount(None, desk.ledger, unrecorded, desk.typed)), desk.system)
+
+
+def application(desk: Desk, access: LocalPageAccess, origin: str) -> ASGIApp:
     """Return the page without a port."""
-    inbox = Inbox(desk.system, InboxAccount(None, desk.ledger, unrecorded, desk.typed))
-    return page(LocalPageAccess(sessions, inbox), [origin], desk.ledger, desk.system)
+    return page(access, [origin], desk.ledger, desk.system, lambda: False)
 
 
 async def closed_page(visitor: Visitor) -> str:
@@ -190,11 +191,11 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
 
 
 async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
-    entry = PageSessions(desk.system)
-    key = entry.key()
-    assert not any(entry.enter(f"guess {number}") for number in range(10_000))
-    assert entry.enter(key) is not None
-    assert entry.enter(key) is None
+    access = access_to(desk)
+    key = access.key
+    assert not any(access.enter(f"guess {number}") for number in range(10_000))
+    assert access.enter(key) is not None
+    assert access.enter(key) is None
 
 
 async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> None:
@@ -211,32 +212,11 @@ async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> 
     assert (await enter(visitor.http, url, key)).status_code == 200
 
 
-async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
-    await desk.ask(question())
-    desk.opened.clear()
-    desk.clock.passed += 60
-    await desk.announce("grant-1")
-    desk.clock.passed += 601
-    assert (await enter(visitor.http, *posted_by(desk.opened[0]))).status_code == 403
+async def test_session_expires(desk: Desk, visitor: Visitor) -> None:
+    desk.clock.passed += SESSION_HOLDS - 60
     await visitor.look()
-    desk.clock.passed += SESSION_HOLDS
+    desk.clock.passed += 61
     assert (await visitor.http.get(visitor.room)).status_code == 403
-
-
-def test_number_of_keys_and_sessions_is_limited() -> None:
-    entry = PageSessions(System())
-    left, door = entry.lasting_key(), entry.lasting_key()
-    keys = [entry.key() for _ in range(40)]
-    assert entry.enter(left) is None
-    assert entry.enter(door) is not None
-    assert entry.enter(door) is None
-    assert entry.enter(keys[0]) is None
-    rooms: list[tuple[str, str]] = []
-    for _ in range(40):
-        entered = entry.enter(entry.key())
-        assert entered is not None
-        rooms.append(entered)
-    assert [entry.is_open(*room) for room in rooms] == [False] * 8 + [True] * 32
 
 
 async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
@@ -372,18 +352,18 @@ async def test_only_http_is_answered(desk: Desk) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app = application(desk, PageSessions(desk.system), "http://127.0.0.1:1")
+    app = application(desk, access_to(desk), "http://127.0.0.1:1")
     await app({"type": "websocket", "path": "/", "headers": []}, receive, send)
     assert sent == []
 
 
 async def test_page_can_be_mounted_in_another_application(desk: Desk) -> None:
-    entry = PageSessions(desk.system)
+    access = access_to(desk)
     await desk.ask(question())
-    inner = application(desk, entry, "https://team.example")
+    inner = application(desk, access, "https://team.example")
     transport = httpx2.ASGITransport(app=Starlette(routes=[Mount("/approvals", inner)]))
     async with httpx2.AsyncClient(transport=transport, base_url="https://team.example") as http:
-        answer = await enter(http, "/approvals", entry.key())
+        answer = await enter(http, "/approvals", access.key)
         room = room_of(answer)
         assert room.startswith("/approvals/")
         assert f"Path={room}; SameSite=strict; Secure" in answer.headers["set-cookie"]

@@ -10,9 +10,7 @@ import httpx2
 import pytest
 from support.page_world import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
-from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
-from fastn_mcp.guard.approval.votes import unrecorded
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +47,7 @@ async def test_key_files_are_removed_with_their_keys(desk: Desk) -> None:
     desk.opens = False
     desk.clock.passed += 60
     await desk.announce("grant-2")
-    assert len(list(folder.iterdir())) == 1  # an unused file is removed at once
+    assert list(folder.iterdir()) == []  # what no browser opened is removed at once
     await desk.file()
     await desk.page.aclose()
     assert list(folder.iterdir()) == []
@@ -85,8 +83,7 @@ async def test_missing_browser_is_explained(desk: Desk) -> None:
     def opener(url: str) -> bool:
         raise OSError(url)
 
-    account = InboxAccount(None, desk.ledger, unrecorded, desk.typed)
-    page = ApprovalPage(account, desk.system, opener, desk.page_file)
+    page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file)
     message = (await page.announce(question())).where
     assert "No browser could be opened" in message
     assert "`fastn-mcp approvals --open`" in message

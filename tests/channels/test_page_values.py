@@ -12,7 +12,6 @@ from support.page_world import Desk, Visitor, question, update_of_workflow
 from support.stores import add_temporary, with_temporary
 from typing_extensions import override
 
-from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
 
 pytestmark = pytest.mark.anyio
@@ -122,14 +121,6 @@ async def test_values_cannot_add_elements(desk: Desk, visitor: Visitor) -> None:
         assert not {"\u3164", "\u2800"} & set(page), kind
         for element, text in read.texts:
             assert element not in ("kbd", "code") or "\n" not in text, kind
-
-
-async def test_records_that_a_call_names_are_not_shown_by_kind_and_id(desk: Desk, visitor: Visitor) -> None:
-    asked = question()
-    await desk.ask(replace(asked, preview={**asked.preview, REFERENCES: [["connector", "con_1"]]}))
-    page = await visitor.look()
-    assert "con_1" not in page
-    assert "references" not in page
 
 
 async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visitor) -> None:

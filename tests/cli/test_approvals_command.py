@@ -29,7 +29,6 @@ from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.approval_form import with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
@@ -117,7 +116,8 @@ SECRET: dict[str, object] = {
     "tool": "create_secret",
     "target": None,
     "allows_temporary": False,
-    "preview": with_typed({"call": "create_secret"}, VALUE),
+    "preview": {"call": "create_secret"},
+    "typed": VALUE,
 }
 
 
@@ -186,7 +186,7 @@ def test_y_approves_one_call(state: Folder) -> None:
 
 
 def test_sentence_of_a_request_comes_before_who_asked(state: Folder) -> None:
-    state.add_request(preview={**GRANT.preview, "asked_by": "Claude Code"})
+    state.add_request(asked_by="Claude Code")
     lines = [line.strip() for line in state.answer(("", "Left waiting.")).splitlines() if line.strip()]
     assert lines[0] == GRANT.text[0]
     assert sum('"Claude Code" asked at' in line for line in lines) == 1

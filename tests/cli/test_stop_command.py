@@ -62,7 +62,7 @@ def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
 
 def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: Machine) -> None:
     """Who ordered it on the page of a team may lift it there."""
-    approvers = Stop("s1", time.time(), "Kim Example (https://login.example.com|kim)")
+    approvers = Stop("s1", time.time(), "Kim Example (https://login.example.com|kim)", is_operators=False)
     machine.do(lambda ledger: ledger.add_stop(approvers))
     assert said(machine.run("stop")).startswith("All changes are stopped since")
     assert [stop.is_operators for stop in machine.stops()] == [False, True]

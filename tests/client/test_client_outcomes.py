@@ -97,6 +97,14 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
     ),
     "200 that is a page": (
         reply(200, b"<html>log in</html>"),
+        reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)),
+    ),
+    "200 that is a text": (
+        reply(200, b"maintenance"),
+        reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)),
+    ),
+    "200 of half a JSON": (
+        reply(200, b' {"id": "a", "name"'),
         reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "400 that breaks off": (reply(400, unreadable=UnreadableBody.BROKEN), same(1, "invalid", UNCHANGED)),

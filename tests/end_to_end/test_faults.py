@@ -77,7 +77,7 @@ LOST: dict[str, Expected] = {
     "POST": (1, "unknown_outcome"),
 }
 ENDLESS: dict[str, Expected] = {"GET": (1, "timeout")} | dict.fromkeys(WRITES, (1, "unknown_outcome"))
-MOVED: dict[str, Expected] = {"GET": (1, "failed")} | dict.fromkeys(WRITES, (1, "unknown_outcome"))
+UNCERTAIN: dict[str, Expected] = {"GET": (1, "failed")} | dict.fromkeys(WRITES, (1, "unknown_outcome"))
 UNREADABLE: dict[str, Expected] = {"GET": (1, "failed")} | dict.fromkeys(WRITES, (1, "applied_unreadable"))
 TOO_LARGE: dict[str, Expected] = UNREADABLE | {"GET": (1, "too_large")}
 BROKEN: dict[str, Expected] = UNREADABLE | {"GET": (3, "failed")}
@@ -133,13 +133,13 @@ TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
     "hang": (Hang(), ENDLESS),
     "hang after the change": (Hang(moment=FaultMoment.AFTER), ENDLESS),
     "drip": (Drip(), ENDLESS),
-    "garbage": (Garbage(), UNREADABLE),
+    "garbage": (Garbage(), UNCERTAIN),
     "NaN": (NotANumber(), UNREADABLE),
     "lone surrogate": (LoneSurrogate(), UNREADABLE),
     "deep nesting": (DeepNesting(), UNREADABLE),
     "gzip bomb": (GzipBomb(unpacked=16 * 1024 * 1024), TOO_LARGE),
     "huge": (Huge(), TOO_LARGE),
-    **{f"redirect {status}": (Redirect(status=status, to=SINK), MOVED) for status in (301, 302, 303)},
+    **{f"redirect {status}": (Redirect(status=status, to=SINK), UNCERTAIN) for status in (301, 302, 303)},
     "redirect 307": (Redirect(status=307, to=SINK), same(1, "failed")),
     "redirect 308": (Redirect(status=308, to=SINK), same(1, "failed")),
     **{f"echo of the key, {status}": (EchoKey(status=status), expected) for status, expected in ECHOED.items()},

@@ -248,19 +248,19 @@ async def test_breaker_ends_at_the_time_that_it_names(world: World) -> None:
     await world.expect(Done, call, world.form())
 
 
-@pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
+@pytest.mark.parametrize("differs", ["principal", "tenant", "key", "policy", "tool", "arguments", "nothing"])
 async def test_approval_is_bound_to_caller_key_policy_tool_and_arguments(tmp_path: Path, differs: str) -> None:
     world = World(tmp_path, bound="key 1")
     call = world.run()
     await world.approve_outside(call)
     mode, bound = "manual" if differs == "policy" else "guarded", "key 2" if differs == "key" else "key 1"
     other = World(tmp_path, Policy(mode), world.clock, "u", bound=bound)
-    caller = Caller(Asker("another" if differs == "principal" else "local"), None)
+    asker = Asker("another" if differs == "principal" else "local", tenant="globex" if differs == "tenant" else "")
     if differs == "arguments":
         call = call.model_copy(update={"environment": "live"})
     made: Any = other.deletion() if differs == "tool" else call
     try:
-        outcome: object = await other.dispatch(made, caller)
+        outcome: object = await other.dispatch(made, Caller(asker, None))
     except FastnError as error:
         outcome = error
     assert isinstance(outcome, {"policy": TargetChanged, "nothing": Done}.get(differs, PendingApproval))
@@ -446,7 +446,7 @@ async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> Non
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    world = World(tmp_path, Policy("manual", None, plan), clock)
+    world = World(tmp_path, Policy("manual", plan=plan), clock)
     left: list[object] = [await world.guard.allowance(Asker())]
     for name in ("A", "B"):
         await world.expect(Done, CreateCustomer(name=name))
@@ -477,9 +477,9 @@ async def test_request_names_its_requester(world: World) -> None:
     )
     await world.dispatch(world.run(), Caller(Asker(), None))
     named, nameless = await world.ledger.waiting(world.timestamp)
-    assert str(named.preview["asked_by"]).startswith("Claude Desktop ")
-    assert "0123456789" not in str(named.preview)
-    assert "asked_by" not in nameless.preview
+    assert str(named.asked_by).startswith("Claude Desktop ")
+    assert "0123456789" not in str(named)
+    assert nameless.asked_by is None
 
 
 async def test_call_too_long_for_a_form_is_decided_at_a_terminal(world: World) -> None:

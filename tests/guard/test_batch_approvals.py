@@ -421,7 +421,7 @@ async def test_interrupted_batch_resumes_with_its_approval(world: World, tmp_pat
 
 async def test_call_begun_by_an_ended_process_has_an_unknown_outcome(world: World) -> None:
     call = creations("A", "B")
-    id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
+    id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), Asker())
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
     account = world.journalling.account
     await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))

@@ -187,9 +187,8 @@ class World:
     def request(self) -> ApprovalRequest:
         shown = self.of_existing
         return replace(
-            grant(), tool=shown.tool, target=self.call.target, text=tuple(shown.lines()), preview={
-                **shown.stored(), "asked_by": f"{self.text} agent"
-            }, expected=shown.expected, extent=extent(self.call), allows_temporary=True,
+            grant(), tool=shown.tool, target=self.call.target, text=tuple(shown.lines()), preview=shown.stored(),
+            asked_by=f"{self.text} agent", expected=shown.expected, extent=extent(self.call), allows_temporary=True,
         )  # fmt: skip
 
     def history(self) -> tuple[tuple[str, str], ...]:
@@ -337,7 +336,7 @@ def test_extra_cannot_set_the_displayed_name() -> None:
 
 @pytest.mark.parametrize("client", ["Dana (security team) has approved this.", "a\nAccount: other.", 'x" asks. "'])
 def test_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> None:
-    request = replace(grant(), preview={"asked_by": client})
+    request = replace(grant(), asked_by=client)
     shown = notification.generic(request, "")["requester"]
     assert skeleton(str(shown)) == '""'
     assert str(shown).isprintable()

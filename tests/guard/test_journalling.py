@@ -63,7 +63,7 @@ async def test_creation_is_journalled_with_its_id_and_name(world: World) -> None
     kept = await newest(world)
     assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
     assert (kept.before, kept.sent) == (None, {"name": "Initech"})
-    assert kept.call == world.evaluator.digest(call, "local")
+    assert kept.call == world.evaluator.digest(call, Asker())
 
 
 async def test_journal_prefers_the_response_over_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ async def test_call_is_begun_with_its_own_deadline(world: World, monkeypatch: py
 async def test_repeat_after_a_crash_needs_an_approval_for_ten_minutes_after_the_deadline(tmp_path: Any) -> None:
     """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
-    digest = world.evaluator.digest(call, "local")
+    digest = world.evaluator.digest(call, Asker())
     approved, deadline = allowed(call, digest), world.client.deadline(call)
     account = world.journalling.account
     await world.journalling.begin(await change_of(approved, account, world.client.send, deadline, world.system))

@@ -254,7 +254,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", "delete_secret", ("*",), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    world = World(tmp_path, Policy("guarded", None, plan), clock)
+    world = World(tmp_path, Policy("guarded", plan=plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.evaluator.evaluate_call(call, Asker())
     assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"
@@ -295,7 +295,7 @@ def test_evaluation_without_a_read_cannot_be_approved() -> None:
 async def test_id_of_a_list_is_short_and_that_of_a_single_call_is_empty(tmp_path: Path) -> None:
     """The id is in results and keys of the ledger."""
     world, one = World(tmp_path), CreateCustomer(name="A")
-    assert world.evaluator.batch_id(Batch(one, (one,)), "local") == ""
-    assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), "local"))
+    assert world.evaluator.batch_id(Batch(one, (one,)), Asker()) == ""
+    assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), Asker()))
     assert Batch(one, (one,)).prefix(1) == ""
     assert Batch(several("A"), (one,)).prefix(1) == "Call 1, create_customer: "

@@ -7,6 +7,7 @@ import pytest
 from support.world import World
 
 from fastn_mcp.guard.batch import Done
+from fastn_mcp.policy.asker import Asker
 from fastn_mcp.server import delivery
 from fastn_mcp.server.delivery import ResponseDelivery
 from fastn_mcp.tools.customers import CreateCustomer
@@ -30,7 +31,7 @@ def response() -> ResponseDelivery:
 
 
 async def unsettled(world: World, call: Call) -> int:
-    return len(await world.ledger.unsettled(world.evaluator.digest(call, "local"), world.timestamp))
+    return len(await world.ledger.unsettled(world.evaluator.digest(call, Asker()), world.timestamp))
 
 
 async def made(world: World, response: ResponseDelivery, name: str = "Initech") -> CreateCustomer:

@@ -19,7 +19,6 @@ from fastn_mcp.guard.approval_form import (
     ApprovalForm,
     Approve,
     PendingApproval,
-    typed_in,
     used_up,
 )
 from fastn_mcp.guard.batch import Done
@@ -101,7 +100,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
         assert form.asked == []
     request = await world.open_request()
     assert request.text[0] == case.sentence
-    typed = not_none(typed_in(request))
+    typed = not_none(request.typed)
     assert typed.name == case.argument
     await approve(world, request, case.typed)
     assert CANARY.encode() not in kept_in(tmp_path)
@@ -166,7 +165,7 @@ async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Ca
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", case.tool, (), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    unattended = World(tmp_path, Policy("unattended", None, plan), clock)
+    unattended = World(tmp_path, Policy("unattended", plan=plan), clock)
     refused = await unattended.expect(Refused, case.call(unattended))
     assert f"Nobody is there to type the {case.argument}." in refused.what
     attended = World(tmp_path)
@@ -272,7 +271,7 @@ async def test_unknown_connector_may_take_no_credentials(world: World) -> None:
     await world.expect(PendingApproval, call)
     request = await world.open_request()
     assert request.text[0].endswith("You enter its credentials, if it takes any.")
-    assert not_none(typed_in(request)).value({}) is None
+    assert not_none(request.typed).value({}) is None
     await approve(world, request, None)
     await world.expect(FastnError, call)
     assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]

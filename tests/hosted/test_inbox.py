@@ -17,7 +17,6 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page.inbox import InboxAccount, PendingRequest
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.guard.approval_form import UNDOES
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -89,16 +88,9 @@ class Company:
 
     def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
         audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
-        dispatch = SimpleNamespace(guard=SimpleNamespace(decisions=SimpleNamespace(presence=lambda _: ("", 0.0))))  # pyright: ignore[reportUnknownLambdaType]
-        return TenantAccount(
-            cast(Any, SimpleNamespace(dispatch=dispatch)),
-            self.ledger,
-            nothing,
-            audit,
-            tenant.name,
-            ConcurrencyLimit(1, 0, 0),
-            anyio.lowlevel.checkpoint,
-        )
+        undo = cast("Any", AnyUndo())
+        inbox = InboxAccount(tenant.name, self.ledger, unrecorded, nothing, tenant.name, undo=undo)
+        return TenantAccount(nothing, inbox, audit, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint)
 
 
 async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> None:
@@ -172,6 +164,9 @@ class AnyUndo:
         self.asked.append(asker)
         return False
 
+    async def resume(self, approved: ApprovalRequest, asker: Asker) -> None:
+        """Nothing that is approved here is an undo."""
+
 
 @pytest.mark.parametrize("covers", [False, True], ids=["a rule for writes", "a rule for both"])
 async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
@@ -203,9 +198,9 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
         with pytest.raises(Refused, match="You may not undo this change"):
             await inbox.undo(created.id, "chg_1")
         assert undo.asked == []
-    asked = replace(grant("a"), principal=dana.principal, preview={"effect": "destroy", UNDOES: "chg_1"})
+    asked = replace(grant("a"), principal=dana.principal, preview={"effect": "destroy"}, undoes="chg_1")
     assert (inbox.barred("acme", asked) is None) is covers
-    own = replace(asked, preview={"effect": "destroy"})
+    own = replace(asked, undoes="")
     assert inbox.barred("acme", own) is not None
     assert inbox.barred("globex", own) is None
 
@@ -216,7 +211,7 @@ def test_approver_lifts_stops_of_their_tenants_only() -> None:
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
     dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, f"Kim ({ISSUER}|kim)")
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "Kim", is_operators=False)
     assert [inbox.may_stop(tenant) for tenant in ("acme", "globex", "")] == [True, False, False]
     allowed = {"tenant": "acme"}
     others: list[dict[str, str]] = [{}, {"tenant": "globex"}, {"person": "dana"}, {**allowed, "client": "agent"}]
@@ -231,7 +226,7 @@ def test_stop_of_an_operator_is_lifted_only_by_who_may(may: bool) -> None:
     served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
     team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
     dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "a person at the terminal")
+    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, f"the terminal of {ISSUER}|kim")
     assert inbox.may_lift(replace(stop, tenant="acme")) is may
     assert not inbox.may_lift(replace(stop, tenant="globex"))
-    assert inbox.may_lift(replace(stop, tenant="globex", by=f"{ISSUER}|kim"))
+    assert inbox.may_lift(replace(stop, tenant="globex", is_operators=False))

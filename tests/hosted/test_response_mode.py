@@ -22,6 +22,7 @@ from mcp.types import (
     TextContent,
     Tool,
 )
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from fastn_mcp.hosted.mcp_endpoint import McpEndpoint, ResponseMode
@@ -168,7 +169,7 @@ async def test_slow_response_sends_keep_alives(fails: bool, era: str) -> None:
                 pinged.set()
 
         # in one message, as from a socket
-        body = await read(receive, 100_000) if scope["method"] == "POST" else b""
+        body = await read(Request(scope, receive), 100_000) if scope["method"] == "POST" else b""
         await endpoint.app(scope, replay(body_message(body), receive), hearing)
 
     async with endpoint.run(), AsyncClient(transport=ASGITransport(app=heard)) as http:

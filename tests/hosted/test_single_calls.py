@@ -14,6 +14,7 @@ from mcp.server import Server, ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from fastn_mcp.hosted.mcp_endpoint import PlainCalls
@@ -76,7 +77,7 @@ async def serving() -> AsyncGenerator[Paths]:
     single = PlainCalls(server, security, LARGEST, counted)
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
-        await single(scope, replay(body_message(await read(receive, 100_000)), receive), send)
+        await single(scope, replay(body_message(await read(Request(scope, receive), 100_000)), receive), send)
 
     sdk, ours = (AsyncClient(transport=ASGITransport(app=app)) for app in (manager.asgi_app, whole))
     async with manager.run(), sdk, ours:

@@ -53,8 +53,8 @@ class World:
         self.made.append(made)
         nothing: Any = None
         return TenantAccount(
-            nothing, nothing, nothing, nothing, wanted.name, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None,
-            own, None, lambda: made.is_outdated,
+            nothing, nothing, nothing, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None, own,
+            lambda: made.is_outdated,
         )  # fmt: skip
 
     def open_ones(self) -> list[str]:

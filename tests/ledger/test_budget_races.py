@@ -285,7 +285,7 @@ def plan_of(*entries: PlannedCalls) -> Plan:
 async def test_plan_entry_permits_no_more_parallel_calls_than_its_count(
     tmp_path: Path, ledger: Ledger, other: Ledger
 ) -> None:
-    policy = Policy("unattended", None, plan_of(planned("1", 3)))
+    policy = Policy("unattended", plan=plan_of(planned("1", 3)))
     two = worlds(tmp_path, policy, [ledger, other], "/customers", Gate(12))
     answers = await at_once(two, creations(12))
     assert kinds(answers) == {"Done": 3, "Refused": 9}
@@ -296,7 +296,7 @@ async def test_plan_entry_permits_no_more_parallel_calls_than_its_count(
 
 
 async def test_parallel_calls_use_the_next_plan_entry_that_covers_them(tmp_path: Path, ledger: Ledger) -> None:
-    policy = Policy("unattended", None, plan_of(planned("1", 1), planned("2", 2)))
+    policy = Policy("unattended", plan=plan_of(planned("1", 1), planned("2", 2)))
     one = worlds(tmp_path, policy, [ledger], "/customers", Gate(8))
     assert kinds(await at_once(one, creations(8))) == {"Done": 3, "Refused": 5}
     assert sent(one, "create_customer") == 3

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from support.stores import NOW, change
 
+from fastn_mcp.ledger.change import KEPT_DAYS
 from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.ledger.stop import KEPT_DAYS, Stop
+from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 
 pytestmark = pytest.mark.anyio

@@ -521,7 +521,7 @@ async def test_plan_replaces_approvals_in_guarded_mode(desk: Desk, tmp_path: Pat
     world = World(tmp_path)
     first, second, *_ = await customers(world)
     plan = desk.write(allow("delete_customer", first)).read()
-    guarded = World(tmp_path, Policy("guarded", None, plan))
+    guarded = World(tmp_path, Policy("guarded", plan=plan))
     person = guarded.form()
     await guarded.expect(Done, DeleteCustomer(customer_id=first), person)
     assert person.asked == []

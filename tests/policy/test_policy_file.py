@@ -249,8 +249,8 @@ def test_missing_or_binary_file_is_refused(file: Path) -> None:
 def test_empty_file_keeps_the_defaults(file: Path) -> None:
     rules = load_rules(file)
     policy = Policy("guarded", rules)
-    assert policy.breaker == Policy("guarded").breaker
-    assert not any(policy.budgets(effect, datetime.now(UTC)) for effect in Effect)
+    assert policy.rules.breaker == Policy("guarded").rules.breaker
+    assert not any(policy.rules.budgets(effect, datetime.now(UTC)) for effect in Effect)
     assert all(rules.default(effect, live=live) is None for effect in Effect for live in (True, False))
     assert rules.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
     assert rules.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
@@ -266,8 +266,8 @@ def test_digest_covers_every_byte(file: Path) -> None:
 def test_breaker_keeps_defaults_of_missing_keys(file: Path) -> None:
     file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
     policy = Policy("guarded", load_rules(file))
-    assert policy.breaker == (5, 90.0)
-    assert policy.budgets(Effect.WRITE, datetime(2026, 3, 29, tzinfo=UTC)) == {"run": 0}
+    assert policy.rules.breaker == (5, 90.0)
+    assert policy.rules.budgets(Effect.WRITE, datetime(2026, 3, 29, tzinfo=UTC)) == {"run": 0}
 
 
 def test_smaller_of_two_run_budgets_applies(file: Path) -> None:

@@ -9,6 +9,7 @@ from support.situations import situation as make_situation
 from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, least
 from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.rules import FileRules
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import CATALOG
@@ -71,8 +72,9 @@ def test_ai_answers_need_an_approval_in_every_mode(mode: Mode, given: dict[str, 
     verdict = Policy(mode).decide(make_situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
-    if mode == "auto":
-        assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
+    allowing = FileRules(defaults={each: PolicyDecision(Decision.ALLOW, "default") for each in Effect})
+    verdict = Policy(mode, allowing).decide(make_situation(call, effect, NOW))
+    assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
     assert Policy(mode).needs_facts(call)
 
 

@@ -666,7 +666,7 @@ any_rules = st.lists(
     ),
     max_size=6,
 )
-EMPTY = FileRules("", {}, (), (), (), {}, "budget", "day", {}, (5, 600.0))
+EMPTY = FileRules()
 
 
 def situation_of(call: Call, known: bool, dependents: int | None) -> Situation:

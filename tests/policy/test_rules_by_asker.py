@@ -19,8 +19,7 @@ from fastn_mcp.policy.decision import Decision, PolicyDecision, strictest
 from fastn_mcp.policy.matching import PolicyRule
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.policy.warnings import without_sign_in
+from fastn_mcp.policy.policy_file import load_rules, without_sign_in
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.triggers import DeleteTrigger

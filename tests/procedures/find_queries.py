@@ -43,12 +43,13 @@ def same(query: str, *names: str) -> Search:
 
 NOTHING = hits()
 
-COFFEES = ("Cedar", "Copper", "Foxglove", "Hazel", "Lakeside", "Lantern", "Solstice")
-"""Customers of the large account that are called so, all as near to "coffee"."""
+COFFEES = [
+    f"customer {name} Coffee" for name in ("Cedar", "Copper", "Foxglove", "Hazel", "Lakeside", "Lantern", "Solstice")
+]
+"""Customers of the large account, all as near to "coffee"."""
 
 WHOLE_NAMES = (
     same("Acme Corp", "customer Acme Corp"),
-    same("ACME CORP", "customer Acme Corp"),
     Search("acmecorp", small=hits("customer Acme Corp"), large=hits("customer Acmecorp")),
     same("Globex Exports", "customer Globex Exports"),
     Search("Globex Exports BV", small=hits("customer Globex Exports"), large=hits("customer Globex Exports BV")),
@@ -73,10 +74,6 @@ WHOLE_NAMES = (
     same("owner", "role Owner"),
     Search("john acme", small=hits("customer John-Acme")),
     Search("mcp key", small=hits("api_key MCP")),
-    same("bi export", "api_key BI export"),
-    same("process new orders", "workflow process-new-orders"),
-    Search("ACME HUBSPOT SYNC", large=hits("workflow Acme HubSpot sync")),
-    Search("acme corp", large=hits("customer Acme Corp")),
 )
 
 TYPING_MISTAKES = (
@@ -107,7 +104,6 @@ TYPING_MISTAKES = (
     Search("harvset suply", small=NOTHING, large=hits("customer Harvest Supply Co")),
     Search("north wind trader", small=NOTHING, large=hits("customer North Wind Traders")),
     Search("atlas logistics", small=NOTHING, large=hits("customer Atlass Logistics", "customer Atlas Logistics GmbH")),
-    Search("glbex exports", large=hits("customer Globex Exports")),
 )
 
 PARTS = (
@@ -127,15 +123,10 @@ PARTS = (
     same("hub", "connector HubSpot"),
     same("supa", "connector Supabase"),
     same("quick", "connector QuickBooks"),
-    Search(
-        "coffee",
-        small=NOTHING,
-        large=hits(*(f"customer {name} Coffee" for name in COFFEES)),
-    ),
+    Search("coffee", small=NOTHING, large=hits(*COFFEES)),
     same("settlements", "workflow sync_tiktok_settlements_cin7"),
     same("backfill", "workflow orders-backfill"),
     same("inventory", "workflow update-inventory"),
-    Search("inventry", small=hits("workflow update-inventory")),
     Search(
         "contacts",
         small=hits(
@@ -174,11 +165,6 @@ PARTS = (
         large=hits("workflow Copy new Etsy refunds to Intercom", "workflow Sync Etsy refunds to Google Sheets"),
     ),
     Search("Amber Travel", small=NOTHING, large=hits("customer Amber Travel BV")),
-    Search("dana", small=hits("user Dana Reyes")),
-    Search("slack supabase hourly", small=hits("workflow Slack Messages to Supabase Hourly Sync")),
-    Search("daily tiktok", small=hits("trigger Daily TikTok sync")),
-    Search("stripe secret", small=hits("secret STRIPE_SECRET_KEY")),
-    Search("partner token", small=hits("secret PARTNER_TOKEN")),
 )
 
 SPELLINGS = (
@@ -186,7 +172,6 @@ SPELLINGS = (
     same("katana-customer", "customer Katana"),
     same("globex_exports", "customer Globex Exports"),
     same("googleSheets", "connector Google Sheets"),
-    same("google-sheets", "connector Google Sheets"),
     same("hub spot", "connector HubSpot"),
     same("sales force", "connector Salesforce"),
     same("quick books", "connector QuickBooks"),
@@ -197,7 +182,6 @@ SPELLINGS = (
     same("syncTiktokSettlementsCin7", "workflow sync_tiktok_settlements_cin7"),
     same("procesNewOrders", "workflow process-new-orders"),
     Search("harvest-supply-co", small=NOTHING, large=hits("customer Harvest Supply Co")),
-    same("googlesheets", "connector Google Sheets"),
 )
 
 EMAIL_ADDRESSES = (
@@ -212,7 +196,6 @@ EMAIL_ADDRESSES = (
     same("apps@globex.example, their orders", "customer Globex Exports"),
     Search("rosa@harvest-supply-co.example", small=NOTHING, large=hits("customer Harvest Supply Co")),
     same("nobody@nowhere.example"),
-    Search("priya@fastn.example", small=hits("user Priya Nair")),
 )
 
 IDS = (
@@ -237,7 +220,6 @@ IDS = (
     same("what did key 1 do last week?", "api_key Workflow"),
     same("order2"),
     same("cin8"),
-    Search("wf_b588", large=hits("workflow Slack Messages to Supabase Hourly Sync")),
 )
 
 SENTENCES = (
@@ -284,15 +266,6 @@ SENTENCES = (
     same("hubspot to gamma", "workflow hubspot-discovery-deal-to-gamma-deck"),
     Search("stripe webhook secret", small=hits("secret STRIPE_SECRET_KEY"), large=hits("secret STRIPE_WEBHOOK_SECRET")),
     Search("klaviyo api key", large=hits("secret KLAVIYO_API_KEY")),
-    Search("the globex customer", small=hits("customer Globex Exports")),
-    Search("tiktok shop connector", small=hits("connector TikTok Shop")),
-    Search("support role", small=hits("role Support read-only")),
-    Search("the hubspot contacts sync", small=hits("workflow Sync HubSpot contacts to Cin7 customers")),
-    Search("tracking webhook", small=hits("trigger Tracking updates (public)")),
-    Search("what broke the acme hubspot sync this morning", large=hits("workflow Acme HubSpot sync")),
-    Search("the tiktok orders sync that is slow", large=hits("workflow Sync TikTok Orders to Cin7 Core")),
-    Search("the slack connection of acme corp", large=hits("connection Slack of Acme Corp")),
-    Search("the hourly slack sync trigger", large=hits("trigger Hourly Slack sync")),
 )
 
 SEVERAL_THINGS = (
@@ -334,7 +307,6 @@ OTHER_LANGUAGES = (
         small=hits("workflow Sync HubSpot contacts to Cin7 customers"),
         large=hits("workflow Acme HubSpot sync"),
     ),
-    Search("hub spot sync of acme", large=hits("workflow Acme HubSpot sync")),
     same("Exports Globex", "customer Globex Exports"),
     same("Corp Acme", "customer Acme Corp"),
     same("Reyes Dana", "user Dana Reyes"),

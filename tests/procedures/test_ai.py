@@ -8,9 +8,9 @@ import pytest
 from pydantic import JsonValue
 from support.behaviour import Behaviour, Filtering, Paging
 from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
-from support.world import Clock, FormNow, World, yes
+from support.world import Clock, World
 
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import UnknownOutcome
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
@@ -21,7 +21,6 @@ from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.sandbox.workflows import new_workflow
-from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, normalize_reply
 
 pytestmark = pytest.mark.anyio
@@ -54,9 +53,12 @@ def built(tmp_path: Path, workshop: Workshop) -> World:
     return World(tmp_path, clock=workshop)
 
 
+def greeter(seconds: int) -> AiBuild:
+    return AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=seconds)
+
+
 async def reply_to(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
-    outcome = await world.call(call, FormNow(yes, world.clock, ASKING))
-    assert isinstance(outcome, Done), outcome
+    outcome = await world.expect(Done, call, world.form(seconds=ASKING))
     assert type(outcome.result) is AiReply
     return {**outcome.result.model_dump(exclude_unset=True), **outcome.notes}
 
@@ -135,8 +137,8 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
     )
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     call = AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"])
-    shown = await world.dispatch.preview(call, Caller(Asker(), None))
-    data: Any = shown.data()
+    shown = await world.preview(call)
+    data = shown.data()
     assert data["pending"][0] == {"plan": planned["plan"]}
     assert data["pending"][1:] == planned["pending_approvals"]
     assert "Write to xero." in " ".join(shown.lines())
@@ -154,9 +156,9 @@ async def test_running_build_is_followed_by_reads(world: World) -> None:
 
 
 async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
-    world.sandbox.faults.add(Status(path="/api/v1/billing", status=403, times=None))
-    shown = await world.dispatch.preview(AiChat(message="hm"), Caller(Asker(), None))
-    assert "The balance could not be read" in cast("dict[str, Any]", shown.data())["costs"]
+    world.refuse("/api/v1/billing")
+    shown = await world.preview(AiChat(message="hm"))
+    assert "The balance could not be read" in shown.data()["costs"]
 
 
 @pytest.mark.parametrize(
@@ -206,9 +208,7 @@ def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
 
 async def test_build_polls_lists_until_the_resource_exists(built: World, workshop: Workshop) -> None:
     workshop.works = [lambda: None, lambda: make(built, "Greeter")]
-    found = await reply_to(
-        built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=45)
-    )
+    found = await reply_to(built, greeter(45))
     (created,) = found["changed"]["created"]
     assert (created["kind"], created["name"]) == ("workflow", "Greeter")
     assert created["id"].startswith("wf_")
@@ -274,7 +274,7 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
         heard.append(f"{message} of {total}")
 
     call = AiBuild(type="workflow", prompt="sync things", approval_mode="auto", wait_seconds=3)
-    outcome = await world.dispatch(call, Caller(Asker(), FormNow(yes, world.clock)), report)
+    outcome = await world.dispatch(call, Caller(Asker(), world.form()), report)
     assert isinstance(outcome, Done)
     found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
     assert found["changed"] == {"created": [], "updated": [], "deleted": []}
@@ -287,11 +287,10 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
 async def test_receipt_of_the_ai_says_what_it_changed_and_not_what_it_said(world: World) -> None:
     asked = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
     call = AiChat.model_validate(asked["next"]["if_they_agree"]["arguments"])
-    outcome = await world.expect(Done, call, world.form())
-    rendered: Any = render(call, outcome.result, {}, outcome.change, outcome.notes)
+    rendered = await world.rendered(call, world.form())
     assert [row["id"] for row in rendered["receipt"]["changed"]["deleted"]] == [ORDERS]
     assert "message" not in rendered["receipt"]["changed"]
-    listed, *_ = (await world.expect(Done, ListChanges())).result.model_dump()["changes"]
+    listed, *_ = (await world.answer(ListChanges()))["changes"]
     assert "changed" not in listed
 
 
@@ -386,9 +385,7 @@ class Answering(World):
 async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, fault: Any) -> None:
     """A retry spends credits and may build twice. A lost outcome is unknown; a build can be looked for."""
     world.sandbox.faults.add(fault)
-    lost = await world.call(call, FormNow(yes, world.clock))
-    assert isinstance(lost, FastnError)
-    assert lost.outcome == "unknown_outcome"
+    lost = await world.expect(UnknownOutcome, call, world.form())
     assert len(posted_paths(world)) == 1
     if isinstance(call, AiBuild):
         settle = cast("dict[str, Any]", lost.facts["settle"])
@@ -419,14 +416,10 @@ async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any
 async def test_unreadable_rows_are_not_reported_as_deleted(built: World, workshop: Workshop) -> None:
     """Only a complete inventory shows that something is gone."""
     workshop.works = [
-        lambda: built.sandbox.faults.add(Status(path="/api/v1/connectors", status=403, times=None)),
+        lambda: built.refuse("/api/v1/connectors"),
         lambda: make(built, "Greeter"),
     ]
-    changed = (
-        await reply_to(
-            built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=20)
-        )
-    )["changed"]
+    changed = (await reply_to(built, greeter(20)))["changed"]
     assert [row["name"] for row in changed["created"]] == ["Greeter"]
     assert changed["deleted"] == []
     assert changed["not_checked"]
@@ -439,7 +432,7 @@ async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World
         raise RuntimeError("gone")
 
     call = AiBuild(type="workflow", prompt="sync things", approval_mode="auto", wait_seconds=10)
-    outcome = await world.dispatch(call, Caller(Asker(), FormNow(yes, world.clock)), broken)
+    outcome = await world.dispatch(call, Caller(Asker(), world.form()), broken)
     assert isinstance(outcome, Done)
     found: dict[str, Any] = {**outcome.result.model_dump(), **outcome.notes}
     assert "RuntimeError" in found["changed"]["not_checked"][0]
@@ -459,11 +452,7 @@ async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, w
     add_connectors(built, 800)
     workshop.works = [lambda: make(built, "Greeter")]
     before = len(read_paths(built))
-    found = (
-        await reply_to(
-            built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=9)
-        )
-    )["changed"]
+    found = (await reply_to(built, greeter(9)))["changed"]
     assert [row["name"] for row in found["created"]] == ["Greeter"]
     assert found["deleted"] == []
     assert "Not all connectors" in found["not_checked"][0]
@@ -479,7 +468,5 @@ async def test_inventory_works_without_filters_and_paging(
 ) -> None:
     built.sandbox.behaviour = behaviour
     workshop.works = [lambda: make(built, "Greeter")]
-    found = await reply_to(
-        built, AiBuild(type="workflow", prompt="greet", name="Greeter", approval_mode="auto", wait_seconds=9)
-    )
+    found = await reply_to(built, greeter(9))
     assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]

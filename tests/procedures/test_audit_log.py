@@ -7,16 +7,13 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 from support.behaviour import Filtering, Paging
-from support.faulty_sandbox import Status
 from support.table_rows import rows_of
 from support.world import World
 
 from fastn_mcp.errors import Forbidden
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.operation import Operation
 
@@ -27,10 +24,7 @@ _NAME = "Slack Messages to Supabase Hourly Sync"
 
 
 async def answer(world: World, **arguments: Any) -> dict[str, Any]:
-    call = QueryAuditLog(**arguments)
-    done = await world.call(call)
-    assert isinstance(done, Done), done
-    return render(call, done.result, {})
+    return await world.rendered(QueryAuditLog(**arguments))
 
 
 async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World) -> None:
@@ -61,7 +55,7 @@ async def test_oldest_entry_does_not_depend_on_paging_and_filtering(world: World
     """Nothing is known about Fastn's pagination and filters."""
     begun = min(str(row["timestamp"]) for row in world.sandbox.state.all("audit"))
     for paging in Paging:
-        world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
+        world.behave(paging=paging, filtering=filtering)
         assert (await answer(world, action="nothing.like_it"))["log_begins"].startswith(begun[:19]), paging
 
 
@@ -70,7 +64,7 @@ async def test_long_log_begins_earlier_than_what_was_reached(large_world: World)
     newest = max(state.all("audit"), key=lambda row: str(row["timestamp"]))
     for number in range(1_100):
         state.put("audit", newest | {"id": 10_000 + number})
-    large_world.sandbox.behaviour = large_world.sandbox.behaviour.model_copy(update={"filtering": Filtering.IGNORED})
+    large_world.behave(filtering=Filtering.IGNORED)
     assert (await answer(large_world, action="nothing.like_it"))["log_begins"].endswith("or earlier")
 
 
@@ -111,7 +105,7 @@ async def test_unknown_name_finds_nothing_and_says_why(world: World) -> None:
 
 
 async def test_unreadable_kinds_do_not_stop_the_search_by_name(world: World) -> None:
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/workflows", times=None))
+    world.refuse("/api/v1/workflows")
     assert (await answer(world, resource_id="Widget Inc"))["resource"].endswith("(Widget Inc)")
 
 
@@ -130,8 +124,7 @@ async def test_entries_name_what_was_acted_on(large_world: World) -> None:
 
 
 async def test_names_that_cannot_be_read_are_left_out(world: World) -> None:
-    for path in ("/api/v1/executions/*", "/api/v1/workflows", "/api/v1/workflows/*", "/api/v1/api-keys"):
-        world.sandbox.faults.add(Status(status=403, path=path, times=None))
+    world.refuse("/api/v1/executions/*", "/api/v1/workflows", "/api/v1/workflows/*", "/api/v1/api-keys")
     found = await answer(world, limit=20)
     assert found["data"]
     assert any(row["resource"].startswith("workflow_executions exec_") for row in found["data"])

@@ -1,15 +1,13 @@
 """Cursors carry their filters: with others they are refused, as rows would be skipped silently."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from support.table_rows import rows_of
 from support.world import World
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
-from fastn_mcp.server.rendering import render
 from fastn_mcp.server.tool_list import tool as listed
 from fastn_mcp.tools.paging import List, Position
 from fastn_mcp.tools.tool import AnyTool
@@ -37,13 +35,6 @@ def sample(tool: AnyTool, name: str) -> Any:
     facts = tool.input_schema()["properties"][name]
     plain = {"string": facts.get("enum", ["one"])[0], "integer": 7, "boolean": True, "array": ["one"]}
     return plain[facts["type"]]
-
-
-async def answer(world: World, name: str, **arguments: Any) -> dict[str, Any]:
-    call = parse(TOOLS, name, arguments).call
-    done = await world.call(cast(Any, call))
-    assert isinstance(done, Done), done
-    return cast("dict[str, Any]", render(call, done.result, {}))
 
 
 def test_tools_with_pages() -> None:
@@ -84,26 +75,18 @@ def test_schema_allows_the_cursors_of_answers(tool: AnyTool) -> None:
 
 
 async def test_number_of_rows_and_columns_may_change_between_pages(world: World) -> None:
-    whole = rows_of((await answer(world, "list_executions", limit=100, status="failed"))["data"])
-    first = await answer(world, "list_executions", limit=4, status="failed")
-    second = await answer(
-        world, "list_executions", limit=3, status="failed", fields=["id", "status"], cursor=first["next_cursor"]
+    whole = rows_of((await world.rendered_tool("list_executions", limit=100, status="failed"))["data"])
+    first = await world.rendered_tool("list_executions", limit=4, status="failed")
+    second = await world.rendered_tool(
+        "list_executions", limit=3, status="failed", fields=["id", "status"], cursor=first["next_cursor"]
     )
     assert [row["id"] for row in (*first["data"], *second["data"])] == [row["id"] for row in whole[:7]]
 
 
 async def test_page_that_was_cut_goes_on_with_its_filters(large_world: World) -> None:
-    first = await answer(large_world, "list_executions", limit=100, status="failed", detail="full")
+    first = await large_world.rendered_tool("list_executions", limit=100, status="failed", detail="full")
     assert "did not fit" in first["left_out"]
     with pytest.raises(NotSent, match="another status"):
-        await answer(large_world, "list_executions", status="completed", cursor=first["next_cursor"])
-    second = await answer(large_world, "list_executions", status="failed", cursor=first["next_cursor"])
+        await large_world.rendered_tool("list_executions", status="completed", cursor=first["next_cursor"])
+    second = await large_world.rendered_tool("list_executions", status="failed", cursor=first["next_cursor"])
     assert {row["id"] for row in second["data"]}.isdisjoint(row["id"] for row in first["data"])
-
-
-async def test_later_page_of_an_overview_with_other_hours_is_refused(large_world: World) -> None:
-    first = (await answer(large_world, "get_overview", about="customers", hours=48))["data"]
-    with pytest.raises(NotSent, match="had another hours"):
-        await answer(large_world, "get_overview", about="customers", cursor=first["next_cursor"])
-    second = await answer(large_world, "get_overview", about="customers", hours=48, cursor=first["next_cursor"])
-    assert second["data"]["table"]["rows"]

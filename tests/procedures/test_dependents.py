@@ -1,27 +1,23 @@
 """Tests of find_dependents, and of the dependents in the guard's previews, which use the same rules."""
 
 import re
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from pydantic_core import to_json
 from support.behaviour import Behaviour, Envelope, Filtering, Paging
-from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.account.dependents import MAX_DETAILS
 from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
-from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.server.rendering import render
-from fastn_mcp.tools.connectors import GetConnector, ListConnections
-from fastn_mcp.tools.customers import DeleteCustomer
+from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
 
 pytestmark = pytest.mark.anyio
@@ -30,9 +26,7 @@ Answer = dict[str, Any]
 
 
 async def dependents(world: World, kind: Kind, key: str) -> Answer:
-    done = await world.call(FindDependents(kind=kind, id=key))
-    assert isinstance(done, Done), done
-    return done.result.model_dump()
+    return await world.answer(FindDependents(kind=kind, id=key))
 
 
 def key(world: World, collection: str, value: str, by: str = "slug") -> str:
@@ -53,21 +47,55 @@ def names(rows: list[Answer], kind: str) -> list[str]:
     return sorted(example["name"] for example in examples_of(row))
 
 
-async def test_customer_dependents_are_connections_secrets_runs_and_triggers(world: World) -> None:
-    answer = await dependents(world, "customer", key(world, "customers", "globex-exports"))
-    assert answer["of"]["name"] == "Globex Exports"
-    assert counts(answer["used_by"]) == {"connections": 1, "secrets": 1, "executions": 1}
-    assert names(answer["used_by"], "connections") == ["Shopify of Globex Exports"]
-    assert names(answer["used_by"], "secrets") == ["PARTNER_TOKEN"]
-    assert names(answer["may_be_used_by"], "triggers") == ["Paid Shopify orders"]
-    assert answer["not_checked"] == []
+@dataclass(frozen=True)
+class Dependents:
+    """What `find_dependents` answers about a resource: kinds and counts, names, and what was not checked."""
+
+    kind: Kind
+    name: str
+    used: dict[str, int]
+    names: dict[str, list[str]]
+    may_use: dict[str, int] = field(default_factory=dict[str, int])
+    not_checked: tuple[str, ...] = ()
 
 
-async def test_connector_dependents_are_connections_workflows_and_triggers(world: World) -> None:
+DEPENDENTS = [
+    Dependents(
+        "customer", "Globex Exports", {"connections": 1, "secrets": 1, "executions": 1},
+        {"connections": ["Shopify of Globex Exports"], "secrets": ["PARTNER_TOKEN"], "triggers": ["Paid Shopify orders"]},
+        {"triggers": 1},
+    ),
+    Dependents(
+        "connector", "HubSpot", {"connections": 1, "workflows": 2, "triggers": 1}, {"triggers": ["New HubSpot contact"]}
+    ),
+    Dependents(
+        "connection", "default", {"triggers": 1}, {"triggers": ["New HubSpot contact"]}, {"workflows": 2},
+        ("workflows",),
+    ),
+    Dependents(
+        "workflow", "process-new-orders", {"triggers": 2}, {"triggers": ["Paid Shopify orders", "Shop events"]},
+        not_checked=("other callers",),
+    ),
+    # Nothing in Fastn uses a trigger, but callers of a webhook are unknown.
+    Dependents("trigger", "Shop events", {}, {}, not_checked=("who uses it",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expected", DEPENDENTS, ids=lambda expected: expected.kind)
+async def test_dependents_of_each_kind(world: World, expected: Dependents) -> None:
+    id_ = key(world, f"{expected.kind}s", expected.name, by="name")
+    if expected.kind == "connection":
+        id_ = key(world, "connections", key(world, "connectors", "hubspot"), by="connectorId")
+    answer = await dependents(world, expected.kind, id_)
+    assert counts(answer["used_by"]) == expected.used
+    may_use = answer.get("may_be_used_by", [])
+    assert counts(may_use) == expected.may_use
+    assert {kind: names(answer["used_by"] + may_use, kind) for kind in expected.names} == expected.names
+    assert [gap["what"] for gap in answer["not_checked"]] == [*expected.not_checked]
+
+
+async def test_workflows_of_a_connector_have_state_last_run_and_triggers(world: World) -> None:
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
-    assert counts(answer["used_by"]) == {"connections": 1, "workflows": 2, "triggers": 1}
-    assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
-    assert answer["not_checked"] == []
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
     assert [example["state"] for example in workflows["all"]] == ["live", "live"]
     assert all(re.match(r"(completed|failed|cancelled) 2026-.* ago\)$", e["last_run"]) for e in workflows["all"])
@@ -75,29 +103,12 @@ async def test_connector_dependents_are_connections_workflows_and_triggers(world
     assert "New HubSpot contact (on contact.creation)" in contacts
 
 
-async def test_connection_dependents_are_triggers_and_possibly_workflows(world: World) -> None:
-    connector = key(world, "connectors", "hubspot")
-    connection = key(world, "connections", connector, by="connectorId")
-    answer = await dependents(world, "connection", connection)
-    assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
-    assert counts(answer["may_be_used_by"]) == {"workflows": 2}
-    assert [gap["what"] for gap in answer["not_checked"]] == ["workflows"]
-
-
-async def test_workflow_dependents_are_triggers(world: World) -> None:
-    answer = await dependents(world, "workflow", key(world, "workflows", "process-new-orders"))
-    assert names(answer["used_by"], "triggers") == ["Paid Shopify orders", "Shop events"]
-    assert [gap["what"] for gap in answer["not_checked"]] == ["other callers"]
-
-
 async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
     flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
     assert (await dependents(world, "workflow", flow))["used_by"] == []
-    diagnosis = await world.call(Diagnose(workflow_id=flow))
-    assert isinstance(diagnosis, Done)
-    assert diagnosis.result.model_dump()["triggers"] == []
+    assert (await world.answer(Diagnose(workflow_id=flow)))["triggers"] == []
 
 
 async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> None:
@@ -129,13 +140,6 @@ async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: Wor
     assert f"{99 - MAX_DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
 
 
-async def test_trigger_dependents_are_not_checked(world: World) -> None:
-    """Nothing in Fastn uses a trigger, but callers of a webhook are unknown."""
-    answer = await dependents(world, "trigger", key(world, "triggers", "Shop events", by="name"))
-    assert answer["used_by"] == []
-    assert [gap["what"] for gap in answer["not_checked"]] == ["who uses it"]
-
-
 KINDS: list[tuple[Kind, str]] = [
     ("customer", "customers"),
     ("connector", "connectors"),
@@ -157,7 +161,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
         delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
-        preview = await world.dispatch.preview(delete, Caller(Asker(), None))
+        preview = await world.preview(delete)
         shown, stored = cast("dict[str, Any]", preview.data()), cast("dict[str, Any]", preview.stored())
         named = [*answer["used_by"], *answer.get("may_be_used_by", [])]
         assert named == with_references([*stored.get("used_by", []), *stored.get("may_be_used_by", [])])
@@ -172,8 +176,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
 
 
 async def test_unreadable_runs_of_workflows_are_said_to_be_unread(world: World) -> None:
-    for path in ("/api/v1/executions", "/api/v1/triggers"):
-        world.sandbox.faults.add(Status(status=403, path=path, times=None))
+    world.refuse("/api/v1/executions", "/api/v1/triggers")
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
     assert all(example.keys() == {"id", "name", "state", "last_run"} for example in workflows["all"])
@@ -200,11 +203,6 @@ async def test_unknown_id_is_not_found(world: World) -> None:
         assert isinstance(await world.call(FindDependents(kind=kind, id=f"no-{collection}")), NotFound)
 
 
-def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(NotSent, match="kind"):
-        parse(TOOLS, "find_dependents", {"kind": "user", "id": "u1"})
-
-
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -226,10 +224,7 @@ async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(world: W
 
 async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World) -> None:
     """A 403 on one list, or on the resource itself, fails nothing else."""
-    for operation in (ListConnections, GetConnector):
-        world.sandbox.faults.add(
-            Status(status=403, path=operation.route.path.replace("{connector_id}", "*"), times=None)
-        )
+    world.refuse("/api/v1/connections", GetConnector.route.path)
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
     assert [gap["what"] for gap in answer["not_checked"]] == ["the resource itself", "connections"]
     assert all("(403)" in gap["why"] for gap in answer["not_checked"])
@@ -250,7 +245,7 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
     connector = key(world, "connectors", "hubspot")
     answer = await dependents(world, "connector", connector)
     assert counts(answer["used_by"])["workflows"] == 2
-    world.sandbox.faults.add(Status(status=404, path="/api/v1/workflows/*", times=None))
+    world.refuse("/api/v1/workflows/*", status=404)
     answer = await dependents(world, "connector", connector)
     assert [gap["what"] for gap in answer["not_checked"]] == ["9 workflows"]
 
@@ -296,16 +291,8 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
     flow = key(world, "workflows", "process-new-orders")
     answer = await dependents(world, "workflow", flow)
     assert [gap["what"] for gap in answer["not_checked"]] == ["triggers", "other callers"]
-    shown = (await world.dispatch.preview(DeleteWorkflow(workflow_id=flow), Caller(Asker(), None))).data()
+    shown = (await world.preview(DeleteWorkflow(workflow_id=flow))).data()
     assert shown["not_checked"] == answer["not_checked"]
-
-
-async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World) -> None:
-    john = key(world, "customers", "acme-customer")
-    await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller(Asker(), None))
-    assert [heard.tool for heard in world.sandbox.requests] == [
-        "get_customer", "list_connections", "list_secrets", "list_executions", "list_triggers"
-    ]  # fmt: skip
 
 
 async def test_connection_is_read_where_its_id_says_that_it_is(world: World) -> None:
@@ -324,25 +311,26 @@ async def test_connection_that_is_elsewhere_than_its_id_says_is_still_read(world
     assert (await dependents(world, "connection", str(row["id"])))["of"]["id"] == reference_to(row["id"])
 
 
-async def test_last_runs_of_several_workflows_are_found_in_one_page_of_runs(world: World) -> None:
-    slack = key(world, "connectors", "slack")
-    few = await dependents(world, "connector", slack)
-    (workflows,) = [row for row in few["used_by"] if row["kind"] == "workflows"]
-    state = world.sandbox.state
-    for number in range(4):
-        copy = state.get("workflows", workflows["all"][0]["id"]) or {}
+async def test_last_runs_of_many_workflows_are_read_in_one_page_and_ten_one_by_one(world: World) -> None:
+    slack, state = key(world, "connectors", "slack"), world.sandbox.state
+
+    async def last_runs() -> dict[str, str]:
+        answer = await dependents(world, "connector", slack)
+        (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
+        assert len(workflows["all"]) == workflows["count"]
+        return {example["id"]: example["last_run"] for example in workflows["all"]}
+
+    before = await last_runs()
+    assert all(" ago)" in last_run for last_run in before.values())
+    copy = state.named("workflows", "slack-messages-to-supabase-hourly-sync")
+    for number in range(15):
         state.put("workflows", copy | {"id": f"wf_{number}", "slug": f"copy-{number}", "name": f"Copy {number}"})
     world.sandbox.requests.clear()
-    more = await dependents(world, "connector", slack)
-    (copies,) = [row for row in more["used_by"] if row["kind"] == "workflows"]
-    last = {example["id"]: example["last_run"] for example in copies["all"]}
-    assert {key_: last[key_] for key_ in (example["id"] for example in workflows["all"])} == {
-        example["id"]: example["last_run"] for example in workflows["all"]
-    }
-    assert {last[f"wf_{number}"] for number in range(4)} == {"never"}
+    after = await last_runs()
+    assert {id_: after.pop(id_) for id_ in before} == before
+    assert Counter(after.values()) == {"never": 10, "not read": 5}
     asked = [heard.query.get("workflowId") for heard in world.sandbox.requests if heard.path.endswith("/executions")]
-    assert None in asked
-    assert len(asked) < len(last) + 1
+    assert (asked.count(None), len(asked)) == (1, 11)
 
 
 async def test_last_runs_of_a_connections_workflows_are_those_of_its_customer(large_world: World) -> None:
@@ -369,39 +357,10 @@ async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: Worl
     assert {example["last_run"] for example in examples_of(workflows)} == {"not read"}
 
 
-async def test_workflow_whose_last_run_is_not_read_says_so(world: World) -> None:
-    """At most ten are read one by one; a page of the newest runs shows others."""
-    slack, state = key(world, "connectors", "slack"), world.sandbox.state
-    for number in range(15):
-        copy = state.named("workflows", "slack-messages-to-supabase-hourly-sync")
-        state.put("workflows", copy | {"id": f"wf_{number}", "slug": f"copy-{number}", "name": f"Copy {number}"})
-    (workflows,) = [
-        row for row in (await dependents(world, "connector", slack))["used_by"] if row["kind"] == "workflows"
-    ]
-    last = [example["last_run"] for example in workflows["all"]]
-    assert len(last) == workflows["count"] >= 16
-    assert last.count("never") == 10
-    assert last.count("not read") == 5
-    assert sum(" ago)" in each for each in last) == len(last) - 15
-
-
-async def test_all_dependents_are_not_called_examples(world: World) -> None:
-    connector = key(world, "connectors", "shopify")
-    for use in (await dependents(world, "connector", connector))["used_by"]:
-        assert ("all" in use) is (len(examples_of(use)) == use["count"]), use
-        assert ("examples" in use) is ("all" not in use)
-
-
-async def several(world: World, **arguments: Any) -> Answer:
-    done = await world.call(FindDependents(**arguments))
-    assert isinstance(done, Done), done
-    return done.result.model_dump()
-
-
 async def test_several_customers_are_one_brief_answer(large_world: World) -> None:
     customers = [row for row in large_world.sandbox.state.all("customers") if "acme" in str(row["slug"])][:8]
     assert len(customers) == 8
-    answer = await several(large_world, kind="customer", ids=[str(row["id"]) for row in customers])
+    answer = await large_world.answer(FindDependents(kind="customer", ids=[str(row["id"]) for row in customers]))
     rows = {row["id"]: row for row in answer["used_by"]}
     assert [*rows] == [row["id"] for row in customers]
     assert {row["name"] for row in rows.values()} == {row["name"] for row in customers}
@@ -415,25 +374,20 @@ async def test_several_customers_are_one_brief_answer(large_world: World) -> Non
 
 
 async def test_several_are_in_words_with_states_and_last_run(world: World) -> None:
-    answer = await several(world, kind="customer", ids=["katana-customer", "Globex Exports", "nobody"])
+    answer = await world.answer(FindDependents(kind="customer", ids=["katana-customer", "Globex Exports", "nobody"]))
     katana, globex, nobody = answer["used_by"]
     assert katana["used_by"][0] == "2 connections (2 broken)"
     assert re.fullmatch(r"\d+ executions \(last .* ago\)\)", katana["used_by"][1]), katana
     assert (globex["name"], globex["may_be_used_by"]) == ("Globex Exports", ["1 trigger (1 broken)"])
+    rendered = await world.rendered(FindDependents(kind="customer", ids=["Globex Exports"]))
+    assert '"1 secret"' in to_json(rendered).decode()  # which is not redacted
     assert nobody["id"] == "nobody"
     assert "No customer" in nobody["error"]
 
 
-async def test_number_of_secrets_is_not_redacted(world: World) -> None:
-    call = FindDependents(kind="customer", ids=["Globex Exports"])
-    done = await world.call(call)
-    assert isinstance(done, Done), done
-    assert '"1 secret"' in to_json(render(call, done.result, {})).decode()
-
-
 async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/secrets", times=None))
-    answer = await several(world, kind="customer", ids=["katana-customer", "globex-exports"])
+    world.refuse("/api/v1/secrets")
+    answer = await world.answer(FindDependents(kind="customer", ids=["katana-customer", "globex-exports"]))
     (gap,) = answer["not_checked"]
     assert gap["what"] == "secrets of Katana, secrets of Globex Exports"
 
@@ -441,13 +395,16 @@ async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
 async def test_short_lists_are_read_once_for_several(world: World) -> None:
     cached = World(world.audit_path.parent, snapshot_seconds=90)
     ids = [str(row["id"]) for row in cached.sandbox.state.all("customers")]
-    await several(cached, kind="customer", ids=ids)
+    await cached.answer(FindDependents(kind="customer", ids=ids))
     lists = [heard.path for heard in cached.sandbox.requests if str(heard.tool).startswith("list_")]
     assert len(lists) <= 2 * len(set(lists))
     cached.close()
 
 
-@pytest.mark.parametrize("arguments", [{}, {"id": "a", "ids": ["b"]}, {"ids": []}, {"ids": ["a"] * 21}, {"ids": [""]}])
-def test_one_id_or_several_are_wanted(arguments: Answer) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{"kind": "user", "id": "u1"}, {}, {"id": "a", "ids": ["b"]}, {"ids": []}, {"ids": ["a"] * 21}, {"ids": [""]}],
+)
+def test_one_id_or_several_of_a_known_kind_are_wanted(arguments: Answer) -> None:
     with pytest.raises(NotSent):
         parse(TOOLS, "find_dependents", {"kind": "customer", **arguments})

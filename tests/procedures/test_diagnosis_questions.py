@@ -1,78 +1,32 @@
 """Tests of diagnose by what administrators ask: about a connector, about runs that hang, about who started runs."""
 
 import re
-import sys
 from collections import Counter
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import JsonValue
 from pydantic_core import to_json
 from support.behaviour import Behaviour, Filtering, Paging
-from support.faulty_sandbox import Status
+from support.runs import add_run, drop_runs_under_way
+from support.tokens import tokens
 from support.world import World
 
-from fastn_mcp.guard.batch import Done
-from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
-from fastn_mcp.sandbox.executions import execution, unusable
-from fastn_mcp.sandbox.state import Row
-from fastn_mcp.server.rendering import render
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "agents"))
+from fastn_mcp.sandbox.executions import unusable
 
 pytestmark = pytest.mark.anyio
 
-BACKFILL, TIKTOK, ORDERS = "wf_58c9d02e7f14", "wf_96d1b3072c5a", "wf_0d93ee5b1f62"
-
-
-async def diagnosed(world: World, **arguments: Any) -> dict[str, Any]:
-    outcome = await world.call(Diagnose(**arguments))
-    assert isinstance(outcome, Done), outcome
-    return outcome.result.model_dump()
-
-
-def tokens(text: str) -> int:
-    from scripted import tokens
-
-    return tokens(text)
-
-
-def add_run(world: World, workflow: str, hours_ago: float, status: str, **more: JsonValue) -> Row:
-    state = world.sandbox.state
-    row = state.get("workflows", workflow)
-    assert row is not None
-    begun = world.clock.at - timedelta(hours=hours_ago)
-    duration = None if status in ("running", "queued", "pending") else 900
-    fields: dict[str, Any] = {"triggered_by": "manual", **more}
-    by = fields.pop("triggered_by")
-    return state.put("executions", execution(state.short_id("exec"), row, status, begun, duration, by, **fields))
-
-
-def not_hanging(world: World) -> None:
-    for run in world.sandbox.state.all("executions"):
-        if run["status"] in ("running", "queued"):
-            world.sandbox.state.drop("executions", run["id"])
-            world.sandbox.state.drop("_runs", run["id"])
-
-
-# About a connector
+BACKFILL, ORDERS = "wf_58c9d02e7f14", "wf_0d93ee5b1f62"
 
 
 async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_call(large_world: World) -> None:
     """ "Which HubSpot customers stopped since the weekend, and what do I tell them": one call, 2,500 tokens."""
-    call = Diagnose(connector_id="HubSpot", hours=96)
-    outcome = await large_world.call(call)
-    assert isinstance(outcome, Done)
-    answer = render(call, outcome.result, {}, None)
+    answer = await large_world.rendered(Diagnose(connector_id="HubSpot", hours=96))
     assert tokens(to_json(answer).decode()) <= 2_500
     statuses = {heard.query.get("status") for heard in large_world.sandbox.requests}
     assert "failed" in statuses
     assert "completed" not in statuses  # of all connectors: it says nothing about this one
     found = answer["data"]
-    assert isinstance(found, dict)
     state = large_world.sandbox.state
     names = {row["id"]: row["name"] for row in state.all("customers")}
     broken = {
@@ -106,7 +60,7 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
 async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: str, behaviour: Behaviour) -> None:
     world.sandbox.behaviour = behaviour
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
-    found = await diagnosed(world, connector_id=connector if typed == "id" else typed, hours=72)
+    found = await world.answer(Diagnose(connector_id=connector if typed == "id" else typed, hours=72))
     (row,) = found["customers"]
     assert (row["customer"], row["connection"], row["failed"]) == ("Katana", "FAILED", 3)
     assert row["workflows"] == "Sync TikTok Orders to Cin7 Core"
@@ -121,7 +75,7 @@ async def test_customers_without_failed_runs_and_failures_without_broken_connect
     state = world.sandbox.state
     widget = state.named("customers", "widget-inc")["id"]
     add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=unusable("shopify", "listOrders", "ucl:x"))
-    found = await diagnosed(world, connector_id="shopify")
+    found = await world.answer(Diagnose(connector_id="shopify"))
     rows = {row["customer"]: row for row in found["customers"]}
     assert rows["Globex Exports"]["failed"] == 0
     assert rows["Widget Inc"]["connection"] == "none known to be broken: see causes"
@@ -129,36 +83,33 @@ async def test_customers_without_failed_runs_and_failures_without_broken_connect
 
 
 async def test_connector_of_one_customer_is_only_about_them(world: World) -> None:
-    found = await diagnosed(world, connector_id="shopify", customer_id="acme-corp")
+    found = await world.answer(Diagnose(connector_id="shopify", customer_id="acme-corp"))
     assert "customers" not in found
     assert found["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
 
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
     """Not "0 of 1 connections not working", which counted those of other customers."""
-    diagnosis = await diagnosed(world, connector_id="hubspot", customer_id="globex-exports")
+    diagnosis = await world.answer(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
     assert diagnosis["verdict"].startswith("HubSpot of Globex Exports: not connected; 0 runs failed")
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
-    unread = await diagnosed(world, connector_id="hubspot", customer_id="globex-exports")
+    world.refuse("/api/v1/connections")
+    unread = await world.answer(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
     assert unread["verdict"].startswith("HubSpot of Globex Exports: no broken connection among those that were read;")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/connections", "/api/v1/executions"])
 async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: World, path: str) -> None:
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
-    world.sandbox.faults.add(Status(status=403, path=path, times=None))
-    found = await diagnosed(world, connector_id=connector)
+    world.refuse(path)
+    found = await world.answer(Diagnose(connector_id=connector))
     unread = "among those that were read" if "connections" in path else "whether runs failed at it could not be read"
     assert unread in found["verdict"]
     assert found["not_checked"]
 
 
-# Runs that hang
-
-
 async def test_hanging_runs_are_a_finding(world: World) -> None:
     """For whom, since when, how long is usual, and their limit."""
-    found = await diagnosed(world, workflow_id=BACKFILL)
+    found = await world.answer(Diagnose(workflow_id=BACKFILL))
     assert "No failures" not in found["verdict"]
     assert (
         "2 runs have been under way far longer than usual: orders-backfill for Acme Corp, running for 11 h"
@@ -178,7 +129,7 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
     }
     assert (queued["status"], queued["for"]) == ("queued", "10 h")
     for arguments in ({}, {"customer_id": "acme-corp"}, {"hours": 1}, {"workflow_id": BACKFILL, "hours": 1}):
-        other = await diagnosed(world, **arguments)
+        other = await world.answer(Diagnose.model_validate(arguments))
         assert [row["run"] for row in other["stuck_runs"]] == [running["run"], queued["run"]], arguments
         assert "far longer than usual" in other["verdict"]
         assert "No failures" not in other["verdict"]
@@ -188,11 +139,11 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
 
 @pytest.mark.parametrize("behaviour", [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)])
 async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, behaviour: Behaviour) -> None:
-    not_hanging(world)  # these end after some polls
+    drop_runs_under_way(world)  # these end after some polls
     for status in ("completed", "running", "queued"):
         add_run(world, BACKFILL, 22, status)
     world.sandbox.behaviour = behaviour
-    assert [row["for"] for row in (await diagnosed(world))["stuck_runs"]] == ["22 h", "22 h"]
+    assert [row["for"] for row in (await world.answer(Diagnose()))["stuck_runs"]] == ["22 h", "22 h"]
 
 
 @pytest.mark.parametrize(
@@ -211,51 +162,45 @@ async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, beh
 async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
     world: World, status: str, minutes: int, seen: bool, limit: int | None, usual: str | None
 ) -> None:
-    not_hanging(world)
+    drop_runs_under_way(world)
     state = world.sandbox.state
     flow = state.put("workflows", {**state.named("workflows", "process-new-orders"), "id": "wf_new", "slug": "new"})
     flow["timeoutMs"] = limit
     if seen:
         add_run(world, "wf_new", 5, "completed")
     add_run(world, "wf_new", minutes / 60, status)
-    stuck = (await diagnosed(world, workflow_id="wf_new")).get("stuck_runs", [])
+    stuck = (await world.answer(Diagnose(workflow_id="wf_new"))).get("stuck_runs", [])
     assert [row["usual"].startswith(usual or "-") for row in stuck] == ([] if usual is None else [True])
 
 
 async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> None:
-    not_hanging(world)
+    drop_runs_under_way(world)
     for number in range(1_200):
         add_run(world, ORDERS, 0.01 + number / 1_000, "completed")
-    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
-    found = await diagnosed(world, workflow_id=ORDERS)
+    world.behave(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
+    found = await world.answer(Diagnose(workflow_id=ORDERS))
     assert "No failures" not in found["verdict"]
     assert "Whether runs hang is not known" in found["verdict"]
 
 
-# Who started runs, and triggers
-
-
 async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) -> None:
-    not_hanging(world)
+    drop_runs_under_way(world)
     trigger = world.sandbox.state.named("triggers", "Paid Shopify orders", by="name")
     owner = trigger["endOrgId"]
     for number in range(7):
-        add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, triggered_by="agent-service")
+        add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, started_by="agent-service")
     add_run(world, ORDERS, 0.3, "completed", endOrgId=owner)
-    found = await diagnosed(world, trigger_id=str(trigger["id"]))
+    found = await world.answer(Diagnose(trigger_id=str(trigger["id"])))
     assert "Nothing starts it now: trigger Paid Shopify orders of Globex Exports" in found["verdict"]
     assert "Yet 8 runs came: 7 by agent-service, 1 by manual" in found["verdict"]
     assert found["runs"]["started_by"] == "7 agent-service; 1 manual"
 
 
 async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None:
-    found = await diagnosed(world)
+    found = await world.answer(Diagnose())
     (daily,) = [trigger for trigger in found["triggers"] if trigger["name"] == "Daily TikTok sync"]
     assert daily["of"] == "Katana"
     assert daily["runs_fail_because"] == "the connection TikTok Shop of Katana is FAILED"
-
-
-# All causes
 
 
 async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
@@ -263,16 +208,13 @@ async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
     for number in range(60):
         message = f"odd {letters[number % 26]}{letters[number // 26]}"
         add_run(world, ORDERS, 1, "failed", error={"message": message})
-    first = await diagnosed(world, workflow_id=ORDERS)
+    first = await world.answer(Diagnose(workflow_id=ORDERS))
     lines = [cause["headline"] if "headline" in cause else cause["message"] for cause in first["causes"]]
     lines += first["other_causes"]
     answer = first
     while cursor := answer.get("next_cursor"):
         assert re.search(r"^\d+ more causes, see next_cursor: \d+ runs$", lines.pop())
-        parsed = parse(TOOLS, "diagnose", {"workflow_id": ORDERS, "cursor": cursor}).call
-        outcome = await world.call(parsed)
-        assert isinstance(outcome, Done)
-        answer = outcome.result.model_dump()
+        answer = (await world.rendered_tool("diagnose", workflow_id=ORDERS, cursor=cursor))["data"]
         assert answer["verdict"].startswith("Causes ")
         assert answer["causes"] == []
         lines += answer["other_causes"]
@@ -281,21 +223,8 @@ async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
     assert Counter(line.count("exec_") for line in lines[3:]) == {1: len(lines) - 3}
 
 
-# What was not looked at
-
-
-async def test_no_others_are_said_to_work_if_not_all_failures_were_read(world: World) -> None:
-    katana = world.sandbox.state.named("customers", "katana-customer")["id"]
-    for number in range(620):
-        add_run(world, ORDERS, 0.1 + number / 10, "failed", endOrgId=katana, error={"message": "odd"})
-    add_run(world, ORDERS, 70, "completed")
-    world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
-    found = await diagnosed(world, workflow_id=ORDERS)
-    assert "and not for others" not in found["verdict"]
-
-
 async def test_connections_that_could_not_be_read_are_not_an_empty_list(world: World) -> None:
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
-    found = await diagnosed(world, customer_id="acme-corp")
+    world.refuse("/api/v1/connections")
+    found = await world.answer(Diagnose(customer_id="acme-corp"))
     assert "connections" not in found
     assert any("connections" in what for what in found["not_checked"])

@@ -1,7 +1,6 @@
 """Tests of find: names with typos, in another case or in sentences, on a small and a large account."""
 
 import re
-import warnings
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -14,6 +13,7 @@ from pydantic_core import to_json
 from support.behaviour import Filtering, Paging
 from support.faulty_sandbox import Status
 from support.many_names import Listing, large, uuid
+from support.tokens import tokens
 from support.world import World
 
 from fastn_mcp.account.entries import LISTS, MAX_PAGES, entry, read_contents
@@ -23,7 +23,6 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
 from fastn_mcp.procedures.ranking import Index, leaders, units
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.workflows import ListExecutions
@@ -31,17 +30,6 @@ from fastn_mcp.tools.workflows import ListExecutions
 pytestmark = pytest.mark.anyio
 
 _GLOBEX = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
-
-LARGE = [
-    ("ACME HUB SPOT SYNC", "workflow", "Acme HubSpot sync"),
-    ("tiktok settlement flow", "workflow", "sync_tiktok_settlements_cin7"),
-    ("order sync 3", "workflow", "Order sync 3"),
-    ("globexexports", "customer", "Globex Exports"),
-    ("muller sohne", "customer", "Müller & Söhne"),
-    ("nordael gmbh", "customer", "Nordale GmbH"),
-    ("the acme hubspot connection", "connection", "HubSpot of Acme Corp"),
-    (uuid(1, 3), "customer", "Widget Inc"),
-]
 
 
 @pytest.fixture
@@ -59,15 +47,13 @@ def large_world(tmp_path: Path) -> Generator[World]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def listing() -> Listing:
-    return Listing(large())
-
-
 async def search_for(world: World, query: str, **more: Any) -> dict[str, Any]:
-    done = await world.call(Find(query=query, **more))
-    assert isinstance(done, Done)
-    return done.result.model_dump()
+    return await world.answer(Find(query=query, **more))
+
+
+async def search_in(world: World, source: Any, query: str, **more: Any) -> dict[str, Any]:
+    """Search the rows of another source than the sandbox."""
+    return (await Find(query=query, **more).run(world.context(source))).model_dump()
 
 
 def first(answer: dict[str, Any]) -> tuple[str, str]:
@@ -106,7 +92,7 @@ async def test_expected_hits_of_the_small_account_come_first(world: World) -> No
 
 
 @pytest.mark.parametrize(
-    "searches", [SEARCHES[::30], pytest.param(SEARCHES, marks=pytest.mark.long)], ids=["some", "all"]
+    "searches", [SEARCHES[::25], pytest.param(SEARCHES, marks=pytest.mark.long)], ids=["some", "all"]
 )
 async def test_expected_hits_of_the_large_account_come_first(large_world: World, searches: Sequence[Search]) -> None:
     """Although ten customers are called Acme, with one sync."""
@@ -127,11 +113,6 @@ def test_whole_name_fits_best_though_it_has_words_that_mean_nothing(query: str, 
     assert {hit.entry.name for hit in leaders(index.rank(query).of(["workflow"]))} == {query}
 
 
-async def test_best_match_comes_first_among_thousands(world: World, listing: Listing) -> None:
-    got = {query: first((await Find(query=query).run(world.context(listing))).model_dump()) for query, *_ in LARGE}
-    assert got == {query: (kind, name) for query, kind, name in LARGE}
-
-
 async def test_what_belongs_to_a_match_is_read_once_and_only_if_needed(large_world: World) -> None:
     """A name that is the whole query needs no runs of customers and no connections."""
     await search_for(large_world, "katanna")  # which reads all customers
@@ -150,16 +131,17 @@ async def test_what_belongs_to_a_match_is_read_once_and_only_if_needed(large_wor
     [
         ("nordale gmbh", "Nordale GmbH", 3),
         ("nordael gmbh", "Nordale GmbH", 22),
+        ("muller sohne", "Müller & Söhne", 22),
         ("Nordale GmbH is on the phone. Their invoices are what they call about today.", "Nordale GmbH", 23),
     ],
-    ids=["searched for", "misspelt", "in the first of two sentences"],
+    ids=["searched for", "misspelt", "without accents", "in the first of two sentences"],
 )
 async def test_customers_are_searched_for_and_read_whole_if_a_word_is_unknown(
     world: World, query: str, customer: str, pages: int
 ) -> None:
     """Requests are bounded, and what was read is cached for a minute."""
     listing = Listing(large())
-    answer = (await Find(query=query).run(world.context(listing))).model_dump()
+    answer = await search_in(world, listing, query)
     assert first(answer) == ("customer", customer)
     assert "customer" not in str(answer.get("not_searched"))
     assert listing.counts["list_customers"] <= pages + 1
@@ -170,7 +152,6 @@ async def test_customers_are_searched_for_and_read_whole_if_a_word_is_unknown(
 
 @pytest.mark.parametrize("ignores", [True, False])
 async def test_customers_are_read_whole_if_fastn_does_not_search(world: World, *, ignores: bool) -> None:
-    """Whether it ignores `search`, or finds nothing by it."""
     listing = Listing(large())
     answer_to = listing.__call__
 
@@ -183,7 +164,7 @@ async def test_customers_are_read_whole_if_fastn_does_not_search(world: World, *
             return call.result([])
         return await answer_to(call)
 
-    answer = (await Find(query="nordale gmbh").run(world.context(send))).model_dump()
+    answer = await search_in(world, send, "nordale gmbh")
     assert first(answer) == ("customer", "Nordale GmbH")
     assert "not_searched" not in answer
 
@@ -198,7 +179,6 @@ async def test_customer_of_a_match_is_named_although_not_all_were_read(large_wor
 
 
 async def test_index_is_built_once(world: World) -> None:
-    """Later queries do not process the names again, until something changes."""
     context = world.context(Listing(large(customers=300)))
 
     async def looked_at() -> int:
@@ -214,7 +194,6 @@ async def test_index_is_built_once(world: World) -> None:
 
 
 async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
-    """Rows that a search adds to an incomplete kind are only for that query."""
     rows = large(10, 1, 10, 10)
     rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * MAX_PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
@@ -233,21 +212,20 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
     rows["connection"] += [{"id": "late", "name": "default", "endOrgId": uuid(8, 1), "connectorId": uuid(2, 0)}]
     listing = Listing(rows)
-    answer = (await Find(query="the zephyrine looms customer").run(world.context(listing))).model_dump()
+    answer = await search_in(world, listing, "the zephyrine looms customer")
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert "not_searched" not in answer
     assert listing.counts["list_customers"] <= 3
-    answer = (await Find(query="the zephirine looms customer").run(world.context(listing))).model_dump()
+    answer = await search_in(world, listing, "the zephirine looms customer")
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert answer["not_searched"] == ["customer: only the first 3000"]
     assert listing.counts["list_customers"] <= MAX_PAGES + 5
-    answer = (await Find(query="zephyrine looms hubspot").run(world.context(listing))).model_dump()
+    answer = await search_in(world, listing, "zephyrine looms hubspot")
     assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
     assert listing.counts["list_connections"] <= 3
 
 
 async def test_kind_limits_reads_and_matches(world: World) -> None:
-    """Only that kind is found, and only the kinds in its names are read besides."""
     answer = await search_for(world, "hubspot", kind="workflow")
     assert {row["kind"] for row in answer["found"]} == {"workflow"}
     assert {heard.path for heard in world.sandbox.requests} == {
@@ -261,7 +239,6 @@ async def test_kind_limits_reads_and_matches(world: World) -> None:
 
 
 async def test_id_is_read_directly(world: World) -> None:
-    """An id is not searched as a name; a few reads find its resource."""
     execution = (await world.rows(ListExecutions(limit=1)))[0].id
     connection = (await search_for(world, "acme xero"))["found"][0]["id"]
     for query, kind, calls in [
@@ -278,15 +255,6 @@ async def test_id_is_read_directly(world: World) -> None:
         assert not [heard for heard in world.sandbox.requests if heard.path == "/api/v1/users"]
     assert (await search_for(world, connection))["found"][0]["name"] == "Xero of Acme Corp"
     assert (await search_for(world, execution))["found"][0]["workflow_id"].startswith("wf_")
-
-
-async def test_ids_without_a_get_and_parts_of_ids_are_found_in_lists(world: World) -> None:
-    """Users, roles, secrets and keys have no GET; the beginning of an id is enough."""
-    state = world.sandbox.state
-    lee, partner = state.named("users", "Lee Okafor", "name"), state.named("secrets", "PARTNER_TOKEN", "name")
-    assert first(await search_for(world, str(lee["id"]))) == ("user", "Lee Okafor")
-    assert first(await search_for(world, "wf_e5047")) == ("workflow", "sync_tiktok_settlements_cin7")
-    assert first(await search_for(world, str(partner["id"]))) == ("secret", "PARTNER_TOKEN")
 
 
 async def test_beginning_of_an_id_without_digits_is_found(world: World) -> None:
@@ -320,7 +288,7 @@ async def test_equal_matches_are_ambiguous(world: World) -> None:
     assert "first 2" in answer["ambiguous"]
     assert "ambiguous" not in await search_for(world, "Acme Corp")
     twins = Listing({kind: [] for kind in LISTS} | {"customer": [{"id": n, "name": "Acme Corp"} for n in "ab"]})
-    answer = (await Find(query="Acme Corp").run(world.context(twins))).model_dump()
+    answer = await search_in(world, twins, "Acme Corp")
     assert [row["score"] for row in answer["found"]] == [100, 100]
     assert "first 2" in answer["ambiguous"]
 
@@ -333,18 +301,18 @@ async def test_draft_and_pending_customer_are_no_alternatives(world: World) -> N
     draft = {"id": "wf_2", "name": "Order exports", "slug": "x", "status": "draft", "publishedVersion": None}
     rows = {kind: list[Any]() for kind in LISTS} | {"workflow": [draft, live | {"id": "wf_1"}]}
     for query in ("the order exports", "order-exports"):
-        answer = (await Find(query=query).run(world.context(Listing(rows)))).model_dump()
+        answer = await search_in(world, Listing(rows), query)
         assert ("ambiguous" in answer, answer["found"][0]["id"]) == (False, "wf_2")  # named as it is
-    answer = (await Find(query="orders export").run(world.context(Listing(rows)))).model_dump()
+    answer = await search_in(world, Listing(rows), "orders export")
     assert ("ambiguous" in answer, answer["found"][0]["id"]) == (False, "wf_1")
-    answer = (await Find(query="orders export draft").run(world.context(Listing(rows)))).model_dump()
+    answer = await search_in(world, Listing(rows), "orders export draft")
     assert "ambiguous" in answer
     rows["workflow"].append(live | {"id": "wf_3", "slug": "other"})
-    answer = (await Find(query="orders export").run(world.context(Listing(rows)))).model_dump()
+    answer = await search_in(world, Listing(rows), "orders export")
     assert "first 2" in answer["ambiguous"]
     assert {row["id"] for row in answer["found"][:2]} == {"wf_1", "wf_3"}
     rows["workflow"] = [draft]
-    answer = (await Find(query="orders export").run(world.context(Listing(rows)))).model_dump()
+    answer = await search_in(world, Listing(rows), "orders export")
     assert (answer["found"][0]["id"], answer["found"][0]["state"]) == ("wf_2", "never published")
 
 
@@ -408,7 +376,7 @@ async def test_name_that_is_not_all_of_the_query_is_looked_for_in_all_kinds(larg
 
 
 async def test_kind_that_cannot_be_read_is_asked_for_once(world: World) -> None:
-    world.sandbox.faults.add(Status(path="/api/v1/workflows", status=403, times=None))
+    world.refuse("/api/v1/workflows")
     answer = await search_for(world, "the nightly workflow")
     assert answer["not_searched"] == ["workflow: forbidden"]
     assert [heard.path for heard in world.sandbox.requests].count("/api/v1/workflows") == 1
@@ -441,41 +409,18 @@ async def test_customer_is_shown_with_its_workflows(large_world: World) -> None:
 
 
 async def test_runs_of_a_customer_that_cannot_be_read_are_reported(world: World) -> None:
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/executions", times=None))
+    world.refuse("/api/v1/executions")
     answer = await search_for(world, "the orders of Globex Exports")
     assert "process-new-orders" in names(answer["found"])
     assert answer["not_searched"] == ["runs of Globex Exports: forbidden"]
 
 
-JOBS = [
-    (
-        4,
-        "Run the slack to supabase sync for Acme Corp first, and report when it has finished.",
-        ["Slack Messages to Supabase Hourly Sync"],
-    ),
-    (8, "revoke TEST if it was never used", ["TEST"]),
-    (9, "Rotate STRIPE_SECRET_KEY for Globex Exports only.", ["STRIPE_SECRET_KEY", "Globex Exports"]),
-    (
-        11,
-        "Who changed the slack to supabase sync? What did key 1 do? Did anyone touch production last night?",
-        ["Slack Messages to Supabase Hourly Sync", "Workflow"],
-    ),
-    (13, "Which workflows use the Slack connector, before I delete it?", ["Slack"]),
-]
-
-
-async def test_one_call_finds_the_targets_of_a_job(large_world: World) -> None:
-    """What the person said is enough, although it names several things. Nothing of it is ambiguous."""
-    answers = {number: await search_for(large_world, said) for number, said, _ in JOBS}
-    got = {
-        number: names(answer["found"])[: len(named)]
-        for (number, _, named), answer in zip(JOBS, answers.values(), strict=True)
-    }
-    assert got == {number: named for number, _, named in JOBS}
-    assert not [number for number, answer in answers.items() if "ambiguous" in answer]
-    assert answers[4]["found"][0]["runs_for"][0]["name"] == "Acme Corp"
-    assert answers[8]["found"][0]["lastUsed"] == "never"
-    assert (await search_for(large_world, "Onboard Nordlicht Bikes"))["found"] == []
+async def test_one_call_finds_what_a_job_needs(large_world: World) -> None:
+    run = "Run the slack to supabase sync for Acme Corp first, and report when it has finished."
+    sync, key = [await search_for(large_world, query) for query in (run, "revoke TEST if it was never used")]
+    assert sync["found"][0]["runs_for"][0]["name"] == "Acme Corp"
+    assert (key["found"][0]["name"], key["found"][0]["lastUsed"]) == ("TEST", "never")
+    assert "ambiguous" not in {*sync, *key}
 
 
 async def test_next_calls_fit_the_state(world: World) -> None:
@@ -500,11 +445,8 @@ async def test_next_calls_fit_the_state(world: World) -> None:
 @pytest.mark.parametrize("query", ["key 1", "stripe secret key"])
 async def test_nothing_of_an_answer_is_redacted(world: World, query: str) -> None:
     """Kinds such as `api_key` are no names of fields, whose values would be hidden."""
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/roles", times=None))
-    call = Find(query=query)
-    done = await world.call(call)
-    assert isinstance(done, Done)
-    assert "hidden" not in to_json(render(call, done.result, {})).decode()
+    world.refuse("/api/v1/roles")
+    assert "hidden" not in to_json(await world.rendered(Find(query=query))).decode()
 
 
 async def test_words_missing_in_the_first_match_are_reported(world: World) -> None:
@@ -513,7 +455,6 @@ async def test_words_missing_in_the_first_match_are_reported(world: World) -> No
 
 
 async def test_nonsense_finds_nothing_and_near_misses_are_suggestions(world: World) -> None:
-    """An empty list, with at most three names that may have been meant."""
     assert (await search_for(world, "zzqxv blorp"))["found"] == []
     answer = await search_for(world, "Kattahna Incorporated Holdings")
     assert answer["found"] == []
@@ -523,9 +464,7 @@ async def test_nonsense_finds_nothing_and_near_misses_are_suggestions(world: Wor
 
 @pytest.mark.parametrize("status", [403, 404])
 async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, status: int) -> None:
-    """The answer names the kinds that were not searched."""
-    world.sandbox.faults.add(Status(status=status, path="/api/v1/users", times=None))
-    world.sandbox.faults.add(Status(status=status, path="/api/v1/customers", times=None))
+    world.refuse("/api/v1/users", "/api/v1/customers", status=status)
     answer = await search_for(world, "hubspot")
     assert first(answer) == ("connector", "HubSpot")
     kinds, _, why = answer["not_searched"][0].partition(": ")
@@ -533,10 +472,7 @@ async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, s
 
 
 async def test_all_kinds_unreadable(world: World) -> None:
-    """No match, and all kinds are reported as not searched."""
-    answer = (
-        await Find(query="acme").run(world.context(Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
-    ).model_dump()
+    answer = await search_in(world, Listing({}, dict.fromkeys(LISTS, Forbidden("no"))), "acme")
     assert answer["found"] == []
     kinds, _, why = answer["not_searched"][0].partition(": ")
     assert ({*kinds.split(", ")}, why) == (LISTS.keys() - {"connection"}, "forbidden")
@@ -544,17 +480,14 @@ async def test_all_kinds_unreadable(world: World) -> None:
 
 @pytest.mark.parametrize("paging", Paging)
 async def test_matches_do_not_depend_on_paging_and_filtering(world: World, paging: Paging) -> None:
-    """Nothing is known about Fastn's pagination and filters."""
-    behaviour = {"paging": paging, "filtering": Filtering.IGNORED}
-    world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update=behaviour)
+    world.behave(paging=paging, filtering=Filtering.IGNORED)
     assert first(await search_for(world, "acme xero")) == ("connection", "Xero of Acme Corp")
     assert len(world.sandbox.requests) <= 2 * len(LISTS)
 
 
 async def test_own_change_is_found_at_once(world: World) -> None:
-    """A change of a kind invalidates what was cached of it."""
     assert (await search_for(world, "initech"))["found"] == []
-    assert isinstance(await world.call(CreateCustomer(name="Initech", slug="initech")), Done)
+    await world.expect(Done, CreateCustomer(name="Initech", slug="initech"))
     assert first(await search_for(world, "initech")) == ("customer", "Initech")
 
 
@@ -571,21 +504,13 @@ async def test_next_calls_exist_with_these_arguments(world: World) -> None:
 @pytest.mark.parametrize("query", ["acme connection", "fastn.example"])
 async def test_answer_is_small(world: World, query: str) -> None:
     """Five rows cost less than 600 tokens, except connections, whose ids have 130 characters."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its data loader uses a deprecated function
-        import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
-    encode = bpe_openai.get_encoding("o200k_base").encode
-    call = Find(query=query)
-    done = await world.call(call)
-    assert isinstance(done, Done)
-    answer = render(call, done.result, {})
-    connections = sum(row["kind"] == "connection" for row in done.result.model_dump()["found"])
-    assert len(encode(to_json(answer).decode())) < 600 + 60 * connections
+    answer = await world.rendered(Find(query=query))
+    connections = sum(row["kind"] == "connection" for row in answer["data"]["found"])
+    assert tokens(to_json(answer).decode()) < 600 + 60 * connections
 
 
 @pytest.mark.parametrize("query", ["", "  ", "?!", "x" * 501])
 def test_query_without_letters_is_refused(query: str) -> None:
-    """The error names the argument, and nothing is sent."""
     with pytest.raises(NotSent, match="query"):
         parse(TOOLS, "find", {"query": query})
 
@@ -596,7 +521,6 @@ async def test_unusual_queries_get_an_answer(world: World) -> None:
 
 
 async def test_unexpected_rows_are_tolerated(world: World) -> None:
-    """Fastn's answers are not known for certain."""
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in LISTS}
     rows["customer"] = [
         {},
@@ -617,18 +541,17 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
         {"id": "t", "name": "Clock", "routes": ["w", {"routeId": {}}, {"routeId": "w"}], "endOrgId": "c"}
     ]
     listing = Listing(rows)
-    answer = (await Find(query="nameless").run(world.context(listing))).model_dump()
+    answer = await search_in(world, listing, "nameless")
     assert (answer["found"][0]["id"], answer["found"][0]["name"]) == (None, "Nameless Id")
-    answer = (await Find(query="deep").run(world.context(listing))).model_dump()
+    answer = await search_in(world, listing, "deep")
     assert first(answer) == ("secret", "DEEP")
     for query in ("orders of nameless id", "the workflow without id", "odd", "clock", f"{'x' * 200} workflows"):
-        assert (await Find(query=query).run(world.context(listing))).model_dump()["found"]
-    answer = (await Find(query="x" * 200, kind="customer").run(world.context(listing))).model_dump()
+        assert (await search_in(world, listing, query))["found"]
+    answer = await search_in(world, listing, "x" * 200, kind="customer")
     assert len(answer["found"][0]["name"]) == 101
 
 
 async def test_rows_are_limited_and_the_rest_counted(world: World) -> None:
-    """5 rows by default, and the number of further matches."""
     answer = await search_for(world, "sync", kind="workflow", limit=2)
     assert len(answer["found"]) == 2
     assert answer["more"] == len((await search_for(world, "sync", kind="workflow", limit=20))["found"]) - 2

@@ -6,7 +6,6 @@ import pytest
 from pydantic import JsonValue
 from support.world import World
 
-from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.connectors import GetConnector, UpdateConnector
 
@@ -14,9 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def actions_of(world: World, key: str) -> dict[str, Any]:
-    outcome = await world.call(GetConnector(connector_id=key))
-    assert isinstance(outcome, Done), outcome
-    return outcome.result.model_dump()
+    return await world.answer(GetConnector(connector_id=key))
 
 
 async def test_actions_are_listed_with_their_inputs(world: World) -> None:
@@ -55,6 +52,5 @@ async def test_unexpected_schemas_are_tolerated(world: World, action: JsonValue,
 async def test_update_keeps_whole_actions(world: World) -> None:
     """The short form is only shown. An update sends back what Fastn sent."""
     row = world.sandbox.state.named("connectors", "gamma")
-    call = UpdateConnector(connector_id=row["id"], description="Decks")
-    assert not isinstance(await world.call(call), FastnError)
+    await world.expect(Done, UpdateConnector(connector_id=row["id"], description="Decks"), world.form())
     assert world.sandbox.state.named("connectors", "gamma")["actions"] == row["actions"]

@@ -13,10 +13,9 @@ from support.world import World
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.server.rendering import BUDGET, render
+from fastn_mcp.server.rendering import BUDGET
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -67,9 +66,7 @@ def busy(tmp_path: Path) -> Generator[tuple[World, Runs]]:
 
 
 async def page(world: World, call: ListExecutions) -> dict[str, Any]:
-    done = await world.call(call)
-    assert isinstance(done, Done), done
-    answer: dict[str, Any] = render(call, done.result, {})
+    answer = await world.rendered(call)
     assert len(to_json(answer)) <= BUDGET
     return from_json(to_json(answer))
 

@@ -2,16 +2,14 @@
 
 import re
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic_core import to_json
 from support.behaviour import Behaviour, Envelope, Filtering, Paging
-from support.faulty_sandbox import Status
-from support.table_rows import table_rows
 from support.world import World
 
-from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
+from fastn_mcp.errors import Forbidden, NotSent, Unauthorized
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
@@ -21,9 +19,8 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.checks import Severity
 from fastn_mcp.procedures.overview.get_overview import MAX_ROWS, GetOverview
+from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.state import stamp
-from fastn_mcp.server.rendering import render
-from fastn_mcp.tools.access import ListApiKeys, ListUsers
 from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
@@ -32,9 +29,7 @@ Answer = dict[str, Any]
 
 
 async def overview(world: World, hours: int = 24) -> Answer:
-    done = await world.call(GetOverview(hours=hours))
-    assert isinstance(done, Done), done
-    return done.result.model_dump()
+    return await world.answer(GetOverview(hours=hours))
 
 
 def finding_about(answer: Answer, words: str) -> Answer:
@@ -79,25 +74,16 @@ async def test_every_seeded_problem_is_found_with_its_id(world: World) -> None:
         finding = finding_about(answer, words)
         assert ids(finding) == [named(world, collection, name)]
         assert finding["severity"] == severity
-
-
-async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
-    answer = await overview(world)
-    statuses = [f"connection with status {status}" for status in ("FAILED", "EXPIRED")]
-    (failed,), (expired,) = (rows(finding_about(answer, words)) for words in statuses)
-    assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
-    assert "more" not in finding_about(answer, "FAILED:")
-
-
-async def test_quotas_near_their_limit_have_numbers(world: World) -> None:
-    what = finding_about(await overview(world), "quotas at 80 %")["what"]
-    assert what.startswith("2 quotas")
-    assert "API calls per day 920 of 1,000, 92 %" in what
-    assert "Workflows per customer 8 of 10, 80 %" in what
+    for status, name in (("FAILED", "TikTok Shop of Katana"), ("EXPIRED", "Cin7 Core of Katana")):
+        finding = finding_about(answer, f"connection with status {status}")
+        assert ([row["name"] for row in rows(finding)], "more" in finding) == ([name], False)
+    quotas = finding_about(answer, "quotas at 80 %")["what"]
+    assert quotas.startswith("2 quotas")
+    assert "API calls per day 920 of 1,000, 92 %" in quotas
+    assert "Workflows per customer 8 of 10, 80 %" in quotas
 
 
 async def test_unused_keys_and_invitations_are_low_findings(world: World) -> None:
-    """Low findings come last, and are dropped first."""
     keep_only(world, "triggers")
     keep_only(world, "connections")
     answer = await overview(world)
@@ -125,13 +111,11 @@ async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
     """Whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
     for name in ("Katana", "Globex Exports"):
         deletion = DeleteCustomer(customer_id=named(world, "customers", name))
-        assert isinstance(await world.call(deletion), PendingApproval)
+        await world.expect(PendingApproval, deletion)
     (first, _) = await world.ledger.waiting(world.clock.at.timestamp())
     await world.ledger.void(first.id, RequestState.DECLINED, world.clock.at.timestamp())
     world.sandbox.requests.clear()
-    done = await world.call(GetOverview(about="approvals"))
-    assert isinstance(done, Done)
-    answer = done.result.model_dump()
+    answer = await world.answer(GetOverview(about="approvals"))
     assert world.sandbox.requests == []
     assert answer["guard"]["decided"][0]["state"] == "declined"
     assert len(answer["guard"]["waiting"]) == 1
@@ -151,24 +135,6 @@ async def test_findings_are_sorted_and_continued(world: World, hours: int) -> No
         assert failed["more"] == {"tool": "get_overview", "arguments": {"about": "workflows", "hours": 720}}
 
 
-async def test_rows_of_all_pages_are_all_rows(large_world: World) -> None:
-    seen: list[str] = []
-    cursor: str | None = None
-    for _ in range(10):
-        done = await large_world.call(GetOverview(about="connections", cursor=cursor))
-        assert isinstance(done, Done)
-        answer: Any = render(GetOverview(), done.result, {})
-        assert "left_out" not in answer
-        seen += [row["name"] for row in table_rows(answer["data"]["table"])]
-        cursor = answer["data"].get("next_cursor")
-        if cursor is None:
-            break
-    state = large_world.sandbox.state
-    names = {str(row["id"]): row["name"] for row in state.all("customers")}
-    broken = [row for row in state.all("connections") if row["status"] != "ACTIVE"]
-    assert sorted(seen) == sorted(f"{row['connector']['name']} of {names[str(row['endOrgId'])]}" for row in broken)
-
-
 async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> None:
     world.sandbox.state.named("billing", "billing", by="id")["credits"] = {
         "used": 49, "included": 50, "resetsAt": "2026-12-01T00:00:00Z",
@@ -182,23 +148,24 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
 
 
 async def test_answer_is_small(world: World) -> None:
-    call = GetOverview(hours=720)
-    done = await world.call(call)
-    assert isinstance(done, Done)
-    answer = render(call, done.result, {})
+    answer = await world.rendered(GetOverview(hours=720))
     assert len(to_json(answer).decode()) < 6_500
     assert "left_out" not in answer
     assert len(world.sandbox.requests) <= 30
     assert world.changes == []
 
 
-async def test_counts_and_plan(world: World) -> None:
+async def test_account_counts_and_plan(world: World) -> None:
     answer = await overview(world)
     runs = [row for row in world.sandbox.state.all("executions") if str(row["createdAt"]) <= stamp(world.clock.at)]
     assert answer["counts"] == {
         "customers": 5, "connectors": 15, "connections": 8, "workflows": 9, "triggers": 7, "users": 6, "api_keys": 5,
         "secrets": 4, "executions": len(runs),
     }  # fmt: skip
+    assert answer["account"] == {
+        "profile": "default", "host": "localhost", "key_ends": KEY[-4:], "permissions": "Full access",
+    }  # fmt: skip
+    assert KEY not in str(answer)
     assert answer["now"] == "2026-11-25T09:00:00Z"
     assert answer["plan"]["name"] == "Free"
     assert (answer["plan"]["credits_used"], answer["plan"]["credits_included"]) == (38, 50)
@@ -230,7 +197,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(world: World, 
     assert len(world.sandbox.requests) <= 60
     for finding in (finding for finding in answer["findings"] if "more" in finding):
         wanted = parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
-        assert isinstance(await world.call(wanted.call), Done)
+        await world.expect(Done, cast(Any, wanted.call))
     if behaviour.paging is Paging.TOTAL_AND_CURSOR and behaviour.filtering is Filtering.IGNORED:
         assert answer["runs"] == usual["runs"]  # counted in the newest runs
     elif behaviour.paging not in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR) or behaviour.filtering is Filtering.IGNORED:
@@ -259,8 +226,7 @@ async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> 
 
 
 async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: World) -> None:
-    for operation in (ListUsers, ListApiKeys):
-        world.sandbox.faults.add(Status(status=403, path=operation.route.path, times=None))
+    world.refuse("/api/v1/users", "/api/v1/api-keys")
     answer = await overview(world)
     (gap,) = answer["not_checked"]
     assert sorted(gap["what"].split(", ")) == ["API keys", "users"]
@@ -271,9 +237,8 @@ async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: Wor
 
 async def test_nothing_readable_is_an_error(world: World) -> None:
     """An empty account and an invalid key are not the same."""
-    world.sandbox.faults.add(Status(status=401, times=None))
-    failed = await world.call(GetOverview())
-    assert isinstance(failed, Unauthorized)
+    world.refuse("*", status=401)
+    await world.expect(Unauthorized, GetOverview())
 
 
 async def test_empty_account_has_no_findings(world: World) -> None:
@@ -305,6 +270,8 @@ async def test_fields_of_another_type_cause_no_findings(world: World, value: Any
 async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
     """A key without a last use was not "never used"."""
     state = world.sandbox.state
+    for row in state.all("apiKeys"):
+        del row["lastUsed"]
     state.rows["_runs"].clear()
     for collection in ("customers", "connections", "workflows", "triggers", "users"):
         for row in state.all(collection):
@@ -314,56 +281,31 @@ async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
         for name in row.keys() - {"id", "createdAt", "status"}:
             del row[name]
     findings = (await overview(world))["findings"]
+    assert "never used" not in str(findings)
     (found,) = [f for f in findings if not re.search("quota|API key|under way", f["what"])]
     assert found["what"].startswith("1 workflow failed: 1 ")
     assert [row["name"] for row in rows(found)] == ["A workflow"]
 
 
-async def many(world: World) -> None:
-    """Create a large account: every list has several pages."""
-    state = world.sandbox.state
-    for collection in ("customers", "connectors", "connections", "workflows", "triggers", "users", "secrets"):
-        rows = state.all(collection)
-        for number in range(420):
-            row = dict(rows[number % len(rows)]) | {"id": f"extra:{number}"}
-            state.put(collection, row | ({"slug": f"extra-{number}"} if "slug" in row else {}))
-    failed = [row for row in state.all("executions") if row["status"] == "failed"]
-    for number in range(300):
-        at = stamp(world.clock.at - timedelta(minutes=number))
-        flow = f"wf_{number % 7}"
-        state.put(
-            "executions",
-            failed[0] | {"id": f"exec_x{number}", "createdAt": at, "workflowId": flow, "workflowName": flow},
-        )
+async def test_large_account_without_totals_costs_bounded_requests(large_world: World) -> None:
+    large_world.behave(paging=Paging.SILENT)
+    answer = await overview(large_world)
+    assert len(large_world.sandbox.requests) <= 60
+    assert answer["counts"]["customers"] == "at least 100"
+    assert finding_about(answer, "failed:")["severity"] == "high"
+    assert len(to_json(answer)) < 8_000
 
 
-@pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.SILENT])
-async def test_large_account_costs_bounded_requests(world: World, paging: Paging) -> None:
-    await many(world)
-    world.sandbox.behaviour = Behaviour(paging=paging)
-    answer = await overview(world)
-    assert len(world.sandbox.requests) <= 60
-    assert answer["counts"]["customers"] == (425 if paging is Paging.TOTAL_AND_CURSOR else "at least 100")
-    failing = finding_about(answer, "failed:")
-    assert (failing["severity"], len(rows(failing))) == ("high", MAX_ROWS[Severity.HIGH])
-    assert failing["what"].startswith("8 workflows failed: 301 ")
-    expired = finding_about(answer, "with status EXPIRED")
-    assert len(rows(expired)) >= 1
-    assert expired["what"].startswith("5")
-    assert len(to_json(answer)) < 7_500
-
-
-async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
-    await many(world)
-    send = world.client.send
+async def test_list_that_fails_halfway_keeps_its_rows(large_world: World) -> None:
+    send = large_world.client.send
 
     async def failing(call: Any, *checks: Any) -> Any:
         if call.tool_name() == "list_connections" and call.status == "EXPIRED":
             raise Forbidden("No.")
         return await send(call, *checks)
 
-    world.client.send = failing  # pyright: ignore[reportAttributeAccessIssue]
-    answer = await overview(world)
+    large_world.client.send = failing  # pyright: ignore[reportAttributeAccessIssue]
+    answer = await overview(large_world)
     assert finding_about(answer, "connections with status FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]
 
@@ -379,10 +321,14 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
     assert [*heard] == [(done, len(heard)) for done in range(1, len(heard) + 1)]
 
 
-async def test_period_of_zero_hours_is_refused() -> None:
-    for hours in (0, 721):
-        with pytest.raises(FastnError):
-            parse(TOOLS, "get_overview", {"hours": hours})
+@pytest.mark.parametrize(
+    "arguments",
+    [{"hours": 0}, {"hours": 721}, {"about": "everything"}]
+    + [{"cursor": cursor} for cursor in ("", "t1:3.3", "1", "1.1.1", "1.-1")],
+)
+def test_invalid_argument_is_refused(arguments: Answer) -> None:
+    with pytest.raises(NotSent, match=next(iter(arguments))):
+        parse(TOOLS, "get_overview", arguments)
 
 
 @pytest.mark.parametrize(
@@ -401,21 +347,11 @@ def test_success_rate_needs_plausible_totals(totals: Any, rate: str | None) -> N
     assert run_totals(*totals).get("success_rate") == rate
 
 
-async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
-    keep_only(world, "triggers")
-    for row in world.sandbox.state.all("apiKeys"):
-        del row["lastUsed"]
-    assert "never used" not in str((await overview(world))["findings"])
-
-
 async def test_large_account_fits_one_answer(large_world: World) -> None:
-    """2,000 customers and 200,000 runs cost few requests, with exact counts."""
-    done = await large_world.call(GetOverview())
-    assert isinstance(done, Done)
+    answer = await large_world.rendered(GetOverview())
     assert len(large_world.sandbox.requests) <= 60
-    answer = render(GetOverview(), done.result, {})
     assert len(to_json(answer).decode()) < 8_000
-    data: Any = answer["data"]
+    data = answer["data"]
     state = large_world.sandbox.state
     waiting = [row for row in state.all("customers") if str(row["status"]).startswith("Pending")]
     assert f"{len(waiting)} customers waiting for activation" in str(data)

@@ -1,7 +1,6 @@
-"""Tables of an overview: success rates, customers, what expires, and runs that hang."""
+"""Tables of an overview, of each of its subjects, and their pages."""
 
-import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,19 @@ from typing import Any
 import pytest
 from large_account import large_account
 from pydantic_core import to_json
-from support.behaviour import Behaviour
-from support.faulty_sandbox import Status
+from support.behaviour import Behaviour, Envelope, Filtering, Paging
 from support.table_rows import table_rows
+from support.tokens import tokens
 from support.world import World
 
-from fastn_mcp.guard.batch import Done
+from fastn_mcp.account.short_ids import reference_to
+from fastn_mcp.errors import NotSent
+from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.state import stamp
-from fastn_mcp.server.rendering import render
+from fastn_mcp.server.rendering import BUDGET
 from fastn_mcp.tools.billing import GetQuotas
 
 pytestmark = pytest.mark.anyio
@@ -31,26 +32,14 @@ Answer = dict[str, Any]
 def limited_world(tmp_path: Path) -> Generator[World]:
     """A large account whose key may send 100 requests a minute."""
     made = World(tmp_path, begin=large_account, snapshot_seconds=90, requests_per_answer=None)
-    made.sandbox.behaviour = Behaviour(rate_limit=100)
+    made.behave(rate_limit=100)
     yield made
     made.close()
 
 
-@pytest.fixture
-def tokens() -> Callable[[str], int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its data loader uses a deprecated function
-        import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
-    encode = bpe_openai.get_encoding("o200k_base").encode
-    return lambda text: len(encode(text))
-
-
 async def ask(world: World, **arguments: Any) -> Answer:
     """Return the answer as the model reads it."""
-    call = GetOverview(**arguments)
-    done = await world.call(call)
-    assert isinstance(done, Done), done
-    return render(call, done.result, {})
+    return await world.rendered(GetOverview(**arguments))
 
 
 def sentence(answer: Answer, words: str) -> str:
@@ -58,7 +47,7 @@ def sentence(answer: Answer, words: str) -> str:
     return what
 
 
-async def test_success_rates_by_workflow_take_one_call(large_world: World, tokens: Callable[[str], int]) -> None:
+async def test_success_rates_by_workflow_take_one_call(large_world: World) -> None:
     answer = await ask(large_world, about="workflows", order="rate")
     assert tokens(to_json(answer).decode()) <= 4_000
     assert "left_out" not in answer
@@ -81,7 +70,7 @@ async def test_rates_stay_within_the_rate_limit(limited_world: World) -> None:
     assert sum("success_rate" in row for row in table_rows(again["data"]["table"])) > known
 
 
-async def test_what_expires_takes_one_call(large_world: World, tokens: Callable[[str], int]) -> None:
+async def test_what_expires_takes_one_call(large_world: World) -> None:
     answer = await ask(large_world, about="expiry")
     assert tokens(to_json(answer).decode()) <= 2_500
     now, state = large_world.clock.at, large_world.sandbox.state
@@ -99,7 +88,7 @@ async def test_what_expires_takes_one_call(large_world: World, tokens: Callable[
 
 
 async def test_what_expires_stays_within_the_rate_limit(limited_world: World) -> None:
-    limited_world.sandbox.behaviour = Behaviour(rate_limit=40)
+    limited_world.behave(rate_limit=40)
     answer = await ask(limited_world, about="expiry")
     assert sentence(answer, "does not renew").startswith("At least ")
     assert "more connections" in str(answer["data"]["not_checked"])
@@ -121,7 +110,6 @@ async def test_connection_of_unknown_authentication_is_not_called_renewed(world:
 
 
 async def test_runs_that_hang_are_found(world: World) -> None:
-    """They were no failures, and "100 %" was all that was told of them."""
     state = world.sandbox.state
     run = next(row for row in state.all("executions") if row["status"] == "completed" and row["endOrgId"])
     state.rows.pop("_runs", None)
@@ -161,7 +149,7 @@ async def test_only_customers_that_are_shown_are_named(large_world: World) -> No
 
 
 async def test_customer_whose_name_cannot_be_read_is_said(world: World) -> None:
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/customers", times=None))
+    world.refuse("/api/v1/customers")
     answer = await ask(world, about="connections")
     assert "names of customers" in str(answer["data"]["not_checked"])
     assert "TikTok Shop of " in str(answer["data"]["table"])
@@ -180,18 +168,8 @@ async def test_triggers_have_customer_and_cause(world: World) -> None:
     assert off["rows"][0]["why"].startswith("disabled by the platform 4 days ago: 20 consecutive failures")
 
 
-async def test_overview_says_which_account_key_and_time(world: World) -> None:
-    answer = await ask(world)
-    account = answer["data"]["account"]
-    assert account == {"profile": "default", "host": "localhost", "key_ends": KEY[-4:], "permissions": "Full access"}
-    assert answer["data"]["now"] == "2026-11-25T09:00:00Z"
-    assert KEY not in str(answer)
-
-
 async def test_empty_list_of_changes_says_since_when_and_where_else(world: World) -> None:
-    done = await world.call(ListChanges())
-    assert isinstance(done, Done)
-    note = done.result.model_dump()["note"]
+    note = (await world.answer(ListChanges()))["note"]
     assert note.startswith("No changes since 2026-10-26T09:00:00Z (30 days ago).")
     assert "query_audit_log" in note
 
@@ -219,3 +197,211 @@ async def test_customer_whose_name_was_not_read_has_its_id_once(limited_world: W
     names = {row["id"]: row["name"] for row in limited_world.sandbox.state.all("customers")}
     assert any("name" not in row for row in rows)
     assert all(row.get("name") in (None, names[row["id"]]) for row in rows)
+
+
+SUBJECTS = ["workflows", "connections", "customers", "expiry", "triggers", "access"]
+
+
+async def focus(world: World, about: str, hours: int = 24) -> Answer:
+    answer = await ask(world, about=about, hours=hours)
+    assert len(to_json(answer)) <= 2 * BUDGET
+    assert "left_out" not in answer, "what is left out, the procedure says itself"
+    return answer["data"]
+
+
+def rows(answer: Answer, words: str = "") -> list[Answer]:
+    """Return the rows of the table, or those of the only finding with these words."""
+    numbers = [number for number, finding in enumerate(answer["findings"], 1) if words in finding["what"]]
+    assert not words or len(numbers) == 1
+    rows = [row for row in table_rows(answer["table"]) if row.get("finding", 1) in numbers or not words]
+    return [{name: cell for name, cell in row.items() if name != "finding"} for row in rows]
+
+
+async def test_broken_connections_have_customer_and_failing_workflows(world: World) -> None:
+    answer = await focus(world, "connections")
+    ids = {row["status"]: reference_to(row["id"]) for row in world.sandbox.state.all("connections")}
+    tiktok: Answer = {"id": ids["FAILED"], "name": "TikTok Shop of Katana", "since": "2026-11-16", "failed": 1}
+    fails = "Sync TikTok Orders to Cin7 Core (1)"
+    assert rows(answer, "FAILED:") == [{**tiktok, "auth": "OAUTH_2", "fails": fails}]
+    cin7: Answer = {"id": ids["EXPIRED"], "name": "Cin7 Core of Katana", "since": "2026-11-16", "auth": "API_KEY"}
+    assert rows(answer, "EXPIRED:") == [cin7]
+    shopify: Answer = {"id": ids["INACTIVE"], "name": "Shopify of Globex Exports", "since": "2026-11-10"}
+    assert rows(answer, "INACTIVE:") == [{**shopify, "auth": "OAUTH_2"}]
+    assert [finding["what"].partition(". ")[2] for finding in answer["findings"]] == [
+        "1 customer has to authorise the app again in the widget.",
+        "1 customer has to enter a new API key for the app in the widget.",
+        "1 customer has to reconnect the app in the dashboard.",
+    ]
+    assert answer["not_checked"] == []
+
+
+async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connection(world: World) -> None:
+    state = world.sandbox.state
+    row = next(row for row in state.all("connections") if row["status"] == "FAILED")
+    state.put("connections", row | {"endOrgId": None})
+    for run in state.all("executions"):
+        if run["workflowId"] == "wf_96d1b3072c5a":
+            run["endOrgId"] = None
+    for call, app in ((GetOverview(), "the app"), (Diagnose(workflow_id="wf_96d1b3072c5a"), "TikTok Shop")):
+        sentence = f"For the account itself, somebody has to authorise {app} again in the dashboard."
+        assert sentence in str(await world.answer(call))
+
+
+async def test_broken_connections_of_a_large_account_fit_one_answer(large_world: World) -> None:
+    """Those of the most failed runs first, and a cursor for the rest."""
+    state = large_world.sandbox.state
+    answer = await focus(large_world, "connections")
+    for status in ("FAILED", "EXPIRED", "INACTIVE"):
+        count = sum(row["status"] == status for row in state.all("connections"))
+        assert sum(f["what"].startswith(f"{count} connections with status {status}") for f in answer["findings"]) == 1
+    assert [row["name"] for row in rows(answer, "EXPIRED") if "Acme HubSpot sync (5)" in row.get("fails", "")] == [
+        "HubSpot of Acme Corp"
+    ]
+    assert len(large_world.sandbox.requests) <= 60
+    runs = [heard.query for heard in large_world.sandbox.requests if heard.path == "/api/v1/executions"]
+    assert {query.get("status") for query in runs} == {None, "failed", "timeout"}  # no numbers that it does not state
+
+
+def test_repairs_name_who_does_what_for_each_app() -> None:
+    found: list[Any] = [
+        {"id": str(number), "status": "EXPIRED", "endOrgId": owner, "authType": auth, "connector": {"name": app}}
+        for number, (owner, auth, app) in enumerate(
+            [
+                ("one", "OAUTH_2", "Slack"),
+                ("two", "OAUTH_2", "Slack"),
+                ("one", "API_KEY", "Xero"),
+                (None, "OAUTH_2", "Slack"),
+            ]
+        )
+    ]
+    states = connection_states(found, {"one": "One", "two": "Two"})
+    assert repairs(states) == (
+        "One and Two have to authorise Slack again in the widget. One has to enter a new API key for Xero in the "
+        "widget. For the account itself, somebody has to authorise Slack again in the dashboard."
+    )
+    assert repairs(states, named=0).startswith("2 customers have to authorise the app again in the widget. 1 customer")
+
+
+async def test_failure_that_names_the_connection_counts_without_a_manifest(world: World) -> None:
+    """Nothing is known about the manifests of Fastn's workflows."""
+    state = world.sandbox.state
+    broken = next(row for row in state.all("connections") if row["status"] == "EXPIRED")
+    (run, *others) = [row for row in state.all("executions") if row["workflowName"] == "process-new-orders"][-3:]
+    run |= {"status": "failed", "endOrgId": broken["endOrgId"], "error": {"message": f"{broken['id']} is not usable"}}
+    others[0] |= {"status": "failed", "endOrgId": broken["endOrgId"], "error": {"message": "out of memory"}}
+    assert rows(await focus(world, "connections", 720), "EXPIRED")[0]["fails"] == "process-new-orders (1)"
+
+
+async def test_worst_workflows_have_rates_of_the_whole_period(large_world: World) -> None:
+    answer = await focus(large_world, "workflows", 168)
+    workflows = rows(answer)
+    # Only the newest failures are read.
+    failed = [int(row["failed"].removeprefix("at least ")) for row in workflows if "failed" in row]
+    assert failed == sorted(failed, reverse=True)
+    for row, count in zip(workflows[:10], failed, strict=False):
+        rate = 100 * row["completed"] / (row["completed"] + count)
+        assert 0 < rate < 100
+        assert row["success_rate"] == f"at most {rate:.1f} %"
+        assert " ago" in row["last_success"]
+        assert row["why"]
+    assert answer["top_errors"][0]["runs"] >= answer["top_errors"][-1]["runs"]
+    assert "failing workflows ran" in str(answer["not_checked"])
+    assert len(large_world.sandbox.requests) <= 100
+
+
+async def test_all_failures_of_a_small_account_are_read(world: World) -> None:
+    answer = await focus(world, "workflows", 168)
+    workflows = rows(answer)
+    assert len(workflows) == 9
+    assert "Sync TikTok Orders to Cin7 Core" in [row["name"] for row in workflows if row["failed"]]
+    assert sum(row["failed"] for row in workflows) == answer["runs"]["failed"] + answer["runs"]["timeout"]
+    assert sum(row["completed"] for row in workflows) == answer["runs"]["completed"]
+    assert (answer["not_checked"], answer.get("next_cursor")) == ([], None)
+
+
+async def test_all_triggers_that_never_fire_are_named(large_world: World) -> None:
+    """An active trigger of an app event without a subscription reports no error itself."""
+    silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
+    active = {str(row["id"]) for row in silent if row["status"] == "Active"}
+    assert {row["id"] for row in rows(await focus(large_world, "triggers"), "never firing")} == active
+
+
+async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
+    answer = await focus(large_world, "access")
+    never_used = rows(answer, "never used")
+    (what,) = [finding["what"] for finding in answer["findings"] if "never used" in finding["what"]]
+    assert what.startswith(f"{len(never_used)} API keys")
+    assert len(never_used) > 3
+
+
+STRANGE = [
+    Behaviour(envelope=Envelope.BARE, paging=Paging.IGNORED, filtering=Filtering.IGNORED),
+    Behaviour(envelope=Envelope.ITEMS, paging=Paging.CURSOR, filtering=Filtering.HEEDED),
+    Behaviour(envelope=Envelope.DATA, paging=Paging.TOTAL_AND_CURSOR, filtering=Filtering.IGNORED),
+    Behaviour(envelope=Envelope.RESULTS, paging=Paging.SILENT, filtering=Filtering.HEEDED),
+]
+
+
+@pytest.mark.parametrize(
+    ("about", "behaviour"),
+    [*(("workflows", behaviour) for behaviour in STRANGE), *((about, STRANGE[0]) for about in SUBJECTS[1:])],
+    ids=str,
+)
+async def test_numbers_are_never_guessed(world: World, about: str, behaviour: Behaviour) -> None:
+    usual = await focus(world, about)
+    world.sandbox.requests.clear()
+    world.sandbox.behaviour = behaviour
+    answer = await focus(world, about)
+    assert len(world.sandbox.requests) <= 60
+    if about != "workflows":
+        assert (answer["findings"], answer["table"]) == (usual["findings"], usual["table"])
+    if about == "workflows" and behaviour.filtering is Filtering.IGNORED:
+        if behaviour.paging is Paging.TOTAL_AND_CURSOR:  # counted in the newest runs
+            assert answer["runs"] == usual["runs"]
+        else:
+            assert "runs" not in answer
+            assert "success rate" in str(answer["not_checked"])
+
+
+@pytest.mark.parametrize("about", SUBJECTS)
+async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: World, about: str) -> None:
+    """A 403 on one kind affects only what is computed from it alone."""
+    whole = await focus(world, about)
+    for kind in ("executions", "connections", "workflows", "customers", "triggers", "users", "api-keys"):
+        world.sandbox.faults.clear()
+        world.refuse(f"/api/v1/{kind}")
+        answer = await focus(world, about)
+        assert answer == whole or answer["not_checked"], kind
+
+
+async def page(world: World, **arguments: Any) -> Answer:
+    return await world.answer(GetOverview(**arguments))
+
+
+def names(answer: dict[str, Any]) -> list[str]:
+    return [row["name"] for row in table_rows(answer["table"])]
+
+
+async def test_later_pages_send_nothing_and_have_rows_only(limited_world: World) -> None:
+    asked = {"about": "workflows", "order": "name", "hours": 168}
+    first = await page(limited_world, **asked)
+    before = len(limited_world.sandbox.requests)
+    rows, answer = names(first), first
+    while cursor := answer.get("next_cursor"):
+        answer = await page(limited_world, **asked, cursor=cursor)
+        assert answer.keys() <= {"table", "of", "next_cursor"}
+        rows += names(answer)
+    assert len(rows) == first["of"] == 150
+    assert rows == sorted(rows, key=str.casefold)
+    assert len(limited_world.sandbox.requests) == before
+
+
+async def test_page_after_the_snapshot_is_too_old_says_that_it_was_read_anew(limited_world: World) -> None:
+    first = await page(limited_world, about="workflows")
+    limited_world.clock.pass_(3600)
+    again = await page(limited_world, about="workflows", cursor=first["next_cursor"])
+    assert again["note"] == "Read again since the first page: rows may have moved."
+
+
+async def test_order_without_a_table_is_refused(world: World) -> None:
+    await world.expect(NotSent, GetOverview(order="name"))

@@ -6,14 +6,13 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.account.entries import LISTS
-from fastn_mcp.errors import Failed, FastnError, NotFound
+from fastn_mcp.errors import Failed, Forbidden, NotFound
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.lookup import KINDS, MAX_NAMES, CompleteId, Ids, ReadRow
+from fastn_mcp.procedures.lookup import KINDS, MAX_NAMES, CompleteId, ReadRow
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
@@ -21,14 +20,8 @@ from fastn_mcp.tools.paging import Listed, Position
 pytestmark = pytest.mark.anyio
 
 
-async def done(world: World, call: Any) -> Any:
-    outcome = await world.call(call)
-    assert isinstance(outcome, Done), outcome
-    return outcome.result
-
-
 async def ids(world: World, kind: str, typed: str) -> list[str]:
-    return cast(Ids, await done(world, CompleteId(kind=kind, typed=typed))).values
+    return (await world.answer(CompleteId(kind=kind, typed=typed)))["values"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +40,7 @@ async def test_names_slugs_and_emails_complete_to_ids(world: World) -> None:
         assert (await ids(world, "customer", typed))[0] == globex.id, typed
     assert await ids(world, "api_key", "key 1") == ["1"]
     other = next(row for row in await world.rows(ListCustomers()) if row.id != globex.id)
-    await done(world, UpdateCustomer(customer_id=other.id, name="New Globex"))
+    await world.expect(Done, UpdateCustomer(customer_id=other.id, name="New Globex"))
     assert await ids(world, "customer", "globex") == [globex.id, other.id]
 
 
@@ -60,19 +53,18 @@ async def test_completions_read_fastn_once(tmp_path: Path) -> None:
 
 
 async def test_unreadable_list_is_an_error(world: World) -> None:
-    world.sandbox.faults.add(Status(status=403, times=None))
-    assert isinstance(await world.call(CompleteId(kind="role", typed="o")), FastnError)
+    world.refuse("*")
+    await world.expect(Forbidden, CompleteId(kind="role", typed="o"))
 
 
 @pytest.mark.parametrize("kind", LISTS)
 async def test_row_is_read_by_its_id(kind: str, world: World) -> None:
     rows = await world.rows(LISTS[kind](limit=100))
-    assert (await done(world, ReadRow(kind=kind, id=str(rows[-1].id)))).id == rows[-1].id
-    assert isinstance(await world.call(ReadRow(kind=kind, id="none")), NotFound)
+    assert (await world.answer(ReadRow(kind=kind, id=str(rows[-1].id))))["id"] == rows[-1].id
+    await world.expect(NotFound, ReadRow(kind=kind, id="none"))
 
 
 async def test_endless_list_is_read_up_to_a_bound() -> None:
-    """Requests are bounded, and what may be beyond is not reported as missing."""
     asked: list[Any] = []
 
     async def endless(reading: Any) -> FastnObject:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from support.decisions import allowed, moved
+from support.decisions import allowed
 from support.direct_sandbox import Fastn
 from support.faulty_sandbox import FaultMoment, Garbage, Reset
 from support.sensible_calls import sensible
-from support.world import FormNow, World, yes
+from support.world import World
 
 from fastn_mcp.errors import (
     AppliedUnreadable,
@@ -22,15 +22,12 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingApproval
+from fastn_mcp.guard.approval_form import Decline, PendingApproval
 from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
-from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.change import Change
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.records.rows import FastnObject
@@ -44,30 +41,21 @@ from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import DeleteTrigger
 
 pytestmark = pytest.mark.anyio
-
-Call = Operation[Any]
 _BY_ITSELF = {"version", "updatedAt", "updatedBy", "nextRun", "statusHistory", "stage"}
 
 
-def person(world: World) -> FormNow:
-    return FormNow(yes, world.clock)
-
-
 async def done(world: World, call: Any) -> Done:
-    outcome = await world.call(call, person(world))
-    assert isinstance(outcome, Done), outcome
-    return outcome
+    return await world.expect(Done, call, world.form())
 
 
-async def changed(world: World, call: Call) -> Change:
+async def changed(world: World, call: Operation[Any]) -> Change:
     change = (await done(world, call)).change
     assert change is not None
     return change
 
 
 async def undone(world: World, change: Change) -> dict[str, Any]:
-    outcome = await done(world, UndoChange(change_id=change.id))
-    return outcome.result.model_dump()
+    return (await done(world, UndoChange(change_id=change.id))).result.model_dump()
 
 
 def row(world: World, collection: str, key: object) -> dict[str, JsonValue]:
@@ -122,8 +110,7 @@ async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
     key, change = await acme_on_free(world)
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "plan": "Enterprise"})
     sent = len(world.changes)
-    error = await world.call(UndoChange(change_id=change.id), person(world))
-    assert isinstance(error, TargetChanged)
+    error = await world.expect(TargetChanged, UndoChange(change_id=change.id), world.form())
     assert "plan" in str(error)
     assert error.facts["now"] == {"plan": "Enterprise"}
     assert len(world.changes) == sent
@@ -141,8 +128,7 @@ async def test_change_is_undone_only_once(world: World) -> None:
     _, change = await acme_on_free(world)
     await undone(world, change)
     sent = len(world.changes)
-    error = await world.call(UndoChange(change_id=change.id))
-    assert isinstance(error, NotSent)
+    await world.expect(NotSent, UndoChange(change_id=change.id))
     assert len(world.changes) == sent
 
 
@@ -151,8 +137,7 @@ async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
     deletion = await changed(world, DeleteCustomer(customer_id=named(world, "customers", "globex-exports")))
     world.disabled |= {"update_customer": "exclude_tools", "delete_customer": "exclude_tools"}
     sent = len(world.changes)
-    error = await world.call(UndoChange(change_id=update.id), person(world))
-    assert isinstance(error, NotSent)
+    error = await world.expect(NotSent, UndoChange(change_id=update.id), world.form())
     assert "update_customer, which is disabled here by the setting exclude_tools" in error.what
     assert len(world.changes) == sent
     assert (await undone(world, deletion))["by"] == "create_customer"
@@ -167,8 +152,7 @@ async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
         "tool": "update_customer",
         "arguments": {"customer_id": named(world, "customers", "acme-corp"), "plan": "Free"},
     }
-    error = await world.call(ApplyChanges(changes=[call]), person(world))
-    assert isinstance(error, NotSent)
+    error = await world.expect(NotSent, ApplyChanges(changes=[call]), world.form())
     assert "by the setting toolsets" in error.what
     assert world.changes == []
 
@@ -185,68 +169,40 @@ async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
     assert {"quotaOverrides", "region"} <= set(answer["not_restored"])
 
 
-async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
-    key = named(world, "triggers", "Hourly Slack sync", by="name")
-    before = row(world, "triggers", key)
-    answer = await undone(world, await changed(world, DeleteTrigger(trigger_id=key)))
-    created = row(world, "triggers", answer["new_id"])
-    assert [created[name] for name in ("name", "schedule", "routes")] == [
-        before[n] for n in ("name", "schedule", "routes")
-    ]
-
-
 async def test_undo_whose_response_is_unreadable_is_not_made_again(world: World) -> None:
     """It was done: a second one would create the trigger twice."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     change = await changed(world, DeleteTrigger(trigger_id=key))
     world.sandbox.faults.add(Garbage(method="POST", path="/api/v1/triggers"))
-    assert isinstance(await world.call(UndoChange(change_id=change.id), person(world)), AppliedUnreadable)
+    await world.expect(AppliedUnreadable, UndoChange(change_id=change.id), world.form())
     sent = len(world.changes)
-    again = await world.call(UndoChange(change_id=change.id), person(world))
+    again = await world.call(UndoChange(change_id=change.id), world.form())
     assert "This was undone already" in str(again)
     assert len(world.changes) == sent
 
 
-async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
-    change = await changed(world, CreateCustomer(name="Initech"))
-    form = person(world)
-    assert isinstance(await world.call(UndoChange(change_id=change.id), form), Done)
-    assert len(form.asked) == 1
-    assert "delete_customer" in form.asked[0].text
-    assert world.sandbox.state.get("customers", change.target) is None
-
-
 async def test_denied_undo_can_be_repeated(world: World) -> None:
-
-    def no(_: ApprovalForm) -> Decline:
-        return Decline()
-
     change = await changed(world, CreateConnector(name="Initech", slug="initech"))
-    assert isinstance(await world.call(UndoChange(change_id=change.id), FormNow(no, world.clock)), Declined)
+    await world.expect(Declined, UndoChange(change_id=change.id), world.form(Decline()))
     await undone(world, change)
 
 
 async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
-    """After an out-of-band approval the same call runs, also for procedures."""
     change = await changed(world, CreateCustomer(name="Initech"))
-    first = await world.call(UndoChange(change_id=change.id))
-    assert isinstance(first, PendingApproval)
-    (grant,) = world.desk.shown
-    assert await moved(
-        world.ledger, grant, [RequestState.OPEN], RequestState.APPROVED, world.clock.now().timestamp(), by="local_page"
-    )
-    assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
+    await world.expect(PendingApproval, UndoChange(change_id=change.id))
+    await world.approve_open_request()
+    await world.expect(Done, UndoChange(change_id=change.id))
     assert world.sandbox.state.get("customers", change.target) is None
 
 
 async def test_undo_preview_sends_nothing(world: World) -> None:
     key, change = await acme_on_free(world)
     sent = len(world.changes)
-    shown = await world.dispatch.preview(UndoChange(change_id=change.id), Caller(Asker(), None))
+    shown = await world.preview(UndoChange(change_id=change.id))
     assert isinstance(shown, Preview)
     assert (shown.tool, shown.target, [c.field for c in shown.changes]) == ("update_customer", key, ["plan"])
     assert len(world.changes) == sent
-    assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
+    await world.expect(Done, UndoChange(change_id=change.id))
 
 
 NEVER: list[tuple[str, dict[str, Any], str]] = [
@@ -265,8 +221,7 @@ async def test_change_without_undo_says_why(world: World, tool: str, arguments: 
     assert "undo" not in fields
     assert why in str(fields["why"])
     sent = len(world.changes)
-    error = await world.call(UndoChange(change_id=change.id))
-    assert isinstance(error, NotSent)
+    error = await world.expect(NotSent, UndoChange(change_id=change.id))
     assert why in str(error)
     assert len(world.changes) == sent
 
@@ -289,11 +244,10 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
     if tool == "delete_customer":
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
-    shown = await world.dispatch.preview(call, Caller(Asker(), None))
+    shown = await world.preview(call)
     undo_text, before = str(shown.data()["undo"]), account(world)
-    form = person(world)
-    outcome = await world.call(call, form)
-    assert isinstance(outcome, Done), outcome
+    form = world.form()
+    outcome = await world.expect(Done, call, form)
     assert outcome.change is not None
     assert all(shown.says.first in question.text for question in form.asked)
     assert all(shown.says.second in question.text for question in form.asked)
@@ -303,8 +257,7 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     assert undo_text == str(fields.get("why") or f"{fields['restores']} {fields.get('lost', '')}".strip())
     sent = len(world.changes)
     if "undo" not in fields:
-        error = await world.call(UndoChange(change_id=outcome.change.id), person(world))
-        assert isinstance(error, NotSent)
+        error = await world.expect(NotSent, UndoChange(change_id=outcome.change.id), world.form())
         assert undo_text in str(error)
         assert len(world.changes) == sent
         return
@@ -316,7 +269,8 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
         assert lost == {"connections", "secrets", "triggers"}
     if "under a new id" in undo_text:
         (old,), (new,) = before[own].keys() - after[own].keys(), after[own].keys() - before[own].keys()
-        assert before[own][old]["name"] == after[own][new]["name"]
+        for name in ("name", "slug", "plan", "schedule", "routes"):
+            assert before[own][old].get(name) == after[own][new].get(name), name
     elif tool == "create_api_key":
         assert after[own].keys() >= before[own].keys()
     else:
@@ -340,7 +294,7 @@ async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
     change = await changed(world, CreateSecret(name="GOOGLE_SA", value="{}", type="JSON", environment="live"))
     assert change.before
     assert "earlier value is lost" in str(receipt(change)["why"])
-    assert isinstance(await world.call(UndoChange(change_id=change.id), person(world)), NotSent)
+    await world.expect(NotSent, UndoChange(change_id=change.id), world.form())
     assert named(world, "secrets", "GOOGLE_SA", by="name") == change.target
 
 
@@ -401,7 +355,7 @@ async def test_list_changes_shows_fields_and_undo(world: World) -> None:
     _, change = await acme_on_free(world)
     world.clock.pass_(7_200)
     await undone(world, change)
-    (second, first) = (await done(world, ListChanges())).result.model_dump()["changes"]
+    (second, first) = (await world.answer(ListChanges()))["changes"]
     assert first["changed"] == {"plan": {"from": "Growth", "to": "Free"}}
     assert first["at"].endswith("(2 hours ago)")
     assert first["undo"] == "undone"
@@ -415,7 +369,7 @@ async def test_list_changes_has_pages(world: World) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page = (await done(world, ListChanges(limit=2, cursor=cursor))).result.model_dump()
+        page = await world.answer(ListChanges(limit=2, cursor=cursor))
         seen += [change["name"] for change in page["changes"]]
         if (cursor := page.get("next_cursor")) is None:
             break
@@ -426,9 +380,9 @@ async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.AFTER, times=3))
     call = UpdateCustomer(customer_id=key, plan="Free")
-    assert isinstance(await world.call(call), UnknownOutcome)
+    await world.expect(UnknownOutcome, call)
     world.sandbox.faults.clear()
-    (only,) = (await done(world, ListChanges())).result.model_dump()["changes"]
+    (only,) = (await world.answer(ListChanges()))["changes"]
     assert only["outcome"] == "unknown_outcome"
     assert row(world, "customers", key)["plan"] == "Free"
     await done(world, UndoChange(change_id=only["change_id"]))
@@ -440,19 +394,18 @@ async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> 
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
     await world.call(UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.faults.clear()
-    (only,) = (await done(world, ListChanges())).result.model_dump()["changes"]
-    error = await world.call(UndoChange(change_id=only["change_id"]))
-    assert isinstance(error, NotSent)
+    (only,) = (await world.answer(ListChanges()))["changes"]
+    error = await world.expect(NotSent, UndoChange(change_id=only["change_id"]))
     assert "it already has its earlier state" in str(error)
 
 
 async def test_change_of_another_account_is_not_found(world: World) -> None:
-    assert isinstance(await world.call(UndoChange(change_id="chg_nobody")), NotFound)
+    await world.expect(NotFound, UndoChange(change_id="chg_nobody"))
 
 
 async def test_refused_call_is_not_journalled(world: World) -> None:
     await world.call(CreateCustomer(name="Acme", slug="acme-corp"), world.form())
-    assert (await done(world, ListChanges())).result.model_dump()["changes"][0]["undo"].startswith("It was not made")
+    assert (await world.answer(ListChanges()))["changes"][0]["undo"].startswith("It was not made")
 
 
 async def test_no_secret_is_journalled(world: World) -> None:
@@ -486,7 +439,7 @@ async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
 async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> None:
     """An allowed change does not need the read; its undo does."""
 
-    async def read(_: Call) -> FastnObject:
+    async def read(_: Operation[Any]) -> FastnObject:
         raise Forbidden("Fastn answered 403.")
 
     call = UpdateCustomer(customer_id="x", plan="Free")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.guard.batch import Done
@@ -14,7 +13,6 @@ from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.records.platform import PEOPLE, PERMISSIONS, PUBLISHING, RUNS
-from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import ListRoles, ListUsers
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import DeleteCustomer
@@ -26,10 +24,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def receipt(world: World, call: Operation[Any]) -> dict[str, Any]:
-    done = await world.expect(Done, call, world.form())
-    shown: Any = render(call, done.result, {}, done.change, done.notes)
-    assert None not in shown["receipt"].values()
-    return shown["receipt"]
+    shown = (await world.rendered(call, world.form()))["receipt"]
+    assert None not in shown.values()
+    return shown
 
 
 def trigger(world: World, name: str) -> str:
@@ -56,7 +53,7 @@ async def test_receipt_of_a_deletion_names_the_triggers_that_stop(
     key = world.id_of(collection, name)
     shown = await receipt(world, call.model_validate({call.route.parameters[-1]: key}))
     assert sorted(shown.get("stopped_triggers", [])) == expected
-    (change,) = (await world.expect(Done, ListChanges())).result.model_dump()["changes"]
+    (change,) = (await world.answer(ListChanges()))["changes"]
     assert sorted(change.get("stopped_triggers", [])) == expected
 
 
@@ -86,7 +83,7 @@ async def test_receipt_of_a_disabled_trigger_says_what_still_starts_its_workflow
     off = UpdateTrigger(trigger_id=trigger(world, "Shop events"), status="Disabled")
     shown = await receipt(world, off)
     assert shown["still_started_by"] == {orders: named(world, "Paid Shopify orders"), stock: "no other trigger"}
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/triggers", times=None))
+    world.refuse("/api/v1/triggers")
     deleted = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Paid Shopify orders")))
     assert deleted["still_started_by"][orders].startswith("not checked: ")
     renamed = await receipt(world, UpdateTrigger(trigger_id=trigger(world, "Daily TikTok sync"), name="Daily"))
@@ -117,15 +114,13 @@ async def test_deleted_schedule_loses_no_address(world: World) -> None:
     ],
 )
 async def test_find_says_what_cannot_be_done_here(world: World, query: str, fact: str | None) -> None:
-    found: Any = (await world.expect(Done, Find(query=query))).result.model_dump()
-    facts = found.get("not_done_here", [])
+    facts = (await world.answer(Find(query=query))).get("not_done_here", [])
     assert any(text.startswith(fact) for text in facts) if fact else facts == []
 
 
 async def test_tools_say_what_cannot_be_done_where_one_looks(world: World) -> None:
     async def note(call: Operation[Any]) -> str:
-        shown: Any = render(call, (await world.expect(Done, call)).result, {})
-        return shown.get("note", "")
+        return (await world.rendered(call)).get("note", "")
 
     runs = {status: run["id"] for run in world.sandbox.state.all("executions") if (status := run["status"])}
     drafts = {flow["status"]: flow["id"] for flow in world.sandbox.state.all("workflows")}

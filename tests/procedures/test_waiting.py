@@ -1,14 +1,14 @@
 """Tests of waiting for a run: polling within the time, and never hiding that a run was started."""
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import JsonValue, ValidationError
 from support.faulty_sandbox import Garbage, Reset, Status
-from support.world import Clock, FormLater, FormNow, World, yes
+from support.world import Clock, World
 
-from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.guard.approval_form import PendingForm
+from fastn_mcp.errors import Failed, Forbidden, NotFound, NotSent, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
@@ -19,7 +19,7 @@ from fastn_mcp.records.states import run_state
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.tool import Tool
-from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow
+from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -27,33 +27,22 @@ SLACK, TIKTOK, ORDERS, BACKFILL = "wf_b5880b29eb25", "wf_96d1b3072c5a", "wf_0d93
 LOOKS = "/api/v1/executions/{execution_id}"
 
 
-def fields(outcome: object) -> dict[str, Any]:
-    assert isinstance(outcome, Done), outcome
-    return outcome.result.model_dump(exclude_unset=True)
-
-
 async def run_workflow(world: World, call: RunWorkflow) -> dict[str, Any]:
-    return fields(await world.call(call, FormNow(yes, world.clock)))
+    return (await world.expect(Done, call, world.form())).result.model_dump(exclude_unset=True)
 
 
 async def start_run(world: World, workflow: str = SLACK) -> str:
     return str((await run_workflow(world, RunWorkflow(workflow_id=workflow)))["executionId"])
 
 
-class Heard:
-    """Records the reported progress."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.done: list[float] = []
-
-    async def __call__(self, message: str, done: float, _: float | None) -> None:
-        self.messages.append(message)
-        self.done.append(done)
-
-
 async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any]:
-    return fields(await world.dispatch(call, Caller(Asker(), FormNow(yes, world.clock)), heard))
+    outcome = await world.dispatch(call, Caller(Asker(), world.form()), heard)
+    assert isinstance(outcome, Done), outcome
+    return outcome.result.model_dump(exclude_unset=True)
+
+
+async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]:
+    return await world.answer(WaitForExecution(execution_id=key, seconds=seconds))
 
 
 async def test_ended_run_is_returned(world: World) -> None:
@@ -62,12 +51,7 @@ async def test_ended_run_is_returned(world: World) -> None:
     assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
     assert 0 < found["waited_seconds"] < 30
     assert "next" not in found
-    again = fields(await world.call(WaitForExecution(execution_id=key)))
-    assert again["waited_seconds"] == 0
-
-
-async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]:
-    return fields(await world.call(WaitForExecution(execution_id=key, seconds=seconds)))
+    assert (await ran_until(world, key))["waited_seconds"] == 0
 
 
 async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
@@ -87,11 +71,14 @@ async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
 
 async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:
     key = await start_run(world, BACKFILL)
-    heard = Heard()
-    await hearing(world, WaitForExecution(execution_id=key, seconds=5), heard)
-    assert heard.messages[-1].startswith("running for ")
-    assert heard.messages[-1].endswith(" s")
-    assert heard.done == sorted(set(heard.done))
+    heard: list[tuple[float, str]] = []
+
+    async def report(message: str, done: float, _: float | None) -> None:
+        heard.append((done, message))
+
+    await hearing(world, WaitForExecution(execution_id=key, seconds=5), report)
+    assert re.fullmatch(r"running for .* s", heard[-1][1])
+    assert [done for done, _ in heard] == sorted({done for done, _ in heard})
 
 
 async def test_polling_slows_down(world: World) -> None:
@@ -136,7 +123,7 @@ async def test_last_known_state_is_returned_if_later_reads_fail(tmp_path: Any) -
     clock = Later()
     world = World(tmp_path, clock=clock)
     key = await start_run(world, BACKFILL)
-    clock.then = lambda: world.sandbox.faults.add(Status(status=503, path=LOOKS, times=None))
+    clock.then = lambda: world.refuse(LOOKS, status=503)
     found = await ran_until(world, key, seconds=10)
     assert found["status"] in ("queued", "running")
     assert found["last_look"] == "Fastn answered 503."
@@ -158,18 +145,16 @@ class Later(Clock):
 
 async def test_run_that_was_never_readable_is_an_error(world: World) -> None:
     key = await start_run(world)
-    world.sandbox.faults.add(Status(status=500, path=LOOKS, times=None))
-    assert isinstance(await world.call(WaitForExecution(execution_id=key, seconds=5)), Failed)
+    world.refuse(LOOKS, status=500)
+    await world.expect(Failed, WaitForExecution(execution_id=key, seconds=5))
 
 
 async def test_final_errors_are_raised_at_once(world: World) -> None:
     at = world.clock.at
-    missing = await world.call(WaitForExecution(execution_id="exec_000000000000"))
-    assert isinstance(missing, NotFound)
-    crooked = await world.call(WaitForExecution(execution_id="../customers"))
-    assert isinstance(crooked, NotSent)
-    world.sandbox.faults.add(Status(status=403, path=LOOKS))
-    assert isinstance(await world.call(WaitForExecution(execution_id=await start_run(world))), Forbidden)
+    await world.expect(NotFound, WaitForExecution(execution_id="exec_000000000000"))
+    await world.expect(NotSent, WaitForExecution(execution_id="../customers"))
+    world.refuse(LOOKS)
+    await world.expect(Forbidden, WaitForExecution(execution_id=await start_run(world)))
     assert (world.clock.at - at).total_seconds() <= 6  # the form alone
 
 
@@ -227,7 +212,6 @@ async def test_failed_read_does_not_hide_the_started_run(world: World, fault: An
 
 
 async def test_internal_error_does_not_hide_the_started_run(world: World) -> None:
-
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
 
@@ -275,25 +259,8 @@ class Answering(World):
         self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]
 
 
-async def test_approval_does_not_depend_on_wait_seconds(world: World) -> None:
-    """`OURS` arguments concern the answer, and are not part of what is approved."""
-    form = FormLater()
-    asked = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), form)
-    assert isinstance(asked, PendingForm)
-    assert world.changes == []
-    world.clock.pass_(5)
-    submitted = FormLater(submitted=(asked.form.request, yes(asked.form)))
-    done = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=5), submitted)
-    assert fields(done)["waited_seconds"]
-
-
 async def test_run_that_did_not_start_is_an_error(world: World) -> None:
     world.sandbox.faults.add(Reset(method="POST"))
-    lost = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), FormNow(yes, world.clock))
-    assert isinstance(lost, FastnError)
-    assert lost.outcome == "unknown_outcome"
-    assert lost.facts["settle"] == {
-        "tool": "list_executions",
-        "arguments": ListExecutions(workflow_id=SLACK).model_dump(include={"workflow_id"}),
-    }
+    lost = await world.expect(UnknownOutcome, RunWorkflow(workflow_id=SLACK, wait_seconds=30), world.form())
+    assert lost.facts["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": SLACK}}
     assert len(world.changes) == 1

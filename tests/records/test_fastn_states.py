@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from support.table_rows import table_rows
 from support.world import World
 
-from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -122,9 +119,7 @@ class Account:
         return sum(expected is state for _, expected in self.expected[kind])
 
     async def call(self, call: Tool[Any]) -> Any:
-        done = await self.world.call(call)
-        assert isinstance(done, Done), done
-        return done.result.model_dump()
+        return await self.world.answer(call)
 
     async def agrees(self) -> None:
         self.functions()
@@ -193,9 +188,7 @@ class Account:
 
     async def dependents(self) -> None:
         found = await self.call(FindDependents(kind="connector", id=self.connector))
-        shown: Any = await self.world.dispatch.preview(
-            DeleteConnector(connector_id=self.connector), Caller(Asker(), None)
-        )
+        shown = await self.world.preview(DeleteConnector(connector_id=self.connector))
         uses = {use["kind"]: use["count"] for use in found["used_by"]}
         assert uses == {use["kind"]: use["count"] for use in shown.data().get("used_by", [])}
         assert uses == {kind: len(cases) for kind, cases in self.expected.items() if cases}

@@ -18,7 +18,6 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.guard.approval_form import with_typed
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
@@ -119,7 +118,7 @@ def connection(id_: str = "grant-c", typed: TypedArgument = API_KEY) -> Approval
         "effect": "external",
         "says": CONNECTION.data(),
     }
-    return question(id_, tool="create_connection", target=None, preview=with_typed(card, typed))
+    return question(id_, tool="create_connection", target=None, preview=card, typed=typed)
 
 
 def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
@@ -187,8 +186,9 @@ class Desk:
         self.audit = self.page_file.parent / "audit.jsonl"
         budgets = Budgets(self.policy, self.ledger, self.system, self.name or "")
         limits = Limits(self.policy, budgets, AuditFile(self.audit, self.system))
-        account = InboxAccount(self.name, self.ledger, unrecorded, self.typed, limits=limits)
-        self.page = ApprovalPage(account, self.system, self.open, self.page_file)
+        self.account = InboxAccount(self.name, self.ledger, unrecorded, self.typed, limits=limits)
+        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file)
+        self.page.connect(self.account)
 
     async def aclose(self) -> None:
         await self.page.aclose()
@@ -243,9 +243,11 @@ def desk_of(world: World, folder: Path) -> Desk:
     assert isinstance(world.ledger, SqliteLedger)
     desk = Desk(folder / "page" / "page.json", ledger=world.ledger)
     desk.system = replace(desk.system, now=world.clock.now)
-    account = InboxAccount(None, world.ledger, world.recorder.decided, world.typed)
-    desk.page = ApprovalPage(account, desk.system, desk.open, desk.page_file)
-    desk.page.connect(PageUndo(world.dispatch), world.guard.decisions.presence)
+    undo, presence = PageUndo(world.dispatch), world.guard.decisions.presence
+    desk.page = ApprovalPage(world.ledger, desk.system, desk.open, desk.page_file)
+    desk.page.connect(
+        InboxAccount(None, world.ledger, world.recorder.decided, world.typed, undo=undo, presence=presence)
+    )
     desk.clock.now = world.clock.now
     return desk
 

@@ -24,6 +24,8 @@ def situation(
     call: Operation[Any], effect: Effect, now: datetime, target: FastnObject | None = None,
     dependents: int | None = None, **facts: Any,
 ) -> Situation:  # fmt: skip
+    if "spent" in facts:
+        facts["spent"] = {effect: facts["spent"]}
     return Situation(resolved(call, target, dependents), effect, now, **facts)
 
 

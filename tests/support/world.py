@@ -49,13 +49,14 @@ from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System, no_progress
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.operation import Operation, Send
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 from support.audit_entries import entries
 from support.decisions import moved
-from support.faulty_sandbox import FaultySandbox, HeardRequest
+from support.faulty_sandbox import FaultySandbox, HeardRequest, Status
 from support.policy_files import rules_of
 
 Call = Operation[Any]
@@ -242,6 +243,31 @@ class World:
         actual = await self.call(call, form)
         assert isinstance(actual, outcome), actual
         return actual
+
+    async def answer(self, call: Tool[Any]) -> dict[str, Any]:
+        """Return the fields of the answer to a call that is not asked about."""
+        return (await self.expect(Done, call)).result.model_dump()
+
+    async def rendered(self, call: Tool[Any], form: FormNow | FormLater | None = None) -> Any:
+        """Return the answer to a call as the model reads it."""
+        done = await self.expect(Done, call, form)
+        return render(call, done.result, {}, done.change, done.notes)
+
+    async def rendered_tool(self, name: str, **arguments: Any) -> Any:
+        """Return the answer to a call as a client names it, as the model reads it."""
+        call: Any = parse(TOOLS, name, arguments).call
+        return await self.rendered(call)
+
+    async def preview(self, call: Tool[Any]) -> Any:
+        return await self.dispatch.preview(call, Caller(Asker(), None))
+
+    def behave(self, **behaviour: object) -> None:
+        """Change how the sandbox pages, filters or limits from now on."""
+        self.sandbox.behaviour = self.sandbox.behaviour.model_copy(update=behaviour)
+
+    def refuse(self, *paths: str, status: int = 403) -> None:
+        """Let Fastn refuse all requests of these paths from now on."""
+        self.sandbox.faults.add(*(Status(status=status, path=path, times=None) for path in paths))
 
     async def first_round(self, call: Tool[Any]) -> PendingForm:
         """Make a call that ends with a form, and read the form for five seconds."""

@@ -1,12 +1,12 @@
 """Promises about all tools: one loop over the catalog for each promise."""
 
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
 from mcp.types import ToolAnnotations
 from pydantic_core import to_json
+from support.tokens import tokens
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.tool_list import ALWAYS_LOADED, tool
@@ -78,7 +78,6 @@ def test_catalog_is_the_reference_in_the_agreed_order() -> None:
 
 
 def test_catalog_holds_every_operation_class() -> None:
-    """The tuple is explicit, so an omitted class is found here."""
 
     def below(kind: AnyOperation) -> Iterator[AnyOperation]:
         for sub in kind.__subclasses__():
@@ -171,7 +170,6 @@ def test_no_argument_lets_a_model_approve_itself() -> None:
 
 
 def test_ids_are_named_after_their_resource() -> None:
-    """A model cannot mistake one id for another."""
     for operation in CATALOG:
         resources = {
             f"{found[0].replace('-', '_')}_id" for found in re.findall(r"/([a-z-]+)s/(\{)", operation.route.path)
@@ -217,13 +215,9 @@ def test_tools_that_begin_work_are_always_loaded() -> None:
 
 def test_tool_list_costs_at_most_6200_tokens() -> None:
     """Every conversation pays for the JSON of names, descriptions and schemas."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it loads its data by a deprecated function
-        import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
-    encode = bpe_openai.get_encoding("o200k_base").encode
     read = {"name", "description", "input_schema"}
     listed = [tool(offer).model_dump(by_alias=True, include=read) for offer in ALL_TOOLS]
-    costs = {shown["name"]: len(encode(to_json(shown).decode())) for shown in listed}
+    costs = {shown["name"]: tokens(to_json(shown).decode()) for shown in listed}
     excess = sum(costs.values()) - 6_200
     dearest = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: -item[1]))
     assert excess <= 0, f"{excess} tokens too many: {dearest}"

@@ -12,7 +12,6 @@ from support.example_calls import as_heard, calls, example, few, ids, properties
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect
 
 WITH_AN_ID = [operation for operation in CATALOG if operation.route.parameters]
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
@@ -162,11 +161,6 @@ def test_deeply_nested_text_is_refused() -> None:
                 for text in ("[" * 100_000, '{"a":' * 100_000):
                     with pytest.raises(ValueError, match=name):
                         example(operation, **{name: text})
-
-
-def test_reads_are_exactly_the_get_operations() -> None:
-    for operation in CATALOG:
-        assert (operation.effect is Effect.READ) == (operation.route.method == "GET")
 
 
 def test_update_without_a_change_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Access to the approval page: who may open it, and by what session."""
 
+import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,10 +11,14 @@ from starlette.routing import BaseRoute, Route
 
 from fastn_mcp.channels.page.inbox import Inbox
 from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.runtime import System
 
 COOKIE = "fastn_approvals"
+
+SESSION_HOLDS = 12 * 3600.0
+"""Lifetime of a browser session of the local page in seconds, while the page runs."""
 
 Render = Callable[..., Response]
 """Renders a template: `render(request, template, status, **content)`."""
@@ -39,6 +44,8 @@ class PageAccess(Protocol):
     """Path to which a local file posts a one-time key, if access works that way."""
     context: dict[str, Any]
     """Template variables: `team`, whether people sign in, or else `commands` for a shell."""
+    seal: Seal
+    """Seals cookies and forms. Processes with the same secrets accept each other's."""
     watching: int
     """Number of browsers that show the page."""
 
@@ -52,22 +59,33 @@ class PageAccess(Protocol):
 
 
 class LocalPageAccess:
-    """Access by a one-time key, then by a cookie. `program` is the command line that opens the page again."""
+    """Access by a one-time key, then by a sealed cookie. `program` is the command line that opens the page again.
+
+    Each session has a room: an unguessable path prefix to which its cookie is limited. Browsers do not separate cookies
+    by port, so without it the page of another program on this computer could get the cookie.
+    """
 
     prefix = "/{room}"
     entrance: str | None = "/enter"
     watching = 0
 
-    def __init__(self, sessions: PageSessions, inbox: Inbox, program: CommandLine = PROGRAM) -> None:
+    def __init__(
+        self, inbox: Inbox, system: System, program: CommandLine = PROGRAM, used: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`used` is called with each key that opened a session."""
         commands = {"decide": program.to("approvals"), "open": program.to("approvals", "--open")}
         self.context: dict[str, Any] = {"team": False, "commands": commands}
-        self._sessions = sessions
+        self.key = system.token()
+        """Key that opens the next session. Any use replaces it."""
         self._inbox = inbox
+        self._system = system
+        self.seal = Seal([system.token()], system)
+        self._used = used
 
     def routes(self, render: Render) -> Sequence[Route]:
         async def enter(request: Request) -> Response:
             try:
-                entered = self._sessions.enter((await form(request)).get("key", ""))
+                entered = self.enter((await form(request)).get("key", ""))
             except BadForm:
                 entered = None
             if entered is None:
@@ -84,9 +102,22 @@ class LocalPageAccess:
 
         return [Route("/enter", enter, methods=["POST"])]
 
+    def enter(self, key: str) -> tuple[str, str] | None:
+        """Open a session with a key. Return its room and cookie, or None if the key is not valid.
+
+        Wrong keys do not lock the page, since any program on the machine could then lock the person out. A key has 192
+        random bits, so that guessing is infeasible.
+        """
+        if not hmac.compare_digest(key.encode(), self.key.encode()):
+            return None
+        self.key = self._system.token()
+        self._used(key)
+        room = self._system.token()
+        return room, self.seal.close(f"session {room}", "")
+
     async def session(self, request: Request) -> Session | None:
         room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
-        if not self._sessions.is_open(room, request.cookies.get(COOKIE)):
+        if self.seal.open(f"session {room}", request.cookies.get(COOKIE), SESSION_HOLDS) is None:
             return None
         return Session(room, _root(request, room), self._inbox)
 

@@ -18,7 +18,6 @@ from fastn_mcp.channels.page.decisions import FLASH_COOKIE, FLASH_HOLDS, MAX_LIS
 from fastn_mcp.channels.page.places import PagePlaces
 from fastn_mcp.channels.page.security import PageSecurity
 from fastn_mcp.guard.approval_form import MAX_NOTE
-from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MAX_FACTS
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES
 from fastn_mcp.ledger.ledger import Ledger, LedgerLost
@@ -40,14 +39,13 @@ _STATIC = {"page.css": "text/css", "page.js": _SCRIPT, "closed.js": _SCRIPT, "ic
 
 
 def page(
-    access: PageAccess, origins: Sequence[str], ledger: Ledger, system: System, secrets: Sequence[str] = (),
-    is_leaving: Callable[[], bool] = lambda: False,
-) -> ASGIApp:  # fmt: skip
+    access: PageAccess, origins: Sequence[str], ledger: Ledger, system: System, is_leaving: Callable[[], bool]
+) -> ASGIApp:
     """Return the page for browsers that use one of `origins` and that `access` authenticates.
 
-    `ledger` stores which form tokens were used. Processes that share `secrets` accept each other's forms.
+    `ledger` stores which form tokens were used.
     """
-    pages = _Page(access, Seal(secrets or [system.token()], system), ledger, system, is_leaving)
+    pages = _Page(access, access.seal, ledger, system, is_leaving)
     prefix = access.prefix
     routes = [
         *(Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _STATIC.items()),

@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from fastn_mcp.channels.page import outcomes, view
-from fastn_mcp.channels.page.access import NoSession, PageAccess, Session
+from fastn_mcp.channels.page.access import SESSION_HOLDS, NoSession, PageAccess, Session
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, sent_words, why_closed
-from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, typed_in
+from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest
@@ -233,7 +232,7 @@ async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, token: str
 
 def _typed_secret(request: ApprovalRequest, fields: Mapping[str, str]) -> JsonValue:
     """Return the argument that was typed. Raises `ValueError` if it is missing or invalid."""
-    typed = typed_in(request)
+    typed = request.typed
     return typed and typed.value({each.name: fields.get(f"secret.{each.name}", "") for each in typed.fields})
 
 

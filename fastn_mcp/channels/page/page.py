@@ -11,15 +11,13 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.channels.page.inbox import ChangeUndo, Inbox, InboxAccount
-from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
@@ -41,14 +39,18 @@ _PAGE = """<!doctype html>
 """
 
 
+_FILE_HOLDS = 600.0
+"""Seconds after which a key file is removed: browsers open it immediately."""
+
+
 def write(folder: Path, url: str, key: str, now: float) -> str:
     """Write the key file for the page at `url` and return its file: address. Raises `OSError`.
 
-    Key files that have expired, which a killed process may have left, are removed.
+    Old key files, which a killed process may have left, are removed.
     """
     for old in folder.glob("*.html"):
         with suppress(OSError):
-            if now - old.stat().st_mtime > KEY_HOLDS:
+            if now - old.stat().st_mtime > _FILE_HOLDS:
                 old.unlink()
     path = _path(folder, key)
     write_private(path, _PAGE.format(action=escape(f"{url}/enter"), key=escape(key)))
@@ -87,32 +89,28 @@ class ApprovalPage:
 
     def __init__(
         self,
-        account: InboxAccount,
+        ledger: Ledger,
         system: System,
         opener: Callable[[str], bool],
         page_file: Path,
         program: CommandLine = PROGRAM,
     ) -> None:
-        """Show the requests of `account`. `program` is the command line that opens this page."""
+        """`program` is the command line that opens this page."""
         self._program = program
-        self._inbox = Inbox(system, account)
-        self._account = account
-        self._ledger = account.ledger
+        self._inbox = Inbox(system)
+        self._ledger = ledger
         self._system = system
         self._opener = opener
         self._page_file = page_file
         self._files = page_file.parent / KEY_FOLDER
-        self._file_key = ""
-        self._keys = set[str]()
-        """Unused keys of the files that a browser was given."""
         self._running: _RunningPage | None = None
         self._shown: dict[str, tuple[bool, float]] = {}
         """Per request: whether a browser showed the page, and when the request expires."""
         self._opening = anyio.Lock()
 
-    def connect(self, undo: ChangeUndo, presence: Callable[[str], tuple[str, float]]) -> None:
-        """Serve what the guard of the account offers, which is built after this channel."""
-        self._inbox = Inbox(self._system, replace(self._account, undo=undo, presence=presence))
+    def connect(self, account: InboxAccount) -> None:
+        """Show the requests of an account, whose guard is built after this channel."""
+        self._inbox = Inbox(self._system, account)
 
     @property
     def url(self) -> str | None:
@@ -143,11 +141,10 @@ class ApprovalPage:
         running, self._running = self._running, None
         if running is None:
             return
-        if read_page_file(self._page_file) == (running.url, self._file_key):
+        if read_page_file(self._page_file) == (running.url, running.access.key):
             self._page_file.unlink(missing_ok=True)
-        for key in (*self._keys, self._file_key):
-            remove(self._files, key)
-        running.sessions.close()
+        remove(self._files, running.access.key)
+        running.is_leaving = True
         await running.server.stop()
 
     def _is_in_view(self, running: "_RunningPage") -> bool:
@@ -164,24 +161,19 @@ class ApprovalPage:
     async def _bring_into_view(self, running: "_RunningPage") -> bool:
         if self._is_in_view(running):
             return True
-        key = running.sessions.key()
-        self._keys.add(key)
+        key = running.access.key
         # In a thread, since opening a browser can block.
         opened = await anyio.to_thread.run_sync(self._open, running.url, key, abandon_on_cancel=True)
         if opened:
             running.fresh_until = self._system.monotonic() + _BURST
         else:
-            self._forget(key)
+            remove(self._files, key)
         return opened
 
     def _open(self, url: str, key: str) -> bool:
         with suppress(Exception):  # without a browser the request can still be decided
             return self._opener(write(self._files, url, key, self._system.timestamp()))
         return False
-
-    def _forget(self, key: str) -> None:
-        self._keys.discard(key)
-        remove(self._files, key)
 
     def _start(self) -> "_RunningPage":
         if self._running is None or self._running.server.ended:
@@ -191,14 +183,12 @@ class ApprovalPage:
         return self._running
 
     def _key_used(self, key: str) -> None:
-        self._forget(key)
-        if key == self._file_key:
-            self._write_page_file()
+        remove(self._files, key)
+        self._write_page_file()
 
     def _write_page_file(self) -> None:
-        if self._running is not None:
-            self._file_key = self._running.sessions.lasting_key()
-            write_private(self._page_file, json.dumps({"url": self._running.url, "key": self._file_key}))
+        if (running := self._running) is not None:
+            write_private(self._page_file, json.dumps({"url": running.url, "key": running.access.key}))
 
 
 def read_page_file(file: Path) -> tuple[str, str] | None:
@@ -220,13 +210,14 @@ class _RunningPage:
         from fastn_mcp.channels.page.access import LocalPageAccess
         from fastn_mcp.channels.page.app import page
 
-        self.sessions = PageSessions(system, used)
-        self.access = LocalPageAccess(self.sessions, inbox, program)
+        self.access = LocalPageAccess(inbox, system, program, used)
+        self.is_leaving = False
         self.fresh_until = float("-inf")
         """Time until which the last opened tab serves new requests too."""
         # Listen before the task runs, so that a faster browser waits and is not refused.
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
-        app = page(self.access, [self.url, f"http://localhost:{port}"], ledger, system)
+        origins = [self.url, f"http://localhost:{port}"]
+        app = page(self.access, origins, ledger, system, lambda: self.is_leaving)
         self.server = BackgroundServer(app, listener, "approval page")

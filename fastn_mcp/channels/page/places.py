@@ -83,7 +83,11 @@ class PagePlaces(Decisions):
         if len(reason) > _MAX_FIELD:
             raise NotDecided(session, 422, f"Nothing was stopped: the reason is longer than {_MAX_FIELD} characters.")
         known = {stop.whom for stop in await self.ledger.holding() if session.inbox.may_lift(stop)}
-        stops = [Stop(self.system.token(), now, _by(session), redact_text(reason), tenant) for tenant in wanted]
+        is_operators = not session.inbox.tells_people_apart
+        stops = [
+            Stop(self.system.token(), now, _by(session), redact_text(reason), tenant, is_operators=is_operators)
+            for tenant in wanted
+        ]
         stops = [stop for stop in stops if stop.whom not in known]
         for stop in stops:
             await self.ledger.add_stop(stop)
@@ -171,7 +175,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
     """Return the template variables of an account."""
     policy, principal = limits.policy, inbox.approver if inbox.tells_people_apart else LOCAL
     declines, last = await account.ledger.declines(holder(principal, account.name or ""))
-    most, seconds = policy.breaker
+    most, seconds = policy.rules.breaker
     so_far = counted(declines if now.timestamp() - last < seconds else 0, "decline")
     notes = [f"{so_far} in a row so far. After {most}, changes are refused for {seconds / 60:g} minutes."]
     if policy.destroy_rate is not None:
@@ -180,7 +184,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
         notes.append(f"You can approve {deletions} in the next {seconds / 60:g} minutes.")
     budgets: Any = await budgets_left(policy, limits.budgets, principal, now)
     plan = await plan_left(policy, limits.budgets)
-    lines = [line.partition(": ") for line in (policy.rules.words() if policy.rules else ())]
+    lines = [line.partition(": ") for line in policy.rules.words()]
     return {
         "mode": f"{policy.mode}, {policy.key} key",
         "defaults": [(what, _how(limits, Effect(effect))) for effect, what in _CHANGES.items()],
@@ -199,7 +203,7 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
 def _how(limits: Limits, effect: Effect) -> str:
     """Return what happens with calls of an effect that no rule is about."""
     policy = limits.policy
-    own = policy.rules.default(effect, live=policy.live) if policy.rules else None
+    own = policy.rules.default(effect, live=policy.live)
     decision = own.decision if own else least(policy.mode, effect, live=policy.live)
     if decision in (Decision.ALLOW, Decision.DENY) or policy.asks:
         within = effect is Effect.SPEND and not own and decision is Decision.CONFIRM and policy.mode == "guarded"

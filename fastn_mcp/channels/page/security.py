@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastn_mcp.channels.request_body import read_body
+
 MAX_BODY = 65_536
 """Bytes of a form."""
 
@@ -81,11 +83,8 @@ async def form(request: Request, most: int = 16) -> dict[str, str]:
     """Parse at most so many fields of a form body. Raises `BadForm` if it is invalid, too large or repeats a field."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise BadForm(415)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise BadForm(413)
+    if (body := await read_body(request, MAX_BODY)) is None:
+        raise BadForm(413)
     try:
         pairs: list[tuple[str, Any]] = parse_qsl(
             body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=most

@@ -12,9 +12,8 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import PendingRequest
-from fastn_mcp.guard.approval_form import TYPED, UNDOES, asker, temporary, typed_in
+from fastn_mcp.guard.approval_form import asker, temporary
 from fastn_mcp.guard.journal import RECENT
-from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name, who, without_issuers
@@ -24,8 +23,8 @@ from fastn_mcp.tools.fields import FIELD
 
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "asked_by", "then", "notes",
-    "defaults", "costs", "may_be_used_by", REFERENCES, TYPED, UNDOES,
+    "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "then", "notes",
+    "defaults", "costs", "may_be_used_by",
 }  # fmt: skip
 _MAX_HEADING = 80
 """Characters of a first sentence in large type."""
@@ -64,7 +63,7 @@ def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
 def pending(pending: PendingRequest, now: float) -> View:
     request = pending.request
     card = request.preview
-    calls, typed = [mapping(row) for row in items(card.get("calls"))], typed_in(request)
+    calls, typed = [mapping(row) for row in items(card.get("calls"))], request.typed
     return {
         **_call(request.id, request.tool, card),
         "id": request.id,

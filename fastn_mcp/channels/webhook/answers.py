@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-import anyio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fastn_mcp.channels.approver_answers import OTHER_LINES, AnswerRejected, ApproverAnswers, Choice
 from fastn_mcp.channels.approvers import Approver, ApproverSecret
+from fastn_mcp.channels.request_body import read_body
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
@@ -26,9 +26,6 @@ MAX_BODY = 16_384
 
 _SLACK = 60.0
 """Extra seconds for which a nonce is stored, to allow for clock differences between replicas."""
-
-_BODY_TIMEOUT = 10.0
-"""Seconds for a body to arrive."""
 
 _NOT_AN_APPROVER = "This is not an approver's answer. Nothing was decided."
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -123,7 +120,7 @@ def routes(answers: WebhookAnswers) -> list[Route]:
     """Return the route, for an application with other routes."""
 
     async def answer(request: Request) -> JSONResponse:
-        body = await _body(request)
+        body = await read_body(request, MAX_BODY)
         if body is None:
             response = answers.too_large()
         else:
@@ -133,18 +130,3 @@ def routes(answers: WebhookAnswers) -> list[Route]:
         return JSONResponse(response.body, response.status, _HEADERS)
 
     return [Route(payloads.path("{grant}"), answer, methods=["POST"])]
-
-
-async def _body(request: Request) -> bytes | None:
-    """Read the body. Return None if it is too large, too slow or incomplete."""
-    body = bytearray()
-    with anyio.move_on_after(_BODY_TIMEOUT):
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    return None
-        except ClientDisconnect:
-            return None
-        return bytes(body)
-    return None

@@ -10,7 +10,6 @@ from fastn_mcp.guard.approval.use import ApprovalUse, declined
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import (
-    UNDOES,
     Answer,
     Approve,
     Decline,
@@ -21,7 +20,6 @@ from fastn_mcp.guard.approval_form import (
     extent,
     form_of,
     used_up,
-    with_typed,
 )
 from fastn_mcp.guard.approved_call import Approval, covers
 from fastn_mcp.guard.call_evaluation import Evaluation
@@ -241,11 +239,6 @@ class Approvals:
         now, tool, decision = self._system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
         is_temporary = evaluation.similar is not None and tool.target is not None
-        preview = with_typed(evaluation.preview.stored(), evaluation.typed)
-        if caller.undoes:
-            preview[UNDOES] = caller.undoes
-        if caller.asker.name:
-            preview["asked_by"] = redact_text(caller.asker.name)
         request = ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
@@ -265,13 +258,17 @@ class Approvals:
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
             allows_temporary=is_temporary,
             out_of_band=out_of_band,
-            preview=preview,
+            preview=evaluation.preview.stored(),
             text=tuple(evaluation.preview.lines()),
             created=now,
             expires=now + self._evaluator.policy.approval_lifetime,
             trace=self._system.trace(),
             similar=evaluation.similar,
             extent=extent(tool) if is_temporary and isinstance(tool, Operation) else "",
+            asked_by=redact_text(caller.asker.name) or None,
+            typed=evaluation.typed,
+            undoes=caller.undoes,
+            records=tuple(each for current in evaluation.calls.values() for each in current.resolved.references),
         )
         opened = await self._ledger.open(request)
         if opened != request.id:

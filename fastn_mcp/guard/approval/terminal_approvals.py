@@ -10,7 +10,6 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote, sent_words, withdraw
-from fastn_mcp.guard.approval_form import UNDOES, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, Vote
@@ -62,10 +61,10 @@ class TerminalApprovals:
         """
         if request.required == Decision.FOUR_EYES.value:
             return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
-        if typed_in(request) is not None and self.typed is None:
+        if request.typed is not None and self.typed is None:
             return f"Nothing was decided. {UNSEALABLE}"
         typed = None if self.typed is None else TypedValue(self.typed, secret)
-        sent = "when it is undone once more on the approval page" if UNDOES in request.preview else _SENT_WHEN
+        sent = "when it is undone once more on the approval page" if request.undoes else _SENT_WHEN
         vote = Vote(_APPROVED_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
         also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
         return await self._vote(request, vote, None, f"Approved. It is sent {sent}.{also}", typed)

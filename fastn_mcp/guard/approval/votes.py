@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED, typed_in
+from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import ApprovalRequests
@@ -54,7 +54,7 @@ async def count_vote(
     several = request.needed > 1
     vote = replace(vote, is_temporary=vote.approves and vote.is_temporary and request.can_be_temporary)
     by, kept_note = BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
-    argument = typed_in(request) if vote.approves else None
+    argument = request.typed if vote.approves else None
     if argument is None:
         counted = await ledger.decide(request, vote, by, kept_note)
     elif typed is None:

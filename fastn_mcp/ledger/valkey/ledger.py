@@ -19,9 +19,10 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
-from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, Change, Journal
+from fastn_mcp.ledger.change import BEGUN, FINAL_OUTCOMES, KEPT_DAYS, OUTCOME_FIELDS, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MAX_WAITING,
+    SAME_REQUEST,
     ApprovalRequests,
     BudgetLimit,
     BudgetUses,
@@ -31,23 +32,19 @@ from fastn_mcp.ledger.ledger import (
     rate_free_at,
 )
 from fastn_mcp.ledger.serialization import StoredValue, load, store
-from fastn_mcp.ledger.stop import KEPT_DAYS as LIFTED_KEPT_DAYS
 from fastn_mcp.ledger.stop import Stop, StopOrders
-from fastn_mcp.ledger.valkey.server import HISTORY_MS, MAX_READ, Address, Durability, Server
+from fastn_mcp.ledger.valkey.server import MAX_READ, Address, Durability, Server
 from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
 _log = logging.getLogger(__name__)
 
-_SAME_REQUEST = ("calls", "required", "principal", "account")
-"""Fields by which two requests for one call are the same."""
-
-_OUTCOME_FIELDS = ("outcome", "target", "name", "sent", "unsettled_until")
-"""Fields of a change that its outcome updates."""
-
 _DAY_MS = 86_400_000
 """Milliseconds for which a record is kept after it expires, since clocks differ."""
+
+_HISTORY_MS = KEPT_DAYS * _DAY_MS
+"""Milliseconds for which requests and changes are kept, for the history."""
 
 _BUDGET_MS = 90 * _DAY_MS
 """Milliseconds for which a budget's count is kept after its last use. Its period ends long before."""
@@ -110,10 +107,10 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
             request.expires,
             int(request.out_of_band),
             MAX_WAITING,
-            HISTORY_MS,
+            _HISTORY_MS,
             self._request(""),
-            *_SAME_REQUEST,
-            *(str(values[name]) for name in _SAME_REQUEST),
+            *SAME_REQUEST,
+            *(str(values[name]) for name in SAME_REQUEST),
             *_flat(values),
         )
         if isinstance(opened, str):
@@ -160,7 +157,7 @@ class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
                 after.expires,
                 int(after.out_of_band),
                 {None: "", 0: "approved", 1: "declined"}[declines_after(before, after)],
-                HISTORY_MS,
+                _HISTORY_MS,
                 int(after.is_over),
                 *typed,
                 after.temporary_until,
@@ -259,16 +256,9 @@ class ValkeyBudgetUses(_ValkeyPart, BudgetUses):
 
 
 class ValkeyMarks(_ValkeyPart, Marks):
-    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        return await self._mark(self._key("nonce", nonce), until, now, unless=now)
-
-    async def mark(self, name: str, until: float, now: float) -> None:
-        await self._mark(self._key("mark", name), until, now, unless=until)
-
-    async def _mark(self, key: str, until: float, now: float, *, unless: float) -> bool:
-        """Record a mark, and return True, unless it holds until a time or later."""
+    async def set_mark(self, name: str, until: float, now: float, *, unless: float) -> bool:
         kept = round(max(0.0, until - now) * 1000) + _DAY_MS
-        return await self._server.run("mark", [key, self._revision], until, unless, kept) == 1
+        return await self._server.run("mark", [self._key("mark", name), self._revision], until, unless, kept) == 1
 
     async def marked(self, name: str) -> float:
         return float(await self._server.read("GET", self._key("mark", name)) or 0)
@@ -291,7 +281,7 @@ class ValkeyJournal(_ValkeyPart, Journal):
             change.id,
             change.at,
             change.unsettled_until,
-            HISTORY_MS,
+            _HISTORY_MS,
             self._change(""),
             change.number,
             change.call,
@@ -312,7 +302,7 @@ class ValkeyJournal(_ValkeyPart, Journal):
 
     async def settle(self, change: Change) -> None:
         values = store(change)
-        settled = {name: values[name] for name in _OUTCOME_FIELDS}
+        settled = {name: values[name] for name in OUTCOME_FIELDS}
         await self._set(change.id, "id", "", settled, self._key("under_way"), self._unsettled(change.call))
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:
@@ -360,7 +350,7 @@ class ValkeyStops(_ValkeyPart, StopOrders):
     """Stops in one hash: each by its id, and beside it, once it was lifted, as it was lifted."""
 
     async def add_stop(self, stop: Stop) -> None:
-        forgotten = stop.at - LIFTED_KEPT_DAYS * 86_400
+        forgotten = stop.at - KEPT_DAYS * 86_400
         old = [each.id for each in await self.stops() if each.lifted is not None and each.lifted < forgotten]
         await self._write(stop.id, stop, *old, *map(self._lifted, old))
 

@@ -127,9 +127,6 @@ def _options(query: str) -> dict[str, Any]:
 
 log = logging.getLogger(__name__)
 
-HISTORY_MS = 30 * 86_400_000
-"""Milliseconds for which requests and changes are kept, for the history."""
-
 _TIMEOUT = 1.0
 """Timeout for a connection and for a reply."""
 

@@ -1,7 +1,7 @@
 -- Opens a request unless its principal has too many open ones. The limit holds across replicas.
 -- KEYS: the request, open requests of its principal, open requests of its account by expiry, open out-of-band requests,
 --   decided requests, the revision, requests for its call
--- ARGV: id, created, expires, out_of_band, limit, milliseconds to keep, the key prefix of requests, names of the four
+-- ARGV: id, created, expires, out_of_band, limit, milliseconds to keep, the key prefix of requests, names of the five
 --   fields that identify the same request, their values, then fields and values
 -- Returns 1, 0 if too many are open, -1 if the id is taken, or the id of the same request that is open out of band.
 -- Reads requests by keys that are not in KEYS: all keys of a ledger are in one slot.
@@ -11,10 +11,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 if ARGV[4] == '1' then
   for _, other in ipairs(redis.call('ZRANGE', KEYS[7], 0, -1)) do
-    local found = redis.call('HMGET', ARGV[7] .. other, 'state', 'out_of_band', 'expires', unpack(ARGV, 8, 11))
+    local found = redis.call('HMGET', ARGV[7] .. other, 'state', 'out_of_band', 'expires', unpack(ARGV, 8, 12))
     local same = found[1] == 'open' and found[2] == '1' and tonumber(found[3]) > tonumber(created)
-    for i = 1, 4 do
-      same = same and found[3 + i] == ARGV[11 + i]
+    for i = 1, 5 do
+      same = same and found[3 + i] == ARGV[12 + i]
     end
     if same then
       return other
@@ -28,7 +28,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', created - kept / 1000)
 if redis.call('ZCOUNT', KEYS[2], '(' .. created, '+inf') >= tonumber(ARGV[5]) then
   return 0
 end
-redis.call('HSET', KEYS[1], 'version', 1, unpack(ARGV, 16))
+redis.call('HSET', KEYS[1], 'version', 1, unpack(ARGV, 18))
 redis.call('PEXPIRE', KEYS[1], kept)
 local function list(key, score)
   redis.call('ZADD', key, score, id)
