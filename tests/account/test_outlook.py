@@ -5,14 +5,11 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.caller import Caller
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.states import State
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -29,7 +26,7 @@ def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
 
 
 async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
-    shown = await world.dispatch.preview(OPERATIONS[tool].model_validate(arguments), Caller(Asker(), None))
+    shown = await world.preview(OPERATIONS[tool].model_validate(arguments))
     said = shown.data()
     assert all(note in "\n".join(shown.lines()) for note in cast("list[str]", said.get("notes", [])))
     return said
@@ -115,7 +112,7 @@ async def test_run_says_how_the_last_ones_ended(world: World) -> None:
     assert (
         last_run == "Last run for this customer: completed 2026-11-25T05:00:00Z (4 hours ago). 1 of the last 2 failed."
     )
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/executions", times=None))
+    world.refuse("/api/v1/executions")
     assert "Its earlier runs could not be read." in (await of_run(world))["notes"]
 
 
@@ -268,7 +265,7 @@ async def test_connections_of_a_run_take_one_request(world: World, contacts: dic
     await of_run(world, **contacts)
     paths = [heard.path for heard in world.sandbox.requests]
     assert paths.count("/api/v1/connections") == 1
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/connections", times=None))
+    world.refuse("/api/v1/connections")
     unread = 'Not checked: connections to "hubspot", "shopify", "slack", "xero".'
     assert unread in (await of_run(world, **contacts))["notes"]
 
@@ -288,7 +285,7 @@ async def test_what_exists_already_is_noted_before_a_person_approves_it_again(
     assert re.search(rf"It exists already: .*{re.escape(label)}.*\. Fastn may refuse another\.", notes), notes
     new = {name: f"x.{value}" for name, value in arguments.items() if name in ("name", "email")}
     assert "exists already" not in str(await preview(world, tool, **arguments | new))
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/*", times=None))
+    world.refuse("/api/v1/*")
     assert "Not checked: whether" in str((await preview(world, tool, **arguments))["notes"])
 
 

@@ -12,8 +12,6 @@ from fastn_mcp.account.short_ids import ShortIds, reference_to
 from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
-from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
@@ -33,17 +31,12 @@ def rows(world: World) -> list[dict[str, Any]]:
     return world.sandbox.state.all("connections")
 
 
-async def answer(world: World, call: Tool[Any]) -> dict[str, Any]:
-    done = await world.expect(Done, call)
-    return done.result.model_dump()
-
-
 async def test_list_has_a_reference_for_each_id_and_whole_ids_in_full(world: World) -> None:
     ids = [row["id"] for row in rows(world)]
     assert min(map(len, ids)) > 60
-    short = await answer(world, ListConnections(limit=100))
+    short = await world.answer(ListConnections(limit=100))
     assert {row["id"] for row in short["items"]} == set(map(reference_to, ids))
-    whole = await answer(world, ListConnections(limit=100, detail="full"))
+    whole = await world.answer(ListConnections(limit=100, detail="full"))
     assert {row["id"] for row in whole["items"]} == set(ids)
     assert len(to_json(short)) < len(to_json(whole)) / 2
 
@@ -61,7 +54,7 @@ async def test_list_has_a_reference_for_each_id_and_whole_ids_in_full(world: Wor
 )
 async def test_no_answer_repeats_a_long_id(world: World, call: Tool[Any]) -> None:
     """Neither in its rows nor in the calls that it suggests."""
-    got = to_json(await answer(world, call)).decode()
+    got = to_json(await world.answer(call)).decode()
     assert not [row["id"] for row in rows(world) if row["id"] in got]
 
 
@@ -79,7 +72,7 @@ async def test_approval_request_of_a_reference_has_the_whole_id(world: World, ma
     """And is the one that the whole id has."""
     id_ = rows(world)[0]["id"]
     if was_shown:
-        await answer(world, ListConnections())
+        await world.answer(ListConnections())
     pending = await world.expect(PendingApproval, make(reference_to(id_)))
     shown = to_json(pending.preview.data()).decode()
     assert id_ in shown
@@ -90,16 +83,16 @@ async def test_approval_request_of_a_reference_has_the_whole_id(world: World, ma
 
 async def test_preview_has_references_and_the_calls_in_it_take_them(world: World) -> None:
     id_ = rows(world)[0]["id"]
-    body = world.dispatch.preview_body(await world.dispatch.preview(deletion(id_), Caller(Asker(), None)))
+    body = world.dispatch.preview_body(await world.preview(deletion(id_)))
     assert id_ not in to_json(body).decode()
     assert body["arguments"] == {"connection_id": reference_to(id_)}
-    again = await world.dispatch.preview(DeleteConnection.model_validate(body["arguments"]), Caller(Asker(), None))
+    again = await world.preview(DeleteConnection.model_validate(body["arguments"]))
     assert again.data()["arguments"] == {"connection_id": id_}
 
 
 async def test_tables_of_an_overview_have_references(world: World) -> None:
     """Without one, a further call would need the list of connections."""
-    table = (await answer(world, GetOverview(about="connections")))["table"]
+    table = (await world.answer(GetOverview(about="connections")))["table"]
     shown = {row[table["columns"].index("id")] for row in table["rows"]}
     assert shown == {reference_to(row["id"]) for row in rows(world) if row["status"] != "ACTIVE"}
 
@@ -107,9 +100,9 @@ async def test_tables_of_an_overview_have_references(world: World) -> None:
 async def test_find_dependents_and_find_take_references(world: World) -> None:
     row = rows(world)[0]
     reference = reference_to(row["id"])
-    got = await answer(world, FindDependents(kind="connection", id=reference))
+    got = await world.answer(FindDependents(kind="connection", id=reference))
     assert got["of"]["id"] == reference
-    (found,) = (await answer(world, Find(query=f"what is {reference}?")))["found"]
+    (found,) = (await world.answer(Find(query=f"what is {reference}?")))["found"]
     assert (found["kind"], found["id"]) == ("connection", reference)
 
 
@@ -135,7 +128,7 @@ async def test_ambiguous_reference_is_refused(world: World, monkeypatch: pytest.
 async def test_reference_in_another_argument_is_left_as_it_is(world: World) -> None:
     """Only arguments that take ids are looked up."""
     id_ = rows(world)[0]["id"]
-    await answer(world, ListConnections())
+    await world.answer(ListConnections())
     done = await world.expect(Done, CreateCustomer(name=reference_to(id_)))
     assert done.result.model_dump()["name"] == reference_to(id_)
 

@@ -217,9 +217,8 @@ async def test_missing_target_refuses_the_batch(world: World) -> None:
 
 async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     call = deletions(world)
-    shown = await world.dispatch.preview(call, Caller(Asker(), None))
-    data = cast("dict[str, Any]", shown.data())
-    assert [(row["number"], row["target"]["id"]) for row in data["calls"]] == [
+    shown = await world.preview(call)
+    assert [(row["number"], row["target"]["id"]) for row in shown.data()["calls"]] == [
         (number, part.target) for number, part in enumerate(call.inner_calls, 1)
     ]
     person = world.form(lambda _: NoAnswer("away"))
@@ -230,14 +229,14 @@ async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
 
 async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
-    shown = cast("dict[str, Any]", (await world.dispatch.preview(deletions(world), Caller(Asker(), None))).data())
+    shown = (await world.preview(deletions(world))).data()
     assert [("refused" in row) for row in shown["calls"]] == [False, True, False]
 
 
 async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: Path) -> None:
     call = batch_of(*(CreateSecret(name=name, value="hunter2") for name in "AB"))
     person = world.form()
-    shown = await world.dispatch.preview(call, Caller(Asker(), None))
+    shown = await world.preview(call)
     outcome = await world.call(call, person)
     assert outcomes(outcome) == ["done", "done"]
     world.close()

@@ -82,7 +82,7 @@ def rename(world: World, *collections: str) -> None:
 
 
 async def preview(world: World, call: Operation[Any]) -> dict[str, Any]:
-    shown: Any = await world.dispatch.preview(call, Caller(Asker(), None))
+    shown: Any = await world.preview(call)
     return shown.data()
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import anyio
 import pytest
 from support.decisions import Killed
-from support.faulty_sandbox import Status
 from support.world import FormLater, FormNow, World, failing
 
 from fastn_mcp.audit.log import Unwritten
@@ -225,7 +224,7 @@ async def test_deleting_a_customer_needs_typing_unless_it_certainly_has_no_depen
     await world.call(CreateCustomer(name="Initech"))
     call, form = world.deletion("Initech"), world.form()
     if not is_readable:
-        world.sandbox.faults.add(Status(method="GET", path="*/connections*", status=403, times=None))
+        world.refuse("*/connections*")
     await world.expect(Done, call, form)
     assert form.asked[0].expected == (None if is_readable else "Initech")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.faulty_sandbox import FaultMoment, Reset, Status
+from support.faulty_sandbox import FaultMoment, Reset
 from support.values import not_none
 from support.world import World
 
@@ -16,7 +16,6 @@ from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
 from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
@@ -57,7 +56,7 @@ async def test_approval_of_a_create_is_void_once_its_slug_is_taken(world: World,
     ],
 )
 async def test_slug_counts_as_taken_if_the_list_cannot_be_read(world: World, call: Tool[Any], path: str) -> None:
-    world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
+    world.refuse(path)
     form = world.form(Decline())
     await world.expect(Declined, call, form)
     assert "Its name or slug may be taken: Fastn may overwrite something." in form.asked[0].text
@@ -213,7 +212,7 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
     """The last message's credits, and the balance or why it is not known."""
 
     async def costs() -> str:
-        shown: Any = await world.dispatch.preview(AiChat(message="hello"), Caller(Asker(), None))
+        shown: Any = await world.preview(AiChat(message="hello"))
         return str(shown.data()["costs"])
 
     assert (await costs()).startswith("Spends AI credits; Fastn tells the price only afterwards. ")
@@ -223,7 +222,7 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
     assert (await costs()).endswith(". Fastn does not tell the balance.")
     world.evaluator.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
-    world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
+    world.refuse(path)
     assert (await costs()).startswith(
         "Spends AI credits; the last message used 1,234.5. The balance could not be read: "
     )

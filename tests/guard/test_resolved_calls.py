@@ -186,7 +186,7 @@ async def test_only_a_key_that_may_read_no_customers_is_excused(
 ) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
     key = world.id_of("customers", "Acme Corp")
-    world.sandbox.faults.add(Status(status=403, path="/api/v1/customers/*", times=99))
+    world.refuse("/api/v1/customers/*")
     if lists is not None:
         world.sandbox.faults.add(Status(status=lists, path="/api/v1/customers", times=99))
     for _ in range(2):

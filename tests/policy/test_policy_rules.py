@@ -449,6 +449,7 @@ class DecisionCase(NamedTuple):
             facts={"dependents": 0},
         ),
         DecisionCase(DELETION, "typed", "mode guarded: destroy", "", facts={"dependents": 1}),
+        DecisionCase(CreateCustomer(name="A"), "confirm", "mode guarded: external", facts={"effect": Effect.EXTERNAL}),
         DecisionCase(DeleteConnector(connector_id="c"), "typed", "mode guarded: destroy", "", facts={"dependents": 0}),
         DecisionCase(CHAT, "confirm", "mode guarded: spend, no budget"),
         DecisionCase(CHAT, "confirm", "mode manual: spend", mode="manual"),
