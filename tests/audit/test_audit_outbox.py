@@ -283,12 +283,3 @@ async def test_late_export_refuses_a_call_before_it_is_sent_and_not_after(path: 
     log.record(replace(INTENT, event=AuditEvent.OUTCOME))
     await recorder.settle()
     log.close()
-
-
-def test_each_new_entry_wakes_the_exporter(path: Path) -> None:
-    told: list[Path] = []
-    log = AuditFile(path, System(), outbox=Outbox(path, on_entry=told.append))
-    log.record(INTENT)
-    log.record(replace(INTENT, event=AuditEvent.OUTCOME))
-    log.close()
-    assert told == [path, path]

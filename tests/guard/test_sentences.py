@@ -78,14 +78,6 @@ def test_every_changing_tool_has_complete_sentences(operation: Any) -> None:
         assert text.replace('\\"', "").count('"') % 2 == 0
 
 
-@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
-def test_call_without_arguments_is_described(operation: Any) -> None:
-    given = {operation.route.parameters[-1]: "one"} if operation.route.parameters else {}
-    call = operation.model_construct(None, **given)
-    target = FastnObject.model_validate({"id": "one", "name": "Acme"})
-    assert preview(call, operation.effect, "test", target if given else None, NOBODY).says.first
-
-
 CUSTOMER = {"id": "c1", "name": "Globex", "plan": "Free", "externalRef": None, "adminEmail": None}
 SHOP = {"id": "x1", "name": "default", "connector": {"name": "TikTok Shop"}, "endOrgId": "c1"}
 HOURLY = {

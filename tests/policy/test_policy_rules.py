@@ -346,21 +346,23 @@ def test_effect_is_allowed_only_while_its_window_is_open(judge: Judge, moment: s
     assert (verdict.decision is not Decision.DENY) is is_open
 
 
-def test_closed_window_says_when_it_opens(judge: Judge) -> None:
-    verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
-    assert verdict.rule == "policy.toml line 2: window destroy, trash"
-    assert verdict.reason == (
-        "It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there."
-    )
-
-
-def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
-    verdict = judge(HOURS, DeleteWorkflow(workflow_id="w"), now=datetime(2026, 11, 28, 13, tzinfo=UTC))
-    assert verdict == PolicyDecision(
-        Decision.DENY,
-        "policy.toml line 6: window delete_workflow",
-        "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
-    )
+@pytest.mark.parametrize(
+    ("call", "hour", "rule", "reason"),
+    [
+        (
+            DeleteTrigger(trigger_id="t"), 11, "line 2: window destroy, trash",
+            "It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. Reason: somebody is there.",
+        ),
+        (
+            DeleteWorkflow(workflow_id="w"), 13, "line 6: window delete_workflow",
+            "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
+        ),
+    ],
+    ids=["one", "the one that opens first"],
+)  # fmt: skip
+def test_closed_window_says_when_it_opens(judge: Judge, call: Call, hour: int, rule: str, reason: str) -> None:
+    verdict = judge(HOURS, call, now=datetime(2026, 11, 28, hour, tzinfo=UTC))
+    assert verdict == PolicyDecision(Decision.DENY, f"policy.toml {rule}", reason)
 
 
 @pytest.mark.parametrize(
@@ -791,6 +793,8 @@ then = "typed"
 reason = "our largest customers."
 [[protect]]
 secret = "S*"
+then = "four_eyes"
+second = "legal"
 [[rule]]
 tool = ["delete_trigger", "delete_secret"]
 target = ["test_*", "tmp_*"]
@@ -805,7 +809,10 @@ then = "four_eyes"
 reason = "in production of X..."
 [[rule]]
 tool = "create_api_key"
-then = "deny"
+who = { group = ["a", "b"], client = "c" }
+unless = { person = "0001" }
+then = "four_eyes"
+second = "security"
 [[rule]]
 tool = "create_workflow"
 when = { timeout_ms = [4, 5] }
@@ -837,24 +844,27 @@ rest = "90s"
             "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
             " Reason: our largest customers."
         ),
-        "policy.toml line 13: protected secret S*: deny, whatever the rules allow.",
+        ("policy.toml line 13: protected secret S*: four_eyes (one of them of legal), whatever the rules allow."),
         (
-            "policy.toml line 15: rule delete_trigger, delete_secret"
+            "policy.toml line 17: rule delete_trigger, delete_secret"
             " with target id test_* or tmp_*, dependents at most 2, a test key: allow."
         ),
         (
-            "policy.toml line 21: rule run_workflow"
+            "policy.toml line 23: rule run_workflow"
             " with target nightly, dependents at least 1 and at most 5, environment live or not given: four_eyes."
             " Reason: in production of X."
         ),
-        "policy.toml line 27: rule create_api_key: deny.",
-        "policy.toml line 30: rule create_workflow with timeout_ms 4 or 5: deny.",
         (
-            "policy.toml line 34: window destroy, trash: trash, destroy"
+            "policy.toml line 29: rule create_api_key by group a or b and client c unless by person 0001:"
+            " four_eyes (one of them of security)."
+        ),
+        "policy.toml line 35: rule create_workflow with timeout_ms 4 or 5: deny.",
+        (
+            "policy.toml line 39: window destroy, trash: trash, destroy"
             " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. Reason: somebody is there."
         ),
         (
-            "policy.toml line 38: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
+            "policy.toml line 43: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
             " only Sun 10:00-12:00 UTC."
         ),
         "Budget: 10 spend calls a day, then a question.",

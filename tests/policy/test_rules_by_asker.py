@@ -193,18 +193,6 @@ def test_rule_with_a_condition_covers_no_other(tmp_path: Path, key: str) -> None
     assert len(rules_of(tmp_path, text).rules) == 2
 
 
-def test_file_in_words_names_who_and_the_second(tmp_path: Path) -> None:
-    text = (
-        '[[rule]]\neffects = "destroy"\nwho = { group = ["a", "b"], client = "c" }\nunless = { person = "0001" }\n'
-        'then = "four_eyes"\nsecond = "security"\n[[protect]]\ncustomer = "x"\nthen = "four_eyes"\nsecond = "legal"\n'
-    )
-    lines = [*rules_of(tmp_path, text).words()]
-    rules = "policy.toml line 1: rule destroy by group a or b and client c unless by person 0001"
-    assert f"{rules}: four_eyes (one of them of security)." in lines
-    protected = "policy.toml line 7: protected customer x: four_eyes (one of them of legal), whatever the rules allow."
-    assert protected in lines
-
-
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
