@@ -400,9 +400,6 @@ async def test_body_is_json_with_its_length(exchanging: Exchanging) -> None:
     assert "content-type" not in wire.headers(1)
 
 
-# Who is calling
-
-
 @pytest.mark.parametrize(
     ("account", "expected"),
     [

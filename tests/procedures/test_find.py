@@ -48,7 +48,7 @@ def large_world(tmp_path: Path) -> Generator[World]:
 
 
 async def search_for(world: World, query: str, **more: Any) -> dict[str, Any]:
-    return await world.answer(Find(query=query, **more))
+    return await world.ask(Find(query=query, **more))
 
 
 async def search_in(world: World, source: Any, query: str, **more: Any) -> dict[str, Any]:

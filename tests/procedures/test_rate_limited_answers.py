@@ -32,7 +32,7 @@ def limited(folder: Path, begin: Dataset, *, seconds: float = 90, requests: int 
 async def answer(world: World, call: Procedure[Any]) -> dict[str, Any]:
     """Return an answer that takes at most 10 seconds and no refused request."""
     began, before = world.clock.at, len(world.sandbox.requests)
-    shown = await world.answer(call)
+    shown = await world.ask(call)
     assert (world.clock.at - began).total_seconds() <= 10
     assert len(world.sandbox.requests) - before <= 20
     return shown

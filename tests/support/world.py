@@ -244,7 +244,7 @@ class World:
         assert isinstance(actual, outcome), actual
         return actual
 
-    async def answer(self, call: Tool[Any]) -> dict[str, Any]:
+    async def ask(self, call: Tool[Any]) -> dict[str, Any]:
         """Return the fields of the answer to a call that is not asked about."""
         return (await self.expect(Done, call)).result.model_dump()
 
