@@ -12,7 +12,7 @@ from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import extra
-from fastn_mcp.guard.allowance import Limits
+from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.channel import ApprovalChannel
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.allowance import Limits
+from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.ledger.ledger import Ledger

@@ -9,8 +9,8 @@ from support.faulty_sandbox import FaultMoment, Reset
 from support.world import World
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
+from fastn_mcp.guard.approval.use import change_of
 from fastn_mcp.guard.approval_form import PendingApproval
-from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.change import BEGUN, Change

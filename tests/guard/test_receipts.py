@@ -8,8 +8,8 @@ from pydantic import JsonValue
 from support.values import not_none
 from support.world import FormNow, World
 
+from fastn_mcp.guard.approval.use import Approval
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
-from fastn_mcp.guard.approved_call import Approval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, approver, changed_fields, receipt, undo_of
 from fastn_mcp.ledger.approval_request import Vote
