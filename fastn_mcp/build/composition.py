@@ -28,9 +28,8 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.budgets import Budgets, Limits
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
