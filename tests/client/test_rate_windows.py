@@ -9,8 +9,8 @@ import pytest
 from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
+from fastn_mcp.config.model import Settings
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request
 
@@ -107,7 +107,9 @@ class SilentFastn:
 
 
 async def test_requests_under_way_are_not_left() -> None:
-    fastn = FastnClient(Endpoint("https://fastn.example", KEY), SilentFastn(stated(1)), Clock().system())
+    fastn = FastnClient(
+        Settings(base_url="https://fastn.example", api_key=KEY), SilentFastn(stated(1)), Clock().system()
+    )
     await fastn.send(READ)
     assert fastn.limit.requests_left == 1
     async with anyio.create_task_group() as group:
@@ -123,7 +125,7 @@ async def test_monotonic_clock_ends_a_window_whatever_the_wall_clock_does() -> N
     clock = Clock()
     jumped = timedelta()
     system = replace(clock.system(), now=lambda: NOW + jumped)
-    fastn = FastnClient(Endpoint("https://fastn.example", KEY), Fastn(stated(5)), system)
+    fastn = FastnClient(Settings(base_url="https://fastn.example", api_key=KEY), Fastn(stated(5)), system)
     await fastn.send(READ)
     for jumped in (timedelta(days=-3), timedelta(days=3)):  # noqa: B007
         assert known(fastn) == (5, 40.0)
@@ -224,7 +226,7 @@ async def test_limit_that_another_process_used_up_leaves_nothing() -> None:
         async def marked(self, name: str) -> float:  # noqa: ARG002
             return NOW.timestamp() + 30
 
-    endpoint = Endpoint("https://fastn.example", KEY)
+    endpoint = Settings(base_url="https://fastn.example", api_key=KEY)
     fastn = FastnClient(endpoint, Fastn(PLAIN), Clock().system(), Store())
     await error_of(fastn, READ)
     assert known(fastn) == (0, 30.0)
