@@ -224,10 +224,10 @@ async def test_401_says_whether_another_key_was_stored_since() -> None:
     read: list[str] = []
 
     def stored() -> str:
-        read.append(reached.endpoint.api_key)
+        read.append(reached.settings.api_key)
         if len(read) == 1:
             raise SettingsError("The file is gone.")
-        return reached.endpoint.api_key if len(read) == 2 else "fsk_test_another"
+        return reached.settings.api_key if len(read) == 2 else "fsk_test_another"
 
     reached.stored_key = stored
     for _ in range(2):

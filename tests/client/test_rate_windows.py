@@ -9,8 +9,8 @@ import pytest
 from support.fake_fastn import KEY, NOW, SILENT, Clock, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
+from fastn_mcp.config.model import Settings
 from fastn_mcp.tools.customers import GetCustomer
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +106,7 @@ async def test_monotonic_clock_ends_a_window_whatever_the_wall_clock_does() -> N
     clock = Clock()
     jumped = timedelta()
     system = replace(clock.system(), now=lambda: NOW + jumped)
-    fastn = FastnClient(Endpoint("https://fastn.example", KEY), Fastn(stated(5)), system)
+    fastn = FastnClient(Settings(base_url="https://fastn.example", api_key=KEY), Fastn(stated(5)), system)
     await fastn.send(READ)
     for jumped in (timedelta(days=-3), timedelta(days=3)):  # noqa: B007
         assert known(fastn) == (5, 40.0)
@@ -207,7 +207,7 @@ async def test_limit_that_another_process_used_up_leaves_nothing() -> None:
         async def marked(self, name: str) -> float:  # noqa: ARG002
             return NOW.timestamp() + 30
 
-    endpoint = Endpoint("https://fastn.example", KEY)
+    endpoint = Settings(base_url="https://fastn.example", api_key=KEY)
     fastn = FastnClient(endpoint, Fastn(PLAIN), Clock().system(), Store())
     await error_of(fastn, READ)
     assert known(fastn) == (0, 30.0)

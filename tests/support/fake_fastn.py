@@ -9,8 +9,8 @@ import pytest
 from pydantic_core import to_json
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer, UnreadableBody
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation, Request
@@ -94,4 +94,4 @@ async def error_of(sender: FastnClient, call: Operation[Any]) -> FastnError:
 def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:
     """Return a client of this Fastn. Updates are partial by default, so that a call is one request."""
     settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
-    return FastnClient(Endpoint(**(settings | account)), fastn, (clock or Clock()).system(share))
+    return FastnClient(Settings(**(settings | account)), fastn, (clock or Clock()).system(share))

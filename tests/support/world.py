@@ -15,9 +15,9 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.endpoint import headers
 from fastn_mcp.client.exchange import Exchange
-from fastn_mcp.config.model import Mode
+from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import Answer as Said
@@ -197,7 +197,7 @@ class World:
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
-        account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
+        account = Settings(base_url="http://localhost", api_key=KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self._snapshot_seconds = snapshot_seconds
         self._snapshots: dict[int, tuple[Send, AccountSnapshot]] = {}
