@@ -169,7 +169,7 @@ async def find_row(
     seen, silent, listing = 0, False, lister(limit=MAX_LIMIT)
     pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
-        is_too_long = names is not None and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
+        is_too_long = names is not None and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
         found = await _searched(lister, names or (), send) if is_too_long else []
         for row in chain.from_iterable(each.rows for each in (page, *found)):
             if (answer := matches(row)) is True:
