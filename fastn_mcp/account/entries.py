@@ -68,7 +68,7 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
     """
     listing = LISTS[kind](limit=100)
     await reads(cast(Call, listing))
-    pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= min(most, reads.affordable // 2) else 1
+    pages = MAX_PAGES if is_affordable(kind, reads, most) else 1
     result = await read_pages(cast(Call, listing), reads, pages)
     if result.error is not None and not isinstance(result.error, LeftOut):
         raise result.error
@@ -82,6 +82,11 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
         return Contents(tuple(entries.values()), is_complete, max(0, (result.total or 0) - len(result.rows)))
 
     return reads.snapshot.derived(kind, result.pages, make)
+
+
+def is_affordable(kind: str, reads: AnswerReads, most: float = math.inf) -> bool:
+    """Whether the rest of a kind whose first page was read may be read: in at most `most` and not too many requests."""
+    return (reads.snapshot.pages_left(LISTS[kind](limit=100)) or 0) <= min(most, reads.affordable // 2)
 
 
 async def read_many_labels(

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from fastn_mcp.account.dependence import Unchecked, by_reason
-from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents, read_labels
+from fastn_mcp.account.entries import (
+    LISTS,
+    MAX_PAGES,
+    Contents,
+    Entry,
+    entry,
+    is_affordable,
+    read_contents,
+    read_labels,
+)
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     MIN_SUGGESTION,
@@ -172,8 +181,12 @@ class SearchData:
         def is_each_known(kind: str) -> bool:
             return all(self._reads.rows(f"{kind} of {word}") or index.has_word(word) for word in searched)
 
+        def may_find(kind: str) -> bool:
+            """Whether a further search may do instead of reading the kind whole."""
+            return is_each_known(kind) or not is_affordable(kind, self._context.look, MAX_PAGES - 1)
+
         for some in (words[:1], words[1:]):  # what has the whole name has its first word
-            await self._add([(kind, "search", word) for kind in large for word in some])
+            await self._add([(kind, "search", word) for kind in filter(may_find, large) for word in some])
             searched += some
             if is_named() and all(self._is_whole(f"{kind} of {word}") for kind in large for word in some):
                 break
