@@ -120,7 +120,9 @@ def test_names_cannot_add_or_reorder_lines(asks: Decision, last: str) -> None:
 
 def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     target = FastnObject.model_validate({"id": name, "name": name, "slug": name})
-    users = Dependence((Dependents("connections", 2, (name, name), more=True),), (Unchecked("secrets", "Forbidden."),))
+    users = Dependence(
+        (Dependents("connections", 2, ({"name": name},) * 2, more=True),), (Unchecked("secrets", "Forbidden."),)
+    )
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
     expected = seen.expected if asks is Decision.TYPED else None
     return form_of(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
@@ -161,7 +163,7 @@ def test_only_access_and_destroy_calls_must_fit_the_form_whole(effect: Effect) -
     assert ListPreview("apply_changes", {1: fitting}, {}).fits_form
 
 
-CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
+CONNECTIONS = Dependents("connections", 2, ({"name": "Katana"}, {"name": "HubSpot"}), more=True)
 
 
 def test_preview_has_the_same_content_as_text_and_as_data() -> None:
@@ -172,7 +174,7 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
         {"id": "c1", "name": "Old", "plan": "Growth", "note3": "n3", "apiToken": "hunter2"}
     )
     gaps = (Unchecked("triggers", "Forbidden."), Unchecked("runs", "Forbidden."))
-    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ("KEY",))), gaps)
+    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ({"name": "KEY"},))), gaps)
     shown = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
     del values["note3"]
@@ -230,7 +232,8 @@ def shown_order(call: Operation[Any]) -> list[str]:
 
 def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
-    goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
+    connections = Dependents("connections", 1, ({"name": "HubSpot of Acme"},))
+    goes = Dependence((connections, Dependents("executions", 2, ({"name": "a"}, {"name": "b"}))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     lost, again = (
         'Its connection "HubSpot" is lost for good.',
