@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
@@ -104,9 +103,6 @@ async def read_many_labels(
         if (reads.snapshot.pages_left(listing) or 0) <= min(unnamed, most):
             await read_contents(kind, reads)
     return await read_labels(kind, ids, reads, most=most)
-
-
-read_customer_names = partial(read_many_labels, "customer")
 
 
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:
