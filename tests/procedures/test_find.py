@@ -368,6 +368,22 @@ async def test_name_of_a_kind_that_is_asked_for_is_looked_for_in_that_kind(
     assert {heard.path.split("/")[3] for heard in large_world.sandbox.requests} == read
 
 
+@pytest.mark.parametrize(
+    ("query", "kind", "read"),
+    [
+        ("Gamma", "connector", {"connectors": ["", "gamma"]}),
+        ("Acme Corp", "customer", {"customers": ["", "corp"]}),  # what has the whole name has each word of it
+        ("Slack Xero Gmail", "connector", {"connectors": [""] * 4}),
+    ],
+)
+async def test_long_list_is_searched_where_that_takes_fewer_requests(
+    large_world: World, query: str, kind: Any, read: dict[str, list[str]]
+) -> None:
+    await search_for(large_world, query, kind=kind)
+    heard = [(each.path.split("/")[3], each.query.get("search", "")) for each in large_world.sandbox.requests]
+    assert heard == [(path, search) for path, searches in read.items() for search in searches]
+
+
 @pytest.mark.parametrize("query", ["the Slack connector of Acme", "the Slak connector", "Slack"])
 async def test_name_that_is_not_all_of_the_query_is_looked_for_in_all_kinds(large_world: World, query: str) -> None:
     await search_for(large_world, query)
