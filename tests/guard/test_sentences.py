@@ -32,7 +32,8 @@ def used_by(
     *found: tuple[str, int, tuple[str, ...]], more: bool = False, unchecked: tuple[str, ...] = ()
 ) -> Dependence:
     gaps = tuple(Unchecked(kind, "Forbidden.") for kind in unchecked)
-    return Dependence(tuple(Dependents(kind, count, names, more) for kind, count, names in found), gaps)
+    users = (Dependents(kind, count, tuple({"name": name} for name in names), more) for kind, count, names in found)
+    return Dependence(tuple(users), gaps)
 
 
 def preview_of(

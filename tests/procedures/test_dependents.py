@@ -16,6 +16,7 @@ from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
@@ -398,6 +399,17 @@ async def test_short_lists_are_read_once_for_several(world: World) -> None:
     await cached.ask(FindDependents(kind="customer", ids=ids))
     lists = [heard.path for heard in cached.sandbox.requests if str(heard.tool).startswith("list_")]
     assert len(lists) <= 2 * len(set(lists))
+    cached.close()
+
+
+async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
+    cached = World(world.audit_path.parent, snapshot_seconds=90)
+    await cached.call(GetOverview())
+    for kind, slug in (("connector", "slack"), ("workflow", "process-new-orders"), ("customer", "katana-customer")):
+        cached.sandbox.requests.clear()
+        answer = await dependents(cached, cast(Kind, kind), key(cached, f"{kind}s", slug))
+        assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
+        assert f"get_{kind}" not in [heard.tool for heard in cached.sandbox.requests]
     cached.close()
 
 
