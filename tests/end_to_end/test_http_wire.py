@@ -86,15 +86,6 @@ def test_current_request_is_answered_as_json(served: str) -> None:
     assert answer(response)["result"]["resultType"] == "complete"
 
 
-@pytest.mark.parametrize(
-    ("meta", "kind"), [({}, "application/json"), ({"_meta": {"progressToken": 1}}, "text/event-stream")]
-)
-def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], kind: str, served: str) -> None:
-    response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
-    assert (response.status_code, response.headers["content-type"]) == (200, kind)
-    assert len(answer(response)["result"]["structuredContent"]["data"]) == 1
-
-
 @pytest.mark.parametrize("tail", ["", ".evil.example", "0"])
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:{port}", "127.0.0.1:1", "0.0.0.0:{port}", "localhost"])
 def test_foreign_host_is_rejected(host: str, tail: str, served: str) -> None:
@@ -240,12 +231,3 @@ def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) ->
     env = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)}
     done = run_command(["--sandbox", "--http", address], env)
     assert error_line(done, "127.0.0.1").startswith("--http ")
-
-
-def test_taken_port_stops_the_start(isolated: dict[str, str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run_command(["--sandbox", "--http", address], isolated)
-    assert "another program listens there" in error_line(done)

@@ -1,9 +1,6 @@
 """Two servers with two state folders and one Valkey: one finishes what the other began, once."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +14,6 @@ from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 from support.command_line import run_command
 from support.ports import free_port
 from support.server_process import READING, Person, Upstream, approving, at_once, body, environment, over_http, running
-from support.terminal import sitting
 from support.valkey_server import ValkeyServer
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]
@@ -80,37 +76,6 @@ async def test_form_of_one_server_is_answered_at_another_once(fleet: Fleet, upst
         answers = await at_once(*(partial(reply, client) for client in (two, one, two)))
     assert sum("done" in answer for answer in answers) == 1
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
-
-
-async def test_fifty_repeats_over_two_servers_send_one_request(fleet: Fleet, upstream: Upstream) -> None:
-    async with (
-        Client(over_http(fleet.urls[0]), mode=MODERN) as one,
-        Client(over_http(fleet.urls[1]), mode="legacy") as two,
-    ):
-        workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
-        run = {"workflow_id": workflow["id"]}
-        assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
-        assert "It is still waiting" in body(await two.call_tool("run_workflow", run))["message"]
-        listed = _approvals(fleet, "--json")
-        assert [row["preview"]["call"] for row in listed] == ["run_workflow"]
-        await anyio.to_thread.run_sync(_approve, fleet.env)
-        results = await at_once(*[partial(client.call_tool, "run_workflow", run) for client in (one, two)] * 25)
-    assert sum("done" in result for result in results) == 1
-    assert len(upstream.changes()) == 1
-    assert all("done" in r or r.get("outcome") == "refused" or r.get("status") == "approval_required" for r in results)
-
-
-def _approve(env: dict[str, str]) -> None:
-    with sitting(["-m", "fastn_mcp", "approvals"], env) as person:
-        person.sees("Enter = leave it waiting > ")
-        person.types("y\r")
-        person.sees("Nothing else waits.")
-
-
-def _approvals(fleet: Fleet, *arguments: str) -> Any:
-    program = [sys.executable, "-m", "fastn_mcp", "approvals", *arguments]
-    listed = subprocess.run(program, env={**os.environ, **fleet.env}, capture_output=True, text=True, check=True)
-    return json.loads(listed.stdout)
 
 
 def test_shared_ledger_requires_a_state_secret(upstream: Upstream, valkey: ValkeyServer) -> None:

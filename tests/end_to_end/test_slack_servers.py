@@ -11,7 +11,6 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from support.command_line import run_command
 from support.local_page import form_in, posted_by, recording_browser
 from support.replica_pair import Replicas, two_replicas
 from support.server_process import Upstream, body, each_transport_and_era, environment, served
@@ -146,44 +145,3 @@ async def test_either_replica_hears_slack_and_the_call_is_sent_once(company: Com
         assert results[0]["done"] == "delete_customer"
         await until(lambda message=message: "Done\n" in message.text)
         assert company.replicas.deleted() == before + 1
-
-
-async def test_four_eyes_count_people_across_slack_and_page(company: Company) -> None:
-    slack, before = company.slack, company.replicas.deleted()
-    async with (
-        company.replicas.visitor("dana", company.replicas.other) as dana,
-        company.deletion("connector", "Shopify") as (message, results),
-    ):
-        name = message.text.partition('Delete connector "')[2].partition('"')[0]
-        assert "may be their own call" in await slack.decide("U0ANNA", message, typed=name)
-        await dana.until("Delete connector")
-        fields = await dana.form("approve", reference(message)["request"])
-        assert (await dana.send("approve", fields | {"extent": "once", "name": name})).status_code == 303
-        await until(lambda: "; 1 approved (" in message.text)
-        for user in (DANA, "U0DANA2"):
-            assert "You have approved it already" in await slack.decide(user, message, typed=name)
-        assert company.replicas.deleted() == before
-        assert await slack.decide(KIM, message, typed=name) == ""
-    assert results[0]["done"] == "delete_connector"
-    assert company.replicas.deleted() == before + 1
-    issuer = company.replicas.provider.issuer
-    grant = reference(message.as_it_was)["request"]
-    who = [line["approver"] for _, line in company.replicas.audited("approved") if line["grant"] == grant]
-    assert sorted(who) == [f"{issuer}|dana", f"{issuer}|kim"]
-
-
-async def test_button_of_another_tenant_decides_nothing(company: Company) -> None:
-    slack = company.slack
-    async with company.deletion("customer", "Katana") as (message, results):
-        await slack.press(DANA, message, "approve", tenant="globex")
-        assert await slack.decide(DANA, message, "decline", note="no") == ""
-    assert results[0]["outcome"] == "declined"
-
-
-def test_doctor_checks_slack(slack: Slack, upstream: Upstream, tmp_path: Path) -> None:
-    env = environment(upstream) | settings_of(tmp_path, slack)
-    done = run_command(["doctor"], env)
-    assert "It opens connections of Socket Mode." in done.stdout
-    done = run_command(["doctor"], env | {"FASTN_SLACK_APP_TOKEN": ""})
-    assert "slack_app_token is not" in done.stdout
-    assert BOT not in done.stdout + done.stderr

@@ -69,10 +69,11 @@ async def test_missing_token_is_challenged(team: TeamWorld) -> None:
 
 
 async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld) -> None:
-    """RFC 6750, 3.1: invalid_token. tests/hosted/test_tokens.py has the other reasons."""
+    """RFC 6750, 3.1: invalid_token. test_tokens.py has the other reasons."""
     async with team.served() as caller:
         response = await caller.call(team.provider.token(exp=1_700_000_000), "list_customers")
     assert response.status_code == 401
+    assert response.json()["error"]["message"] == "The token was refused. It has expired. Nothing was sent."
     assert challenge(response) == {
         "error": "invalid_token",
         "error_description": "It has expired.",
@@ -338,7 +339,7 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
         read_for[0] = timedelta(seconds=5)  # a person does not answer in less than a second
         responses = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
 
-        async def answered(token: str, state: str, **headers: str) -> dict[str, Any]:
+        async def answered(token: str, state: str | None, **headers: str) -> dict[str, Any]:
             body = request("delete_customer", target, inputResponses=responses, requestState=state)
             return (await caller.ask(token, body, **modern("delete_customer"), **headers)).json()
 
@@ -346,6 +347,7 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
         assert await answered(amir, asked["requestState"]) == unknown
         assert await answered(olga, asked["requestState"], **{"x-fastn-api-key": "fsk_test_o"}) == unknown
         assert unknown["error"]["message"] == "Invalid or expired requestState"
+        assert (await answered(anna, None))["result"]["resultType"] == "input_required"
         done = await answered(anna, asked["requestState"])
         assert done["result"]["structuredContent"]["done"] == "delete_customer"
         again = await answered(anna, asked["requestState"])

@@ -12,16 +12,15 @@ from typing import Any
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
 from support.command_line import run_command
 from support.page_visitor import Visitor, words
 from support.team_world import ALL, HEAD, META, written
-from support.webhook_world import approvers_file, public
+from support.webhook_world import approvers_file, public, signed_approval
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.hosted.team_config import load_team
@@ -393,12 +392,8 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
         waits = await world.delete()
         assert "webhook" not in waits["message"]
         id_ = world.audit("asked")[0]["grant"]
-        answer = {"grant": id_, "decision": "approve", "approver": "kim", "typed": "Globex Exports"}
-        body = to_json(answer | {"timestamp": world.now, "nonce": "n" * 16})
-        path = payloads.path(id_)
-        signature = key.sign(payloads.answer(path, world.now, "n" * 16, body)).hex()
-        headers = {"x-fastn-mcp-signature": f"v1={signature}"}
-        refused = await world.caller.http.post(f"/tenants/acme{path}", content=body, headers=headers)
+        sent = signed_approval(key, id_, "kim", "Globex Exports", world.now)
+        refused = await world.caller.http.post(f"/tenants/acme/approvals/{id_}", **sent)
         assert (refused.status_code, refused.json()["message"]) == (422, ELSEWHERE)
         assert (await world.delete())["status"] == "approval_required"
 
