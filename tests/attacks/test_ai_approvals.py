@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
-from support.scripted_client import connected, data
+from support.scripted_client import LATEST, connected, data, each_version, session
 from support.slack import served_slack
 from support.slack_world import DANA, slack_world
 from support.world import World

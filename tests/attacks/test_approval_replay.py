@@ -11,10 +11,9 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from support.decisions import moved
-from support.declining_client import VERSIONS
 from support.direct_sandbox import Fastn
 from support.policy_files import rules_of
-from support.scripted_client import Program, approval, changing, data, one_in_four
+from support.scripted_client import VERSIONS, Program, approval, changing, data, one_in_four
 from support.slack import Slack, served_slack
 from support.slack_world import DANA, SlackWorld
 from support.world import FormLater, World

@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.declining_client import each_version, session
 from support.forkserver import forked
 from support.policy_files import rules_of
+from support.scripted_client import each_version, session
 from support.world import World
 
 from fastn_mcp.config.paths import read_regular

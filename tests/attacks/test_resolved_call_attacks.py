@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
-from support.declining_client import LATEST, session
 from support.local_page import CANARY, approve, env_state
+from support.scripted_client import LATEST, session
 from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of, outside
 from support.world import World
@@ -35,9 +35,6 @@ LEDGERLY = {
 
 def declining(_: ElicitRequestFormParams) -> ElicitResult:
     return ElicitResult(action="accept", content={"decision": "decline"})
-
-
-# --- a connector whose address is exchanged -----------------------------------------------------------------------
 
 
 @each_server
@@ -80,9 +77,6 @@ async def test_connector_of_an_open_request_needs_approval(upstream: Upstream, t
         assert f'Address changed: just now, it was "{ADDRESS}"' in call.shown
 
 
-# --- values that the server's settings fill in --------------------------------------------------------------------
-
-
 async def test_protection_applies_to_the_customer_setting(upstream: Upstream, tmp_path: Path) -> None:
     policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
     gamma = id_of(upstream, "connectors", "gamma")
@@ -111,9 +105,6 @@ async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream
             assert answer["outcome"] == "not_sent", tool
             assert all(word in answer["message"] for word in words), answer["message"]
         assert call.sent == []
-
-
-# --- what is a protected customer's -------------------------------------------------------------------------------
 
 
 def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any]]]:
@@ -160,9 +151,6 @@ async def test_calls_on_another_customer_are_asked(upstream: Upstream, tmp_path:
         globex = id_of(upstream, "customers", "globex-exports")
         assert (await call("create_secret", name="NEW", customer_id=globex))["outcome"] == "refused"
         assert call.sent == []
-
-
-# --- names --------------------------------------------------------------------------------------------------------
 
 
 @each_server
@@ -223,9 +211,6 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, tm
             assert other == "Delete" or other not in message
     assert world.changes == []
     world.close()
-
-
-# --- labels and records that tell less or more than they should ---------------------------------------------------
 
 
 async def test_undocumented_fields_do_not_change_the_shown_connector(upstream: Upstream, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Secrets are never shown, and this server's own key is never sent on: by a real client, in both protocol versions."""
 
-import json
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +9,7 @@ import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
+from support.echoing_upstream import held
 from support.policy_files import rules_of
 from support.scripted_client import LATEST, Program, approval, connected, data, each_version
 from support.world import World
@@ -29,22 +29,7 @@ from fastn_mcp.tools.tool import AnyTool, Effect
 pytestmark = pytest.mark.anyio
 
 CANARY = "kAnar13nvogel-41"
-BASIC = b64encode(f"user:{CANARY}".encode()).decode()
-
-HELD: dict[str, JsonValue] = {
-    "apiKey": CANARY,
-    "password": CANARY,
-    "fields": [{"name": "apiKey", "value": CANARY}, {"id": "region", "value": "eu"}],
-    "database": f"postgres://sync:{CANARY}@db.example/acme",
-    "note": f"sent Bearer {CANARY}",
-    "basic": f"Basic {BASIC}",
-    "headers": [["X-Api-Key", CANARY]],
-    "callback": f"https://x.example/?access_token={CANARY}&page=2",
-    "raw": json.dumps({"body": json.dumps({"clientSecret": CANARY})}),
-    "credentials": {"user": CANARY, "deep": [{"any": CANARY}]},
-    "key": f"fsk_live_{CANARY}",
-}
-"""A secret in every shape."""
+HELD: dict[str, JsonValue] = held(CANARY)
 
 
 class Planting:
@@ -82,43 +67,6 @@ def everything(folder: Path) -> str:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "keys"]
     assert {"audit.jsonl", "ledger.sqlite3"} <= {path.name for path in files} or not files
     return "\n".join(path.read_bytes().decode("latin-1") for path in files)
-
-
-@each_version
-async def test_secrets_of_arguments_and_responses_are_never_shown(
-    version: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = planted(tmp_path, HELD, Policy("manual"))
-    person = Program(world, approval)
-    results: list[str] = []
-    calls: list[tuple[str, dict[str, Any]]] = [
-        ("create_customer", {"name": "Canary", "slug": "canary", "extra": {"metadata": HELD}}),
-        ("update_customer", {"customer_id": "cus_unknown", "name": "x", "extra": {"metadata": HELD}}),
-        ("list_customers", {"detail": "full"}),
-        ("list_connections", {"detail": "csv"}),
-        ("get_overview", {}),
-        ("list_changes", {}),
-    ]
-    async with connected(world, version, person) as client:
-        workflows = data(await client.call_tool("list_workflows", {}))
-        workflow = workflows["data"][0]["id"]
-        customer = data(await client.call_tool("list_customers", {}))["data"][0]["id"]
-        calls += [
-            ("run_workflow", {"workflow_id": workflow, "input": HELD}),
-            ("update_workflow", {"workflow_id": workflow, "name": "New", "extra": HELD}),
-            ("update_customer", {"customer_id": customer, "name": "New", "extra": {"metadata": HELD}}),
-            ("update_customer", {"customer_id": customer, "name": "Newer", "extra": HELD, "dry_run": True}),
-            ("list_changes", {}),
-        ]
-        for tool, arguments in calls:
-            results.append(to_json((await client.call_tool(tool, arguments)).model_dump()).decode())
-        results.append(to_json((await client.read_resource(f"fastn://customers/{customer}")).model_dump()).decode())
-    assert person.messages
-    world.close()
-    for text in (*results, *person.messages, everything(tmp_path), caplog.text):
-        assert CANARY not in text
-        assert BASIC not in text
-    assert "[hidden-by-fastn-mcp]" in everything(tmp_path)
 
 
 SPELLED = {

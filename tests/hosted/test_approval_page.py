@@ -580,8 +580,6 @@ async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(t
         assert world.audit("intent") == []
 
 
-# --- a second person of a group ----------------------------------------------------------------------------------
-
 SECOND = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
 WITH_SECURITY = FILE.replace(
     '[[approvals.approver]]\ngroups = ["globex-approvers"]',
