@@ -38,6 +38,7 @@ from support.server_process import (
     running,
     stdio,
 )
+from support.team_world import MODERN, modern
 
 pytestmark = pytest.mark.anyio
 
@@ -47,8 +48,6 @@ CREATE = {"name": "Initech"}
 HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
 
-
-MODERN = "2026-07-28"
 CALL = {"name": "create_customer", "arguments": CREATE}
 
 
@@ -160,7 +159,7 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(
         "Accept": "application/json, text/event-stream",
     }
     if version == MODERN:
-        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
+        headers |= modern("create_customer")
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
         async with httpx2.AsyncClient(verify=TLS) as impatient, anyio.create_task_group() as tasks:

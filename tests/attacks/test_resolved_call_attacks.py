@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
-from support.local_page import CANARY, approve, env_state
+from support.local_page import CANARY, env_state
 from support.scripted_client import LATEST, session
 from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of, outside
@@ -75,21 +75,6 @@ async def test_connector_of_an_open_request_needs_approval(upstream: Upstream, t
         assert call.sent == ["POST /api/v1/connectors", f"PUT /api/v1/connectors/{connector}"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         assert f'Address changed: just now, it was "{ADDRESS}"' in call.shown
-
-
-async def test_protection_applies_to_the_customer_setting(upstream: Upstream, tmp_path: Path) -> None:
-    policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
-    gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, LATEST, policy=policy, FASTN_END_ORG_ID=globex) as call:
-        for tool, arguments in (
-            ("run_workflow", {"workflow_id": WORKFLOW}),
-            ("create_secret", {"name": "NEW"}),
-            ("create_connection", {"connector_id": gamma}),
-        ):
-            refused = await call(tool, **arguments)
-            assert refused["outcome"] == "refused", tool
-            assert "is protected" in refused["message"], tool
-        assert call.sent == []
 
 
 async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream, tmp_path: Path) -> None:
@@ -248,14 +233,3 @@ async def test_request_shows_that_a_connector_has_no_domain(upstream: Upstream, 
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         assert 'Connector: "Private", sends to an address that is not known.' in call.shown
         assert call.sent == ["POST /api/v1/connectors"]
-
-
-async def test_target_renamed_during_a_request_is_not_deleted(upstream: Upstream, tmp_path: Path) -> None:
-    customer = id_of(upstream, "customers", "globex-exports")
-    async with agent(upstream, tmp_path, LATEST) as call:
-        assert (await call("delete_customer", customer_id=customer))["status"] == "approval_required"
-        outside(upstream, "PUT", f"customers/{customer}", name="Globex Imports")
-        approve(call.env)
-        answer = await call("delete_customer", customer_id=customer)
-        assert (answer["outcome"], call.sent) == ("target_changed", [])
-        assert answer["preview"]["target"]["name"] == "Globex Imports"

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.page_visitor import Visitor, words
-from support.team_world import ALL, HEAD, META, NO_FORMS, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, META, TeamWorld, modern, request
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.seal import Seal
@@ -21,11 +21,8 @@ pytestmark = pytest.mark.anyio
 
 FILE = (
     HEAD
+    + PAGE
     + """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
 [[approvals.approver]]
 groups = ["approvers"]
 tenants = ["acme"]
@@ -37,15 +34,9 @@ tenants = ["globex"]
 [[approvals.approver]]
 groups = ["juniors"]
 effects = ["WRITE", "EXTERNAL"]
-
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
-
+"""
+    + ACME
+    + """
 [[tenant]]
 name = "globex"
 approval_wait_seconds = 0
@@ -118,31 +109,6 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
         assert "Signed in as Dana Other <other@example.com>" in await browser.look()
     async with world.browser("kim") as browser:
         assert "by Dana Example <dana@example.com> (dana)" in await browser.look()
-
-
-@pytest.mark.parametrize(
-    ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
-)
-async def test_secret_typed_by_an_approver_reaches_fastn_only(world: ApprovalWorld, tool: str, field: str) -> None:
-    canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
-    found = await world.caller.result(token, "list_connectors", search="gamma")
-    given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
-
-    async def answer() -> dict[str, Any]:
-        answered = await world.caller.ask(token, request(tool, given, _meta=NO_FORMS), **modern(tool))
-        return answered.json()["result"]["structuredContent"]
-
-    assert (await answer())["status"] == "approval_required"
-    async with world.browser("dana") as dana:
-        assert (await dana.approve()).status_code == 422
-        sent = await dana.approve(**{f"secret.{field}": canary})
-        assert sent.status_code == 303
-        done = await answer()
-        assert done["done"] == tool
-        pages = sent.text + await dana.look()
-    files = [path.read_bytes().decode(errors="replace") for path in world.team.folder.rglob("*") if path.is_file()]
-    assert canary not in "".join([*files, pages, str(done)])
-    assert len(world.audit("approved")) == 1
 
 
 async def test_client_that_opens_urls_leads_to_the_page_once(world: ApprovalWorld) -> None:
@@ -569,17 +535,6 @@ async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
             pass
 
 
-async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(tmp_path: Path) -> None:
-    policy = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
-    async with serving(tmp_path, FILE, policy) as world, world.browser("dana") as dana:
-        await world.delete()
-        name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
-        await dana.approve(name=name)
-        assert (await world.delete(azp="chat-7"))["outcome"] == "target_changed"
-        assert (await world.delete(azp="chat-7"))["status"] == "approval_required"
-        assert world.audit("intent") == []
-
-
 SECOND = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
 WITH_SECURITY = FILE.replace(
     '[[approvals.approver]]\ngroups = ["globex-approvers"]',
@@ -617,16 +572,22 @@ async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, firs
         assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
-@pytest.mark.usefixtures("sam")
-async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(tmp_path: Path) -> None:
-    policy = f'{FOUR}[[rule]]\nwho = {{ client = "chat-7" }}\nthen = "four_eyes"\nsecond = "security"\n'
+OF_CHAT = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
+
+
+@pytest.mark.parametrize(
+    ("policy", "people"), [(OF_CHAT, ["dana"]), (f'{FOUR}{OF_CHAT}second = "security"\n', ["dana", "kim"])]
+)
+async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(
+    tmp_path: Path, policy: str, people: list[str]
+) -> None:
     async with serving(tmp_path, WITH_SECURITY, policy) as world:
         await world.delete(by="amir")
-        for person in ("dana", "kim"):
+        for person in people:
             async with world.browser(person) as browser:
                 assert (await approve(browser)).status_code == 303
         assert (await world.delete(by="amir", azp="chat-7"))["outcome"] == "target_changed"
-        assert "one of them of security" in (await world.delete(by="amir", azp="chat-7"))["message"]
+        assert (await world.delete(by="amir", azp="chat-7"))["status"] == "approval_required"
         assert world.audit("intent") == []
 
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from support.approval_world import PAGE
 from support.audit_entries import entries
 from support.identity_provider import ISSUER, listening
 from support.team_world import ALL, HEAD, NO_FORMS, TeamWorld, modern, request
@@ -51,16 +52,13 @@ def listed(key: Ed25519PrivateKey, name: str = "dana") -> str:
     return f'[dana]\npublic_key = "{public(key)}"\nprincipal = "{ISSUER}|{name}"\n'
 
 
-PAGE = """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-own = false
+OWN_IS_REFUSED = """own = false
 
 [[approvals.approver]]
 groups = ["approvers"]
 effects = ["ACCESS", "WRITE", "TRASH"]
 """
+TEXT = PAGE + OWN_IS_REFUSED
 
 
 @dataclass
@@ -81,7 +79,7 @@ class PageAndWebhook:
         return Response(status_code=self.status)
 
     @asynccontextmanager
-    async def called(self, text: str = PAGE) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
+    async def called(self, text: str = TEXT) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
         """Return what calls a tool of the first tenant, in a client without forms."""
         for name in self.tenants:
             (self.folder / name).mkdir()
@@ -146,7 +144,7 @@ async def test_failed_webhook_leaves_the_request_on_the_page(tmp_path: Path) -> 
 
 async def test_webhook_is_used_alone_without_approvers_on_the_page(tmp_path: Path) -> None:
     world = PageAndWebhook(tmp_path)
-    async with world.called(PAGE.replace('"ACCESS", ', "")) as call:
+    async with world.called(TEXT.replace('"ACCESS", ', "")) as call:
         customer = (await call("list_customers"))["data"][0]["id"]
         assert (
             "An approver was asked by the webhook" in (await call("delete_customer", customer_id=customer))["message"]

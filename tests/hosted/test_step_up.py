@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic_core import from_json
-from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.command_line import run_command
 from support.page_visitor import Visitor, words
 from support.team_world import ALL, HEAD, META, written
@@ -27,7 +27,7 @@ from fastn_mcp.hosted.team_config import load_team
 
 pytestmark = pytest.mark.anyio
 
-PAGE = f"{SITE}/approvals/"
+AT = f"{SITE}/approvals/"
 STEP_UP = """
 [approvals.step_up]
 effects = ["DESTROY", "ACCESS"]
@@ -35,28 +35,8 @@ max_age_minutes = 5
 acr_values = ["phr", "mfa"]
 """
 NEEDS = 'a sign-in at most 5 minutes old, by "phr" or "mfa"'
-ELSEWHERE = f"Approving it needs {NEEDS}, at {PAGE} and nowhere else."
-FILE = (
-    HEAD
-    + """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
-[[approvals.approver]]
-groups = ["approvers"]
-"""
-    + STEP_UP
-)
-TENANT = """
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
-"""
+ELSEWHERE = f"Approving it needs {NEEDS}, at {AT} and nowhere else."
+FILE = HEAD + PAGE + APPROVERS + STEP_UP
 OWN_KEYS = """
 [[tenant]]
 name = "own"
@@ -69,7 +49,7 @@ mode = "guarded"
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
-    async with serving(tmp_path, FILE + TENANT) as made:
+    async with serving(tmp_path, FILE + ACME) as made:
         yield made
 
 
@@ -98,7 +78,7 @@ async def name_of(visitor: Visitor) -> str:
 
 async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> None:
     waits = await world.delete()
-    assert f"{ELSEWHERE} A person decides at {PAGE}, where they sign in." in waits["message"]
+    assert f"{ELSEWHERE} A person decides at {AT}, where they sign in." in waits["message"]
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)
@@ -202,7 +182,7 @@ async def test_amr_counts_as_well(claims: dict[str, Any], world: ApprovalWorld) 
 
 async def test_contexts_of_entra_are_requested_by_their_parameter(tmp_path: Path) -> None:
     text = FILE.replace('acr_values = ["phr", "mfa"]', 'acr_values = "c2"')
-    async with serving(tmp_path, text + TENANT) as world:
+    async with serving(tmp_path, text + ACME) as world:
         await world.delete()
         world.signs_in = {"acr": None}
         async with world.browser("dana") as dana:
@@ -287,7 +267,7 @@ async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld) -
 
 
 async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE + TENANT, '[defaults]\ndestroy = "four_eyes"\n') as world:
+    async with serving(tmp_path, FILE + ACME, '[defaults]\ndestroy = "four_eyes"\n') as world:
         await world.delete()
         async with world.browser("dana") as dana, world.browser("kim") as kim:
             name = await name_of(dana)
@@ -320,7 +300,7 @@ async def test_agent_reads_what_the_approval_needs(world: ApprovalWorld) -> None
 
 async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
     text = FILE.replace('["DESTROY", "ACCESS"]', '"WRITE"')
-    async with serving(tmp_path, text + TENANT) as world:
+    async with serving(tmp_path, text + ACME) as world:
         found = await world.call("list_customers", search="Globex")
         calls = [
             {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
@@ -337,7 +317,7 @@ async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: 
 async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
     """TRASH allows one otherwise."""
     text = FILE.replace('["DESTROY", "ACCESS"]', '"TRASH"')
-    async with serving(tmp_path, text + TENANT) as world:
+    async with serving(tmp_path, text + ACME) as world:
         workflow = (await world.call("list_workflows"))["data"][0]["id"]
         await world.call("delete_workflow", workflow_id=workflow)
         async with world.browser("dana") as dana:
@@ -350,12 +330,12 @@ async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
 async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_approved: bool) -> None:
     """A server that is started anew with the rule does not send what was asked or approved without it."""
     clock = [datetime.now(UTC).replace(microsecond=0)]
-    async with serving(tmp_path, FILE.replace(STEP_UP, "") + TENANT, clock=clock) as world:
+    async with serving(tmp_path, FILE.replace(STEP_UP, "") + ACME, clock=clock) as world:
         await world.delete()
         if is_approved:
             async with world.browser("dana") as dana:
                 await approve(dana, await name_of(dana))
-    async with serving(tmp_path, FILE + TENANT, clock=clock) as world:
+    async with serving(tmp_path, FILE + ACME, clock=clock) as world:
         answer = await world.delete()
         assert answer.get("done") is None
         assert (await world.delete())["preview"]["because"] == ELSEWHERE
@@ -363,7 +343,7 @@ async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_appro
 
 async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
     """Undoing a creation is a deletion: its request waits, like any other."""
-    async with serving(tmp_path, FILE + TENANT, '[defaults]\nwrite = "confirm"\n') as world:
+    async with serving(tmp_path, FILE + ACME, '[defaults]\nwrite = "confirm"\n') as world:
         await world.call("create_customer", name="Umbrella")
         async with world.browser("dana") as dana:
             await dana.approve()
@@ -388,7 +368,7 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
     issuer = "https://login.example.com/realms/team"
     approvers_file(tmp_path / "acme", f'[kim]\npublic_key = "{public(key)}"\nprincipal = "{issuer}|kim"\n')
     hook = 'webhook_url = "http://127.0.0.1:9/hook"\nwebhook_secret_env = "HOOK"\napprovers = "acme/approvers.toml"\n'
-    async with serving(tmp_path, FILE + TENANT + hook) as world:
+    async with serving(tmp_path, FILE + ACME + hook) as world:
         waits = await world.delete()
         assert "webhook" not in waits["message"]
         id_ = world.audit("asked")[0]["grant"]
@@ -400,7 +380,7 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
 
 async def test_terminal_decides_nothing(tmp_path: Path) -> None:
     """`fastn-mcp approvals` on the tenant's ledger. Declining works there."""
-    async with serving(tmp_path, FILE + TENANT) as world:
+    async with serving(tmp_path, FILE + ACME) as world:
         await world.delete()
         folder, system = tmp_path / "tenants" / "acme", world.team.system
         terminal = TerminalApprovals(ledger_at(None, folder, system), AuditFile(folder / "audit.jsonl", system), system)
@@ -412,7 +392,7 @@ async def test_terminal_decides_nothing(tmp_path: Path) -> None:
 
 
 async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE + TENANT + OWN_KEYS) as world:
+    async with serving(tmp_path, FILE + ACME + OWN_KEYS) as world:
         token = world.team.provider.token(sub="otto", tier="own", scope=ALL)
         found = (await world.caller.call(token, "list_customers", "fsk_test_otto")).json()
         customer = found["result"]["structuredContent"]["data"][0]["id"]
@@ -431,7 +411,7 @@ async def test_limits_say_so(world: ApprovalWorld) -> None:
 
 
 def test_explain_says_so(tmp_path: Path) -> None:
-    file = written(tmp_path, FILE + TENANT)
+    file = written(tmp_path, FILE + ACME)
     command = ["policy", "explain", "delete_customer", "customer_id=cus_1", "--team", str(file)]
     done = run_command(command, {"HOME": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)})
     assert ELSEWHERE in " ".join(done.stdout.split())
@@ -448,7 +428,7 @@ WRONG = {
 
 @pytest.mark.parametrize("text", WRONG)
 def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
-    file = written(tmp_path, FILE.replace(STEP_UP, f"\n[approvals.step_up]\n{text}\n") + TENANT)
+    file = written(tmp_path, FILE.replace(STEP_UP, f"\n[approvals.step_up]\n{text}\n") + ACME)
     with pytest.raises(SettingsError) as failed:
         load_team(file)
     assert WRONG[text] in str(failed.value)
@@ -461,7 +441,7 @@ def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
 async def test_argument_that_raises_the_effect_does_not_escape_step_up(
     tmp_path: Path, effects: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + TENANT) as world:
+    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + ACME) as world:
         if tool == "update_customer":
             found = await world.call("list_customers", search="Globex")
             arguments = {"customer_id": found["data"][0]["id"], "name": "Evil", "admin_email": "x@example.com"}
@@ -471,7 +451,7 @@ async def test_argument_that_raises_the_effect_does_not_escape_step_up(
 
 
 async def test_sign_in_again_without_a_rule_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(tmp_path, FILE + TENANT) as world, world.browser("dana") as dana:
+    async with serving(tmp_path, FILE + ACME) as world, world.browser("dana") as dana:
         await world.delete()
         link = "/approvals/login?request=x"
         back = await way_back(world, dana, "dana", link)
