@@ -153,13 +153,8 @@ async def test_call_that_timed_out_in_the_http_client_needs_approval(
     env, port, message = environment(hanging), free_port(), calling(version)
     if streams:  # progress, which is asked for, makes the response a stream
         message["params"] = message["params"] | {"_meta": {**message["params"].get("_meta", {}), "progressToken": 1}}
-    headers = {
-        "Authorization": f"Bearer {HTTP_TOKEN}",
-        "MCP-Protocol-Version": version,
-        "Accept": "application/json, text/event-stream",
-    }
-    if version == MODERN:
-        headers |= modern("create_customer")
+    headers = {"Authorization": f"Bearer {HTTP_TOKEN}", "Accept": "application/json, text/event-stream"}
+    headers |= modern("create_customer") if version == MODERN else {"MCP-Protocol-Version": version}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
         async with httpx2.AsyncClient(verify=TLS) as impatient, anyio.create_task_group() as tasks:

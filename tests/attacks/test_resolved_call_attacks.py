@@ -195,7 +195,6 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, tm
             assert says in message
             assert other == "Delete" or other not in message
     assert world.changes == []
-    world.close()
 
 
 async def test_undocumented_fields_do_not_change_the_shown_connector(upstream: Upstream, tmp_path: Path) -> None:

@@ -129,7 +129,6 @@ async def test_own_key_as_a_tool_or_argument_name_is_redacted(version: str, tmp_
         with pytest.raises(Exception) as unread:  # noqa: PT011
             await client.read_resource(f"fastn://customers/{KEY}")
         assert KEY not in repr(unread.value) + str(getattr(unread.value, "error", ""))
-    world.close()
 
 
 @each_version
@@ -208,7 +207,6 @@ async def test_missing_variable_is_refused_before_an_approval_request(tmp_path: 
         answer = data(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
         assert answer.get("done") == "create_secret", answer
         assert len(person.messages) == 1
-    world.close()
 
 
 CHANGING = [offer for offer in ALL_TOOLS if offer.effect is not Effect.READ and offer is not ApplyChanges]
@@ -249,7 +247,6 @@ async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
             assert refused, offer
     assert len(world.sandbox.requests) == before
     assert person.messages == []
-    world.close()
 
 
 async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
@@ -269,7 +266,6 @@ async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
         found = data(await client.call_tool("find", {"query": REDACTED}))
         assert "outcome" not in found, found
     assert world.changes == []
-    world.close()
 
 
 async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Path) -> None:
@@ -280,7 +276,6 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Pat
         arguments = {"name": "Selector", "slug": "selector", "code": code}
         answer = data(await client.call_tool("create_workflow", arguments))
         assert answer.get("done") == "create_workflow", answer
-    world.close()
 
 
 @pytest.mark.parametrize(
@@ -304,7 +299,6 @@ async def test_key_that_may_be_our_own_is_not_revoked(row: dict[str, JsonValue],
     assert answer["rule"] == "own key"
     assert person.messages == []
     assert world.changes == []
-    world.close()
 
 
 async def test_name_with_blanks_or_invisible_letters_is_protected(tmp_path: Path) -> None:
@@ -318,7 +312,6 @@ async def test_name_with_blanks_or_invisible_letters_is_protected(tmp_path: Path
             assert answer["outcome"] == "refused", answer
     assert person.messages == []
     assert world.changes == []
-    world.close()
 
 
 LOOK_ALIKES = (" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key")
@@ -338,4 +331,3 @@ async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: st
             assert escaped in person.messages[-1]
             assert answer["data"]["name"] == escaped
             assert [row["name"] for row in rows["data"]] == [escaped]
-    world.close()

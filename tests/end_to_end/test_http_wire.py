@@ -219,3 +219,13 @@ def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) ->
     env = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)}
     done = run_command(["--sandbox", "--http", address], env)
     assert error_line(done, "127.0.0.1").startswith("--http ")
+
+
+def test_shared_ledger_requires_a_state_secret(isolated: dict[str, str]) -> None:
+    """Fail closed. Without a shared secret a form would be lost at another replica."""
+    env = isolated | {"FASTN_LEDGER": "valkey://user:canary@127.0.0.1:1/"}
+    message = error_line(run_command(["--sandbox", "--http", f"127.0.0.1:{free_port()}"], env))
+    assert message == (
+        "The ledger is shared but state_secret is not set: no other replica could continue an approval request."
+        " Set FASTN_STATE_SECRET to the same 32 characters or more on each."
+    )

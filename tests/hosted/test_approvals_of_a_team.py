@@ -226,4 +226,3 @@ async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
     assert grant is not None
     assert grant.state is RequestState.OPEN
     assert (await world.answer(world.dana, question)).body["decided"] is True
-    world.close()

@@ -53,6 +53,12 @@ async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
         yield made
 
 
+@pytest.fixture
+async def dana(world: ApprovalWorld) -> AsyncGenerator[Visitor]:
+    async with world.browser("dana") as made:
+        yield made
+
+
 async def way_back(world: ApprovalWorld, visitor: Visitor, person: str, link: str = "") -> str:
     """Follow the link of the request that waits to the provider, and return the path of the callback."""
     if not link:
@@ -100,46 +106,42 @@ async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> 
     assert (approved["auth_time"], approved["acr"]) == (world.now, "phr")
 
 
-async def test_effects_that_the_file_does_not_name_need_none(world: ApprovalWorld) -> None:
+async def test_effects_that_the_file_does_not_name_need_none(world: ApprovalWorld, dana: Visitor) -> None:
     workflow = (await world.call("list_workflows"))["data"][0]["id"]
     waits = await world.call("delete_workflow", workflow_id=workflow)
     assert "Approving it needs" not in waits["message"]
-    async with world.browser("dana") as dana:
-        world.wait(minutes=9)
-        assert "sign-in" not in await dana.look()
-        assert (await dana.approve()).status_code == 303
+    world.wait(minutes=9)
+    assert "sign-in" not in await dana.look()
+    assert (await dana.approve()).status_code == 303
     assert (await world.call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
 
 
-async def test_declining_needs_none(world: ApprovalWorld) -> None:
+async def test_declining_needs_none(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        answer = await dana.send("decline", {**await dana.form("decline"), "note": "no"})
-        assert answer.status_code == 303
+    world.wait(minutes=6)
+    answer = await dana.send("decline", {**await dana.form("decline"), "note": "no"})
+    assert answer.status_code == 303
     assert (await world.delete())["outcome"] == "declined"
 
 
-async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: ApprovalWorld) -> None:
+async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: ApprovalWorld, dana: Visitor) -> None:
     """The form was shown while the sign-in was fresh enough. What was typed is asked for again."""
     await world.delete()
-    async with world.browser("dana") as dana:
-        form, name = await dana.form("approve"), await name_of(dana)
-        world.wait(minutes=5, seconds=31)
-        answer = await dana.send("approve", {**form, "extent": "once", "name": name})
-        assert answer.status_code == 403
-        assert "Nothing was approved: your sign-in is too old or too weak." in words(answer.text)
-        assert "Sign in again to approve" in words(answer.text)
+    form, name = await dana.form("approve"), await name_of(dana)
+    world.wait(minutes=5, seconds=31)
+    answer = await dana.send("approve", {**form, "extent": "once", "name": name})
+    assert answer.status_code == 403
+    assert "Nothing was approved: your sign-in is too old or too weak." in words(answer.text)
+    assert "Sign in again to approve" in words(answer.text)
     assert (await world.delete())["status"] == "approval_required"
 
 
-async def test_recent_and_strong_sign_in_needs_no_other(world: ApprovalWorld) -> None:
+async def test_recent_and_strong_sign_in_needs_no_other(world: ApprovalWorld, dana: Visitor) -> None:
     """Clocks may differ by the leeway."""
     await world.delete()
-    async with world.browser("dana") as dana:
-        name = await name_of(dana)
-        world.wait(minutes=5, seconds=30)
-        assert (await approve(dana, name)).status_code == 303
+    name = await name_of(dana)
+    world.wait(minutes=5, seconds=30)
+    assert (await approve(dana, name)).status_code == 303
     assert (await world.delete())["done"] == "delete_customer"
 
 
@@ -156,19 +158,18 @@ MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
 }
 
 
-async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: ApprovalWorld) -> None:
+async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        for case, (claims, ago, why) in MISBEHAVING.items():
-            world.signs_in, world.ago = claims, ago
-            answer = await step_up(world, dana, "dana")
-            assert answer.status_code == 403
-            assert why in words(answer.text), case
-            assert "Nothing was approved" in words(answer.text)
-            page = await dana.look()
-            assert "Signed in as Dana Example" in page
-            assert "Sign in again to approve" in page
+    world.wait(minutes=6)
+    for case, (claims, ago, why) in MISBEHAVING.items():
+        world.signs_in, world.ago = claims, ago
+        answer = await step_up(world, dana, "dana")
+        assert answer.status_code == 403
+        assert why in words(answer.text), case
+        assert "Nothing was approved" in words(answer.text)
+        page = await dana.look()
+        assert "Signed in as Dana Example" in page
+        assert "Sign in again to approve" in page
     assert (await world.delete())["status"] == "approval_required"
 
 
@@ -192,33 +193,31 @@ async def test_contexts_of_entra_are_requested_by_their_parameter(tmp_path: Path
             assert (await approve(dana, await name_of(dana))).status_code == 303
 
 
-async def test_another_person_cannot_step_up(world: ApprovalWorld) -> None:
+async def test_another_person_cannot_step_up(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        answer = await step_up(world, dana, "kim")
-        assert answer.status_code == 403
-        assert "You signed in as Kim Example, and this page is open for Dana Example." in words(answer.text)
-        page = await dana.look()
-        assert "Signed in as Dana Example" in page
-        assert "Sign in again to approve" in page
+    world.wait(minutes=6)
+    answer = await step_up(world, dana, "kim")
+    assert answer.status_code == 403
+    assert "You signed in as Kim Example, and this page is open for Dana Example." in words(answer.text)
+    page = await dana.look()
+    assert "Signed in as Dana Example" in page
+    assert "Sign in again to approve" in page
 
 
-async def test_callback_works_once(world: ApprovalWorld) -> None:
+async def test_callback_works_once(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        before = world.http(dict(dana.http.cookies))
-        back = await way_back(world, dana, "dana")
-        during = world.http(dict(dana.http.cookies))
-        assert (await dana.http.get(back)).status_code == 303
-        for http in (dana.http, before):
-            assert (await http.get(back)).status_code == 403
-        # The cookie from before is the old sign-in still.
-        assert "Sign in again to approve" in words((await before.get("/approvals/")).text)
-        replayed = await during.get(back)
-        assert replayed.status_code == 403
-        assert "This sign-in was already used." in words(replayed.text)
+    world.wait(minutes=6)
+    before = world.http(dict(dana.http.cookies))
+    back = await way_back(world, dana, "dana")
+    during = world.http(dict(dana.http.cookies))
+    assert (await dana.http.get(back)).status_code == 303
+    for http in (dana.http, before):
+        assert (await http.get(back)).status_code == 403
+    # The cookie from before is the old sign-in still.
+    assert "Sign in again to approve" in words((await before.get("/approvals/")).text)
+    replayed = await during.get(back)
+    assert replayed.status_code == 403
+    assert "This sign-in was already used." in words(replayed.text)
 
 
 async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: ApprovalWorld) -> None:
@@ -236,34 +235,31 @@ async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: Appr
         assert "Sign in again to approve" in page
 
 
-async def test_session_that_ended_in_another_tab_is_not_opened_again(world: ApprovalWorld) -> None:
+async def test_session_that_ended_in_another_tab_is_not_opened_again(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        back = await way_back(world, dana, "dana")
-        assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
-        answer = await dana.http.get(back)
-        assert answer.status_code == 403
-        assert "has ended meanwhile" in words(answer.text)
-        assert (await dana.http.get("/approvals/")).status_code == 403
+    world.wait(minutes=6)
+    back = await way_back(world, dana, "dana")
+    assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
+    answer = await dana.http.get(back)
+    assert answer.status_code == 403
+    assert "has ended meanwhile" in words(answer.text)
+    assert (await dana.http.get("/approvals/")).status_code == 403
 
 
-async def test_forms_of_other_tabs_stay_valid(world: ApprovalWorld) -> None:
+async def test_forms_of_other_tabs_stay_valid(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        form = await dana.form("decline")
-        assert (await step_up(world, dana, "dana")).status_code == 303
-        assert (await dana.send("decline", form)).status_code == 303
+    world.wait(minutes=6)
+    form = await dana.form("decline")
+    assert (await step_up(world, dana, "dana")).status_code == 303
+    assert (await dana.send("decline", form)).status_code == 303
 
 
-async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld) -> None:
+async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld, dana: Visitor) -> None:
     """What comes back is a parameter of the page, whatever the link said."""
-    async with world.browser("dana") as dana:
-        link = "/approvals/login?request=//evil.example/%0d%0aSet-Cookie:x=1%26next=https://evil.example"
-        back = await dana.http.get(await way_back(world, dana, "dana", link))
-        assert back.headers["location"].startswith("/approvals/?request=%2F%2Fevil.example%2F%0D%0A")
-        assert "x" not in back.cookies
+    link = "/approvals/login?request=//evil.example/%0d%0aSet-Cookie:x=1%26next=https://evil.example"
+    back = await dana.http.get(await way_back(world, dana, "dana", link))
+    assert back.headers["location"].startswith("/approvals/?request=%2F%2Fevil.example%2F%0D%0A")
+    assert "x" not in back.cookies
 
 
 async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
@@ -403,11 +399,10 @@ async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) ->
         assert "a tenant with caller_keys has no approval page" in str(refused)
 
 
-async def test_limits_say_so(world: ApprovalWorld) -> None:
-    async with world.browser("dana") as dana:
-        page = words((await dana.http.get("/approvals/limits")).text)
-        assert "Delete, revoke A person approves, and types the name, with a fresh sign-in" in page
-        assert "Move to Trash A person approves Delete" in page
+async def test_limits_say_so(dana: Visitor) -> None:
+    page = words((await dana.http.get("/approvals/limits")).text)
+    assert "Delete, revoke A person approves, and types the name, with a fresh sign-in" in page
+    assert "Move to Trash A person approves Delete" in page
 
 
 def test_explain_says_so(tmp_path: Path) -> None:
