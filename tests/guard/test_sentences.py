@@ -949,7 +949,7 @@ def test_permissions_are_shown_strongest_first_and_whole() -> None:
 
 def test_further_facts_change_the_sentences() -> None:
     made = preview_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
-    described = Dependence((Dependents("secrets", 1, ("TOKEN",)),))
+    described = Dependence((Dependents("secrets", 1, ({"name": "TOKEN"},)),))
     further = made.with_facts(described, Outlook())
     assert "TOKEN" not in made.says.second
     assert 'Its secret "TOKEN" is lost for good.' in further.says.second

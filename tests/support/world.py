@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import pytest
 
@@ -170,6 +171,10 @@ class OtherReads:
         return await self.send(call)
 
 
+OPENED: "WeakSet[World]" = WeakSet()
+"""Worlds that are closed at the end of the test."""
+
+
 class World:
     """One account behind one guard. Several worlds can share a folder, as processes do."""
 
@@ -194,6 +199,7 @@ class World:
 
         Without `snapshot_seconds`, each answer reads anew, so that a test may change the sandbox itself.
         """
+        OPENED.add(self)
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
