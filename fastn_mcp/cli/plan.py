@@ -266,6 +266,6 @@ async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]
         preview = await parts.dispatch.preview(call, Caller(Asker(), None))
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    if isinstance(preview, Preview) and preview.facts is not None:
+    if isinstance(preview, Preview):
         records |= {each.key: each.fingerprint() for each in preview.facts.resolved.named}
     return preview.says.lines()

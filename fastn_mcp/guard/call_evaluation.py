@@ -54,7 +54,7 @@ class CallEvaluation:
         """Return what an approval of this call is bound to. Raises `TypeError` if nothing was read."""
         if self.preview is None:
             raise TypeError("the policy decided without a read")
-        return ShownCall(self.binding, self.preview.dependence.counts())
+        return ShownCall(self.binding, self.resolved.dependence.counts())
 
 
 @dataclass(frozen=True, slots=True)

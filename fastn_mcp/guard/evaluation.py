@@ -12,7 +12,7 @@ import anyio
 from pydantic_core import to_json
 
 from fastn_mcp.account.dependents import describe_dependents
-from fastn_mcp.account.outlook import outlook_of
+from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
 from fastn_mcp.client.reads import remembered, searched_names, since_earlier
@@ -201,18 +201,17 @@ class Evaluator:
         also what else has to be read.
         """
         calls, now = dict(evaluation.calls), self._system.now()
-        for number, one in evaluation.calls.items():
-            if one.preview is not None:
-                shown = one.preview.with_history(await self._journalling.history(one.resolved))
-                if isinstance(one.call, (AiChat, AiBuild)):
-                    shown = replace(shown, costs=await self.ai_sessions.costs(one.reads or self._read))
-                calls[number] = replace(one, preview=shown)
-        with anyio.move_on_after(_MAX_DESCRIPTION_SECONDS):
-            for number, one in list(calls.items())[:_MAX_DESCRIBED]:
-                if one.preview is not None and one.reads is not None:
+        deadline = anyio.current_time() + _MAX_DESCRIPTION_SECONDS
+        for place, (number, one) in enumerate(evaluation.calls.items()):
+            if one.preview is None or one.reads is None:
+                continue
+            history, dependence, outlook = await self._journalling.history(one.resolved), None, Outlook()
+            costs = await self.ai_sessions.costs(one.reads) if isinstance(one.call, (AiChat, AiBuild)) else ""
+            if place < _MAX_DESCRIBED:
+                with anyio.CancelScope(deadline=deadline):
                     dependence = await describe_dependents(one.call, one.resolved.target, one.reads, now)
                     outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
-                    calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook))
+            calls[number] = replace(one, preview=one.preview.described(history, dependence, outlook, costs))
         return evaluation_of(evaluation.batch, evaluation.id, calls)
 
     async def check_customers(self) -> None:

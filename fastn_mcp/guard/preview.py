@@ -61,6 +61,8 @@ class Preview:
     """Facts that a person needs to decide. Values are unescaped: quote them for display."""
 
     tool: str
+    facts: Facts
+    """What the sentences are made of."""
     says: Sentences
     """What a person reads first."""
     arguments: dict[str, JsonValue]
@@ -76,7 +78,6 @@ class Preview:
     because: str
     """Reason for the approval request, if the policy gives more than the effect."""
     changes: tuple[FieldChange, ...]
-    dependence: Dependence
     left_out: int
     pending: tuple[JsonValue, ...] = ()
     """Plan, requests and questions of Fastn's AI in the session that the call continues."""
@@ -84,22 +85,22 @@ class Preview:
     """Price and balance of a call that spends."""
     approval: str = ""
     """Whose approval the call needs, for the agent."""
-    facts: Facts | None = None
-    """What the sentences were made of."""
-    described: Dependence | None = None
-    """The dependents with further facts, which an approval is not bound to."""
     outlook: Outlook = _NO_OUTLOOK
 
-    def with_history(self, history: tuple[tuple[str, str], ...]) -> "Preview":
-        """Return the preview with what this server did lately to the records of the call."""
-        facts = self.facts and replace(self.facts, history=history)
-        return self if facts is None else replace(self, facts=facts, says=describe(facts))
+    def described(
+        self,
+        history: tuple[tuple[str, str], ...],
+        dependence: Dependence | None = None,
+        outlook: Outlook = _NO_OUTLOOK,
+        costs: str = "",
+    ) -> "Preview":
+        """Return the preview with what helps to decide, which an approval is not bound to.
 
-    def with_facts(self, described: Dependence, outlook: Outlook) -> "Preview":
-        """Return the preview with further facts."""
-        facts = self.facts and replace(self.facts, dependence=described)
-        says = self.says if facts is None else describe(facts)
-        return replace(self, facts=facts, says=says, described=described, outlook=outlook)
+        `history`: what this server did lately to the records of the call. `dependence`: its dependents with further
+        facts.
+        """
+        facts = replace(self.facts, history=history, dependence=dependence or self.facts.dependence)
+        return replace(self, facts=facts, says=describe(facts), outlook=outlook, costs=costs)
 
     @property
     def fits_form(self) -> bool:
@@ -142,7 +143,7 @@ class Preview:
 
     def data(self, examples: int | None = _MAX_EXAMPLES) -> dict[str, JsonValue]:
         """Return the preview as JSON, for the agent: the first dependents of each kind, and the call that lists all."""
-        dependence = self.described or self.dependence
+        dependence = self.facts.dependence
         body: dict[str, JsonValue] = {
             "call": self.tool,
             "arguments": self.arguments,
@@ -164,7 +165,7 @@ class Preview:
         if self.left_out:
             body["more_changes"] = self.left_out
         body |= dependence.data(examples) | self.outlook.data()
-        if examples is not None and dependence.has_more(examples) and self.facts is not None:
+        if examples is not None and dependence.has_more(examples):
             kind = kind_of(self.facts.call)
             body["dependents"] = {"tool": "find_dependents", "arguments": {"kind": kind, "id": self.target}}
         return redact_object(body)
@@ -182,6 +183,7 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
     expected = label.typed(key) if label else key and typed_id(key)
     return Preview(
         tool=call.tool_name(),
+        facts=facts,
         says=describe(facts),
         arguments={name: by_power(name, value) for name, value in arguments.items()},
         account=account,
@@ -192,10 +194,8 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
         undo=in_words(undo),
         because=because,
         changes=tuple(changes[:_CHANGES]),
-        dependence=resolved.dependence,
         left_out=max(0, len(changes) - _CHANGES),
         pending=pending,
-        facts=facts,
     )
 
 

@@ -94,7 +94,7 @@ async def test_sentences_contain_further_facts(world: World) -> None:
     assert "Not checked: workflows." in plain.says.unchecked
     assert shown.says.unchecked == ""
     assert 'Workflows "Sync HubSpot contacts' in shown.says.then
-    assert shown.dependence == plain.dependence
+    assert shown.facts.resolved.dependence == plain.facts.dependence
 
 
 def runs(world: World, count: int) -> ApplyChanges:

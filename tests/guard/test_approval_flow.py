@@ -304,11 +304,11 @@ def evaluated(
     dependents: Mapping[str, float | None], binding: str = "binding", wanted: Decision = Decision.TYPED
 ) -> CallEvaluation:
     """A call by what an approval of it is compared with."""
-    preview: Any = SimpleNamespace(dependence=SimpleNamespace(counts=lambda: dependents))
+    preview: Any = SimpleNamespace()
+    dependence: Any = SimpleNamespace(counts=lambda: dependents)
     call = DeleteCustomer(customer_id="cus_1")
-    return CallEvaluation(
-        by_arguments(call), "digest", call.effective, PolicyDecision(wanted, "rule"), preview, binding
-    )
+    resolved = replace(by_arguments(call), dependence=dependence)
+    return CallEvaluation(resolved, "digest", call.effective, PolicyDecision(wanted, "rule"), preview, binding)
 
 
 def test_approval_is_void_if_the_policy_became_stricter() -> None:

@@ -171,9 +171,8 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
     assert last.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
     assert last.endswith("}. Account: test.")
     assert shown.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
-    references = [["customer", "c1"]]
-    assert shown.stored() == {**shown.data(), "says": says.data(), "references": references}
-    assert shown.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
+    assert shown.stored() == {**shown.data(), "says": says.data()}
+    assert shown.facts.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
 def shown_order(call: Operation[Any]) -> list[str]:

@@ -18,7 +18,6 @@ from support.example_calls import example, properties
 from support.stores import grant
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
-from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
 from fastn_mcp.audit.log import AuditEvent, about, named
@@ -181,7 +180,7 @@ class World:
     def _preview(self, *, exists: bool) -> Preview:
         resolved = self.resolved(exists=exists)
         shown = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
-        return shown.with_history(self.history()).with_facts(resolved.dependence, Outlook())
+        return shown.described(self.history())
 
     @cached_property
     def request(self) -> ApprovalRequest:
