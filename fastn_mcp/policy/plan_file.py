@@ -63,8 +63,8 @@ class PlanForm(_PlanTable):
     allow: Annotated[list[Allow], Field(min_length=1, max_length=1_000)]
 
 
-def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...]) -> Plan:
-    """Build the plan that a file contains. Raises `ConfigError`."""
+def plan(table: Mapping[str, Any], source: TomlSource) -> Plan:
+    """Build the plan that a file contains, as nobody has signed it. Raises `ConfigError`."""
     form = validate(PlanForm, table, source)
     for name in ("begins", "until"):
         moment = getattr(form, name)
@@ -76,12 +76,12 @@ def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...])
         begins=form.begins,
         until=form.until,
         digest=source.digest,
-        signers=signers,
-        permits=tuple(_permit(number, allow, source, len(signers)) for number, allow in enumerate(form.allow)),
+        signers=(),
+        permits=tuple(_permit(number, allow, source) for number, allow in enumerate(form.allow)),
     )
 
 
-def _permit(number: int, allow: Allow, source: TomlSource, signers: int) -> PlannedCalls:
+def _permit(number: int, allow: Allow, source: TomlSource) -> PlannedCalls:
     at: Key = ("allow", number)
     operation = OPERATIONS.get(allow.tool)
     if operation is None or operation.effect is Effect.READ:
@@ -97,7 +97,7 @@ def _permit(number: int, allow: Allow, source: TomlSource, signers: int) -> Plan
         arguments=exact,
         conditions=conditions,
         count=allow.count,
-        signers=signers,
+        signers=0,
     )
 
 
@@ -260,7 +260,7 @@ def signatures_of(path: Path) -> Path:
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """Load a plan without verifying signatures. Raises `SettingsError` with the command to run next."""
     data = _content(path, program)
-    return data, _loaded(data, path, (), program)
+    return data, _loaded(data, path, program)
 
 
 def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program: CommandLine = PROGRAM) -> Plan:
@@ -268,16 +268,17 @@ def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program:
     data = _content(path, program)
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     content, _ = read(signatures_of(path), "file of signatures", to_sign)
-    raise_unless_for(_loaded(data, path, (), program), path, account.name)
+    loaded = _loaded(data, path, program)
+    raise_unless_for(loaded, path, account.name)
     try:
         signatures = parsed(content)
         names = signers(data, signatures, trusted(keys, program), account)
     except BadSignature as error:
         raise SettingsError(f"{path}: {error}.", to_sign) from None
-    valid = replace(_loaded(data, path, names, program), records=tuple(each.records for each in signatures))
-    if now >= valid.until:
-        raise SettingsError(f"{path} has expired: it was valid until {valid.until.isoformat()}.", "Make a new plan.")
-    return valid
+    if now >= loaded.until:
+        raise SettingsError(f"{path} has expired: it was valid until {loaded.until.isoformat()}.", "Make a new plan.")
+    permits = tuple(replace(each, signers=len(names)) for each in loaded.permits)
+    return replace(loaded, signers=names, permits=permits, records=tuple(each.records for each in signatures))
 
 
 def raise_unless_for(plan: Plan, path: Path, account: str) -> None:
@@ -290,9 +291,9 @@ def _content(path: Path, program: CommandLine) -> bytes:
     return data
 
 
-def _loaded(data: bytes, path: Path, signers: tuple[str, ...], program: CommandLine) -> Plan:
+def _loaded(data: bytes, path: Path, program: CommandLine) -> Plan:
     hint = f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
-    return load(data, path, "plan", lambda table, source: plan(table, source, signers), hint)
+    return load(data, path, "plan", plan, hint)
 
 
 def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
