@@ -9,7 +9,6 @@ from support.example_calls import example
 from support.situations import previewed as preview
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
-from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.guard.preview import FieldChange, Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
@@ -950,7 +949,7 @@ def test_permissions_are_shown_strongest_first_and_whole() -> None:
 def test_further_facts_change_the_sentences() -> None:
     made = preview_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
     described = Dependence((Dependents("secrets", 1, ({"name": "TOKEN"},)),))
-    further = made.with_facts(described, Outlook())
+    further = made.described((), described)
     assert "TOKEN" not in made.says.second
     assert 'Its secret "TOKEN" is lost for good.' in further.says.second
-    assert further.described == described
+    assert further.facts.dependence == described
