@@ -302,10 +302,7 @@ def test_batch_text_lists_each_call_and_the_sum() -> None:
     }
     stored = listed.stored()
     assert stored["says"] == listed.says.data()
-    calls = [
-        {**row, "says": each.says.data(), "references": references}
-        for row, each, references in zip(rows, shown.values(), ([["customer", "c1"]], []), strict=True)
-    ]
+    calls = [{**row, "says": each.says.data()} for row, each in zip(rows, shown.values(), strict=True)]
     assert stored["calls"] == [calls[0], calls[1] | {"refused": "no plan. Nobody is there."}]
     assert {**stored, "calls": [], "says": None} == {**listed.data(), "calls": [], "says": None}
 
