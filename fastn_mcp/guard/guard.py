@@ -145,9 +145,7 @@ class Guard:
                 current = await self._reevaluate(call, caller, rereads(evaluation, number, self._client.send))
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
-            while (
-                approved := await use(approval, number, current, evaluation, caller.asker)
-            ) is None:
+            while (approved := await use(approval, number, current, evaluation, caller.asker)) is None:
                 if not is_list:
                     return None
                 current = await self._reevaluate(call, caller)
