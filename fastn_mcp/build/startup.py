@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from click.core import ParameterSource
 
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
-from fastn_mcp.config.load import Resolved, resolve
+from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings, Trait, is_named, settings_with
 from fastn_mcp.config.paths import config_dir, create_secret, read_private, state_dir
 from fastn_mcp.errors import SettingsError, nearest
@@ -57,20 +56,20 @@ def command_line_of(root: click.Context, environment: Mapping[str, str]) -> Comm
     return this_program(environment).with_(options_of(root, _ACCOUNT_OPTIONS))
 
 
-def resolved_of(
+def settings_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandboxed: bool
-) -> Resolved:
-    """Return the settings and the source of the key. Raises `SettingsError` if they are invalid."""
+) -> Settings:
+    """Return the settings. Raises `SettingsError` if they are invalid."""
     if sandboxed:
         # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
         own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
         remaining = {name: value for name, value in environment.items() if name not in own}
         sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-        resolved = replace(resolve({**flags, **sandbox_settings}, remaining, file, sandbox=True), key="the sandbox")
+        settings = load({**flags, **sandbox_settings}, remaining, file, sandbox=True)
     else:
-        resolved = resolve(flags, environment, file)
-    require_known_tools(resolved.settings)
-    return resolved
+        settings = load(flags, environment, file)
+    require_known_tools(settings)
+    return settings
 
 
 def require_known_tools(settings: Settings) -> None:

@@ -29,7 +29,7 @@ from fastn_mcp.config.paths import TENANTS, file_identity
 from fastn_mcp.errors import FastnError, SettingsError, extra
 from fastn_mcp.guard.channel import ApprovalChannel
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team_application
+from fastn_mcp.hosted.app import Health, ProcessParts, run, team_application
 from fastn_mcp.hosted.approval_page import TeamPageAccess
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
@@ -252,11 +252,9 @@ def serve(
         keys = IssuerKeys(team.issuer, system)
         # Reads work without the ledger. If it were required, a load balancer would take every replica out of service.
         health = Health({"issuer": keys.reached}, {"ledger": partial(_reachable, builder.ledger)})
-        limits = team.limits
-        shutdown = ShutdownConfig(limits.drain_seconds, limits.grace_seconds, limits.connections, limits.header_bytes)
         served = f"{counted(len(team.tenant), 'tenant')} of {file}"
         ready = f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.issuer}."
-        run(application(builder, keys, health), host, port, health, shutdown, ready)
+        run(application(builder, keys, health), host, port, health, team.limits, ready)
 
 
 def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Starlette:

@@ -101,13 +101,12 @@ def _check_report(path: Path) -> None:
 def _examine(start: StartOptions) -> DoctorReport:
     file, folder = start.existing_config(), state_of(os.environ, sandboxed=start.sandboxed)
     try:
-        resolved = start.resolved()
+        settings, system = start.settings(), System()
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
-    settings, system = resolved.settings, System()
     sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     config = ConfigFile() if file is None else read(file)
-    origins = machine.origins(resolved, start.flags, os.environ, config)
+    origins = machine.origins(settings, start.flags, os.environ, config)
     target = DoctorTarget(
         settings,
         origins,

@@ -282,8 +282,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
       1  it does not, or Fastn could not be reached
       2  invalid setting, or no key
     """
-    resolved = start.resolved()
-    settings = resolved.settings
+    settings = start.settings()
     parts = start.parts(settings)
     facts: dict[str, JsonValue] = {
         "sandbox": start.sandboxed,
@@ -291,7 +290,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
         "host": settings.host,
         **account_parts(settings),
         "key": settings.key_kind,
-        "key_from": resolved.key,
+        "key_from": settings.key_place,
         "mode": "read-only" if settings.read_only else settings.mode,
         "policy": str(policy_file(settings, os.environ) or "") or None,
         "plan": str(settings.plan) if settings.plan else None,
@@ -300,7 +299,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
         lines: dict[str, JsonValue] = facts | {
             "sandbox": "in this process: nothing reaches Fastn" if start.sandboxed else None,
             "host": None if start.sandboxed else settings.host,
-            "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {resolved.key}",
+            "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {settings.key_place}",
             "key_from": None,
             "policy": facts["policy"] or "no file",
         }

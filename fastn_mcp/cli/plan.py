@@ -65,7 +65,7 @@ def new_(
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
-    settings = start.resolved().settings
+    settings = start.settings()
     planned = _from_audit(audit, since) if audit is not None else _from_script(calls)
     counted: dict[str, int] = {}
     for call in planned:
@@ -154,7 +154,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
             "Signing needs a person at a terminal, and this is not one. Nothing was signed. Run it in one."
         )
     data, plan = _read(start, file)
-    account = plan_account_of(start.resolved().settings)
+    account = plan_account_of(start.settings())
     with _refused(file):
         plan_file.raise_unless_for(plan, file, account.name)
     records: dict[str, str] = {}
@@ -215,7 +215,7 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
 
 def _signed(start: StartOptions, file: Path) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
-    settings = start.resolved().settings
+    settings = start.settings()
     keys = settings.plan_keys or config_dir(os.environ) / KEYS
     return plan_file.signed(file, keys, plan_account_of(settings), datetime.now(UTC), start.command_line())
 

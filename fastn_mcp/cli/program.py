@@ -127,7 +127,7 @@ def _serve(start: StartOptions, http: str | None) -> None:
     no_key: NoKey | None = None
     start.state()  # before the handshake: it can fail the start
     try:
-        settings = start.resolved().settings
+        settings = start.settings()
     except NoKey as error:
         # If the server exits, clients only report a failed connection. So serve, send nothing, and answer every call
         # with the missing setting. Any other invalid setting still stops the start.

@@ -77,7 +77,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
     from fastn_mcp.build.telemetry import observe_requests
     from fastn_mcp.config import keys
-    from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, application, run
+    from fastn_mcp.hosted.app import LOCAL_LIMITS, Health, ProcessParts, application, run
     from fastn_mcp.server.handlers import build
 
     host, port = http_address(address)
@@ -91,15 +91,15 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
     observe_requests(server, parts.process.instruments)
-    health, ending = Health(), ShutdownConfig()
+    health = Health()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook = parts.channel.webhook
     webhook_routes = [] if webhook is None else webhook.mounted(f"http://{address}")
     beside = ProcessParts(health, webhook_routes, partial(_beside, parts))
-    app = application(server, hosts, token, ending.head, beside)
+    app = application(server, hosts, token, beside)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
-        run(app, host, port, health, ending, message)
+        run(app, host, port, health, LOCAL_LIMITS, message)
 
 
 @asynccontextmanager

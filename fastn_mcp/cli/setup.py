@@ -93,7 +93,7 @@ def _is_sandbox(start: StartOptions, sandbox: bool | None, *, yes: bool) -> bool
 def _require_key(ctx: click.Context, start: StartOptions, *, yes: bool) -> None:
     """Run `login` if the account has no key. Raises `NoKey` with `yes`, which allows no prompt."""
     try:
-        start.resolved()
+        start.settings()
     except NoKey:
         if yes:
             raise

@@ -16,7 +16,6 @@ from fastn_mcp.cli.help import EnumChoice, GroupedOption, completing
 if TYPE_CHECKING:
     from fastn_mcp.build.composition import AccountParts
     from fastn_mcp.config.command_line import CommandLine
-    from fastn_mcp.config.load import Resolved
     from fastn_mcp.config.model import Settings
     from fastn_mcp.errors import NoKey
     from fastn_mcp.report.collector import Tally
@@ -50,10 +49,10 @@ class StartOptions:
         overrides = {name: value for name, value in flags.items() if value is not None}
         return replace(self, flags={**self.flags, **overrides})
 
-    def resolved(self) -> "Resolved":
-        from fastn_mcp.build.startup import resolved_of
+    def settings(self) -> "Settings":
+        from fastn_mcp.build.startup import settings_of
 
-        return resolved_of(self.flags, os.environ, self.existing_config(), sandboxed=self.sandboxed)
+        return settings_of(self.flags, os.environ, self.existing_config(), sandboxed=self.sandboxed)
 
     def parts(
         self,
@@ -68,7 +67,7 @@ class StartOptions:
         from fastn_mcp.build.process import Process, Sandboxed
         from fastn_mcp.build.telemetry import audit_outboxes, instruments_of
 
-        settings = settings or self.resolved().settings
+        settings = settings or self.settings()
         if browser and settings.report is not None:
             from fastn_mcp.report.collector import Tally  # without --report nothing is collected
 
@@ -90,7 +89,7 @@ class StartOptions:
         )
         parts = assemble(settings, policy, self.state(), process, no_key)
         if browser:  # a server, which may run for longer than its key is valid
-            parts.client.stored_key = lambda: self.resolved().settings.api_key
+            parts.client.stored_key = lambda: self.settings().api_key
         return parts
 
     def command_line(self) -> "CommandLine":

@@ -40,13 +40,6 @@ _VERB = re.compile(r"^(?=(?:begins|cannot|has|holds|is|must|names) )")
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    settings: Settings
-    key: str
-    """Place of the key, for people."""
-
-
-@dataclass(frozen=True, slots=True)
 class Chosen:
     """A chosen account before its key is known."""
 
@@ -85,7 +78,7 @@ class Chosen:
     def with_key(self, key: Key) -> Settings:
         """Return the settings with this key. Raises `SettingsError`."""
         try:
-            return Settings.model_validate({**self.values, "api_key": key.value}).with_places(self._place)
+            return Settings.model_validate({**self.values, "api_key": key.value}).with_places(self._place, key.place)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise self._wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, key) from None
@@ -116,26 +109,17 @@ def load(
     environment: Mapping[str, str],
     file: Path | None,
     *,
-    keyring: SystemKeyring | None = None,
-) -> Settings:
-    return resolve(flags, environment, file, keyring=keyring).settings
-
-
-def resolve(
-    flags: Mapping[str, object],
-    environment: Mapping[str, str],
-    file: Path | None,
-    *,
     sandbox: bool = False,
     keyring: SystemKeyring | None = None,
-) -> Resolved:
-    """Load the settings and the place of the key. Raises `SettingsError`.
+) -> Settings:
+    """Load the settings. Raises `SettingsError`.
 
     With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
     """
     account = choose(flags, environment, _read(file), sandbox=sandbox)
-    key = _given(flags, environment, account) or key_of(account, environment, keyring or SystemKeyring())
-    return Resolved(account.with_key(key), key.place)
+    given = "the sandbox" if sandbox else "given"
+    key = _given(flags, environment, account, given) or key_of(account, environment, keyring or SystemKeyring())
+    return account.with_key(key)
 
 
 def ledger_settings(
@@ -255,9 +239,10 @@ def _one_account(
         )
 
 
-def _given(flags: Mapping[str, object], environment: Mapping[str, str], account: Chosen) -> Key | None:
+def _given(flags: Mapping[str, object], environment: Mapping[str, str], account: Chosen, place: str) -> Key | None:
+    """Return the key of the flags, whose place is named, or of the environment."""
     if flags.get("api_key") is not None:
-        return Key(flags["api_key"], "given")
+        return Key(flags["api_key"], place)
     if account.profile is None and environment.get(VARIABLE, "") != "":
         return Key(environment[VARIABLE], f"environment {VARIABLE}")
     return None

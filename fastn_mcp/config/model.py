@@ -389,11 +389,17 @@ class Settings(BaseModel):
     )
 
     _place: Callable[[str], str] = PrivateAttr(default_factory=lambda: "The setting {}".format)
+    _key_place: str = PrivateAttr("")
 
-    def with_places(self, place: Callable[[str], str]) -> "Settings":
-        """Set what `error` calls a setting: its line in the file, or its flag and variable."""
-        self._place = place
+    def with_places(self, place: Callable[[str], str], key_place: str) -> "Settings":
+        """Set what `error` calls a setting, such as its line in the file, and the place of the key."""
+        self._place, self._key_place = place, key_place
         return self
+
+    @property
+    def key_place(self) -> str:
+        """Place of the key, for people."""
+        return self._key_place
 
     def error(self, name: str, why: str) -> SettingsError:
         """Return the error for the value of a setting, with the place it comes from."""

@@ -15,7 +15,6 @@ from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
 from fastn_mcp.config.addresses import address_of, named_by
-from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup
@@ -35,10 +34,9 @@ _MIN_FREE_BYTES = 16 * 1024**2
 
 
 def origins(
-    resolved: Resolved, flags: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile
+    settings: Settings, flags: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile
 ) -> dict[str, str]:
     """Return the settings that are set, each with the flag, variable or file that it comes from."""
-    settings = resolved.settings
     origin = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
     origin |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
     for source in SOURCES:
@@ -50,7 +48,7 @@ def origins(
     if "proxy" not in origin and named is not None:
         origin["proxy"] = named[0]
     # The place of a key may be a path.
-    origin["api_key"] = resolved.key if not {"/", "\\"} & set(resolved.key) else "a file"
+    origin["api_key"] = settings.key_place if not {"/", "\\"} & set(settings.key_place) else "a file"
     return origin
 
 

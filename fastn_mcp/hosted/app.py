@@ -37,7 +37,7 @@ from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.mcp_endpoint import STREAM_PROBE, McpEndpoint, stream_probe
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.team_config import Team, origin_of
+from fastn_mcp.hosted.team_config import Team, TeamLimits, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.server.log import announce
@@ -96,16 +96,18 @@ class ProcessParts:
     """Open while the application serves: they open before it and close after it."""
 
 
-def application(
-    server: Server[Any], hosts: Sequence[str], token: HttpToken, head: int, process: ProcessParts
-) -> Starlette:
+LOCAL_LIMITS = TeamLimits(grace_seconds=5, header_bytes=65_536)
+"""Limits of a server for this machine."""
+
+
+def application(server: Server[Any], hosts: Sequence[str], token: HttpToken, process: ProcessParts) -> Starlette:
     """Return the application for this machine: exactly these `host:port`, and a bearer token.
 
     The probes need no token, nor do the other routes of the process, whose requests are signed.
     """
     origins = [f"http://{host}" for host in hosts]
     endpoint = McpEndpoint(server, TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins))
-    protected = HostCheck(LocalAccess(endpoint.app, token), hosts, origins, head, ())
+    protected = HostCheck(LocalAccess(endpoint.app, token), hosts, origins, LOCAL_LIMITS.header_bytes, ())
     return Starlette(
         routes=[Route(PATH, protected), *process.health.routes(), *process.routes],
         lifespan=_lifespan(process.resources, endpoint.run),
@@ -188,18 +190,6 @@ async def _refresh_and_sweep(tenants: Tenants, keys: IssuerKeys, tokens: Tokens)
                 await tokens.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownConfig:
-    """Durations of a shutdown in seconds, and limits of the socket."""
-
-    drain: float = 0.0
-    """Time between reporting not ready and refusing new requests."""
-    grace: float = 5.0
-    """Time for requests in flight."""
-    connections: int = 1000
-    head: int = 65_536
-
-
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, health: Health, drain: float, announcement: str) -> None:
         super().__init__(config)
@@ -226,25 +216,25 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig, announcement: str) -> None:
+def run(app: Any, host: str, port: int, health: Health, limits: TeamLimits, announcement: str) -> None:
     """Serve until SIGINT or SIGTERM. Half-open clients do not keep the process alive.
 
     `announcement` is written to stderr once the server listens.
     """
     connections = ConnectionLimits(
-        app, shutdown.connections, always=(ALIVE, READY_PATH), is_leaving=lambda: health.is_leaving
+        app, limits.connections, always=(ALIVE, READY_PATH), is_leaving=lambda: health.is_leaving
     )
     config = connections.config(
-        shutdown.head,
+        limits.header_bytes,
         host=host,
         port=port,
-        timeout_graceful_shutdown=round(shutdown.grace),
+        timeout_graceful_shutdown=round(limits.grace_seconds),
         timeout_keep_alive=30,
     )
     # After shutdown uvicorn raises the signal again, which would kill the process before cleanup.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    _Server(config, health, shutdown.drain, announcement).run()
+    _Server(config, health, limits.drain_seconds, announcement).run()
 
 
 def _leave(*_: object) -> None:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.build.composition import assemble, policy_of
 from fastn_mcp.build.process import Process, Sandboxed
-from fastn_mcp.build.startup import resolved_of
+from fastn_mcp.build.startup import settings_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.edit import NotInstalled
@@ -188,7 +188,7 @@ def wanted(root: Path) -> dict[Path, str]:
 
 def _server() -> Server[Any]:
     """One on the sandbox, which is never asked: the tools are the same on each account."""
-    settings = resolved_of({}, {}, None, sandboxed=True).settings
+    settings = settings_of({}, {}, None, sandboxed=True)
     with TemporaryDirectory() as state:
         policy = policy_of(settings, {"FASTN_CONFIG_DIR": state})
         parts = assemble(settings, policy, Path(state), Process({}, Sandboxed(), has_browser=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastn_mcp.config.keys import NoKeyring, SystemKeyring
-from fastn_mcp.config.load import load, resolve
+from fastn_mcp.config.load import load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
 from fastn_mcp.errors import NoKey, SettingsError
 
@@ -141,7 +141,7 @@ def test_name_is_a_label_if_there_are_no_profiles(file: Write) -> None:
 def test_sandbox_uses_no_profile_and_no_key_of_the_file(file: Write) -> None:
     path = file('profile = "acme"\n' + BOTH)
     flags = {"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}
-    settings = resolve(flags, ACME, path, sandbox=True).settings
+    settings = load(flags, ACME, path, sandbox=True)
     assert (settings.profile, settings.api_key, settings.env, settings.host) == ("sandbox", "s", None, "localhost")
 
 
@@ -156,8 +156,8 @@ def test_key_of_a_profile_is_inline_or_in_a_variable_a_file_or_the_keyring(file:
         '[profiles.c]\napi_key_file = "k"\n[profiles.d]\n'
     )
     ring = Kept({"d at live.fastn.ai": "in-ring"})
-    found = [resolve({"profile": name}, {"K": "in-env"}, path, keyring=ring) for name in "abcd"]
-    assert [(one.settings.api_key, one.key) for one in found] == [
+    found = [load({"profile": name}, {"K": "in-env"}, path, keyring=ring) for name in "abcd"]
+    assert [(one.api_key, one.key_place) for one in found] == [
         ("in-line", f"{path}, line 2"),
         ("in-env", "environment K"),
         ("in-file", f"file {tmp_path / 'k'}"),

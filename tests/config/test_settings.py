@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_mcp.build.composition import disabled_tools, enabled_tools
-from fastn_mcp.build.startup import resolved_of
+from fastn_mcp.build.startup import settings_of
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_settings, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
@@ -177,9 +177,9 @@ def test_error_of_an_unknown_tool_says_where_it_is_set(name: str, tmp_path: Path
     file = tmp_path / "config.toml"
     file.write_text(f'mode = "auto"\n{name} = "find,nothing"\n')
     with pytest.raises(SettingsError, match=rf"config.toml, line 2: the setting {name} is wrong: there is no tool 'no"):
-        resolved_of({}, KEY, file, sandboxed=False)
+        settings_of({}, KEY, file, sandboxed=False)
     with pytest.raises(SettingsError, match=rf"{name} \(flag --{name.replace('_', '-')}, environment FASTN_"):
-        resolved_of({name: "nothing"}, KEY, None, sandboxed=True)
+        settings_of({name: "nothing"}, KEY, None, sandboxed=True)
 
 
 USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() == "users"}

@@ -16,7 +16,7 @@ from support.doctor_runs import VARIANTS, account, examine_sandbox, sandbox_in, 
 from support.faulty_sandbox import FaultySandbox, Status
 from support.world import Clock
 
-from fastn_mcp.config.load import Resolved, load, resolve
+from fastn_mcp.config.load import load
 from fastn_mcp.config.model import ConfigFile
 from fastn_mcp.doctor.check import Proposal
 from fastn_mcp.doctor.machine import check_settings, origins
@@ -132,9 +132,9 @@ def test_proposal_is_valid_settings(tmp_path: Path) -> None:
 
 def test_origins_name_each_source_and_no_value() -> None:
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
-    resolved = resolve({"mode": "manual"}, environment, None)
+    settings = load({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
-    found = origins(resolved, {"mode": "manual", "env": None}, environment, file)
+    found = origins(settings, {"mode": "manual", "env": None}, environment, file)
     assert found == {
         "api_key": "environment FASTN_API_KEY",
         "auth": "FASTN_AUTH",
@@ -142,13 +142,13 @@ def test_origins_name_each_source_and_no_value() -> None:
         "proxy": "HTTPS_PROXY",
         "routes": "the file",
     }
-    check = check_settings(resolved.settings, found, Path("config.toml"))
+    check = check_settings(settings, found, Path("config.toml"))
     assert "C4N4RY" not in repr(check)
     assert "mode (--mode)" in check.seen
     assert "base_url https://live.fastn.ai" in check.here
     profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
-    resolved = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
-    sources = origins(resolved, {}, {}, profiles)
+    settings = load({"api_key": "k", "profile": "canary"}, {}, None).with_places(str, "/canary/key")
+    sources = origins(settings, {}, {}, profiles)
     assert sources == {"auth": "its profile", "api_key": "a file"}
 
 

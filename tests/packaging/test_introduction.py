@@ -9,7 +9,7 @@ from surface import HELLO, META, WHO, said
 
 from fastn_mcp.build.composition import assemble, policy_of
 from fastn_mcp.build.process import Process, Sandboxed
-from fastn_mcp.build.startup import introduction_of, resolved_of
+from fastn_mcp.build.startup import introduction_of, settings_of
 from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
@@ -52,7 +52,7 @@ def result(introduction: Introduction, method: str, params: object) -> Any:
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 async def test_introduction_equals_the_sdks_answers_in_each_version(flags: dict[str, object], tmp_path: Path) -> None:
-    settings = resolved_of(flags, {}, None, sandboxed=True).settings
+    settings = settings_of(flags, {}, None, sandboxed=True)
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
     parts = assemble(settings, policy, tmp_path, Process(environment, Sandboxed(), has_browser=True))
@@ -153,7 +153,7 @@ def test_request_out_of_order_is_left_to_the_sdk(before: list[bytes], after: byt
 
 def test_introduction_waits_for_what_can_stop_the_start(tmp_path: Path) -> None:
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
-    assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is not None
-    assert introduction_of(resolved_of({"log_file": "x"}, {}, None, sandboxed=True).settings, environment) is None
+    assert introduction_of(settings_of({}, {}, None, sandboxed=True), environment) is not None
+    assert introduction_of(settings_of({"log_file": "x"}, {}, None, sandboxed=True), environment) is None
     (tmp_path / "policy.toml").touch()
-    assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is None
+    assert introduction_of(settings_of({}, {}, None, sandboxed=True), environment) is None
