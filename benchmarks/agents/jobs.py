@@ -26,6 +26,9 @@ MEDIAN_CALLS = 2
 MEDIAN_TOKENS = 900
 """For all jobs."""
 
+MAX_REQUESTS = 513
+"""For the first thirty jobs together: 45 % of what they sent at first."""
+
 LARGEST = 30_000
 """Characters of one answer."""
 

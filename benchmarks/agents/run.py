@@ -19,7 +19,7 @@ import anyio
 import bridge
 import model
 from account import Account, serving
-from jobs import JOBS, MAX_CALLS, MEDIAN_CALLS, MEDIAN_TOKENS
+from jobs import JOBS, MAX_CALLS, MAX_REQUESTS, MEDIAN_CALLS, MEDIAN_TOKENS, THIRTY
 from mcp.types import Tool
 from report import put
 from scripted import Outcome, do, server_on, tokens
@@ -95,6 +95,8 @@ def missed(listed: Mapping[str, int], found: Outcomes) -> list[str]:
     said += [f"job {number}: {one.seconds:.1f} s" for number, one in found.items() if one.seconds > MAX_SECONDS]
     if sum(listed.values()) > MAX_OF_THE_LIST:
         said.append(f"the tool list: {sum(listed.values())} tokens")
+    if sum(one.requests for number, one in found.items() if number <= len(THIRTY)) > MAX_REQUESTS:
+        said.append(f"requests of the first {len(THIRTY)}")
     if statistics.median(outcome.calls for outcome in found.values()) > MEDIAN_CALLS:
         said.append("calls at the median")
     if statistics.median(outcome.tokens for outcome in found.values()) > MEDIAN_TOKENS:

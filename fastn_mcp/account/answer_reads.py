@@ -16,7 +16,7 @@ from fastn_mcp.client.cost import spent
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, Row
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List
@@ -118,6 +118,14 @@ class AnswerReads:
         self._permit(cast(Call, listing))
         self.use(stored.begun)
         return stored.prefix
+
+    def listed(self, listing: List[Any], key: str) -> Row | None:
+        """Return the row with this id of a stored list of that kind; None if none has it."""
+        self._permit(cast(Call, listing))
+        if (listed := self.snapshot.listed(type(listing), key)) is None:
+            return None
+        self.use(listed[1])
+        return listed[0]
 
     async def _planned(self, call: Call) -> FastnObject:
         """Send a read. While the limit is not known, or used up, the reads go one by one."""

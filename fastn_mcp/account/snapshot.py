@@ -284,6 +284,11 @@ class AccountSnapshot:
         """Return what is stored of a list with these filters; None if its first page is not."""
         return self._lists.get(_key(_first_page(listing)))
 
+    def listed(self, lister: type[List[Any]], key: str) -> tuple[Row, float] | None:
+        """Return the row with this id of any stored list of a kind, and since when it holds; None if none has it."""
+        lists = (stored for stored in self._lists.values() if isinstance(stored.call, lister))
+        return next(((row, stored.begun) for stored in lists if (row := stored.prefix.by_id.get(key))), None)
+
     def holds(self, call: Call) -> bool:
         """Whether the answer to `call` needs no request."""
         return self._find(call, _key(call)) is not None
@@ -331,8 +336,9 @@ class AccountSnapshot:
         if (exact := self._answers.get(key)) is not None:
             self._answers.move_to_end(key)
             return exact.result, exact.begun
-        if isinstance(call, GetCustomer):
-            return self._customer(call)
+        if isinstance(call, GetCustomer):  # a row of the list says as much as the customer itself
+            listed = self.listed(ListCustomers, call.customer_id)
+            return listed and (type(call).returns.model_validate(listed[0]), listed[1])
         if not isinstance(call, List):
             return None
         listing = cast("List[Any]", call)
@@ -353,13 +359,6 @@ class AccountSnapshot:
         page, stored = answers[-1]
         self._lists.move_to_end(_key(stored.call))
         return page, stored.begun
-
-    def _customer(self, call: GetCustomer) -> tuple[FastnObject, float] | None:
-        """Return a customer from a list: its rows say as much as the customer itself."""
-        for stored in self._lists.values():
-            if isinstance(stored.call, ListCustomers) and (row := stored.prefix.by_id.get(call.customer_id)):
-                return type(call).returns.model_validate(row), stored.begun
-        return None
 
     def _keep(self, call: Call, key: Key, begun: float, result: FastnObject) -> None:
         size = len(to_json(result, fallback=str))

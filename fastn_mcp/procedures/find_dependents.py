@@ -114,8 +114,7 @@ async def _record(
     deleting: Call, context: ProcedureContext, listed: Row | None = None
 ) -> tuple[FastnObject | None, list[Unchecked]]:
     """Return the resource, or a gap if it cannot be read; neither if it does not exist. A row of a list says enough."""
-    stored = context.look.stored(LISTS[kind_of(deleting)](limit=100))
-    if listed := listed or stored.by_id.get(deleting.target or ""):
+    if listed := listed or context.look.listed(LISTS[kind_of(deleting)](limit=100), deleting.target or ""):
         return FastnObject.model_validate(listed), []
     try:
         return await read_target(deleting, context.look), []

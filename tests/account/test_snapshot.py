@@ -215,9 +215,10 @@ async def test_page_is_known_by_its_offset_and_by_its_cursor(snapshot: AccountSn
     assert len(source.calls) == 2
 
 
-async def test_customer_of_a_list_needs_no_read_of_its_own(snapshot: AccountSnapshot) -> None:
+@pytest.mark.parametrize("search", [None, "acme"])
+async def test_customer_of_a_list_needs_no_read_of_its_own(snapshot: AccountSnapshot, search: str | None) -> None:
     source = RowSource({ListCustomers: [{"id": "a", "name": "Acme", "plan": "Free"}]})
-    await read(snapshot, ListCustomers(limit=100, status=None), source)
+    await read(snapshot, ListCustomers(limit=100, search=search), source)
     customer = await read(snapshot, GetCustomer(customer_id="a"), source)
     assert customer.model_dump(exclude_unset=True) == {"id": "a", "name": "Acme", "plan": "Free"}
     assert source.counts() == {"list_customers": 1}

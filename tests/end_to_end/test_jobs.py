@@ -14,7 +14,7 @@ import anyio
 import pytest
 from account import Account, serving
 from job import Job
-from jobs import JOBS, LARGEST, MAX_CALLS, MAX_TOKENS, MEDIAN_CALLS, MEDIAN_TOKENS
+from jobs import JOBS, LARGEST, MAX_CALLS, MAX_REQUESTS, MAX_TOKENS, MEDIAN_CALLS, MEDIAN_TOKENS, THIRTY
 from model import Model, of_environment
 from question_jobs import LIMITS
 from scripted import Outcome, do, server_on
@@ -39,7 +39,7 @@ async def _outcome(job: Job, account: Account, agent: Model | None = None) -> Ou
 
 
 @pytest.mark.long
-def test_jobs_are_done_in_few_calls_and_tokens() -> None:
+def test_jobs_are_done_in_few_calls_requests_and_tokens() -> None:
     with serving() as account:
         outcomes = {job.number: anyio.run(_outcome, job, account) for job in JOBS}
     assert {number: one.problems for number, one in outcomes.items() if one.problems} == {}
@@ -49,6 +49,7 @@ def test_jobs_are_done_in_few_calls_and_tokens() -> None:
         assert one.calls <= most_calls, number
         assert one.tokens <= most_tokens, number
         assert one.largest <= LARGEST, number
+    assert sum(outcomes[job.number].requests for job in THIRTY) <= MAX_REQUESTS
     assert statistics.median(one.calls for one in outcomes.values()) <= MEDIAN_CALLS
     assert statistics.median(one.tokens for one in outcomes.values()) <= MEDIAN_TOKENS
 
