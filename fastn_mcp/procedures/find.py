@@ -2,25 +2,23 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.account.entries import LISTS, Entry, Kind, entry
-from fastn_mcp.client.reads import connections_like
+from fastn_mcp.client.reads import read_each
 from fastn_mcp.errors import NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.lookup import ID
+from fastn_mcp.procedures.lookup import ID, read_by_id
 from fastn_mcp.procedures.ranking import EXACT_MATCH, Hit, kinds_in, words_of
-from fastn_mcp.procedures.reads import AccountReads, failure
+from fastn_mcp.procedures.reads import failure
 from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp
 from fastn_mcp.records.states import STATES, State, failure_reason, is_unfinished, workflow_state
-from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
 
 EXECUTION = "execution"
@@ -82,37 +80,32 @@ class Find(Procedure[SearchResult]):
         if answer is None:
             data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
             answer = await self._answer(await data.search(self.query), data, context)
-        facts: dict[str, JsonValue] = (
-            {"not_done_here": [*facts_here]} if (facts_here := facts_about(self.query)) else {}
-        )
-        return SearchResult.model_validate(facts | answer | context.look.age())
+        facts = facts_about(self.query)
+        return SearchResult.model_validate(({"not_done_here": facts} if facts else {}) | answer | context.look.age())
 
     async def _by_id(self, key: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for an id that can be read directly, or is an execution's; else None."""
-        of = (key.lastgroup,) if key.lastgroup else _OF_UUID
-        reads = AccountReads(context.look)
-        calls = {kind: _read_of(kind, key[0]) for kind in of if self.kind in (None, kind)}
-        await reads.read({kind: call for kind, call in calls.items() if call is not None})
-        for kind in of:
-            for row in (*reads.rows(kind), reads.records.get(kind, {})):
-                # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
-                if key_of(row).casefold() == key[0].casefold():
-                    data = SearchData(context, ())
-                    hit = Hit(await data.name_owner(entry(kind, row)), EXACT_MATCH)
-                    return await self._answer(Matches([hit]), data, context)
+        kinds = (key.lastgroup,) if key.lastgroup else _OF_UUID
+        wanted = [kind for kind in kinds if self.kind in (None, kind)]
+        resources = await read_each(wanted, lambda kind: read_by_id(kind, key[0], context))
+        for kind, resource in resources.items():
+            # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
+            if resource is not None and key_of(resource.row).casefold() == key[0].casefold():
+                data = SearchData(context, ())
+                await data.name_related([item := entry(kind, resource.row)])
+                return await self._answer(Matches([Hit(data.titled(item), EXACT_MATCH)]), data, context)
         if key.lastgroup != EXECUTION:
             return None
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
-        for error in reads.failed.values():
-            if not isinstance(error, NotFound):
-                answer["not_searched"] = [f"{EXECUTION}: {failure(error, error.outcome)}"]
+        error = run.error if (run := resources.get(EXECUTION)) is not None else None
+        if error is not None and not isinstance(error, NotFound):
+            answer["not_searched"] = [f"{EXECUTION}: {failure(error, error.outcome)}"]
         return answer
 
     async def _answer(self, matches: Matches, data: SearchData, context: ProcedureContext) -> dict[str, JsonValue]:
         meant, named = matches.meant, [*matches.meant, *matches.besides]
         hits = {hit.key: hit for hit in named}
-        for hit in matches.others:
-            hits.setdefault(hit.key, hit)
+        hits |= {hit.key: hit for hit in matches.others if hit.key not in hits}
         displayed = [*hits.values()][: self.limit]
         if len(meant) == 1 and meant[0].entry.kind == "workflow" and not is_unfinished("workflow", meant[0].entry.row):
             await data.read_last_run(meant[0].entry)
@@ -162,18 +155,17 @@ class _Rows:
         if item.kind == "workflow":
             row |= self._workflow(item.id)
         if item.kind == "customer" and item.id in self._detailed:
-            uses = [it for it in self._data.uses if it.customer == item.id and it.workflow not in self._shown]
-            runs = [self._named("workflow", it.workflow) | self._last(it.last_run) for it in uses if it.is_certain]
-            row |= _first("runs", runs)
+            runs_for = self._data.runs_for.items()
+            runs = {key: runs[item.id] for key, runs in runs_for if item.id in runs and key not in self._shown}
+            row |= _first("runs", [self._named("workflow", key) | self._last(run) for key, run in runs.items()])
         return row | {"score": hit.score}
 
     def _workflow(self, id_: str) -> dict[str, JsonValue]:
         """Return for whom a workflow runs, how it last ended and what starts it."""
         row: dict[str, JsonValue] = {}
-        for name, is_certain in (("runs_for", True), ("may_run_for", False)):
-            uses = [it for it in self._data.uses if it.workflow == id_ and it.is_certain is is_certain]
-            named = [self._named("customer", it.customer) | self._last(it.last_run) for it in uses]
-            row |= {name: [*named]} if named else {}
+        for name, uses in (("runs_for", self._data.runs_for), ("may_run_for", self._data.may_run_for)):
+            if customers := uses[id_]:
+                row[name] = [self._named("customer", key) | self._last(run) for key, run in customers.items()]
         row |= self._last(self._data.last_runs.get(id_))
         if id_ in self._detailed:
             triggers = [trigger for trigger in self._data.triggers_of(id_) if trigger.id not in self._shown]
@@ -226,11 +218,3 @@ _ID = re.compile(rf"(?<![\w:.-])(?:{ID.pattern}|(?P<connection>ucl:[\w:.@=+~-]*\
 
 _OF_UUID = ("customer", "connector", "trigger")
 """Kinds with such ids that can be read by id."""
-
-
-def _read_of(kind: str, id_: str) -> Call | None:
-    """Return the read that may find an id; None if it cannot be one."""
-    if kind != "connection":
-        return OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
-    listing = connections_like(id_)  # no GET; its parts filter the list
-    return None if listing is None else cast(Call, listing(limit=100))

@@ -9,16 +9,16 @@ from typing import Annotated, Any, cast
 from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
-from fastn_mcp.client.reads import find_row, has_id
+from fastn_mcp.client.reads import connections_like, find_row, has_id
 from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
-from fastn_mcp.records.rows import FastnObject, Row, row_of, short, text
-from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
+from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 from fastn_mcp.tools.workflows import ListExecutions
@@ -101,7 +101,7 @@ async def resolve(
         (typed,), is_tried = known, False
     else:
         is_tried = is_tried or await _is_name(kind, typed, context)
-    resource = None if is_tried else await _by_id(kind, typed, context)
+    resource = None if is_tried else await read_by_id(kind, typed, context)
     if resource is not None and isinstance(resource.error, LeftOut):
         if typed in known:
             return FoundResource(typed, known[typed].row)
@@ -115,7 +115,7 @@ async def resolve(
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and (id_ := matching[0].id):
-        whole = await _by_id(kind, id_, context) if is_whole else None
+        whole = await read_by_id(kind, id_, context) if is_whole else None
         return whole or FoundResource(id_, matching[0].row)
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
@@ -152,18 +152,20 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
-async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
-    """Read a resource by its id. Returns None if it cannot be an id."""
-    operation: AnyOperation | None = OPERATIONS.get(f"get_{kind}")
-    if operation is None:
-        return None
+async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
+    """Read a resource by its id. Returns None if it cannot be an id, or has to be looked for in the whole list."""
     try:
-        reading: Any = operation.model_validate({f"{kind}_id": id_})
-        return FoundResource(id_, row_of(await context.look(reading)))
+        if (operation := OPERATIONS.get(f"get_{kind}")) is not None:
+            reading: Any = operation.model_validate({f"{kind}_id": id_})
+            return FoundResource(id_, row_of(await context.look(reading)))
+        if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
+            page = cast("Listed[FastnObject]", await context.look(cast(Call, listing(limit=MAX_NAMES))))
+            return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)
     except NotSent:
         return None
     except FastnError as error:
         return FoundResource(id_, {}, error)
+    return None
 
 
 async def _candidates(kind: str, typed: str, context: ProcedureContext) -> Contents:

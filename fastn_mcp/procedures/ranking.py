@@ -1,11 +1,12 @@
 """Rank resources by how well their names match a query.
 
-    score = 100 * coverage * (1 - BREVITY * unasked), and REWORDED less unless the query contains the whole name
+    score = 100 * coverage * (1 - BREVITY_PENALTY * unasked) - REWORDING_PENALTY, or 100 if the query is the name
 
 - `coverage` is the share of the query that a name has. Each word counts by its rarity among the names, times the
   confidence that it means a word of the name: its own, a part of it, or one that differs in a few letters. Digits do
   not differ: `order2` is not `order3`. Words of its kind, and of what the resource belongs to, count too, but less.
-- `unasked` is the share of the name that the query does not have.
+- `unasked` is the share of the name that the query does not have. Each word counts by its rarity.
+- A name that the query contains as it is has no REWORDING_PENALTY, and is a match whatever its score.
 """
 
 import math
@@ -23,19 +24,17 @@ from fastn_mcp.account.entries import Entry
 # Points of the score.
 EXACT_MATCH = 100  # the query is the name or id
 ID_PART = 90  # the query has a part of an id
-MIN_MATCH = 41  # the lowest of a match, unless the query contains the name as it is
+MIN_MATCH = 42  # the lowest of a match, unless the query contains the name as it is
 MIN_SUGGESTION = 18  # the lowest of a name that is suggested if there is no match
-REWORDING_PENALTY = 4  # that a name loses which the query does not contain as it is
+REWORDING_PENALTY = 4
 TIE_MARGIN = 3  # below the best: equally good
 CUTOFF_MARGIN = 20  # below the best: dropped
-BREVITY_PENALTY = 0.16  # share of the points that a name loses if the query has nearly nothing of it
+BREVITY_PENALTY = 0.16  # share of the points
 
 # Confidence that a word of the query means a word of the name.
-TYPO = 0.7  # the lowest of a misspelt word
 PLURAL = 0.97
-PART = 0.5  # the lowest of a part of a word
+SIMILAR = 0.7  # the lowest of a misspelt word, or of a part of one
 OWNED, POSSIBLE = 0.7, 0.5  # a word of the kind, or of what the resource belongs to; or may belong to
-NAMED_SHARE = 0.8  # share of a name from which on the query names it
 
 # Weight of a word. It is 1 if a single name has it.
 KIND_WEIGHT = 0.4  # at most, of a word for a kind
@@ -92,12 +91,10 @@ _KIND_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Matching resource; `score` is 0-100."""
+    """Resource that a query may mean; `score` is 0-100."""
 
     entry: Entry
     score: int
-    share: float = 1.0
-    """Share of its name that the query has, from 0 to 1."""
     lacking: tuple[str, ...] = ()
     """The words searched for that it lacks, without those that mean a kind or what happened."""
     is_verbatim: bool = True
@@ -108,14 +105,9 @@ class Hit:
         return self.entry.kind, self.entry.id or self.entry.name
 
     @property
-    def is_named(self) -> bool:
-        """Whether the query has nearly its whole name."""
-        return self.share >= NAMED_SHARE
-
-    @property
-    def order(self) -> tuple[int, bool, int, str, str]:
-        kind = [*_KIND_WORDS].index(self.entry.kind)
-        return -self.score, not self.is_verbatim, kind, self.entry.name.casefold(), self.entry.id
+    def is_whole(self) -> bool:
+        """Whether it is named, and the query says nothing else about it."""
+        return self.is_verbatim and not self.lacking
 
 
 class Ranking(NamedTuple):
@@ -123,13 +115,20 @@ class Ranking(NamedTuple):
 
     candidates: Sequence[Hit]
     words: Sequence[str]
-    """The words searched for, rarest first, without names of kinds."""
+    """The words searched for, without names of kinds: those that no name has, and then the rarest."""
+    known: Collection[str]
+    """The words that a name has as they are."""
 
     def of(self, kinds: Collection[str], least: int = MIN_MATCH) -> list[Hit]:
         """Return the matches of these kinds. `least` is the lowest score of one unless it is verbatim."""
         hits = [hit for hit in self.candidates if hit.entry.kind in kinds]
         hits = [hit for hit in hits if hit.is_verbatim or hit.score >= least]
         return [hit for hit in hits if hit.score >= hits[0].score - CUTOFF_MARGIN]
+
+
+def _order(hit: Hit) -> tuple[int, bool, int, str, str]:
+    item = hit.entry
+    return -hit.score, not hit.is_verbatim, [*_KIND_WORDS].index(item.kind), item.name.casefold(), item.id
 
 
 def leaders(hits: Sequence[Hit]) -> list[Hit]:
@@ -157,10 +156,10 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32_768)
-def units(words: tuple[str, ...]) -> Sequence[tuple[str, range]]:
-    """Return words and their joins, each with the positions of the words that it covers."""
-    ends = [(first, last) for first in range(len(words)) for last in range(first + 1, first + _MAX_JOINED + 1)]
-    return [("".join(words[first:last]), range(first, last)) for first, last in ends if last <= len(words)]
+def units(words: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """Return the words, and neighbours joined to one, each with the words that it is made of."""
+    joins = (words[first : first + size] for first in range(len(words)) for size in range(1, _MAX_JOINED + 1))
+    return {"".join(joined): joined for joined in joins}
 
 
 class Index:
@@ -177,49 +176,41 @@ class Index:
         `unread` is how many more entries there are in the account.
         """
         self._names: list[tuple[Entry, tuple[str, ...]]] = []
-        self._holding: defaultdict[str, list[tuple[int, float, range]]] = defaultdict(list)
-        """By word: numbers of the names that have it, or belong to what has it; the confidence; its positions."""
-        self._entries = entries
+        self._holding: defaultdict[str, dict[int, tuple[float, tuple[str, ...]]]] = defaultdict(dict)
+        """By word: numbers of the names that have it, or belong to what has it; the confidence, and its words there."""
+        self._keys = [(key.casefold(), entry) for entry in entries for key in (entry.id, *entry.emails) if key]
         for entry in entries:
-            owned = [
-                (unit, sure, range(0)) for name, sure in owners(entry).items() for unit, _ in units(words_of(name))
-            ]
-            names = (entry.name, *entry.also)
-            for words in dict.fromkeys(words for name in names if (words := words_of(name))):
-                for unit, sure, places in (*owned, *((unit, 1.0, places) for unit, places in units(words))):
-                    self._holding[unit].append((len(self._names), sure, places))
+            owned = {unit: (sure, ()) for name, sure in owners(entry).items() for unit in units(words_of(name))}
+            for words in dict.fromkeys(words for name in (entry.name, *entry.also) if (words := words_of(name))):
+                for unit, match in (owned | {unit: (1.0, parts) for unit, parts in units(words).items()}).items():
+                    self._holding[unit][len(self._names)] = match
                 self._names.append((entry, words))
         self._vocabulary = [*self._holding]
         self._size = len(entries) + unread
         self.rank = lru_cache(maxsize=16)(self._rank)  # one search ranks the same words several times
 
-    def has_word(self, word: str) -> bool:
-        """Whether a name has this word as it is."""
-        return word in self._holding
-
     def _rank(self, query: str) -> Ranking:
         """Rank the resources that `query` may mean."""
         words = self._searched(words_of(_IGNORED.sub(" ", query)) or words_of(query))
-        weights = dict.fromkeys(range(len(words)), 0.0)
-        matches: defaultdict[int, dict[int, tuple[float, range]]] = defaultdict(dict)
-        for joined, places in units(words):
-            meanings = _similar(joined, self._vocabulary, is_joined=len(places) > 1)
-            if len(places) == 1:
-                weights[places[0]] = self._weight(joined, meanings)
-            elif joined in self._holding:  # the words of one name share its weight
-                weights |= dict.fromkeys(places, self._rarity([joined]) / len(places))
-            for unit, likeness in meanings.items():
-                for number, sure, covered in self._holding[unit]:
-                    for place in places:
-                        match = (likeness * sure, covered)
-                        matches[number][place] = max(matches[number].get(place, match), match, key=lambda it: it[0])
-        by_name = (self._hit(query, words, weights, self._names[number], matches[number]) for number in matches)
+        weights: dict[str, float] = {}
+        matches: defaultdict[int, dict[str, tuple[float, tuple[str, ...]]]] = defaultdict(dict)
+        for unit, parts in units(words).items():
+            meanings = _similar(unit, self._vocabulary, is_joined=len(parts) > 1)
+            if len(parts) == 1:
+                weights[unit] = self._weight(unit, meanings)
+            elif unit in self._holding:  # the words of one name share its weight
+                weights |= dict.fromkeys(parts, self._rarity([unit]) / len(parts))
+            for meaning, likeness in meanings.items():
+                for number, (sure, covered) in self._holding[meaning].items():
+                    for part in parts:
+                        match = likeness * sure, covered
+                        matches[number][part] = max(matches[number].get(part, match), match, key=lambda it: it[0])
+        by_name = (self._hit(query, words, weights, self._names[number], match) for number, match in matches.items())
         hits: dict[tuple[str, str], Hit] = {}
-        for hit in (*self._by_id(query), *by_name):
-            hits[hit.key] = max(hits.get(hit.key, hit), hit, key=lambda it: (it.score, it.is_verbatim, it.share))
-        rarest = sorted(weights, key=lambda place: -weights[place])
-        searched = [words[place] for place in rarest if not kinds_of(words[place])]
-        return Ranking(sorted(hits.values(), key=lambda it: it.order), searched)
+        for hit in sorted((*self._by_id(query), *by_name), key=_order):
+            hits.setdefault(hit.key, hit)
+        known, searched = self._holding.keys() & weights, [word for word in weights if not kinds_of(word)]
+        return Ranking([*hits.values()], sorted(searched, key=lambda it: (it in known, -weights[it])), known)
 
     def _searched(self, words: tuple[str, ...]) -> tuple[str, ...]:
         """Return the words of a query that may say what is meant; all of them if none does."""
@@ -242,40 +233,32 @@ class Index:
         self,
         query: str,
         words: Sequence[str],
-        weights: Mapping[int, float],
+        weights: Mapping[str, float],
         named: tuple[Entry, tuple[str, ...]],
-        matches: Mapping[int, tuple[float, range]],
+        matches: Mapping[str, tuple[float, tuple[str, ...]]],
     ) -> Hit:
-        entry, name = named
-        sure = {place: matches[place][0] for place in matches}
-        for place, word in enumerate(words):
-            if entry.kind in kinds_of(word):
-                sure[place] = max(sure.get(place, 0), OWNED)
-        coverage = sum(weights[place] * sure[place] for place in sure) / sum(weights.values())
-        own = [self._rarity([word]) for word in name]
-        is_verbatim = f" {' '.join(name)} " in f" {' '.join(words_of(query))} "
-        most = EXACT_MATCH if name == words_of(query) else EXACT_MATCH - 1
-        covered = range(len(name)) if is_verbatim else {place for _, places in matches.values() for place in places}
-        share = sum(own[place] for place in covered) / sum(own)
-        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * (1 - share))) - REWORDING_PENALTY * (
-            not is_verbatim
-        )
-        lacking = (word for place, word in enumerate(words) if place not in sure and not kinds_of(word))
-        return Hit(
-            entry, min(score, most), share, tuple(word for word in lacking if word not in _CIRCUMSTANCES), is_verbatim
-        )
+        (entry, name), asked = named, words_of(query)
+        sure = {word: sure for word, (sure, _) in matches.items()}
+        sure |= {word: max(sure.get(word, 0.0), OWNED) for word in weights if entry.kind in kinds_of(word)}
+        coverage = sum(weights[word] * sure.get(word, 0.0) for word in words) / sum(weights[word] for word in words)
+        is_verbatim = f" {' '.join(name)} " in f" {' '.join(asked)} "
+        rarities = {word: self._rarity([word]) for word in name}
+        covered = {*name} if is_verbatim else {word for _, parts in matches.values() for word in parts}
+        unasked = sum(rarity for word, rarity in rarities.items() if word not in covered) / sum(rarities.values())
+        score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * unasked)) - REWORDING_PENALTY * (not is_verbatim)
+        most = EXACT_MATCH if name == asked else EXACT_MATCH - 1
+        lacking = (word for word in weights if word not in sure and not kinds_of(word) and word not in _CIRCUMSTANCES)
+        return Hit(entry, min(score, most), tuple(lacking), is_verbatim)
 
     def _by_id(self, query: str) -> Iterable[Hit]:
         """Yield each resource whose id or email, or a part of it, is in the query."""
         typed = [word.strip(".,;!?\"'()").casefold() for word in query.split()]
         # Plain words match many ids by chance.
         parts = [word for word in typed if len(word) >= _MIN_PART and not word.isalpha()]
-        whole = {query.strip().casefold(), *parts}
-        for entry in self._entries:
-            keys = [key.casefold() for key in (entry.id, *entry.emails) if key]
-            if not whole.isdisjoint(keys):
+        for key, entry in self._keys:
+            if key in (query.strip().casefold(), *parts):
                 yield Hit(entry, EXACT_MATCH)
-            elif any(part in key for part in parts for key in keys):
+            elif any(part in key for part in parts):
                 yield Hit(entry, ID_PART)
 
 
@@ -286,12 +269,10 @@ def _similar(word: str, vocabulary: Sequence[str], *, is_joined: bool) -> dict[s
 
     size = len(word)
     shortest, shortest_beginning = (_MIN_PART, _MIN_BEGINNING) if word.isascii() else (2, 2)
-    holding = [other for other in vocabulary if word in other] if size >= shortest_beginning else []
-    meant = {
-        other: PART + (1 - PART) * size / len(other) for other in holding if size >= shortest or other.startswith(word)
-    }
+    parts = (other for other in vocabulary if word in other and (size >= shortest or other.startswith(word)))
+    meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= shortest_beginning}
     # Letters that may be wrong, missing, added or swapped with the next; one of joined words.
-    least = max(TYPO, 1 - 1 / size) if is_joined else TYPO
+    least = max(SIMILAR, 1 - 1 / size) if is_joined else SIMILAR
     typos = extract(word, vocabulary, scorer=OSA.normalized_similarity, score_cutoff=least, limit=None)
     for other, likeness, _ in typos:
         is_plural = word != other and word.rstrip("s") == other.rstrip("s")
