@@ -7,8 +7,8 @@ from fastn_mcp.account.answer_reads import SharedReads
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
+from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.channel import Announcement, ApprovalChannel, ChannelCapabilities
@@ -75,7 +75,7 @@ def _name(number: int) -> str:
 
 
 def client_of(upstream: Rows) -> FastnClient:
-    return FastnClient(Endpoint("http://localhost", "k"), upstream, System())
+    return FastnClient(Settings(base_url="http://localhost", api_key="k"), upstream, System())
 
 
 class Elsewhere:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
 from support.valkey_server import ValkeyServer, valkey_for
-from support.world import World
+from support.world import OPENED, World
 
 from fastn_mcp.client.exchange import TransportFactory, library_transport, transport_of
 
@@ -131,17 +131,20 @@ def sandbox_process() -> Generator["Upstream"]:
         yield upstream
 
 
+@pytest.fixture(autouse=True)
+def close_worlds() -> Generator[None]:
+    yield
+    for world in list(OPENED):
+        world.close()
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Generator[World]:
+def world(tmp_path: Path) -> World:
     """A fresh account behind a fresh guard."""
-    made = World(tmp_path)
-    yield made
-    made.close()
+    return World(tmp_path)
 
 
 @pytest.fixture
-def large_world(tmp_path: Path) -> Generator[World]:
+def large_world(tmp_path: Path) -> World:
     """The same with 400 connectors, 2,000 customers and 200,000 runs."""
-    made = World(tmp_path, begin=large_account)
-    yield made
-    made.close()
+    return World(tmp_path, begin=large_account)

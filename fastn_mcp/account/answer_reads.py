@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.snapshot import AccountSnapshot, Prefix
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.cost import spent
-from fastn_mcp.client.endpoint import Endpoint
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import NOTHING_SENT, LeftOut
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.records.rows import FastnObject
@@ -75,9 +75,9 @@ class AnswerReads:
         return self._shared.snapshot.for_answer()
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> Settings:
         """The account that is read."""
-        return self._shared.client.endpoint
+        return self._shared.client.settings
 
     @property
     def as_of(self) -> datetime:

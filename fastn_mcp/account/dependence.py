@@ -11,6 +11,9 @@ from fastn_mcp.records.formats import counted
 OWNED_KINDS = frozenset({"connections", "secrets", "triggers"})
 """Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
 
+_MAX_NAMES = 3
+"""Maximum number of dependents of one kind that sentences name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
@@ -38,10 +41,9 @@ class Dependents:
 
     kind: str
     count: int
-    examples: tuple[str, ...]
-    more: bool = False
-    rows: tuple[Mapping[str, JsonValue], ...] = ()
+    rows: tuple[Mapping[str, JsonValue], ...]
     """Id, name and state of the first dependents; of workflows their triggers and last run too."""
+    more: bool = False
     states: Mapping[str, int] | None = None
     """Number of dependents by state, if all were read and there are more than `rows`."""
     rest: JsonValue = None
@@ -50,6 +52,11 @@ class Dependents:
     """Ids of the customers that own those that were read."""
     is_partial: bool = False
     """Whether not all were read."""
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Names of the first dependents, for sentences."""
+        return tuple(str(row.get("name", row.get("id"))) for row in self.rows[:_MAX_NAMES])
 
     @property
     def is_one(self) -> bool:
@@ -72,7 +79,7 @@ class Dependents:
         entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
         entry |= {"at_least": True} if self.more else {}
         entry |= {"states": dict(self.states)} if self.states else {}
-        rows = (self.rows or [{"name": name} for name in self.examples])[:most]
+        rows = self.rows[:most]
         is_all = not self.more and self.count == sum(int(str(row.get("runs", 1))) for row in rows)
         entry["all" if is_all else "examples"] = [dict(row) for row in rows]
         if self.rest:
@@ -111,7 +118,7 @@ class Dependence:
 
     def has_more(self, most: int) -> bool:
         """Whether there are more than `most` examples of a kind."""
-        return any(len(each.rows or each.examples) > most for each in (*self.found, *self.possible))
+        return any(len(each.rows) > most for each in (*self.found, *self.possible))
 
     def data(self, most: int | None = None) -> dict[str, JsonValue]:
         """Return the dependents as JSON, for previews and for `find_dependents`, with `most` examples of each kind."""

@@ -44,9 +44,6 @@ MAX_DETAILS = 30
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read one by one."""
 
-_MAX_NAMES = 3
-"""Maximum number of dependents of one kind that sentences name."""
-
 
 @dataclass(frozen=True, slots=True)
 class Uses:
@@ -204,11 +201,9 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
-    named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_NAMES])
     owners = frozenset(filter(None, map(owner_of, rows if rule.kind in OWNED_KINDS else ())))
-    return Dependents(
-        rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners, uses.more or uses.count > len(rows)
-    )
+    is_partial = uses.more or uses.count > len(rows)
+    return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, owners, is_partial)
 
 
 def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:

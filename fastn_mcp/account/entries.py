@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
@@ -68,7 +67,7 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
     """
     listing = LISTS[kind](limit=100)
     await reads(cast(Call, listing))
-    pages = MAX_PAGES if (reads.snapshot.pages_left(listing) or 0) <= min(most, reads.affordable // 2) else 1
+    pages = MAX_PAGES if is_affordable(kind, reads, most) else 1
     result = await read_pages(cast(Call, listing), reads, pages)
     if result.error is not None and not isinstance(result.error, LeftOut):
         raise result.error
@@ -82,6 +81,11 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
         return Contents(tuple(entries.values()), is_complete, max(0, (result.total or 0) - len(result.rows)))
 
     return reads.snapshot.derived(kind, result.pages, make)
+
+
+def is_affordable(kind: str, reads: AnswerReads, most: float = math.inf) -> bool:
+    """Whether the rest of a kind whose first page was read may be read: in at most `most` and not too many requests."""
+    return (reads.snapshot.pages_left(LISTS[kind](limit=100)) or 0) <= min(most, reads.affordable // 2)
 
 
 async def read_many_labels(
@@ -99,9 +103,6 @@ async def read_many_labels(
         if (reads.snapshot.pages_left(listing) or 0) <= min(unnamed, most):
             await read_contents(kind, reads)
     return await read_labels(kind, ids, reads, most=most)
-
-
-read_customer_names = partial(read_many_labels, "customer")
 
 
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:

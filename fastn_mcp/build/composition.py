@@ -21,16 +21,15 @@ from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
+from fastn_mcp.client.endpoint import TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.budgets import Budgets, Limits
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
@@ -147,11 +146,6 @@ def begin_log(settings: Settings) -> log.JsonLines:
     return log.begin(settings.log_level, settings.log_file, settings.secrets)
 
 
-def client_account(settings: Settings, no_key: NoKey | None = None) -> Endpoint:
-    names = Endpoint.__dataclass_fields__.keys() - {"no_key"}
-    return Endpoint(**{name: getattr(settings, name) for name in names}, no_key=no_key)
-
-
 def assemble(
     settings: Settings, policy: Policy, state: Path, process: Process, no_key: NoKey | None = None
 ) -> AccountParts:
@@ -164,9 +158,8 @@ def assemble(
         system = with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
     stores = _stores(settings, state, process, system)
     ledger, recorder = stores.ledger, stores.recorder
-    account = client_account(settings, no_key)
-    exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(account))
-    client = FastnClient(account, exchange, system, ledger if settings.shares else None)
+    exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(settings))
+    client = FastnClient(settings, exchange, system, ledger if settings.shares else None, no_key)
     journal = ChangeJournal(ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
     keys = state / "keys" if settings.reveal == "file" else None
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)

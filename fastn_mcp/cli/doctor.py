@@ -13,7 +13,7 @@ import anyio
 import click
 from rich.console import Console
 
-from fastn_mcp.build.composition import client_account, enabled_tools, exchange_of
+from fastn_mcp.build.composition import enabled_tools, exchange_of
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
@@ -110,7 +110,6 @@ def _examine(start: StartOptions) -> DoctorReport:
     origins = machine.origins(resolved, start.flags, os.environ, config)
     target = DoctorTarget(
         settings,
-        client_account(settings),
         origins,
         os.environ,
         enabled_tools(settings),

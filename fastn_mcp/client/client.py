@@ -11,7 +11,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from fastn_mcp.client.cost import Spent, spent
-from fastn_mcp.client.endpoint import Endpoint, from_wire, to_wire
+from fastn_mcp.client.endpoint import from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.reads import read_target
@@ -29,6 +29,7 @@ from fastn_mcp.client.retry import (
     pause,
     retry_after,
 )
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import (
     NOTHING_SENT,
     AppliedUnreadable,
@@ -157,20 +158,25 @@ class FastnClient:
     """Client of one Fastn account."""
 
     def __init__(
-        self, endpoint: Endpoint, exchange: Exchange, system: System, store: RateLimitStore | None = None
-    ) -> None:
-        """`store` shares a used-up rate limit between processes with the same key."""
-        self.endpoint = endpoint
+        self, settings: Settings, exchange: Exchange, system: System, store: RateLimitStore | None = None,
+        no_key: NoKey | None = None,
+    ) -> None:  # fmt: skip
+        """`store` shares a used-up rate limit between processes with the same key.
+
+        `no_key` says why there is no usable key. Every call then fails with this error.
+        """
+        self.settings = settings
+        self._no_key = no_key
         self._exchange = exchange
         self._system = system
-        self._slots = anyio.Semaphore(endpoint.concurrency, fast_acquire=True)
+        self._slots = anyio.Semaphore(settings.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
-        self.limit = RateLimit(endpoint, system, store)
+        self.limit = RateLimit(settings, system, store)
         self.changed: Callable[[str, bool], None] = lambda toolset, is_settled: None  # noqa: ARG005
         """Hears of each change that was sent, whatever its outcome: the toolset, and whether Fastn has done with it."""
         self.requests_sent = 0
         """Requests sent since the start, retries included."""
-        self.redactor = Redactor([endpoint.api_key])
+        self.redactor = Redactor([settings.api_key])
         """Redacts the API key of the account."""
         self.stored_key: Callable[[], str] | None = None
         """Reads the key of this account again, after a 401. Raises `SettingsError`."""
@@ -188,8 +194,8 @@ class FastnClient:
         Without an API key, no call may be sent. An argument must not contain the account's key in any encoding, and a
         change must not contain a redacted value, which would replace the real one.
         """
-        if self.endpoint.no_key is not None:
-            raise _missing_key(self.endpoint.no_key)
+        if self._no_key is not None:
+            raise _missing_key(self._no_key)
         is_read = call.effect is Effect.READ
         holds_key = self.redactor.may_stand_in(call.model_dump_json().encode())
         if is_read and not holds_key:
@@ -208,7 +214,7 @@ class FastnClient:
 
     def deadline(self, call: Operation[Any]) -> float:
         """Return the deadline of `call` in seconds."""
-        return self.endpoint.ai_deadline if call.effect is Effect.SPEND else self.endpoint.deadline
+        return self.settings.ai_deadline if call.effect is Effect.SPEND else self.settings.deadline
 
     async def send(self, call: Operation[R], check: Callable[[], Awaitable[object]] | None = None) -> R:
         """Send the call. Raises a `FastnError` that states its exact outcome.
@@ -244,29 +250,29 @@ class FastnClient:
         if self.stored_key is not None and not self.is_outdated:
             with anyio.move_on_after(5), suppress(SettingsError):  # a keyring may wait for a person
                 stored = await anyio.to_thread.run_sync(self.stored_key, abandon_on_cancel=True)
-                self.is_outdated = stored != self.endpoint.api_key
+                self.is_outdated = stored != self.settings.api_key
         return self.is_outdated
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
-        if self.endpoint.no_key is not None:
-            raise _missing_key(self.endpoint.no_key)
+        if self._no_key is not None:
+            raise _missing_key(self._no_key)
         try:
-            request = call.request(self.endpoint.routes.get(attempts.operation))
+            request = call.request(self.settings.routes.get(attempts.operation))
         except RefusedValue as error:
             raise InvalidArgument(
                 f"{error.argument}: {error.problem}.", "Correct the argument and call again."
             ) from None
-        if self.endpoint.end_org_id and "x-end-org-ref" in request.headers:
+        if self.settings.end_org_id and "x-end-org-ref" in request.headers:
             # The request would name two customers, and which one wins is not documented.
             raise InvalidArgument(
                 "customer_ref: this account's settings name a customer for every request (end_org_id).",
                 "Give customer_id instead, which replaces it.",
             )
-        if isinstance(call, Update) and self.endpoint.update == "merge":
+        if isinstance(call, Update) and self.settings.update == "merge":
             request = await self._merged(cast(Call, call), request)
         if isinstance(call, Update):
             _refuse_masks(request)
-        if self.endpoint.fields and (names := self.endpoint.fields.get(call.toolset())):
+        if self.settings.fields and (names := self.settings.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
             raise NotSent(
@@ -309,7 +315,7 @@ class FastnClient:
             details: SpanFacts = {
                 "method": request.method,
                 "template": request.template,
-                "base_url": self.endpoint.base_url,
+                "base_url": self.settings.base_url,
                 "resent": attempts.number - 1 or None,
             }
             try:
@@ -320,7 +326,7 @@ class FastnClient:
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
                 attempts.end(AttemptOutcome.NOT_SENT)
-                failure = attempts.unreachable(self.endpoint.host, error)
+                failure = attempts.unreachable(self.settings.host, error)
             except ResponseLost as error:
                 attempts.end(AttemptOutcome.UNKNOWN)
                 failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
@@ -402,9 +408,9 @@ class FastnClient:
                 # Servers also answer a completed change with these, to point to its result.
                 what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
                 raise attempts.lost(what, response)
-            not_found = _not_found(call, self.endpoint.base_url)
+            not_found = _not_found(call, self.settings.base_url)
             raise attempts.rejected(
-                error_of(answer.status, response, key_hint=_key_hint(self.endpoint), not_found=not_found)
+                error_of(answer.status, response, key_hint=_key_hint(self.settings), not_found=not_found)
             )
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
@@ -412,7 +418,7 @@ class FastnClient:
             body = call.read(unwrap(_succeeded(call, answer, attempts)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
-            if self.endpoint.fields and (names := self.endpoint.fields.get(call.toolset())):
+            if self.settings.fields and (names := self.settings.fields.get(call.toolset())):
                 from_wire(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})
@@ -447,9 +453,9 @@ def _refuse_masks(request: Request) -> None:
         )
 
 
-def _key_hint(endpoint: Endpoint) -> str:
-    other = "bearer" if endpoint.auth == "header" else "header"
-    return f"Check FASTN_API_KEY and FASTN_BASE_URL ({endpoint.host}), or try FASTN_AUTH={other} for {endpoint.auth}."
+def _key_hint(settings: Settings) -> str:
+    other = "bearer" if settings.auth == "header" else "header"
+    return f"Check FASTN_API_KEY and FASTN_BASE_URL ({settings.host}), or try FASTN_AUTH={other} for {settings.auth}."
 
 
 def _not_found(call: Operation[Any], base_url: str) -> tuple[str, str]:

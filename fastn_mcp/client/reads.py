@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -17,7 +17,7 @@ from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, 
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
-from fastn_mcp.tools.paging import List, Listed, Position, created
+from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
 from fastn_mcp.tools.related_reads import kind_of, reader_of
 
 Key = TypeVar("Key", bound=Hashable)
@@ -156,20 +156,28 @@ async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) 
 
 
 async def find_row(
-    lister: Callable[..., List[Any]], matches: Callable[[Row], bool | None], send: Send
+    lister: Callable[..., List[Any]],
+    matches: Callable[[Row], bool | None],
+    send: Send,
+    names: Sequence[str] | None = None,
 ) -> tuple[FastnObject | None, int]:
     """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
 
-    It is not certain if `matches` is None for a row, or if there are more rows than were read.
+    It is not certain if `matches` is None for a row, or if there are more rows than are read. With `names`, of such a
+    list only the first page and what Fastn finds by these names are read.
     """
-    seen, silent, listing = 0, False, lister(limit=100)
+    seen, silent, listing = 0, False, lister(limit=MAX_LIMIT)
     pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
-        for row in page.rows:
+        is_too_long = names is not None and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
+        found = await _searched(lister, names or (), send) if is_too_long else []
+        for row in chain.from_iterable(each.rows for each in (page, *found)):
             if (answer := matches(row)) is True:
                 return listing.row_type().model_validate(row), 0
             silent = silent or answer is None
         seen += len(page.rows)
+        if is_too_long:
+            break
     return None, max(seen, 1) if silent or not pages.is_complete else 0
 
 
@@ -186,11 +194,12 @@ def remembered(send: Send) -> Send:
     return read
 
 
-def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
+def since_earlier(lister: AnyOperation, earlier: Send, send: Send, names: Sequence[str] = ()) -> Send:
     """Return a `Send` that reads the first page of a list again, and takes the rest from `earlier`, which has read it.
 
-    That needs the newest rows first, at least one added row, and a total that equals the rows: then none was removed
-    and no other added. Otherwise the whole list is read. A row beyond the first page may have been edited meanwhile.
+    That needs the newest rows first, and a total that equals the rows: then none was removed, and the page shows all
+    that were added. Otherwise the whole list is read. Of the rows beyond the first page, those that have one of `names`
+    by now are searched for; others may have been edited meanwhile.
     """
 
     async def read(call: Call) -> FastnObject:
@@ -202,11 +211,28 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
         rows = newest | known | newest  # newest first, each as it is now
         times = [time for row in rows.values() if (time := created(row)) is not None]
         is_newest_first = len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:]))
-        if not is_newest_first or page.total != len(rows) or len(rows) == len(known):
+        if not is_newest_first or page.total != len(rows):
+            return page
+        found = await _searched(lister, names, send)
+        rows |= {key_of(row): row for each in found for row in each.rows}
+        if page.total != len(rows) or any(each.next_cursor for each in found):
             return page
         return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 
     return read
+
+
+async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Listed[FastnObject]]:
+    """Return the first page of the rows that Fastn finds by each of these names."""
+    return [cast("Listed[FastnObject]", await send(lister(search=name, limit=MAX_LIMIT))) for name in names]
+
+
+def searched_names(call: Create[Any]) -> list[str]:
+    """Return the names by which Fastn may find what a create overwrites; none if it does not search such a list."""
+    lister = reader_of(type(call))
+    fields = ("slug", "name") if lister is not None and "search" in lister.model_fields else ()
+    names = (getattr(call, field, None) for field in fields)
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name.strip()))
 
 
 def has_id(id_: str) -> Callable[[Row], bool]:
@@ -261,7 +287,7 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
     if lister is None:
         return UNKNOWN
     try:
-        row, doubtful = await find_row(lister, call.may_overwrite, send)
+        row, doubtful = await find_row(lister, call.may_overwrite, send, searched_names(call))
         if row is None:
             return UNKNOWN if doubtful else None
         detail = OPERATIONS.get(f"get_{kind_of(call)}")

@@ -17,7 +17,7 @@ from typing import Protocol
 import anyio
 from pydantic import JsonValue
 
-from fastn_mcp.client.endpoint import Endpoint
+from fastn_mcp.config.model import Settings
 from fastn_mcp.runtime import System
 
 log = logging.getLogger("fastn_mcp.client")
@@ -155,10 +155,10 @@ class RateLimitStore(Protocol):
 class RateLimit:
     """Rate limit of one account's key. Only exhaustion is shared, so that a normal call costs nothing."""
 
-    def __init__(self, endpoint: Endpoint, system: System, store: RateLimitStore | None) -> None:
+    def __init__(self, settings: Settings, system: System, store: RateLimitStore | None) -> None:
         self._system = system
         self._store = store
-        self._mark = f"limit {hashlib.sha256(f'{endpoint.base_url} {endpoint.api_key}'.encode()).hexdigest()}"
+        self._mark = f"limit {hashlib.sha256(f'{settings.base_url} {settings.api_key}'.encode()).hexdigest()}"
         self._windows: dict[str, RateWindow] = {}
         """What Fastn stated last about each of its limits: usually one of a minute, and perhaps one of a day."""
         self.may_be_stated = True

@@ -46,6 +46,9 @@ Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
+_MAX_TAIL = 4
+"""Maximum number of characters of the key that are shown, and only of one that is long enough."""
+
 _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
 
 
@@ -443,6 +446,13 @@ class Settings(BaseModel):
     @property
     def key_kind(self) -> KeyKind:
         return kind_of(self.api_key)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells this account from others, for results: profile, host, environment, the last letters of its key."""
+        tail = self.api_key[-_MAX_TAIL:] if len(self.api_key) >= 4 * _MAX_TAIL else ""
+        identity = {"profile": self.profile, "host": self.host, "environment": self.env, "key_ends": tail}
+        return {name: item for name, item in identity.items() if item}
 
 
 @dataclass(frozen=True, slots=True)

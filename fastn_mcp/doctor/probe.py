@@ -1,13 +1,12 @@
 """Requests of `doctor` to Fastn, limited to GET and OPTIONS and paced by its rate limit, and the check of the key."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from urllib.parse import urlsplit
 
-from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.endpoint import headers
 from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
-from fastn_mcp.config.model import kind_of
+from fastn_mcp.config.model import Settings, kind_of
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal, seconds_ahead
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.runtime import System
@@ -127,7 +126,7 @@ _OTHER_HOSTS = (
 )
 
 
-def _style(account: Endpoint) -> str:
+def _style(account: Settings) -> str:
     """Say in which header an account sends its key, and whether in test mode."""
     header = "x-fastn-api-key" if account.auth == "header" else "Authorization: Bearer"
     return f"{header} {'with' if account.test_mode == 'on' else 'without'} X-fastn-Test-Mode"
@@ -143,17 +142,18 @@ def check_form(key: str) -> Check:
 class KeyProbe:
     """Check of one account's key, on lists that nearly every key may read."""
 
-    def __init__(self, account: Endpoint, exchange: Callable[[Mapping[str, str]], Exchange], probe: Probe) -> None:
+    def __init__(self, account: Settings, exchange: Callable[[Mapping[str, str]], Exchange], probe: Probe) -> None:
         self._account = account
         self._exchange = exchange
         self._probe = probe
-        own = replace(account, test_mode="on" if any(name.lower() == _MODE for name in headers(account)) else "off")
-        other = replace(own, auth="bearer" if own.auth == "header" else "header")
+        sends_mode = any(name.lower() == _MODE for name in headers(account))
+        own = account.model_copy(update={"test_mode": "on" if sends_mode else "off"})
+        other = own.model_copy(update={"auth": "bearer" if own.auth == "header" else "header"})
         # The one that is set first, then those that differ least from it.
-        mode = "off" if own.test_mode == "on" else "on"
-        self._accounts = [own, other, replace(own, test_mode=mode), replace(other, test_mode=mode)]
+        mode = {"test_mode": "off" if sends_mode else "on"}
+        self._accounts = [own, other, own.model_copy(update=mode), other.model_copy(update=mode)]
 
-    async def check(self, proposal: Proposal) -> tuple[Check, Endpoint | None]:
+    async def check(self, proposal: Proposal) -> tuple[Check, Settings | None]:
         """Check how the key is accepted. Return the account that sends it so, or None if the key is refused.
 
         Settings that have to change are added to the proposal. Raises `FastnError` if the rate limit is used up.
@@ -191,7 +191,7 @@ class KeyProbe:
         await self._probe.switch(self._exchange(sent))
         return await self._probe(Request("GET", path, {"limit": 1}))
 
-    def _accepted(self, account: Endpoint, refused: list[str], control: Answer, proposal: Proposal) -> Check:
+    def _accepted(self, account: Settings, refused: list[str], control: Answer, proposal: Proposal) -> Check:
         seen = f"Taken: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
         if control.status < 300:
             seen += " Requests without a key are answered, too."

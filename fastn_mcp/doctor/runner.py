@@ -7,7 +7,7 @@ from typing import Any
 
 from fastn_mcp import __version__
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
+from fastn_mcp.client.endpoint import TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
@@ -32,7 +32,6 @@ class DoctorTarget:
     """What to examine. `exchange` is that of the sandbox, or None to use the network."""
 
     settings: Settings
-    account: Endpoint
     origins: Mapping[str, str]
     environment: Mapping[str, str]
     tools: Collection[AnyTool]
@@ -76,10 +75,10 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
         report.sent = int(may_have_arrived)
         if network.verdict is CheckResult.FAILED:
             return _with_notes(report, target.origins)
-    report.checks.append(check_form(target.account.api_key))
+    report.checks.append(check_form(target.settings.api_key))
 
-    exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
-    probe = Probe(exchange(headers(target.account)), target.system)
+    exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.settings.base_url, sent, options))
+    probe = Probe(exchange(headers(target.settings)), target.system)
     try:
         await _check_account(target, report, exchange, probe, progress)
     finally:
@@ -97,7 +96,7 @@ async def _check_account(
 ) -> None:
     progress("how the key is accepted")
     try:
-        check, account = await KeyProbe(target.account, exchange, probe).check(found.proposal)
+        check, account = await KeyProbe(target.settings, exchange, probe).check(found.proposal)
     except FastnError as error:
         check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
     found.checks.append(check)
@@ -108,10 +107,11 @@ async def _check_account(
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
     # A wait for the rate limit may be longer than the deadline of a call.
-    account = replace(account, routes=routes, fields=fields, deadline=account.deadline + MAX_PAUSES)
+    update = {"routes": routes, "fields": fields, "deadline": account.deadline + MAX_PAUSES}
+    account = account.model_copy(update=update)
     await probe.switch(exchange(headers(account)))
     client = FastnClient(account, probe, target.system)
-    reads = Reads(client, probe, routes, fields, target.account.fields, found.proposal, found.names)
+    reads = Reads(client, probe, routes, fields, target.settings.fields, found.proposal, found.names)
     await _check_each(READS, reads.check, CheckGroup.READS, target, found, progress)
     found.observed = reads.observed
     _propose_toolsets(target, reads)
@@ -154,10 +154,10 @@ def _inherit(target: DoctorTarget, proposal: Proposal) -> None:
     if proposal.profile is None:
         return
     if proposal.routes:
-        proposal.routes = {tool: str(route) for tool, route in target.account.routes.items()} | proposal.routes
+        proposal.routes = {tool: str(route) for tool, route in target.settings.routes.items()} | proposal.routes
     if proposal.fields:
-        proposal.fields = {name: dict(names) for name, names in target.account.fields.items()} | {
-            name: {**target.account.fields.get(name, {}), **names} for name, names in proposal.fields.items()
+        proposal.fields = {name: dict(names) for name, names in target.settings.fields.items()} | {
+            name: {**target.settings.fields.get(name, {}), **names} for name, names in proposal.fields.items()
         }
 
 

@@ -175,9 +175,7 @@ def form_of(request: ApprovalRequest, *further: str) -> ApprovalForm:
     lines = [*request.text, *further, *([temporary(request)] if is_temporary else [])]
     lines.append(instruction(request))
     lifetime, typing = request.expires - request.created, "name" if len(request.calls) == 1 else "words"
-    return ApprovalForm(
-        request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, request.typed
-    )
+    return ApprovalForm(request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, request.typed)
 
 
 def instruction(request: ApprovalRequest) -> str:

@@ -4,9 +4,12 @@ They are counted in the ledger, in one step with their limits, when a call is ab
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from pydantic import JsonValue
+
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.call_evaluation import CallEvaluation, refusal
 from fastn_mcp.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
@@ -33,7 +36,7 @@ class Budgets:
         self, policy: Policy, ledger: BudgetUses, system: System, bound_account: str, run: str | None = None
     ) -> None:
         """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
-        self._policy = policy
+        self.policy = policy
         self._ledger = ledger
         self._system = system
         self._account = bound_account
@@ -51,7 +54,7 @@ class Budgets:
         self, effect: Effect, principal: str, now: datetime, earlier: EarlierUses = NO_EARLIER_USES
     ) -> dict[str, int]:
         """Return the calls of an effect by period of `FileRules.budgets`."""
-        periods = {period: self.period(period, principal) for period in self._policy.rules.budgets(effect, now)}
+        periods = {period: self.period(period, principal) for period in self.policy.rules.budgets(effect, now)}
         return {
             period: await self._ledger.spent(effect.value, name) + earlier.get((effect.value, name), 0)
             for period, name in periods.items()
@@ -61,11 +64,30 @@ class Budgets:
         """Return the calls of a plan entry."""
         return await self._ledger.spent(permit.budget, PLANNED) + earlier.get((permit.budget, PLANNED), 0)
 
+    async def plan_left(self) -> list[tuple[PlannedCalls, int]]:
+        """Return each entry of the plan, with the number of calls left."""
+        permits = self.policy.plan.permits if self.policy.plan else ()
+        return [(each, max(0, each.count - await self.planned(each))) for each in permits]
+
+    async def left(self, principal: str, now: datetime) -> list[JsonValue]:
+        """Return what is left of each budget, and of `destroy_rate` once it was used."""
+        left = list[JsonValue]()
+        for effect in Effect:
+            used = await self.spent(effect, principal, now)
+            for period, limit in self.policy.rules.budgets(effect, now).items():
+                per = "run" if period == "run" else "day"
+                left.append({"effect": effect.value, "per": per, "left": max(0, limit - used[period]), "of": limit})
+        if self.policy.destroy_rate is not None and (destroyed := await self.destroyed(principal)):
+            most, seconds = self.policy.destroy_rate
+            per = f"{seconds / 60:g} minutes"
+            left.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - destroyed), "of": most})
+        return left
+
     async def destroyed(self, principal: str) -> int:
         """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
-        if self._policy.destroy_rate is None:
+        if self.policy.destroy_rate is None:
             return 0
-        _, seconds = self._policy.destroy_rate
+        _, seconds = self.policy.destroy_rate
         return len(await self._ledger.rate_uses(self.rate_budget(principal), seconds, self._system.timestamp()))
 
     async def spend_allowed(self, current: CallEvaluation, principal: str) -> str | None:
@@ -75,7 +97,7 @@ class Budgets:
         """
         verdict = current.verdict
         if verdict.decision is not Decision.ALLOW:
-            raise refusal(current.call, verdict, self._policy)
+            raise refusal(current.call, verdict, self.policy)
         if (permit := verdict.permit) is None:
             await self.spend_rate(current.effect, principal)
             return "policy" if await self._spend(self._budget_limits(current.effects, principal)) else None
@@ -90,14 +112,14 @@ class Budgets:
 
     async def check_rate(self, effect: Effect, principal: str) -> None:
         """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""
-        if effect is Effect.DESTROY and (rate := self._policy.destroy_rate) is not None:
+        if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
             (most, seconds), now = rate, self._system.timestamp()
             uses = await self._ledger.rate_uses(self.rate_budget(principal), seconds, now)
             _raise_unless_free(rate_free_at(uses, most, seconds), most, seconds)
 
     async def spend_rate(self, effect: Effect, principal: str) -> None:
         """Count an approval for `destroy_rate`. Raises a `Refused` that says when to call again if it is used up."""
-        if effect is Effect.DESTROY and (rate := self._policy.destroy_rate) is not None:
+        if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
             (most, seconds), now = rate, self._system.timestamp()
             free = await self._ledger.spend_rate(self.rate_budget(principal), most, seconds, now)
             _raise_unless_free(free, most, seconds)
@@ -106,7 +128,7 @@ class Budgets:
         return [
             BudgetLimit(effect.value, self.period(period, principal), limit)
             for effect in effects
-            for period, limit in self._policy.rules.budgets(effect, self._system.now()).items()
+            for period, limit in self.policy.rules.budgets(effect, self._system.now()).items()
         ]
 
     def _approved_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
@@ -130,3 +152,12 @@ def _raise_unless_free(free: float, most: int, seconds: float) -> None:
         "Call again then. A person can change destroy_rate under [budget] in the policy file.",
         facts={"rule": "destroy_rate", "free_at": stamp(at)},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What limits the calls of an account, and the log of this process that records them."""
+
+    policy: Policy
+    budgets: Budgets
+    audit: AuditFile

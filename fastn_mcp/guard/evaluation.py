@@ -15,7 +15,7 @@ from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
-from fastn_mcp.client.reads import after_creates, remembered
+from fastn_mcp.client.reads import remembered, searched_names, since_earlier
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
@@ -90,6 +90,8 @@ class Evaluator:
         self._journalling = journalling
         self._system = system
         self._read = read
+        self._new: tuple[str, float, Send] | None = None
+        """Digest of the last create that overwrites nothing, the time of its evaluation, and the reads made for it."""
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
@@ -162,12 +164,30 @@ class Evaluator:
         `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once. `at`: the
         time to decide it for, instead of now.
         """
-        reads = reads or remembered(self._read)
-        resolved, digest = await self._resolve(call, reads), self.digest(call, asker)
+        digest = self.digest(call, asker)
+        earlier = self._earlier_reads(call, digest)
+        reads = reads or earlier or remembered(self._read)
+        resolved = await self._resolve(call, reads)
+        if isinstance(call, Create) and resolved.target is None and earlier is None:
+            self._new = digest, self._system.monotonic(), reads
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = self._bind(resolved, digest, asker, verdict, is_unsettled=is_unsettled)
         call_preview = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         return CallEvaluation(resolved, digest, resolved.effect, verdict, call_preview, binding, similar, reads)
+
+    def _earlier_reads(self, call: Call, digest: str) -> Send | None:
+        """Return the reads by which the last create is evaluated once more: of a long list, those that show changes.
+
+        None if `call` is not that create, its evaluation was long ago, or Fastn may not find all that it may overwrite.
+        """
+        if self._new is None or not isinstance(call, Create) or getattr(call, "external_ref", None) is not None:
+            return None
+        known, at, reads = self._new
+        is_known = known == digest and self._system.monotonic() - at <= self.policy.approval_lifetime
+        lister, names = reader_of(type(call)), searched_names(call)
+        if not is_known or lister is None or not names:
+            return None
+        return remembered(since_earlier(lister, reads, self._read, names))
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -348,7 +368,7 @@ def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
     only_adds = all(isinstance(each.call, Create) and each.resolved.target is None for each in until_now)
     if one.reads is None or lister is None or not only_adds:
         return None
-    return remembered(after_creates(lister, one.reads, read))
+    return remembered(since_earlier(lister, one.reads, read))
 
 
 def _sha256(parts: object) -> str:

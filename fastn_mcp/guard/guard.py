@@ -16,8 +16,8 @@ from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
+from fastn_mcp.guard.approval.use import Approval, change_of
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
-from fastn_mcp.guard.approved_call import Approval, change_of
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
@@ -99,6 +99,8 @@ class Guard:
             if approval.has_waited:
                 evaluation = await self._evaluate(batch, caller, execution.results, span, reads=True)
             await self._approvals.uses.check(approval, evaluation)
+            if batch.is_list and approval.request is not None and not approval.request.used:
+                self._recorder.agreed(batch.tool, approval.request, approval.by)
             span.update(_approval_facts(approval.by, approval.request and approval.request.trace))
         if await self._send_each(evaluation, approval, execution, caller, report):
             return execution
@@ -136,14 +138,16 @@ class Guard:
         again here. `has_earlier_calls`: calls of the list sent since its evaluation may have changed its target, so it
         is evaluated again.
         """
-        is_list, current = evaluation.batch.is_list, evaluation.calls[number]
+        is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
         call = current.call
         with self._span(call) if is_list else nullcontext(SpanFacts()) as span, self._fail_closed(call, caller):
             if has_earlier_calls:
                 current = await self._reevaluate(call, caller, rereads(evaluation, number, self._client.send))
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
-            while (approved := await self._approvals.uses.use(approval, number, current, evaluation, caller)) is None:
+            while (
+                approved := await use(approval, number, current, evaluation, caller.asker)
+            ) is None:
                 if not is_list:
                     return None
                 current = await self._reevaluate(call, caller)

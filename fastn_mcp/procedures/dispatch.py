@@ -85,7 +85,7 @@ class Dispatcher:
         self._executor = executor
         self._short_ids = ShortIds()
         self.system = shared.system
-        self.dashboard_url = client.endpoint.dashboard_url
+        self.dashboard_url = client.settings.dashboard_url
 
     async def __call__(
         self, call: Tool[Any], caller: Caller, report: Report = no_progress

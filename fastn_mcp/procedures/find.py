@@ -18,7 +18,7 @@ from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
 from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp
-from fastn_mcp.records.states import STATES, State, failure_reason, workflow_state
+from fastn_mcp.records.states import STATES, State, failure_reason, is_unfinished, workflow_state
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
@@ -114,7 +114,7 @@ class Find(Procedure[SearchResult]):
         for hit in matches.others:
             hits.setdefault(hit.key, hit)
         displayed = [*hits.values()][: self.limit]
-        if len(meant) == 1 and meant[0].entry.kind == "workflow":
+        if len(meant) == 1 and meant[0].entry.kind == "workflow" and not is_unfinished("workflow", meant[0].entry.row):
             await data.read_last_run(meant[0].entry)
         await data.name_related([hit.entry for hit in displayed])
         rows = _Rows(data, context, {hit.entry.id for hit in meant}, {hit.entry.id for hit in displayed})

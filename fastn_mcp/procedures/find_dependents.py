@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 from fastn_mcp.account.dependence import Dependence, Unchecked, by_reason
 from fastn_mcp.account.dependency_rules import dependency_rules
 from fastn_mcp.account.dependents import describe_dependents
+from fastn_mcp.account.entries import LISTS
 from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
@@ -17,11 +18,11 @@ from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import is_id, resolve
 from fastn_mcp.procedures.reads import read_rest
 from fastn_mcp.records.formats import quoted
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, Row
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import Texts
 from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.related_reads import no_such
+from fastn_mcp.tools.related_reads import kind_of, no_such
 from fastn_mcp.tools.tool import Effect
 
 Entry = dict[str, JsonValue]
@@ -99,9 +100,9 @@ async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tupl
     if target is None and not unread:
         if is_id(typed):
             raise NotFound(*no_such(deleting), certainty=NOTHING_SENT)
-        id_ = (await resolve(kind, typed, context, is_tried=True)).id
-        deleting = operation.model_validate({operation.route.parameters[-1]: id_})
-        target, unread = await _record(deleting, context)
+        resource = await resolve(kind, typed, context, is_tried=True)
+        deleting = operation.model_validate({operation.route.parameters[-1]: resource.id})
+        target, unread = await _record(deleting, context, resource.row)
     dependence = await describe_dependents(deleting, target, context.look, context.system.now(), context.report)
     of: Entry = {"id": deleting.target}
     if target is not None:
@@ -109,8 +110,13 @@ async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tupl
     return of, replace(dependence, gaps=(*unread, *dependence.gaps))
 
 
-async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
-    """Return the resource, or a gap if it cannot be read; neither if it does not exist."""
+async def _record(
+    deleting: Call, context: ProcedureContext, listed: Row | None = None
+) -> tuple[FastnObject | None, list[Unchecked]]:
+    """Return the resource, or a gap if it cannot be read; neither if it does not exist. A row of a list says enough."""
+    stored = context.look.stored(LISTS[kind_of(deleting)](limit=100))
+    if listed := listed or stored.by_id.get(deleting.target or ""):
+        return FastnObject.model_validate(listed), []
     try:
         return await read_target(deleting, context.look), []
     except (NotFound, NotSent):  # NotSent: it cannot be an id

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -98,6 +99,8 @@ async def resolve(
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
         (typed,), is_tried = known, False
+    else:
+        is_tried = is_tried or await _is_name(kind, typed, context)
     resource = None if is_tried else await _by_id(kind, typed, context)
     if resource is not None and isinstance(resource.error, LeftOut):
         if typed in known:
@@ -165,13 +168,29 @@ async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResourc
 
 async def _candidates(kind: str, typed: str, context: ProcedureContext) -> Contents:
     """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
-    lister: Any = LISTS[kind]
-    if "search" in lister.model_fields:
-        page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_NAMES)))
-        candidates = tuple(entry(kind, row) for row in page.rows)
-        if named(typed, candidates) or (candidates and page.next_cursor is None):
-            return Contents(candidates, complete=True)
+    candidates, is_complete = await _search(kind, typed, context)
+    if named(typed, candidates) or (candidates and is_complete):
+        return Contents(candidates, complete=True)
     return await read_contents(kind, context.look)
+
+
+async def _is_name(kind: str, typed: str, context: ProcedureContext) -> bool:
+    """Return whether it looks like no id, and Fastn finds one resource of this name."""
+    if is_id(typed):
+        return False
+    with suppress(FastnError):  # it may be readable by its id
+        candidates, _ = await _search(kind, typed, context)
+        return len(named(typed, candidates)) == 1
+    return False
+
+
+async def _search(kind: str, typed: str, context: ProcedureContext) -> tuple[tuple[Entry, ...], bool]:
+    """Return the first resources that Fastn finds by what was typed, and whether those are all; none without search."""
+    lister: Any = LISTS[kind]
+    if "search" not in lister.model_fields:
+        return (), False
+    page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_NAMES)))
+    return tuple(entry(kind, row) for row in page.rows), page.next_cursor is None
 
 
 class ReadRow(Procedure[FastnObject]):

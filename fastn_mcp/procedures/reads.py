@@ -11,6 +11,7 @@ import anyio
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.account.entries import read_many_labels
 from fastn_mcp.client.reads import Pages, read_pages
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
@@ -98,6 +99,14 @@ class AccountReads:
             self.gaps.append(Unchecked(name, "rows were removed while its pages were read, and others may be missing"))
         if pages_read.error is not None:
             self.failed[f"more {name}"] = pages_read.error
+
+    async def read_customer_names(self, ids: Iterable[str], look: AnswerReads, most: int) -> dict[str, str]:
+        """Return the names of these customers, as far as they are read in about `most` requests."""
+        try:
+            return await read_many_labels("customer", list(dict.fromkeys(ids)), look, most)
+        except FastnError as error:
+            self.failed["names of customers"] = error
+            return {}
 
     def has_more(self, name: str) -> bool:
         """Whether a list has more rows than were read."""

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from fastn_mcp.account.dependence import Unchecked, by_reason
-from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents, read_labels
+from fastn_mcp.account.entries import (
+    LISTS,
+    MAX_PAGES,
+    Contents,
+    Entry,
+    entry,
+    is_affordable,
+    read_contents,
+    read_labels,
+)
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     MIN_SUGGESTION,
@@ -84,6 +93,8 @@ class SearchData:
         self._reads = AccountReads(context.look)
         self._contents: dict[str, Contents] = {}
         self._entries: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+        self._most = _MAX_SEARCHES
+        """Maximum number of further pages of a kind that is read whole, where Fastn could search it."""
         self._searched: set[str] = set()
         """Large kinds in which Fastn found what the query may mean."""
         self._is_extended = False
@@ -100,6 +111,7 @@ class SearchData:
 
     async def search(self, query: str) -> Matches:
         """Read what the query needs, in parallel and within bounds, and rank it."""
+        self._most = min(_MAX_SEARCHES, len(self._rank(query).words) + 1)
         if not await self._is_name_of_asked(query):
             needed = [need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ()))]
             await self._read(kind for kind in needed if kind != "connection")
@@ -122,6 +134,8 @@ class SearchData:
         if not asked or "connection" in asked:  # a connection is named by what it belongs to
             return False
         await self._read(asked | ({"trigger"} if "workflow" in asked else set()))  # the answer says what starts it
+        if len(words_of(query)) <= _MAX_WORDS:
+            await self._search(query)
         best = next(iter(self._hits(query)), None)
         return best is not None and best.entry.kind in asked and best.is_verbatim and not best.lacking
 
@@ -156,17 +170,34 @@ class SearchData:
         emails = [*map(str.casefold, _EMAIL.findall(query))]
         words = [*emails, *sorted(self._rank(query).words, key=index.has_word)][:_MAX_SEARCHES]
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
-        await self._add([(kind, "search", word) for kind in large for word in words])
-        best = next(iter(self._hits(query)), None)
-        is_named = best is not None and best.is_verbatim and not best.lacking
-        if best is not None and emails:
-            is_named = not {*emails}.isdisjoint(map(str.casefold, best.entry.emails))
+        searched: list[str] = []
+
+        def is_named() -> bool:
+            best = next(iter(self._hits(query)), None)
+            if best is not None and emails:
+                return not {*emails}.isdisjoint(map(str.casefold, best.entry.emails))
+            return best is not None and best.is_verbatim and not best.lacking
+
+        def is_each_known(kind: str) -> bool:
+            return all(self._reads.rows(f"{kind} of {word}") or index.has_word(word) for word in searched)
+
+        def may_find(kind: str) -> bool:
+            """Whether a further search may do instead of reading the kind whole."""
+            return is_each_known(kind) or not is_affordable(kind, self._context.look, MAX_PAGES - 1)
+
+        for some in (words[:1], words[1:]):  # what has the whole name has its first word
+            await self._add([(kind, "search", word) for kind in filter(may_find, large) for word in some])
+            searched += some
+            if is_named() and all(self._is_whole(f"{kind} of {word}") for kind in large for word in some):
+                break
         for kind in large:
-            lists = {word: f"{kind} of {word}" for word in words}
-            is_each_known = all(self._reads.rows(name) or index.has_word(word) for word, name in lists.items())
-            if is_named or (is_each_known and not all(map(self._reads.has_more, lists.values()))):
+            lists = [f"{kind} of {word}" for word in searched]
+            if is_named() or (is_each_known(kind) and not all(map(self._reads.has_more, lists))):
                 self._searched.add(kind)
-        await self._read([kind for kind in large if kind not in self._searched], math.inf)
+        await self._read([kind for kind in large if kind not in self._searched], whole=True)
+
+    def _is_whole(self, name: str) -> bool:
+        return name in self._reads.lists and not self._reads.has_more(name)
 
     def _matches(self, query: str) -> Matches:
         hits = self._hits(query)
@@ -239,15 +270,16 @@ class SearchData:
     def _incomplete(self) -> list[str]:
         return [kind for kind, it in self._contents.items() if not it.complete and kind not in self._searched]
 
-    async def _read(self, wanted: Iterable[str], most: float = _MAX_SEARCHES) -> None:
-        """Read these kinds in parallel, unless they were; of one with more than `most` further pages only the first."""
+    async def _read(self, wanted: Iterable[str], *, whole: bool = False) -> None:
+        """Read these kinds in parallel, unless they were, or `whole` anyway; else of a long one only the first page."""
 
         async def read_kind(kind: str) -> None:
-            searchable = "search" in LISTS[kind].model_fields
-            self._contents[kind] = await read_contents(kind, self._context.look, most if searchable else math.inf)
+            is_searched = "search" in LISTS[kind].model_fields and not whole
+            most = self._most if is_searched else math.inf
+            self._contents[kind] = await read_contents(kind, self._context.look, most)
             self._keep(kind, self._contents[kind].entries)
 
-        tried = self._contents.keys() | self._reads.failed.keys() if most == _MAX_SEARCHES else ()
+        tried = () if whole else self._contents.keys() | self._reads.failed.keys()
         unread = (kind for kind in wanted if kind not in tried)
         jobs = dict.fromkeys(unread, read_kind)
         await self._reads.run(jobs, self._context.report)
@@ -292,8 +324,9 @@ class SearchData:
         named = {f"{kind} of {value}": (LISTS[kind], argument, value) for kind, argument, value in filters}
         await self._list({name: it for name, it in named.items() if name not in self._reads.lists})
         for name, (kind, *_) in zip(named, filters, strict=True):
-            if rows := self._reads.rows(name):
-                self._keep(kind, [entry(kind, row) for row in rows])
+            entries = [entry(kind, row) for row in self._reads.rows(name)]
+            if added := [item for item in entries if item.id not in self._entries[kind]]:
+                self._keep(kind, added)
                 self._is_extended = True
         return all(len(self._reads.rows(name)) >= _PAGE_ROWS or not self._reads.has_more(name) for name in named)
 

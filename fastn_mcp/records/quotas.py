@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from fastn_mcp.records.formats import aged, quoted, stamp
-from fastn_mcp.records.rows import Row, inside, number, owner_of, short, text, timestamp, word
+from fastn_mcp.records.rows import Row, inside, number, owner_of, short, text, timestamp, without_empty, word
 
 _USES = ("used", "usage", "current", "consumed", "count", "value")
 _LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
@@ -118,13 +118,13 @@ def credits_used(reply: Row) -> float | None:
 def plan(billing: Row) -> dict[str, JsonValue]:
     """Return plan and credits, as far as the answer contains them."""
     credits_ = credits_of(billing)
-    fields: dict[str, JsonValue] = {
+    fields: Row = {
         "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
         "credits_used": credits_.used,
         "credits_included": credits_.included,
         "credits_reset_at": credits_.resets_at and stamp(credits_.resets_at),
     }
-    return {name: item for name, item in fields.items() if item not in (None, "")}
+    return without_empty(fields)
 
 
 def credits_quota(billing: Row) -> list[Quota]:

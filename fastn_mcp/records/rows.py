@@ -164,6 +164,11 @@ def short(content: str, longest: int = _MAX_NAME) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
+def without_empty(row: Row) -> dict[str, JsonValue]:
+    """Return the fields that are neither null nor an empty text or list."""
+    return {name: item for name, item in row.items() if item not in (None, "", [])}
+
+
 def _at(row: Row, path: str) -> JsonValue:
     item: JsonValue | Row = row
     for camel, snake in _spellings(path):

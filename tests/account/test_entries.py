@@ -14,8 +14,8 @@ from fastn_mcp.account.entries import (
     MAX_PAGES,
     entry,
     read_contents,
-    read_customer_names,
     read_labels,
+    read_many_labels,
 )
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.client.reads import MAX_LOOKUPS
@@ -123,7 +123,7 @@ async def test_customers_are_listed_for_their_names_if_that_takes_no_more_reques
 ) -> None:
     source = RowSource({ListCustomers: customers(number)})
     ids = [f"c{n}" for n in range(70, number, number // 12)]
-    await read_customer_names(ids, Answers(world, source).look())
+    await read_many_labels("customer", ids, Answers(world, source).look())
     assert source.counts().get("list_customers") == pages
     assert source.counts().get("get_customer", 0) <= MAX_NAMED
 

@@ -43,7 +43,7 @@ from support.faulty_sandbox import FaultySandbox  # noqa: E402
 from support.policy_files import policy_file  # noqa: E402
 from support.ports import free_port, listening  # noqa: E402
 from support.sensible_calls import sensible  # noqa: E402
-from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering  # noqa: E402
+from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person  # noqa: E402
 from support.valkey_server import ValkeyServer  # noqa: E402
 
 from fastn_mcp.sandbox.server import SandboxRequest  # noqa: E402
@@ -393,7 +393,7 @@ class Round:
                 received.append(call)
 
     async def _again(self, version: str, calls: Sequence[Operation[Any]], port: int) -> None:
-        nobody = Person(answering(ElicitResult(action="cancel")), reading=0)
+        nobody = Person(lambda _: ElicitResult(action="cancel"), reading=0)
         async with AsyncExitStack() as stack:
             if self._transport == "http":
                 wire = Wire()

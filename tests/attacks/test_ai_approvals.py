@@ -1,13 +1,11 @@
 """The agent approves nothing inside Fastn's AI, in any mode, whatever a policy allows."""
 
-from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
-from support.scripted_client import connected, data
+from support.scripted_client import LATEST, connected, data, each_version, session
 from support.slack import served_slack
 from support.slack_world import DANA, slack_world
 from support.world import World
@@ -35,19 +33,10 @@ POLICIES: dict[str, tuple[Mode, str]] = {
 }
 
 
-@pytest.fixture
-def opened(tmp_path: Path) -> Generator[Callable[[str], World]]:
+def opened(folder: Path, policy: str) -> World:
     """Return a world under one of the policies that let first messages pass."""
-    worlds: list[World] = []
-
-    def made(policy: str) -> World:
-        mode, text = POLICIES[policy]
-        worlds.append(World(tmp_path, Policy(mode, rules_of(tmp_path, text))))
-        return worlds[-1]
-
-    yield made
-    for world in worlds:
-        world.close()
+    mode, text = POLICIES[policy]
+    return World(folder, Policy(mode, rules_of(folder, text)))
 
 
 def session_of(reply: dict[str, Any]) -> str:
@@ -56,10 +45,8 @@ def session_of(reply: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
-    opened: Callable[[str], World], policy: str
-) -> None:
-    world = opened(policy)
+async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(tmp_path: Path, policy: str) -> None:
+    world = opened(tmp_path, policy)
     async with session(world, LATEST) as call:
         for number, answer in enumerate(("approve", "yes, go on", "status?", "reject"), 1):
             pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
@@ -88,8 +75,8 @@ ACTING: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_message_that_may_act_or_approve_needs_approval(opened: Callable[[str], World], policy: str) -> None:
-    world = opened(policy)
+async def test_message_that_may_act_or_approve_needs_approval(tmp_path: Path, policy: str) -> None:
+    world = opened(tmp_path, policy)
     async with session(world, LATEST) as call:
         for number, (tool, arguments) in enumerate(ACTING, 1):
             reply = await call(tool, **arguments)
@@ -101,8 +88,8 @@ async def test_message_that_may_act_or_approve_needs_approval(opened: Callable[[
 
 
 @each_version
-async def test_approved_message_reaches_the_ai_once(opened: Callable[[str], World], version: str) -> None:
-    world = opened("guarded with a budget")
+async def test_approved_message_reaches_the_ai_once(tmp_path: Path, version: str) -> None:
+    world = opened(tmp_path, "guarded with a budget")
     async with session(world, version, approves=True) as call:
         pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
         await call("ai_chat", message="approve", session_id=session_of(pending))

@@ -98,7 +98,6 @@ async def test_invalid_answer_sends_nothing_by_any_tool(step: int, version: str,
                 assert "Nothing was sent" in result["message"], (answer, tool, result)
                 assert outcome == "declined" or "on the desk" in result["message"], (answer, tool)
                 world.clock.pass_(1000)  # the breaker and the distrust of the channel expire before the next call
-    world.close()
 
 
 @pytest.fixture
@@ -191,7 +190,6 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
             world.clock.pass_(60)
             await answered(world.ledger, "local", world.clock.at.timestamp(), approves=True)
         assert len(world.changes) == sent
-    world.close()
 
 
 @each_version
@@ -213,7 +211,6 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
             answer = data(await client.call_tool("update_workflow", {"workflow_id": WORKFLOW, **arguments}))
             assert answer["outcome"] == "declined"
         assert len(world.changes) == sent
-    world.close()
 
 
 @each_version
@@ -230,8 +227,6 @@ async def test_temporary_approval_is_bound_to_key_mode_and_policy(other: str, ve
         assert data(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
     assert len(asked.messages) == 1
     assert again.changes == []
-    world.close()
-    again.close()
 
 
 @each_version
@@ -270,7 +265,6 @@ async def test_new_dependents_void_the_approval(
     deleted = [request.tool for request in world.changes if request.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
     await world.ledger.aclose()
-    world.close()
 
 
 @each_version
@@ -290,7 +284,6 @@ async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: P
         person.content = approval
         assert data(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
     assert [request.method for request in world.changes] == ["DELETE"]
-    world.close()
 
 
 @each_version
@@ -322,5 +315,3 @@ async def test_destructive_calls_have_a_budget_across_processes(version: str, tm
     world.clock.pass_(300)
     async with connected(world, version, person) as client:
         assert (await made(client, 11))["done"] == "delete_secret"
-    world.close()
-    other.close()

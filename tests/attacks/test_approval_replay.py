@@ -11,10 +11,9 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from support.decisions import moved
-from support.declining_client import VERSIONS
 from support.direct_sandbox import Fastn
 from support.policy_files import rules_of
-from support.scripted_client import Program, approval, changing, data, one_in_four
+from support.scripted_client import VERSIONS, Program, approval, changing, data, one_in_four
 from support.slack import Slack, served_slack
 from support.slack_world import DANA, SlackWorld
 from support.world import FormLater, World
@@ -255,7 +254,6 @@ async def test_approval_sends_its_call_once_by_any_tool(channel: str, version: s
             world.clock.pass_(1000)
             world.sandbox.state = account
             world.sandbox.requests.clear()
-    world.close()
 
 
 async def test_seal_of_a_request_expires_with_its_approval(tmp_path: Path) -> None:
@@ -311,7 +309,6 @@ async def test_approval_covers_no_other_call_or_state(channel: str, version: str
                 assert world.changes == [], ("target changed", call, result)
             world.clock.pass_(1000)
     assert changed >= (20 if step == 1 else 3)
-    world.close()
 
 
 OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
@@ -346,5 +343,3 @@ async def test_approval_of_another_process_is_void(
             first.clock.pass_(1000)
     assert first.changes == [] or other == "mode"  # guarded mode sends calls that need no approval
     assert tried >= (1 if second.changes else 10 // step)
-    first.close()
-    second.close()

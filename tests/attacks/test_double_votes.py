@@ -1,11 +1,9 @@
 """A person whom two channels name differently is one person."""
 
-import hashlib
-import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,30 +14,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.identity_provider import ISSUER, listening
 from support.team_world import HEAD
-from support.webhook_world import approvers_file, public
+from support.webhook_world import approvers_file, public, signed_approval
 
 pytestmark = pytest.mark.anyio
 
 NAME = "Globex Exports"
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
-TEAM = """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
-[[approvals.approver]]
-groups = ["approvers"]
-
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
+HOOK = """
 webhook_url = "{hook}/acme"
 webhook_secret_env = "HOOK"
 approvers = "approvers.toml"
@@ -53,18 +37,12 @@ class BothChannels:
     world: ApprovalWorld
     person: str
     keys: dict[str, Ed25519PrivateKey]
-    sent: int = field(default=0, init=False)
 
     async def by_webhook(self, name: str = "") -> httpx2.Response:
         """Answer the open request by webhook, as this person."""
-        name = name or self.person
-        id_, self.sent = self.world.audit("asked")[-1]["grant"], self.sent + 1
-        answer = {"grant": id_, "decision": "approve", "approver": name, "typed": NAME}
-        answer |= {"timestamp": self.world.now, "nonce": f"{self.sent:020}"}
-        data, path = json.dumps(answer).encode(), f"/approvals/{id_}"
-        text = f"v1:POST:{path}:{self.world.now}:{answer['nonce']}:{hashlib.sha256(data).hexdigest()}"
-        headers = {"x-fastn-mcp-signature": "v1=" + self.keys[name].sign(text.encode()).hex()}
-        return await self.world.caller.http.post(f"{SITE}/tenants/acme{path}", content=data, headers=headers)
+        name, request = name or self.person, self.world.audit("asked")[-1]["grant"]
+        sent = signed_approval(self.keys[name], request, name, NAME, self.world.now)
+        return await self.world.caller.http.post(f"{SITE}/tenants/acme/approvals/{request}", **sent)
 
 
 @asynccontextmanager
@@ -78,7 +56,7 @@ async def both_channels(folder: Path, person: str) -> AsyncGenerator[BothChannel
     ]
     approvers_file(folder, "\n".join(lines))
     with listening(Starlette(routes=[Route("/acme", receive, methods=["POST"])])) as hook:
-        async with serving(folder, HEAD + TEAM.format(hook=hook), FOUR) as world:
+        async with serving(folder, HEAD + PAGE + APPROVERS + ACME + HOOK.format(hook=hook), FOUR) as world:
             yield BothChannels(world, person, keys)
 
 

@@ -38,10 +38,6 @@ def under(folder: Path, text: str, mode: Mode = "guarded") -> World:
     return World(folder, Policy(mode, rules_of(folder, text)))
 
 
-# --- a role that has the id or the name of another
-# ---------------------------------------------------------------------
-
-
 async def test_role_named_by_the_id_of_a_protected_one_is_unknown(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\nrole = "Owner"\n')
     owner = str(next(role.id for role in await world.rows(ListRoles()) if role.name == "Owner"))
@@ -76,10 +72,6 @@ async def test_role_that_is_given_by_its_id_is_shown_by_its_name(tmp_path: Path)
 async def test_role_that_nobody_imitates_is_recognized(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\nrole = "Owner"\n')
     assert await world.decision(InviteUser(email="eve@example.com", role="Viewer")) is Decision.CONFIRM
-
-
-# --- what is a protected customer's without naming it
-# ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protected", ["Globex Exports", "globex-*", "crm-globex"])
@@ -124,10 +116,6 @@ async def test_key_or_secret_for_all_customers_is_also_for_a_protected_one(tmp_p
         assert await world.decision(call) is Decision.CONFIRM
 
 
-# --- a permission that holds a denied one
-# ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("denied", "given", "decision"),
     [
@@ -151,10 +139,6 @@ async def test_wildcard_that_covers_a_denied_permission_is_denied(
 ) -> None:
     world = under(tmp_path, f'[[rule]]\nwhen = {{ permissions = "{denied}" }}\nthen = "deny"\n')
     assert await world.decision(CreateRole(name="R", permissions=["workflows:read", given])) is decision
-
-
-# --- an effect that the agent raises to another budget
-# ------------------------------------------------------------------
 
 
 def renamed(world: World, text: str) -> UpdateWorkflow:
@@ -188,10 +172,6 @@ async def test_list_of_raised_effects_is_refused_before_its_first_call(tmp_path:
     ):
         await world.dispatch(ApplyChanges(changes=changes), Caller(asker, None))
     assert world.changes == []
-
-
-# --- an environment beside the one that is compared
-# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,10 +210,6 @@ async def test_rule_allows_no_other_customer_in_routes(tmp_path: Path) -> None:
 
     assert await decision("org_a") is Decision.ALLOW
     assert await decision("org_b") is Decision.CONFIRM
-
-
-# --- a temporary approval of what has changed meanwhile
-# ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -275,10 +251,6 @@ async def test_temporary_approval_that_is_revoked_before_its_use_sends_nothing(
     assert len(world.changes) == 1
 
 
-# --- undocumented fields that read like documented ones
-# ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["Permissions", "PERMISSIONS", "per-missions", "Mode", "rate_limit_per_minute"])
 @pytest.mark.parametrize("value", ["Full access", None])
 def test_undocumented_field_that_reads_like_an_argument_is_refused(name: str, value: str | None) -> None:
@@ -286,10 +258,6 @@ def test_undocumented_field_that_reads_like_an_argument_is_refused(name: str, va
     call = CreateApiKey(name="BI", permissions="Viewer", extra={name: value})
     with pytest.raises(RefusedValue, match=f"{name} has an argument of its own"):
         call.request()
-
-
-# --- a create that overwrites what exists
-# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [{"slug": "acme-corp"}, {"name": "Acme Corp"}])
@@ -311,10 +279,6 @@ async def test_rule_that_allows_creating_does_not_allow_overwriting(tmp_path: Pa
     world = under(tmp_path, '[[rule]]\ntool = "create_workflow"\nwhen = { name = "*" }\nthen = "allow"\n')
     assert await world.decision(CreateWorkflow(name="process-new-orders", code="c")) is Decision.CONFIRM
     assert await world.decision(CreateWorkflow(name="initech", code="c")) is Decision.ALLOW
-
-
-# --- records and environments by other names
-# ---------------------------------------------------------------------------
 
 
 LIVE_TRIGGERS = '[[rule]]\ntool = "create_trigger"\nwhen = { environment = "live" }\nthen = "deny"\n'
@@ -389,10 +353,6 @@ async def test_rule_applies_to_a_slug_however_its_field_is_written(tmp_path: Pat
     assert await world.decision(call) is Decision.DENY
 
 
-# --- arguments in another form
-# -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("permissions", ["FULL_ACCESS", "full-access", "FullAccess"])
 async def test_rule_applies_to_a_value_however_it_is_written(tmp_path: Path, permissions: str) -> None:
     world = under(
@@ -426,10 +386,6 @@ def test_administrator_has_one_address() -> None:
         CreateCustomer(name="Initech", admin_email="eve@evil.example,kim@example.com")
 
 
-# --- a change without an approval before one with it
-# -------------------------------------------------------------------
-
-
 async def test_approval_of_a_trigger_says_that_its_routes_were_changed(tmp_path: Path) -> None:
     """While a trigger is off, what it sends to its workflows can be changed without an approval."""
     world = World(tmp_path)
@@ -446,10 +402,6 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     entry = PlannedCalls("line 1", "b", call.tool_name(), (), None, {"name": Choice((Glob("report-*"),))}, 1, 1)
     assert entry.covers(by_arguments(call))
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
-
-
-# --- what moves from one customer to another
-# ---------------------------------------------------------------------------
 
 
 async def test_moving_a_customer_reference_is_asked_about(tmp_path: Path) -> None:
@@ -480,10 +432,6 @@ async def test_rule_that_allows_one_customer_does_not_allow_a_connection_of_anot
         assert await world.decision(call) is (Decision.ALLOW if owner == acme else Decision.CONFIRM)
 
 
-# --- several values in one
-# ---------------------------------------------------------------------------------------------
-
-
 async def test_several_values_in_one_text_of_a_list_are_compared_each(tmp_path: Path) -> None:
     role = CreateRole(name="R", parent="Viewer", permissions=["workflows:read,users:write"])
     rule = '[[rule]]\ntool = "create_role"\nwhen = {{ permissions = "{}" }}\nthen = "{}"\n'
@@ -497,10 +445,6 @@ async def test_several_values_in_one_text_of_a_list_are_compared_each(tmp_path: 
 def test_invitation_has_one_address_in_its_plain_form(email: str) -> None:
     with pytest.raises(ValidationError, match="must be one e-mail address"):
         InviteUser(email=email, role="Viewer")
-
-
-# --- what a person reads of a long list, and the host of a domain
-# --------------------------------------------------------------------------
 
 
 async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: Path) -> None:

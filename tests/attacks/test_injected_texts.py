@@ -7,7 +7,7 @@ ones of the same length. Keys, suggestions and our own sentences, without what t
 import json
 import re
 import unicodedata
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -123,11 +123,8 @@ def pair_of(folder: Path, exchange: Callable[[Callable[[str], str]], Planting]) 
 
 
 @pytest.fixture(params=[TEXTS, VALUES], ids=["free texts", "documented values"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Pair]:
-    worlds = pair_of(tmp_path, partial(Planting, request.param))
-    yield worlds
-    worlds.hostile.close()
-    worlds.harmless.close()
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
+    return pair_of(tmp_path, partial(Planting, request.param))
 
 
 def ids(world: World) -> dict[str, list[str]]:

@@ -136,9 +136,6 @@ def test_uninstall_keeps_a_concurrent_write(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes())["started"] == 2
 
 
-# --- size --------------------------------------------------------------------------------------------------------
-
-
 def large(megabytes: float) -> dict[str, Any]:
     """Return a file that has grown like `.claude.json`: a history for each project."""
     entry: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
@@ -171,9 +168,6 @@ def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
     with pytest.raises(apply.UnreadableConfig):
         edit.insert(Format.JSONC, text.encode(), OURS)
     assert time.process_time() - start < 5
-
-
-# --- the command -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -250,9 +244,6 @@ def test_install_does_not_wait_for_a_pipe(home: Path) -> None:
     for name in ("mcp.json", "/dev/zero"):
         done = fastn(home, "install", "cursor", "--file", name, "--sandbox", "--yes")
         assert (done.returncode, "Not a regular file" in done.stderr) == (2, True)
-
-
-# --- as root -----------------------------------------------------------------------------------------------------
 
 
 def owner(path: Path) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
+from support.audit_entries import entries
 from support.forkserver import forked
 from support.ports import free_port
 from support.raw_client import META, started
@@ -36,6 +38,7 @@ from support.server_process import (
     running,
     stdio,
 )
+from support.team_world import MODERN, modern
 
 pytestmark = pytest.mark.anyio
 
@@ -45,8 +48,6 @@ CREATE = {"name": "Initech"}
 HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
 
-
-MODERN = "2026-07-28"
 CALL = {"name": "create_customer", "arguments": CREATE}
 
 
@@ -143,25 +144,35 @@ async def test_response_lost_by_a_closed_connection_needs_approval(version: str,
             await check_repetition_names_the_change(client, upstream)
 
 
+@pytest.mark.parametrize("streams", [False, True], ids=["in one piece", "as a stream"])
 @each_version
-async def test_call_that_timed_out_in_the_http_client_needs_approval(version: str, hanging: Upstream) -> None:
-    env, port, message = environment(hanging), free_port(), json.dumps(calling(version))
-    headers = {
-        "Authorization": f"Bearer {HTTP_TOKEN}",
-        "MCP-Protocol-Version": version,
-        "Accept": "application/json, text/event-stream",
-        "Content-Type": "application/json",
-    }
-    if version == MODERN:
-        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
+async def test_call_that_timed_out_in_the_http_client_needs_approval(
+    version: str, streams: bool, hanging: Upstream
+) -> None:
+    """The call ends with the connection, and the audit log says what may have happened."""
+    env, port, message = environment(hanging), free_port(), calling(version)
+    if streams:  # progress, which is asked for, makes the response a stream
+        message["params"] = message["params"] | {"_meta": {**message["params"].get("_meta", {}), "progressToken": 1}}
+    headers = {"Authorization": f"Bearer {HTTP_TOKEN}", "Accept": "application/json, text/event-stream"}
+    headers |= modern("create_customer") if version == MODERN else {"MCP-Protocol-Version": version}
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         url = f"http://127.0.0.1:{port}/mcp"
-        async with httpx2.AsyncClient(verify=TLS, timeout=2) as impatient:
-            with pytest.raises(httpx2.ReadTimeout):
-                await impatient.post(url, headers=headers, content=message)
-        assert hanging.changes() == ["POST /api/v1/customers"]
+        async with httpx2.AsyncClient(verify=TLS) as impatient, anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(impatient.post, url, headers=headers, json=message, timeout=60))
+            await until_sent(hanging)
+            tasks.cancel_scope.cancel()
+        recorded: list[Any] = []
+        with anyio.fail_after(30):
+            while len(recorded) < 2:
+                await anyio.sleep(0.01)
+                recorded = [(line["event"], line.get("outcome")) for line in entries(log_of(env))]
+        assert recorded == [("intent", None), ("outcome", "unknown_outcome")]
         async with Client(over_http(url), mode=ERAS[version]) as client:
             await check_repetition_needs_approval(client, hanging)
+
+
+def log_of(env: dict[str, str]) -> Path:
+    return Path(env["FASTN_STATE_DIR"]) / "audit.jsonl"
 
 
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from support.forkserver import forked
+from support.local_page import globex, posted_by
 from support.other_user import as_other_user, needs_two_users
 from support.server_process import ERAS, TLS, body
 
@@ -78,8 +79,7 @@ def started(home: Path) -> StdioServerParameters:
 
 async def asked(client: Client) -> None:
     """Make a call that waits for an approval on the page."""
-    target = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
-    result = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+    result = body(await client.call_tool("delete_customer", {"customer_id": (await globex(client))["id"]}))
     assert result["status"] == "approval_required"
 
 
@@ -92,13 +92,6 @@ def opened(home: Path) -> str:
     return (home / "opened").read_text().strip()
 
 
-def posted_by(file: str) -> tuple[str, str]:
-    """Return the address to which the file for the browser posts a key, and the key."""
-    text = Path(file.removeprefix("file://")).read_text()
-    (action,), (key,) = re.findall(r'action="([^"]+)"', text), re.findall(r'value="([^"]+)"', text)
-    return action, key
-
-
 @pytest.mark.long
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
@@ -108,9 +101,9 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)
         observed = json.loads(await anyio.to_thread.run_sync(as_other_user, WATCH, str(home / "state")))
-        _, key = posted_by(file)
+        _, keys = posted_by(file)
     assert any(file in command for command in observed["commands"])
-    assert key not in json.dumps(observed)
+    assert keys["key"] not in json.dumps(observed)
     assert (observed["page"], observed["read"]) == ("PermissionError", [])
 
 
@@ -124,9 +117,9 @@ async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) 
     """
     async with Client(started(home), mode=ERAS[era]) as client, httpx2.AsyncClient() as person:
         await asked(client)
-        action, key = posted_by(await anyio.to_thread.run_sync(opened, home))
+        action, keys = posted_by(await anyio.to_thread.run_sync(opened, home))
         page = action.removesuffix("/enter")
-        entered = await person.post(action, data={"key": key}, headers={"origin": "null"})
+        entered = await person.post(action, data=keys, headers={"origin": "null"})
         (room,) = re.findall(r"[Pp]ath=(/[^;]+)", entered.headers["set-cookie"])
         page_text = (await person.get(f"{page}{room}")).text
         (name,) = re.findall(r'data-expected="([^"]+)"', page_text)
@@ -152,8 +145,7 @@ async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) 
 async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Path) -> None:
     async with Client(started(home), mode="2026-07-28") as client:
         await asked(client)
-        file = await anyio.to_thread.run_sync(opened, home)
-        action, key = posted_by(file)
+        action, keys = posted_by(await anyio.to_thread.run_sync(opened, home))
         port = int(httpx2.URL(action).port or 0)
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
         half = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
@@ -167,7 +159,7 @@ async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Pat
                 for number in range(20):
                     wrong = await http.post(action, data={"key": f"guess {number}"})
                     assert (wrong.status_code, wrong.headers["connection"]) == (403, "close")
-                assert (await http.post(action, data={"key": key})).status_code == 200
+                assert (await http.post(action, data=keys)).status_code == 200
         finally:
             for one in idle + half:
                 one.close()

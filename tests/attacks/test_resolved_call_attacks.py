@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
-from support.declining_client import LATEST, session
-from support.local_page import CANARY, approve, env_state
+from support.local_page import CANARY, env_state
+from support.scripted_client import LATEST, session
 from support.server_process import Person, Upstream, approving
 from support.watched_agent import agent, fails, id_of, outside
 from support.world import World
@@ -35,9 +35,6 @@ LEDGERLY = {
 
 def declining(_: ElicitRequestFormParams) -> ElicitResult:
     return ElicitResult(action="accept", content={"decision": "decline"})
-
-
-# --- a connector whose address is exchanged -----------------------------------------------------------------------
 
 
 @each_server
@@ -80,24 +77,6 @@ async def test_connector_of_an_open_request_needs_approval(upstream: Upstream, t
         assert f'Address changed: just now, it was "{ADDRESS}"' in call.shown
 
 
-# --- values that the server's settings fill in --------------------------------------------------------------------
-
-
-async def test_protection_applies_to_the_customer_setting(upstream: Upstream, tmp_path: Path) -> None:
-    policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
-    gamma = id_of(upstream, "connectors", "gamma")
-    async with agent(upstream, tmp_path, LATEST, policy=policy, FASTN_END_ORG_ID=globex) as call:
-        for tool, arguments in (
-            ("run_workflow", {"workflow_id": WORKFLOW}),
-            ("create_secret", {"name": "NEW"}),
-            ("create_connection", {"connector_id": gamma}),
-        ):
-            refused = await call(tool, **arguments)
-            assert refused["outcome"] == "refused", tool
-            assert "is protected" in refused["message"], tool
-        assert call.sent == []
-
-
 async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream, tmp_path: Path) -> None:
     globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
     gamma = id_of(upstream, "connectors", "gamma")
@@ -111,9 +90,6 @@ async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream
             assert answer["outcome"] == "not_sent", tool
             assert all(word in answer["message"] for word in words), answer["message"]
         assert call.sent == []
-
-
-# --- what is a protected customer's -------------------------------------------------------------------------------
 
 
 def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any]]]:
@@ -160,9 +136,6 @@ async def test_calls_on_another_customer_are_asked(upstream: Upstream, tmp_path:
         globex = id_of(upstream, "customers", "globex-exports")
         assert (await call("create_secret", name="NEW", customer_id=globex))["outcome"] == "refused"
         assert call.sent == []
-
-
-# --- names --------------------------------------------------------------------------------------------------------
 
 
 @each_server
@@ -222,10 +195,6 @@ async def test_deletion_request_distinguishes_records_of_one_name(pair: Pair, tm
             assert says in message
             assert other == "Delete" or other not in message
     assert world.changes == []
-    world.close()
-
-
-# --- labels and records that tell less or more than they should ---------------------------------------------------
 
 
 async def test_undocumented_fields_do_not_change_the_shown_connector(upstream: Upstream, tmp_path: Path) -> None:
@@ -263,14 +232,3 @@ async def test_request_shows_that_a_connector_has_no_domain(upstream: Upstream, 
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         assert 'Connector: "Private", sends to an address that is not known.' in call.shown
         assert call.sent == ["POST /api/v1/connectors"]
-
-
-async def test_target_renamed_during_a_request_is_not_deleted(upstream: Upstream, tmp_path: Path) -> None:
-    customer = id_of(upstream, "customers", "globex-exports")
-    async with agent(upstream, tmp_path, LATEST) as call:
-        assert (await call("delete_customer", customer_id=customer))["status"] == "approval_required"
-        outside(upstream, "PUT", f"customers/{customer}", name="Globex Imports")
-        approve(call.env)
-        answer = await call("delete_customer", customer_id=customer)
-        assert (answer["outcome"], call.sent) == ("target_changed", [])
-        assert answer["preview"]["target"]["name"] == "Globex Imports"

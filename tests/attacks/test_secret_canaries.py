@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -43,7 +44,7 @@ from fastn_mcp.server.log import JsonLines
 
 SENT = "kAnar13nvogel-sent-41"
 HELD_BY_FASTN = "kAnar13nvogel-held-42"
-CANARIES = (SENT, HELD_BY_FASTN)
+CANARIES = (SENT, HELD_BY_FASTN, *(b64encode(f"user:{canary}".encode()).decode() for canary in (SENT, HELD_BY_FASTN)))
 SECRETS = held(SENT)
 
 
@@ -127,6 +128,7 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
         ("run_workflow", {"workflow_id": workflow, "input": {"password": SENT, "token": SENT, "deep": [SECRETS]}}),
         ("run_workflow", {"workflow_id": "wf_unknown", "input": {"password": SENT}}),
         ("create_customer", {"name": "Canary", "slug": "canary", "extra": SECRETS}),
+        ("update_workflow", {"workflow_id": workflow, "name": "New", "extra": SECRETS}),
         ("update_customer", change),
         ("update_customer", {**change, "dry_run": True}),
         ("update_customer", {**change, "customer_id": "cus_unknown"}),

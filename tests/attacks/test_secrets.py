@@ -1,6 +1,5 @@
 """Secrets are never shown, and this server's own key is never sent on: by a real client, in both protocol versions."""
 
-import json
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +9,7 @@ import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
+from support.echoing_upstream import held
 from support.policy_files import rules_of
 from support.scripted_client import LATEST, Program, approval, connected, data, each_version
 from support.world import World
@@ -29,22 +29,7 @@ from fastn_mcp.tools.tool import AnyTool, Effect
 pytestmark = pytest.mark.anyio
 
 CANARY = "kAnar13nvogel-41"
-BASIC = b64encode(f"user:{CANARY}".encode()).decode()
-
-HELD: dict[str, JsonValue] = {
-    "apiKey": CANARY,
-    "password": CANARY,
-    "fields": [{"name": "apiKey", "value": CANARY}, {"id": "region", "value": "eu"}],
-    "database": f"postgres://sync:{CANARY}@db.example/acme",
-    "note": f"sent Bearer {CANARY}",
-    "basic": f"Basic {BASIC}",
-    "headers": [["X-Api-Key", CANARY]],
-    "callback": f"https://x.example/?access_token={CANARY}&page=2",
-    "raw": json.dumps({"body": json.dumps({"clientSecret": CANARY})}),
-    "credentials": {"user": CANARY, "deep": [{"any": CANARY}]},
-    "key": f"fsk_live_{CANARY}",
-}
-"""A secret in every shape."""
+HELD: dict[str, JsonValue] = held(CANARY)
 
 
 class Planting:
@@ -82,43 +67,6 @@ def everything(folder: Path) -> str:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "keys"]
     assert {"audit.jsonl", "ledger.sqlite3"} <= {path.name for path in files} or not files
     return "\n".join(path.read_bytes().decode("latin-1") for path in files)
-
-
-@each_version
-async def test_secrets_of_arguments_and_responses_are_never_shown(
-    version: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = planted(tmp_path, HELD, Policy("manual"))
-    person = Program(world, approval)
-    results: list[str] = []
-    calls: list[tuple[str, dict[str, Any]]] = [
-        ("create_customer", {"name": "Canary", "slug": "canary", "extra": {"metadata": HELD}}),
-        ("update_customer", {"customer_id": "cus_unknown", "name": "x", "extra": {"metadata": HELD}}),
-        ("list_customers", {"detail": "full"}),
-        ("list_connections", {"detail": "csv"}),
-        ("get_overview", {}),
-        ("list_changes", {}),
-    ]
-    async with connected(world, version, person) as client:
-        workflows = data(await client.call_tool("list_workflows", {}))
-        workflow = workflows["data"][0]["id"]
-        customer = data(await client.call_tool("list_customers", {}))["data"][0]["id"]
-        calls += [
-            ("run_workflow", {"workflow_id": workflow, "input": HELD}),
-            ("update_workflow", {"workflow_id": workflow, "name": "New", "extra": HELD}),
-            ("update_customer", {"customer_id": customer, "name": "New", "extra": {"metadata": HELD}}),
-            ("update_customer", {"customer_id": customer, "name": "Newer", "extra": HELD, "dry_run": True}),
-            ("list_changes", {}),
-        ]
-        for tool, arguments in calls:
-            results.append(to_json((await client.call_tool(tool, arguments)).model_dump()).decode())
-        results.append(to_json((await client.read_resource(f"fastn://customers/{customer}")).model_dump()).decode())
-    assert person.messages
-    world.close()
-    for text in (*results, *person.messages, everything(tmp_path), caplog.text):
-        assert CANARY not in text
-        assert BASIC not in text
-    assert "[hidden-by-fastn-mcp]" in everything(tmp_path)
 
 
 SPELLED = {
@@ -181,7 +129,6 @@ async def test_own_key_as_a_tool_or_argument_name_is_redacted(version: str, tmp_
         with pytest.raises(Exception) as unread:  # noqa: PT011
             await client.read_resource(f"fastn://customers/{KEY}")
         assert KEY not in repr(unread.value) + str(getattr(unread.value, "error", ""))
-    world.close()
 
 
 @each_version
@@ -260,7 +207,6 @@ async def test_missing_variable_is_refused_before_an_approval_request(tmp_path: 
         answer = data(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
         assert answer.get("done") == "create_secret", answer
         assert len(person.messages) == 1
-    world.close()
 
 
 CHANGING = [offer for offer in ALL_TOOLS if offer.effect is not Effect.READ and offer is not ApplyChanges]
@@ -301,7 +247,6 @@ async def test_redacted_value_is_not_sent_back(tmp_path: Path) -> None:
             assert refused, offer
     assert len(world.sandbox.requests) == before
     assert person.messages == []
-    world.close()
 
 
 async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
@@ -321,7 +266,6 @@ async def test_row_read_and_sent_back_loses_no_secret(tmp_path: Path) -> None:
         found = data(await client.call_tool("find", {"query": REDACTED}))
         assert "outcome" not in found, found
     assert world.changes == []
-    world.close()
 
 
 async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Path) -> None:
@@ -332,7 +276,6 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(tmp_path: Pat
         arguments = {"name": "Selector", "slug": "selector", "code": code}
         answer = data(await client.call_tool("create_workflow", arguments))
         assert answer.get("done") == "create_workflow", answer
-    world.close()
 
 
 @pytest.mark.parametrize(
@@ -356,7 +299,6 @@ async def test_key_that_may_be_our_own_is_not_revoked(row: dict[str, JsonValue],
     assert answer["rule"] == "own key"
     assert person.messages == []
     assert world.changes == []
-    world.close()
 
 
 async def test_name_with_blanks_or_invisible_letters_is_protected(tmp_path: Path) -> None:
@@ -370,7 +312,6 @@ async def test_name_with_blanks_or_invisible_letters_is_protected(tmp_path: Path
             assert answer["outcome"] == "refused", answer
     assert person.messages == []
     assert world.changes == []
-    world.close()
 
 
 LOOK_ALIKES = (" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key")
@@ -390,4 +331,3 @@ async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: st
             assert escaped in person.messages[-1]
             assert answer["data"]["name"] == escaped
             assert [row["name"] for row in rows["data"]] == [escaped]
-    world.close()

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.declining_client import LATEST, each_version, session
 from support.policy_files import rules_of
-from support.scripted_client import connected, data
+from support.scripted_client import LATEST, connected, data, each_version, session
 from support.slack import served_slack
 from support.slack_world import slack_world
 from support.world import FormNow, World
@@ -91,7 +90,6 @@ async def test_disguised_write_needs_approval(tmp_path: Path) -> None:
                 is_switch = str(arguments.get("status")).casefold().strip() == "active"
                 sentence = "Switch on workflow" if is_switch else "Fastn may publish new code within minutes"
                 assert sentence in question
-    world.close()
 
 
 async def test_disguised_write_is_shown_in_slack(tmp_path: Path) -> None:
@@ -137,7 +135,6 @@ async def test_workflow_of_unknown_status_counts_as_live(tmp_path: Path) -> None
             world.sandbox.state.put("workflows", {**row, "status": status})
             await call("update_workflow", **ids, description="evil")
             assert (len(call.messages), world.changes) == (number, []), status
-    world.close()
 
 
 UNDOCUMENTED = (
@@ -178,7 +175,6 @@ async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: 
         assert isinstance(outcome, (NotSent, Declined) if documented else Declined), name
         assert documented or len(form.asked) == 1
     assert world.changes == []
-    world.close()
 
 
 @each_version
@@ -192,4 +188,3 @@ async def test_undocumented_field_of_a_client_needs_approval(version: str, tmp_p
             assert (reply["outcome"], len(call.messages), world.changes) == ("declined", number, []), tool
             reply = await call(tool, **fields, extra={"$set": "x"})  # no name of a field
             assert (reply["outcome"], len(call.messages), world.changes) == ("not_sent", number, []), tool
-    world.close()

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from support.fake_fastn import Clock, Fastn, client, reply
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers, to_wire
+from fastn_mcp.client.endpoint import TransportOptions, headers, to_wire
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFactory
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.billing import GetUsage
 from fastn_mcp.tools.connectors import ListConnections
@@ -72,7 +73,7 @@ async def test_unreadable_certificates_send_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport_factory: TransportFactory
 ) -> None:
     """Found at the first request, as startup reads none; the error names the next step."""
-    account = Endpoint("https://127.0.0.1:9", "k")
+    account = Settings(base_url="https://127.0.0.1:9", api_key="k")
     options = TransportOptions(ca_file=tmp_path / "none.pem")
     exchange = HttpExchange(account.base_url, headers(account), options, transport_factory)
     with pytest.raises(NotSentError, match="the trusted certificates cannot be read: FileNotFoundError"):

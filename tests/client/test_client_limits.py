@@ -5,7 +5,7 @@ import pytest
 from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 
@@ -45,7 +45,9 @@ class FakeLimitStore:
 
 def process(store: FakeLimitStore, clock: Clock, *steps: Step, key: str = KEY) -> tuple[FastnClient, Fastn]:
     fastn = Fastn(*steps)
-    return FastnClient(Endpoint("https://fastn.example", key, update="partial"), fastn, clock.system(), store), fastn
+    return FastnClient(
+        Settings(base_url="https://fastn.example", api_key=key, update="partial"), fastn, clock.system(), store
+    ), fastn
 
 
 def used_up(seconds: int) -> Step:

@@ -3,45 +3,41 @@
 import anyio
 import anyio.lowlevel
 import pytest
-from support.fake_fastn import Clock, Fastn, client, reply
+from support.fake_fastn import Clock, Fastn, client, error_of, reply
 
 from fastn_mcp.client.client import MAX_QUEUED_CALLS
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request
+
+pytestmark = pytest.mark.anyio
 
 READ = GetCustomer(customer_id="a")
 
 
-@pytest.mark.anyio
 async def test_retries_during_an_outage_are_bounded() -> None:
     fastn = Fastn(reply(503))
     calling = client(fastn)
     for _ in range(50):
-        with pytest.raises(FastnError):
-            await calling.send(READ)
+        await error_of(calling, READ)
     assert 50 <= len(fastn.requests) <= 100
 
 
-@pytest.mark.anyio
 async def test_answers_refill_the_retry_budget() -> None:
     outage, fine = reply(503), reply(200, {"id": "a"})
     fastn = Fastn(*[outage] * 90, *[fine] * 20, outage)
     clock = Clock()
     calling = client(fastn, clock)
     while len(fastn.requests) < 90:
-        with pytest.raises(FastnError):
-            await calling.send(READ)
+        await error_of(calling, READ)
     slept = len(clock.waits)
     for _ in range(20):
         await calling.send(READ)
-    with pytest.raises(FastnError):
-        await calling.send(READ)
+    await error_of(calling, READ)
     assert len(clock.waits) > slept
 
 
-@pytest.mark.anyio
 async def test_calls_beyond_the_queue_are_not_sent() -> None:
     release = anyio.Event()
     under_way = 0

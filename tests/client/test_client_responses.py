@@ -16,7 +16,6 @@ from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import POST, Operation, Request, unwrap
-from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -167,11 +166,6 @@ async def test_output_of_a_run_may_say_that_it_failed() -> None:
     assert run.model_dump(exclude_unset=True)["output"] == {"success": False}
 
 
-async def test_fields_of_another_type_are_accepted() -> None:
-    fastn = Fastn(reply(200, b'{"id": ["no", "id"], "name": 5}'))
-    assert (await client(fastn).send(READ)).model_dump(exclude_unset=True) == {"id": ["no", "id"], "name": 5}
-
-
 async def test_integers_and_unknown_fields_are_kept_exactly() -> None:
     body = b'{"id": 12345678901234567890, "big": 123456789012345678901234567890, "f": 0.1, "new": [null, {"x": true}]}'
     result = await client(Fastn(reply(200, body))).send(READ)
@@ -230,10 +224,10 @@ async def test_401_says_whether_another_key_was_stored_since() -> None:
     read: list[str] = []
 
     def stored() -> str:
-        read.append(reached.endpoint.api_key)
+        read.append(reached.settings.api_key)
         if len(read) == 1:
             raise SettingsError("The file is gone.")
-        return reached.endpoint.api_key if len(read) == 2 else "fsk_test_another"
+        return reached.settings.api_key if len(read) == 2 else "fsk_test_another"
 
     reached.stored_key = stored
     for _ in range(2):
@@ -248,9 +242,9 @@ async def test_401_says_whether_another_key_was_stored_since() -> None:
 
 
 async def test_401_of_a_connection_is_not_about_the_key() -> None:
-    with pytest.raises(FastnError, match="the API key is fine") as caught:
-        await client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
-    assert "list_connections" in caught.value.next_step
+    error = await error_of(client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))), RunWorkflow(workflow_id="wf"))
+    assert "the API key is fine" in str(error)
+    assert "list_connections" in error.next_step
 
 
 @pytest.mark.parametrize(
@@ -273,37 +267,33 @@ async def test_run_rejected_for_its_customer_names_what_is_missing(
 ) -> None:
     """Third parties saw these texts; the sentences are ours, and Fastn's text stays in the facts."""
     call = RunWorkflow(workflow_id="wf", customer_id="c")
-    with pytest.raises(FastnError, match=what) as caught:
-        await client(Fastn(reply(status, {"error": {"message": message}}))).send(call)
-    assert then in caught.value.next_step
-    assert caught.value.facts["fastn"] == {"status": status, "message": message}
+    error = await error_of(client(Fastn(reply(status, {"error": {"message": message}}))), call)
+    assert what in str(error)
+    assert then in error.next_step
+    assert error.facts["fastn"] == {"status": status, "message": message}
 
 
 async def test_customer_ref_is_not_sent_beside_the_accounts_customer() -> None:
     fastn = Fastn(reply(200, {"executionId": "e1"}))
     sender = client(fastn, end_org_id="globex")
-    with pytest.raises(FastnError, match="Nothing was sent") as caught:
-        await sender.send(RunWorkflow(workflow_id="wf", customer_ref="crm-1"))
-    assert "customer_id" in caught.value.next_step
-    assert fastn.requests == []
+    error = await error_of(sender, RunWorkflow(workflow_id="wf", customer_ref="crm-1"))
+    assert "customer_id" in error.next_step
+    assert (error.known, fastn.requests) == ("Nothing was sent.", [])
     await sender.send(RunWorkflow(workflow_id="wf", customer_id="acme", installation_id="inst_1"))
     assert len(fastn.requests) == 1
 
 
 async def test_throwing_workflow_may_have_had_effects() -> None:
     """Third parties: 422 if a workflow's own code throws. It may have changed something before."""
-    with pytest.raises(FastnError) as caught:
-        await client(Fastn(reply(422, {"error": {"message": "UserCodeError: boom"}}))).send(
-            RunWorkflow(workflow_id="wf")
-        )
-    data = caught.value.data()
+    body = {"error": {"message": "UserCodeError: boom"}}
+    data = (await error_of(client(Fastn(reply(422, body))), RunWorkflow(workflow_id="wf"))).data()
     assert data["outcome"] == "failed"
     assert data["message"] == (
         "The workflow's code failed, or its input was refused (422). Its earlier steps stay done."
     )
     assert data["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
-    with pytest.raises(FastnError, match="Nothing was changed"):
-        await client(Fastn(reply(422))).send(UpdateCustomer(customer_id="c", name="n"))
+    error = await error_of(client(Fastn(reply(422))), UpdateCustomer(customer_id="c", name="n"))
+    assert error.known == "Nothing was changed."
 
 
 ECHOES: dict[str, Any] = {
@@ -360,9 +350,6 @@ def test_redactor_replaces_longer_secrets_first_and_ignores_short_ones() -> None
     assert secrets_of(CreateSecret(name="N", value="v")) == ["v"]
     assert secrets_of(CreateConnection(connector_id="c", credentials={"a": ["b", 1, {"c": "d"}]})) == ["b", "d"]
     assert secrets_of(CreateConnection(connector_id="c")) == []
-
-
-# Merged updates
 
 
 STORED: dict[str, Any] = {
@@ -446,20 +433,13 @@ async def test_ordinary_text_is_not_taken_for_a_mask(text: str) -> None:
     assert fastn.requests[1].body == {"name": "New", "note": text}
 
 
-async def test_merged_update_keeps_big_numbers_exact() -> None:
-    stored = b'{"id": "t", "quota": 123456789012345678901, "ratio": 0.1}'
-    fastn = Fastn(reply(200, stored), reply(200, {"id": "t"}))
-    await client(fastn, update="merge").send(UpdateTrigger(trigger_id="t", name="New"))
-    assert to_json(fastn.requests[1].body) == b'{"quota":123456789012345678901,"ratio":0.1,"name":"New"}'
-
-
 @pytest.mark.parametrize("body", [None, {}, "fine", [1], 7, {"data": {}}])
 async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) -> None:
     """A resource made of the change alone would empty every other field."""
     fastn = Fastn(reply(200, body))
-    with pytest.raises(FastnError, match="could lose the rest") as caught:
-        await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
-    assert (caught.value.outcome, len(fastn.requests)) == ("not_sent", 1)
+    error = await error_of(client(fastn, update="merge"), UpdateCustomer(customer_id="acme", name="New"))
+    assert "could lose the rest" in str(error)
+    assert (error.outcome, len(fastn.requests)) == ("not_sent", 1)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 429])
@@ -469,9 +449,6 @@ async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -
     error = await error_of(client(fastn, update="merge"), UpdateCustomer(customer_id="acme", name="New"))
     assert error.known == "Nothing was changed."
     assert {request.method for request in fastn.requests} == {"GET"}
-
-
-# What never leaves
 
 
 async def test_hostile_id_is_not_sent() -> None:
@@ -493,10 +470,8 @@ async def test_account_route_applies_to_its_tool_only() -> None:
 
 async def test_delete_routed_as_post_is_not_retried() -> None:
     fastn = Fastn(reply(500))
-    with pytest.raises(FastnError, match="may or may not"):
-        await client(fastn, routes={"delete_customer": POST("/c/{customer_id}/delete")}).send(
-            DeleteCustomer(customer_id="acme")
-        )
+    routed = client(fastn, routes={"delete_customer": POST("/c/{customer_id}/delete")})
+    assert (await error_of(routed, DeleteCustomer(customer_id="acme"))).outcome == "unknown_outcome"
     assert fastn.requests == [Request("POST", "/c/acme/delete", body={})]
 
 

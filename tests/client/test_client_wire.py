@@ -17,7 +17,7 @@ from support.fake_fastn import KEY, Clock
 from support.raw_server import answer, serving
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.endpoint import headers
 from fastn_mcp.client.exchange import (
     MAX_BODY_BYTES,
     Answer,
@@ -27,6 +27,7 @@ from fastn_mcp.client.exchange import (
     TransportFactory,
     UnreadableBody,
 )
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request
@@ -400,29 +401,29 @@ async def test_body_is_json_with_its_length(exchanging: Exchanging) -> None:
     assert "content-type" not in wire.headers(1)
 
 
-# Who is calling
-
-
 @pytest.mark.parametrize(
     ("account", "expected"),
     [
-        (Endpoint("https://h", "fsk_live_1"), {"x-fastn-api-key": "fsk_live_1"}),
-        (Endpoint("https://h", "fsk_live_1", auth="bearer"), {"Authorization": "Bearer fsk_live_1"}),
-        (Endpoint("https://h", "fsk_test_1"), {"x-fastn-api-key": "fsk_test_1", "X-fastn-Test-Mode": "true"}),
+        (Settings(base_url="https://h", api_key="fsk_live_1"), {"x-fastn-api-key": "fsk_live_1"}),
+        (Settings(base_url="https://h", api_key="fsk_live_1", auth="bearer"), {"Authorization": "Bearer fsk_live_1"}),
         (
-            Endpoint("https://h", "fsk_test_1", auth="bearer"),
+            Settings(base_url="https://h", api_key="fsk_test_1"),
+            {"x-fastn-api-key": "fsk_test_1", "X-fastn-Test-Mode": "true"},
+        ),
+        (
+            Settings(base_url="https://h", api_key="fsk_test_1", auth="bearer"),
             {"Authorization": "Bearer fsk_test_1", "X-fastn-Test-Mode": "true"},
         ),
-        (Endpoint("https://h", "my_fsk_test_1"), {"x-fastn-api-key": "my_fsk_test_1"}),
-        (Endpoint("https://h", "FSK_TEST_1"), {"x-fastn-api-key": "FSK_TEST_1"}),
-        (Endpoint("https://h", "fsk_test"), {"x-fastn-api-key": "fsk_test"}),
-        (Endpoint("https://h", "fsk_test_1", test_mode="off"), {"x-fastn-api-key": "fsk_test_1"}),
+        (Settings(base_url="https://h", api_key="my_fsk_test_1"), {"x-fastn-api-key": "my_fsk_test_1"}),
+        (Settings(base_url="https://h", api_key="FSK_TEST_1"), {"x-fastn-api-key": "FSK_TEST_1"}),
+        (Settings(base_url="https://h", api_key="fsk_test"), {"x-fastn-api-key": "fsk_test"}),
+        (Settings(base_url="https://h", api_key="fsk_test_1", test_mode="off"), {"x-fastn-api-key": "fsk_test_1"}),
         (
-            Endpoint("https://h", "fsk_live_1", test_mode="on"),
+            Settings(base_url="https://h", api_key="fsk_live_1", test_mode="on"),
             {"x-fastn-api-key": "fsk_live_1", "X-fastn-Test-Mode": "true"},
         ),
         (
-            Endpoint("https://h", "k", space_id="s", tenant_id="t", end_org_id="o", env="live"),
+            Settings(base_url="https://h", api_key="k", space_id="s", tenant_id="t", end_org_id="o", env="live"),
             {
                 "x-fastn-api-key": "k",
                 "x-fastn-space-id": "s",
@@ -431,10 +432,10 @@ async def test_body_is_json_with_its_length(exchanging: Exchanging) -> None:
                 "x-fastn-env": "live",
             },
         ),
-        (Endpoint("https://h", "k", space_id="", env=None), {"x-fastn-api-key": "k"}),
+        (Settings(base_url="https://h", api_key="k", space_id="", env=None), {"x-fastn-api-key": "k"}),
     ],
 )
-def test_headers_are_those_of_the_account(account: Endpoint, expected: dict[str, str]) -> None:
+def test_headers_are_those_of_the_account(account: Settings, expected: dict[str, str]) -> None:
     """Fastn's reference and its newer pages: the key in one of two ways; test mode for test keys, unless it is set."""
     own = headers(account)
     common = {name: own.pop(name) for name in ("Accept", "Accept-Encoding", "User-Agent")}
@@ -445,7 +446,7 @@ def test_headers_are_those_of_the_account(account: Endpoint, expected: dict[str,
 
 
 def test_account_repr_omits_the_key() -> None:
-    account = Endpoint("https://fastn.example:8443/base", KEY)
+    account = Settings(base_url="https://fastn.example:8443/base", api_key=KEY)
     assert KEY not in repr(account)
     assert account.host == "fastn.example:8443"
 
@@ -453,7 +454,7 @@ def test_account_repr_omits_the_key() -> None:
 async def test_header_of_a_call_replaces_the_accounts(transport_factory: TransportFactory) -> None:
     """Fastn's documentation of runs: a run names its environment. Which of two headers wins is not defined."""
     async with serving(answer(200, b'{"data": {"executionId": "e1"}}')) as wire:
-        account = Endpoint(wire.url, KEY, end_org_id="globex", env="test", space_id="s")
+        account = Settings(base_url=wire.url, api_key=KEY, end_org_id="globex", env="test", space_id="s")
         exchange = HttpExchange(account.base_url, headers(account), transport_factory=transport_factory)
         sender = FastnClient(account, exchange, Clock().system())
         await sender.send(RunWorkflow(workflow_id="wf", environment="live", customer_id="acme", idempotency_key="n7"))
@@ -472,7 +473,7 @@ async def test_slow_response_ends_at_the_deadline(transport_factory: TransportFa
     """Timeouts per read never end a slow drip; the deadline does."""
     whole = answer(200, b'{"id": "acme"}')
     async with serving(whole[:-5]) as wire:
-        account = Endpoint(wire.url, KEY, deadline=0.1)
+        account = Settings(base_url=wire.url, api_key=KEY, deadline=0.1)
         sender = FastnClient(
             account,
             HttpExchange(account.base_url, headers(account), transport_factory=transport_factory),

@@ -6,13 +6,12 @@ from email.utils import format_datetime
 
 import anyio
 import pytest
-from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, client, error_of, reply
+from support.fake_fastn import KEY, NOW, SILENT, Clock, Fastn, Step, client, error_of, reply
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
+from fastn_mcp.config.model import Settings
 from fastn_mcp.tools.customers import GetCustomer
-from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
 
@@ -90,24 +89,8 @@ async def test_late_response_does_not_raise_what_is_left() -> None:
     assert known(await after(stated(3), stated(19, 100))) == (19, 100.0)
 
 
-class SilentFastn:
-    """Answers the first request, and no other."""
-
-    def __init__(self, first: Answer) -> None:
-        self._first: Answer | None = first
-
-    async def __call__(self, request: Request) -> Answer:  # noqa: ARG002
-        if (answer := self._first) is None:
-            await anyio.sleep_forever()
-        assert answer is not None
-        self._first = None
-        return answer
-
-    async def aclose(self) -> None: ...
-
-
 async def test_requests_under_way_are_not_left() -> None:
-    fastn = FastnClient(Endpoint("https://fastn.example", KEY), SilentFastn(stated(1)), Clock().system())
+    fastn = client(Fastn(stated(1), SILENT))
     await fastn.send(READ)
     assert fastn.limit.requests_left == 1
     async with anyio.create_task_group() as group:
@@ -123,7 +106,7 @@ async def test_monotonic_clock_ends_a_window_whatever_the_wall_clock_does() -> N
     clock = Clock()
     jumped = timedelta()
     system = replace(clock.system(), now=lambda: NOW + jumped)
-    fastn = FastnClient(Endpoint("https://fastn.example", KEY), Fastn(stated(5)), system)
+    fastn = FastnClient(Settings(base_url="https://fastn.example", api_key=KEY), Fastn(stated(5)), system)
     await fastn.send(READ)
     for jumped in (timedelta(days=-3), timedelta(days=3)):  # noqa: B007
         assert known(fastn) == (5, 40.0)
@@ -224,7 +207,7 @@ async def test_limit_that_another_process_used_up_leaves_nothing() -> None:
         async def marked(self, name: str) -> float:  # noqa: ARG002
             return NOW.timestamp() + 30
 
-    endpoint = Endpoint("https://fastn.example", KEY)
+    endpoint = Settings(base_url="https://fastn.example", api_key=KEY)
     fastn = FastnClient(endpoint, Fastn(PLAIN), Clock().system(), Store())
     await error_of(fastn, READ)
     assert known(fastn) == (0, 30.0)

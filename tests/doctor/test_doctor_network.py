@@ -14,7 +14,6 @@ from support.ports import free_port
 from support.raw_server import serving
 from support.world import Clock
 
-from fastn_mcp.build.composition import client_account
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import load
@@ -173,6 +172,6 @@ async def test_lost_request_is_counted(is_answering: bool, expected: str) -> Non
     async with serving(b"no HTTP\r\n\r\n") as wire:
         url = wire.url if is_answering else f"http://127.0.0.1:{free_port()}"
         settings = load({"api_key": "fsk_test_sandbox", "base_url": url}, {}, None)
-        target = DoctorTarget(settings, client_account(settings), {}, {}, (), None, Clock().system())
+        target = DoctorTarget(settings, {}, {}, (), None, Clock().system())
         report = await examine(target, [], lambda _: None)
     assert f"; {expected}." in summary(report)

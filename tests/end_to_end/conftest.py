@@ -50,3 +50,9 @@ def connect(upstream: Upstream, http_server: str) -> Connect:
             yield client
 
     return connected
+
+
+@pytest.fixture
+async def client(connect: Connect, transport: str, era: str) -> AsyncGenerator[Client]:
+    async with connect(transport, era) as made:
+        yield made

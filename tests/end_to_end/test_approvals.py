@@ -12,7 +12,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
 from support.local_page import approve_on_page, env_state, globex, recording_browser
-from support.server_process import Upstream, body, environment, served, stdio
+from support.server_process import Upstream, body, environment, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -66,15 +66,3 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
         assert (ran.returncode, ran.stdout) == (0, b"The approval page is open in your browser.\n"), ran.stderr
         await approve_on_page(opened.read_text().strip())
         assert body(await client.call_tool("delete_customer", deletion))["done"] == "delete_customer"
-
-
-async def test_undecided_call_returns_the_next_step(upstream: Upstream, tmp_path: Path) -> None:
-    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "1"}
-    async with served(env, "stdio", "2026-07-28") as client:
-        target = await globex(client)
-        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
-    assert answer["status"] == "approval_required"
-    assert answer["message"].startswith("Nothing was sent. A person has to approve this call. ")
-    assert answer["retry_after_seconds"] == 60
-    assert answer["next"].startswith("Tell the person. Do not poll")
-    assert upstream.changes() == []

@@ -83,7 +83,6 @@ async def test_age_of_an_earlier_read_is_named(tmp_path: Path) -> None:
             result = await client.call_tool("get_billing")
             ages.append((result.meta or {}).get(AGE_META))
     assert ages == [None, None, 1.1, 42.3]
-    world.close()
 
 
 async def test_request_for_a_form_names_its_requests(tmp_path: Path) -> None:
@@ -95,4 +94,3 @@ async def test_request_for_a_form_names_its_requests(tmp_path: Path) -> None:
         asked = await client.session.call_tool("delete_customer", deletion, allow_input_required=True)
     assert isinstance(asked, InputRequiredResult)
     assert (asked.meta or {})[REQUESTS_META] == len(world.sandbox.requests) > 1
-    world.close()

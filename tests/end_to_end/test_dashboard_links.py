@@ -41,7 +41,6 @@ async def test_answer_that_names_the_dashboard_links_its_page(tmp_path: Path, ve
             for tool, arguments, page in LINKED:
                 answer = body(await client.call_tool(tool, arguments))
                 assert answer.get("dashboard") == (url and url + page), tool
-        world.close()
 
 
 def test_text_from_fastn_adds_no_link() -> None:

@@ -1,4 +1,4 @@
-"""A real client calls each of the 42 tools, on both transports and in both protocol versions."""
+"""A real client calls each tool, on both transports and in both protocol versions, or one that is disabled."""
 
 import json
 
@@ -43,3 +43,16 @@ async def test_every_tool_can_be_called(transport: str, era: str, connect: Conne
                 assert answer["outcome"] in ("refused", "approval_required"), (name, answer)
                 assert "Nothing was sent." in answer["message"]
                 assert changes == 0, name
+
+
+async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
+    flags = ("--read-only", "--toolsets", "ai", "--tools", "*_customer*")
+    async with connect("stdio", "2026-07-28", None, flags) as client:
+        listed = await client.list_tools()
+        assert [tool.name for tool in listed.tools] == ["list_customers", "get_customer"]
+        assert (listed.ttl_ms, listed.cache_scope) == (3_600_000, "private")
+        for name, arguments in (("create_customer", {"name": "x"}), ("list_workflows", {})):
+            answer = body(await client.call_tool(name, arguments))
+            assert answer["outcome"] == "not_sent"
+            assert "is disabled here" in answer["message"]
+    assert upstream.requests() == []

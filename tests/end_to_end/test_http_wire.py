@@ -15,9 +15,10 @@ from support.command_line import error_line, run_command
 from support.ports import free_port
 from support.raw_client import META, in_era, search
 from support.server_process import BEARER, ERAS, HTTP_TOKEN, running, started
+from support.team_world import MODERN, modern, reply_of
 
 CANARY = "C4N4RY"
-MODERN = "2026-07-28"
+LIST = modern("list_customers")
 HEADERS = BEARER | {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 
@@ -45,21 +46,8 @@ def request(method: str = "tools/call", *, era: str = MODERN, **params: Any) -> 
     return {"jsonrpc": "2.0", "id": 7, "method": method, "params": params | meta}
 
 
-def modern(name: str = "list_customers", method: str = "tools/call") -> dict[str, str]:
-    """Return the headers of the current protocol version, which must match the body."""
-    return {"mcp-protocol-version": MODERN, "mcp-method": method, "mcp-name": name}
-
-
-def answer(response: httpx2.Response) -> dict[str, Any]:
-    """Return the one message of a response, which may be a stream event."""
-    text = response.text
-    if response.headers["content-type"].startswith("text/event-stream"):
-        (text,) = (line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: "))
-    return json.loads(text)
-
-
 def alive(served: str) -> None:
-    found = answer(ask(served, request(name="list_customers", arguments={"limit": 1}), **modern()))
+    found = reply_of(ask(served, request(name="list_customers", arguments={"limit": 1}), **LIST))
     assert len(found["result"]["structuredContent"]["data"]) == 1
 
 
@@ -76,23 +64,14 @@ def test_legacy_request_is_answered_without_a_session(served: str) -> None:
         response = ask(served, body)
         assert response.status_code == 200
         assert "mcp-session-id" not in response.headers
-        assert "result" in answer(response)
+        assert "result" in reply_of(response)
 
 
 def test_current_request_is_answered_as_json(served: str) -> None:
     """MCP 2026-07-28."""
-    response = ask(served, request(name="list_customers", arguments={"limit": 1}), **modern())
+    response = ask(served, request(name="list_customers", arguments={"limit": 1}), **LIST)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
-    assert answer(response)["result"]["resultType"] == "complete"
-
-
-@pytest.mark.parametrize(
-    ("meta", "kind"), [({}, "application/json"), ({"_meta": {"progressToken": 1}}, "text/event-stream")]
-)
-def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], kind: str, served: str) -> None:
-    response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
-    assert (response.status_code, response.headers["content-type"]) == (200, kind)
-    assert len(answer(response)["result"]["structuredContent"]["data"]) == 1
+    assert reply_of(response)["result"]["resultType"] == "complete"
 
 
 @pytest.mark.parametrize("tail", ["", ".evil.example", "0"])
@@ -120,7 +99,7 @@ def test_health_needs_no_token_and_has_no_details(served: str) -> None:
 def test_invalid_http_request_is_rejected(served: str) -> None:
     """MCP: JSON by POST, at one path, of a limited size."""
     body = request(name="list_customers", arguments={"search": CANARY * 875_000})
-    assert ask(served, body, **modern()).status_code == 413
+    assert ask(served, body, **LIST).status_code == 413
     assert ask(served, body).status_code == 413
     assert ask(served, request("ping"), **{"content-type": "text/plain"}).status_code == 400
     assert httpx2.put(f"{served}/mcp", content=b"{}", headers=HEADERS).status_code == 405
@@ -148,9 +127,9 @@ HOSTILE: dict[str, str | bytes] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
     sent = HOSTILE[what]
-    response = ask(served, in_era(sent, era), **(modern() if era == MODERN else {}))
+    response = ask(served, in_era(sent, era), **(LIST if era == MODERN else {}))
     assert response.status_code in (200, 400)
-    reply = answer(response)
+    reply = reply_of(response)
     if "error" in reply:
         assert reply["error"]["code"] in (-32700, -32600, -32602)
     else:
@@ -163,8 +142,8 @@ def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
 def test_request_with_invalid_id_runs_nothing(id_: str, served: str) -> None:
     """MCP: an id is a string or an integer. An error, where the SDK takes it for a notification."""
     body = search(f'"{CANARY}"', id_)
-    new = ask(served, in_era(body, MODERN), **modern())
-    assert (new.status_code, answer(new)["error"]["code"]) == (400, -32600)
+    new = ask(served, in_era(body, MODERN), **LIST)
+    assert (new.status_code, reply_of(new)["error"]["code"]) == (400, -32600)
     old = ask(served, in_era(body, "2025-11-25"))
     assert old.status_code in (202, 400)
     assert CANARY not in new.text + old.text
@@ -172,9 +151,9 @@ def test_request_with_invalid_id_runs_nothing(id_: str, served: str) -> None:
 
 def test_headers_must_match_the_body(served: str) -> None:
     """MCP 2026-07-28: the call is the one that a proxy saw in the headers."""
-    response = ask(served, request(name="delete_customer", arguments={"customer_id": "c1"}), **modern())
+    response = ask(served, request(name="delete_customer", arguments={"customer_id": "c1"}), **LIST)
     assert response.status_code == 400
-    assert answer(response)["error"]["code"] == -32020
+    assert reply_of(response)["error"]["code"] == -32020
 
 
 @pytest.mark.parametrize(
@@ -209,7 +188,7 @@ def test_large_head_is_accepted(size: int, served: str) -> None:
     with httpx2.Client(headers={"x-filler": "a" * size}) as client:
         for _ in range(3):
             body = request(name="list_customers", arguments={"limit": 1})
-            assert client.post(f"{served}/mcp", json=body, headers=HEADERS | modern()).status_code == 200
+            assert client.post(f"{served}/mcp", json=body, headers=HEADERS | LIST).status_code == 200
 
 
 @pytest.mark.long
@@ -242,10 +221,11 @@ def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) ->
     assert error_line(done, "127.0.0.1").startswith("--http ")
 
 
-def test_taken_port_stops_the_start(isolated: dict[str, str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run_command(["--sandbox", "--http", address], isolated)
-    assert "another program listens there" in error_line(done)
+def test_shared_ledger_requires_a_state_secret(isolated: dict[str, str]) -> None:
+    """Fail closed. Without a shared secret a form would be lost at another replica."""
+    env = isolated | {"FASTN_LEDGER": "valkey://user:canary@127.0.0.1:1/"}
+    message = error_line(run_command(["--sandbox", "--http", f"127.0.0.1:{free_port()}"], env))
+    assert message == (
+        "The ledger is shared but state_secret is not set: no other replica could continue an approval request."
+        " Set FASTN_STATE_SECRET to the same 32 characters or more on each."
+    )

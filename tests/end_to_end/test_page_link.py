@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from mcp import Client
-from support.local_page import approve_all, globex, recording_browser
+from support.local_page import approve_all, globex
 from support.policy_files import policy_file
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
@@ -63,18 +63,6 @@ async def test_answer_to_the_link_approves_nothing(upstream: Upstream, tmp_path:
             assert answer["status"] == "approval_required"
     assert len(person.led) == 2
     assert upstream.changes() == []
-
-
-@each_era
-async def test_page_in_the_browser_is_not_opened_again(upstream: Upstream, tmp_path: Path, era: str) -> None:
-    browser, opened = recording_browser(tmp_path)
-    person = Person(approving)
-    async with served(environment(upstream) | {"BROWSER": browser}, tmp_path, era, person) as client:
-        target = await globex(client)
-        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
-        assert answer["status"] == "approval_required"
-    assert opened.exists()
-    assert person.led == []
 
 
 async def test_link_that_ends_the_call_comes_before_the_wait() -> None:

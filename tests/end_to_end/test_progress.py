@@ -48,13 +48,12 @@ async def choose(client: Client, level: Any) -> None:
         await client.set_logging_level(level)  # pyright: ignore[reportDeprecated]
 
 
-async def test_slow_call_reports_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
+async def test_slow_call_reports_progress(upstream: Upstream, client: Client) -> None:
     """MCP: progress goes to requests with a token, and only grows. A slow Fastn does not look like a hang."""
     heard = Listener()
-    async with connect(transport, era) as client:
-        upstream.fault(kind="delay", seconds=1.6, times=1)
-        result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
-        assert not result.is_error
+    upstream.fault(kind="delay", seconds=1.6, times=1)
+    result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+    assert not result.is_error
     waited = [re.fullmatch(r"Waiting for Fastn, (\d+) s", message or "") for *_, message in heard.progress]
     seconds = [int(found[1]) for found in waited if found]
     assert seconds
@@ -62,34 +61,31 @@ async def test_slow_call_reports_progress(era: str, transport: str, connect: Con
     assert seconds == sorted(set(seconds))
 
 
-async def test_slow_resource_reports_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
+async def test_slow_resource_reports_progress(upstream: Upstream, client: Client) -> None:
     """MCP: any request may carry a progress token."""
     heard = Listener()
-    async with connect(transport, era) as client:
-        upstream.fault(kind="status", status=503, times=1)
-        request = ReadResourceRequest(params=ReadResourceRequestParams(uri="fastn://billing"))
-        await client.session.send_request(request, ReadResourceResult, progress_callback=heard.progresses)
+    upstream.fault(kind="status", status=503, times=1)
+    request = ReadResourceRequest(params=ReadResourceRequestParams(uri="fastn://billing"))
+    await client.session.send_request(request, ReadResourceResult, progress_callback=heard.progresses)
     assert "Fastn answered 503." in (heard.progress[0][2] or "")
 
 
-async def test_quick_call_reports_nothing(era: str, transport: str, connect: Connect) -> None:
+async def test_quick_call_reports_nothing(client: Client) -> None:
     heard = Listener()
-    async with connect(transport, era) as client:
-        for _ in range(20):  # the first call loads modules, and a slow machine is reported too
-            heard.progress.clear()
-            began = time.monotonic()
-            await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
-            if time.monotonic() - began < 1:
-                break
+    for _ in range(20):  # the first call loads modules, and a slow machine is reported too
+        heard.progress.clear()
+        began = time.monotonic()
+        await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+        if time.monotonic() - began < 1:
+            break
     assert heard.progress == []
 
 
-async def test_retry_is_reported_as_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
+async def test_retry_is_reported_as_progress(upstream: Upstream, client: Client) -> None:
     heard = Listener()
-    async with connect(transport, era) as client:
-        upstream.fault(kind="status", status=503, times=2)
-        result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
-        assert not result.is_error
+    upstream.fault(kind="status", status=503, times=2)
+    result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+    assert not result.is_error
     messages = [message or "" for *_, message in heard.progress if "Waiting" not in (message or "")]
     assert [text.partition(" Trying")[0] for text in messages] == ["Fastn answered 503."] * 2
     assert messages[1].endswith("(attempt 3 of 3).")

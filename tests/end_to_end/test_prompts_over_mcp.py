@@ -1,7 +1,7 @@
 """Prompts with the SDK's client, on both transports and in both protocol versions."""
 
 import pytest
-from mcp import MCPError
+from mcp import Client, MCPError
 from mcp.types import ResourceTemplateReference, TextContent
 from support.server_process import ERAS, Connect, each_transport_and_era
 
@@ -12,20 +12,19 @@ pytestmark = pytest.mark.anyio
 
 
 @each_transport_and_era
-async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect: Connect) -> None:
-    async with connect(transport, era) as client:
-        prompts = (await client.list_prompts()).prompts
-        assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
-        for prompt in prompts:
-            arguments = {argument.name: "acme" for argument in prompt.arguments or []}
-            (message,) = (await client.get_prompt(prompt.name, arguments)).messages
-            assert message.role == "user"
-            assert isinstance(message.content, TextContent)
-            assert ('"acme"' in message.content.text) == bool(arguments)
+async def test_prompts_are_listed_and_rendered(client: Client) -> None:
+    prompts = (await client.list_prompts()).prompts
+    assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
+    for prompt in prompts:
+        arguments = {argument.name: "acme" for argument in prompt.arguments or []}
+        (message,) = (await client.get_prompt(prompt.name, arguments)).messages
+        assert message.role == "user"
+        assert isinstance(message.content, TextContent)
+        assert ('"acme"' in message.content.text) == bool(arguments)
 
 
 @each_transport_and_era
-async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, connect: Connect) -> None:
+async def test_unknown_prompt_or_argument_is_named(client: Client) -> None:
     """MCP: -32602 for an unknown prompt or a missing argument. It is named."""
     refused: tuple[tuple[str, dict[str, str], str], ...] = (
         ("rotate_api_key", {}, "key: is required"),
@@ -33,12 +32,11 @@ async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, con
         ("rotate_api_key", {"key": "a", "kee": "b"}, "unknown argument 'kee' (did you mean 'key'?)"),
         ("rotate_key", {}, "did you mean 'rotate_api_key'?"),
     )
-    async with connect(transport, era) as client:
-        for name, arguments, message in refused:
-            with pytest.raises(MCPError) as raised:
-                await client.get_prompt(name, arguments)
-            assert raised.value.error.code == -32602
-            assert message in raised.value.error.message
+    for name, arguments, message in refused:
+        with pytest.raises(MCPError) as raised:
+            await client.get_prompt(name, arguments)
+        assert raised.value.error.code == -32602
+        assert message in raised.value.error.message
 
 
 @pytest.mark.parametrize("era", ERAS)

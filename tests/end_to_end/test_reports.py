@@ -54,19 +54,6 @@ def running_script(folder: Path, env: dict[str, str], *calls: str, more: tuple[s
         yield run
 
 
-def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.fault(kind="reset", method="POST", path="/api/v1/customers", moment="after")
-    delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
-    calls, env = (created("Initech"), delete, created("Hooli")), environment(upstream)
-    with running_script(tmp_path, env, *calls, more=("--keep-going",)) as run:
-        _, stderr = run.communicate(timeout=30)
-    assert run.returncode == 4, stderr
-    report = json.loads((tmp_path / "r.json").read_text())
-    assert tools(report) == {"unknown": ["create_customer"], "failed": ["delete_customer"], "done": ["create_customer"]}
-    assert linked(report, env)
-    assert "may or may not have happened" in (tmp_path / "r.json.md").read_text()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
     upstream.fault(kind="hang", method="POST", path="*", moment="after")

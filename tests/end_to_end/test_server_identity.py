@@ -26,25 +26,23 @@ async def identity(client: Client, era: str) -> Implementation | None:
 
 
 @each_transport_and_era
-async def test_lists_reject_a_cursor(transport: str, era: str, connect: Connect) -> None:
+async def test_lists_reject_a_cursor(client: Client) -> None:
     """MCP, Pagination: invalid cursors should result in an error with code -32602. Each list here has one page."""
-    async with connect(transport, era) as client:
-        for listing in (
-            client.list_tools,
-            client.list_resources,
-            client.list_resource_templates,
-            client.list_prompts,
-        ):
-            with pytest.raises(MCPError, match="List again without a cursor") as rejected:
-                await listing(cursor="page-2")
-            assert rejected.value.code == INVALID_PARAMS
-            assert (await listing()).next_cursor is None
+    for listing in (
+        client.list_tools,
+        client.list_resources,
+        client.list_resource_templates,
+        client.list_prompts,
+    ):
+        with pytest.raises(MCPError, match="List again without a cursor") as rejected:
+            await listing(cursor="page-2")
+        assert rejected.value.code == INVALID_PARAMS
+        assert (await listing()).next_cursor is None
 
 
 @each_transport_and_era
-async def test_server_names_its_website_and_icon(transport: str, era: str, connect: Connect) -> None:
-    async with connect(transport, era) as client:
-        info = await identity(client, era)
+async def test_server_names_its_website_and_icon(era: str, client: Client) -> None:
+    info = await identity(client, era)
     assert info is not None
     assert info.website_url == "https://docs.fastn.ai"
     assert info.icons is not None

@@ -115,32 +115,6 @@ def test_invalid_message_is_answered_with_an_error(what: str, era: str, servers:
     alive(servers[era], era)
 
 
-# Arguments, and what the error must name.
-NOT_SENT = {
-    "an unknown argument": (_call('"list_customers"', f'{{"serch":"{CANARY}"}}'), "did you mean 'search'?"),
-    "a wrong type": (_call('"list_customers"', f'{{"limit":"{CANARY}"}}'), "limit:"),
-    "no number": (_call('"list_customers"', '{"limit":NaN}'), "limit:"),
-    "no number in an object": (_call('"create_customer"', '{"name":"x","extra":{"a":NaN}}'), "extra:"),
-    "a missing argument": (_call('"get_customer"', "{}"), "customer_id: is required"),
-    "a dry_run that is text": (_call('"create_customer"', f'{{"name":"x","dry_run":"{CANARY}"}}'), "dry_run:"),
-    "another path": (_call('"get_execution"', f'{{"execution_id":"../{CANARY}"}}'), "execution_id:"),
-}
-
-
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("what", NOT_SENT)
-def test_invalid_argument_is_named_without_its_value(what: str, era: str, servers: dict[str, Server]) -> None:
-    sent, named = NOT_SENT[what]
-    answer = servers[era].asked(in_era(sent, era))
-    content = answer["result"]["structuredContent"]
-    assert answer["result"]["isError"]
-    assert content["outcome"] == "not_sent"
-    assert named in content["message"]
-    assert content["message"].endswith("Nothing was sent.")
-    assert CANARY not in json.dumps(answer)
-    alive(servers[era], era)
-
-
 def test_malformed_response_is_ignored(servers: dict[str, Server]) -> None:
     """JSON-RPC: a response gets no response."""
     old = servers["2025-11-25"]
@@ -156,15 +130,6 @@ def test_messages_may_be_split_and_joined(servers: dict[str, Server]) -> None:
         old.process.stdin.write(piece)
         old.process.stdin.flush()
     assert [old.heard()["id"] for _ in range(3)] == ["ping"] * 3
-
-
-@pytest.mark.parametrize("era", ERAS)
-def test_first_message_selects_the_protocol_version(era: str, servers: dict[str, Server]) -> None:
-    """MCP: a tool call gets the result of its own version."""
-    meta = {"_meta": META} if era == "2026-07-28" else {}
-    result = servers[era].asked(message(7, "tools/call", name="list_customers", arguments={"limit": 1}, **meta))
-    assert len(result["result"]["structuredContent"]["data"]) == 1
-    assert ("resultType" in result["result"]) is (era == "2026-07-28")
 
 
 def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None:

@@ -16,17 +16,15 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, MCPError
-from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
 from support.audit_entries import entries
 from support.command_line import run_command
 from support.faulty_sandbox import FaultySandbox, HeardRequest
 from support.identity_provider import Provider, listening
-from support.openid_provider import Storage
 from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.served_sandbox import create_faulty_app
-from support.server_process import ERAS, body, running
+from support.server_process import running
 from support.team_world import ALL, Caller
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
@@ -60,13 +58,6 @@ groups = ["globex"]
 api_key_env = "KEY_OF_GLOBEX"
 base_url = "{globex}"
 mode = "guarded"
-
-[[tenant]]
-name = "slow"
-approval_wait_seconds = 0
-groups = ["slow"]
-api_key_file = "acme.key"
-base_url = "{slow}"
 """
 
 
@@ -92,7 +83,6 @@ class Fastn:
 
     def reset(self) -> None:
         self.sandbox.reset()
-        self.sandbox.behaviour = type(self.sandbox.behaviour)()
         self.lines.clear()
 
     async def goes_wrong(self, **fault: Any) -> None:
@@ -108,8 +98,6 @@ class Team:
     provider: Provider
     acme: Fastn
     globex: Fastn
-    slow: Fastn
-    """The one whose rate limit a test uses up: who knows of it remembers for a minute."""
     state: Path
     process: "subprocess.Popen[bytes]"
 
@@ -120,16 +108,12 @@ class Team:
         return [dict(entry) for entry in entries(self.state / "tenants" / tenant / "audit.jsonl")]
 
     @asynccontextmanager
-    async def client(self, auth: str | httpx2.Auth, era: str = "2026-07-28") -> AsyncGenerator[Client]:
-        """Return a client that signs in with a token or by its own flow."""
-        if isinstance(auth, str):
-            http = httpx2.AsyncClient(headers={"authorization": f"Bearer {auth}"}, timeout=30)
-        else:
-            http = httpx2.AsyncClient(auth=auth, timeout=30)
-        async with http:
-            transport = streamable_http_client(self.url, http_client=http)
-            async with Client(transport, mode=ERAS[era]) as client:
-                yield client
+    async def client(self, token: str) -> AsyncGenerator[Client]:
+        async with (
+            httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http,
+            Client(streamable_http_client(self.url, http_client=http)) as client,
+        ):
+            yield client
 
     @asynccontextmanager
     async def caller(self) -> AsyncGenerator[Caller]:
@@ -139,18 +123,16 @@ class Team:
 
 @contextmanager
 def a_team(folder: Path, **more: str) -> Generator[Team]:
-    login, at_acme, at_globex, at_slow, port = (free_port() for _ in range(5))
+    login, at_acme, at_globex, port = (free_port() for _ in range(4))
     url = f"http://127.0.0.1:{port}/mcp"
     provider = Provider(f"http://127.0.0.1:{login}", url)
-    acme, globex, slow = (Fastn(FaultySandbox(lambda: datetime.now(UTC)), []) for _ in range(3))
+    acme, globex = (Fastn(FaultySandbox(lambda: datetime.now(UTC)), []) for _ in range(2))
     with ExitStack() as stack:
         stack.enter_context(listening(provider.app, login))
         acme.at = stack.enter_context(listening(acme.app, at_acme))
         globex.at = stack.enter_context(listening(globex.app, at_globex))
-        slow.at = stack.enter_context(listening(slow.app, at_slow))
         file = folder / "team.toml"
-        at = {"acme": acme.at, "globex": globex.at, "slow": slow.at}
-        file.write_text(FILE.format(url=url, issuer=provider.issuer, **at))
+        file.write_text(FILE.format(url=url, issuer=provider.issuer, acme=acme.at, globex=globex.at))
         file.chmod(0o600)
         (folder / "acme.key").write_text(f"{KEY}\n")
         env = {
@@ -163,7 +145,7 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
         } | more
         command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
         process = stack.enter_context(running(*command, port=port, env=env))
-        yield Team(url, provider, acme, globex, slow, folder / "state", process)
+        yield Team(url, provider, acme, globex, folder / "state", process)
 
 
 @pytest.fixture(scope="module")
@@ -228,25 +210,6 @@ async def test_telemetry_names_tenants_and_no_callers(tmp_path: Path) -> None:
     assert [text for text in ("Canary", "of-acme", KEY, LIVE_KEY, *tokens.values()) if text in exported] == []
 
 
-async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> None:
-    team.slow.sandbox.behaviour = team.slow.sandbox.behaviour.model_copy(update={"rate_limit": 1})
-    outcomes: dict[str, list[str]] = {"slow": [], "globex": []}
-
-    async def share(caller: Caller, tenant: str) -> None:
-        for _ in range(20):
-            result = await caller.result(team.token(tenant), "get_quotas")
-            outcomes[tenant].append(str(result.get("outcome", "done")))
-
-    async with team.caller() as caller, anyio.create_task_group() as tasks:
-        await caller.result(team.token("slow"), "get_quotas")
-        tasks.start_soon(share, caller, "slow")
-        tasks.start_soon(share, caller, "globex")
-    assert outcomes["globex"] == ["done"] * 20
-    # One call a minute is allowed. If the next minute is near, the client waits for it.
-    assert outcomes["slow"].count("rate_limited") >= 19
-    assert set(outcomes["slow"]) <= {"rate_limited", "done"}
-
-
 async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
     await team.acme.goes_wrong(kind="hang", method="GET", path="/api/v1/billing*", times=None)
     refused: list[dict[str, Any]] = []
@@ -273,44 +236,6 @@ async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
                 pass
     assert {result["outcome"] for result in refused} == {"not_sent"}
     assert refused[0]["message"] == "4 calls of this account are in progress, and no more may wait. Nothing was sent."
-
-
-@pytest.mark.parametrize("era", ERAS)
-async def test_client_discovers_signs_in_and_steps_up(era: str, team: Team) -> None:
-    """MCP authorization: 401, RFC 9728, RFC 8414, a token for this resource, 403, a token with more scopes."""
-    team.provider.clients["robot"] = {"may": ["fastn:read", "fastn:write"], "groups": ["acme"]}
-    storage = Storage()
-    auth = ClientCredentialsOAuthProvider(team.url, storage, "robot", "tobor", issuer=team.provider.issuer)
-    async with team.client(auth, era) as client:
-        await client.call_tool("get_quotas", {})
-        assert storage.tokens is not None
-        assert storage.tokens.scope == "fastn:read"
-        made = body(await client.call_tool("create_customer", {"name": "Stepped Up"}))
-        assert made["done"] == "create_customer"
-        assert storage.tokens.scope == "fastn:read fastn:write"
-        # The provider does not grant this scope: the client is told what is missing.
-        with pytest.raises(MCPError, match="delete_customer needs the scope fastn:destroy"):
-            await client.call_tool("delete_customer", {"customer_id": made["data"]["id"]})
-    assert [heard.method for heard in team.acme.sandbox.requests] == ["GET", "GET", "POST"]
-
-
-@pytest.mark.parametrize("era", ERAS)
-async def test_expired_token_is_reported_to_the_client(era: str, team: Team) -> None:
-    expired = team.provider.token(sub="of-acme", groups=["acme"], exp=1_700_000_000)
-    messages: list[str] = []
-    try:
-        async with team.client(expired, era) as client:
-            await client.call_tool("get_quotas", {})
-    except* MCPError as errors:
-        messages += [str(error) for error in flattened(errors)]
-    assert messages == ["The token was refused. It has expired. Nothing was sent."]
-
-
-def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
-    flat: list[MCPError] = []
-    for error in errors.exceptions:
-        flat += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return flat
 
 
 @pytest.mark.long

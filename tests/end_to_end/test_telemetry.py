@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
-from typing import Any
 
 import httpx2
 import pytest
@@ -17,8 +16,8 @@ from support.otlp_receiver import Receiver, values
 from support.ports import free_port
 from support.raw_client import META, call, ended, serving
 from support.server_process import (
-    BEARER,
     ERAS,
+    HTTP_TOKEN,
     KEY,
     Person,
     Upstream,
@@ -29,6 +28,7 @@ from support.server_process import (
     running,
     stdio,
 )
+from support.team_world import Caller, modern, request
 
 pytestmark = pytest.mark.anyio
 
@@ -48,13 +48,9 @@ def sending(upstream: Upstream, url: str, **more: str) -> dict[str, str]:
     return environment(upstream) | {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "BROWSER": "true"} | more
 
 
-def _strike(upstream: Upstream) -> None:
-    upstream.fault(kind="status", status=503, method="GET", path="*", message="canary of Fastn")
-
-
 async def _work(client: Client, upstream: Upstream) -> str:
     """Make a retried read and an approved change. Return the id of the changed object."""
-    _strike(upstream)
+    upstream.fault(kind="status", status=503, method="GET", path="*", message="canary of Fastn")
     target = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
     result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
     assert body(result)["done"] == "delete_customer"
@@ -95,9 +91,11 @@ async def test_http_server_exports_everything_by_its_exit(upstream: Upstream, co
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         async with Client(over_http(url), mode="2026-07-28", elicitation_callback=Person(approving)) as client:
             customer = await _work(client, upstream)
-        async with httpx2.AsyncClient(headers=BEARER) as plain:
-            await _post(plain, url, {"traceparent": OTHER}, {"traceparent": PARENT})
-            await _post(plain, url, {"traceparent": PARENT}, {})
+        async with httpx2.AsyncClient(base_url=url.removesuffix("/mcp")) as plain:
+            for header, meta in ((OTHER, {"traceparent": PARENT}), (PARENT, {})):
+                sent = request("get_billing", {}, _meta=META | meta)
+                answer = await Caller(plain).ask(HTTP_TOKEN, sent, **modern("get_billing"), traceparent=header)
+                answer.raise_for_status()
     _arrived(collector, customer)
     assert collector.services == {"fastn-mcp"}
     both, header = [span for span in collector.spans if span.name == "tools/call get_billing"]
@@ -111,18 +109,6 @@ async def test_http_server_exports_everything_by_its_exit(upstream: Upstream, co
     headers = {name for request in upstream.requests() for name in request["headers"]}
     assert "user-agent" in headers or "x-fastn-api-key" in headers
     assert not {"traceparent", "tracestate", "baggage"} & headers
-
-
-async def _post(plain: httpx2.AsyncClient, url: str, headers: dict[str, str], meta: dict[str, Any]) -> None:
-    params = {"name": "get_billing", "arguments": {}, "_meta": META | meta}
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    own = {
-        "MCP-Protocol-Version": "2026-07-28",
-        "Mcp-Method": "tools/call",
-        "Mcp-Name": "get_billing",
-        "Accept": "application/json, text/event-stream",
-    }
-    (await plain.post(url, json=message, headers=own | headers)).raise_for_status()
 
 
 def test_command_exports_its_work(upstream: Upstream, collector: Receiver) -> None:

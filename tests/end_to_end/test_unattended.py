@@ -1,7 +1,6 @@
 """An unattended run with a signed plan, through a real client and server, whatever the agent tries."""
 
 import json
-import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -97,23 +96,3 @@ async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, 
             await attempt(client, "delete_customer", {"customer_id": target})
     assert sorted(run.deletions()) == sorted([first, second])
     assert person.asked == []
-
-
-@pytest.mark.long
-async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
-    first, *_ = customers(upstream)
-    run.sign([first], seconds=10)  # enough for a server to start on a busy machine
-    async with run.server("2026-07-28") as client:
-        assert body(await client.call_tool("list_customers", {}))["data"]
-        end: datetime = tomllib.loads(run.plan.read_text())["until"]
-        await anyio.sleep((end - datetime.now(UTC)).total_seconds() + 0.1)
-        assert body(await client.call_tool("delete_customer", {"customer_id": first}))["outcome"] == "refused"
-    assert run.deletions() == []
-
-
-async def test_unattended_tools_do_not_require_interaction(run: Run) -> None:
-    """A client without a person would hide tools that require one."""
-    run.sign(["nobody"])
-    async with run.server("2026-07-28") as client:
-        tools = (await client.list_tools()).tools
-    assert all(not tool.meta or "anthropic/requiresUserInteraction" not in tool.meta for tool in tools)

@@ -16,6 +16,7 @@ from support.world import Clock, FormLater, FormNow, World, batch_of, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
+from fastn_mcp.guard.approval.use import covers
 from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
@@ -25,7 +26,6 @@ from fastn_mcp.guard.approval_form import (
     PendingForm,
     extent,
 )
-from fastn_mcp.guard.approved_call import covers
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope

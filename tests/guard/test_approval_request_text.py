@@ -114,7 +114,7 @@ def test_only_access_and_destroy_calls_must_fit_the_form_whole(effect: Effect) -
     assert ListPreview("apply_changes", {1: fitting}, {}).fits_form
 
 
-CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
+CONNECTIONS = Dependents("connections", 2, ({"name": "Katana"}, {"name": "HubSpot"}), more=True)
 
 
 def test_preview_has_the_same_content_as_text_and_as_data() -> None:
@@ -125,7 +125,7 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
         {"id": "c1", "name": "Old", "plan": "Growth", "note3": "n3", "apiToken": "hunter2"}
     )
     gaps = (Unchecked("triggers", "Forbidden."), Unchecked("runs", "Forbidden."))
-    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ("KEY",))), gaps)
+    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ({"name": "KEY"},))), gaps)
     shown = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
     del values["note3"]
@@ -183,7 +183,8 @@ def shown_order(call: Operation[Any]) -> list[str]:
 
 def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
-    goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
+    connections = Dependents("connections", 1, ({"name": "HubSpot of Acme"},))
+    goes = Dependence((connections, Dependents("executions", 2, ({"name": "a"}, {"name": "b"}))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     lost, again = (
         'Its connection "HubSpot" is lost for good.',

@@ -162,10 +162,10 @@ class World:
         records = tuple(replace(each, row=row) for each in found.records)
         own = Record("customer", "c1", Relation.OWNER, row)
         users = (
-            Dependents("connections", 2, (text, f"{text} too")),
-            Dependents("secrets", 1, (text,)),
-            Dependents("workflows", 3, (text, text), more=True),
-            Dependents("triggers", 1, (text,)),
+            Dependents("connections", 2, ({"name": text}, {"name": f"{text} too"})),
+            Dependents("secrets", 1, ({"name": text},)),
+            Dependents("workflows", 3, ({"name": text},) * 2, more=True),
+            Dependents("triggers", 1, ({"name": text},)),
         )
         gaps = (Unchecked("triggers", "Forbidden."),)
         return replace(found, records=(*records, own), dependence=Dependence(users, gaps))

@@ -32,7 +32,8 @@ def used_by(
     *found: tuple[str, int, tuple[str, ...]], more: bool = False, unchecked: tuple[str, ...] = ()
 ) -> Dependence:
     gaps = tuple(Unchecked(kind, "Forbidden.") for kind in unchecked)
-    return Dependence(tuple(Dependents(kind, count, names, more) for kind, count, names in found), gaps)
+    users = (Dependents(kind, count, tuple({"name": name} for name in names), more) for kind, count, names in found)
+    return Dependence(tuple(users), gaps)
 
 
 def preview_of(
@@ -948,7 +949,7 @@ def test_permissions_are_shown_strongest_first_and_whole() -> None:
 
 def test_further_facts_change_the_sentences() -> None:
     made = preview_of("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "A"})
-    described = Dependence((Dependents("secrets", 1, ("TOKEN",)),))
+    described = Dependence((Dependents("secrets", 1, ({"name": "TOKEN"},)),))
     further = made.with_facts(described, Outlook())
     assert "TOKEN" not in made.says.second
     assert 'Its secret "TOKEN" is lost for good.' in further.says.second

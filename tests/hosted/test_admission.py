@@ -12,7 +12,7 @@ import anyio
 import pytest
 from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, ISSUER
-from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, TeamWorld, challenge, modern, request
+from support.team_world import ALL, HEAD, META, MODERN, NO_FORMS, TENANTS, Caller, TeamWorld, challenge, modern, request
 
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
@@ -27,10 +27,15 @@ def team(tmp_path: Path) -> TeamWorld:
     return TeamWorld(tmp_path)
 
 
-async def test_metadata_names_the_issuer(team: TeamWorld) -> None:
+@pytest.fixture
+async def caller(team: TeamWorld) -> AsyncGenerator[Caller]:
+    async with team.served() as made:
+        yield made
+
+
+async def test_metadata_names_the_issuer(caller: Caller) -> None:
     """RFC 9728; MCP: the metadata names the scopes to begin with."""
-    async with team.served() as caller:
-        metadata = (await caller.http.get(METADATA)).json()
+    metadata = (await caller.http.get(METADATA)).json()
     assert metadata["resource"] == AUDIENCE
     assert metadata["authorization_servers"] == [ISSUER]
     assert metadata["scopes_supported"] == ["fastn:read"]
@@ -53,26 +58,25 @@ async def test_scopes_are_requested_with_their_prefix(tmp_path: Path) -> None:
         assert challenge(await caller.call(foreign, "list_customers"))["error"] == "insufficient_scope"
 
 
-async def test_missing_token_is_challenged(team: TeamWorld) -> None:
+async def test_missing_token_is_challenged(caller: Caller) -> None:
     """RFC 6750, 3.1: no error code without a token. MCP: resource_metadata, and the scope to begin with."""
-    async with team.served() as caller:
-        response = await caller.call(None, "list_customers")
-        assert response.status_code == 401
-        assert challenge(response) == {"resource_metadata": METADATA, "scope": "fastn:read"}
-        assert response.json()["error"]["message"] == "Sign in first. Nothing was sent."
-        for scheme in ("Basic YTpi", "Bearer", "bearer ", "Token x"):
-            other = await caller.ask(None, request("list_customers", {}), authorization=scheme)
-            assert (other.status_code, "error" in challenge(other)) == (401, False)
-        for path in ("/mcp", "/mcp%0A"):  # a route's `$` also matches before a line break at the end
-            assert (await caller.http.get(path)).status_code == 401
-            assert (await caller.http.post(path, json=request("tools/list", {}))).status_code == 401
-
-
-async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld) -> None:
-    """RFC 6750, 3.1: invalid_token. tests/hosted/test_tokens.py has the other reasons."""
-    async with team.served() as caller:
-        response = await caller.call(team.provider.token(exp=1_700_000_000), "list_customers")
+    response = await caller.call(None, "list_customers")
     assert response.status_code == 401
+    assert challenge(response) == {"resource_metadata": METADATA, "scope": "fastn:read"}
+    assert response.json()["error"]["message"] == "Sign in first. Nothing was sent."
+    for scheme in ("Basic YTpi", "Bearer", "bearer ", "Token x"):
+        other = await caller.ask(None, request("list_customers", {}), authorization=scheme)
+        assert (other.status_code, "error" in challenge(other)) == (401, False)
+    for path in ("/mcp", "/mcp%0A"):  # a route's `$` also matches before a line break at the end
+        assert (await caller.http.get(path)).status_code == 401
+        assert (await caller.http.post(path, json=request("tools/list", {}))).status_code == 401
+
+
+async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld, caller: Caller) -> None:
+    """RFC 6750, 3.1: invalid_token. test_tokens.py has the other reasons."""
+    response = await caller.call(team.provider.token(exp=1_700_000_000), "list_customers")
+    assert response.status_code == 401
+    assert response.json()["error"]["message"] == "The token was refused. It has expired. Nothing was sent."
     assert challenge(response) == {
         "error": "invalid_token",
         "error_description": "It has expired.",
@@ -81,9 +85,8 @@ async def test_invalid_token_is_rejected_with_its_reason(team: TeamWorld) -> Non
     }
 
 
-async def test_fastn_key_is_not_a_token(team: TeamWorld) -> None:
-    async with team.served() as caller:
-        response = await caller.call("fsk_test_acme", "list_customers")
+async def test_fastn_key_is_not_a_token(caller: Caller) -> None:
+    response = await caller.call("fsk_test_acme", "list_customers")
     assert response.status_code == 401
     assert "fsk_" not in response.text + str(response.headers)
 
@@ -98,10 +101,9 @@ async def test_unreachable_provider_is_a_503(team: TeamWorld) -> None:
     assert "identity provider" in response.json()["error"]["message"]
 
 
-async def test_token_without_scopes_is_told_the_scope(team: TeamWorld) -> None:
+async def test_token_without_scopes_is_told_the_scope(team: TeamWorld, caller: Caller) -> None:
     """MCP, RFC 6750: 403, insufficient_scope, and the scope that is missing."""
-    async with team.served() as caller:
-        response = await caller.call(team.provider.token(scope="openid profile"), "list_customers")
+    response = await caller.call(team.provider.token(scope="openid profile"), "list_customers")
     assert response.status_code == 403
     assert challenge(response) == {
         "error": "insufficient_scope",
@@ -122,42 +124,39 @@ STEPS = {
 
 
 @pytest.mark.parametrize("era", ["2025-11-25", MODERN])
-async def test_call_beyond_the_scopes_is_challenged(era: str, team: TeamWorld) -> None:
+async def test_call_beyond_the_scopes_is_challenged(era: str, team: TeamWorld, caller: Caller) -> None:
     """MCP: the challenge names the missing scope together with those held. Scopes follow the effect."""
-    async with team.served() as caller:
-        for tool, (scope, arguments) in STEPS.items():
-            held = sorted({*ALL.split()} - {scope})
-            token = team.provider.token(scope=" ".join([*held, "openid"]))
-            headers = modern(tool) if era == MODERN else {}
-            response = await caller.ask(token, request(tool, arguments), **headers)
-            assert response.status_code == 403
-            assert challenge(response)["error"] == "insufficient_scope"
-            assert challenge(response)["scope"].split() == sorted(ALL.split())
-            error = response.json()
-            assert (error["id"], error["error"]["data"]["scope"]) == (7, scope)
-            assert error["error"]["message"].startswith(f"{tool} needs the scope {scope}")
-            good = await caller.ask(team.provider.token(scope=ALL), request(tool, arguments), **headers)
-            assert good.status_code == 200
+    for tool, (scope, arguments) in STEPS.items():
+        held = sorted({*ALL.split()} - {scope})
+        token = team.provider.token(scope=" ".join([*held, "openid"]))
+        headers = modern(tool) if era == MODERN else {}
+        response = await caller.ask(token, request(tool, arguments), **headers)
+        assert response.status_code == 403
+        assert challenge(response)["error"] == "insufficient_scope"
+        assert challenge(response)["scope"].split() == sorted(ALL.split())
+        error = response.json()
+        assert (error["id"], error["error"]["data"]["scope"]) == (7, scope)
+        assert error["error"]["message"].startswith(f"{tool} needs the scope {scope}")
+        good = await caller.ask(team.provider.token(scope=ALL), request(tool, arguments), **headers)
+        assert good.status_code == 200
 
 
-async def test_preview_needs_only_the_read_scope(team: TeamWorld) -> None:
-    async with team.served() as caller:
-        token = team.provider.token()
-        assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=True)).status_code == 200
-        change: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
-        assert (await caller.call(token, "preview_change", **change)).status_code == 200
-        assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=False)).status_code == 403
+async def test_preview_needs_only_the_read_scope(team: TeamWorld, caller: Caller) -> None:
+    token = team.provider.token()
+    assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=True)).status_code == 200
+    change: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
+    assert (await caller.call(token, "preview_change", **change)).status_code == 200
+    assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=False)).status_code == 403
 
 
-async def test_inner_calls_need_their_own_scopes(team: TeamWorld) -> None:
+async def test_inner_calls_need_their_own_scopes(team: TeamWorld, caller: Caller) -> None:
     write = team.provider.token(scope="fastn:read fastn:write")
     read = team.provider.token(scope="fastn:read")
-    async with team.served() as caller:
-        made = await caller.result(write, "create_customer", name="Initech")
-        undo = {"change_id": made["receipt"]["change_id"]}
-        response = await caller.call(read, "undo_change", **undo)
-        # Undoing a creation deletes: the tool has the effect write, its inner call destroy.
-        again = await caller.call(write, "undo_change", **undo)
+    made = await caller.result(write, "create_customer", name="Initech")
+    undo = {"change_id": made["receipt"]["change_id"]}
+    response = await caller.call(read, "undo_change", **undo)
+    # Undoing a creation deletes: the tool has the effect write, its inner call destroy.
+    again = await caller.call(write, "undo_change", **undo)
     assert response.status_code == 403
     found = again.json()["result"]["structuredContent"]
     assert (found["outcome"], found["scope"]) == ("refused", "fastn:destroy")
@@ -166,148 +165,137 @@ async def test_inner_calls_need_their_own_scopes(team: TeamWorld) -> None:
     assert [line["event"] for line in lines] == ["intent", "outcome", "refused"]
 
 
-async def test_batch_needs_the_scopes_of_its_calls(team: TeamWorld) -> None:
+async def test_batch_needs_the_scopes_of_its_calls(team: TeamWorld, caller: Caller) -> None:
     make = {"tool": "create_customer", "arguments": {"name": "Initech"}}
     drop = {"tool": "delete_customer", "arguments": {"customer_id": "c1"}}
     invite = {"tool": "invite_user", "arguments": {"email": "zoe@example.com", "role": "viewer"}}
-    async with team.served() as caller:
 
-        async def tried(scope: str, *changes: dict[str, Any]) -> tuple[int, str]:
-            token = team.provider.token(scope=scope)
-            answered = await caller.call(token, "apply_changes", changes=list(changes))
-            found = answered.json()
-            data = found["error"]["data"] if "error" in found else found["result"]["structuredContent"]
-            return answered.status_code, str(data.get("scope", ""))
+    async def tried(scope: str, *changes: dict[str, Any]) -> tuple[int, str]:
+        token = team.provider.token(scope=scope)
+        answered = await caller.call(token, "apply_changes", changes=list(changes))
+        found = answered.json()
+        data = found["error"]["data"] if "error" in found else found["result"]["structuredContent"]
+        return answered.status_code, str(data.get("scope", ""))
 
-        write = "fastn:read fastn:write"
-        assert await tried(write, make) == (200, "")
-        assert await tried(write, make, drop) == (403, "fastn:destroy")
-        # The scope of the worst call is held. The guard sees that another is not.
-        assert await tried(f"{write} fastn:destroy", invite, drop) == (200, "fastn:admin")
-        assert await tried("fastn:read fastn:destroy", make, drop) == (200, "fastn:write")
+    write = "fastn:read fastn:write"
+    assert await tried(write, make) == (200, "")
+    assert await tried(write, make, drop) == (403, "fastn:destroy")
+    # The scope of the worst call is held. The guard sees that another is not.
+    assert await tried(f"{write} fastn:destroy", invite, drop) == (200, "fastn:admin")
+    assert await tried("fastn:read fastn:destroy", make, drop) == (200, "fastn:write")
 
 
-async def test_unmatched_sign_in_is_rejected(team: TeamWorld) -> None:
-    async with team.served() as caller:
-        response = await caller.call(team.provider.token(sub="zoe", groups=["other"]), "list_customers")
+async def test_unmatched_sign_in_is_rejected(team: TeamWorld, caller: Caller) -> None:
+    response = await caller.call(team.provider.token(sub="zoe", groups=["other"]), "list_customers")
     assert response.status_code == 403
     assert "www-authenticate" not in response.headers
     assert "no account here is assigned to you" in response.json()["error"]["message"]
 
 
-async def test_tenant_mode_limits_its_tools(team: TeamWorld) -> None:
+async def test_tenant_mode_limits_its_tools(team: TeamWorld, caller: Caller) -> None:
     """Read-only by default. Calling an unlisted tool is refused, not challenged."""
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
     headers = {"mcp-protocol-version": MODERN, "mcp-method": "tools/list"}
     globex = team.provider.token(sub="gus", groups=["globex-ops"])
-    async with team.served() as caller:
-        of_acme = (await caller.ask(team.provider.token(), listing, **headers)).json()["result"]
-        of_globex = (await caller.ask(globex, listing, **headers)).json()["result"]
-        refused = await caller.result(globex, "delete_customer", customer_id="c1")
+    of_acme = (await caller.ask(team.provider.token(), listing, **headers)).json()["result"]
+    of_globex = (await caller.ask(globex, listing, **headers)).json()["result"]
+    refused = await caller.result(globex, "delete_customer", customer_id="c1")
     assert of_acme["cacheScope"] == of_globex["cacheScope"] == "private"
     assert {"create_customer", "list_customers"} <= {tool["name"] for tool in of_acme["tools"]}
     assert all(tool["annotations"]["readOnlyHint"] for tool in of_globex["tools"])
     assert (refused["outcome"], "is disabled here" in refused["message"]) == ("not_sent", True)
 
 
-async def test_caller_is_identified_by_the_token_only(team: TeamWorld) -> None:
+async def test_caller_is_identified_by_the_token_only(team: TeamWorld, caller: Caller) -> None:
     token = team.provider.token()
-    async with team.served() as caller:
-        forged = {"mcp-session-id": "globex", "x-fastn-space-tenantid": "globex", "x-forwarded-user": "gus"}
-        made = await caller.ask(
-            team.provider.token(scope=ALL),
-            request("create_customer", {"name": "Hers"}),
-            **modern("create_customer"),
-            **forged,
-        )
-        assert made.json()["result"]["structuredContent"]["account"]["profile"] == "acme"
-        refused = (await caller.call(token, "list_customers", tenant="globex")).json()["result"]["structuredContent"]
-        assert refused["outcome"] == "not_sent"
+    forged = {"mcp-session-id": "globex", "x-fastn-space-tenantid": "globex", "x-forwarded-user": "gus"}
+    made = await caller.ask(
+        team.provider.token(scope=ALL),
+        request("create_customer", {"name": "Hers"}),
+        **modern("create_customer"),
+        **forged,
+    )
+    assert made.json()["result"]["structuredContent"]["account"]["profile"] == "acme"
+    refused = (await caller.call(token, "list_customers", tenant="globex")).json()["result"]["structuredContent"]
+    assert refused["outcome"] == "not_sent"
 
 
-async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld) -> None:
+async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld, caller: Caller) -> None:
     own = team.provider.token(sub="olga", tier="own", scope=ALL)
     other = team.provider.token(sub="otto", tier="own", scope=ALL)
-    async with team.served() as caller:
-        assert (await caller.call(own, "list_customers")).status_code == 400
-        made = await caller.call(own, "create_customer", "fsk_test_olga", name="Hers")
-        seen = made.json()["result"]["structuredContent"]["account"]["profile"]
-        assert seen.startswith("own ")
-        assert "fsk_test_olga" not in made.text
+    assert (await caller.call(own, "list_customers")).status_code == 400
+    made = await caller.call(own, "create_customer", "fsk_test_olga", name="Hers")
+    seen = made.json()["result"]["structuredContent"]["account"]["profile"]
+    assert seen.startswith("own ")
+    assert "fsk_test_olga" not in made.text
 
-        async def found(token: str, key: str) -> int:
-            answered = await caller.call(token, "list_customers", key, search="Hers")
-            return len(answered.json()["result"]["structuredContent"]["data"])
+    async def found(token: str, key: str) -> int:
+        answered = await caller.call(token, "list_customers", key, search="Hers")
+        return len(answered.json()["result"]["structuredContent"]["data"])
 
-        assert await found(own, "fsk_test_olga") == 1
-        assert await found(own, "fsk_test_olga2") == 0
-        assert await found(other, "fsk_test_olga") == 0
-        for bad in ("two words", "tab\tbed"):
-            assert (await caller.call(own, "list_customers", bad)).status_code == 400
-        refused = await caller.call(team.provider.token(), "list_customers", "fsk_test_olga")
-        assert refused.status_code == 400
-        assert "not accepted here" in refused.json()["error"]["message"]
+    assert await found(own, "fsk_test_olga") == 1
+    assert await found(own, "fsk_test_olga2") == 0
+    assert await found(other, "fsk_test_olga") == 0
+    for bad in ("two words", "tab\tbed"):
+        assert (await caller.call(own, "list_customers", bad)).status_code == 400
+    refused = await caller.call(team.provider.token(), "list_customers", "fsk_test_olga")
+    assert refused.status_code == 400
+    assert "not accepted here" in refused.json()["error"]["message"]
     folders = sorted((team.folder / "tenants" / "own" / "callers").iterdir())
     assert len(folders) == 1  # only she made a change
     assert "olga" not in folders[0].name
 
 
-async def test_repeated_authentication_header_is_rejected(team: TeamWorld) -> None:
+async def test_repeated_authentication_header_is_rejected(team: TeamWorld, caller: Caller) -> None:
     token = team.provider.token()
-    async with team.served() as caller:
-        twice = [("authorization", f"Bearer {token}"), ("authorization", "Bearer x")]
-        head = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")]
-        response = await caller.http.post("/mcp", json=request("list_customers", {}), headers=head + twice)
+    twice = [("authorization", f"Bearer {token}"), ("authorization", "Bearer x")]
+    head = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")]
+    response = await caller.http.post("/mcp", json=request("list_customers", {}), headers=head + twice)
     assert response.status_code == 400
 
 
-async def test_sessions_are_not_supported(team: TeamWorld) -> None:
+async def test_sessions_are_not_supported(team: TeamWorld, caller: Caller) -> None:
     """MCP: 405 if a server offers no stream. No session can hold resources."""
     headers = {"authorization": f"Bearer {team.provider.token()}"}
-    async with team.served() as caller:
-        for method in ("GET", "DELETE", "PUT", "OPTIONS"):
-            response = await caller.http.request(method, "/mcp", headers=headers)
-            assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    for method in ("GET", "DELETE", "PUT", "OPTIONS"):
+        response = await caller.http.request(method, "/mcp", headers=headers)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 HOSTS = ["evil.example", "fastn-mcp.example.com.evil.example", "fastn-mcp.example.com:444", "127.0.0.1", ""]
 
 
-async def test_foreign_host_is_rejected_on_every_path(team: TeamWorld) -> None:
-    async with team.served() as caller:
-        for path in ("/mcp", "/.well-known/oauth-protected-resource/mcp", "/tenants/acme/approvals/x"):
-            answers = [await caller.http.get(path, headers={"host": host}) for host in HOSTS]
-            assert [answer.status_code for answer in answers] == [421] * len(HOSTS)
+async def test_foreign_host_is_rejected_on_every_path(caller: Caller) -> None:
+    for path in ("/mcp", "/.well-known/oauth-protected-resource/mcp", "/tenants/acme/approvals/x"):
+        answers = [await caller.http.get(path, headers={"host": host}) for host in HOSTS]
+        assert [answer.status_code for answer in answers] == [421] * len(HOSTS)
 
 
-async def test_foreign_origin_is_rejected(team: TeamWorld) -> None:
+async def test_foreign_origin_is_rejected(team: TeamWorld, caller: Caller) -> None:
     """MCP. The Origin must match exactly, even with a valid token."""
-    async with team.served() as caller:
-        for origin in ("https://evil.example", "null", "https://app.example.com.evil", "http://app.example.com"):
-            response = await caller.ask(team.provider.token(), request("list_customers", {}), origin=origin)
-            assert response.status_code == 403
-            assert "access-control-allow-origin" not in response.headers
+    for origin in ("https://evil.example", "null", "https://app.example.com.evil", "http://app.example.com"):
+        response = await caller.ask(team.provider.token(), request("list_customers", {}), origin=origin)
+        assert response.status_code == 403
+        assert "access-control-allow-origin" not in response.headers
 
 
-async def test_listed_origin_is_served(team: TeamWorld) -> None:
+async def test_listed_origin_is_served(team: TeamWorld, caller: Caller) -> None:
     """Our own origin too. A web client can read the challenge."""
     token, call, listed = team.provider.token(), request("get_quotas", {}), "https://app.example.com"
-    async with team.served() as caller:
-        for origin in (listed, "https://fastn-mcp.example.com"):
-            assert (await caller.ask(token, call, **modern("get_quotas"), origin=origin)).status_code == 200
-        bad = await caller.ask(None, call, origin=listed)
-        assert bad.headers["access-control-allow-origin"] == listed
-        assert "WWW-Authenticate" in bad.headers["access-control-expose-headers"]
+    for origin in (listed, "https://fastn-mcp.example.com"):
+        assert (await caller.ask(token, call, **modern("get_quotas"), origin=origin)).status_code == 200
+    bad = await caller.ask(None, call, origin=listed)
+    assert bad.headers["access-control-allow-origin"] == listed
+    assert "WWW-Authenticate" in bad.headers["access-control-expose-headers"]
 
 
-async def test_oversized_request_is_rejected_unparsed(team: TeamWorld) -> None:
+async def test_oversized_request_is_rejected_unparsed(team: TeamWorld, caller: Caller) -> None:
     token = team.provider.token()
-    async with team.served() as caller:
-        large = request("list_customers", {"search": "x" * 1024 * 1024})
-        assert (await caller.ask(token, large, **modern("list_customers"))).status_code == 413
-        assert (await caller.ask(token, b"{}", **{"x-padding": "x" * 16_384})).status_code == 431
-        assert (await caller.ask(token, b"{}", **{f"x-{n}": "" for n in range(100)})).status_code == 431
-        assert (await caller.call(token, "get_quotas")).status_code == 200
+    large = request("list_customers", {"search": "x" * 1024 * 1024})
+    assert (await caller.ask(token, large, **modern("list_customers"))).status_code == 413
+    assert (await caller.ask(token, b"{}", **{"x-padding": "x" * 16_384})).status_code == 431
+    assert (await caller.ask(token, b"{}", **{f"x-{n}": "" for n in range(100)})).status_code == 431
+    assert (await caller.call(token, "get_quotas")).status_code == 200
 
 
 ODD: list[bytes] = [
@@ -317,11 +305,10 @@ ODD: list[bytes] = [
 ]  # fmt: skip
 
 
-async def test_invalid_message_gets_the_protocol_error(team: TeamWorld) -> None:
-    async with team.served() as caller:
-        for body in ODD:
-            response = await caller.ask(team.provider.token(), body)
-            assert response.status_code in (200, 202, 400), body
+async def test_invalid_message_gets_the_protocol_error(team: TeamWorld, caller: Caller) -> None:
+    for body in ODD:
+        response = await caller.ask(team.provider.token(), body)
+        assert response.status_code in (200, 202, 400), body
 
 
 async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
@@ -338,7 +325,7 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
         read_for[0] = timedelta(seconds=5)  # a person does not answer in less than a second
         responses = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
 
-        async def answered(token: str, state: str, **headers: str) -> dict[str, Any]:
+        async def answered(token: str, state: str | None, **headers: str) -> dict[str, Any]:
             body = request("delete_customer", target, inputResponses=responses, requestState=state)
             return (await caller.ask(token, body, **modern("delete_customer"), **headers)).json()
 
@@ -346,23 +333,23 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
         assert await answered(amir, asked["requestState"]) == unknown
         assert await answered(olga, asked["requestState"], **{"x-fastn-api-key": "fsk_test_o"}) == unknown
         assert unknown["error"]["message"] == "Invalid or expired requestState"
+        assert (await answered(anna, None))["result"]["resultType"] == "input_required"
         done = await answered(anna, asked["requestState"])
         assert done["result"]["structuredContent"]["done"] == "delete_customer"
         again = await answered(anna, asked["requestState"])
         assert again["result"]["isError"] is True
 
 
-async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> None:
+async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld, caller: Caller) -> None:
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    async with team.served() as caller:
-        rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
-        body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
+    rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
+    body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=NO_FORMS)
 
-        async def answer(token: str) -> str:
-            answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
-            return answered["result"]["structuredContent"]["message"]
+    async def answer(token: str) -> str:
+        answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
+        return answered["result"]["structuredContent"]["message"]
 
-        first, again, other = await answer(anna), await answer(anna), await answer(amir)
+    first, again, other = await answer(anna), await answer(anna), await answer(amir)
     assert "This client cannot ask." in first
     assert "for the tenant acme" in first
     assert "It is still waiting" in again
@@ -400,13 +387,12 @@ async def test_lost_ledger_is_reported_and_reads_continue(team: TeamWorld) -> No
         assert (probed.status_code, probed.json()) == (200, {"status": "ready", "ledger": "unreachable"})
 
 
-async def test_readiness_ends_before_the_process(team: TeamWorld) -> None:
-    async with team.served() as caller:
-        assert (await caller.http.get("/readyz")).json() == {"status": "ready"}
-        team.health.is_leaving = True
-        leaving = await caller.http.get("/readyz")
-        assert (leaving.status_code, leaving.json()) == (503, {"status": "leaving"})
-        assert (await caller.call(team.provider.token(), "get_quotas")).status_code == 200
+async def test_readiness_ends_before_the_process(team: TeamWorld, caller: Caller) -> None:
+    assert (await caller.http.get("/readyz")).json() == {"status": "ready"}
+    team.health.is_leaving = True
+    leaving = await caller.http.get("/readyz")
+    assert (leaving.status_code, leaving.json()) == (503, {"status": "leaving"})
+    assert (await caller.call(team.provider.token(), "get_quotas")).status_code == 200
 
 
 async def test_missing_key_closes_only_its_account(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
+from support.approval_world import ACME, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.page_visitor import Visitor, words
-from support.team_world import ALL, HEAD, META, NO_FORMS, TeamWorld, modern, request
+from support.team_world import ALL, HEAD, META, TeamWorld, modern, request
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.seal import Seal
@@ -21,11 +21,8 @@ pytestmark = pytest.mark.anyio
 
 FILE = (
     HEAD
+    + PAGE
     + """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
 [[approvals.approver]]
 groups = ["approvers"]
 tenants = ["acme"]
@@ -37,15 +34,9 @@ tenants = ["globex"]
 [[approvals.approver]]
 groups = ["juniors"]
 effects = ["WRITE", "EXTERNAL"]
-
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
-
+"""
+    + ACME
+    + """
 [[tenant]]
 name = "globex"
 approval_wait_seconds = 0
@@ -62,6 +53,12 @@ async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
         yield made
 
 
+@pytest.fixture
+async def dana(world: ApprovalWorld) -> AsyncGenerator[Visitor]:
+    async with world.browser("dana") as made:
+        yield made
+
+
 async def approve(visitor: Visitor) -> httpx2.Response:
     """Approve the request that is open, and type the name that it asks for."""
     (name,) = re.findall(r"Type (.+?) to confirm", await visitor.look())
@@ -71,23 +68,22 @@ async def approve(visitor: Visitor) -> httpx2.Response:
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
-async def test_approved_call_is_sent_once(world: ApprovalWorld) -> None:
+async def test_approved_call_is_sent_once(world: ApprovalWorld, dana: Visitor) -> None:
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
-    async with world.browser("dana") as dana:
-        page = await dana.look()
-        assert "Signed in as Dana Example" in page
-        assert "One call waits for you" in page
-        wrong = await dana.approve(name="globex")
-        assert wrong.status_code == 422
-        answer = await approve(dana)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
-        assert "Approved: Delete customer Globex Exports . If the agent is still waiting" in await dana.look()
-        assert "Approved: Delete customer" not in await dana.look()  # shown once
-        assert "Not used yet Delete customer" in await dana.look()
-        assert "by you" in await dana.look()
-        assert (await world.delete())["done"] == "delete_customer"
+    page = await dana.look()
+    assert "Signed in as Dana Example" in page
+    assert "One call waits for you" in page
+    wrong = await dana.approve(name="globex")
+    assert wrong.status_code == 422
+    answer = await approve(dana)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
+    assert "Approved: Delete customer Globex Exports . If the agent is still waiting" in await dana.look()
+    assert "Approved: Delete customer" not in await dana.look()  # shown once
+    assert "Not used yet Delete customer" in await dana.look()
+    assert "by you" in await dana.look()
+    assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
     assert entry["approver"] == f"{world.team.team.issuer}|dana"
     assert (entry["approver_name"], entry["approved_by"]) == ("Dana Example", "verified")
@@ -118,31 +114,6 @@ async def test_audit_log_keeps_the_name_of_each_sign_in(world: ApprovalWorld, mo
         assert "Signed in as Dana Other <other@example.com>" in await browser.look()
     async with world.browser("kim") as browser:
         assert "by Dana Example <dana@example.com> (dana)" in await browser.look()
-
-
-@pytest.mark.parametrize(
-    ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
-)
-async def test_secret_typed_by_an_approver_reaches_fastn_only(world: ApprovalWorld, tool: str, field: str) -> None:
-    canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
-    found = await world.caller.result(token, "list_connectors", search="gamma")
-    given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
-
-    async def answer() -> dict[str, Any]:
-        answered = await world.caller.ask(token, request(tool, given, _meta=NO_FORMS), **modern(tool))
-        return answered.json()["result"]["structuredContent"]
-
-    assert (await answer())["status"] == "approval_required"
-    async with world.browser("dana") as dana:
-        assert (await dana.approve()).status_code == 422
-        sent = await dana.approve(**{f"secret.{field}": canary})
-        assert sent.status_code == 303
-        done = await answer()
-        assert done["done"] == tool
-        pages = sent.text + await dana.look()
-    files = [path.read_bytes().decode(errors="replace") for path in world.team.folder.rglob("*") if path.is_file()]
-    assert canary not in "".join([*files, pages, str(done)])
-    assert len(world.audit("approved")) == 1
 
 
 async def test_client_that_opens_urls_leads_to_the_page_once(world: ApprovalWorld) -> None:
@@ -254,16 +225,15 @@ async def test_subject_that_is_entras_oid_is_a_persons(tmp_path: Path, monkeypat
         assert "Signed in as Dana Example" in await dana.look()
 
 
-async def test_requests_of_others_are_invisible(world: ApprovalWorld) -> None:
+async def test_requests_of_others_are_invisible(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        grant = (await dana.form("approve"))["grant"]
-        for person in ("gina", "jun", "both"):
-            async with world.browser(person) as other:
-                assert "Nothing waits for you" in await other.look()
-                answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
-                assert answer.status_code == 403
-        assert "One call waits for you" in await dana.look()
+    grant = (await dana.form("approve"))["grant"]
+    for person in ("gina", "jun", "both"):
+        async with world.browser(person) as other:
+            assert "Nothing waits for you" in await other.look()
+            answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
+            assert answer.status_code == 403
+    assert "One call waits for you" in await dana.look()
 
 
 async def test_approver_sees_the_activity_of_their_tenants_only(world: ApprovalWorld) -> None:
@@ -334,18 +304,17 @@ async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: App
     assert "Dana Example" in world.audit("allowed_again")[0]["principal"]
 
 
-async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: ApprovalWorld) -> None:
+async def test_stop_of_an_approver_holds_after_the_operator_lifts_theirs(world: ApprovalWorld, dana: Visitor) -> None:
     ledger = world.team.opening.ledger
     operators = Stop("s1", world.now, "a person at the terminal", tenant="acme")
     await ledger.add_stop(operators)
-    async with world.browser("dana") as dana:
-        assert "An approver whose rule permits it can, or the operator at a terminal." in words(
-            (await dana.http.get("/approvals/allow")).text
-        )
-        assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
-        await ledger.lift_stop(operators.lift("a person at the terminal", world.now))
-        assert (await world.delete())["outcome"] == "stopped"
-        assert (await dana.send("allow", await place_form(dana, "allow"))).status_code == 303
+    assert "An approver whose rule permits it can, or the operator at a terminal." in words(
+        (await dana.http.get("/approvals/allow")).text
+    )
+    assert (await dana.send("stop", await place_form(dana, "stop"))).status_code == 303
+    await ledger.lift_stop(operators.lift("a person at the terminal", world.now))
+    assert (await world.delete())["outcome"] == "stopped"
+    assert (await dana.send("allow", await place_form(dana, "allow"))).status_code == 303
     assert (await world.delete())["status"] == "approval_required"
 
 
@@ -412,35 +381,33 @@ OTHER_VERSIONS: list[Callable[[dict[str, Any]], Any]] = [
 
 @pytest.mark.parametrize("other_version", OTHER_VERSIONS)
 async def test_session_of_another_version_leads_to_the_sign_in(
-    world: ApprovalWorld, other_version: Callable[[dict[str, Any]], Any]
+    world: ApprovalWorld, other_version: Callable[[dict[str, Any]], Any], dana: Visitor
 ) -> None:
     seal = Seal(["s" * 32], System(now=lambda: world.clock[0]))
-    async with world.browser("dana") as dana:
-        stored = seal.open("session", dana.http.cookies["__Host-fastn_session"], 60)
-        dana.http.cookies.clear()
-        for name, purpose in (("session", "session"), ("sign_in", "sign-in")):
-            dana.http.cookies.set(f"__Host-fastn_{name}", seal.close(purpose, other_version(stored)))
-        for path in ("", "callback?code=c&state=s"):
-            answer = await dana.http.get(f"/approvals/{path}")
-            assert (answer.status_code, "/approvals/login" in answer.text) == (403, True)
-        dana.http.cookies.delete("__Host-fastn_sign_in")
-        assert (await dana.sign_in("dana")).status_code == 303
+    stored = seal.open("session", dana.http.cookies["__Host-fastn_session"], 60)
+    dana.http.cookies.clear()
+    for name, purpose in (("session", "session"), ("sign_in", "sign-in")):
+        dana.http.cookies.set(f"__Host-fastn_{name}", seal.close(purpose, other_version(stored)))
+    for path in ("", "callback?code=c&state=s"):
+        answer = await dana.http.get(f"/approvals/{path}")
+        assert (answer.status_code, "/approvals/login" in answer.text) == (403, True)
+    dana.http.cookies.delete("__Host-fastn_sign_in")
+    assert (await dana.sign_in("dana")).status_code == 303
 
 
-async def test_decisions_need_a_post_from_the_page(world: ApprovalWorld) -> None:
+async def test_decisions_need_a_post_from_the_page(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        form = await dana.form("approve") | {"extent": "once"}
-        for origin in ("https://evil.example", "null", f"{SITE}:444", "https://app.example.com"):
-            assert (await dana.send("approve", form, Origin=origin)).status_code == 403
-        assert (await dana.http.post("/approvals/approve", data=form)).status_code == 403
-        assert (await dana.http.get("/approvals/approve", params=form)).status_code == 303
-        assert (await dana.http.get("/approvals/", headers={"Host": "evil.example"})).status_code == 421
-        without = {name: value for name, value in form.items() if name != "token"}
-        assert (await dana.send("approve", without)).status_code == 403
-        headers = (await dana.http.get("/approvals/")).headers
-        assert headers["cache-control"] == "no-store"
-        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    form = await dana.form("approve") | {"extent": "once"}
+    for origin in ("https://evil.example", "null", f"{SITE}:444", "https://app.example.com"):
+        assert (await dana.send("approve", form, Origin=origin)).status_code == 403
+    assert (await dana.http.post("/approvals/approve", data=form)).status_code == 403
+    assert (await dana.http.get("/approvals/approve", params=form)).status_code == 303
+    assert (await dana.http.get("/approvals/", headers={"Host": "evil.example"})).status_code == 421
+    without = {name: value for name, value in form.items() if name != "token"}
+    assert (await dana.send("approve", without)).status_code == 403
+    headers = (await dana.http.get("/approvals/")).headers
+    assert headers["cache-control"] == "no-store"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert not world.audit("approved")
 
 
@@ -569,19 +536,6 @@ async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
             pass
 
 
-async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(tmp_path: Path) -> None:
-    policy = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
-    async with serving(tmp_path, FILE, policy) as world, world.browser("dana") as dana:
-        await world.delete()
-        name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
-        await dana.approve(name=name)
-        assert (await world.delete(azp="chat-7"))["outcome"] == "target_changed"
-        assert (await world.delete(azp="chat-7"))["status"] == "approval_required"
-        assert world.audit("intent") == []
-
-
-# --- a second person of a group ----------------------------------------------------------------------------------
-
 SECOND = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\nsecond = "security"\n'
 WITH_SECURITY = FILE.replace(
     '[[approvals.approver]]\ngroups = ["globex-approvers"]',
@@ -619,16 +573,22 @@ async def test_second_person_of_a_group_completes_four_eyes(tmp_path: Path, firs
         assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
-@pytest.mark.usefixtures("sam")
-async def test_approval_without_the_group_does_not_serve_a_client_that_needs_it(tmp_path: Path) -> None:
-    policy = f'{FOUR}[[rule]]\nwho = {{ client = "chat-7" }}\nthen = "four_eyes"\nsecond = "security"\n'
+OF_CHAT = '[[rule]]\nwho = { client = "chat-7" }\nthen = "four_eyes"\n'
+
+
+@pytest.mark.parametrize(
+    ("policy", "people"), [(OF_CHAT, ["dana"]), (f'{FOUR}{OF_CHAT}second = "security"\n', ["dana", "kim"])]
+)
+async def test_approval_for_one_client_does_not_serve_one_with_a_stricter_rule(
+    tmp_path: Path, policy: str, people: list[str]
+) -> None:
     async with serving(tmp_path, WITH_SECURITY, policy) as world:
         await world.delete(by="amir")
-        for person in ("dana", "kim"):
+        for person in people:
             async with world.browser(person) as browser:
                 assert (await approve(browser)).status_code == 303
         assert (await world.delete(by="amir", azp="chat-7"))["outcome"] == "target_changed"
-        assert "one of them of security" in (await world.delete(by="amir", azp="chat-7"))["message"]
+        assert (await world.delete(by="amir", azp="chat-7"))["status"] == "approval_required"
         assert world.audit("intent") == []
 
 

@@ -1,12 +1,11 @@
 """Out-of-band approvals of tenants: by their own webhook, beside the page or alone, and safe from guessing."""
 
-import hashlib
 import json
 import secrets
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from support.approval_world import PAGE
 from support.audit_entries import entries
 from support.identity_provider import ISSUER, listening
-from support.team_world import ALL, HEAD, NO_FORMS, Caller, TeamWorld, modern, request
-from support.webhook_world import WebhookWorld, approvers_file, public
+from support.team_world import ALL, HEAD, NO_FORMS, TeamWorld, modern, request
+from support.webhook_world import WebhookWorld, approvers_file, public, signed_approval
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval_form import PendingApproval
@@ -52,24 +52,25 @@ def listed(key: Ed25519PrivateKey, name: str = "dana") -> str:
     return f'[dana]\npublic_key = "{public(key)}"\nprincipal = "{ISSUER}|{name}"\n'
 
 
-PAGE = """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-own = false
+OWN_IS_REFUSED = """own = false
 
 [[approvals.approver]]
 groups = ["approvers"]
 effects = ["ACCESS", "WRITE", "TRASH"]
 """
+TEXT = PAGE + OWN_IS_REFUSED
 
 
 @dataclass
 class PageAndWebhook:
-    """A tenant with a page and a webhook, both in this process. The receiver answers with `status`."""
+    """A page and a webhook, both in this process, whose receiver answers with `status`.
+
+    Agents call one replica, and `http` leads to another.
+    """
 
     folder: Path
-    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    tenants: tuple[str, ...] = ("acme",)
+    keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict[str, Ed25519PrivateKey])
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     status: int = 204
 
@@ -78,23 +79,30 @@ class PageAndWebhook:
         return Response(status_code=self.status)
 
     @asynccontextmanager
-    async def called(self, text: str = PAGE) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
-        """Return what calls a tool, in a client without forms."""
-        (self.folder / "acme").mkdir()
-        approvers_file(self.folder / "acme", listed(self.key))
+    async def called(self, text: str = TEXT) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
+        """Return what calls a tool of the first tenant, in a client without forms."""
+        for name in self.tenants:
+            (self.folder / name).mkdir()
+            self.keys[name] = Ed25519PrivateKey.generate()
+            approvers_file(self.folder / name, listed(self.keys[name]))
         variables = {"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32, "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
         routes = [Route("/{tenant}", self._receive, methods=["POST"])]
         with listening(Starlette(routes=routes)) as hook:
-            team = TeamWorld(self.folder, HEAD + text + tenant("acme", hook), environment=variables)
+            text = HEAD + text + "".join(tenant(name, hook) for name in self.tenants)
+            team, other = (TeamWorld(self.folder, text, environment=variables) for _ in range(2))
             token = team.provider.token(sub="of-acme", scope=ALL)
-            async with team.served() as caller:
-                self.http = caller.http
+            async with team.served() as caller, other.served() as there:
+                self.http = there.http
 
                 async def call(tool: str, **arguments: Any) -> dict[str, Any]:
                     body = request(tool, arguments, _meta=NO_FORMS)
                     return (await caller.ask(token, body, **modern(tool))).json()["result"]["structuredContent"]
 
                 yield call
+
+    async def answer(self, to: str, by: str = "acme", typed: str | None = None) -> httpx2.Response:
+        """Approve a request at its address, with the key of a tenant's approver."""
+        return await self.http.post(to, **signed_approval(self.keys[by], to.rpartition("/")[2], typed=typed))
 
     async def question(self) -> dict[str, Any]:
         """Return the first request that came, which is sent in the background."""
@@ -107,15 +115,14 @@ class PageAndWebhook:
 AT = "A person decides at https://fastn-mcp.example.com/approvals/, where they sign in"
 
 
-async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None:
+async def test_page_and_webhook_are_both_named_and_asked_and_decide_at_another_replica(tmp_path: Path) -> None:
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         workflow = (await call("list_workflows"))["data"][0]["id"]
         message = (await call("delete_workflow", workflow_id=workflow))["message"]
         assert f"{AT}, or by the webhook at 127.0.0.1:" in message
         question = await world.question()
-        data, headers = signed(world.key, question)
-        assert (await world.http.post(question["callback"], content=data, headers=headers)).status_code == 200
+        assert (await world.answer(question["callback"])).status_code == 200
         assert (await call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
     lines = [dict(line) for line in entries(tmp_path / "tenants" / "acme" / "audit.jsonl")]
     (line,) = (line for line in lines if line["event"] == "approved")
@@ -137,7 +144,7 @@ async def test_failed_webhook_leaves_the_request_on_the_page(tmp_path: Path) -> 
 
 async def test_webhook_is_used_alone_without_approvers_on_the_page(tmp_path: Path) -> None:
     world = PageAndWebhook(tmp_path)
-    async with world.called(PAGE.replace('"ACCESS", ', "")) as call:
+    async with world.called(TEXT.replace('"ACCESS", ', "")) as call:
         customer = (await call("list_customers"))["data"][0]["id"]
         assert (
             "An approver was asked by the webhook" in (await call("delete_customer", customer_id=customer))["message"]
@@ -154,9 +161,7 @@ async def test_typed_secret_is_requested_on_the_page_only(tmp_path: Path) -> Non
         (row,) = (
             dict(line) for line in entries(tmp_path / "tenants" / "acme" / "audit.jsonl") if line["event"] == "asked"
         )
-        path = f"/approvals/{row['grant']}"
-        data, headers = signed(world.key, {"grant": row["grant"], "expected": None, "path": path})
-        answered = await world.http.post(f"/tenants/acme{path}", content=data, headers=headers)
+        answered = await world.answer(f"/tenants/acme/approvals/{row['grant']}")
         assert (answered.status_code, answered.json()["message"]) == (
             422,
             "The approver types the value on the page.",
@@ -168,7 +173,7 @@ async def test_typed_secret_is_requested_on_the_page_only(tmp_path: Path) -> Non
 async def test_requester_cannot_approve_by_webhook(tmp_path: Path, name: str) -> None:
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
-        approvers_file(tmp_path / "acme", listed(world.key, name))
+        approvers_file(tmp_path / "acme", listed(world.keys["acme"], name))
         workflow = (await call("list_workflows"))["data"][0]["id"]
         assert f"{AT}." in (await call("delete_workflow", workflow_id=workflow))["message"]
     assert world.asked == []
@@ -183,58 +188,24 @@ def test_approver_without_principal_stops_the_start(tmp_path: Path) -> None:
         team.opening.check()
 
 
-def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    answer = {
-        "grant": question["grant"], "decision": "approve", "approver": "dana", "typed": question["expected"],
-        "timestamp": int(time.time()), "nonce": secrets.token_urlsafe(16),
-    }  # fmt: skip
-    data = json.dumps(answer).encode()
-    text = f"v1:POST:{question['path']}:{answer['timestamp']}:{answer['nonce']}:{hashlib.sha256(data).hexdigest()}"
-    return data, {"x-fastn-mcp-signature": "v1=" + key.sign(text.encode()).hex()}
-
-
 async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None:
-    keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
-    for name, key in keys.items():
-        (tmp_path / name).mkdir()
-        approvers_file(tmp_path / name, listed(key))
-    asked: list[dict[str, Any]] = []
-
-    async def receive(sent: Request) -> Response:
-        asked.append(json.loads(await sent.body()))
-        return Response(status_code=204)
-
-    with listening(Starlette(routes=[Route("/{tenant}", receive, methods=["POST"])])) as hook:
-        text = HEAD + tenant("acme", hook) + tenant("globex", hook)
-        team = TeamWorld(tmp_path, text, environment={"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32})
-        token = team.provider.token(sub="of-acme", scope=ALL)
-        async with team.served() as caller:
-            found = await caller.result(token, "list_customers", search="Globex")
-            target = {"customer_id": found["data"][0]["id"]}
-
-            async def delete(caller: Caller) -> dict[str, Any]:
-                body = request("delete_customer", target, _meta=NO_FORMS)
-                answered = await caller.ask(token, body, **modern("delete_customer"))
-                return answered.json()["result"]["structuredContent"]
-
-            assert "An approver was asked by the webhook" in (await delete(caller))["message"]
-            (question,) = asked
-            at = question["callback"]
-            assert at == f"https://fastn-mcp.example.com/tenants/acme/approvals/{question['grant']}"
-
-            async def answer(to: str, by: str) -> httpx2.Response:
-                data, headers = signed(keys[by], question)
-                return await caller.http.post(to, content=data, headers=headers)
-
-            assert (await answer(at, "globex")).status_code == 401
-            other = at.replace("/acme/", "/globex/")
-            assert [(await answer(other, by)).status_code for by in ("globex", "acme")] == [404, 401]
-            for nowhere in (at.replace("/acme/", "/nobody/"), at.replace("/acme/approvals", "/own/approvals")):
-                assert (await answer(nowhere, "acme")).status_code == 404
-            assert (await delete(caller))["status"] == "approval_required"
-            assert (await answer(at, "acme")).json()["decided"] is True
-            assert (await delete(caller))["done"] == "delete_customer"
-            assert (await answer(at, "acme")).status_code == 409
+    world = PageAndWebhook(tmp_path, ("acme", "globex"))
+    async with world.called("") as call:
+        target = (await call("list_customers", search="Globex"))["data"][0]["id"]
+        assert "An approver was asked by the webhook" in (await call("delete_customer", customer_id=target))["message"]
+        question = await world.question()
+        at = question["callback"]
+        assert at == f"https://fastn-mcp.example.com/tenants/acme/approvals/{question['grant']}"
+        answer = partial(world.answer, typed=question["expected"])
+        assert (await answer(at, "globex")).status_code == 401
+        other = at.replace("/acme/", "/globex/")
+        assert [(await answer(other, by)).status_code for by in ("globex", "acme")] == [404, 401]
+        for nowhere in (at.replace("/acme/", "/nobody/"), at.replace("/acme/approvals", "/own/approvals")):
+            assert (await answer(nowhere)).status_code == 404
+        assert (await call("delete_customer", customer_id=target))["status"] == "approval_required"
+        assert (await answer(at)).json()["decided"] is True
+        assert (await call("delete_customer", customer_id=target))["done"] == "delete_customer"
+        assert (await answer(at)).status_code == 409
 
 
 async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
@@ -255,4 +226,3 @@ async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
     assert grant is not None
     assert grant.state is RequestState.OPEN
     assert (await world.answer(world.dana, question)).body["decided"] is True
-    world.close()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuthProvider
 from support.identity_provider import AUDIENCE, Provider
@@ -95,32 +94,3 @@ async def test_assertion_itself_is_no_access_token(tmp_path: Path, providers: Op
             answer = await team.caller.call(team.assertion(audience, AUDIENCE), "list_customers")
             assert answer.status_code == 401
             assert "It is not an access token." in answer.json()["error"]["message"]
-
-
-async def test_authorization_server_of_the_test_checks_the_assertion(
-    tmp_path: Path, providers: OpenIDProviders
-) -> None:
-    """Sections 7.4 and 7.6: what the authorization server has to refuse, so that the test above means something."""
-    form = {
-        "grant_type": CLIENT["grant_types"][0],
-        "client_id": "an-assistant",
-        "client_secret": "of-the-assistant",
-    }
-    wrong: list[dict[str, Any]] = [
-        {"client_id": "another"},
-        {"resource": "https://other.example.com/mcp"},
-        {"aud": "https://other.example.com"},
-        {"exp": 1_000_000_000},
-        {"iss": "https://evil.example"},
-        {"jti": "used before"},
-    ]
-    async with enterprise(tmp_path, providers) as team, httpx2.AsyncClient() as http:
-
-        async def exchange(**claims: Any) -> httpx2.Response:
-            sent = form | {"assertion": team.assertion(team.issuer, AUDIENCE, **claims)}
-            return await http.post(f"{team.issuer}/token", data=sent)
-
-        assert (await exchange(jti="used before")).status_code == 200
-        for claims in wrong:
-            answer = await exchange(**claims)
-            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant"), claims

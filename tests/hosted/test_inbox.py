@@ -63,6 +63,17 @@ def grant(account: str) -> ApprovalRequest:
     )  # fmt: skip
 
 
+def team_of(*rules: ApproverRule, names: Sequence[str] = ("acme", "globex"), own: bool = True) -> Team:
+    approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=own, approver=list(rules))
+    served = [Tenant(name=name, subjects=["nobody"]) for name in names]
+    return Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
+
+
+def inbox_of_dana(*rules: ApproverRule) -> TeamInbox:
+    dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
+    return TeamInbox(team_of(*rules), dana, cast("Any", None), System())
+
+
 @dataclass
 class Company:
     """Several tenants on one ledger, with an approver of all of them."""
@@ -77,9 +88,7 @@ class Company:
     @asynccontextmanager
     async def inbox(self, subject: str = "dana", names: Sequence[str] | None = None) -> AsyncGenerator[TeamInbox]:
         rule = ApproverRule(subjects=["nobody"], tenants=self.names)
-        approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=False, approver=[rule])
-        served = [Tenant(name=name, subjects=["nobody"]) for name in self.names]
-        team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
+        team = team_of(rule, names=self.names, own=False)
         tenants = Tenants(self._opened, team.limits, System())
         person = SignedInPerson(ISSUER, subject, subject.title(), None, (rule.digest,) if names is None else ())
         yield TeamInbox(team, person, tenants, System(), self.ledger)
@@ -173,10 +182,9 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
     """Not only for what was done: the undo of a create is a deletion."""
     effects = ["write", "destroy"] if covers else ["write"]
     rule = ApproverRule.model_validate({"subjects": ["nobody"], "tenants": ["acme"], "effects": effects})
-    approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=True, approver=[rule])
-    served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
-    team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
-    dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", (rule.digest, served[1].digest), ("dana", "d@x.example"))
+    team = team_of(rule)
+    digests = (rule.digest, team.tenant[1].digest)
+    dana = SignedInPerson(ISSUER, "dana", "Dana", "globex", digests, ("dana", "d@x.example"))
     inbox = TeamInbox(team, dana, cast("Any", None), System())
     ledger, undo, created = (
         SqliteLedger(":memory:"),
@@ -207,11 +215,7 @@ async def test_undo_needs_a_rule_for_what_it_does(covers: bool) -> None:
 
 def test_approver_lifts_stops_of_their_tenants_only() -> None:
     rules = [ApproverRule(subjects=["nobody"], tenants=["acme"]), ApproverRule(subjects=["nobody"], stop=False)]
-    approvals = ApprovalsSection(client_id="page", client_secret_env="X", approver=rules)
-    served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
-    team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
-    dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, "Kim", is_operators=False)
+    inbox, stop = inbox_of_dana(*rules), Stop("s1", NOW, "Kim", is_operators=False)
     assert [inbox.may_stop(tenant) for tenant in ("acme", "globex", "")] == [True, False, False]
     allowed = {"tenant": "acme"}
     others: list[dict[str, str]] = [{}, {"tenant": "globex"}, {"person": "dana"}, {**allowed, "client": "agent"}]
@@ -222,11 +226,7 @@ def test_approver_lifts_stops_of_their_tenants_only() -> None:
 @pytest.mark.parametrize("may", [False, True])
 def test_stop_of_an_operator_is_lifted_only_by_who_may(may: bool) -> None:
     rules = [ApproverRule(subjects=["nobody"], tenants=["acme"], lift_operator_stops=may), ApproverRule(groups=["g"])]
-    approvals = ApprovalsSection(client_id="page", client_secret_env="X", approver=rules)
-    served = [Tenant(name=name, subjects=["nobody"]) for name in ("acme", "globex")]
-    team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
-    dana = SignedInPerson(ISSUER, "dana", "Dana", None, tuple(rule.digest for rule in rules))
-    inbox, stop = TeamInbox(team, dana, cast("Any", None), System()), Stop("s1", NOW, f"the terminal of {ISSUER}|kim")
+    inbox, stop = inbox_of_dana(*rules), Stop("s1", NOW, f"the terminal of {ISSUER}|kim")
     assert inbox.may_lift(replace(stop, tenant="acme")) is may
     assert not inbox.may_lift(replace(stop, tenant="globex"))
     assert inbox.may_lift(replace(stop, tenant="globex", is_operators=False))

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 from support.forged_tokens import REFUSED
-from support.identity_provider import AUDIENCE, ISSUER
+from support.identity_provider import ISSUER
 from support.machine_world import GITHUB, MACHINES, MachineWorld
-from support.policy_files import policy_file
 from support.team_world import ALL, TENANTS, Caller
 from support.world import Clock
 
@@ -60,7 +59,7 @@ async def test_machine_runs_its_plan_and_is_audited_by_its_name(name: str, token
 
 async def test_person_and_machine_of_one_tenant_are_judged_by_their_own_mode(tmp_path: Path) -> None:
     """The plan allows nothing to people, and the tenant's approvals are no way for the machine."""
-    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', 'mode = "manual"', 1))
+    world = MachineWorld(tmp_path, mode="manual")
     async with world.world.served() as caller:
         asked = (await caller.call(world.person(), "create_customer", **CREATED)).json()["result"]
         assert "inputRequests" in asked
@@ -72,9 +71,6 @@ def test_no_channel_of_its_tenant_asks_anybody_about_a_machine(name: str) -> Non
     tenant = Settings.model_construct(None, **{name: "set"})
     machine = MachineIdentity.model_validate({"name": "nightly", "tenant": "acme", "client_id": "nightly"})
     assert getattr(machine.settings(tenant), name) is None
-
-
-# --- forged and mismatched tokens ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -225,9 +221,6 @@ async def test_token_may_be_used_until_it_expires_and_counts_by_the_plan(tmp_pat
     assert "No calls are left" in calls[2]["message"]
 
 
-# --- scopes ----------------------------------------------------------------------------------------------------------
-
-
 async def test_scopes_of_entry_and_token_both_limit(tmp_path: Path) -> None:
     entries = {"any": "", "reads": 'scopes = "fastn:read"\n', "both": 'scopes = ["fastn:read", "fastn:write"]\n'}
     machines = "".join(
@@ -246,9 +239,6 @@ async def test_scopes_of_entry_and_token_both_limit(tmp_path: Path) -> None:
             assert needed in await refused(caller, world.client(name, scope=scope))
         for name, scope in (("any", None), ("both", "email")):
             assert (await caller.result(world.client(name, scope=scope), "create_customer", **CREATED))["done"]
-
-
-# --- plans -----------------------------------------------------------------------------------------------------------
 
 
 def _edited(world: MachineWorld) -> None:
@@ -284,6 +274,7 @@ BROKEN_PLANS: dict[str, tuple[Callable[[MachineWorld], None], str]] = {
     "missing": (_missing, "There is no plan nightly.toml."),
     "of another account": (_of_another_account, "is for globex at localhost, and this is acme at localhost"),
     "signer is struck out": (_signer_is_struck_out, "'dana' may not sign"),
+    "expired": (lambda world: world.sign(until=datetime(2026, 11, 26, tzinfo=UTC)), "has expired: it was valid until"),
     "for another key": (_for_another_key, "the signature of 'dana' is invalid"),
 }
 
@@ -331,14 +322,6 @@ async def test_plan_that_runs_out_while_the_machine_is_served_is_named(tmp_path:
             assert why in late["message"]
 
 
-async def test_expired_plan_refuses_the_machine(tmp_path: Path) -> None:
-    clock = Clock()
-    world = MachineWorld(tmp_path, system=System(now=clock.now))
-    world.sign(until=clock.at)
-    async with world.world.served() as caller:
-        assert "has expired: it was valid until" in await refused(caller, world.workload(exp=LATER))
-
-
 @pytest.mark.parametrize("tenant", ["", 'plan = "people.toml"\n'])
 async def test_machine_without_a_plan_only_reads(tenant: str, tmp_path: Path) -> None:
     """Also where the tenant has a plan for its people."""
@@ -351,7 +334,7 @@ async def test_machine_without_a_plan_only_reads(tenant: str, tmp_path: Path) ->
 
 
 async def test_tenant_that_is_read_only_by_name_stays_so_for_machines(tmp_path: Path) -> None:
-    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', 'mode = "read-only"', 1))
+    world = MachineWorld(tmp_path, mode="read-only")
     async with world.world.served() as caller:
         late = await caller.result(world.workload(), "create_customer", **CREATED)
     assert late["outcome"] in REFUSALS
@@ -365,16 +348,10 @@ async def test_tenant_that_is_read_only_by_name_stays_so_for_machines(tmp_path: 
 async def test_only_a_rule_that_names_machines_allows_what_no_plan_covers(
     rules: str, outcome: str | None, tmp_path: Path
 ) -> None:
-    policy_file(tmp_path, rules)
-    world = MachineWorld(
-        tmp_path, tenants=TENANTS.replace('mode = "guarded"', 'mode = "guarded"\npolicy = "policy.toml"', 1)
-    )
+    world = MachineWorld(tmp_path, rules=rules)
     async with world.world.served() as caller:
         beyond = await caller.result(world.workload(), "create_customer", name="Umbrella")
     assert beyond.get("outcome") == outcome
-
-
-# --- rules and stops -------------------------------------------------------------------------------------------------
 
 
 NAMED: dict[str, Any] = {"name": "Anna", "preferred_username": "anna", "email": "anna@acme.example", "groups": []}
@@ -395,9 +372,7 @@ RULES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 async def test_rules_match_a_machine_as_a_caller(tmp_path: Path) -> None:
     """docs/policy-people.md: `machine`, besides `client` and `person`. Nothing of a machine counts as unknown."""
     rules = [f'[[rule]]\ntool = "{tool}"\nwho = {{ {who} }}\nthen = "deny"\n' for tool, (_, who, _) in RULES.items()]
-    policy_file(tmp_path, "".join(rules))
-    tenants = TENANTS.replace('mode = "guarded"', 'mode = "auto"\npolicy = "policy.toml"', 1)
-    world = MachineWorld(tmp_path, tenants=tenants)
+    world = MachineWorld(tmp_path, mode="auto", rules="".join(rules))
     tokens = {"nightly-report": world.workload(), "billing": world.client(), "": world.person(**NAMED)}
     async with world.world.served() as caller:
         for tool, (arguments, _, denied) in RULES.items():
@@ -406,9 +381,7 @@ async def test_rules_match_a_machine_as_a_caller(tmp_path: Path) -> None:
 
 
 async def test_groups_of_another_issuer_are_not_those_of_people(tmp_path: Path) -> None:
-    policy_file(tmp_path, '[[rule]]\nwho = { group = "admins" }\nthen = "deny"\n')
-    policy = 'mode = "guarded"\npolicy = "policy.toml"'
-    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', policy, 1))
+    world = MachineWorld(tmp_path, rules='[[rule]]\nwho = { group = "admins" }\nthen = "deny"\n')
     async with world.world.served() as caller:
         workload = await caller.result(world.workload(groups=["admins"]), "create_customer", **CREATED)
         client = await caller.result(world.client(groups=["admins"]), "create_customer", **CREATED)
@@ -418,9 +391,7 @@ async def test_groups_of_another_issuer_are_not_those_of_people(tmp_path: Path) 
 
 async def test_budget_counts_a_machine_by_its_name(tmp_path: Path) -> None:
     """The subject of a workload varies by branch and tag."""
-    policy_file(tmp_path, "[budget]\nwrite = 1\n")
-    policy = 'mode = "guarded"\npolicy = "policy.toml"'
-    world = MachineWorld(tmp_path, tenants=TENANTS.replace('mode = "guarded"', policy, 1))
+    world = MachineWorld(tmp_path, rules="[budget]\nwrite = 1\n")
     world.sign('[[allow]]\ntool = "create_customer"\narguments = "any"\ncount = 9\n')
     async with world.world.served() as caller:
         first, second = [
@@ -452,9 +423,6 @@ async def test_stop_names_a_machine(tmp_path: Path) -> None:
         assert (await outcome(world.workload()), await outcome(world.client())) == ("stopped", None)
         await world.world.opening.ledger.add_stop(replace(stop, id="s2", tenant="acme"))
         assert (await outcome(world.workload()), await outcome(world.client())) == ("stopped", "stopped")
-
-
-# --- the team file ---------------------------------------------------------------------------------------------------
 
 
 def _machine(lines: str, name: str = "nightly", tenant: str = "acme") -> str:
@@ -509,8 +477,3 @@ async def test_keys_of_a_workload_issuer_are_not_those_of_the_team(tmp_path: Pat
     async with world.world.served() as caller:
         assert (await caller.call(world.workload(), "list_customers")).status_code == 503
         assert (await caller.result(world.client(), "list_customers"))["data"]
-
-
-def test_audience_is_the_team_s(tmp_path: Path) -> None:
-    (trust,) = MachineWorld(tmp_path).world.team.workloads.values()
-    assert (trust.issuer, trust.audience, trust.is_workload) == (GITHUB, AUDIENCE, True)

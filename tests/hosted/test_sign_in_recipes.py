@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,7 @@ from support.team_world import Caller, TeamWorld, challenge
 
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.team import TeamTarget, check_provider, check_token
-from fastn_mcp.hosted.oidc import RETRY_AFTER, IssuerKeys
-from fastn_mcp.runtime import System
+from fastn_mcp.hosted.oidc import IssuerKeys
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
 
@@ -124,23 +122,11 @@ each_recipe = pytest.mark.parametrize("product", RECIPES)
 
 
 @dataclass
-class Clock:
-    """The server's clock. The provider's is the machine's."""
-
-    stopped_at: datetime | None = None
-    monotonic: float = 1000.0
-
-    def system(self) -> System:
-        return System(now=lambda: self.stopped_at or datetime.now(UTC), monotonic=lambda: self.monotonic)
-
-
-@dataclass
 class Team:
     """The server of a recipe's team file, in this process."""
 
     world: TeamWorld
     caller: Caller
-    clock: Clock
 
     @property
     def transport(self) -> httpx2.AsyncBaseTransport:
@@ -184,16 +170,15 @@ class Recipes:
             text = re.sub(rf"^{without} = .*\n", "", text, flags=re.MULTILINE)
         policy_file(self.folder, policy)
         text += 'approval_wait_seconds = 0\npolicy = "policy.toml"\n'
-        clock = Clock()
         environment = {
             "ACME_KEY": "fsk_test_acme",
             "FASTN_APPROVALS_SECRET": SECRET,
             "FASTN_STATE_SECRET": "s" * 32,
         }
-        world = TeamWorld(self.folder, text, Provider(), environment, system=clock.system())
+        world = TeamWorld(self.folder, text, Provider(), environment)
         world.keys = IssuerKeys(issuer, world.system)
         async with world.served() as caller:
-            yield Team(world, caller, clock)
+            yield Team(world, caller)
 
 
 @pytest.fixture
@@ -360,72 +345,6 @@ async def test_resource_of_the_request_becomes_the_audience(recipe: Recipes) -> 
         other = await token_for(team.world.team.issuer, CLIENT_ID, Browser("anna"), "https://other.example.com/mcp")
         answer = await team.caller.call(other, "list_customers")
         assert reason(answer) == "It is for another audience."
-
-
-async def test_expired_sign_in_is_refreshed_without_the_person(recipe: Recipes) -> None:
-    """OAuth 2.0: the refreshed token is for this server again."""
-    browser, storage = Browser("anna"), Storage()
-    async with recipe("Auth0", AUTH0) as team:
-        auth = signing_in(AUDIENCE, browser, storage)
-        async with connected(AUDIENCE, auth, team.transport) as client:
-            await client.call_tool("list_customers", {})
-            before = storage.tokens
-            auth.context.token_expiry_time = 1.0
-            assert not (await client.call_tool("list_customers", {})).is_error
-    assert before is not None
-    assert storage.tokens is not None
-    assert storage.tokens.access_token != before.access_token
-    assert browser.pages == ["login", "consent"]
-
-
-async def test_person_who_declines_consent_is_not_signed_in(recipe: Recipes) -> None:
-    """OAuth 2.0: no code, so no token, and no request beyond the first."""
-    storage = registered(OKTA)
-    async with recipe("Okta", OKTA) as team:
-        with pytest.raises(BaseExceptionGroup) as failed:
-            await create_customer(team, Browser("anna", consents=False), storage)
-        assert failed.group_contains(OAuthFlowError)
-    assert storage.tokens is None
-
-
-async def test_clocks_may_differ_by_the_leeway(recipe: Recipes) -> None:
-    """docs/team-server.md, `leeway_seconds`: a real token, read by servers whose clocks are behind and ahead."""
-    storage = registered(OKTA)
-    async with recipe("Okta", OKTA) as team:
-        async with team.client(Browser("anna"), storage) as client:
-            await client.call_tool("list_customers", {})
-        assert storage.tokens is not None
-        token = storage.tokens.access_token
-        claims = jwt.decode(token, options={"verify_signature": False})
-        issued, expires = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
-        reasons: list[str | None] = []
-        for at, seconds in ((issued, -30), (issued, -31), (expires, 29), (expires, 30)):
-            team.clock.stopped_at = at + timedelta(seconds=seconds)
-            answer = await team.caller.call(token, "list_customers")
-            reasons.append(reason(answer))
-    assert reasons == [None, "It is not valid yet.", None, "It has expired."]
-
-
-async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes) -> None:
-    """docs/team-server.md: keys are read again when a token names a new one, at most every 30 seconds."""
-    old, new = registered(OKTA), registered(OKTA)
-    unknown = "It is signed by a key that the issuer does not publish."
-    async with recipe("Okta", OKTA) as team:
-        async with team.client(Browser("anna"), old) as client:
-            await client.call_tool("list_customers", {})
-        recipe.providers.serve(replace(OKTA, key=1))
-        async with refused(team, Browser("anna"), new) as answer:
-            assert reason(answer) == unknown
-        assert old.tokens is not None
-        assert new.tokens is not None
-        assert (await team.caller.call(old.tokens.access_token, "list_customers")).is_success
-        team.clock.monotonic += RETRY_AFTER
-        assert (await team.caller.call(new.tokens.access_token, "list_customers")).is_success
-        withdrawn = await team.caller.call(old.tokens.access_token, "list_customers")
-        assert reason(withdrawn) == unknown
-
-
-# --- what doctor says of these providers ----------------------------------------------------------------------------
 
 
 @each_recipe

@@ -12,23 +12,22 @@ from typing import Any
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic_core import from_json, to_json
-from support.approval_world import PEOPLE, SITE, ApprovalWorld, serving
+from pydantic_core import from_json
+from support.approval_world import ACME, APPROVERS, PAGE, PEOPLE, SITE, ApprovalWorld, serving
 from support.command_line import run_command
 from support.page_visitor import Visitor, words
 from support.team_world import ALL, HEAD, META, written
-from support.webhook_world import approvers_file, public
+from support.webhook_world import approvers_file, public, signed_approval
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.hosted.team_config import load_team
 
 pytestmark = pytest.mark.anyio
 
-PAGE = f"{SITE}/approvals/"
+AT = f"{SITE}/approvals/"
 STEP_UP = """
 [approvals.step_up]
 effects = ["DESTROY", "ACCESS"]
@@ -36,28 +35,8 @@ max_age_minutes = 5
 acr_values = ["phr", "mfa"]
 """
 NEEDS = 'a sign-in at most 5 minutes old, by "phr" or "mfa"'
-ELSEWHERE = f"Approving it needs {NEEDS}, at {PAGE} and nowhere else."
-FILE = (
-    HEAD
-    + """
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
-[[approvals.approver]]
-groups = ["approvers"]
-"""
-    + STEP_UP
-)
-TENANT = """
-[[tenant]]
-name = "acme"
-approval_wait_seconds = 0
-subjects = ["anna", "amir"]
-api_key_env = "ACME_KEY"
-mode = "guarded"
-policy = "policy.toml"
-"""
+ELSEWHERE = f"Approving it needs {NEEDS}, at {AT} and nowhere else."
+FILE = HEAD + PAGE + APPROVERS + STEP_UP
 OWN_KEYS = """
 [[tenant]]
 name = "own"
@@ -70,7 +49,13 @@ mode = "guarded"
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[ApprovalWorld]:
-    async with serving(tmp_path, FILE + TENANT) as made:
+    async with serving(tmp_path, FILE + ACME) as made:
+        yield made
+
+
+@pytest.fixture
+async def dana(world: ApprovalWorld) -> AsyncGenerator[Visitor]:
+    async with world.browser("dana") as made:
         yield made
 
 
@@ -99,7 +84,7 @@ async def name_of(visitor: Visitor) -> str:
 
 async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> None:
     waits = await world.delete()
-    assert f"{ELSEWHERE} A person decides at {PAGE}, where they sign in." in waits["message"]
+    assert f"{ELSEWHERE} A person decides at {AT}, where they sign in." in waits["message"]
     async with world.browser("dana") as dana:
         assert "max_age" not in world.heard[0]
         world.wait(minutes=6)
@@ -121,46 +106,42 @@ async def test_call_is_approved_after_signing_in_again(world: ApprovalWorld) -> 
     assert (approved["auth_time"], approved["acr"]) == (world.now, "phr")
 
 
-async def test_effects_that_the_file_does_not_name_need_none(world: ApprovalWorld) -> None:
+async def test_effects_that_the_file_does_not_name_need_none(world: ApprovalWorld, dana: Visitor) -> None:
     workflow = (await world.call("list_workflows"))["data"][0]["id"]
     waits = await world.call("delete_workflow", workflow_id=workflow)
     assert "Approving it needs" not in waits["message"]
-    async with world.browser("dana") as dana:
-        world.wait(minutes=9)
-        assert "sign-in" not in await dana.look()
-        assert (await dana.approve()).status_code == 303
+    world.wait(minutes=9)
+    assert "sign-in" not in await dana.look()
+    assert (await dana.approve()).status_code == 303
     assert (await world.call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
 
 
-async def test_declining_needs_none(world: ApprovalWorld) -> None:
+async def test_declining_needs_none(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        answer = await dana.send("decline", {**await dana.form("decline"), "note": "no"})
-        assert answer.status_code == 303
+    world.wait(minutes=6)
+    answer = await dana.send("decline", {**await dana.form("decline"), "note": "no"})
+    assert answer.status_code == 303
     assert (await world.delete())["outcome"] == "declined"
 
 
-async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: ApprovalWorld) -> None:
+async def test_sign_in_that_grows_old_on_the_page_approves_nothing(world: ApprovalWorld, dana: Visitor) -> None:
     """The form was shown while the sign-in was fresh enough. What was typed is asked for again."""
     await world.delete()
-    async with world.browser("dana") as dana:
-        form, name = await dana.form("approve"), await name_of(dana)
-        world.wait(minutes=5, seconds=31)
-        answer = await dana.send("approve", {**form, "extent": "once", "name": name})
-        assert answer.status_code == 403
-        assert "Nothing was approved: your sign-in is too old or too weak." in words(answer.text)
-        assert "Sign in again to approve" in words(answer.text)
+    form, name = await dana.form("approve"), await name_of(dana)
+    world.wait(minutes=5, seconds=31)
+    answer = await dana.send("approve", {**form, "extent": "once", "name": name})
+    assert answer.status_code == 403
+    assert "Nothing was approved: your sign-in is too old or too weak." in words(answer.text)
+    assert "Sign in again to approve" in words(answer.text)
     assert (await world.delete())["status"] == "approval_required"
 
 
-async def test_recent_and_strong_sign_in_needs_no_other(world: ApprovalWorld) -> None:
+async def test_recent_and_strong_sign_in_needs_no_other(world: ApprovalWorld, dana: Visitor) -> None:
     """Clocks may differ by the leeway."""
     await world.delete()
-    async with world.browser("dana") as dana:
-        name = await name_of(dana)
-        world.wait(minutes=5, seconds=30)
-        assert (await approve(dana, name)).status_code == 303
+    name = await name_of(dana)
+    world.wait(minutes=5, seconds=30)
+    assert (await approve(dana, name)).status_code == 303
     assert (await world.delete())["done"] == "delete_customer"
 
 
@@ -177,19 +158,18 @@ MISBEHAVING: dict[str, tuple[dict[str, Any], int, str]] = {
 }
 
 
-async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: ApprovalWorld) -> None:
+async def test_provider_that_does_not_say_so_is_refused_with_the_reason(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        for case, (claims, ago, why) in MISBEHAVING.items():
-            world.signs_in, world.ago = claims, ago
-            answer = await step_up(world, dana, "dana")
-            assert answer.status_code == 403
-            assert why in words(answer.text), case
-            assert "Nothing was approved" in words(answer.text)
-            page = await dana.look()
-            assert "Signed in as Dana Example" in page
-            assert "Sign in again to approve" in page
+    world.wait(minutes=6)
+    for case, (claims, ago, why) in MISBEHAVING.items():
+        world.signs_in, world.ago = claims, ago
+        answer = await step_up(world, dana, "dana")
+        assert answer.status_code == 403
+        assert why in words(answer.text), case
+        assert "Nothing was approved" in words(answer.text)
+        page = await dana.look()
+        assert "Signed in as Dana Example" in page
+        assert "Sign in again to approve" in page
     assert (await world.delete())["status"] == "approval_required"
 
 
@@ -203,7 +183,7 @@ async def test_amr_counts_as_well(claims: dict[str, Any], world: ApprovalWorld) 
 
 async def test_contexts_of_entra_are_requested_by_their_parameter(tmp_path: Path) -> None:
     text = FILE.replace('acr_values = ["phr", "mfa"]', 'acr_values = "c2"')
-    async with serving(tmp_path, text + TENANT) as world:
+    async with serving(tmp_path, text + ACME) as world:
         await world.delete()
         world.signs_in = {"acr": None}
         async with world.browser("dana") as dana:
@@ -213,33 +193,31 @@ async def test_contexts_of_entra_are_requested_by_their_parameter(tmp_path: Path
             assert (await approve(dana, await name_of(dana))).status_code == 303
 
 
-async def test_another_person_cannot_step_up(world: ApprovalWorld) -> None:
+async def test_another_person_cannot_step_up(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        answer = await step_up(world, dana, "kim")
-        assert answer.status_code == 403
-        assert "You signed in as Kim Example, and this page is open for Dana Example." in words(answer.text)
-        page = await dana.look()
-        assert "Signed in as Dana Example" in page
-        assert "Sign in again to approve" in page
+    world.wait(minutes=6)
+    answer = await step_up(world, dana, "kim")
+    assert answer.status_code == 403
+    assert "You signed in as Kim Example, and this page is open for Dana Example." in words(answer.text)
+    page = await dana.look()
+    assert "Signed in as Dana Example" in page
+    assert "Sign in again to approve" in page
 
 
-async def test_callback_works_once(world: ApprovalWorld) -> None:
+async def test_callback_works_once(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        before = world.http(dict(dana.http.cookies))
-        back = await way_back(world, dana, "dana")
-        during = world.http(dict(dana.http.cookies))
-        assert (await dana.http.get(back)).status_code == 303
-        for http in (dana.http, before):
-            assert (await http.get(back)).status_code == 403
-        # The cookie from before is the old sign-in still.
-        assert "Sign in again to approve" in words((await before.get("/approvals/")).text)
-        replayed = await during.get(back)
-        assert replayed.status_code == 403
-        assert "This sign-in was already used." in words(replayed.text)
+    world.wait(minutes=6)
+    before = world.http(dict(dana.http.cookies))
+    back = await way_back(world, dana, "dana")
+    during = world.http(dict(dana.http.cookies))
+    assert (await dana.http.get(back)).status_code == 303
+    for http in (dana.http, before):
+        assert (await http.get(back)).status_code == 403
+    # The cookie from before is the old sign-in still.
+    assert "Sign in again to approve" in words((await before.get("/approvals/")).text)
+    replayed = await during.get(back)
+    assert replayed.status_code == 403
+    assert "This sign-in was already used." in words(replayed.text)
 
 
 async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: ApprovalWorld) -> None:
@@ -257,38 +235,35 @@ async def test_session_that_changed_in_another_tab_is_not_stepped_up(world: Appr
         assert "Sign in again to approve" in page
 
 
-async def test_session_that_ended_in_another_tab_is_not_opened_again(world: ApprovalWorld) -> None:
+async def test_session_that_ended_in_another_tab_is_not_opened_again(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        back = await way_back(world, dana, "dana")
-        assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
-        answer = await dana.http.get(back)
-        assert answer.status_code == 403
-        assert "has ended meanwhile" in words(answer.text)
-        assert (await dana.http.get("/approvals/")).status_code == 403
+    world.wait(minutes=6)
+    back = await way_back(world, dana, "dana")
+    assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
+    answer = await dana.http.get(back)
+    assert answer.status_code == 403
+    assert "has ended meanwhile" in words(answer.text)
+    assert (await dana.http.get("/approvals/")).status_code == 403
 
 
-async def test_forms_of_other_tabs_stay_valid(world: ApprovalWorld) -> None:
+async def test_forms_of_other_tabs_stay_valid(world: ApprovalWorld, dana: Visitor) -> None:
     await world.delete()
-    async with world.browser("dana") as dana:
-        world.wait(minutes=6)
-        form = await dana.form("decline")
-        assert (await step_up(world, dana, "dana")).status_code == 303
-        assert (await dana.send("decline", form)).status_code == 303
+    world.wait(minutes=6)
+    form = await dana.form("decline")
+    assert (await step_up(world, dana, "dana")).status_code == 303
+    assert (await dana.send("decline", form)).status_code == 303
 
 
-async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld) -> None:
+async def test_request_of_the_address_leads_nowhere_else(world: ApprovalWorld, dana: Visitor) -> None:
     """What comes back is a parameter of the page, whatever the link said."""
-    async with world.browser("dana") as dana:
-        link = "/approvals/login?request=//evil.example/%0d%0aSet-Cookie:x=1%26next=https://evil.example"
-        back = await dana.http.get(await way_back(world, dana, "dana", link))
-        assert back.headers["location"].startswith("/approvals/?request=%2F%2Fevil.example%2F%0D%0A")
-        assert "x" not in back.cookies
+    link = "/approvals/login?request=//evil.example/%0d%0aSet-Cookie:x=1%26next=https://evil.example"
+    back = await dana.http.get(await way_back(world, dana, "dana", link))
+    assert back.headers["location"].startswith("/approvals/?request=%2F%2Fevil.example%2F%0D%0A")
+    assert "x" not in back.cookies
 
 
 async def test_each_of_two_people_signs_in_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE + TENANT, '[defaults]\ndestroy = "four_eyes"\n') as world:
+    async with serving(tmp_path, FILE + ACME, '[defaults]\ndestroy = "four_eyes"\n') as world:
         await world.delete()
         async with world.browser("dana") as dana, world.browser("kim") as kim:
             name = await name_of(dana)
@@ -321,7 +296,7 @@ async def test_agent_reads_what_the_approval_needs(world: ApprovalWorld) -> None
 
 async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
     text = FILE.replace('["DESTROY", "ACCESS"]', '"WRITE"')
-    async with serving(tmp_path, text + TENANT) as world:
+    async with serving(tmp_path, text + ACME) as world:
         found = await world.call("list_customers", search="Globex")
         calls = [
             {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
@@ -338,7 +313,7 @@ async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: 
 async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
     """TRASH allows one otherwise."""
     text = FILE.replace('["DESTROY", "ACCESS"]', '"TRASH"')
-    async with serving(tmp_path, text + TENANT) as world:
+    async with serving(tmp_path, text + ACME) as world:
         workflow = (await world.call("list_workflows"))["data"][0]["id"]
         await world.call("delete_workflow", workflow_id=workflow)
         async with world.browser("dana") as dana:
@@ -351,12 +326,12 @@ async def test_temporary_approval_is_not_offered(tmp_path: Path) -> None:
 async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_approved: bool) -> None:
     """A server that is started anew with the rule does not send what was asked or approved without it."""
     clock = [datetime.now(UTC).replace(microsecond=0)]
-    async with serving(tmp_path, FILE.replace(STEP_UP, "") + TENANT, clock=clock) as world:
+    async with serving(tmp_path, FILE.replace(STEP_UP, "") + ACME, clock=clock) as world:
         await world.delete()
         if is_approved:
             async with world.browser("dana") as dana:
                 await approve(dana, await name_of(dana))
-    async with serving(tmp_path, FILE + TENANT, clock=clock) as world:
+    async with serving(tmp_path, FILE + ACME, clock=clock) as world:
         answer = await world.delete()
         assert answer.get("done") is None
         assert (await world.delete())["preview"]["because"] == ELSEWHERE
@@ -364,7 +339,7 @@ async def test_approval_from_before_the_rule_is_void(tmp_path: Path, *, is_appro
 
 async def test_undo_on_the_page_needs_it(tmp_path: Path) -> None:
     """Undoing a creation is a deletion: its request waits, like any other."""
-    async with serving(tmp_path, FILE + TENANT, '[defaults]\nwrite = "confirm"\n') as world:
+    async with serving(tmp_path, FILE + ACME, '[defaults]\nwrite = "confirm"\n') as world:
         await world.call("create_customer", name="Umbrella")
         async with world.browser("dana") as dana:
             await dana.approve()
@@ -389,23 +364,19 @@ async def test_webhook_is_not_sent_and_decides_nothing(tmp_path: Path) -> None:
     issuer = "https://login.example.com/realms/team"
     approvers_file(tmp_path / "acme", f'[kim]\npublic_key = "{public(key)}"\nprincipal = "{issuer}|kim"\n')
     hook = 'webhook_url = "http://127.0.0.1:9/hook"\nwebhook_secret_env = "HOOK"\napprovers = "acme/approvers.toml"\n'
-    async with serving(tmp_path, FILE + TENANT + hook) as world:
+    async with serving(tmp_path, FILE + ACME + hook) as world:
         waits = await world.delete()
         assert "webhook" not in waits["message"]
         id_ = world.audit("asked")[0]["grant"]
-        answer = {"grant": id_, "decision": "approve", "approver": "kim", "typed": "Globex Exports"}
-        body = to_json(answer | {"timestamp": world.now, "nonce": "n" * 16})
-        path = payloads.path(id_)
-        signature = key.sign(payloads.answer(path, world.now, "n" * 16, body)).hex()
-        headers = {"x-fastn-mcp-signature": f"v1={signature}"}
-        refused = await world.caller.http.post(f"/tenants/acme{path}", content=body, headers=headers)
+        sent = signed_approval(key, id_, "kim", "Globex Exports", world.now)
+        refused = await world.caller.http.post(f"/tenants/acme/approvals/{id_}", **sent)
         assert (refused.status_code, refused.json()["message"]) == (422, ELSEWHERE)
         assert (await world.delete())["status"] == "approval_required"
 
 
 async def test_terminal_decides_nothing(tmp_path: Path) -> None:
     """`fastn-mcp approvals` on the tenant's ledger. Declining works there."""
-    async with serving(tmp_path, FILE + TENANT) as world:
+    async with serving(tmp_path, FILE + ACME) as world:
         await world.delete()
         folder, system = tmp_path / "tenants" / "acme", world.team.system
         terminal = TerminalApprovals(ledger_at(None, folder, system), AuditFile(folder / "audit.jsonl", system), system)
@@ -417,7 +388,7 @@ async def test_terminal_decides_nothing(tmp_path: Path) -> None:
 
 
 async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async with serving(tmp_path, FILE + TENANT + OWN_KEYS) as world:
+    async with serving(tmp_path, FILE + ACME + OWN_KEYS) as world:
         token = world.team.provider.token(sub="otto", tier="own", scope=ALL)
         found = (await world.caller.call(token, "list_customers", "fsk_test_otto")).json()
         customer = found["result"]["structuredContent"]["data"][0]["id"]
@@ -428,15 +399,14 @@ async def test_tenant_without_page_is_refused_with_the_reason(tmp_path: Path) ->
         assert "a tenant with caller_keys has no approval page" in str(refused)
 
 
-async def test_limits_say_so(world: ApprovalWorld) -> None:
-    async with world.browser("dana") as dana:
-        page = words((await dana.http.get("/approvals/limits")).text)
-        assert "Delete, revoke A person approves, and types the name, with a fresh sign-in" in page
-        assert "Move to Trash A person approves Delete" in page
+async def test_limits_say_so(dana: Visitor) -> None:
+    page = words((await dana.http.get("/approvals/limits")).text)
+    assert "Delete, revoke A person approves, and types the name, with a fresh sign-in" in page
+    assert "Move to Trash A person approves Delete" in page
 
 
 def test_explain_says_so(tmp_path: Path) -> None:
-    file = written(tmp_path, FILE + TENANT)
+    file = written(tmp_path, FILE + ACME)
     command = ["policy", "explain", "delete_customer", "customer_id=cus_1", "--team", str(file)]
     done = run_command(command, {"HOME": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)})
     assert ELSEWHERE in " ".join(done.stdout.split())
@@ -453,7 +423,7 @@ WRONG = {
 
 @pytest.mark.parametrize("text", WRONG)
 def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
-    file = written(tmp_path, FILE.replace(STEP_UP, f"\n[approvals.step_up]\n{text}\n") + TENANT)
+    file = written(tmp_path, FILE.replace(STEP_UP, f"\n[approvals.step_up]\n{text}\n") + ACME)
     with pytest.raises(SettingsError) as failed:
         load_team(file)
     assert WRONG[text] in str(failed.value)
@@ -466,7 +436,7 @@ def test_wrong_table_stops_the_start(text: str, tmp_path: Path) -> None:
 async def test_argument_that_raises_the_effect_does_not_escape_step_up(
     tmp_path: Path, effects: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + TENANT) as world:
+    async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + ACME) as world:
         if tool == "update_customer":
             found = await world.call("list_customers", search="Globex")
             arguments = {"customer_id": found["data"][0]["id"], "name": "Evil", "admin_email": "x@example.com"}
@@ -476,7 +446,7 @@ async def test_argument_that_raises_the_effect_does_not_escape_step_up(
 
 
 async def test_sign_in_again_without_a_rule_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(tmp_path, FILE + TENANT) as world, world.browser("dana") as dana:
+    async with serving(tmp_path, FILE + ACME) as world, world.browser("dana") as dana:
         await world.delete()
         link = "/approvals/login?request=x"
         back = await way_back(world, dana, "dana", link)

@@ -97,7 +97,7 @@ class Account:
         self.since = (world.clock.at - timedelta(hours=HOURS)).isoformat(timespec="seconds")
 
     async def call(self, call: Tool[Any]) -> Answer:
-        return await self.world.answer(call)
+        return await self.world.ask(call)
 
     async def rows(self, call: Any) -> list[Row]:
         found: list[Row] = []

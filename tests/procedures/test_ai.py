@@ -290,7 +290,7 @@ async def test_receipt_of_the_ai_says_what_it_changed_and_not_what_it_said(world
     rendered = await world.rendered(call, world.form())
     assert [row["id"] for row in rendered["receipt"]["changed"]["deleted"]] == [ORDERS]
     assert "message" not in rendered["receipt"]["changed"]
-    listed, *_ = (await world.answer(ListChanges()))["changes"]
+    listed, *_ = (await world.ask(ListChanges()))["changes"]
     assert "changed" not in listed
 
 

@@ -16,6 +16,7 @@ from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
@@ -26,7 +27,7 @@ Answer = dict[str, Any]
 
 
 async def dependents(world: World, kind: Kind, key: str) -> Answer:
-    return await world.answer(FindDependents(kind=kind, id=key))
+    return await world.ask(FindDependents(kind=kind, id=key))
 
 
 def key(world: World, collection: str, value: str, by: str = "slug") -> str:
@@ -108,7 +109,7 @@ async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: 
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
     assert (await dependents(world, "workflow", flow))["used_by"] == []
-    assert (await world.answer(Diagnose(workflow_id=flow)))["triggers"] == []
+    assert (await world.ask(Diagnose(workflow_id=flow)))["triggers"] == []
 
 
 async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> None:
@@ -360,7 +361,7 @@ async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: Worl
 async def test_several_customers_are_one_brief_answer(large_world: World) -> None:
     customers = [row for row in large_world.sandbox.state.all("customers") if "acme" in str(row["slug"])][:8]
     assert len(customers) == 8
-    answer = await large_world.answer(FindDependents(kind="customer", ids=[str(row["id"]) for row in customers]))
+    answer = await large_world.ask(FindDependents(kind="customer", ids=[str(row["id"]) for row in customers]))
     rows = {row["id"]: row for row in answer["used_by"]}
     assert [*rows] == [row["id"] for row in customers]
     assert {row["name"] for row in rows.values()} == {row["name"] for row in customers}
@@ -374,7 +375,7 @@ async def test_several_customers_are_one_brief_answer(large_world: World) -> Non
 
 
 async def test_several_are_in_words_with_states_and_last_run(world: World) -> None:
-    answer = await world.answer(FindDependents(kind="customer", ids=["katana-customer", "Globex Exports", "nobody"]))
+    answer = await world.ask(FindDependents(kind="customer", ids=["katana-customer", "Globex Exports", "nobody"]))
     katana, globex, nobody = answer["used_by"]
     assert katana["used_by"][0] == "2 connections (2 broken)"
     assert re.fullmatch(r"\d+ executions \(last .* ago\)\)", katana["used_by"][1]), katana
@@ -387,7 +388,7 @@ async def test_several_are_in_words_with_states_and_last_run(world: World) -> No
 
 async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
     world.refuse("/api/v1/secrets")
-    answer = await world.answer(FindDependents(kind="customer", ids=["katana-customer", "globex-exports"]))
+    answer = await world.ask(FindDependents(kind="customer", ids=["katana-customer", "globex-exports"]))
     (gap,) = answer["not_checked"]
     assert gap["what"] == "secrets of Katana, secrets of Globex Exports"
 
@@ -395,9 +396,20 @@ async def test_gaps_of_several_are_grouped_and_named(world: World) -> None:
 async def test_short_lists_are_read_once_for_several(world: World) -> None:
     cached = World(world.audit_path.parent, snapshot_seconds=90)
     ids = [str(row["id"]) for row in cached.sandbox.state.all("customers")]
-    await cached.answer(FindDependents(kind="customer", ids=ids))
+    await cached.ask(FindDependents(kind="customer", ids=ids))
     lists = [heard.path for heard in cached.sandbox.requests if str(heard.tool).startswith("list_")]
     assert len(lists) <= 2 * len(set(lists))
+    cached.close()
+
+
+async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
+    cached = World(world.audit_path.parent, snapshot_seconds=90)
+    await cached.call(GetOverview())
+    for kind, slug in (("connector", "slack"), ("workflow", "process-new-orders"), ("customer", "katana-customer")):
+        cached.sandbox.requests.clear()
+        answer = await dependents(cached, cast(Kind, kind), key(cached, f"{kind}s", slug))
+        assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
+        assert f"get_{kind}" not in [heard.tool for heard in cached.sandbox.requests]
     cached.close()
 
 

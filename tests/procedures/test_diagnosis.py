@@ -404,6 +404,12 @@ async def test_longest_answer_fits(world: World) -> None:
     assert found["verdict"].startswith("Failing for 8 days")
 
 
+async def test_name_is_searched_for_before_it_is_tried_as_an_id(large_world: World) -> None:
+    found = await diagnosed_by(large_world, customer_id="Katana")
+    assert found["customer"]["name"] == "Katana"
+    assert "get_customer" not in [heard.tool for heard in large_world.sandbox.requests]
+
+
 async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world: World) -> None:
     found = await diagnosed(large_world, customer_id="Acme Corp")
     assert found["customer"]["id"] == customer(large_world, "acme-corp")

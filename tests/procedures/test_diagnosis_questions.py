@@ -60,7 +60,7 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
 async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: str, behaviour: Behaviour) -> None:
     world.sandbox.behaviour = behaviour
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
-    found = await world.answer(Diagnose(connector_id=connector if typed == "id" else typed, hours=72))
+    found = await world.ask(Diagnose(connector_id=connector if typed == "id" else typed, hours=72))
     (row,) = found["customers"]
     assert (row["customer"], row["connection"], row["failed"]) == ("Katana", "FAILED", 3)
     assert row["workflows"] == "Sync TikTok Orders to Cin7 Core"
@@ -75,7 +75,7 @@ async def test_customers_without_failed_runs_and_failures_without_broken_connect
     state = world.sandbox.state
     widget = state.named("customers", "widget-inc")["id"]
     add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=unusable("shopify", "listOrders", "ucl:x"))
-    found = await world.answer(Diagnose(connector_id="shopify"))
+    found = await world.ask(Diagnose(connector_id="shopify"))
     rows = {row["customer"]: row for row in found["customers"]}
     assert rows["Globex Exports"]["failed"] == 0
     assert rows["Widget Inc"]["connection"] == "none known to be broken: see causes"
@@ -83,17 +83,17 @@ async def test_customers_without_failed_runs_and_failures_without_broken_connect
 
 
 async def test_connector_of_one_customer_is_only_about_them(world: World) -> None:
-    found = await world.answer(Diagnose(connector_id="shopify", customer_id="acme-corp"))
+    found = await world.ask(Diagnose(connector_id="shopify", customer_id="acme-corp"))
     assert "customers" not in found
     assert found["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
 
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
     """Not "0 of 1 connections not working", which counted those of other customers."""
-    diagnosis = await world.answer(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
+    diagnosis = await world.ask(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
     assert diagnosis["verdict"].startswith("HubSpot of Globex Exports: not connected; 0 runs failed")
     world.refuse("/api/v1/connections")
-    unread = await world.answer(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
+    unread = await world.ask(Diagnose(connector_id="hubspot", customer_id="globex-exports"))
     assert unread["verdict"].startswith("HubSpot of Globex Exports: no broken connection among those that were read;")
 
 
@@ -101,7 +101,7 @@ async def test_customer_without_a_connection_to_the_connector_is_said_to_have_no
 async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: World, path: str) -> None:
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
     world.refuse(path)
-    found = await world.answer(Diagnose(connector_id=connector))
+    found = await world.ask(Diagnose(connector_id=connector))
     unread = "among those that were read" if "connections" in path else "whether runs failed at it could not be read"
     assert unread in found["verdict"]
     assert found["not_checked"]
@@ -109,7 +109,7 @@ async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: Wor
 
 async def test_hanging_runs_are_a_finding(world: World) -> None:
     """For whom, since when, how long is usual, and their limit."""
-    found = await world.answer(Diagnose(workflow_id=BACKFILL))
+    found = await world.ask(Diagnose(workflow_id=BACKFILL))
     assert "No failures" not in found["verdict"]
     assert (
         "2 runs have been under way far longer than usual: orders-backfill for Acme Corp, running for 11 h"
@@ -129,7 +129,7 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
     }
     assert (queued["status"], queued["for"]) == ("queued", "10 h")
     for arguments in ({}, {"customer_id": "acme-corp"}, {"hours": 1}, {"workflow_id": BACKFILL, "hours": 1}):
-        other = await world.answer(Diagnose.model_validate(arguments))
+        other = await world.ask(Diagnose.model_validate(arguments))
         assert [row["run"] for row in other["stuck_runs"]] == [running["run"], queued["run"]], arguments
         assert "far longer than usual" in other["verdict"]
         assert "No failures" not in other["verdict"]
@@ -143,7 +143,7 @@ async def test_hanging_runs_do_not_depend_on_filters_or_paging(world: World, beh
     for status in ("completed", "running", "queued"):
         add_run(world, BACKFILL, 22, status)
     world.sandbox.behaviour = behaviour
-    assert [row["for"] for row in (await world.answer(Diagnose()))["stuck_runs"]] == ["22 h", "22 h"]
+    assert [row["for"] for row in (await world.ask(Diagnose()))["stuck_runs"]] == ["22 h", "22 h"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ async def test_usual_is_what_was_seen_else_the_timeout_else_an_hour(
     if seen:
         add_run(world, "wf_new", 5, "completed")
     add_run(world, "wf_new", minutes / 60, status)
-    stuck = (await world.answer(Diagnose(workflow_id="wf_new"))).get("stuck_runs", [])
+    stuck = (await world.ask(Diagnose(workflow_id="wf_new"))).get("stuck_runs", [])
     assert [row["usual"].startswith(usual or "-") for row in stuck] == ([] if usual is None else [True])
 
 
@@ -178,7 +178,7 @@ async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> Non
     for number in range(1_200):
         add_run(world, ORDERS, 0.01 + number / 1_000, "completed")
     world.behave(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
-    found = await world.answer(Diagnose(workflow_id=ORDERS))
+    found = await world.ask(Diagnose(workflow_id=ORDERS))
     assert "No failures" not in found["verdict"]
     assert "Whether runs hang is not known" in found["verdict"]
 
@@ -190,14 +190,14 @@ async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) ->
     for number in range(7):
         add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, started_by="agent-service")
     add_run(world, ORDERS, 0.3, "completed", endOrgId=owner)
-    found = await world.answer(Diagnose(trigger_id=str(trigger["id"])))
+    found = await world.ask(Diagnose(trigger_id=str(trigger["id"])))
     assert "Nothing starts it now: trigger Paid Shopify orders of Globex Exports" in found["verdict"]
     assert "Yet 8 runs came: 7 by agent-service, 1 by manual" in found["verdict"]
     assert found["runs"]["started_by"] == "7 agent-service; 1 manual"
 
 
 async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None:
-    found = await world.answer(Diagnose())
+    found = await world.ask(Diagnose())
     (daily,) = [trigger for trigger in found["triggers"] if trigger["name"] == "Daily TikTok sync"]
     assert daily["of"] == "Katana"
     assert daily["runs_fail_because"] == "the connection TikTok Shop of Katana is FAILED"
@@ -208,7 +208,7 @@ async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
     for number in range(60):
         message = f"odd {letters[number % 26]}{letters[number // 26]}"
         add_run(world, ORDERS, 1, "failed", error={"message": message})
-    first = await world.answer(Diagnose(workflow_id=ORDERS))
+    first = await world.ask(Diagnose(workflow_id=ORDERS))
     lines = [cause["headline"] if "headline" in cause else cause["message"] for cause in first["causes"]]
     lines += first["other_causes"]
     answer = first
@@ -225,6 +225,6 @@ async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
 
 async def test_connections_that_could_not_be_read_are_not_an_empty_list(world: World) -> None:
     world.refuse("/api/v1/connections")
-    found = await world.answer(Diagnose(customer_id="acme-corp"))
+    found = await world.ask(Diagnose(customer_id="acme-corp"))
     assert "connections" not in found
     assert any("connections" in what for what in found["not_checked"])

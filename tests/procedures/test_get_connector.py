@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def actions_of(world: World, key: str) -> dict[str, Any]:
-    return await world.answer(GetConnector(connector_id=key))
+    return await world.ask(GetConnector(connector_id=key))
 
 
 async def test_actions_are_listed_with_their_inputs(world: World) -> None:

@@ -11,8 +11,8 @@ from pydantic_core import from_json, to_json
 from support.world import World
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
+from fastn_mcp.config.model import Settings
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.rendering import BUDGET
@@ -60,7 +60,7 @@ def run(number: int) -> dict[str, Any]:
 def busy(tmp_path: Path) -> Generator[tuple[World, Runs]]:
     """Yield an account of which only runs can be read."""
     world, runs = World(tmp_path), Runs()
-    world.client.send = FastnClient(Endpoint("http://localhost", KEY), runs, world.system).send
+    world.client.send = FastnClient(Settings(base_url="http://localhost", api_key=KEY), runs, world.system).send
     yield world, runs
     world.close()
 

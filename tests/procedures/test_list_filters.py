@@ -187,10 +187,14 @@ async def test_usage_of_many_customers_is_read_page_by_page(tmp_path: Path) -> N
 
 
 @each_filtering
-async def test_keys_are_listed_by_their_expiry(world: World, filtering: Filtering) -> None:
+async def test_keys_are_listed_by_their_expiry_and_use(world: World, filtering: Filtering) -> None:
     world.behave(filtering=filtering)
     soon = await world.rendered_tool("list_api_keys", expires_before=ago(world, days=-14))
     assert ids(soon["data"]) == [world.id_of("apiKeys", "BI export")]
+    for never_used in (True, False):
+        keys = await world.rendered_tool("list_api_keys", never_used=never_used)
+        wanted = ids_where(world, "apiKeys", lambda row, unused=never_used: (row["lastUsed"] is None) is unused)
+        assert set(ids(keys["data"])) == wanted
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,10 @@ def test_every_id_of_a_reading_tool_is_covered() -> None:
 @every
 async def test_unique_name_answers_as_the_id_does(world: World, argument: Argument) -> None:
     row = row_of(world, argument.kind)
-    by_id = await world.answer(argument.call(str(row["slug" if argument.name == "connector" else "id"])))
+    by_id = await world.ask(argument.call(str(row["slug" if argument.name == "connector" else "id"])))
     names = {str(row["name"]), str(row["name"]).upper(), str(row.get("slug") or row["name"])}
     for name in names:
-        by_name = await world.answer(argument.call(name))
+        by_name = await world.ask(argument.call(name))
         by_name.pop("named", None)
         assert by_name == by_id, name
 
@@ -107,7 +107,7 @@ async def test_id_takes_no_look_up(world: World, argument: Argument) -> None:
     for rows in world.sandbox.state.rows.values():
         for each in rows.values():
             each.setdefault("endOrgId", None)
-    await world.answer(argument.call(typed))
+    await world.ask(argument.call(typed))
     sent = [request.tool for request in world.sandbox.requests]
     lists = sent.count(f"list_{argument.kind}s")
     assert lists <= (1 if argument.tool in (Diagnose, FindDependents) else argument.name == "connector")
@@ -118,7 +118,7 @@ async def test_id_takes_no_look_up(world: World, argument: Argument) -> None:
 async def test_empty_list_of_an_id_takes_one_request(world: World) -> None:
     for id_ in ("wf_000000000000", "9375e42d-9510-4c95-a6a6-d9d89cf70000"):
         before = len(world.sandbox.requests)
-        assert (await world.answer(ListExecutions(workflow_id=id_)))["items"] == []
+        assert (await world.ask(ListExecutions(workflow_id=id_)))["items"] == []
         assert len(world.sandbox.requests) == before + 1
 
 
@@ -129,17 +129,17 @@ async def test_exact_id_of_unknown_shape_wins_over_a_name(world: World, filterin
     other = state.named("customers", "globex-exports")
     other["name"] = "north"
     state.put("customers", state.named("customers", "acme-corp") | {"id": "north", "name": "South", "slug": "south"})
-    assert (await world.answer(GetCustomer(customer_id="north")))["name"] == "South"
-    assert (await world.answer(ListConnections(customer_id="north")))["items"] == []
-    assert (await world.answer(Diagnose(customer_id="north")))["customer"] == {"id": "north", "name": "South"}
-    assert (await world.answer(FindDependents(kind="customer", id="north")))["of"]["name"] == "South"
+    assert (await world.ask(GetCustomer(customer_id="north")))["name"] == "South"
+    assert (await world.ask(ListConnections(customer_id="north")))["items"] == []
+    assert (await world.ask(Diagnose(customer_id="north")))["customer"] == {"id": "north", "name": "South"}
+    assert (await world.ask(FindDependents(kind="customer", id="north")))["of"]["name"] == "South"
 
 
 async def test_list_says_which_id_was_meant(world: World) -> None:
     row = row_of(world, "customer")
-    page = await world.answer(ListConnections(customer_id="globex exports", limit=1))
+    page = await world.ask(ListConnections(customer_id="globex exports", limit=1))
     assert page["named"] == {"customer_id": row["id"]}
-    assert "named" not in await world.answer(ListConnections(customer_id=str(row["id"])))
+    assert "named" not in await world.ask(ListConnections(customer_id=str(row["id"])))
 
 
 async def test_name_is_not_taken_for_an_id_if_rows_do_not_tell(world: World) -> None:
@@ -147,7 +147,7 @@ async def test_name_is_not_taken_for_an_id_if_rows_do_not_tell(world: World) -> 
     world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
     for row in world.sandbox.state.all("executions"):
         row.pop("endOrgId", None)
-    page = await world.answer(ListExecutions(customer_id="globex-exports"))
+    page = await world.ask(ListExecutions(customer_id="globex-exports"))
     assert page["named"] == {"customer_id": row_of(world, "customer")["id"]}
 
 

@@ -29,7 +29,7 @@ Answer = dict[str, Any]
 
 
 async def overview(world: World, hours: int = 24) -> Answer:
-    return await world.answer(GetOverview(hours=hours))
+    return await world.ask(GetOverview(hours=hours))
 
 
 def finding_about(answer: Answer, words: str) -> Answer:
@@ -115,7 +115,7 @@ async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
     (first, _) = await world.ledger.waiting(world.clock.at.timestamp())
     await world.ledger.void(first.id, RequestState.DECLINED, world.clock.at.timestamp())
     world.sandbox.requests.clear()
-    answer = await world.answer(GetOverview(about="approvals"))
+    answer = await world.ask(GetOverview(about="approvals"))
     assert world.sandbox.requests == []
     assert answer["guard"]["decided"][0]["state"] == "declined"
     assert len(answer["guard"]["waiting"]) == 1

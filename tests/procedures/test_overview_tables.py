@@ -169,7 +169,7 @@ async def test_triggers_have_customer_and_cause(world: World) -> None:
 
 
 async def test_empty_list_of_changes_says_since_when_and_where_else(world: World) -> None:
-    note = (await world.answer(ListChanges()))["note"]
+    note = (await world.ask(ListChanges()))["note"]
     assert note.startswith("No changes since 2026-10-26T09:00:00Z (30 days ago).")
     assert "query_audit_log" in note
 
@@ -244,7 +244,7 @@ async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connec
             run["endOrgId"] = None
     for call, app in ((GetOverview(), "the app"), (Diagnose(workflow_id="wf_96d1b3072c5a"), "TikTok Shop")):
         sentence = f"For the account itself, somebody has to authorise {app} again in the dashboard."
-        assert sentence in str(await world.answer(call))
+        assert sentence in str(await world.ask(call))
 
 
 async def test_broken_connections_of_a_large_account_fit_one_answer(large_world: World) -> None:
@@ -375,7 +375,7 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: Wo
 
 
 async def page(world: World, **arguments: Any) -> Answer:
-    return await world.answer(GetOverview(**arguments))
+    return await world.ask(GetOverview(**arguments))
 
 
 def names(answer: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,19 +62,13 @@ async def test_preview_change_is_a_read_and_no_schema_lists_dry_run(world: World
     assert all("dry_run" not in tool.input_schema()["properties"] for tool in ALL_TOOLS)
 
 
-@pytest.fixture
-def read_only(world: World) -> World:
-    world.policy = Policy("read-only")
-    world.evaluator = world.judge()
-    world.dispatch = world.dispatching(world.dispatch._secrets, None)  # pyright: ignore[reportPrivateUsage]
-    return world
-
-
-async def test_preview_in_read_only_mode_says_that_the_call_is_refused(read_only: World) -> None:
-    given = {"customer_id": key(read_only, "customers", "acme-corp")}
-    async with client(read_only, READING) as agent:
+async def test_preview_in_read_only_mode_says_that_the_call_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy("read-only"))
+    given = {"customer_id": key(world, "customers", "acme-corp")}
+    async with client(world, READING) as agent:
         shown = answer(await agent.call_tool("preview_change", {"tool": "delete_customer", "arguments": given}))
     assert shown["preview"]["approval"].startswith("refused by the policy (mode read-only")
+    world.close()
 
 
 APPROVAL: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def ids(world: World, kind: str, typed: str) -> list[str]:
-    return (await world.answer(CompleteId(kind=kind, typed=typed)))["values"]
+    return (await world.ask(CompleteId(kind=kind, typed=typed)))["values"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +60,7 @@ async def test_unreadable_list_is_an_error(world: World) -> None:
 @pytest.mark.parametrize("kind", LISTS)
 async def test_row_is_read_by_its_id(kind: str, world: World) -> None:
     rows = await world.rows(LISTS[kind](limit=100))
-    assert (await world.answer(ReadRow(kind=kind, id=str(rows[-1].id))))["id"] == rows[-1].id
+    assert (await world.ask(ReadRow(kind=kind, id=str(rows[-1].id))))["id"] == rows[-1].id
     await world.expect(NotFound, ReadRow(kind=kind, id="none"))
 
 

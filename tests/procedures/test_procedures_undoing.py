@@ -22,10 +22,9 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
+from fastn_mcp.guard.approval.use import change_of
 from fastn_mcp.guard.approval_form import Decline, PendingApproval
-from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.batch import Done
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -195,16 +194,6 @@ async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
     assert world.sandbox.state.get("customers", change.target) is None
 
 
-async def test_undo_preview_sends_nothing(world: World) -> None:
-    key, change = await acme_on_free(world)
-    sent = len(world.changes)
-    shown = await world.preview(UndoChange(change_id=change.id))
-    assert isinstance(shown, Preview)
-    assert (shown.tool, shown.target, [c.field for c in shown.changes]) == ("update_customer", key, ["plan"])
-    assert len(world.changes) == sent
-    await world.expect(Done, UndoChange(change_id=change.id))
-
-
 NEVER: list[tuple[str, dict[str, Any], str]] = [
     ("delete_workflow", {"workflow_id": "wf_e5047fb2a8c3"}, "Trash"),
     ("revoke_api_key", {"api_key_id": "4"}, "never works again"),
@@ -244,6 +233,8 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
     if tool == "delete_customer":
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
+    if tool == "delete_trigger":
+        call = DeleteTrigger(trigger_id=named(world, "triggers", "Hourly Slack sync", by="name"))
     shown = await world.preview(call)
     undo_text, before = str(shown.data()["undo"]), account(world)
     form = world.form()
@@ -355,7 +346,7 @@ async def test_list_changes_shows_fields_and_undo(world: World) -> None:
     _, change = await acme_on_free(world)
     world.clock.pass_(7_200)
     await undone(world, change)
-    (second, first) = (await world.answer(ListChanges()))["changes"]
+    (second, first) = (await world.ask(ListChanges()))["changes"]
     assert first["changed"] == {"plan": {"from": "Growth", "to": "Free"}}
     assert first["at"].endswith("(2 hours ago)")
     assert first["undo"] == "undone"
@@ -369,7 +360,7 @@ async def test_list_changes_has_pages(world: World) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page = await world.answer(ListChanges(limit=2, cursor=cursor))
+        page = await world.ask(ListChanges(limit=2, cursor=cursor))
         seen += [change["name"] for change in page["changes"]]
         if (cursor := page.get("next_cursor")) is None:
             break
@@ -382,7 +373,7 @@ async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None
     call = UpdateCustomer(customer_id=key, plan="Free")
     await world.expect(UnknownOutcome, call)
     world.sandbox.faults.clear()
-    (only,) = (await world.answer(ListChanges()))["changes"]
+    (only,) = (await world.ask(ListChanges()))["changes"]
     assert only["outcome"] == "unknown_outcome"
     assert row(world, "customers", key)["plan"] == "Free"
     await done(world, UndoChange(change_id=only["change_id"]))
@@ -394,7 +385,7 @@ async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> 
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
     await world.call(UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.faults.clear()
-    (only,) = (await world.answer(ListChanges()))["changes"]
+    (only,) = (await world.ask(ListChanges()))["changes"]
     error = await world.expect(NotSent, UndoChange(change_id=only["change_id"]))
     assert "it already has its earlier state" in str(error)
 
@@ -405,7 +396,7 @@ async def test_change_of_another_account_is_not_found(world: World) -> None:
 
 async def test_refused_call_is_not_journalled(world: World) -> None:
     await world.call(CreateCustomer(name="Acme", slug="acme-corp"), world.form())
-    assert (await world.answer(ListChanges()))["changes"][0]["undo"].startswith("It was not made")
+    assert (await world.ask(ListChanges()))["changes"][0]["undo"].startswith("It was not made")
 
 
 async def test_no_secret_is_journalled(world: World) -> None:

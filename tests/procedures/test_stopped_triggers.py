@@ -53,7 +53,7 @@ async def test_receipt_of_a_deletion_names_the_triggers_that_stop(
     key = world.id_of(collection, name)
     shown = await receipt(world, call.model_validate({call.route.parameters[-1]: key}))
     assert sorted(shown.get("stopped_triggers", [])) == expected
-    (change,) = (await world.answer(ListChanges()))["changes"]
+    (change,) = (await world.ask(ListChanges()))["changes"]
     assert sorted(change.get("stopped_triggers", [])) == expected
 
 
@@ -114,7 +114,7 @@ async def test_deleted_schedule_loses_no_address(world: World) -> None:
     ],
 )
 async def test_find_says_what_cannot_be_done_here(world: World, query: str, fact: str | None) -> None:
-    facts = (await world.answer(Find(query=query))).get("not_done_here", [])
+    facts = (await world.ask(Find(query=query))).get("not_done_here", [])
     assert any(text.startswith(fact) for text in facts) if fact else facts == []
 
 

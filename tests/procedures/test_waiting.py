@@ -42,7 +42,7 @@ async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any
 
 
 async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]:
-    return await world.answer(WaitForExecution(execution_id=key, seconds=seconds))
+    return await world.ask(WaitForExecution(execution_id=key, seconds=seconds))
 
 
 async def test_ended_run_is_returned(world: World) -> None:

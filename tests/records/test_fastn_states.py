@@ -119,7 +119,7 @@ class Account:
         return sum(expected is state for _, expected in self.expected[kind])
 
     async def call(self, call: Tool[Any]) -> Any:
-        return await self.world.answer(call)
+        return await self.world.ask(call)
 
     async def agrees(self) -> None:
         self.functions()

@@ -259,7 +259,9 @@ def test_preview_and_pending_result_say_nothing_was_sent() -> None:
     answer = render_pending(card, "See http://127.0.0.1:1/.", 1_782_907_200.0)
     assert answer["status"] == answer["outcome"] == "approval_required"
     assert answer["until"] == "2026-07-01T12:00:00+00:00"
-    assert str(answer["message"]).startswith("Nothing was sent.")
+    assert str(answer["message"]) == "Nothing was sent. A person has to approve this call. See http://127.0.0.1:1/."
+    assert str(answer["next"]).startswith("Tell the person. Do not poll")
+    assert answer["retry_after_seconds"] == 60
     assert "exactly the same call" in str(answer["next"])
     assert (answer["preview"], answer["untrusted"]) == (card, True)
 

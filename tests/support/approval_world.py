@@ -16,6 +16,24 @@ from support.page_visitor import Visitor
 from support.policy_files import policy_file
 from support.team_world import ALL, NO_FORMS, Caller, TeamWorld, modern, request
 
+PAGE = """
+[approvals]
+client_id = "page"
+client_secret_env = "PAGE_SECRET"
+"""
+APPROVERS = """
+[[approvals.approver]]
+groups = ["approvers"]
+"""
+ACME = """
+[[tenant]]
+name = "acme"
+approval_wait_seconds = 0
+subjects = ["anna", "amir"]
+api_key_env = "ACME_KEY"
+mode = "guarded"
+policy = "policy.toml"
+"""
 SITE = "https://fastn-mcp.example.com"
 PEOPLE: dict[str, dict[str, Any]] = {
     "anna": {"sub": "anna", "name": "Anna Example"},

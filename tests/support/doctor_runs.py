@@ -13,7 +13,7 @@ from typing import Any
 import trustme
 import uvicorn
 
-from fastn_mcp.build.composition import client_account, enabled_tools
+from fastn_mcp.build.composition import enabled_tools
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings
@@ -89,7 +89,6 @@ async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
     target = DoctorTarget(
         settings,
-        client_account(settings),
         {},
         {},
         enabled_tools(settings),

@@ -6,6 +6,7 @@ so that a test can check that a secret did reach Fastn.
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -26,6 +27,7 @@ def held(canary: str) -> dict[str, Any]:
         "fields": [{"name": "apiKey", "value": canary}, {"id": "region", "value": "eu"}],
         "database": f"postgres://sync:{canary}@db.example/acme",
         "note": f"sent Bearer {canary}",
+        "basic": f"Basic {b64encode(f'user:{canary}'.encode()).decode()}",
         "headers": [["X-Api-Key", canary]],
         "callback": f"https://x.example/?access_token={canary}&page=2",
         "raw": json.dumps({"body": json.dumps({"clientSecret": canary})}),

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final, Literal
 
+import anyio
 import pytest
 from pydantic_core import to_json
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer, UnreadableBody
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation, Request
@@ -17,7 +18,7 @@ from fastn_mcp.tools.operation import Operation, Request
 KEY = "fsk_live_canary-3f9a"
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
-Step = Answer | Exception | Callable[[Request], Answer]
+Step = Answer | Exception | Callable[[Request], Answer] | Literal["no answer"]
 
 
 class Clock:
@@ -41,17 +42,32 @@ class Clock:
         return System(now=self.now, monotonic=self.monotonic, sleep=self.sleep, share=lambda: share)
 
 
+SILENT: Final = "no answer"
+"""A step that waits until the request is cancelled."""
+
+
 class Fastn:
     """Answers by a script, whose last step repeats, and records the requests."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
         self.requests: list[Request] = []
+        self.reached = anyio.Event()
+        """Set at the first request that is not answered."""
+        self.cancelled = 0
+        """Number of requests that were given up."""
         self.closed = False
 
     async def __call__(self, request: Request) -> Answer:
         self.requests.append(request)
         step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if step == SILENT:
+            self.reached.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.cancelled += 1
+            raise AssertionError("It was not given up.")
         if isinstance(step, Exception):
             raise step
         return step if isinstance(step, Answer) else step(request)
@@ -78,4 +94,4 @@ async def error_of(sender: FastnClient, call: Operation[Any]) -> FastnError:
 def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:
     """Return a client of this Fastn. Updates are partial by default, so that a call is one request."""
     settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
-    return FastnClient(Endpoint(**(settings | account)), fastn, (clock or Clock()).system(share))
+    return FastnClient(Settings(**(settings | account)), fastn, (clock or Clock()).system(share))

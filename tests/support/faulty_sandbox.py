@@ -375,10 +375,6 @@ class Faults:
     def __init__(self) -> None:
         self._waiting: list[tuple[Fault, int | None]] = []
 
-    @property
-    def waiting(self) -> list[Fault]:
-        return [fault for fault, _ in self._waiting]
-
     def add(self, *faults: Fault) -> None:
         self._waiting += [(fault, fault.times) for fault in faults]
 

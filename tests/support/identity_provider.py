@@ -56,8 +56,6 @@ class Provider:
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     down: bool = False
     asked: list[str] = field(default_factory=list[str])
-    clients: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    """Who may have tokens by their own credentials: the secret is the id backwards, the rest are claims."""
     person: dict[str, Any] = field(default_factory=lambda: {"sub": "anna", "name": "Anna Example"})
     """Who sits at the browser that comes to sign in."""
     lies: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -152,15 +150,9 @@ class Provider:
         basic = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
         client, _, secret = (unquote(part) for part in basic.partition(":"))
         asked = dict(parse_qsl((await request.body()).decode()))
-        if secret == client[::-1] and asked["grant_type"] == "authorization_code":
-            return await self._exchange(client, asked)
-        if secret != client[::-1] or client not in self.clients or asked["grant_type"] != "client_credentials":
+        if secret != client[::-1] or asked["grant_type"] != "authorization_code":
             return JSONResponse({"error": "invalid_client"}, 401)
-        claims = dict(self.clients[client])
-        may = set(claims.pop("may"))
-        scope = " ".join(one for one in asked.get("scope", "").split() if one in may)
-        token = self.token(sub=client, aud=asked.get("resource", self.audience), scope=scope, **claims)
-        return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scope})
+        return await self._exchange(client, asked)
 
 
 @contextmanager

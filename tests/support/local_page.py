@@ -43,14 +43,18 @@ def posted_by(file: str) -> tuple[str, dict[str, str]]:
     return action, form_in(text)
 
 
-async def _approved(address: str, **typed: str) -> tuple[dict[str, str], str, str]:
-    """Approve on the page that a key file opens. Return the form that the file posts, and both pages."""
+async def approve_form(address: str, request: str = "", **typed: str) -> tuple[dict[str, str], str, str]:
+    """Approve a request, or the only one, on the page that a key file opens.
+
+    Return the form that the file posts, and both pages.
+    """
     page_url, keys = posted_by(address)
     async with httpx2.AsyncClient(verify=TLS, timeout=30, follow_redirects=True) as person:
         entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
-        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
-        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
-        assert form is not None
+        url = entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0])
+        page = await person.get(url.copy_set_param("request", request))
+        forms = re.finditer(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
+        (form,) = (each for each in forms if request in each[0])
         for name in typed:
             assert f'name="{name}"' in form[0]
         origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
@@ -62,7 +66,7 @@ async def _approved(address: str, **typed: str) -> tuple[dict[str, str], str, st
 
 async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
     """Approve on the page that a key file opens, which names the client. Return the form that the file posts."""
-    keys, page, _ = await _approved(address, name="Globex Exports")
+    keys, page, _ = await approve_form(address, name="Globex Exports")
     assert "Globex Exports" in page
     named = client if client.isalnum() else f"&#34;{client}&#34;"
     assert f'Asked by <bdi class="plain">{named}</bdi>' in page
@@ -92,6 +96,6 @@ def approve(env: dict[str, str]) -> None:
 
 async def typed_on_the_page(address: str, field: str) -> str:
     """Approve on the page that a key file opens, and type the secret. Return what the page showed."""
-    _, page, after = await _approved(address, **{f"secret.{field}": CANARY})
+    _, page, after = await approve_form(address, **{f"secret.{field}": CANARY})
     assert f'name="secret.{field}" type="password" required' in page
     return page + after

@@ -12,6 +12,7 @@ from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.runtime import System
 from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, Provider
+from support.policy_files import policy_file
 from support.signed_plans import FAR, plan_text, sign_plan
 from support.team_world import ALL, HEAD, TENANTS, TeamWorld
 
@@ -52,12 +53,20 @@ class MachineWorld:
     folder: Path
     machines: str = MACHINES
     tenants: str = TENANTS
+    mode: str = "guarded"
+    """Of the tenant whose machines these are, as its `rules`."""
+    rules: str = ""
     system: System = field(default_factory=System)
 
     def __post_init__(self) -> None:
         self.github = Provider(GITHUB, AUDIENCE, self.system.timestamp)
         provider = Provider(now=self.system.timestamp)
-        self.world = TeamWorld(self.folder, HEAD + self.tenants + self.machines, provider, system=self.system)
+        settings = f'mode = "{self.mode}"'
+        if self.rules:
+            policy_file(self.folder, self.rules)
+            settings += '\npolicy = "policy.toml"'
+        text = HEAD + self.tenants.replace('mode = "guarded"', settings, 1) + self.machines
+        self.world = TeamWorld(self.folder, text, provider, system=self.system)
         transport = httpx2.ASGITransport(app=self.github.app)
         self.world.opening.workload_keys[GITHUB] = IssuerKeys(GITHUB, self.system, transport)
         self.sign()

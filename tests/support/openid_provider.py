@@ -57,8 +57,6 @@ class Shape:
     """What clients have to put before the scopes that they request."""
     keeps_prefix: bool = False
     """Whether tokens have the prefix too."""
-    key: int = 0
-    """Number of the signing key. Another number rotates it."""
     scope_claim: str = "scope"
     scope_list: bool = False
     profile_claims: tuple[str, ...] = ()
@@ -129,9 +127,8 @@ def _document(url: str, redirects: tuple[str, ...]) -> dict[str, Any]:
 class Browser:
     """A person's browser at the provider's sign-in and consent pages, without a screen: cookies, links and forms."""
 
-    def __init__(self, login: str, *, consents: bool = True) -> None:
+    def __init__(self, login: str) -> None:
         self.login = login
-        self._consents = consents
         self._cookies = httpx2.Cookies()
         self.scopes_requested: list[set[str]] = []
         """Scopes of each authorization request."""
@@ -166,10 +163,6 @@ class Browser:
         prompt = re.search(r'name="prompt" value="(\w+)"', text)
         assert prompt is not None, text
         self.pages.append(prompt[1])
-        if prompt[1] == "consent" and not self._consents:
-            link = re.search(r'href="([^"]+/abort)"', text)
-            assert link is not None, text
-            return await http.get(urljoin(str(page.url), html.unescape(link[1])))
         action = re.search(r'<form[^>]* action="([^"]+)"', text)
         assert action is not None, text
         fields = {"prompt": prompt[1], "login": self.login, "password": "any"}

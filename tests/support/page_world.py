@@ -16,9 +16,8 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
-from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import unrecorded
-from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.budgets import Budgets, Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch

@@ -13,25 +13,13 @@ from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestPara
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.tool import Effect
-from support.declining_client import LATEST, VERSIONS, each_version
 from support.direct_sandbox import Fastn
 from support.sensible_calls import sensible
 from support.world import World
 
-__all__ = [
-    "LATEST",
-    "VERSIONS",
-    "Content",
-    "Fields",
-    "Program",
-    "approval",
-    "changing",
-    "connected",
-    "data",
-    "each_version",
-    "one_in_four",
-    "typed",
-]
+VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+LATEST = "2026-07-28"
+each_version = pytest.mark.parametrize("version", VERSIONS)
 
 Content = dict[str, Any]
 Fields = dict[str, Any]
@@ -73,6 +61,25 @@ async def connected(world: World, version: str, program: Program | None = None) 
     server = build(world.dispatch, ALL_TOOLS, {})
     async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
         yield client
+
+
+@dataclass
+class Session:
+    """Calls of an agent, and the forms that its person was shown."""
+
+    client: Client
+    messages: list[str]
+
+    async def __call__(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        return data(await self.client.call_tool(tool, arguments))
+
+
+@asynccontextmanager
+async def session(world: World, version: str, *, approves: bool = False) -> AsyncGenerator[Session]:
+    """Connect a client whose person declines every form, or approves it without typing anything."""
+    person = Program(world, lambda _: {"decision": "approve" if approves else "decline"})
+    async with connected(world, version, person) as client:
+        yield Session(client, person.messages)
 
 
 def data(result: object) -> dict[str, Any]:

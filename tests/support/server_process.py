@@ -107,10 +107,6 @@ def approving(params: ElicitRequestFormParams) -> ElicitResult:
     return ElicitResult(action="accept", content={"name": asked[1]})
 
 
-def answering(answer: ElicitResult) -> Callable[[ElicitRequestFormParams], ElicitResult]:
-    return lambda _: answer
-
-
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.endpoint import headers
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.sandbox.auth import KEY
@@ -14,7 +15,7 @@ from support.world import World
 
 def neighbour(world: World, folder: Path, **options: Any) -> World:
     """Return a world with the sandbox, the clock and the ledger of another one, and a snapshot of its own."""
-    account = Endpoint("http://localhost", KEY)
+    account = Settings(base_url="http://localhost", api_key=KEY)
 
     def exchange(_: InProcess) -> InProcess:
         return InProcess(world.sandbox, headers(account))

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,22 @@ URL = "https://hooks.example.com/services/T0/B0/XyZ"
 
 def public(key: Ed25519PrivateKey) -> str:
     return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+
+
+def _signature(key: Ed25519PrivateKey, path: str, data: bytes) -> str:
+    body = json.loads(data)
+    text = f"v1:POST:{path}:{body['timestamp']}:{body['nonce']}:{hashlib.sha256(data).hexdigest()}"
+    return "v1=" + key.sign(text.encode()).hex()
+
+
+def signed_approval(
+    key: Ed25519PrivateKey, request: str, approver: str = "dana", typed: str | None = None, at: float | None = None
+) -> dict[str, Any]:
+    """Return the content and the headers that approve a request."""
+    answer = {"grant": request, "decision": "approve", "approver": approver, "typed": typed}
+    answer |= {"timestamp": int(at or time.time()), "nonce": secrets.token_urlsafe(16)}
+    data = json.dumps(answer).encode()
+    return {"content": data, "headers": {"x-fastn-mcp-signature": _signature(key, f"/approvals/{request}", data)}}
 
 
 def approvers_file(folder: Path, text: str) -> Path:
@@ -82,9 +100,7 @@ class Signer:
         return body | typed | more
 
     def signature(self, path: str, data: bytes) -> str:
-        body = json.loads(data)
-        text = f"v1:POST:{path}:{body['timestamp']}:{body['nonce']}:{hashlib.sha256(data).hexdigest()}"
-        return "v1=" + self.key.sign(text.encode()).hex()
+        return _signature(self.key, path, data)
 
 
 class WebhookWorld(World):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import pytest
 
@@ -15,9 +16,9 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.endpoint import headers
 from fastn_mcp.client.exchange import Exchange
-from fastn_mcp.config.model import Mode
+from fastn_mcp.config.model import Mode, Settings
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval_form import Answer as Said
@@ -170,6 +171,10 @@ class OtherReads:
         return await self.send(call)
 
 
+OPENED: "WeakSet[World]" = WeakSet()
+"""Worlds that are closed at the end of the test."""
+
+
 class World:
     """One account behind one guard. Several worlds can share a folder, as processes do."""
 
@@ -194,10 +199,11 @@ class World:
 
         Without `snapshot_seconds`, each answer reads anew, so that a test may change the sandbox itself.
         """
+        OPENED.add(self)
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
-        account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
+        account = Settings(base_url="http://localhost", api_key=KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self._snapshot_seconds = snapshot_seconds
         self._snapshots: dict[int, tuple[Send, AccountSnapshot]] = {}
@@ -244,7 +250,7 @@ class World:
         assert isinstance(actual, outcome), actual
         return actual
 
-    async def answer(self, call: Tool[Any]) -> dict[str, Any]:
+    async def ask(self, call: Tool[Any]) -> dict[str, Any]:
         """Return the fields of the answer to a call that is not asked about."""
         return (await self.expect(Done, call)).result.model_dump()
 

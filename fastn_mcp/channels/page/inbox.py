@@ -9,9 +9,9 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.allowance import Limits
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote, withdraw
 from fastn_mcp.guard.approval_form import effects_in
+from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import record_expired

@@ -15,7 +15,7 @@ from fastn_mcp.channels.page.activity import Activity
 from fastn_mcp.channels.page.activity_log import EFFECTS, OUTCOMES, Search
 from fastn_mcp.channels.page.decisions import Decisions, NotDecided
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
-from fastn_mcp.guard.allowance import Limits, budgets_left, plan_left
+from fastn_mcp.guard.budgets import Limits
 from fastn_mcp.guard.recorder import record_fact
 from fastn_mcp.guard.stops import in_words, stop_entry, void_approvals
 from fastn_mcp.ledger.approval_request import RequestState
@@ -182,8 +182,8 @@ async def _limits_of(inbox: Inbox, account: InboxAccount, limits: Limits, now: d
         most, seconds = policy.destroy_rate
         deletions = counted(max(0, most - await limits.budgets.destroyed(principal)), "more deletion")
         notes.append(f"You can approve {deletions} in the next {seconds / 60:g} minutes.")
-    budgets: Any = await budgets_left(policy, limits.budgets, principal, now)
-    plan = await plan_left(policy, limits.budgets)
+    budgets: Any = await limits.budgets.left(principal, now)
+    plan = await limits.budgets.plan_left()
     lines = [line.partition(": ") for line in policy.rules.words()]
     return {
         "mode": f"{policy.mode}, {policy.key} key",

@@ -1,12 +1,13 @@
 """Approval of a batch by the policy, a plan, a temporary approval or people."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.allowance import allowance
-from fastn_mcp.guard.approval.use import ApprovalUse, declined
+from fastn_mcp.guard.approval.use import Approval, ApprovalUse, covers, declined
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import (
@@ -21,7 +22,6 @@ from fastn_mcp.guard.approval_form import (
     form_of,
     used_up,
 )
-from fastn_mcp.guard.approved_call import Approval, covers
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.channel import ApprovalChannel, FormChannel
@@ -34,10 +34,14 @@ from fastn_mcp.ledger.identity import holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
+
+_RECENT_DECISIONS = 30
+"""Number of the newest decided requests, of all callers, among which those of a caller are looked for."""
 
 _MIN_READING_SECONDS = 1.0
 """Time in which nobody can read a form: a faster answer, approved or declined, comes from a program."""
@@ -72,7 +76,7 @@ class Approvals:
         self.channel = channel
         self.stops = stops
         self.decisions = DecisionWait(ledger, stops, system)
-        self.uses = ApprovalUse(evaluator, ledger, recorder, stops, system)
+        self.uses = ApprovalUse(evaluator.budgets, ledger, stops, system)
         self._evaluator = evaluator
         self._budgets = evaluator.budgets
         self._account = evaluator.bound_account
@@ -82,14 +86,22 @@ class Approvals:
         self._typed = typed
 
     async def allowance(self, asker: Asker) -> dict[str, JsonValue]:
-        """Return what a caller has left, and where the requests that wait can be decided."""
-        policy, now = self._evaluator.policy, self._system.now()
-        left = await allowance(policy, self._budgets, self._ledger, self._account, asker, now)
-        if (stop := await self.stops.facts(asker)) is not None:
-            left["stopped"] = stop
-        if "waiting" in left and self.channel is not None and self.channel.url is not None:
-            left["page"] = self.channel.url
-        return left
+        """Return the mode, the remaining budgets and plan entries, a stop, and the caller's requests.
+
+        Of the requests, those that have not expired, and where the ones that wait can be decided.
+        """
+        now, ledger = self._system.now(), self._ledger
+        waiting, decided = await ledger.waiting(now.timestamp()), await ledger.decided(_RECENT_DECISIONS)
+        parts: dict[str, JsonValue] = {
+            "budgets": await self._budgets.left(asker.counted, now),
+            "plan": [{"entry": each.words(), "left": left} for each, left in await self._budgets.plan_left()],
+            "waiting": _own_requests(waiting, asker, self._account, now),
+            "decided": _own_requests(decided, asker, self._account, now),
+            "stopped": await self.stops.facts(asker),
+        }
+        if parts["waiting"] and self.channel is not None:
+            parts["page"] = self.channel.url
+        return {"mode": self._evaluator.policy.mode, **{name: part for name, part in parts.items() if part}}
 
     async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
         """Return the approval of these calls, or the one open request for them. Raises a `FastnError`.
@@ -333,6 +345,20 @@ class Approvals:
         if moved is None and now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
+
+
+def _own_requests(requests: Iterable[ApprovalRequest], asker: Asker, account: str, now: datetime) -> JsonValue:
+    """Return those of a caller that have not expired, without the ids that decide them."""
+    return [
+        {
+            "tool": request.tool,
+            "what": request.text[0],
+            "until": stamp(datetime.fromtimestamp(request.expires, UTC)),
+            **({} if request.state is RequestState.OPEN else {"state": request.state.value}),
+        }
+        for request in requests
+        if (request.principal, request.account) == (asker.principal, account) and request.expires > now.timestamp()
+    ]
 
 
 def _distrust(holder: str, form: FormChannel) -> str:

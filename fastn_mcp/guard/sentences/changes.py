@@ -252,8 +252,8 @@ def delete_customer(facts: Facts) -> Sentences:
     for kind in ("connections", "secrets"):
         dependents = facts.found(kind)
         if dependents is not None:
-            names = tuple(name.removesuffix(f" of {facts.plain}") for name in dependents.examples)
-            owned.append(listed(replace(dependents, examples=names)))
+            names = [name.removesuffix(f" of {facts.plain}") for name in dependents.examples]
+            owned.append(listed(replace(dependents, rows=tuple({"name": name} for name in names))))
         if kind in facts.dependence.unchecked:
             owned.append(f"all its {'other ' if dependents else ''}{kind}")
         if len(owned) > 1 or facts.may_have_several(kind):

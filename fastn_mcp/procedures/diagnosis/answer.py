@@ -18,7 +18,7 @@ from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import quotas_of
-from fastn_mcp.records.rows import owner_of, short, started_workflows, text
+from fastn_mcp.records.rows import owner_of, short, started_workflows, text, without_empty
 from fastn_mcp.records.states import State, broken_since, is_pending
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.connectors import ListConnections
@@ -151,7 +151,7 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
         GetWorkflow: {"workflow_id": newest.workflow},
         ListConnections: {"customer_id": failures.customers[0]} if failures.customers else {},
     }
-    return _without_empty(
+    return without_empty(
         {
             "runs": count,
             "share": f"{100 * count / len(evidence.counts.failures):.0f} % of the failures",
@@ -196,7 +196,7 @@ def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
     subject, record = evidence.subject, evidence.run_records.get(which, RunRecord(which))
     is_named = len(subject.workflows) == 1
     of = "" if record.runs is None else f" of {record.runs:,}"
-    return _without_empty(
+    return without_empty(
         {
             "workflow": None if is_named else evidence.workflow(which.workflow),
             "workflow_id": None if is_named else which.workflow,
@@ -227,7 +227,7 @@ def _without_failures(evidence: Evidence) -> list[JsonValue]:
         return []
     stuck = {run.run.workflow for run in evidence.stuck}
     return [
-        _without_empty(
+        without_empty(
             {
                 "workflow": evidence.workflow(record.which.workflow),
                 "id": record.which.workflow,
@@ -297,7 +297,7 @@ def _change(evidence: Evidence, change: Changed) -> Entry:
     first = evidence.failing_since
     labels = {resource.id: kind for kind, resource in evidence.subject.resources.items()}
     labels |= {connection.id: connection.label for connection in evidence.connections} | {**evidence.names}
-    return _without_empty(
+    return without_empty(
         {
             "at": aged(change.at, evidence.counts.period.now) if change.at else None,
             "of": short(labels.get(change.of, change.of), 60),
@@ -307,7 +307,3 @@ def _change(evidence: Evidence, change: Changed) -> Entry:
             "before_failures": True if change.at and first and change.at <= first else None,
         }
     )
-
-
-def _without_empty(entry: Mapping[str, JsonValue]) -> Entry:
-    return {name: value for name, value in entry.items() if value not in (None, "", [])}

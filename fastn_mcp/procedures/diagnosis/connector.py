@@ -8,7 +8,7 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, l
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.records.formats import counted, dated, quoted
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import text
+from fastn_mcp.records.rows import Row, text, without_empty
 from fastn_mcp.records.states import State, broken_since
 
 _CUSTOMER_MESSAGES = {
@@ -53,16 +53,16 @@ def affected_customers(evidence: Evidence, broken: Sequence[PartState]) -> list[
         connection, failed = connections.get(customer), [run for run in failures if run.customer == customer]
         workflows = [evidence.workflow(run.workflow) for run in failed]
         first = min((run.at for run in failed if run.at), default=None)
-        row: dict[str, JsonValue] = {
+        row: Row = {
             "customer": evidence.owner(customer),
             "id": customer,
             "connection": connection.status if connection else "none known to be broken: see causes",
             "since": broken_since(connection.row, now) if connection else None,
             "failed": counts.failed(len(failed)),
             "first_failed": dated(first, now) if first and not counts.has_failures_unread else None,
-            "workflows": listed(workflows) or None,
+            "workflows": listed(workflows),
         }
-        rows.append({name: value for name, value in row.items() if value is not None})
+        rows.append(without_empty(row))
     return rows
 
 

@@ -12,7 +12,7 @@ import anyio
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.account.entries import MAX_NAMED, read_customer_names
+from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.errors import FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
@@ -280,11 +280,9 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     mentioned = [*first, subject.customer, *evidence.affected, *map(owner_of, triggers or ())]
 
     async def read_names() -> None:
-        unnamed = [key for key in dict.fromkeys(mentioned) if key and key not in names]
-        try:
-            names.update(await read_customer_names(unnamed, context.look, max(len({*first}), MAX_NAMED)))
-        except FastnError as error:
-            reads.failed["names of customers"] = error
+        unnamed = [key for key in mentioned if key and key not in names]
+        most = max(len({*first}), MAX_NAMED)
+        names.update(await reads.read_customer_names(unnamed, context.look, most))
 
     async def read_runs() -> None:
         records.update(await read_records(reads, evidence.counts, _measured(evidence), context.look))

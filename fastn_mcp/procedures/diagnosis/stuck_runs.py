@@ -12,7 +12,7 @@ from fastn_mcp.client.reads import read_each
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, ended_run
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, lasting, quoted, stamp
-from fastn_mcp.records.rows import FastnObject, Row, number
+from fastn_mcp.records.rows import FastnObject, Row, number, without_empty
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.workflows import ListExecutions
@@ -47,7 +47,7 @@ class StuckRun:
     def data(self, names: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return it as a row. `names` are those of customers and workflows by id."""
         run = self.run
-        facts: dict[str, JsonValue] = {
+        facts: Row = {
             "run": run.id,
             "workflow": names.get(run.workflow, run.workflow_name or run.workflow),
             "customer": run.customer and names.get(run.customer, run.customer),
@@ -58,7 +58,7 @@ class StuckRun:
             "limit": self.limit,
             "started_by": run.started_by,
         }
-        return {name: value for name, value in facts.items() if value}
+        return without_empty(facts)
 
 
 async def read_stuck_runs(

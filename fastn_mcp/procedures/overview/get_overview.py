@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked, by_reason
-from fastn_mcp.account.entries import MAX_PAGES, read_customer_names
+from fastn_mcp.account.entries import MAX_PAGES
 from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
@@ -127,7 +127,8 @@ class GetOverview(Procedure[Overview]):
         page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if is_expiry else MAX_CHARACTERS)]
         displayed = [row for each in findings for row in each.shown] if not start else []
         most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
-        await _read_names([*displayed, *page], names, account, look, most)
+        unnamed = [key for row in (*displayed, *page) if (key := row.customer) and key not in names]
+        names |= await account.reads.read_customer_names(unnamed, look, most)
         answer = {}
         if not start:
             answer |= {"now": stamp(period.now), "account": _identity(account, look)}
@@ -157,17 +158,6 @@ def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | Non
     period = {"hours": hours} if hours and {RUNS, FAILED}.intersection(READS[subject]) else {}
     more = suggested(GetOverview, about=subject, **period) if len(shown) < len(finding.rows) else None
     return replace(finding, shown=shown, more=more)
-
-
-async def _read_names(
-    rows: Sequence[TableRow], names: dict[str, str], account: AccountRows, look: AnswerReads, most: int
-) -> None:
-    """Read the names of the customers of these rows that are not known."""
-    unnamed = [row.customer for row in rows if row.customer and row.customer not in names]
-    try:
-        names |= await read_customer_names(list(dict.fromkeys(unnamed)), look, most)
-    except FastnError as error:
-        account.reads.failed["names of customers"] = error
 
 
 async def _subject_rows(

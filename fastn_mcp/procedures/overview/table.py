@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.records.rows import without_empty
+
 Order = Literal["failed", "rate", "name", "age"]
 
 Cells = dict[str, JsonValue]
@@ -34,8 +36,7 @@ class TableRow:
         own = self.customer or "\0"
         cells: Cells = {
             column: cell.replace(own, names.get(own, own)) if isinstance(cell, str) and column != "id" else cell
-            for column, cell in self.cells.items()
-            if cell not in (None, "")
+            for column, cell in without_empty(self.cells).items()
         }
         if cells.get("name") == cells.get("id"):
             cells.pop("name", None)
