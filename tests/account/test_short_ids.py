@@ -34,9 +34,9 @@ def rows(world: World) -> list[dict[str, Any]]:
 async def test_list_has_a_reference_for_each_id_and_whole_ids_in_full(world: World) -> None:
     ids = [row["id"] for row in rows(world)]
     assert min(map(len, ids)) > 60
-    short = await world.answer(ListConnections(limit=100))
+    short = await world.ask(ListConnections(limit=100))
     assert {row["id"] for row in short["items"]} == set(map(reference_to, ids))
-    whole = await world.answer(ListConnections(limit=100, detail="full"))
+    whole = await world.ask(ListConnections(limit=100, detail="full"))
     assert {row["id"] for row in whole["items"]} == set(ids)
     assert len(to_json(short)) < len(to_json(whole)) / 2
 
@@ -54,7 +54,7 @@ async def test_list_has_a_reference_for_each_id_and_whole_ids_in_full(world: Wor
 )
 async def test_no_answer_repeats_a_long_id(world: World, call: Tool[Any]) -> None:
     """Neither in its rows nor in the calls that it suggests."""
-    got = to_json(await world.answer(call)).decode()
+    got = to_json(await world.ask(call)).decode()
     assert not [row["id"] for row in rows(world) if row["id"] in got]
 
 
@@ -72,7 +72,7 @@ async def test_approval_request_of_a_reference_has_the_whole_id(world: World, ma
     """And is the one that the whole id has."""
     id_ = rows(world)[0]["id"]
     if was_shown:
-        await world.answer(ListConnections())
+        await world.ask(ListConnections())
     pending = await world.expect(PendingApproval, make(reference_to(id_)))
     shown = to_json(pending.preview.data()).decode()
     assert id_ in shown
@@ -92,7 +92,7 @@ async def test_preview_has_references_and_the_calls_in_it_take_them(world: World
 
 async def test_tables_of_an_overview_have_references(world: World) -> None:
     """Without one, a further call would need the list of connections."""
-    table = (await world.answer(GetOverview(about="connections")))["table"]
+    table = (await world.ask(GetOverview(about="connections")))["table"]
     shown = {row[table["columns"].index("id")] for row in table["rows"]}
     assert shown == {reference_to(row["id"]) for row in rows(world) if row["status"] != "ACTIVE"}
 
@@ -100,9 +100,9 @@ async def test_tables_of_an_overview_have_references(world: World) -> None:
 async def test_find_dependents_and_find_take_references(world: World) -> None:
     row = rows(world)[0]
     reference = reference_to(row["id"])
-    got = await world.answer(FindDependents(kind="connection", id=reference))
+    got = await world.ask(FindDependents(kind="connection", id=reference))
     assert got["of"]["id"] == reference
-    (found,) = (await world.answer(Find(query=f"what is {reference}?")))["found"]
+    (found,) = (await world.ask(Find(query=f"what is {reference}?")))["found"]
     assert (found["kind"], found["id"]) == ("connection", reference)
 
 
@@ -128,7 +128,7 @@ async def test_ambiguous_reference_is_refused(world: World, monkeypatch: pytest.
 async def test_reference_in_another_argument_is_left_as_it_is(world: World) -> None:
     """Only arguments that take ids are looked up."""
     id_ = rows(world)[0]["id"]
-    await world.answer(ListConnections())
+    await world.ask(ListConnections())
     done = await world.expect(Done, CreateCustomer(name=reference_to(id_)))
     assert done.result.model_dump()["name"] == reference_to(id_)
 
