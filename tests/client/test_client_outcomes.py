@@ -49,6 +49,11 @@ def reads_and_writes(read: Expected, write: Expected) -> dict[str, Expected]:
     return {"GET": read} | dict.fromkeys(WRITES, write)
 
 
+DEFINITE = {
+    402: "quota_exceeded", 403: "forbidden", 404: "not_found", **dict.fromkeys((400, 413, 415, 422), "invalid"),
+    **dict.fromkeys((409, 412), "conflict"), **dict.fromkeys((405, 410, 418, 501, 505), "failed"),
+}  # fmt: skip
+
 TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
     "connection refused": (NotSentError("ConnectError"), same(3, "not_sent", NOT_SENT)),
     "connection lost": (ResponseLost("ReadError"), lost()),
@@ -57,23 +62,10 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
     "429, wait 15 s": (reply(429, headers={"Retry-After": "15"}), same(3, "rate_limited", UNCHANGED)),
     "429, wait 16 s": (reply(429, headers={"Retry-After": "16"}), same(1, "rate_limited", UNCHANGED)),
     "429 for a quota": (reply(429, {"code": "QUOTA_EXCEEDED"}), same(1, "quota_exceeded", UNCHANGED)),
-    "402": (reply(402), same(1, "quota_exceeded", UNCHANGED)),
-    "400": (reply(400), same(1, "invalid", UNCHANGED)),
+    **{str(status): (reply(status), same(1, outcome, UNCHANGED)) for status, outcome in DEFINITE.items()},
     "401": (reply(401, {"code": "AUTH-001"}), same(1, "unauthorized", UNCHANGED)),
     "401 of a connection": (reply(401, {"error": {"code": "CONN-401"}}), same(1, "failed", UNCHANGED)),
     "401 of a connector": (reply(401, {"code": "CONNECTOR_AUTH"}), same(1, "failed", UNCHANGED)),
-    "403": (reply(403), same(1, "forbidden", UNCHANGED)),
-    "404": (reply(404), same(1, "not_found", UNCHANGED)),
-    "405": (reply(405), same(1, "failed", UNCHANGED)),
-    "409": (reply(409), same(1, "conflict", UNCHANGED)),
-    "410": (reply(410), same(1, "failed", UNCHANGED)),
-    "412": (reply(412), same(1, "conflict", UNCHANGED)),
-    "413": (reply(413), same(1, "invalid", UNCHANGED)),
-    "415": (reply(415), same(1, "invalid", UNCHANGED)),
-    "418": (reply(418), same(1, "failed", UNCHANGED)),
-    "422": (reply(422), same(1, "invalid", UNCHANGED)),
-    "501": (reply(501), same(1, "failed", UNCHANGED)),
-    "505": (reply(505), same(1, "failed", UNCHANGED)),
     **{str(status): (reply(status), lost()) for status in (408, 500, 502, 503, 504, 507, 520, 524, 599)},
     "503, wait 3 s": (reply(503, headers={"Retry-After": "3"}), lost()),
     "500 without JSON": (reply(500, b"<html>"), lost()),

@@ -63,7 +63,11 @@ class Dependents:
 DEPENDENTS = [
     Dependents(
         "customer", "Globex Exports", {"connections": 1, "secrets": 1, "executions": 1},
-        {"connections": ["Shopify of Globex Exports"], "secrets": ["PARTNER_TOKEN"], "triggers": ["Paid Shopify orders"]},
+        {
+            "connections": ["Shopify of Globex Exports"],
+            "secrets": ["PARTNER_TOKEN"],
+            "triggers": ["Paid Shopify orders"],
+        },
         {"triggers": 1},
     ),
     Dependents(

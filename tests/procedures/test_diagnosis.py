@@ -405,7 +405,7 @@ async def test_longest_answer_fits(world: World) -> None:
 
 
 async def test_name_is_searched_for_before_it_is_tried_as_an_id(large_world: World) -> None:
-    found = await diagnosed_by(large_world, customer_id="Katana")
+    found = await diagnosed(large_world, customer_id="Katana")
     assert found["customer"]["name"] == "Katana"
     assert "get_customer" not in [heard.tool for heard in large_world.sandbox.requests]
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from large_account import large_account
 from support.behaviour import Filtering, Paging
-from support.shared_account import answer, neighbour
+from support.shared_account import answer
 from support.world import World
 
 from fastn_mcp.account.snapshot import MAX_BYTES
@@ -27,9 +27,7 @@ from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.state import SandboxState, parse_stamp, stamp
-from fastn_mcp.tools.customers import UpdateCustomer
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import Tool
 
@@ -193,22 +191,6 @@ async def test_answers_are_right_without_rate_headers(worlds: Worlds) -> None:
     assert world.client.limit.requests_left is None
 
 
-async def test_answers_without_rate_headers_are_bounded(worlds: Worlds) -> None:
-    """What each leaves out on a large account, it says; what it says is right."""
-    watched = Watched(keeps_headers=False)
-    world, usual = (
-        worlds(exchange=watched.around, begin=large_account),
-        worlds(begin=large_account, requests_per_answer=1000),
-    )
-    for call in (Find(query="the katana customer"), GetOverview(), Diagnose(customer_id="Katana")):
-        watched.number = 0
-        shown, whole = await answer(world, call), await answer(usual, call)
-        assert watched.number <= 25
-        unknown = shown.get("not_checked") or shown.get("not_searched")
-        for name in ("runs", "counts", "found"):
-            assert shown.get(name) == whole.get(name) or unknown, (name, shown)
-
-
 def added_run(world: World, number: int) -> None:
     rows = world.sandbox.state.all("executions")
     newest = {**max(rows, key=lambda row: str(row["createdAt"])), "id": f"exec_{number:012x}", "status": "completed"}
@@ -275,40 +257,6 @@ async def test_refused_request_in_the_middle(worlds: Worlds, number: int, retry_
     world.clock.pass_(45)
     for shown in await ask(world, before_all):
         assert "rate limit" not in str(shown)
-
-
-@pytest.mark.parametrize("seconds", [-40 * 86_400, 120])
-async def test_clock_that_jumps(worlds: Worlds, seconds: float) -> None:
-    """The clock of this machine jumps between two answers, and that of Fastn does not."""
-    jumped = timedelta()
-
-    def watching(system: System) -> System:
-        return replace(system, now=lambda: system.now() + jumped)
-
-    world = worlds(watching=watching, requests_per_answer=1000)
-    await ask(world)
-    jumped = timedelta(seconds=seconds)
-    shown = await answer(world, GetOverview(hours=HOURS))
-    check(GetOverview(hours=HOURS), shown, truth := Truth(world.sandbox.state, world.clock.at), truth)
-    jumped = timedelta()
-    world.clock.pass_(90)
-    await ask(world)
-
-
-async def test_two_processes_on_one_account(worlds: Worlds, tmp_path: Path) -> None:
-    """Each sees what the other changed once its own snapshot is too old, and its own changes at once."""
-    one = worlds(requests_per_answer=1000)
-    (tmp_path / "other").mkdir()
-    other = neighbour(one, tmp_path / "other", snapshot_seconds=90)
-    await ask(one)
-    assert await answer(other, QUESTIONS[0]) == await answer(one, QUESTIONS[0])
-    (renamed,) = [row for row in one.sandbox.state.all("customers") if row["name"] == "Katana"]
-    await one.call(UpdateCustomer(customer_id=str(renamed["id"]), name="Katana Cloud"), one.form())
-    shown = [(await answer(world, QUESTIONS[0]))["found"][0]["name"] for world in (one, other)]
-    assert shown == ["Katana Cloud", "Katana"]
-    one.clock.pass_(90)
-    assert (await answer(other, QUESTIONS[0]))["found"][0]["name"] == "Katana Cloud"
-    other.audit.close()
 
 
 @pytest.mark.long

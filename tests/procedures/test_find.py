@@ -18,12 +18,10 @@ from support.world import World
 
 from fastn_mcp.account.entries import LISTS, MAX_PAGES, entry, read_contents
 from fastn_mcp.errors import Forbidden, NotSent
-from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
 from fastn_mcp.procedures.ranking import Index, leaders, units
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -499,12 +497,6 @@ async def test_matches_do_not_depend_on_paging_and_filtering(world: World, pagin
     world.behave(paging=paging, filtering=Filtering.IGNORED)
     assert first(await search_for(world, "acme xero")) == ("connection", "Xero of Acme Corp")
     assert len(world.sandbox.requests) <= 2 * len(LISTS)
-
-
-async def test_own_change_is_found_at_once(world: World) -> None:
-    assert (await search_for(world, "initech"))["found"] == []
-    await world.expect(Done, CreateCustomer(name="Initech", slug="initech"))
-    assert first(await search_for(world, "initech")) == ("customer", "Initech")
 
 
 async def test_next_calls_exist_with_these_arguments(world: World) -> None:

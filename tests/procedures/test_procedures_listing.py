@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -29,8 +28,8 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
-from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows, UpdateWorkflow
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -88,15 +87,6 @@ async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None
     shown = await world.rendered(ListConnections())
     assert all("endOrgId" in row for row in shown["data"] if row.get("customer"))
     assert "customer" not in shown.get("ids", {})
-
-
-async def test_names_are_looked_up_in_bounded_numbers_and_kept(tmp_path: Path) -> None:
-    world = World(tmp_path, snapshot_seconds=90)
-    await world.rendered(ListConnections())
-    before = len(world.sandbox.requests)
-    assert before <= 1 + 5
-    await world.rendered(ListConnections())
-    assert len(world.sandbox.requests) == before + 1
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
@@ -198,18 +188,6 @@ async def test_key_that_does_not_expire_says_never(world: World) -> None:
     unlimited = {str(row["name"]) for row in world.sandbox.state.all("apiKeys") if row["expiresAt"] is None}
     assert unlimited
     assert {name for name, row in keys.items() if row["expiresAt"] == "never"} == unlimited
-
-
-async def test_records_have_no_empty_fields(world: World) -> None:
-    """An agent pays for a dozen nulls of other trigger types in each answer."""
-    for operation, collection in ((GetTrigger, "triggers"), (GetWorkflow, "workflows"), (GetExecution, "executions")):
-        kinds = {(row.get("type"), row["status"]): row for row in world.sandbox.state.all(collection)}
-        for row in kinds.values():
-            named = {operation.route.parameters[0]: row["id"]}
-            data = (await world.rendered_tool(operation.tool_name(), **named))["data"]
-            assert data["id"] == row["id"]
-            objects: list[dict[str, Any]] = [data, *data.get("routes", ()), *data.get("statusHistory", ())]
-            assert not [name for one in objects for name, value in one.items() if value in (None, "")]
 
 
 async def test_full_runs_have_their_input_and_output(world: World) -> None:

@@ -289,22 +289,6 @@ async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
     assert named(world, "secrets", "GOOGLE_SA", by="name") == change.target
 
 
-async def test_result_has_a_receipt(world: World) -> None:
-    call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
-    outcome = await done(world, call)
-    answer = render(call, outcome.result, {}, outcome.change)
-    assert outcome.change is not None
-    restores = "The earlier values can be restored with undo_change."
-    assert answer["receipt"] == {
-        "change_id": outcome.change.id,
-        "name": "Acme Corp",
-        "changed": {"plan": {"from": "Growth", "to": "Free"}},
-        "approved_by": "the policy; no person was asked",
-        "undo": "undo_change",
-        "restores": restores,
-    }
-
-
 async def test_receipt_is_sanitized(world: World) -> None:
     """A name or a value of Fastn's cannot hide or reorder what is read beside it."""
     key = named(world, "customers", "acme-corp")

@@ -87,15 +87,6 @@ async def test_the_same_call_again_continues_where_it_stopped(tmp_path: Path, ca
     assert sizes == sorted(sizes, reverse=True)
 
 
-async def test_limit_that_resets_soon_is_waited_for(tmp_path: Path) -> None:
-    world = limited(tmp_path, dataset)
-    for _ in range(17):
-        await world.client.send(GetQuotas())
-    world.clock.pass_(52)
-    overview = await answer(world, GetOverview())
-    assert overview["not_checked"] == []
-
-
 async def test_name_that_cannot_be_looked_up_is_not_diagnosed_as_an_id(tmp_path: Path) -> None:
     """Nothing is known of an id that does not exist, which looks as if nothing failed."""
     world = limited(tmp_path, dataset)

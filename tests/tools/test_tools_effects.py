@@ -22,6 +22,7 @@ def test_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
     assert request.headers == {"x-end-org-id": "acme", "x-fastn-env": "live", "Idempotency-Key": "night-7"}
     installed = RunWorkflow(workflow_id="wf", customer_ref="crm-1", installation_id="inst_1")
     assert installed.request().headers == {"x-end-org-ref": "crm-1", "x-installation-id": "inst_1"}
+    assert RunWorkflow(workflow_id="wf", wait_seconds=5).arguments() == {"workflow_id": "wf"}  # what is approved
 
 
 def test_run_names_its_customer_once() -> None:
