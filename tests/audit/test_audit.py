@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from support.audit_entries import INTENT, NOW, entries
+from support.started_together import let_begin, started
 
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.files import Keeping, verify
@@ -217,25 +217,13 @@ for number in range(int(sys.argv[3])):
 
 
 def writer(path: Path, name: str, count: int, max_bytes: int = 0) -> "subprocess.Popen[str]":
-    program = [sys.executable, "-c", WRITE, str(path), name, str(count), str(max_bytes)]
-    return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def go(*processes: "subprocess.Popen[str]") -> None:
-    """Start them together, once all are ready."""
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
+    return started("-c", WRITE, str(path), name, str(count), str(max_bytes))
 
 
 def test_two_processes_write_one_chain(path: Path) -> None:
     count, max_bytes = 200, 0 if os.name == "nt" else 5_000  # Windows renames no open file
     with writer(path, "one", count, max_bytes) as one, writer(path, "two", count, max_bytes) as two:
-        go(one, two)
+        let_begin(one, two)
         assert (one.wait(60), two.wait(60)) == (0, 0)
     report = verify(path)
     assert (report.broken, report.entries, report.shortened) == (None, 2 * count, ())
@@ -251,7 +239,7 @@ def test_two_processes_write_one_chain(path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_killed_writer_leaves_a_chain_that_continues(path: Path, kept: AuditFile) -> None:
     with writer(path, "killed", 1_000_000) as process:
-        go(process)
+        let_begin(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGKILL)

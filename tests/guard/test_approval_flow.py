@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ import pytest
 from support import stores
 from support.audit_entries import entries
 from support.values import not_none
-from support.world import Clock, FormLater, FormNow, World, batch_of, yes
+from support.world import FormLater, FormNow, World, batch_of, plan_of, planned, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
@@ -33,7 +32,6 @@ from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Sho
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
-from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.access import CreateRole, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
@@ -443,10 +441,7 @@ async def test_scopes_are_checked_for_each_call_of_a_batch(world: World) -> None
 
 
 async def test_allowance_names_the_calls_left_in_the_plan(tmp_path: Path) -> None:
-    clock = Clock()
-    entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
-    plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    world = World(tmp_path, Policy("manual", plan=plan), clock)
+    world = World(tmp_path, Policy("manual", plan=plan_of(planned("create_customer", 2))))
     left: list[object] = [await world.guard.allowance(Asker())]
     for name in ("A", "B"):
         await world.expect(Done, CreateCustomer(name=name))

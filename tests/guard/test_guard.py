@@ -229,6 +229,17 @@ async def test_deleting_a_customer_needs_typing_unless_it_certainly_has_no_depen
     assert form.asked[0].expected == (None if is_readable else "Initech")
 
 
+@pytest.mark.posix
+async def test_new_key_is_written_to_its_own_file(world: World) -> None:
+    """Mode 0600; neither the result nor the audit log holds it."""
+    done = await world.expect(Done, CreateApiKey(name="BI"), world.form())
+    (file,) = (world.audit_path.parent / "keys").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    key = next(line.partition("=")[2] for line in file.read_text().splitlines() if "fsk_" in line)
+    shown = done.result.model_dump_json()
+    assert (key in shown, str(file) in shown, key in world.audit_path.read_text()) == (False, True, False)
+
+
 async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, "[budget]\nexternal = 2\n")
     call = world.run()

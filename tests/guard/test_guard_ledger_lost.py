@@ -1,6 +1,7 @@
 """Without its shared ledger what changes something is refused, reads pass, and what was sent stays said."""
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,21 @@ async def own(tmp_path: Path) -> AsyncGenerator[ValkeyServer]:
     server.stop()
 
 
-@pytest.fixture
-async def shared(own: ValkeyServer, tmp_path: Path) -> AsyncGenerator[World]:
-    """A world whose ledger is on a server; its rests are not felt, since its clock stands still."""
+@asynccontextmanager
+async def world_on(url: str, folder: Path) -> AsyncGenerator[World]:
+    """Open a world whose ledger is on a server; its rests are not felt, since its clock stands still."""
     seconds = iter(range(0, 1_000_000, 10))
-    ledger = ValkeyLedger(parse(own.url()), System(monotonic=lambda: float(next(seconds))))
-    world = World(tmp_path, ledger=ledger)
+    ledger = ValkeyLedger(parse(url), System(monotonic=lambda: float(next(seconds))))
+    world = World(folder, ledger=ledger)
     yield world
     await ledger.aclose()
     world.close()
+
+
+@pytest.fixture
+async def shared(own: ValkeyServer, tmp_path: Path) -> AsyncGenerator[World]:
+    async with world_on(own.url(), tmp_path) as world:
+        yield world
 
 
 async def test_reads_pass_and_changes_are_refused_without_a_ledger(own: ValkeyServer, shared: World) -> None:
@@ -81,14 +88,12 @@ async def test_forgotten_approval_is_requested_again(own: ValkeyServer, shared: 
 
 
 async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer, tmp_path: Path) -> None:
-    async with proxied(valkey.port) as proxy:
-        ticks = iter(range(0, 1_000_000, 10))
-        system = System(monotonic=lambda: float(next(ticks)))
-        ledger = ValkeyLedger(parse(valkey.url(port=proxy.port)), system)
-        world = World(tmp_path, ledger=ledger)
+    async with proxied(valkey.port) as proxy, world_on(valkey.url(port=proxy.port), tmp_path) as world:
         call = world.deletion()
-        await ledger.open(grant())
-        await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
+        await world.ledger.open(grant())
+        await moved(
+            world.ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW
+        )  # so that the server has the script
         proxy.lose, proxy.hang_up = b"state\r\n$4\r\nused", True
         await world.expect(LedgerLost, call, world.form())
         assert proxy.lost == 1
@@ -98,8 +103,6 @@ async def test_unconfirmed_use_of_an_approval_sends_nothing(valkey: ValkeyServer
         await world.expect(PendingApproval, call)
         await world.expect(Done, call, world.form())
         assert len(world.changes) == 1
-        await ledger.aclose()
-        world.close()
 
 
 async def test_unknown_outcome_is_remembered_without_the_ledger(own: ValkeyServer, shared: World) -> None:

@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.decisions import moved
 from support.values import not_none
-from support.world import Clock, FormLater, FormNow, World, batch_of
+from support.world import FormLater, FormNow, World, batch_of, plan_of, planned
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
@@ -21,7 +21,7 @@ from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import BudgetLimit
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision, PolicyDecision
-from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
+from fastn_mcp.policy.plan import would_allow
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
@@ -251,16 +251,13 @@ async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Pat
 
 
 async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
-    clock = Clock()
-    entry = PlannedCalls("plan p line 1", "b", "delete_secret", ("*",), None, None, 1, 1)
-    plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    world = World(tmp_path, Policy("guarded", plan=plan), clock)
+    world = World(tmp_path, Policy("guarded", plan=plan_of(planned("delete_secret", targets=("*",)))))
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.evaluator.evaluate_call(call, Asker())
     assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"
     assert await world.evaluator.budgets.spend_allowed(current, "local") is None
     # A plan's call does not count in the rate of what people approve.
-    at = clock.at.timestamp()
+    at = world.timestamp
     assert await world.ledger.rate_uses(world.evaluator.budgets.rate_budget("local"), 300, at) == []
 
 

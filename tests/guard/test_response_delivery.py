@@ -53,18 +53,12 @@ async def test_without_a_transport_that_can_tell(world: World) -> None:
     assert await unsettled(world, call) == 0
 
 
-async def test_lost_before_it_was_written(world: World, response: ResponseDelivery) -> None:
-    call = await made(world, response)
-    response.lost.set()
-    await response.written()
-    assert await unsettled(world, call) == 1
-
-
-async def test_event_of_the_transport_says_that_it_was_lost(world: World) -> None:
-    lost = asyncio.Event()
+@pytest.mark.parametrize("event", [None, asyncio.Event], ids=["its own event", "an event of the transport"])
+async def test_lost_before_it_was_written(world: World, event: type[asyncio.Event] | None) -> None:
+    lost = event and event()
     response = ResponseDelivery(lost)
     call = await made(world, response)
-    lost.set()
+    (lost or response.lost).set()
     await response.written()
     assert await unsettled(world, call) == 1
 

@@ -1,7 +1,6 @@
 """Secrets that a person types with their approval: into the request to Fastn, and nowhere else."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import anyio
 import pytest
 from pydantic import JsonValue
 from support.values import not_none
-from support.world import Call, Clock, FormLater, FormNow, World, batch_of
+from support.world import Call, FormLater, FormNow, World, batch_of, plan_of, planned
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
@@ -24,7 +23,6 @@ from fastn_mcp.guard.approval_form import (
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateSecret
@@ -162,10 +160,7 @@ async def test_value_in_the_call_needs_an_approval(world: World) -> None:
 
 @each_tool
 async def test_secret_without_a_person_refuses_the_call(tmp_path: Path, case: Case) -> None:
-    clock = Clock()
-    entry = PlannedCalls("plan p line 1", "b", case.tool, (), None, None, 1, 1)
-    plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
-    unattended = World(tmp_path, Policy("unattended", plan=plan), clock)
+    unattended = World(tmp_path, Policy("unattended", plan=plan_of(planned(case.tool))))
     refused = await unattended.expect(Refused, case.call(unattended))
     assert f"Nobody is there to type the {case.argument}." in refused.what
     attended = World(tmp_path)

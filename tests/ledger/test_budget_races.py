@@ -4,7 +4,6 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from support import stores
 from support.valkey_server import ValkeyServer
-from support.world import Clock, FormNow, World, batch_of, policy_from, yes
+from support.world import Clock, FormNow, World, batch_of, plan_of, planned, policy_from, yes
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.config.model import Mode
@@ -24,7 +23,6 @@ from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PLANNED
-from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
@@ -274,18 +272,10 @@ async def test_approved_message_counts_beside_those_that_the_budget_allows(tmp_p
     await one[0].expect(PendingApproval, AiChat(message="Another"))
 
 
-def planned(name: str, count: int, tool: str = "create_customer") -> PlannedCalls:
-    return PlannedCalls(f"plan p line {name}", f"plan {name}", tool, (), None, None, count, 1)
-
-
-def plan_of(*entries: PlannedCalls) -> Plan:
-    return Plan("p", "test", None, Clock().at + timedelta(hours=1), "digest", ("dana",), entries)
-
-
 async def test_plan_entry_permits_no_more_parallel_calls_than_its_count(
     tmp_path: Path, ledger: Ledger, other: Ledger
 ) -> None:
-    policy = Policy("unattended", plan=plan_of(planned("1", 3)))
+    policy = Policy("unattended", plan=plan_of(planned("create_customer", 3)))
     two = worlds(tmp_path, policy, [ledger, other], "/customers", Gate(12))
     answers = await at_once(two, creations(12))
     assert kinds(answers) == {"Done": 3, "Refused": 9}
@@ -296,7 +286,7 @@ async def test_plan_entry_permits_no_more_parallel_calls_than_its_count(
 
 
 async def test_parallel_calls_use_the_next_plan_entry_that_covers_them(tmp_path: Path, ledger: Ledger) -> None:
-    policy = Policy("unattended", plan=plan_of(planned("1", 1), planned("2", 2)))
+    policy = Policy("unattended", plan=plan_of(planned("create_customer", 1), planned("create_customer", 2, line="2")))
     one = worlds(tmp_path, policy, [ledger], "/customers", Gate(8))
     assert kinds(await at_once(one, creations(8))) == {"Done": 3, "Refused": 5}
     assert sent(one, "create_customer") == 3
@@ -304,7 +294,7 @@ async def test_parallel_calls_use_the_next_plan_entry_that_covers_them(tmp_path:
 
 async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path: Path, ledger: Ledger) -> None:
     file = policy_from(tmp_path, "[budget]\nwrite = 2\n", "unattended").rules
-    policy = Policy("unattended", file, plan_of(planned("1", 6)))
+    policy = Policy("unattended", file, plan_of(planned("create_customer", 6)))
     one = worlds(tmp_path, policy, [ledger], "/customers", Gate(6))
     assert kinds(await at_once(one, creations(6))) == {"Done": 2, "Refused": 4}
     assert await ledger.spent("plan 1", PLANNED) == 2

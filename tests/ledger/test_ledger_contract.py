@@ -1,9 +1,6 @@
 """What every store of the ledger promises."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import anyio
 import pytest
 from support import stores
 from support.decisions import moved
+from support.started_together import let_begin, started
 from support.stores import NOW, add_temporary, change, grant, temporary_approval
 from support.values import not_none
 from valkey import Valkey
@@ -36,26 +34,10 @@ FINAL = [state for state in RequestState if state not in (RequestState.OPEN, Req
 
 def race(where: str, what: str, count: int = 25) -> list[int]:
     """How many of `count` attempts succeed in each of two processes that try at the same time."""
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, stores.__file__, where, what, str(count), name],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for name in ("one", "two")
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        return [int(process.communicate(timeout=60)[0]) for process in processes]
+    one, two = (started(stores.__file__, where, what, str(count), name) for name in ("one", "two"))
+    with one, two:
+        let_begin(one, two)
+        return [int(process.communicate(timeout=60)[0]) for process in (one, two)]
 
 
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE requests; --\x00\u202e", "}:request:g1\r\n*1\r\n\x00\u202e{x}"])

@@ -1,0 +1,20 @@
+"""Processes of Python that begin at the same time: each says that it is ready, and waits for a line."""
+
+import subprocess
+import sys
+
+
+def started(*arguments: str) -> "subprocess.Popen[str]":
+    """Start Python with these arguments. The program prints `ready` and reads a line before it begins."""
+    return subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def let_begin(*processes: "subprocess.Popen[str]") -> None:
+    """Let processes begin, once all are ready."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
