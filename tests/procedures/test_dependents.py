@@ -270,7 +270,7 @@ async def test_many_runs_are_grouped_by_workflow_and_have_a_lower_bound(world: W
     assert all(re.search(r"2026-.* ago\)$", example["last_run"]) for example in runs["examples"])
     assert runs["more"] == {"tool": "list_executions", "arguments": {"customer_id": widget}}
     assert all(example["name"] for example in runs["examples"])
-    world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
+    world.behave(paging=Paging.CURSOR)
     (runs,) = [
         used for used in (await dependents(world, "customer", widget))["used_by"] if used["kind"] == "executions"
     ]
@@ -282,7 +282,7 @@ async def test_unfiltered_total_is_not_reported(world: World) -> None:
     row = state.all("executions")[0] | {"endOrgId": None}
     for number in range(400):
         state.put("executions", row | {"id": f"exec_x{number}"})
-    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
+    world.behave(filtering=Filtering.IGNORED)
     answer = await dependents(world, "customer", key(world, "customers", "widget-inc"))
     (runs,) = [used for used in answer["used_by"] if used["kind"] == "executions"] or [None]
     assert runs is None or (runs["count"] < 100 and runs["at_least"])
@@ -354,7 +354,7 @@ async def test_last_runs_of_a_connections_workflows_are_those_of_its_customer(la
 
 
 async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: World) -> None:
-    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
+    world.behave(filtering=Filtering.IGNORED)
     for run in world.sandbox.state.all("executions"):
         run.pop("endOrgId", None)
     connection = key(world, "connections", key(world, "connectors", "hubspot"), by="connectorId")

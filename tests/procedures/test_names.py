@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from pydantic_core import to_json
-from support.behaviour import Behaviour, Filtering
+from support.behaviour import Filtering
 from support.world import World
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
@@ -124,7 +124,7 @@ async def test_empty_list_of_an_id_takes_one_request(world: World) -> None:
 
 @pytest.mark.parametrize("filtering", Filtering)
 async def test_exact_id_of_unknown_shape_wins_over_a_name(world: World, filtering: Filtering) -> None:
-    world.sandbox.behaviour = Behaviour(filtering=filtering)
+    world.behave(filtering=filtering)
     state = world.sandbox.state
     other = state.named("customers", "globex-exports")
     other["name"] = "north"
@@ -144,7 +144,7 @@ async def test_list_says_which_id_was_meant(world: World) -> None:
 
 async def test_name_is_not_taken_for_an_id_if_rows_do_not_tell(world: World) -> None:
     """Where Fastn ignores a filter, and its rows do not name the customer, all rows would be returned."""
-    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
+    world.behave(filtering=Filtering.IGNORED)
     for row in world.sandbox.state.all("executions"):
         row.pop("endOrgId", None)
     page = await world.ask(ListExecutions(customer_id="globex-exports"))

@@ -210,7 +210,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(world: World, 
 
 async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
     """Older failed runs may be beyond the pages that are read."""
-    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
+    world.behave(filtering=Filtering.IGNORED)
     assert finding_about(await overview(world, 720), "failed:")["what"].startswith("4 workflows failed: 31 of 342 runs")
     state = world.sandbox.state
     completed = next(row for row in state.all("executions") if row["status"] == "completed")

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 from large_account import large_account
-from support.behaviour import Behaviour
 from support.world import World
 
 from fastn_mcp.errors import Failed
@@ -25,7 +24,7 @@ LEFT_OUT = "Left out, to keep within Fastn's rate limit"
 
 def limited(folder: Path, begin: Dataset, *, seconds: float = 90, requests: int | None = None) -> World:
     world = World(folder, begin=begin, snapshot_seconds=seconds, requests_per_answer=requests)
-    world.sandbox.behaviour = Behaviour(rate_limit=20)
+    world.behave(rate_limit=20)
     return world
 
 
