@@ -20,6 +20,7 @@ from fastn_mcp.client.exchange import TransportFactory, library_transport, trans
 if TYPE_CHECKING:
     from playwright.async_api import Browser
     from support.server_process import Upstream
+    from support.slack import Slack
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory: what tests write to disk, they write through
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 1 << 30:
@@ -113,6 +114,14 @@ async def chromium() -> AsyncGenerator["Browser"]:
 
     async with launched() as browser:
         yield browser
+
+
+@pytest.fixture
+def slack() -> Generator["Slack"]:
+    from support.slack import served_slack  # aiohttp, which few tests need
+
+    with served_slack() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Only a person's approval of this exact call sends it, by a real client in both protocol versions."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from support.scripted_client import (
     one_in_four,
     typed,
 )
-from support.slack import TEAM, Slack, served_slack
+from support.slack import TEAM, Slack
 from support.slack_world import DANA, KIM, MALLORY, slack_world
 from support.world import World
 
@@ -98,12 +98,6 @@ async def test_invalid_answer_sends_nothing_by_any_tool(step: int, version: str,
                 assert "Nothing was sent" in result["message"], (answer, tool, result)
                 assert outcome == "declined" or "on the desk" in result["message"], (answer, tool)
                 world.clock.pass_(1000)  # the breaker and the distrust of the channel expire before the next call
-
-
-@pytest.fixture
-def slack() -> Generator[Slack]:
-    with served_slack() as made:
-        yield made
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ from support.ports import free_port
 from support.raw_client import META, started
 from support.server_process import (
     ERAS,
-    HTTP,
     HTTP_TOKEN,
-    KEY,
     TLS,
     Person,
     Upstream,
@@ -233,10 +231,7 @@ async def test_intent_is_on_disk_before_the_request(upstream: Upstream, tmp_path
     """Of a call that the policy allows, and of one that a person approves, whose approval is used up before."""
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
-    customer = HTTP.get(
-        f"{upstream.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
-    )
-    id_ = customer.json()["data"][0]["id"]
+    id_ = upstream.ask("GET", "customers")[0]["id"]
     requests = ["POST /api/v1/customers", f"DELETE /api/v1/customers/{id_}"]
     trace, env = tmp_path / "trace", environment(upstream)
     calls = "trace=fsync,fdatasync,write,pwrite64,sendto,sendmsg,writev"

@@ -10,7 +10,7 @@ from mcp.types import ElicitRequestFormParams, ElicitResult
 from support.local_page import CANARY, env_state
 from support.scripted_client import LATEST, session
 from support.server_process import Person, Upstream, approving
-from support.watched_agent import agent, fails, id_of, outside
+from support.watched_agent import agent, fails, id_of
 from support.world import World
 
 pytestmark = pytest.mark.anyio
@@ -44,9 +44,9 @@ async def test_typed_credentials_need_the_same_address(
     async with agent(upstream, tmp_path, version, transport) as call:
         connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        row = outside(upstream, "GET", f"connectors/{connector}")
+        row = upstream.ask("GET", f"connectors/{connector}")
         whole = {name: row[name] for name in ("name", "protocol", "visibility", "authMethods")}
-        outside(upstream, "PUT", f"connectors/{connector}", **whole, domain="evil.example")
+        upstream.ask("PUT", f"connectors/{connector}", **whole, domain="evil.example")
         seen = await call.type_secret()
         assert f'Connect "Ledgerly" at "{ADDRESS}"' in seen
         assert 'connector "Ledgerly", by this server just now' in seen
@@ -95,15 +95,15 @@ async def test_argument_that_contradicts_a_setting_is_refused(upstream: Upstream
 def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any]]]:
     """Return a call of each kind that touches what is a customer's."""
     gamma = id_of(upstream, "connectors", "gamma")
-    secret = outside(upstream, "POST", "secrets", name="OF_THEIRS", value="x", customerId=customer)["id"]
-    own = outside(
-        upstream, "POST", "connectors", name="Own app", slug="own-app", authMethods=[{"type": "API_KEY", "title": "k"}]
+    secret = upstream.ask("POST", "secrets", name="OF_THEIRS", value="x", customerId=customer)["id"]
+    own = upstream.ask(
+        "POST", "connectors", name="Own app", slug="own-app", authMethods=[{"type": "API_KEY", "title": "k"}]
     )["id"]
     theirs = {"connectorId": own, "endOrgId": customer, "credentials": {"apiKey": "x"}}
-    connection = outside(upstream, "POST", "connections", **theirs)["id"]
+    connection = upstream.ask("POST", "connections", **theirs)["id"]
     routes = [{"routeId": WORKFLOW, "environment": "test"}]
     hook = {"name": "Their hook", "type": "webhook", "routes": routes, "status": "Disabled", "endOrgId": customer}
-    trigger = outside(upstream, "POST", "triggers", **hook)["id"]
+    trigger = upstream.ask("POST", "triggers", **hook)["id"]
     return [
         ("delete_connection", {"connection_id": connection}),
         ("delete_secret", {"secret_id": secret}),

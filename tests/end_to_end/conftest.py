@@ -1,5 +1,6 @@
 """Fixtures: server and sandbox processes for these tests."""
 
+import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.policy_files import policy_file
 from support.ports import free_port
 from support.server_process import (
     ERAS,
+    HTTP_TOKEN,
     Connect,
     Person,
     Upstream,
@@ -33,6 +35,14 @@ def http_server(sandbox_process: Upstream) -> Generator[str]:
     policy = policy_file(Path(env["FASTN_STATE_DIR"]), '[budget]\ndestroy_rate = "1000 per 1m"\n')
     with running("--http", f"127.0.0.1:{port}", port=port, env=env | {"FASTN_POLICY": str(policy)}):
         yield f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.fixture(scope="module")
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the variables of a server that shares its folders with nothing else."""
+    folder = str(tmp_path_factory.mktemp("state"))
+    folders = {"FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
+    return {"FASTN_CONFIG": os.devnull, "FASTN_HTTP_TOKEN": HTTP_TOKEN} | folders
 
 
 @pytest.fixture

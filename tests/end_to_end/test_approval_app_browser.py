@@ -15,15 +15,14 @@ from mcp import Client
 from mcp.types import CallToolResult
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
 from support.app_host import APPS, AppHost, app_host, app_of, tools_of
-from support.example_arguments import ExampleArguments
 from support.local_page import globex, recording_browser
 from support.ports import free_port
 from support.raw_client import META
 from support.real_browser import needs_chromium
+from support.sensible_calls import sensible_arguments
 from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
 
 from fastn_mcp.server.approval_app import URI
-from fastn_mcp.tools.catalog import CATALOG
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 
@@ -318,8 +317,7 @@ async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path:
     url = f"http://127.0.0.1:{port}/mcp"
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         async with Client(over_http(url), mode="2026-07-28") as client:
-            examples = ExampleArguments(client)
-            calls = [(each.tool_name(), await examples.of(each.tool_name())) for each in CATALOG]
+            calls = [*sensible_arguments().items()]
             changes = [{"tool": name, "arguments": arguments} for name, arguments in calls if name.startswith("delete")]
             calls += [
                 ("apply_changes", {"changes": changes}),

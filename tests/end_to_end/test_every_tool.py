@@ -4,7 +4,7 @@ import json
 
 import pytest
 from mcp.types import TextContent
-from support.example_arguments import ExampleArguments
+from support.sensible_calls import sensible_arguments
 from support.server_process import Connect, Person, Upstream, approving, body, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
@@ -21,10 +21,10 @@ async def test_every_tool_can_be_called(transport: str, era: str, connect: Conne
         assert [tool.name for tool in (await client.list_tools()).tools] == [o.tool_name() for o in ALL_TOOLS]
         # Stateless HTTP cannot send a form to a legacy client during a call.
         can_ask = not (transport == "http" and era == "2025-11-25")
-        examples = ExampleArguments(client)
+        examples = sensible_arguments()
         for operation in CATALOG:  # procedures have their own tests
             name = operation.tool_name()
-            arguments = await examples.of(name)
+            arguments = examples[name]
             before = len(upstream.changes())
             result = await client.call_tool(name, arguments)
             answer = body(result)

@@ -23,13 +23,6 @@ HEADERS = BEARER | {"content-type": "application/json", "accept": "application/j
 
 
 @pytest.fixture(scope="module")
-def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = str(tmp_path_factory.mktemp("state"))
-    folders = {"FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
-    return {"FASTN_CONFIG": os.devnull, "FASTN_HTTP_TOKEN": HTTP_TOKEN} | folders
-
-
-@pytest.fixture(scope="module")
 def served(isolated: dict[str, str]) -> Generator[str]:
     port = free_port()
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated):

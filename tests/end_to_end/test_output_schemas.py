@@ -10,14 +10,14 @@ from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult, Tool
 from scripted import tokens
-from support.example_arguments import ExampleArguments
+from support.direct_sandbox import Fastn
+from support.sensible_calls import sensible
 from support.server_process import approving, body
 from support.world import World
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.tool_list import output_schema
-from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 pytestmark = pytest.mark.anyio
@@ -69,9 +69,9 @@ async def test_every_answer_validates_against_its_output_schema(world: World) ->
 
     server = build(world.dispatch, ALL_TOOLS, {"profile": "default"})
     async with Client(server, mode="2026-07-28", elicitation_callback=person) as client:
-        answers, examples = Answers(client, (await client.list_tools()).tools), ExampleArguments(client)
-        for operation in CATALOG:
-            name, arguments = operation.tool_name(), await examples.of(operation.tool_name())
+        answers = Answers(client, (await client.list_tools()).tools)
+        for operation in sensible(Fastn(world.sandbox)):
+            name, arguments = operation.tool_name(), operation.arguments()
             if operation.effect is not Effect.READ:
                 assert body(await answers.of(name, **arguments, dry_run=True))["status"] == "preview"
             result = await answers.of(name, **arguments)

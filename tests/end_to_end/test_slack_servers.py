@@ -1,7 +1,6 @@
 """Approval in Slack with real servers: of one person over stdio and HTTP, and of a team with two replicas on Valkey."""
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,13 @@ import pytest
 from support.local_page import approve_form, recording_browser
 from support.replica_pair import two_replicas
 from support.server_process import Upstream, body, each_transport_and_era, environment, served
-from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, served_slack, until
+from support.slack import APP, BOT, CHANNEL, TEAM, Message, Slack, until
 from support.slack_world import DANA, KIM, settings_of
 from support.terminal import sitting
 from support.valkey_server import ValkeyServer
 from support.webhook_world import approvers_file
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def slack() -> Generator[Slack]:
-    with served_slack() as made:
-        yield made
 
 
 @each_transport_and_era

@@ -44,12 +44,6 @@ ERAS = ["2025-11-25", "2026-07-28"]
 
 
 @pytest.fixture(scope="module")
-def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = str(tmp_path_factory.mktemp("state"))
-    return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
-
-
-@pytest.fixture(scope="module")
 def servers(isolated: dict[str, str]) -> Generator[dict[str, Server]]:
     """Run one server per protocol version, which all hostile messages go to and which must survive them."""
     with serving(isolated, "--sandbox") as old, started("--sandbox", env=isolated, command=forked()) as process:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from mcp import Client
-from support.server_process import ERAS, KEY, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from support.signed_plans import plan_text, sign_plan
 
 from fastn_mcp.build.composition import plan_account_of
@@ -52,12 +51,6 @@ def run(upstream: Upstream, tmp_path: Path) -> Run:
     return Run(upstream, tmp_path)
 
 
-def customers(upstream: Upstream) -> list[str]:
-    headers = {"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
-    listed = httpx2.get(f"{upstream.url}/api/v1/customers", headers=headers, verify=False).json()["data"]
-    return [row["id"] for row in listed]
-
-
 def together(*targets: str) -> dict[str, Any]:
     changes = [{"tool": "delete_customer", "arguments": {"customer_id": target}} for target in targets]
     return {"changes": changes}
@@ -65,7 +58,7 @@ def together(*targets: str) -> dict[str, Any]:
 
 @each_era
 async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
-    first, second, third, *_ = customers(upstream)
+    first, second, third, *_ = (row["id"] for row in upstream.ask("GET", "customers"))
     run.sign([first, second])
     person = Person(approving)
     outcomes: list[str] = []

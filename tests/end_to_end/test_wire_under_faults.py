@@ -47,16 +47,11 @@ WRITE = "create_customer"
 
 def disturb(upstream: Upstream) -> str:
     """Set a fault for each tool, a lost write and a hostile customer name. Return the customer's id."""
-    row = httpx2.post(
-        f"{upstream.url}/api/v1/customers",
-        json={"name": ACCEPTED, "slug": "hostile"},
-        headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"},
-    )
-    assert row.status_code == 201
+    row = upstream.ask("POST", "customers", name=ACCEPTED, slug="hostile")
     faults = [{**fault, "method": "GET", "path": f"/api/v1/{name}", "times": None} for name, fault in FAULTS.items()]
     for fault in [*faults, {"kind": "reset", "moment": "after", "method": "POST", "path": "/api/v1/customers"}]:
         upstream.fault(**fault)
-    return str(row.json()["data"]["id"])
+    return str(row["id"])
 
 
 def session(customer: str) -> bytes:

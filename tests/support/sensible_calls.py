@@ -1,12 +1,20 @@
 """A call of each operation that works on the sandbox's account as it begins."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
 from support.direct_sandbox import Fastn
+from support.faulty_sandbox import FaultySandbox
 
 SLACK, ORDERS = "wf_b5880b29eb25", "wf_0d93ee5b1f62"
+
+
+def sensible_arguments() -> dict[str, dict[str, Any]]:
+    """Return the arguments by tool, for a sandbox of today in whatever process."""
+    calls = sensible(Fastn(FaultySandbox(lambda: datetime.now(UTC))))
+    return {call.tool_name(): call.arguments() for call in calls}
 
 
 def sensible(fastn: Fastn) -> list[Operation[Any]]:
@@ -17,7 +25,7 @@ def sensible(fastn: Fastn) -> list[Operation[Any]]:
     arguments: dict[str, dict[str, Any]] = {
         "get_customer": {"customer_id": acme},
         "create_customer": {"name": "Initech", "admin_email": "bill@initech.example"},
-        "update_customer": {"customer_id": acme, "name": "Acme Corporation"},
+        "update_customer": {"customer_id": acme, "plan": "Free"},
         "delete_customer": {"customer_id": fastn.id_of("customers", "widget-inc")},
         "get_connector": {"connector_id": gamma},
         "create_connector": {"name": "Initech", "slug": "initech"},

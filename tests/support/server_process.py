@@ -30,6 +30,8 @@ from support.forkserver import forked
 from support.ports import free_port, listening
 
 KEY = "fsk_test_sandbox"
+OUTSIDE = "x-outside"
+"""Header of requests that do not come from the server."""
 READING = 1.05
 """Seconds that a person takes to answer. The guard takes any answer within one second for a program's."""
 HTTP_TOKEN = "a-token-of-the-tests-that-nobody-guesses"
@@ -60,6 +62,14 @@ class Upstream:
     def control(self, method: str, path: str, **more: Any) -> httpx2.Response:
         """Send a request to a control path."""
         return HTTP.request(method, f"{self.url}/__sandbox/{path}", **more).raise_for_status()
+
+    def ask(self, method: str, path: str, **content: object) -> Any:
+        """Make a request as another client of the same account, and return its data."""
+        headers = {"x-fastn-api-key": KEY, "x-fastn-test-mode": "true", OUTSIDE: "yes"}
+        sent = content if method != "GET" else None
+        answer = HTTP.request(method, f"{self.url}/api/v1/{path}", json=sent, headers=headers)
+        assert answer.status_code < 300, answer.text
+        return answer.json().get("data")
 
     def requests(self) -> list[dict[str, Any]]:
         return cast("list[dict[str, Any]]", self.control("GET", "requests").json()["requests"])

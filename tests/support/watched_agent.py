@@ -13,23 +13,11 @@ from mcp import Client
 
 from support.local_page import recording_browser, typed_on_the_page
 from support.ports import free_port
-from support.server_process import ERAS, HTTP, KEY, Person, Upstream, body, environment, over_http, running, stdio
-
-OUTSIDE = "x-outside"
-"""Header of requests that do not come from the server."""
-
-
-def outside(upstream: Upstream, method: str, path: str, **content: object) -> Any:
-    """Make a request as another client of the same account."""
-    headers = {"x-fastn-api-key": KEY, "x-fastn-test-mode": "true", OUTSIDE: "yes"}
-    sent = content if method != "GET" else None
-    answer = HTTP.request(method, f"{upstream.url}/api/v1/{path}", json=sent, headers=headers)
-    assert answer.status_code < 300, answer.text
-    return answer.json().get("data")
+from support.server_process import ERAS, OUTSIDE, Person, Upstream, body, environment, over_http, running, stdio
 
 
 def id_of(upstream: Upstream, kind: str, name: str) -> str:
-    rows = outside(upstream, "GET", f"{kind}?limit=100")
+    rows = upstream.ask("GET", f"{kind}?limit=100")
     return next(str(row["id"]) for row in rows if name in (row["name"], row.get("slug")))
 
 
