@@ -224,6 +224,13 @@ def effects_in(preview: Mapping[str, JsonValue]) -> frozenset[str]:
     return frozenset(map(str, effects if isinstance(effects, list) else [preview.get("effect")]))
 
 
+def sent_words(request: ApprovalRequest) -> str:
+    """Say how many calls were sent before an approval was withdrawn."""
+    if not request.used:
+        return "Nothing was sent."
+    return f"{len(request.used)} of {len(request.calls)} calls were already sent; the rest is not."
+
+
 def used_up() -> Refused:
     """Return the refusal for an approval request that was used or has expired."""
     return Refused("This approval was already used, or has expired.", "Call again for a new approval request.")

@@ -16,8 +16,8 @@ from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.approval.use import Approval, change_of
 from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_use import Approval, change_of
 from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller

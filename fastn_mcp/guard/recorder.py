@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.client.cost import spent
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.guard.approval.use import ApprovedCall
+from fastn_mcp.guard.approval_use import ApprovedCall
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Shown

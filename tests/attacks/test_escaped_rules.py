@@ -13,8 +13,8 @@ from support.world import World
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.use import ApprovalUse
 from fastn_mcp.guard.approval_form import Approve
+from fastn_mcp.guard.approval_use import ApprovalUse
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker

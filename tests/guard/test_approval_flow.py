@@ -15,7 +15,6 @@ from support.world import FormLater, FormNow, World, batch_of, plan_of, planned,
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import Declined, FastnError, Incomplete, Refused, TargetChanged
-from fastn_mcp.guard.approval.use import covers
 from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
@@ -25,6 +24,7 @@ from fastn_mcp.guard.approval_form import (
     PendingForm,
     extent,
 )
+from fastn_mcp.guard.approval_use import covers
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope

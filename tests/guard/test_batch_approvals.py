@@ -26,8 +26,8 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval.use import change_of
 from fastn_mcp.guard.approval_form import Approve, NoAnswer, PendingApproval
+from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState

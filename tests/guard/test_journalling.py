@@ -10,8 +10,8 @@ from support.values import not_none
 from support.world import FormNow, World, failing
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
-from fastn_mcp.guard.approval.use import Approval, change_of
 from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, PendingApproval, Submitted
+from fastn_mcp.guard.approval_use import Approval, change_of
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import Vote

@@ -4,9 +4,9 @@ import pytest
 from support.world import World, batch_of
 
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.approval.use import Approval
 from fastn_mcp.guard.approval.votes import NotCounted, why_not_withdrawn, withdraw
 from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.approval_use import Approval
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 

@@ -22,8 +22,8 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval.use import change_of
 from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.approval_use import change_of
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.change import Change

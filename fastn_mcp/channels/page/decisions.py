@@ -15,8 +15,8 @@ from fastn_mcp.channels.page.access import SESSION_HOLDS, NoSession, PageAccess,
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.votes import NotCounted, sent_words, why_closed
-from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed
+from fastn_mcp.guard.approval.votes import NotCounted, why_closed
+from fastn_mcp.guard.approval_form import MAX_NOTE, is_typed, sent_words
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.stops import in_words
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest

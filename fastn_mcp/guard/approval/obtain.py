@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.use import Approval, ApprovalUse, covers, declined
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.approval_form import (
@@ -22,6 +21,7 @@ from fastn_mcp.guard.approval_form import (
     form_of,
     used_up,
 )
+from fastn_mcp.guard.approval_use import Approval, ApprovalUse, covers, declined
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.channel import ApprovalChannel, FormChannel

@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote, sent_words, withdraw
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote, withdraw
+from fastn_mcp.guard.approval_form import sent_words
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
 from fastn_mcp.ledger.approval_request import TEMPORARY_MINUTES, ApprovalRequest, Vote

@@ -98,13 +98,6 @@ def why_not_withdrawn(current: ApprovalRequest | None) -> str:
             return why_closed(current)
 
 
-def sent_words(request: ApprovalRequest) -> str:
-    """Say how many calls were sent before an approval was withdrawn."""
-    if not request.used:
-        return "Nothing was sent."
-    return f"{len(request.used)} of {len(request.calls)} calls were already sent; the rest is not."
-
-
 async def _count_typed(
     vote: Vote, request: ApprovalRequest, ledger: ApprovalRequests, by: str, typed: TypedValue
 ) -> ApprovalRequest | NotCounted | None:
