@@ -79,7 +79,9 @@ class UserCount:
     least: int | None
     most: int | None
 
-    def hold(self, dependents: int) -> bool:
+    def hold(self, dependents: int | None, *, if_unknown: bool) -> bool:
+        if dependents is None:
+            return if_unknown
         return (self.least is None or dependents >= self.least) and (self.most is None or dependents <= self.most)
 
     def __str__(self) -> str:

@@ -80,7 +80,10 @@ class PolicyRule:
             self._names(resolved)
             and (self.effects is None or situation.effect in self.effects)
             and self.key in (None, "live" if situation.live else "test")
-            and (self.dependents is None or self._fits_dependents(resolved.dependents))
+            and (
+                self.dependents is None
+                or self.dependents.hold(resolved.dependents, if_unknown=self.then is not Decision.ALLOW)
+            )
             # Who allows a call for its arguments has not allowed fields that nothing compares.
             and not (self.then is Decision.ALLOW and self.conditions and call.is_undocumented)
         )
@@ -181,10 +184,6 @@ class PolicyRule:
             return None
         way_out = ": name one" if name in type(call).model_fields else ", and Fastn chooses it"
         return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
-
-    def _fits_dependents(self, dependents: int | None) -> bool:
-        assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
-        return self.then is not Decision.ALLOW if dependents is None else self.dependents.hold(dependents)
 
 
 def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:

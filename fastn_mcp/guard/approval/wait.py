@@ -33,14 +33,11 @@ class _WaitingCall:
         self.is_seen = False
         """Whether its request was looked at since it waits."""
         self.is_decided = False
-        self._woken = anyio.Event()
-
-    def wake(self) -> None:
-        self._woken.set()
+        self.woken = anyio.Event()
 
     async def wait(self) -> None:
-        await self._woken.wait()
-        self._woken = anyio.Event()
+        await self.woken.wait()
+        self.woken = anyio.Event()
 
 
 class DecisionWait:
@@ -110,7 +107,7 @@ class DecisionWait:
         finally:
             self._is_listening = False
             for other in self._calls:
-                other.wake()
+                other.woken.set()
 
     async def _next_change(self, longest: float) -> None:
         seen = self._seen
@@ -135,4 +132,4 @@ class DecisionWait:
             call.is_seen = True
             if call.request not in still_open or call.asker in stopped:
                 call.is_decided = True
-                call.wake()
+                call.woken.set()
