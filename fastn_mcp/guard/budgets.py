@@ -115,14 +115,15 @@ class Budgets:
         if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
             (most, seconds), now = rate, self._system.timestamp()
             uses = await self._ledger.rate_uses(self.rate_budget(principal), seconds, now)
-            _raise_unless_free(rate_free_at(uses, most, seconds), most, seconds)
+            if free_at := rate_free_at(uses, most, seconds):
+                raise _rate_used_up(free_at, most, seconds)
 
     async def spend_rate(self, effect: Effect, principal: str) -> None:
         """Count an approval for `destroy_rate`. Raises a `Refused` that says when to call again if it is used up."""
         if effect is Effect.DESTROY and (rate := self.policy.destroy_rate) is not None:
             (most, seconds), now = rate, self._system.timestamp()
-            free = await self._ledger.spend_rate(self.rate_budget(principal), most, seconds, now)
-            _raise_unless_free(free, most, seconds)
+            if free_at := await self._ledger.spend_rate(self.rate_budget(principal), most, seconds, now):
+                raise _rate_used_up(free_at, most, seconds)
 
     def _budget_limits(self, effects: Iterable[Effect], principal: str) -> list[BudgetLimit]:
         return [
@@ -142,11 +143,9 @@ class Budgets:
         return not limits or await self._ledger.spend_all(limits)
 
 
-def _raise_unless_free(free: float, most: int, seconds: float) -> None:
-    if not free:
-        return
-    at = datetime.fromtimestamp(free, UTC)
-    raise Refused(
+def _rate_used_up(free_at: float, most: int, seconds: float) -> Refused:
+    at = datetime.fromtimestamp(free_at, UTC)
+    return Refused(
         f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
         f" The next is free at {at:%H:%M:%S} UTC.",
         "Call again then. A person can change destroy_rate under [budget] in the policy file.",

@@ -52,7 +52,8 @@ LIVE: Mapping[Effect, Decision] = {Effect.TRASH: _T}
 def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
     """Return the decision of a mode for an effect, with a live or a test key."""
     decision = MODES[mode][effect]
-    return max(decision, LIVE.get(effect, decision) if live else decision, key=lambda either: either.rank)
+    minimum = LIVE.get(effect, decision) if live else decision
+    return minimum if minimum.rank > decision.rank else decision
 
 
 CONFIRMED_IF_EMPTY = "delete_customer"
