@@ -519,7 +519,7 @@ def isolated(tmp_path: Path) -> dict[str, str]:
     return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path), **KEYS}
 
 
-@pytest.mark.parametrize("arguments", [["--token-file", "-"], ["--url", AUDIENCE], ["--team", "t", "--write", "f"]])
+@pytest.mark.parametrize("arguments", [["--token-file", "-"], ["--url", AUDIENCE]])
 def test_options_that_do_not_belong_together_are_refused(arguments: list[str], isolated: dict[str, str]) -> None:
     done = run_command(["doctor", *arguments], isolated)
     assert (done.returncode, done.stdout) == (2, "")
