@@ -1,7 +1,7 @@
 """Named resources of an account: their lists, and the names by which they are searched for."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -108,8 +108,8 @@ async def read_many_labels(
 async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: int = MAX_LOOKUPS) -> dict[str, str]:
     """Return the names of these ids: those that are listed, and up to `most` that are read one by one."""
     wanted = list(dict.fromkeys(ids))
-    listing = LISTS[kind](limit=100)
-    names = {key: name for key in wanted if (row := reads.listed(listing, key)) and (name := text(row, *_NAMES))}
+    listed: Mapping[str, Row] = reads.stored(LISTS[kind](limit=100)).by_id if wanted else {}
+    names = {key: name for key in wanted if key in listed and (name := text(listed[key], *_NAMES))}
     calls: dict[str, Call] = {}
     for key in wanted if kind in GETS else ():
         if key not in names:

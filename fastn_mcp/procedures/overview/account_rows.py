@@ -1,6 +1,6 @@
 """Rows of an account read for one overview, and the runs of its period."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -36,34 +36,41 @@ class AccountRows:
 
     reads: AccountReads
     counts: RunCounts
-    matching: Mapping[str, RowList]
-    """Rows with a problematic status, if the list was too long to read whole."""
 
     def chosen(self, kind: str) -> RowList:
         """Return the rows to check for problems."""
-        return self.matching.get(kind) or self.reads.lists.get(kind) or RowList()
+        return problem_rows(self.reads, kind) or self.reads.lists.get(kind, RowList())
+
+
+def problem_rows(reads: AccountReads, kind: str) -> RowList | None:
+    """Return the rows with a problematic status, if the list was too long to read whole; else None."""
+    parts = [rows for name, rows in reads.lists.items() if name.startswith(f"{kind} of status ")]
+    totals = [part.total for part in parts]
+    total = None if None in totals else sum(filter(None, totals))
+    rows = unique(row for part in parts for row in part.rows)
+    return RowList(rows, total, any(part.more for part in parts)) if parts else None
 
 
 async def read_account(
     context: ProcedureContext, period: Period, only: Collection[str] | None = None, *, all_connections: bool = False
 ) -> AccountRows:
     """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
-    reads, matching, filters = AccountReads(context.look), dict[str, RowList](), [RunFilter()]
+    reads, filters = AccountReads(context.look), [RunFilter()]
     kinds = RUN_KINDS if only is None or RUNS in only else FAILURES if FAILED in only else ()
     jobs = run_jobs(reads, context.look, period, filters, kinds) if kinds else {}
-    jobs |= {name: job for name, job in _jobs(reads, matching).items() if only is None or name in only}
+    jobs |= {name: job for name, job in _jobs(reads).items() if only is None or name in only}
     if all_connections:
         jobs["connections"] = reads.reading(ListConnections(limit=_PAGE_ROWS), MAX_PAGES)
     await reads.run(jobs, context.report)
     refused = [error for error in reads.failed.values() if not isinstance(error, LeftOut)]
     if refused and not reads.lists and not reads.records:
         raise refused[0]
-    return AccountRows(reads, count_runs(reads, period, filters), matching)
+    return AccountRows(reads, count_runs(reads, period, filters))
 
 
-def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:
+def _jobs(reads: AccountReads) -> dict[str, Job]:
     """Return the reads beside those of runs, by display name."""
-    problems = partial(_read_problems, reads=reads, matching=matching)
+    problems = partial(_read_problems, reads=reads)
     return {
         "customers": partial(problems, listing=ListCustomers, statuses=(PENDING,)),
         "connections": partial(problems, listing=ListConnections, statuses=NOT_WORKING),
@@ -79,28 +86,14 @@ def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:
 
 
 async def _read_problems(
-    kind: str,
-    reads: AccountReads,
-    matching: dict[str, RowList],
-    listing: type[List[Any]],
-    statuses: Sequence[str] = (),
+    kind: str, reads: AccountReads, listing: type[List[Any]], statuses: Sequence[str] = ()
 ) -> None:
     """Read a list. If it has more than one page, read the rows with these statuses instead, if there are any."""
     call = cast(Call, listing(limit=_PAGE_ROWS))
     await reads.read_one(kind, call, 1 if statuses else _MAX_PAGES)
     is_long = reads.has_more(kind)
     for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
-        part = f"{kind} of status {status}"
-        await reads.read_one(part, call.model_copy(update={"status": status}), _MAX_PAGES)
-        matching[kind] = _joined(matching.get(kind), reads.lists.pop(part))
-    chosen = matching.get(kind, reads.lists[kind])
+        await reads.read_one(f"{kind} of status {status}", call.model_copy(update={"status": status}), _MAX_PAGES)
+    chosen = problem_rows(reads, kind) or reads.lists[kind]
     if (chosen.more and chosen.total is None) or (is_long and not statuses):
         reads.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
-
-
-def _joined(first: RowList | None, other: RowList) -> RowList:
-    """Return the rows of both lists, each once."""
-    if first is None:
-        return other
-    total = None if first.total is None or other.total is None else first.total + other.total
-    return RowList(unique((*first.rows, *other.rows)), total, first.more or other.more)

@@ -17,7 +17,7 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, grouped, newest_first
 from fastn_mcp.procedures.diagnosis.run_counts import FAILED, RunRecord, read_records
 from fastn_mcp.procedures.diagnosis.stuck_runs import read_stuck_runs
-from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
+from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, problem_rows, read_account
 from fastn_mcp.procedures.overview.checks import (
     ADMINISTRATORS,
     EXPIRY_NOTICE,
@@ -189,7 +189,7 @@ async def _findings(
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
     stuck, has_more_stuck = await read_stuck_runs(counts, by_id, look, most=0)
     unusable = _fails_without(broken, counts.failures, workflows)
-    pending = waiting.total if "customers" in account.matching else None
+    pending = waiting.total if problem_rows(account.reads, "customers") else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
     ahead = timedelta(hours=asked.hours) if asked.hours and asked.about == "expiry" else EXPIRY_NOTICE
     findings: dict[Subject, list[AccountFinding]] = {
