@@ -164,7 +164,7 @@ class _Rows:
         """Return for whom a workflow runs, how it last ended and what starts it."""
         row: dict[str, JsonValue] = {}
         for name, uses in (("runs_for", self._data.runs_for), ("may_run_for", self._data.may_run_for)):
-            if customers := uses[id_]:
+            if customers := uses.get(id_):
                 row[name] = [self._named("customer", key) | self._last(run) for key, run in customers.items()]
         row |= self._last(self._data.last_runs.get(id_))
         if id_ in self._detailed:

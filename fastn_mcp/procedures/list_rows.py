@@ -105,8 +105,8 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
 async def _whole(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page of a list that is read whole, up to a bound, before it is filtered and sorted here."""
     read, statuses, is_complete = await _all_rows(call, context)
-    found, unchecked = call.matching_rows(read)
-    matching, position = [row for _, row in found], call.position
+    numbered, unchecked = call.matching_rows(read)
+    matching, position = [row for _, row in numbered], call.position
     words, fields = next((order for name, order in ORDERS.items() if name in call.filters), (None, ()))
     if words is not None:
         matching.sort(key=lambda row: at.timestamp() if (at := timestamp(row, *fields)) else math.inf)

@@ -54,7 +54,7 @@ async def read_by_name(
 
     An id takes no further request where it looks like one of Fastn's, or where the read has rows.
     """
-    named_: dict[str, str] = {
+    kinds: dict[str, str] = {
         argument: kind
         for argument in type(call).model_fields
         if (kind := argument.removesuffix("_id")) in LISTS
@@ -62,18 +62,18 @@ async def read_by_name(
         and not is_id(typed)
     }
     result: FastnObject | None = None
-    if may_be_ids := all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in named_):
+    if may_be_ids := all(MAY_BE_ID.fullmatch(getattr(call, argument)) for argument in kinds):
         try:
             result = await read(call, context)
         except (NotFound, NotSent):
-            if not named_:
+            if not kinds:
                 raise
         # Without rows, or with rows that may not match these arguments, it is not settled that they are ids.
-        may_be_names = isinstance(result, Table) and (not result.items or {*named_} & {*(result.not_checked or ())})
-        if result is not None and not (named_ and may_be_names):
+        may_be_names = isinstance(result, Table) and (not result.items or {*kinds} & {*(result.not_checked or ())})
+        if result is not None and not (kinds and may_be_names):
             return result
     ids: dict[str, str] = {}
-    for argument, kind in named_.items():
+    for argument, kind in kinds.items():
         resource = await resolve(kind, getattr(call, argument), context, is_tried=may_be_ids and result is None)
         ids[argument] = text(resource.row, "slug") or resource.id if argument == kind else resource.id
     if result is not None and all(getattr(call, argument) == id_ for argument, id_ in ids.items()):

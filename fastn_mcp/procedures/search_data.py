@@ -162,6 +162,7 @@ class SearchData:
         await self._read([kind for kind in large if kind not in self._searched], whole=True)
 
     def _is_whole(self, name: str) -> bool:
+        """Whether a list was read, and has no more rows."""
         return name in self._reads.lists and not self._reads.has_more(name)
 
     async def _read_belongings(self, query: str) -> None:
@@ -194,7 +195,7 @@ class SearchData:
             connected = {key for row in own for key in connector_keys(row)}
             for workflow in self._of("workflow"):
                 apps = {text(app, "slug") for app in apps_of_customers(workflow.row)}
-                if apps and apps <= connected and customer not in self.runs_for[workflow.id]:
+                if apps and apps <= connected and customer not in self.runs_for.get(workflow.id, ()):
                     self.may_run_for[workflow.id][customer] = None
             self._is_extended, self._index = True, None
 
@@ -221,7 +222,7 @@ class SearchData:
     def _belongs(self, item: Entry, owner: Entry) -> bool:
         """Whether a resource belongs to another one, starts it or runs for it."""
         related = {key for _, key in item.related}
-        return owner.id in related | self.runs_for[item.id].keys() | self.may_run_for[item.id].keys()
+        return owner.id in related.union(self.runs_for.get(item.id, ()), self.may_run_for.get(item.id, ()))
 
     def titled(self, item: Entry) -> Entry:
         """Return an entry; a connection is named by its app and owner, as most are called "default"."""
@@ -326,8 +327,8 @@ class SearchData:
 
         def owners_of(item: Entry) -> dict[str, float]:
             names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in item.related)
-            owners = dict.fromkeys((customers.get(key, "") for key in self.may_run_for[item.id]), POSSIBLE)
-            owners |= dict.fromkeys((customers.get(key, "") for key in self.runs_for[item.id]), OWNED)
+            owners = dict.fromkeys((customers.get(key, "") for key in self.may_run_for.get(item.id, ())), POSSIBLE)
+            owners |= dict.fromkeys((customers.get(key, "") for key in self.runs_for.get(item.id, ())), OWNED)
             return owners | dict.fromkeys(names, OWNED)
 
         entries = [self.titled(item) for kind in self._entries for item in self._of(kind)]

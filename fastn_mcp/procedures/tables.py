@@ -213,14 +213,14 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
 
 def legend_of(names: Names, rows: int) -> Names:
     """Return the names that can replace their ids: unique, and few enough for the number of rows."""
-    found: dict[str, dict[str, str]] = {}
+    legend: dict[str, dict[str, str]] = {}
     for kind, of_kind in names.items():
         if kind not in REFERENCES.values():
             continue
         often = Counter(of_kind.values())
         if (single := {key: name for key, name in of_kind.items() if often[name] == 1}) and len(single) <= rows / 2:
-            found[kind] = single
-    return found
+            legend[kind] = single
+    return legend
 
 
 def _name(row: Row, kind: str) -> str | None:

@@ -115,8 +115,8 @@ def inside(row: Row, field: str) -> Row:
 
 def objects(row: Row, field: str) -> list[Row]:
     """Return the objects in a list field."""
-    found = _at(row, field)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    items = _at(row, field)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def key_of(row: Row) -> str:

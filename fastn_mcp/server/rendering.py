@@ -93,14 +93,14 @@ def render(
 def _without_nulls(row: Row) -> dict[str, JsonValue]:
     """Leave out empty fields of a record and of the objects in its lists, other than a run's input and output."""
     return {
-        name: [_told(item) if isinstance(item, dict) else item for item in value]
+        name: [_non_empty(item) if isinstance(item, dict) else item for item in value]
         if isinstance(value, list) and name not in ("input", "output")
         else value
-        for name, value in _told(row).items()
+        for name, value in _non_empty(row).items()
     }
 
 
-def _told(row: Row) -> dict[str, JsonValue]:
+def _non_empty(row: Row) -> dict[str, JsonValue]:
     return {name: value for name, value in row.items() if value is not None and value != ""}
 
 

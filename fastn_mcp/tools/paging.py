@@ -315,12 +315,12 @@ class List(Operation[Listed[Item]], Generic[Item]):
         conditions = [self._condition(name, value) for name, value in filters.items()]
 
         def matches(row: Row) -> bool | None:
-            is_told = True
+            is_known = True
             for each in conditions:
                 if (answer := each(row)) is False:
                     return False
-                is_told &= answer is not None
-            return True if is_told else None
+                is_known &= answer is not None
+            return True if is_known else None
 
         return matches
 
@@ -346,13 +346,13 @@ class List(Operation[Listed[Item]], Generic[Item]):
         conditions = [(name, self._condition(name, value)) for name, value in self.filters.items()]
         if not conditions:
             return list(enumerate(rows, 1)), []
-        found, unchecked = list[tuple[int, FullRow]](), set[str]()
+        matching, unchecked = list[tuple[int, FullRow]](), set[str]()
         for number, row in enumerate(rows, 1):
             answers = {name: matches(row) for name, matches in conditions}
             if False not in answers.values():
-                found.append((number, row))
+                matching.append((number, row))
                 unchecked |= {name for name, answer in answers.items() if answer is None}
-        return found, sorted(unchecked)
+        return matching, sorted(unchecked)
 
 
 def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
