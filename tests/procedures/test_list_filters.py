@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from large_account import large_account
+from pydantic import JsonValue
+from pydantic_core import to_json
 from support.behaviour import Filtering
 from support.table_rows import rows_of
 from support.world import World
@@ -16,7 +18,9 @@ from fastn_mcp.account.answer_reads import RESERVE
 from fastn_mcp.account.short_ids import reference_to
 from fastn_mcp.procedures.list_rows import MAX_FURTHER_PAGES
 from fastn_mcp.records.formats import stamp
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.billing import GetUsage
 
 pytestmark = pytest.mark.anyio
 
@@ -184,6 +188,18 @@ async def test_usage_of_many_customers_is_read_page_by_page(tmp_path: Path) -> N
     customers = [row["customerId"] for row in rows]
     assert len(customers) == len({*customers}) > 100
     assert {*customers} <= {row["id"] for row in world.sandbox.state.all("customers")}
+
+
+def test_page_of_usage_has_as_many_customers_as_an_answer_has_room_for() -> None:
+    usage: JsonValue = [{"customerId": f"c{number}", "name": "x" * 200} for number in range(120)]
+    rows: list[Any] = []
+    cursor: object = None
+    while len(rows) < 120:
+        page = row_of(GetUsage.model_validate({"cursor": cursor}).result({"byCustomer": usage}))
+        assert len(to_json(page)) < 7_000
+        rows += cast("list[Any]", page["byCustomer"])
+        cursor = page.get("next_cursor")
+    assert (rows, cursor) == (usage, None)
 
 
 @each_filtering

@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 from support.decisions import allowed
 from support.direct_sandbox import Fastn
-from support.faulty_sandbox import FaultMoment, Garbage, Reset
+from support.faulty_sandbox import FaultMoment, NotANumber, Reset
 from support.sensible_calls import sensible
 from support.world import World
 
@@ -172,7 +172,7 @@ async def test_undo_whose_response_is_unreadable_is_not_made_again(world: World)
     """It was done: a second one would create the trigger twice."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     change = await changed(world, DeleteTrigger(trigger_id=key))
-    world.sandbox.faults.add(Garbage(method="POST", path="/api/v1/triggers"))
+    world.sandbox.faults.add(NotANumber(method="POST", path="/api/v1/triggers"))
     await world.expect(AppliedUnreadable, UndoChange(change_id=change.id), world.form())
     sent = len(world.changes)
     again = await world.call(UndoChange(change_id=change.id), world.form())

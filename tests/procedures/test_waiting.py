@@ -177,6 +177,11 @@ async def test_run_workflow_can_wait(world: World) -> None:
     assert world.changes[0].body == {"input": {}}
 
 
+async def test_run_that_a_person_is_asked_about_is_not_waited_for(world: World) -> None:
+    await world.first_round(RunWorkflow(workflow_id=SLACK, wait_seconds=30))
+    assert world.changes == []
+
+
 async def test_run_workflow_without_waiting_only_starts(world: World) -> None:
     found = await run_workflow(world, RunWorkflow(workflow_id=SLACK))
     assert found["status"] == "queued"

@@ -8,7 +8,7 @@ from support.direct_sandbox import Clock, Fastn
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.billing import GetBilling, GetUsage
 from fastn_mcp.tools.connectors import ListConnectors
-from fastn_mcp.tools.workflows import GetWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 TRACKING = "wf_3a8e47d19b60"
 
@@ -19,6 +19,24 @@ def chat(fastn: Fastn, message: str, session: str | None = None, mode: str = "ma
 
 def build(fastn: Fastn, mode: str, kind: str = "workflow", **arguments: Any) -> Any:
     return fastn(AiBuild(type=kind, prompt="Sync orders to Xero", approval_mode=mode, **arguments)).data
+
+
+def names(fastn: Fastn) -> set[str]:
+    return {row["name"] for row in fastn(ListWorkflows()).data}
+
+
+def test_manual_mode_change_waits_for_approval(fastn: Fastn) -> None:
+    """Fastn's documentation: Manual shows a card with tool and arguments, to accept or reject."""
+    asked = chat(fastn, "Please create a workflow for returns")
+    (card,) = asked["pendingApprovals"]
+    before = names(fastn)
+
+    assert (asked["status"], card["tool"]) == ("waiting_for_user", "createWorkflow")
+    assert chat(fastn, "What are you waiting for?", asked["sessionId"])["pendingApprovals"] == [card]
+    assert names(fastn) == before
+    done = chat(fastn, "approve", asked["sessionId"])
+    assert done["toolCalls"][0]["tool"] == "createWorkflow"
+    assert len(names(fastn)) == len(before) + 1
 
 
 def test_rejected_change_is_not_made(fastn: Fastn) -> None:
