@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.audit_entries import entries
 from support.page_visitor import words
-from support.page_world import Desk, Visitor, desk_of, let_in, question, update_of_workflow
+from support.page_world import Desk, Visitor, desk_of, let_in, made, question, update_of_workflow
 from support.stores import grant
 from support.world import World
 
@@ -19,22 +19,9 @@ from fastn_mcp.guard.approval.votes import why_closed
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall
-from fastn_mcp.ledger.change import Change
 from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio
-
-ACCOUNT = "default at live.fastn.ai"
-
-
-def made(id_: str, approval: str, at: float, **changes: object) -> Change:
-    """A workflow that was renamed because of an approval."""
-    change = Change(
-        id=id_, principal="local", account=ACCOUNT, tool="update_workflow", arguments={}, target="wf_31", name="Orders",
-        before={"name": "Orders"}, sent={"name": "Orders v2"}, at=at, outcome="done", approved_by="local_page",
-        approval=approval,
-    )  # fmt: skip
-    return replace(change, **changes)  # pyright: ignore[reportArgumentType]
 
 
 async def approved(desk: Desk, name: str, *uses: int, calls: int = 1) -> float:
@@ -76,7 +63,7 @@ async def test_used_approval_shows_the_outcome_of_its_call(
     outcome: str, said: str, desk: Desk, visitor: Visitor
 ) -> None:
     now = await approved(desk, "grant-2", 1)
-    await desk.ledger.begin(made("c1", "grant-2", now, outcome=outcome))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", outcome=outcome))
     page = await row(visitor)
     assert page.startswith(said)
     assert ("It may have run. Look in Fastn before you repeat it." in page) is (outcome in ("unknown_outcome", "begun"))
@@ -85,20 +72,20 @@ async def test_used_approval_shows_the_outcome_of_its_call(
 
 async def test_receipt_says_what_was_stopped(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1)
-    await desk.ledger.begin(made("c1", "grant-2", now, stopped_triggers=("Nightly (t1)", 'a "b"')))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", stopped_triggers=("Nightly (t1)", 'a "b"')))
     assert 'Stopped with it: Nightly (t1) , a "b" .' in await row(visitor)
 
 
 async def test_call_that_began_long_ago_is_unknown(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1)
-    await desk.ledger.begin(made("c1", "grant-2", now - 301, outcome="begun"))
+    await desk.ledger.begin(made("c1", now - 301, approval="grant-2", outcome="begun"))
     assert (await row(visitor)).startswith("Unknown")
 
 
 async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1, 2, calls=3)
-    await desk.ledger.begin(made("c1", "grant-2", now, batch="b", number=1))
-    await desk.ledger.begin(made("c2", "grant-2", now, batch="b", number=2, outcome="failed"))
+    await desk.ledger.begin(made("c1", now, approval="grant-2", batch="b", number=1))
+    await desk.ledger.begin(made("c2", now, approval="grant-2", batch="b", number=2, outcome="failed"))
     page = await row(visitor)
     assert page.startswith("1 of 3 done")
     assert "Done 1. Update workflow Orders" in page
@@ -112,9 +99,9 @@ async def test_list_says_how_many_of_its_calls_were_done(desk: Desk, visitor: Vi
 
 async def test_calls_under_a_temporary_approval_are_told_apart(desk: Desk, visitor: Visitor) -> None:
     now = await approved(desk, "grant-2", 1)
-    await desk.ledger.begin(made("c1", "grant-2", now))
+    await desk.ledger.begin(made("c1", now, approval="grant-2"))
     await desk.ledger.begin(
-        made("c2", "grant-2", now + 1, approved_by="temporary_approval: local_page", outcome="failed")
+        made("c2", now + 1, approval="grant-2", approved_by="temporary_approval: local_page", outcome="failed")
     )
     page = await row(visitor)
     assert page.startswith("Done Change workflow Orders")
@@ -130,8 +117,7 @@ async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Vi
     )
     answer = await visitor.decide("withdraw", "grant-2", note="the wrong one")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
-    found = await desk.ledger.find("grant-2")
-    assert found is not None
+    found = await desk.request("grant-2")
     assert (found.state, found.note) == (RequestState.WITHDRAWN, "the wrong one")
     page = words(await visitor.look())
     assert "Withdrawn: Change workflow Orders . Nothing was sent." in page
@@ -199,13 +185,6 @@ async def test_many_requests_are_listed_up_to_a_limit(desk: Desk, visitor: Visit
     assert len(re.findall(r'<li data-key="grant-\d+">', page)) == 100
     assert "The 100 oldest of 110 requests." in words(page)
     assert "110 calls wait for you" in words(page)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncGenerator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 @pytest.fixture

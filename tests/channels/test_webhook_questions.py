@@ -143,8 +143,7 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     """It cannot know whether the last process delivered it."""
     question = await world.asked(world.run())
     other = Receiver()
-    request = await world.ledger.find(question["grant"])
-    assert request is not None
+    request = await world.request(question)
     await world.asking(other).announce(request)
     assert other.questions == [question]
 

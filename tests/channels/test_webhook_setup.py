@@ -172,9 +172,7 @@ async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
 async def opened(made: WebhookWorld) -> ApprovalRequest:
     question = await made.asked(made.run())
     made.receiver.came.clear()
-    request = await made.ledger.find(str(question["grant"]))
-    assert request is not None
-    return request
+    return await made.request(question)
 
 
 async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:

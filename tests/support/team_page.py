@@ -1,6 +1,5 @@
 """Support for tests of a team's approval page: the team file, an agent, and a person's actions."""
 
-import importlib.resources
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from playwright.async_api import Page, expect
 
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider
-from support.real_browser import DESKTOP, PHONE
+from support.real_browser import DESKTOP, PHONE, axe_violations
 
 PICTURES = os.environ.get("PAGE_PICTURES")
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
@@ -82,12 +81,9 @@ async def approve(tab: Page, title: str, name: str) -> None:
 
 async def looked_at(tab: Page, name: str) -> None:
     """Check the page with axe-core, and take a screenshot if requested."""
-    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     for size, size_name in ((DESKTOP, "desktop"), (PHONE, "phone")):
         await tab.set_viewport_size(size)
-        await tab.evaluate(axe)
-        found: Any = await tab.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
-        assert found == [], (name, size_name)
+        assert await axe_violations(tab) == [], (name, size_name)
         assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, size_name)
         if PICTURES:
             await tab.screenshot(path=Path(PICTURES) / f"{name}-{size_name}.png", full_page=True)

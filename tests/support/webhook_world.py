@@ -22,8 +22,10 @@ from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.policy import Policy
 from support.policy_files import rules_of
+from support.values import not_none
 from support.world import World
 
 C = TypeVar("C")
@@ -141,6 +143,10 @@ class WebhookWorld(World):
         """Return the pending request as its receiver has it."""
         assert isinstance(await self.call(call), PendingApproval)
         return self.receiver.questions[-1]
+
+    async def request(self, question: dict[str, Any]) -> ApprovalRequest:
+        """Return the request that the receiver was asked about."""
+        return not_none(await self.ledger.find(question["grant"]))
 
     async def asked_about(self, call: C) -> tuple[C, dict[str, Any]]:
         """Return the call with its pending request."""
