@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from support.approval_world import APPROVERS, PAGE
 from support.command_line import run_command
 from support.doctor_runs import by_name
 from support.identity_provider import AUDIENCE, ISSUER, Provider, listening, rsa
@@ -34,20 +35,11 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 SECRET = "0123456789abcdef0123456789abcdef"
-CLIENT = "fastn-approvals"
-PAGE = f"""
-[approvals]
-client_id = "{CLIENT}"
-client_secret_env = "PAGE_SECRET"
-
-[[approvals.approver]]
-groups = ["approvers"]
-"""
-ENVIRONMENT = KEYS | {"PAGE_SECRET": CLIENT[::-1], "FASTN_STATE_SECRET": SECRET}
+ENVIRONMENT = KEYS | {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": SECRET}
 OK, FAILED, DIFFERS, SKIPPED = CheckResult.OK, CheckResult.FAILED, CheckResult.DIFFERS, CheckResult.SKIPPED
 
 
-def world_in(folder: Path, text: str = HEAD + PAGE + TENANTS, secret: str = SECRET, **metadata: Any) -> TeamWorld:
+def world_in(folder: Path, text: str = HEAD + PAGE + APPROVERS + TENANTS, secret: str = SECRET, **metadata: Any) -> TeamWorld:
     provider = Provider()
     provider.metadata = {
         "code_challenge_methods_supported": ["S256"],
@@ -217,7 +209,7 @@ async def test_step_up_is_compared_with_what_the_provider_publishes(
     metadata: dict[str, Any], lacks: str, tmp_path: Path
 ) -> None:
     step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
-    found = await by_name(check_provider(target_of(world_in(tmp_path, HEAD + PAGE + step_up + TENANTS, **metadata))))
+    found = await by_name(check_provider(target_of(world_in(tmp_path, HEAD + PAGE + APPROVERS + step_up + TENANTS, **metadata))))
     assert (found["step-up"].verdict is OK) is not bool(lacks)
     assert lacks in found["step-up"].seen
 

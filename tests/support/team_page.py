@@ -12,26 +12,24 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from playwright.async_api import Page, expect
 
+from support.approval_world import APPROVERS, PAGE
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider
 from support.real_browser import DESKTOP, PHONE, axe_violations
+from support.team_world import ALL
 
 PICTURES = os.environ.get("PAGE_PICTURES")
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 
-FILE = """
+FILE = (
+    """
 url = "http://127.0.0.1:{port}/mcp"
 issuer = "{issuer}"
 hosts = ["127.0.0.1:{port}", "127.0.0.1:{other}"]
 audience = "the-team"
-
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
-[[approvals.approver]]
-groups = ["approvers"]
-
+"""
+    + PAGE
+    + APPROVERS
+    + """
 [[tenant]]
 name = "acme"
 approval_wait_seconds = 0
@@ -41,6 +39,7 @@ base_url = "{fastn}"
 mode = "guarded"
 policy = "policy.toml"
 """
+)
 
 
 @dataclass
