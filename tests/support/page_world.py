@@ -163,8 +163,9 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
 
 def made(id_: str, at: float, **facts: Any) -> Change:
     """Return a change: a workflow that was renamed."""
-    change = Change(id_, "local", ACCOUNT, "update_workflow", {}, "wf_31", "Orders", {"name": "Orders"}, None, at)
-    return replace(change, **{"sent": {"name": "Orders v2"}, "outcome": "done", "approved_by": "local_page", **facts})
+    before, sent = {"name": "Orders"}, {"name": "Orders v2"}
+    change = Change(id_, "local", ACCOUNT, "update_workflow", {}, "wf_31", "Orders", before, sent, at)
+    return replace(change, **{"outcome": "done", "approved_by": "local_page", **facts})
 
 
 @dataclass
