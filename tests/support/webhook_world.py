@@ -31,6 +31,8 @@ from support.world import World
 C = TypeVar("C")
 SECRET = "a secret of our receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"
+ELSEWHERE = AnswerAddress(None, 0, "https://approvals.example.com")
+"""Answers are received by another server."""
 
 
 def public(key: Ed25519PrivateKey) -> str:
@@ -118,18 +120,16 @@ class WebhookWorld(World):
         self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
         self.receiver = Receiver()
         self.deciding = WebhookAnswers(self.approvers, self.answers())
-        self.webhook = self.asking(self.receiver)
-        self.desk = self.webhook
+        self.desk = self.asking()
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
     def answers(self, tenant: str = "") -> ApproverAnswers:
         return ApproverAnswers("test", tenant, self.ledger, self.audit, self.system)
 
-    def asking(self, receiver: Receiver) -> Webhook:
+    def asking(self, receiver: Receiver | None = None, address: AnswerAddress = ELSEWHERE) -> Webhook:
         """The webhook, as a process that has just started has it."""
-        posting = WebhookSender(URL, SECRET, self.system, receiver)
-        door = AnswerAddress(None, 0, "https://approvals.example.com")
-        return Webhook(posting, self.approvers, self.deciding, self.ledger, self.system, door)
+        posting = WebhookSender(URL, SECRET, self.system, receiver or self.receiver)
+        return Webhook(posting, self.approvers, self.deciding, self.ledger, self.system, address)
 
     async def answer(
         self, signer: Signer, question: dict[str, Any], decision: str = "approve", /, **more: Any
