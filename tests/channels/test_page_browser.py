@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, expect
+from playwright.async_api import Browser, Page, Route, expect
 from pydantic import JsonValue
-from support.page_world import UPDATE, Desk, batch, connection, desk_of, made, question, update_of_workflow
+from support.page_world import UPDATE, Desk, batch, connection, desk_of, entered, made, question, update_of_workflow
 from support.real_browser import DESKTOP, axe_violations, needs_chromium
 from support.stores import add_temporary, with_temporary
 from support.world import World
@@ -28,24 +28,10 @@ pytestmark = [pytest.mark.anyio, needs_chromium]
 
 
 async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
-    """Open an up-to-date tab with a session. Console errors fail the test."""
-    wanted: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce"}
-    context = await browser.new_context(**(wanted | options))
-    context.set_default_timeout(10_000)
-    tab = await context.new_page()
-
-    complaints: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        complaints.append(message.text)
-
-    tab.on("console", hear)
-    await tab.goto(await desk.file())
-    if not options.get("java_script_enabled", True):
-        await tab.get_by_role("button").click()  # the file's form needs a script to submit itself
+    """Open an up-to-date tab with a session."""
+    tab = await entered(browser, desk, **({"viewport": DESKTOP} | options))
     if options.get("java_script_enabled", True):
         await expect(tab.get_by_text("Up to date")).to_be_visible()
-    assert complaints == []
     return tab
 
 
@@ -448,7 +434,6 @@ async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromi
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 900, 1280])
 async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chromium: Browser) -> None:
-    """WCAG 2.2 A and AA and axe's best practices, in light and dark mode."""
     pages: dict[str, list[Any]] = {}
 
     async def look(name: str) -> None:

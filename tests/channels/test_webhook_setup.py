@@ -142,17 +142,6 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
     return webhook_of(load({}, environment, None), answers, stays=True)
 
 
-def test_secret_file_must_be_private(tmp_path: Path) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(f'webhook_secret = "{SECRET}"\n')
-    file.chmod(0o644)
-    with pytest.raises(SettingsError, match="holds webhook_secret, and users other"):
-        load({}, {"FASTN_API_KEY": "k"}, file)
-    file.chmod(0o600)
-    assert load({}, {"FASTN_API_KEY": "k"}, file).webhook_secret == SECRET
-    assert SECRET not in repr(load({}, {"FASTN_API_KEY": "k"}, file))
-
-
 @pytest.fixture
 async def hooked(tmp_path: Path) -> AsyncGenerator[WebhookWorld]:
     made = WebhookWorld(tmp_path)

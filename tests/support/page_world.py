@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import anyio
@@ -33,6 +33,9 @@ from support.long_log import ACCOUNT
 from support.stores import grant
 from support.values import not_none
 from support.world import World
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 DELETION = Sentences(
     'Delete customer "Globex".',
@@ -308,3 +311,17 @@ async def let_in(desk: Desk) -> Visitor:
     url, key = await desk.key()
     http = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30)
     return Visitor(http, url, room_of(await enter(http, url, key)))
+
+
+async def entered(browser: "Browser", desk: Desk, **options: Any) -> "Page":
+    """Open a tab with a session by a key file. Errors in its console fail the test."""
+    context = await browser.new_context(reduced_motion="reduce", **options)
+    context.set_default_timeout(10_000)
+    tab, complaints = await context.new_page(), list[str]()
+    tab.on("console", lambda message: complaints.append(message.text))
+    await tab.goto(await desk.file())
+    if not options.get("java_script_enabled", True):
+        await tab.get_by_role("button").click()  # the file's form needs a script to submit itself
+    await tab.get_by_role("navigation", name="Places").wait_for()
+    assert complaints == []
+    return tab
