@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import anyio
 import pytest
 from support.audit_entries import entries
 from support.decisions import moved
-from support.slack import APP, BOT, TEAM, Slack, check_blocks, served_slack, until
+from support.slack import APP, BOT, TEAM, Slack, check_blocks, until
 from support.slack_world import DANA, KIM, MALLORY, SlackWorld, settings_of, slack_world
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld
 from support.webhook_world import approvers_file
@@ -34,12 +34,6 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 FOUR_EYES = '[defaults]\ndestroy = "four_eyes"\n'
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def slack() -> Generator[Slack]:
-    with served_slack() as made:
-        yield made
 
 
 @pytest.fixture
