@@ -87,6 +87,15 @@ def test_profile_overrides_the_top_level_of_the_file(file: Write) -> None:
     assert (other.profile, other.mode, other.host, other.env) == ("globex", "manual", "us.fastn.example", None)
 
 
+def test_flag_overrides_the_environment_which_overrides_the_file(file: Write) -> None:
+    three = "".join(f'[profiles.{name}]\napi_key_env = "K"\n' for name in ("a", "b", "c"))
+    path = file(f'profile = "c"\n{three}')
+    environment = {"K": "k", "FASTN_PROFILE": "b"}
+    assert load({"profile": "a"}, environment, path).profile == "a"
+    assert load({"profile": None}, environment, path).profile == "b"
+    assert load({}, {"K": "k"}, path).profile == "c"
+
+
 def test_profile_called_default_is_the_default_profile(file: Write) -> None:
     assert load({}, {}, file('env = "x"\n[profiles.default]\napi_key = "k"\nenv = "y"\n')).env == "y"
 
