@@ -1,5 +1,6 @@
 """Doctor's checks of a team's server: what each mistake of an administrator is called, and its next step."""
 
+import itertools
 import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -450,12 +451,8 @@ async def test_fault_of_the_proxy_has_its_next_step(proxy: Any, name: str, words
 @pytest.mark.usefixtures("quick")
 async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
     other = world_in(tmp_path / "other", HEAD.replace("/realms/team", "/realms/old") + PAGE + TENANTS)
-    world = world_in(tmp_path / "one")
     async with replica(other) as app:
-        transport = httpx2.ASGITransport(app=app)
-        found = await by_name(
-            check_public(PublicAddress(world.team, AUDIENCE, world.system, None, [SECRET], transport))
-        )
+        found = await outside(world_in(tmp_path / "one"), lambda _: app)
     assert "metadata" in wrong(found)
 
 
@@ -463,16 +460,16 @@ async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
 async def test_replica_with_another_state_secret_is_found(tmp_path: Path) -> None:
     """Replicas seal what a browser carries; each has to open what the others sealed."""
     one, two = world_in(tmp_path / "one"), world_in(tmp_path / "two", secret="another-secret-of-32-characters!!")
-    turn = 0
-    async with replica(one) as first, replica(two) as second:
+    turns = itertools.count(1)
+    async with replica(two) as second:
 
-        async def balanced(scope: Scope, receive: Receive, send: Send) -> None:
-            nonlocal turn
-            turn += 1
-            await (first, second)[turn % 2](scope, receive, send)
+        def balancing(first: ASGIApp) -> ASGIApp:
+            async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+                await (first, second)[next(turns) % 2](scope, receive, send)
 
-        transport = httpx2.ASGITransport(app=balanced)
-        found = await by_name(check_public(PublicAddress(one.team, AUDIENCE, one.system, None, [SECRET], transport)))
+            return handle
+
+        found = await outside(one, balancing)
     assert "approval page address" in wrong(found)
     assert "3 of 6 sign-ins" in found["approval page address"].seen
 
