@@ -361,10 +361,7 @@ async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visi
 
 async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow(), question("grant-3", expected="Globex"))
-    page = (await visitor.http.get(visitor.room, params={"request": "grant-3"})).text
-    form = re.search(r'<form class="approve".*?</form>', page, re.DOTALL)
-    assert form is not None
-    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
+    fields = await visitor.form("approve", "grant-3", place="?request=grant-3")
     answer = await visitor.send("approve", fields | {"extent": "once", "name": "globex"})
     assert answer.status_code == 422
     assert re.findall(r'<article class="card" data-key="([^"]+)"', answer.text) == ["grant-3"]

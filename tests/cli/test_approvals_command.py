@@ -20,6 +20,7 @@ from support.decisions import answered, moved
 from support.local_page import recording_browser
 from support.state_folder import StateFolder
 from support.terminal import Person, sitting
+from support.values import not_none
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
@@ -47,9 +48,7 @@ class Folder(StateFolder):
         self.do(lambda ledger: ledger.open(replace(asked, **changed)))  # pyright: ignore[reportArgumentType]
 
     def grant(self, name: str = "g1") -> ApprovalRequest:
-        found = self.do(lambda ledger: ledger.find(name))
-        assert found is not None
-        return found
+        return not_none(self.do(lambda ledger: ledger.find(name)))
 
     def temporary_approvals(self) -> list[ApprovalRequest]:
         return self.do(lambda ledger: ledger.temporary_approvals(time.time()))

@@ -16,6 +16,7 @@ from support.approval_world import APPROVERS, PAGE
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider
 from support.real_browser import DESKTOP, PHONE, axe_violations
+from support.server_process import body
 from support.team_world import ALL
 
 PICTURES = os.environ.get("PAGE_PICTURES")
@@ -64,9 +65,7 @@ class Team:
 
 
 async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    found = (await client.call_tool(tool, arguments)).structured_content
-    assert found is not None
-    return dict(found)
+    return body(await client.call_tool(tool, arguments))
 
 
 async def approve(tab: Page, title: str, name: str) -> None:
