@@ -36,11 +36,12 @@ from fastn_mcp.runtime import System
 pytestmark = pytest.mark.anyio
 
 SECRET = "0123456789abcdef0123456789abcdef"
+WITH_PAGE = HEAD + PAGE + APPROVERS
 ENVIRONMENT = KEYS | {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": SECRET}
 OK, FAILED, DIFFERS, SKIPPED = CheckResult.OK, CheckResult.FAILED, CheckResult.DIFFERS, CheckResult.SKIPPED
 
 
-def world_in(folder: Path, text: str = HEAD + PAGE + APPROVERS + TENANTS, secret: str = SECRET, **metadata: Any) -> TeamWorld:
+def world_in(folder: Path, text: str = WITH_PAGE + TENANTS, secret: str = SECRET, **metadata: Any) -> TeamWorld:
     provider = Provider()
     provider.metadata = {
         "code_challenge_methods_supported": ["S256"],
@@ -210,7 +211,7 @@ async def test_step_up_is_compared_with_what_the_provider_publishes(
     metadata: dict[str, Any], lacks: str, tmp_path: Path
 ) -> None:
     step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
-    found = await by_name(check_provider(target_of(world_in(tmp_path, HEAD + PAGE + APPROVERS + step_up + TENANTS, **metadata))))
+    found = await by_name(check_provider(target_of(world_in(tmp_path, WITH_PAGE + step_up + TENANTS, **metadata))))
     assert (found["step-up"].verdict is OK) is not bool(lacks)
     assert lacks in found["step-up"].seen
 
@@ -450,7 +451,7 @@ async def test_fault_of_the_proxy_has_its_next_step(proxy: Any, name: str, words
 
 @pytest.mark.usefixtures("quick")
 async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
-    other = world_in(tmp_path / "other", HEAD.replace("/realms/team", "/realms/old") + PAGE + TENANTS)
+    other = world_in(tmp_path / "other", WITH_PAGE.replace("/realms/team", "/realms/old") + TENANTS)
     async with replica(other) as app:
         found = await outside(world_in(tmp_path / "one"), lambda _: app)
     assert "metadata" in wrong(found)
