@@ -496,7 +496,6 @@ async def keys(tmp_path: Path) -> AsyncGenerator[tuple[World, Desk]]:
         await world.expect(PendingApproval, call)
     yield world, desk
     await desk.page.aclose()
-    world.close()
 
 
 @pytest.mark.parametrize("scripts", [True, False])

@@ -2,7 +2,6 @@
 
 import hmac
 import json
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Generator[WebhookWorld]:
-    made = WebhookWorld(tmp_path)
-    yield made
-    made.close()
+def world(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path)
 
 
 async def sent(world: WebhookWorld, question: dict[str, Any], body: object, signer: Signer, **other: Any) -> int:
@@ -109,7 +106,6 @@ async def test_approver_withdraws_only_what_they_may_approve(tmp_path: Path) -> 
     assert (await world.answer(world.dana, question, "withdraw")).status == 403
     found = await world.request(question)
     assert found.state is RequestState.APPROVED
-    world.close()
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
@@ -235,7 +231,6 @@ async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
         await world.ledger.open(replace(grant, id=principal, principal=principal))
         assert (await world.answer(signer, {**question, "grant": principal})).status == 403
     assert (await world.answer(world.kim, question)).status == 200
-    world.close()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +254,6 @@ async def test_approver_named_by_email_decides_only_if_the_requesters_is_known(
     request = await world.request(question)
     await world.ledger.open(replace(request, id="of_a_team", principal=requester, login_names=login_names))
     assert (await world.answer(world.dana, {**question, "grant": "of_a_team"})).status == status
-    world.close()
 
 
 async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
@@ -269,7 +263,6 @@ async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
     assert (await world.answer(world.dana, await world.asked(world.run()))).status == 200
-    world.close()
 
 
 async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
@@ -330,7 +323,6 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     for wrong in ("v1=" + _hmac("another secret that is long enough", text), "v1=é", "v1="):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
     assert (await world.deciding(question["grant"], "v1=" + _hmac(secret, text), data)).status == 200
-    world.close()
 
 
 async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:

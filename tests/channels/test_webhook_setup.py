@@ -1,7 +1,6 @@
 """Invalid webhook settings stop the start and name the line or the setting."""
 
 import os
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
@@ -143,10 +142,8 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
 
 
 @pytest.fixture
-async def hooked(tmp_path: Path) -> AsyncGenerator[WebhookWorld]:
-    made = WebhookWorld(tmp_path)
-    yield made
-    made.close()
+def hooked(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path)
 
 
 async def opened(hooked: WebhookWorld) -> ApprovalRequest:
