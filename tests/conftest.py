@@ -148,15 +148,6 @@ def close_worlds() -> Generator[None]:
 
 
 @pytest.fixture
-def slack() -> Generator["Slack"]:
-    """A workspace on the loopback."""
-    from support.slack import served_slack  # aiohttp, which few tests need
-
-    with served_slack() as made:
-        yield made
-
-
-@pytest.fixture
 def world(tmp_path: Path) -> World:
     """A fresh account behind a fresh guard."""
     return World(tmp_path)
