@@ -21,7 +21,8 @@ from mcp.client.stdio import stdio_client
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
-from support.echoing_upstream import held
+from support import fastn_process
+from support.fastn_process import held
 from support.folder_texts import files
 from support.forkserver import forked
 from support.ports import free_port
@@ -154,9 +155,10 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
     folder.mkdir()
-    program = str(Path(__file__).parents[1] / "support" / "echoing_upstream.py")
     modern = era == "2026-07-28"
-    with process(sys.executable, program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
+    with process(
+        sys.executable, fastn_process.__file__, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port
+    ):
         async with server(transport, upstream, folder) as there:
             more: dict[str, Any] = {"log_level": "debug"} if modern else {}
             async with Client(
@@ -186,7 +188,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                             listener.texts.append(found.model_dump_json())
                         except MCPError as error:
                             listener.texts.append(str(error))
-        reached = "".join(HTTP.get(f"{upstream}/heard").json())
+        reached = HTTP.get(f"{upstream}/heard").text
     assert SENT in reached
     seen = {**files(folder), "client": "\n".join(listener.everything()), "person": "\n".join(person.asked)}
     for where, text in seen.items():

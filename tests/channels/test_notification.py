@@ -49,7 +49,6 @@ async def told(
     world.dispatch = world.dispatching(SecretValues({}, []), None)
     yield world
     await channel.aclose()
-    world.close()
 
 
 def run(world: World) -> RunWorkflow:

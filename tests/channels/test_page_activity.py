@@ -3,20 +3,17 @@
 import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.long_log import ACCOUNT, call, write_entries, write_log
+from support.long_log import ACCOUNT, START, call, write_entries, write_log
 from support.page_visitor import words
-from support.page_world import Desk, Visitor, batch, let_in, question
+from support.page_world import Desk, Visitor, batch, let_in, made, question
 
 from fastn_mcp.audit.log import AuditEvent, LogEntry
 from fastn_mcp.channels.page.activity_log import MAX_ENTRIES, LogPage, Row, Search, read_page
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.change import Change
 
 pytestmark = pytest.mark.anyio
 
@@ -48,21 +45,17 @@ def targets(rows: Iterable[Row]) -> list[int]:
 
 async def rows(visitor: Visitor, query: str = "") -> list[str]:
     """Return the words of each row of the page."""
-    page = await shown(visitor, f"activity?{query}")
+    page = await visitor.look(f"activity?{query}")
     return [words(row) for row in re.findall(r"<li(?: class=\"gap\")?>.*?</li>", page, re.DOTALL)]
-
-
-async def shown(visitor: Visitor, path: str, status: int = 200) -> str:
-    answer = await visitor.http.get(visitor.room + path)
-    assert answer.status_code == status, answer.text
-    return answer.text
 
 
 async def details(visitor: Visitor, number: int = 0) -> str:
     """Return the words of the page of a row."""
-    links = re.findall(r'<li><a href="([^"]+)"', await shown(visitor, "activity"))
+    links = re.findall(r'<li><a href="([^"]+)"', await visitor.look("activity"))
     return words((await visitor.http.get(unescape(links[number]))).text)
 
+
+AT = START.timestamp()
 
 # --- joining ----------------------------------------------------------------------------------------------------------
 
@@ -140,7 +133,7 @@ async def test_entries_of_one_call_are_one_row(desk: Desk, visitor: Visitor) -> 
 async def test_sign_says_what_is_lost_or_given(desk: Desk, visitor: Visitor) -> None:
     effects = ("destroy", "trash", "access", "spend", "write")
     write_entries(desk.audit, [call(n, event=INTENT, effect=effect) for n, effect in enumerate(effects)])
-    page = await shown(visitor, "activity")
+    page = await visitor.look("activity")
     labels = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert labels == ["Spends:", "Gives access:", "Cannot be undone:", "Cannot be undone:"]
 
@@ -199,30 +192,23 @@ async def test_approved_batch_is_one_row(desk: Desk, visitor: Visitor) -> None:
 
 async def test_undone_change_says_so(desk: Desk, visitor: Visitor) -> None:
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
-    await desk.ledger.begin(change("chg_1", outcome="done", undone=True))
+    await desk.ledger.begin(made("chg_1", AT, undone=True))
     assert await rows(visitor) == ["00:00 Undone Delete customer Customer 1 allowed by policy"]
     assert "It was undone." in await details(visitor)
-
-
-def change(id_: str, **facts: Any) -> Change:
-    at = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-    known: dict[str, Any] = {"tool": "update_customer", "arguments": {"name": "New"}, "target": "cus_9", "name": "Old"}
-    known |= {"before": {"name": "Old"}, "sent": {"name": "New"}, "at": at, "principal": "local", "account": ACCOUNT}
-    return Change(id_, **(known | facts))
 
 
 async def test_change_that_is_in_no_log_here_comes_from_the_journal(desk: Desk, visitor: Visitor) -> None:
     """Of another server on the same ledger, or of a log that is gone."""
     write_entries(desk.audit, [replace(DONE[0], change="chg_1"), DONE[1]])
-    await desk.ledger.begin(change("chg_1", outcome="done"))
-    await desk.ledger.begin(change("chg_2", outcome="done", approved_by="verified: Dana", at=1_767_229_200.0))
+    await desk.ledger.begin(made("chg_1", AT, approved_by="policy"))
+    await desk.ledger.begin(made("chg_2", AT + 3600, approved_by="verified: Dana"))
     assert await rows(visitor) == [
-        "01:00 Done Update customer Old approved by you",
+        "01:00 Done Update workflow Orders approved by you",
         "00:00 Done Delete customer Customer 1 allowed by policy",
     ]
-    assert len(await rows(visitor, "q=cus+9")) == 1
+    assert len(await rows(visitor, "q=wf+31")) == 1
     page = await details(visitor)
-    assert 'name "Old" → "New"' in page
+    assert 'name "Orders" → "Orders v2"' in page
     assert "The earlier values can be restored with undo_change." in page
 
 
@@ -254,15 +240,15 @@ async def test_page_of_a_row_that_is_not_there_says_so(desk: Desk, visitor: Visi
         "change=chg_1",
         f"entry={'9' * 40}&change=",
     ):
-        assert "There is nothing to show" in await shown(visitor, f"activity?{query}", 404), query
+        assert "There is nothing to show" in await visitor.look(f"activity?{query}", 404), query
 
 
 async def test_hostile_names_are_escaped_and_visible(desk: Desk, visitor: Visitor) -> None:
     name = f"<script>\u202e\x1b[2J\u200b{'W' * 200}"
     hostile = call(1, event=AuditEvent.REFUSED, name=name, message=name, rule=name, arguments={name: name})
     write_entries(desk.audit, [replace(hostile, tool=name, account=name, outcome=name)])
-    (link,) = re.findall(r'<li><a href="([^"]+)"', await shown(visitor, "activity"))
-    for page in (await shown(visitor, "activity"), (await visitor.http.get(unescape(link))).text):
+    (link,) = re.findall(r'<li><a href="([^"]+)"', await visitor.look("activity"))
+    for page in (await visitor.look("activity"), (await visitor.http.get(unescape(link))).text):
         assert "<script>" not in page
         assert not re.search("[\u202e\x1b\u200b]", page)
         assert "&lt;script&gt;\\u{202e}\\u{1b}[2J\\u{200b}" in page
@@ -271,42 +257,20 @@ async def test_hostile_names_are_escaped_and_visible(desk: Desk, visitor: Visito
 # --- searching and paging ---------------------------------------------------------------------------------------------
 
 
-async def test_every_call_of_a_long_log_is_on_one_page(tmp_path: Path) -> None:
-    log = tmp_path / "audit.jsonl"
-    calls = write_log(log, 600, per_file=250)
-    found: list[int] = []
-    below = None
-    while True:
-        page = read(log, below)
-        found += targets(page.rows)
-        assert len(page.rows) <= 50
-        if (below := page.before) is None:
-            break
-    assert found == list(range(calls, 0, -1))
-
-
 @pytest.mark.long
-async def test_first_page_of_a_long_log_reads_its_end_only(long_log: tuple[Path, int]) -> None:
+async def test_page_of_a_long_log_reads_its_own_part_only(long_log: tuple[Path, int]) -> None:
     log, calls = long_log
-    page = read(log)
-    assert page.read <= 1_000
-    assert targets(page.rows) == list(range(calls, calls - 50, -1))
-
-
-@pytest.mark.long
-async def test_page_from_the_middle_of_a_long_log_reads_that_part_only(long_log: tuple[Path, int]) -> None:
-    page = read(long_log[0], 50_000)
-    assert page.read <= 1_500
-    assert len(page.rows) == 50
-    assert all(49_500 < row.number < 50_000 for row in page.rows)
-
-
-@pytest.mark.long
-async def test_day_of_a_long_log_is_found_without_reading_the_later_ones(long_log: tuple[Path, int]) -> None:
-    page = read(long_log[0], until="2026-01-01")
-    assert page.read <= 1_000
-    assert [row.time[:10] for row in page.rows] == ["2026-01-01"] * 50
-    assert page.rows[0].time > "2026-01-01T23:59"
+    newest = read(log)
+    assert newest.read <= 1_000
+    assert targets(newest.rows) == list(range(calls, calls - 50, -1))
+    middle = read(log, 50_000)
+    assert middle.read <= 1_500
+    assert len(middle.rows) == 50
+    assert all(49_500 < row.number < 50_000 for row in middle.rows)
+    oldest = read(log, until="2026-01-01")
+    assert oldest.read <= 1_000
+    assert [row.time[:10] for row in oldest.rows] == ["2026-01-01"] * 50
+    assert oldest.rows[0].time > "2026-01-01T23:59"
 
 
 @pytest.mark.long
@@ -350,25 +314,29 @@ async def test_filter_shows_what_it_names(tmp_path: Path) -> None:
 @pytest.mark.long
 async def test_search_page_says_how_far_it_looked(long_log: tuple[Path, int], desk: Desk, visitor: Visitor) -> None:
     desk.audit.symlink_to(long_log[0])
-    page = await shown(visitor, "activity?q=nowhere")
+    page = await visitor.look("activity?q=nowhere")
     assert "No change matches <bdi>nowhere</bdi>" in page
     assert "Searched back to Friday, 2 January." in words(page)
     assert re.search(r'href="[^"]+q=nowhere[^"]+before=\d+">Search further</a>', page)
 
 
-async def test_pages_follow_each_other_by_their_links(desk: Desk, visitor: Visitor) -> None:
-    calls = write_log(desk.audit, 400)
+async def test_every_call_of_a_long_log_is_on_one_of_the_pages_that_lead_to_each_other(
+    desk: Desk, visitor: Visitor
+) -> None:
+    calls = write_log(desk.audit, 600, per_file=250)
     found, path = list[str](), "activity"
     while path:
-        page = await shown(visitor, path)
-        found += re.findall(r"Customer (\d+)<", page)
+        page = await visitor.look(path)
+        on_this_page = re.findall(r"Customer (\d+)<", page)
+        assert len(on_this_page) <= 50
+        found += on_this_page
         following = re.search(rf'href="{visitor.room}([^"]+)">Older changes', page)
         path = unescape(following[1]) if following else ""
     assert found == [str(n) for n in range(calls, 0, -1)]
 
 
 async def test_empty_log_says_that_there_is_no_change_yet(visitor: Visitor) -> None:
-    assert "No change yet" in await shown(visitor, "activity")
+    assert "No change yet" in await visitor.look("activity")
 
 
 # --- bad logs ---------------------------------------------------------------------------------------------------------
@@ -396,8 +364,8 @@ async def test_entries_of_strange_types_do_no_harm(desk: Desk, visitor: Visitor)
 
 async def test_unreadable_log_is_named_and_the_journal_shown(desk: Desk, visitor: Visitor) -> None:
     desk.audit.mkdir(parents=True)
-    await desk.ledger.begin(change("chg_1", outcome="done"))
-    page = words(await shown(visitor, "activity"))
+    await desk.ledger.begin(made("chg_1", AT))
+    page = words(await visitor.look("activity"))
     assert "The audit log cannot be read (Is a directory). The rows are from the journal." in page
     assert len(await rows(visitor)) == 1
 
@@ -418,5 +386,5 @@ async def test_activity_is_shown_beside_10000_open_requests(desk: Desk) -> None:
         await desk.ledger.open(question(f"g{number}", principal=f"p{number // 30}"))
     visitor = await let_in(desk)
     assert len(await rows(visitor)) == 1
-    assert '<span class="count" id="count">10000</span>' in await shown(visitor, "limits")
+    assert '<span class="count" id="count">10000</span>' in await visitor.look("limits")
     await visitor.http.aclose()

@@ -1,6 +1,5 @@
 """The page in a real Chromium: by keyboard, on a phone, in dark mode, and checked by axe."""
 
-import importlib.resources
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -9,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, expect
+from playwright.async_api import Browser, Page, Route, expect
 from pydantic import JsonValue
-from support.page_world import UPDATE, Desk, batch, connection, desk_of, question, update_of_workflow
-from support.real_browser import DESKTOP, needs_chromium
+from support.page_world import UPDATE, Desk, batch, connection, desk_of, entered, made, question, update_of_workflow
+from support.real_browser import DESKTOP, axe_violations, needs_chromium
 from support.stores import add_temporary, with_temporary
 from support.world import World
 
@@ -20,7 +19,6 @@ from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.channels.page.inbox import ChangeUndo
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
-from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.tools.access import CreateApiKey
 
@@ -30,24 +28,10 @@ pytestmark = [pytest.mark.anyio, needs_chromium]
 
 
 async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
-    """Open an up-to-date tab with a session. Console errors fail the test."""
-    wanted: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce"}
-    context = await browser.new_context(**(wanted | options))
-    context.set_default_timeout(10_000)
-    tab = await context.new_page()
-
-    complaints: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        complaints.append(message.text)
-
-    tab.on("console", hear)
-    await tab.goto(await desk.file())
-    if not options.get("java_script_enabled", True):
-        await tab.get_by_role("button").click()  # the file's form needs a script to submit itself
+    """Open an up-to-date tab with a session."""
+    tab = await entered(browser, desk, **({"viewport": DESKTOP} | options))
     if options.get("java_script_enabled", True):
         await expect(tab.get_by_text("Up to date")).to_be_visible()
-    assert complaints == []
     return tab
 
 
@@ -58,9 +42,7 @@ async def settled(tab: Page) -> None:
 
 
 async def state(desk: Desk, grant: str = "grant-1") -> RequestState:
-    found = await desk.ledger.find(grant)
-    assert found is not None
-    return found.state
+    return (await desk.request(grant)).state
 
 
 async def focused(tab: Page) -> str:
@@ -377,13 +359,6 @@ class AnyUndo(ChangeUndo):
         pass
 
 
-def made(approval: str, at: float, **changes: Any) -> Change:
-    """A workflow that was changed because of an approval."""
-    before, sent, account = {"name": "Orders"}, {"name": "New"}, "default at live.fastn.ai"
-    change = Change("c1", "local", account, "update_workflow", {}, "wf_31", "Orders", before, sent, at)
-    return replace(change, **{"outcome": "done", "approval": approval, "approved_by": "local_page", **changes})
-
-
 def presence(request: str) -> tuple[str, float]:
     return ("Its call waits for you.", 1e12) if request == "grant-1" else ("", 0.0)
 
@@ -410,7 +385,8 @@ async def everything(desk: Desk) -> None:
     )
     await desk.becomes("grant-12", RequestState.APPROVED, by="local_page")
     fields = {"before": {"f" * 80: "b" * 300}, "sent": {"f" * 80: "c" * 150}, "outcome": "done"}
-    await desk.ledger.begin(made("grant-6", now, **fields, name="u" * 200, stopped_triggers=("t" * 200,)))
+    changed = made("c1", now, **fields, approval="grant-6", name="u" * 200, stopped_triggers=("t" * 200,))
+    await desk.ledger.begin(changed)
     await desk.becomes("grant-5", RequestState.DECLINED, by="local_page", note="n" * 300)
     await desk.becomes("grant-6", RequestState.USED, by="client_form")
     await desk.becomes("grant-7", RequestState.UNANSWERED, by="client_form")
@@ -431,9 +407,7 @@ async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser
     await settled(tab)
     await tab.get_by_role("button", name="Make these 2 changes").click()
     await expect(tab.get_by_text("Approved: Make 2 changes.")).to_be_visible()
-    found = await desk.ledger.find("grant-8")
-    assert found is not None
-    assert found.state is RequestState.APPROVED
+    assert await state(desk, "grant-8") is RequestState.APPROVED
 
 
 @pytest.mark.long
@@ -460,15 +434,10 @@ async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromi
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 900, 1280])
 async def test_axe_finds_no_violations(scheme: str, width: int, desk: Desk, chromium: Browser) -> None:
-    """WCAG 2.2 A and AA and axe's best practices, in light and dark mode."""
-    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     pages: dict[str, list[Any]] = {}
 
     async def look(name: str) -> None:
-        await tab.evaluate(axe)
-        found = await tab.evaluate("axe.run().then(r => [r.violations, r.passes.length])")
-        pages[name] = [(v["id"], [node["html"] for node in v["nodes"]]) for v in found[0]]
-        assert found[1] > 10
+        pages[name] = await axe_violations(tab)
 
     desk.page.connect(replace(desk.account, undo=AnyUndo(), presence=presence))
     tab = await visit(chromium, desk, viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -527,7 +496,6 @@ async def keys(tmp_path: Path) -> AsyncGenerator[tuple[World, Desk]]:
         await world.expect(PendingApproval, call)
     yield world, desk
     await desk.page.aclose()
-    world.close()
 
 
 @pytest.mark.parametrize("scripts", [True, False])

@@ -26,12 +26,6 @@ pytestmark = pytest.mark.anyio
 VALUE = TypedArgument("value", (TypedField("value"),))
 
 
-async def request_of(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
-    request = await desk.ledger.find(grant)
-    assert request is not None
-    return request
-
-
 def change(desk: Desk, statement: str) -> None:
     """Change the ledger behind the page's back."""
     desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
@@ -42,7 +36,7 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
-    grant = await request_of(desk)
+    grant = await desk.request("grant-1")
     assert (grant.state, grant.by, grant.note) == (RequestState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
@@ -63,10 +57,10 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
     assert "Nothing was approved: type the value." in words(refused.text)
     answer = await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})
     assert answer.status_code == 303
-    assert (await request_of(desk)).state is RequestState.APPROVED
+    assert (await desk.request("grant-1")).state is RequestState.APPROVED
     assert "canary" not in await visitor.look()
     assert "canary" not in repr(await desk.ledger.find("grant-1"))
-    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await request_of(desk))
+    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await desk.request("grant-1"))
     assert filled.value == "canary-typed"
 
 
@@ -91,7 +85,7 @@ async def test_incomplete_credentials_approve_nothing(
     assert refused.status_code == 422
     assert f"Nothing was approved: {problem}" in words(refused.text)
     assert "canary" not in refused.text
-    assert (await request_of(desk)).state is RequestState.OPEN
+    assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert await desk.ledger.sealed("grant-1", "local_page", 0.0) is None
 
 
@@ -105,12 +99,9 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
-    grant = await request_of(desk)
-    assert (grant.state, grant.by, grant.note) == (
-        RequestState.DECLINED,
-        "local_page",
-        "Pause it instead.\nThey come back.",
-    )
+    grant = await desk.request("grant-1")
+    note = "Pause it instead.\nThey come back."
+    assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "local_page", note)
     count, last = await desk.ledger.declines("local")
     assert (count, last) == (1, grant.decided)
     page = words(await visitor.look())
@@ -124,7 +115,7 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
 async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     await visitor.decide("decline", "grant-1", note=" \r\n ")
-    assert (await request_of(desk)).note is None
+    assert (await desk.request("grant-1")).note is None
     assert "The agent gets your note" not in await visitor.look()
 
 
@@ -135,7 +126,7 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
     assert answer.status_code == 422
     assert "the note has 501 characters, and 500 is the limit" in answer.text
     assert note in answer.text
-    assert (await request_of(desk)).state is RequestState.OPEN
+    assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
 
 
@@ -149,7 +140,7 @@ async def test_wrong_or_missing_name_approves_nothing(desk: Desk, visitor: Visit
         assert 'aria-invalid="true" autofocus' in answer.text
         assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
-    assert (await request_of(desk)).state is RequestState.APPROVED
+    assert (await desk.request("grant-1")).state is RequestState.APPROVED
 
 
 async def test_untypable_name_is_typed_sanitized(desk: Desk, visitor: Visitor) -> None:
@@ -168,7 +159,7 @@ async def test_untypable_name_is_typed_sanitized(desk: Desk, visitor: Visitor) -
 async def test_temporary_approval_is_recorded_with_the_vote(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
-    grant, since = await request_of(desk, "grant-2"), desk.clock.now().timestamp()
+    grant, since = await desk.request("grant-2"), desk.clock.now().timestamp()
     assert await desk.ledger.temporary_approvals(since) == []
     assert (grant.state, grant.by, grant.opens_temporary) == (RequestState.APPROVED, "local_page", True)
     page = words(await visitor.look())
@@ -198,7 +189,7 @@ async def test_disallowed_temporary_approval_is_refused(changes: dict[str, Any],
     assert "for 15 minutes" not in await visitor.look()
     answer = await visitor.decide("approve", "grant-1", extent="while", name="Orders")
     assert answer.status_code == 400
-    assert (await request_of(desk)).state is RequestState.OPEN
+    assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert await desk.ledger.temporary_approvals(0.0) == []
 
 
@@ -206,7 +197,7 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
-    assert (await request_of(desk, "grant-2")).state is RequestState.OPEN
+    assert (await desk.request("grant-2")).state is RequestState.OPEN
 
 
 @pytest.mark.parametrize(
@@ -242,7 +233,7 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
         answer = await visitor.send(action, form | {"extent": "once"})
         assert answer.status_code == 409
         assert "has expired" in answer.text
-    assert (await request_of(desk)).state is RequestState.OPEN
+    assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
@@ -260,7 +251,7 @@ async def test_request_in_a_client_form_is_not_decided_here(desk: Desk, visitor:
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
         assert "This approval request does not exist. Nothing was decided." in answer.text
-    assert (await request_of(desk)).state is RequestState.OPEN
+    assert (await desk.request("grant-1")).state is RequestState.OPEN
 
 
 async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
@@ -272,7 +263,7 @@ async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: 
     assert page.count('class="go') == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
-    assert (await request_of(desk)).state is RequestState.OPEN
+    assert (await desk.request("grant-1")).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
@@ -370,10 +361,7 @@ async def test_three_requests_are_listed_with_one_open(desk: Desk, visitor: Visi
 
 async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(), update_of_workflow(), question("grant-3", expected="Globex"))
-    page = (await visitor.http.get(visitor.room, params={"request": "grant-3"})).text
-    form = re.search(r'<form class="approve".*?</form>', page, re.DOTALL)
-    assert form is not None
-    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
+    fields = await visitor.form("approve", "grant-3", place="?request=grant-3")
     answer = await visitor.send("approve", fields | {"extent": "once", "name": "globex"})
     assert answer.status_code == 422
     assert re.findall(r'<article class="card" data-key="([^"]+)"', answer.text) == ["grant-3"]

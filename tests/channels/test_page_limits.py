@@ -55,9 +55,7 @@ async def limits(folder: Path, policy: Policy) -> AsyncGenerator[tuple[Desk, Vis
 
 
 async def text(visitor: Visitor) -> str:
-    answer = await visitor.http.get(f"{visitor.room}limits")
-    assert answer.status_code == 200, answer.text
-    return words(answer.text)
+    return words(await visitor.look("limits"))
 
 
 @pytest.mark.parametrize(("mode", "live"), [*((mode, True) for mode in MODES), ("guarded", False)])
@@ -81,7 +79,7 @@ async def test_every_mode_says_what_happens_with_each_effect(mode: Any, live: bo
 
 async def test_rules_have_their_file_and_line(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy(rules=rules_of(tmp_path, FILE))) as (_, visitor):
-        answer = (await visitor.http.get(f"{visitor.room}limits")).text
+        answer = await visitor.look("limits")
     rows = re.findall(r'<li class="source"><span>([^<]+)</span><code>([^<]+)</code>', answer)
     assert rows == [
         (
@@ -146,17 +144,15 @@ async def test_temporary_approval_is_revoked_from_here(tmp_path: Path) -> None:
     async with limits(tmp_path, Policy()) as (desk, visitor):
         until = desk.clock.now().timestamp() + 900
         await add_temporary(desk.ledger, with_temporary(update_of_workflow(), until))
-        page = (await visitor.http.get(f"{visitor.room}limits")).text
-        assert "14 minutes left" in words(page) or "15 minutes left" in words(page)
-        (form,) = re.findall(r'<form method="post" action="[^"]+revoke">.*?</form>', page)
-        fields = dict(re.findall(r'name="(\w+)" value="([^"]+)"', form))
-        assert (await visitor.send("revoke", fields)).status_code == 303
+        assert re.search("1[45] minutes left", await text(visitor))
+        form = await visitor.form("revoke", place="limits")
+        assert (await visitor.send("revoke", form)).status_code == 303
         assert await desk.ledger.temporary_approvals(0.0) == []
 
 
 async def test_texts_of_rules_are_escaped(tmp_path: Path) -> None:
     hostile = FILE.replace("our largest", "<script>\\u202e")
     async with limits(tmp_path, Policy(rules=rules_of(tmp_path, hostile))) as (_, visitor):
-        answer = (await visitor.http.get(f"{visitor.room}limits")).text
+        answer = await visitor.look("limits")
     assert "<script>" not in answer
     assert "&lt;script&gt;\\u{202e} customer" in answer

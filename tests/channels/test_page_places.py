@@ -1,16 +1,15 @@
 """The places of the page in a real Chromium: reachable by keyboard, without scripts, on any screen, checked by axe."""
 
-import importlib.resources
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize
+from playwright.async_api import Browser, ViewportSize
 from support.long_log import ACCOUNT, call, story, write_entries
-from support.page_world import Desk, question, update_of_workflow
+from support.page_world import Desk, entered, question, update_of_workflow
 from support.policy_files import rules_of
-from support.real_browser import needs_chromium
+from support.real_browser import axe_violations, needs_chromium
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.ledger.stop import Stop
@@ -45,32 +44,17 @@ async def desk(tmp_path: Path) -> Any:
     await desk.aclose()
 
 
-async def entered(browser: Browser, desk: Desk, **options: Any) -> Page:
-    context = await browser.new_context(reduced_motion="reduce", **options)
-    context.set_default_timeout(10_000)
-    tab = await context.new_page()
-    await tab.goto(await desk.file())
-    if not options.get("java_script_enabled", True):
-        await tab.get_by_role("button").click()
-    await tab.get_by_role("navigation", name="Places").wait_for()
-    return tab
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size["width"]))
 async def test_axe_finds_no_violations(scheme: Any, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
-    """WCAG 2.2 A and AA and axe's best practices."""
-    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     await desk.ledger.add_stop(Stop("s", 1.0, "Dana Example", "w" * 200))
     await desk.ledger.add_stop(Stop("t", 1.0, "Dana Example", client="claude-code" * 9))
     tab = await entered(chromium, desk, viewport=size, color_scheme=scheme)
     root = tab.url
     for path in ("", "activity", "activity?q=nothing", "limits", "activity?entry=38", "stop", "allow"):
         await tab.goto(root + path)
-        await tab.evaluate(axe)
-        found: Any = await tab.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
-        assert found == [], path
+        assert await axe_violations(tab) == [], path
         assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         narrow = """[...document.querySelectorAll("a, button, input, select, summary")]
             .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML)"""

@@ -231,6 +231,7 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
         ("approve", await visitor.form("approve", "grant-4") | {"extent": "while"}),
         ("decline", await visitor.form("decline", "grant-1") | {"note": "x"}),
         ("revoke", await visitor.form("revoke", "grant-2")),
+        ("stop", await visitor.form("stop", place="stop")),
     ]
     addresses = [
         "",

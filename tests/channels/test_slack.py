@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import anyio
 import pytest
 from support.audit_entries import entries
 from support.decisions import moved
-from support.slack import APP, BOT, TEAM, Slack, check_blocks, served_slack, until
-from support.slack_world import DANA, KIM, MALLORY, settings_of, slack_world
+from support.slack import APP, BOT, TEAM, Slack, check_blocks, until
+from support.slack_world import DANA, KIM, MALLORY, SlackWorld, settings_of, slack_world
 from support.team_world import HEAD, KEYS, TENANTS, TeamWorld
 from support.webhook_world import approvers_file
 
@@ -37,73 +37,68 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def slack() -> Generator[Slack]:
-    with served_slack() as made:
+async def world(slack: Slack, tmp_path: Path) -> AsyncGenerator[SlackWorld]:
+    async with slack_world(tmp_path, slack) as made:
         yield made
 
 
-async def test_approved_call_is_sent_once_and_the_message_says_so(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = world.deletion()
-        message = await world.asked(call)
-        assert 'Delete customer "Globex Exports"' in message.text
-        assert message.buttons["approve"]["text"]["text"] == 'Delete "Globex Exports"'
-        assert await slack.decide(DANA, message, typed="Globex Exports") == ""
-        await world.shows(message, "Not used yet")
-        assert message.buttons.keys() == {"withdraw"}
-        assert isinstance(await world.call(call), Done)
-        await world.shows(message, "Done")
-        assert "Decided by dana." in message.text
-        assert message.buttons == {}
-        assert len(world.changes) == 1
-        (entry,) = world.audited("approved")
-        assert (entry["approver"], entry["approved_by"]) == ("dana", "verified")
+async def test_approved_call_is_sent_once_and_the_message_says_so(slack: Slack, world: SlackWorld) -> None:
+    call = world.deletion()
+    message = await world.asked(call)
+    assert 'Delete customer "Globex Exports"' in message.text
+    assert message.buttons["approve"]["text"]["text"] == 'Delete "Globex Exports"'
+    assert await slack.decide(DANA, message, typed="Globex Exports") == ""
+    await world.shows(message, "Not used yet")
+    assert message.buttons.keys() == {"withdraw"}
+    assert isinstance(await world.call(call), Done)
+    await world.shows(message, "Done")
+    assert "Decided by dana." in message.text
+    assert message.buttons == {}
+    assert len(world.changes) == 1
+    (entry,) = world.audited("approved")
+    assert (entry["approver"], entry["approved_by"]) == ("dana", "verified")
 
 
-async def test_decline_is_final_and_its_note_reaches_the_agent(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = world.run()
-        message = await world.asked(call)
-        assert await slack.decide(KIM, message, "decline", note="not today") == ""
-        await world.shows(message, "Declined\n")
-        assert "Decided by kim. Note: not today" in message.text
-        declined = await world.call(call)
-        assert isinstance(declined, Declined)
-        assert declined.facts["note"] == "not today"
-        assert world.changes == []
+async def test_decline_is_final_and_its_note_reaches_the_agent(slack: Slack, world: SlackWorld) -> None:
+    call = world.run()
+    message = await world.asked(call)
+    assert await slack.decide(KIM, message, "decline", note="not today") == ""
+    await world.shows(message, "Declined\n")
+    assert "Decided by kim. Note: not today" in message.text
+    declined = await world.call(call)
+    assert isinstance(declined, Declined)
+    assert declined.facts["note"] == "not today"
+    assert world.changes == []
 
 
-async def test_unused_approval_is_withdrawn(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = world.run()
-        message = await world.asked(call)
-        await slack.decide(DANA, message)
-        await until(lambda: "withdraw" in message.buttons)
-        assert await slack.decide(KIM, message, "withdraw", note="wait") == ""
-        await world.shows(message, "Withdrawn")
-        assert isinstance(await world.call(call), Declined)
-        assert world.changes == []
+async def test_unused_approval_is_withdrawn(slack: Slack, world: SlackWorld) -> None:
+    call = world.run()
+    message = await world.asked(call)
+    await slack.decide(DANA, message)
+    await until(lambda: "withdraw" in message.buttons)
+    assert await slack.decide(KIM, message, "withdraw", note="wait") == ""
+    await world.shows(message, "Withdrawn")
+    assert isinstance(await world.call(call), Declined)
+    assert world.changes == []
 
 
-async def test_typed_name_has_to_match(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.deletion())
-        for typed in ("", "globex exports", "approve"):
-            assert await slack.decide(DANA, message, typed=typed) == "The typed text does not match exactly."
-        assert await slack.submit(DANA, typed="Globex Exports") == ""
-        await world.shows(message, "Not used yet")
+async def test_typed_name_has_to_match(slack: Slack, world: SlackWorld) -> None:
+    message = await world.asked(world.deletion())
+    for typed in ("", "globex exports", "approve"):
+        assert await slack.decide(DANA, message, typed=typed) == "The typed text does not match exactly."
+    assert await slack.submit(DANA, typed="Globex Exports") == ""
+    await world.shows(message, "Not used yet")
 
 
-async def test_stranger_is_told_and_decides_nothing(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        for user, team in ((MALLORY, TEAM), (DANA, "T0OTHER")):
-            told = len(slack.whispers)
-            await slack.press(user, message, "approve", team=team)
-            await until(lambda told=told: len(slack.whispers) > told)
-            assert f"You ({team}/{user}) are not an approver here. Nothing was decided." in slack.whispers[-1][1]
-        assert (slack.opened, (await world.open_request()).votes) == ({}, ())
-        assert "are not an approver" in world.audited("answer_refused")[0]["message"]
+async def test_stranger_is_told_and_decides_nothing(slack: Slack, world: SlackWorld) -> None:
+    message = await world.asked(world.run())
+    for user, team in ((MALLORY, TEAM), (DANA, "T0OTHER")):
+        told = len(slack.whispers)
+        await slack.press(user, message, "approve", team=team)
+        await until(lambda told=told: len(slack.whispers) > told)
+        assert f"You ({team}/{user}) are not an approver here. Nothing was decided." in slack.whispers[-1][1]
+    assert (slack.opened, (await world.open_request()).votes) == ({}, ())
+    assert "are not an approver" in world.audited("answer_refused")[0]["message"]
 
 
 async def test_names_stay_plain_text(slack: Slack, tmp_path: Path) -> None:
@@ -117,12 +112,11 @@ async def test_names_stay_plain_text(slack: Slack, tmp_path: Path) -> None:
         assert message.body["text"] == "A call waits for an approval."
 
 
-async def test_request_too_long_for_slack_stays_on_the_other_channel(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = CreateRole(name="Everything", permissions=[f"{'&' * 60}:{n}" for n in range(400)])
-        pending = await world.expect(PendingApproval, call)
-        assert pending.where.endswith("Slack did not take the request (it is longer than Slack accepts).")
-        assert slack.messages == []
+async def test_request_too_long_for_slack_stays_on_the_other_channel(slack: Slack, world: SlackWorld) -> None:
+    call = CreateRole(name="Everything", permissions=[f"{'&' * 60}:{n}" for n in range(400)])
+    pending = await world.expect(PendingApproval, call)
+    assert pending.where.endswith("Slack did not take the request (it is longer than Slack accepts).")
+    assert slack.messages == []
 
 
 EDITS: dict[str, dict[str, Any]] = {
@@ -135,82 +129,76 @@ EDITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-async def test_edited_button_or_dialog_decides_nothing(slack: Slack, tmp_path: Path, edit: str) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        await slack.press(DANA, message, "approve", **EDITS[edit])
-        await slack.opens(DANA, message)
-        for user in (DANA, KIM):
-            shown = await slack.submit(user, slack.opened[DANA], edits=EDITS[edit])
-            assert "Nothing was decided." in shown or "no such approval request" in shown
-            if user == DANA:
-                await slack.opens(DANA, message)
-        assert len(slack.whispers) == (0 if edit in ("a field more", "no request") else 1)
-        assert (await world.open_request()).votes == ()
-        assert world.changes == []
+async def test_edited_button_or_dialog_decides_nothing(slack: Slack, world: SlackWorld, edit: str) -> None:
+    message = await world.asked(world.run())
+    await slack.press(DANA, message, "approve", **EDITS[edit])
+    await slack.opens(DANA, message)
+    for user in (DANA, KIM):
+        shown = await slack.submit(user, slack.opened[DANA], edits=EDITS[edit])
+        assert "Nothing was decided." in shown or "no such approval request" in shown
+        if user == DANA:
+            await slack.opens(DANA, message)
+    assert len(slack.whispers) == (0 if edit in ("a field more", "no request") else 1)
+    assert (await world.open_request()).votes == ()
+    assert world.changes == []
 
 
-async def test_dialog_of_one_choice_makes_no_other(slack: Slack, tmp_path: Path) -> None:
+async def test_dialog_of_one_choice_makes_no_other(slack: Slack, world: SlackWorld) -> None:
     """The name has to be typed even if the dialog of a decline comes back as that of an approval."""
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.deletion())
-        dialog = await slack.opens(DANA, message, "decline")
-        view: dict[str, Any] = {**dialog, "blocks": [*dialog["blocks"], TYPED]}
-        assert "does not match" in await slack.submit(DANA, view, edits={"choice": "approve"})
-        assert (await world.open_request()).votes == ()
+    message = await world.asked(world.deletion())
+    dialog = await slack.opens(DANA, message, "decline")
+    view: dict[str, Any] = {**dialog, "blocks": [*dialog["blocks"], TYPED]}
+    assert "does not match" in await slack.submit(DANA, view, edits={"choice": "approve"})
+    assert (await world.open_request()).votes == ()
 
 
 TYPED: dict[str, Any] = {"type": "input", "block_id": "typed", "label": {}, "element": {}}
 
 
-async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = world.run()
-        message = await world.asked(call)
-        before = message.buttons
-        view = await slack.opens(DANA, message)
-        assert await slack.submit(DANA, view) == ""
-        assert "was approved already. Nothing was decided now." in await slack.submit(DANA, view)
-        await slack.press(KIM, message, "approve", button=before["approve"])
-        await until(lambda: slack.whispers)
-        assert slack.whispers[-1] == (KIM, "This request was approved already. Nothing was decided now.")
-        await until(lambda: "withdraw" in message.buttons)
-        await slack.decide(KIM, message, "withdraw")
-        for user in (DANA, KIM):
-            assert "the approval was withdrawn. Nothing was decided now." in await slack.submit(user, view)
-        assert isinstance(await world.call(call), Declined)
-        assert world.changes == []
+async def test_replayed_dialog_and_stale_message_decide_nothing(slack: Slack, world: SlackWorld) -> None:
+    call = world.run()
+    message = await world.asked(call)
+    before = message.buttons
+    view = await slack.opens(DANA, message)
+    assert await slack.submit(DANA, view) == ""
+    assert "was approved already. Nothing was decided now." in await slack.submit(DANA, view)
+    await slack.press(KIM, message, "approve", button=before["approve"])
+    await until(lambda: slack.whispers)
+    assert slack.whispers[-1] == (KIM, "This request was approved already. Nothing was decided now.")
+    await until(lambda: "withdraw" in message.buttons)
+    await slack.decide(KIM, message, "withdraw")
+    for user in (DANA, KIM):
+        assert "the approval was withdrawn. Nothing was decided now." in await slack.submit(user, view)
+    assert isinstance(await world.call(call), Declined)
+    assert world.changes == []
 
 
-async def test_approval_of_a_changed_target_is_void(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = world.run()
-        message = await world.asked(call)
-        await slack.decide(DANA, message)
-        world.sandbox.state.named("workflows", call.workflow_id, by="id")["description"] = "Changed meanwhile."
-        assert isinstance(await world.call(call), TargetChanged)
-        await world.shows(message, "Void\n")
-        assert "Its target changed before it was sent. Nothing was sent." in message.text
-        assert world.changes == []
+async def test_approval_of_a_changed_target_is_void(slack: Slack, world: SlackWorld) -> None:
+    call = world.run()
+    message = await world.asked(call)
+    await slack.decide(DANA, message)
+    world.sandbox.state.named("workflows", call.workflow_id, by="id")["description"] = "Changed meanwhile."
+    assert isinstance(await world.call(call), TargetChanged)
+    await world.shows(message, "Void\n")
+    assert "Its target changed before it was sent. Nothing was sent." in message.text
+    assert world.changes == []
 
 
-async def test_expired_request_says_so(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        await slack.opens(DANA, message)
-        world.clock.pass_(601)
-        assert "This request has expired. Nothing was decided" in await slack.submit(DANA)
-        await world.shows(message, "Expired\n")
-        assert message.buttons == {}
+async def test_expired_request_says_so(slack: Slack, world: SlackWorld) -> None:
+    message = await world.asked(world.run())
+    await slack.opens(DANA, message)
+    world.clock.pass_(601)
+    assert "This request has expired. Nothing was decided" in await slack.submit(DANA)
+    await world.shows(message, "Expired\n")
+    assert message.buttons == {}
 
 
-async def test_stopped_request_says_so(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        request = await world.open_request()
-        assert await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.STOPPED, world.timestamp)
-        await world.shows(message, "Stopped\n")
-        assert "since changes were stopped" in await slack.decide(DANA, message.as_it_was)
+async def test_stopped_request_says_so(slack: Slack, world: SlackWorld) -> None:
+    message = await world.asked(world.run())
+    request = await world.open_request()
+    assert await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.STOPPED, world.timestamp)
+    await world.shows(message, "Stopped\n")
+    assert "since changes were stopped" in await slack.decide(DANA, message.as_it_was)
 
 
 async def test_four_eyes_count_people(slack: Slack, tmp_path: Path) -> None:
@@ -249,27 +237,25 @@ async def test_own_calls_and_other_effects_are_not_theirs(slack: Slack, tmp_path
         assert await slack.decide(KIM, message) == ""
 
 
-async def test_secret_is_not_typed_in_slack(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = CreateSecret(name="STRIPE")
-        message = await world.asked(call)
-        assert message.buttons.keys() == {"decline"}
-        assert "The approver types the value on the page." in message.text
-        forged = {**message.buttons["decline"], "action_id": "fastn_mcp_approve"}
-        await slack.press(DANA, message, "approve", button=forged)
-        await until(lambda: slack.whispers)
-        assert slack.whispers[-1][1] == "The approver types the value on the page."
-        assert slack.opened == {}
+async def test_secret_is_not_typed_in_slack(slack: Slack, world: SlackWorld) -> None:
+    call = CreateSecret(name="STRIPE")
+    message = await world.asked(call)
+    assert message.buttons.keys() == {"decline"}
+    assert "The approver types the value on the page." in message.text
+    forged = {**message.buttons["decline"], "action_id": "fastn_mcp_approve"}
+    await slack.press(DANA, message, "approve", button=forged)
+    await until(lambda: slack.whispers)
+    assert slack.whispers[-1][1] == "The approver types the value on the page."
+    assert slack.opened == {}
 
 
-async def test_dialog_that_did_not_open_in_time_is_asked_for_again(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        slack.opens_dialogs = False
-        told = "Slack did not open the dialog (expired_trigger_id). Nothing was decided. Press the button again."
-        assert await slack.decide(DANA, message) == told
-        slack.opens_dialogs = True
-        assert await slack.decide(DANA, message) == ""
+async def test_dialog_that_did_not_open_in_time_is_asked_for_again(slack: Slack, world: SlackWorld) -> None:
+    message = await world.asked(world.run())
+    slack.opens_dialogs = False
+    told = "Slack did not open the dialog (expired_trigger_id). Nothing was decided. Press the button again."
+    assert await slack.decide(DANA, message) == told
+    slack.opens_dialogs = True
+    assert await slack.decide(DANA, message) == ""
 
 
 async def test_slow_decision_is_acknowledged_in_time_and_counts_once(
@@ -317,30 +303,28 @@ async def test_redelivered_dialog_counts_once(slack: Slack, tmp_path: Path, monk
         assert len((await world.open_request()).votes) == 1
 
 
-async def test_rate_limit_is_waited_for(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        slack.faults["chat.postMessage"] = ["429"]
-        message = await world.asked(world.run())
-        assert [method for method, _ in slack.calls].count("chat.postMessage") == 2
-        assert await slack.decide(DANA, message) == ""
+async def test_rate_limit_is_waited_for(slack: Slack, world: SlackWorld) -> None:
+    slack.faults["chat.postMessage"] = ["429"]
+    message = await world.asked(world.run())
+    assert [method for method, _ in slack.calls].count("chat.postMessage") == 2
+    assert await slack.decide(DANA, message) == ""
 
 
 @pytest.mark.parametrize(("fault", "why"), [("lost", "no connection"), ("not_in_channel", "not_in_channel")])
 async def test_request_stays_open_elsewhere_while_slack_is_down(
-    slack: Slack, tmp_path: Path, fault: str, why: str
+    slack: Slack, world: SlackWorld, fault: str, why: str
 ) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        slack.faults["chat.postMessage"] = [fault]
-        call = world.run()
-        pending = await world.expect(PendingApproval, call)
-        assert pending.where == f"This client cannot ask. It lies on the desk. Slack did not take the request ({why})."
-        assert slack.messages == []
-        world.clock.pass_(31)
-        pending = await world.expect(PendingApproval, call)
-        assert pending.where == "It is still waiting for an answer. It lies on the desk. They can also decide in Slack."
-        await world.approve_open_request()
-        assert isinstance(await world.call(call), Done)
-        await world.shows(slack.messages[0], "Done\n")
+    slack.faults["chat.postMessage"] = [fault]
+    call = world.run()
+    pending = await world.expect(PendingApproval, call)
+    assert pending.where == f"This client cannot ask. It lies on the desk. Slack did not take the request ({why})."
+    assert slack.messages == []
+    world.clock.pass_(31)
+    pending = await world.expect(PendingApproval, call)
+    assert pending.where == "It is still waiting for an answer. It lies on the desk. They can also decide in Slack."
+    await world.approve_open_request()
+    assert isinstance(await world.call(call), Done)
+    await world.shows(slack.messages[0], "Done\n")
 
 
 async def test_four_eyes_are_refused_while_slack_is_down(slack: Slack, tmp_path: Path) -> None:
@@ -440,13 +424,12 @@ async def test_message_that_was_not_updated_is_tried_again(slack: Slack, tmp_pat
         assert [method for method, _ in slack.calls].count("chat.update") == (3 if fault == "message_not_found" else 5)
 
 
-async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        await slack.opens(DANA, message)
-        shown = await slack.submit(DANA, team=None)
-        assert shown == "Slack did not say which workspace you are of. Nothing was decided."
-        assert (await world.open_request()).votes == ()
+async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: Slack, world: SlackWorld) -> None:
+    message = await world.asked(world.run())
+    await slack.opens(DANA, message)
+    shown = await slack.submit(DANA, team=None)
+    assert shown == "Slack did not say which workspace you are of. Nothing was decided."
+    assert (await world.open_request()).votes == ()
 
 
 NOTICE: Any = blocks.notice("x")["view"]
@@ -483,34 +466,32 @@ async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: 
     assert not any(logs.values())  # that of a tenant cannot be filled by an app of another
 
 
-async def test_new_process_brings_messages_up_to_date(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        call = world.run()
-        message = await world.asked(call)
-        await world.channel.aclose()
-        await world.approve_open_request()
-        assert "approve" in message.buttons
-        other = world.asking()
-        other.begin()
-        await world.shows(message, "Not used yet")
-        await until(lambda: len(slack.sockets) == 1)
-        await slack.decide(KIM, message, "withdraw")
-        await world.shows(message, "Withdrawn")
-        await other.aclose()
+async def test_new_process_brings_messages_up_to_date(slack: Slack, world: SlackWorld) -> None:
+    call = world.run()
+    message = await world.asked(call)
+    await world.channel.aclose()
+    await world.approve_open_request()
+    assert "approve" in message.buttons
+    other = world.asking()
+    other.begin()
+    await world.shows(message, "Not used yet")
+    await until(lambda: len(slack.sockets) == 1)
+    await slack.decide(KIM, message, "withdraw")
+    await world.shows(message, "Withdrawn")
+    await other.aclose()
 
 
-async def test_two_processes_post_a_request_once(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        slack.faults["chat.postMessage"] = ["internal_error"]
-        await world.expect(PendingApproval, world.run())
-        world.clock.pass_(31)
-        request = await world.open_request()
-        other = world.asking()
-        async with anyio.create_task_group() as tasks:
-            for channel in (world.channel, other, world.channel, other):
-                tasks.start_soon(channel.announce, request)
-        assert len(slack.messages) == 1
-        await other.aclose()
+async def test_two_processes_post_a_request_once(slack: Slack, world: SlackWorld) -> None:
+    slack.faults["chat.postMessage"] = ["internal_error"]
+    await world.expect(PendingApproval, world.run())
+    world.clock.pass_(31)
+    request = await world.open_request()
+    other = world.asking()
+    async with anyio.create_task_group() as tasks:
+        for channel in (world.channel, other, world.channel, other):
+            tasks.start_soon(channel.announce, request)
+    assert len(slack.messages) == 1
+    await other.aclose()
 
 
 async def test_tokens_are_never_shown(slack: Slack, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -549,46 +530,44 @@ def test_incomplete_settings_stop_the_start(slack: Slack, tmp_path: Path) -> Non
         slack_approvers(load({}, {"FASTN_API_KEY": "k", **nobody}, None), None)
 
 
-async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, tmp_path: Path) -> None:
+async def test_long_lines_fit_and_what_does_not_is_left_as_it_was(slack: Slack, world: SlackWorld) -> None:
     """A decision that no longer fits a message ends neither it nor the updates of others."""
-    async with slack_world(tmp_path, slack) as world:
-        message = await world.asked(world.run())
-        request = await world.open_request()
-        for length in (546, 547, 550, 551):
-            long = replace(request, text=("&" * length,))
-            check_blocks(blocks.message(long, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"})
-        await world.ledger.change_request(request.id, lambda current: replace(current, text=("&" * 40 * 546,)))
-        other = await world.asked(world.deletion())
-        await slack.decide(DANA, other, typed="Globex Exports")
-        await world.shows(other, "Not used yet")
-        assert "approve" in message.buttons
+    message = await world.asked(world.run())
+    request = await world.open_request()
+    for length in (546, 547, 550, 551):
+        long = replace(request, text=("&" * length,))
+        check_blocks(blocks.message(long, (), world.timestamp, "")["blocks"], 50, {"section", "header", "actions"})
+    await world.ledger.change_request(request.id, lambda current: replace(current, text=("&" * 40 * 546,)))
+    other = await world.asked(world.deletion())
+    await slack.decide(DANA, other, typed="Globex Exports")
+    await world.shows(other, "Not used yet")
+    assert "approve" in message.buttons
 
 
-async def test_races_between_slack_page_and_terminal_send_once(slack: Slack, tmp_path: Path) -> None:
-    async with slack_world(tmp_path, slack) as world:
-        inbox = Inbox(world.system, InboxAccount(None, world.ledger, unrecorded, world.typed))
-        terminal = TerminalApprovals(world.ledger, world.audit, world.system)
-        for number in range(6):
-            call, sent = world.run(), len(world.changes)
-            message = await world.asked(call)
-            request, (pending,) = await world.open_request(), await inbox.waiting(world.timestamp)
-            results: list[object] = []
+async def test_races_between_slack_page_and_terminal_send_once(slack: Slack, world: SlackWorld) -> None:
+    inbox = Inbox(world.system, InboxAccount(None, world.ledger, unrecorded, world.typed))
+    terminal = TerminalApprovals(world.ledger, world.audit, world.system)
+    for number in range(6):
+        call, sent = world.run(), len(world.changes)
+        message = await world.asked(call)
+        request, (pending,) = await world.open_request(), await inbox.waiting(world.timestamp)
+        results: list[object] = []
 
-            async def repeat(call: Any = call, results: list[object] = results) -> None:
-                results.append(await world.call(call))
+        async def repeat(call: Any = call, results: list[object] = results) -> None:
+            results.append(await world.call(call))
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(slack.decide, DANA, message)
-                tasks.start_soon(slack.decide, KIM, message, "approve" if number % 2 else "decline")
-                tasks.start_soon(inbox.approve, pending, world.timestamp)
-                tasks.start_soon(terminal.approve, request)
-                for _ in range(4):
-                    tasks.start_soon(repeat)
-            for _ in range(2):
-                await repeat()
-            made = sum(isinstance(each, Done) for each in results)
-            assert made == len(world.changes) - sent <= 1, results
-            world.clock.pass_(1000)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(slack.decide, DANA, message)
+            tasks.start_soon(slack.decide, KIM, message, "approve" if number % 2 else "decline")
+            tasks.start_soon(inbox.approve, pending, world.timestamp)
+            tasks.start_soon(terminal.approve, request)
+            for _ in range(4):
+                tasks.start_soon(repeat)
+        for _ in range(2):
+            await repeat()
+        made = sum(isinstance(each, Done) for each in results)
+        assert made == len(world.changes) - sent <= 1, results
+        world.clock.pass_(1000)
 
 
 def test_slack_is_imported_only_where_it_is_set_up() -> None:

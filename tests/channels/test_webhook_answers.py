@@ -2,7 +2,6 @@
 
 import hmac
 import json
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Generator[WebhookWorld]:
-    made = WebhookWorld(tmp_path)
-    yield made
-    made.close()
+def world(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path)
 
 
 async def sent(world: WebhookWorld, question: dict[str, Any], body: object, signer: Signer, **other: Any) -> int:
@@ -40,8 +37,7 @@ async def sent(world: WebhookWorld, question: dict[str, Any], body: object, sign
 
 
 async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: Any) -> None:
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
+    grant = await world.request(question)
     assert grant.state is RequestState.OPEN
     assert grant.votes == ()
     assert not isinstance(await world.call(call), Done)
@@ -55,8 +51,7 @@ async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> 
     assert (reply.status, reply.body["state"]) == (200, "approved")
     assert isinstance(await world.call(call), Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
+    grant = await world.request(question)
     assert grant.approvers == ["dana"]
     (approved,), (intent,) = world.audited("approved"), world.audited("intent")
     assert (approved["approver"], approved["approved_by"], intent["approved_by"]) == ("dana", "verified", "verified")
@@ -109,10 +104,8 @@ async def test_approver_withdraws_only_what_they_may_approve(tmp_path: Path) -> 
     _, question = await world.asked_about(world.deletion())
     assert (await world.answer(world.kim, question)).status == 200
     assert (await world.answer(world.dana, question, "withdraw")).status == 403
-    found = await world.ledger.find(question["grant"])
-    assert found is not None
+    found = await world.request(question)
     assert found.state is RequestState.APPROVED
-    world.close()
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
@@ -221,8 +214,7 @@ async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
 async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWorld) -> None:
     """A ledger can contain requests of several accounts and tenants, each with its own approvers."""
     question = await world.asked(world.run())
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
+    grant = await world.request(question)
     for changes in ({"id": "form", "out_of_band": False}, {"id": "a", "account": "other"}, {"id": "t", "tenant": "b"}):
         await world.ledger.open(replace(grant, **changes))
         assert (await world.answer(world.dana, {**question, "grant": changes["id"]})).status == 404
@@ -234,13 +226,11 @@ async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
     call, question = await world.asked_about(world.run())
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
-    grant = await world.ledger.find(question["grant"])
-    assert grant is not None
+    grant = await world.request(question)
     for signer, principal in ((world.kim, "Kim"), (world.dana, "Dana")):
         await world.ledger.open(replace(grant, id=principal, principal=principal))
         assert (await world.answer(signer, {**question, "grant": principal})).status == 403
     assert (await world.answer(world.kim, question)).status == 200
-    world.close()
 
 
 @pytest.mark.parametrize(
@@ -261,11 +251,9 @@ async def test_approver_named_by_email_decides_only_if_the_requesters_is_known(
         tmp_path, approvers='[dana]\npublic_key = "DANA"\nprincipal = "https://id.example|dana@x.example"\n'
     )
     _, question = await world.asked_about(world.run())
-    request = await world.ledger.find(question["grant"])
-    assert request is not None
+    request = await world.request(question)
     await world.ledger.open(replace(request, id="of_a_team", principal=requester, login_names=login_names))
     assert (await world.answer(world.dana, {**question, "grant": "of_a_team"})).status == status
-    world.close()
 
 
 async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
@@ -275,7 +263,6 @@ async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
     assert (await world.answer(world.dana, question)).status == 403
     await nothing_decided(world, question, call)
     assert (await world.answer(world.dana, await world.asked(world.run()))).status == 200
-    world.close()
 
 
 async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
@@ -336,7 +323,6 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     for wrong in ("v1=" + _hmac("another secret that is long enough", text), "v1=é", "v1="):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
     assert (await world.deciding(question["grant"], "v1=" + _hmac(secret, text), data)).status == 200
-    world.close()
 
 
 async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:

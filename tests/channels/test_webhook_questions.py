@@ -2,7 +2,6 @@
 
 import base64
 import hmac
-from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Generator[WebhookWorld]:
-    made = WebhookWorld(tmp_path)
-    yield made
-    made.close()
+def world(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path)
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
@@ -143,8 +140,7 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     """It cannot know whether the last process delivered it."""
     question = await world.asked(world.run())
     other = Receiver()
-    request = await world.ledger.find(question["grant"])
-    assert request is not None
+    request = await world.request(question)
     await world.asking(other).announce(request)
     assert other.questions == [question]
 
@@ -192,7 +188,6 @@ async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
         "out_of_band",
         "Globex Exports",
     )
-    world.close()
 
 
 async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
@@ -201,4 +196,3 @@ async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
     assert isinstance(refused, Refused)
     assert "It takes 1 approver, and 0 of those on the list may decide" in str(refused)
     assert world.receiver.came == []
-    world.close()

@@ -14,7 +14,7 @@ from support.world import World
 
 from fastn_mcp.channels.approver_answers import ApproverAnswers
 from fastn_mcp.channels.approvers import exposed, load_approvers
-from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
+from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.ledger.approval_request import ApprovalRequest
@@ -141,59 +141,39 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
     return webhook_of(load({}, environment, None), answers, stays=True)
 
 
-def test_secret_file_must_be_private(tmp_path: Path) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(f'webhook_secret = "{SECRET}"\n')
-    file.chmod(0o644)
-    with pytest.raises(SettingsError, match="holds webhook_secret, and users other"):
-        load({}, {"FASTN_API_KEY": "k"}, file)
-    file.chmod(0o600)
-    assert load({}, {"FASTN_API_KEY": "k"}, file).webhook_secret == SECRET
-    assert SECRET not in repr(load({}, {"FASTN_API_KEY": "k"}, file))
+@pytest.fixture
+def hooked(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path)
 
 
-async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
-    made = WebhookWorld(tmp_path)
-    posting = WebhookSender(URL, SECRET, made.system, made.receiver)
-    door = AnswerAddress("127.0.0.1", 0)
-    webhook = Webhook(posting, made.approvers, made.deciding, made.ledger, made.system, door)
-    announced = await webhook.announce(await opened(made))
+async def opened(hooked: WebhookWorld) -> ApprovalRequest:
+    request = await hooked.request(await hooked.asked(hooked.run()))
+    hooked.receiver.came.clear()
+    return request
+
+
+async def test_answer_server_has_only_one_route(hooked: WebhookWorld) -> None:
+    webhook = hooked.asking(address=AnswerAddress("127.0.0.1", 0))
+    announced = await webhook.announce(await opened(hooked))
     assert "An approver was asked by the webhook at hooks.example.com." in announced.where
-    callback = made.receiver.questions[0]["callback"]
+    callback = hooked.receiver.questions[0]["callback"]
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.post(callback, content=b"x" * 16_385)).status_code == 413
         assert (await http.post(callback, content=b"{}")).status_code == 400
         assert (await http.get(callback)).status_code == 405
         assert (await http.get(callback.rpartition("/approvals")[0])).status_code == 404
     await webhook.aclose()
-    made.close()
 
 
-async def opened(made: WebhookWorld) -> ApprovalRequest:
-    question = await made.asked(made.run())
-    made.receiver.came.clear()
-    request = await made.ledger.find(str(question["grant"]))
-    assert request is not None
-    return request
-
-
-async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
-    made = WebhookWorld(tmp_path)
-    request = await opened(made)
+async def test_port_of_another_server_is_shared(hooked: WebhookWorld) -> None:
+    request = await opened(hooked)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
-        webhook = Webhook(
-            WebhookSender(URL, SECRET, made.system, made.receiver), made.approvers, made.deciding, made.ledger,
-            made.system, AnswerAddress("127.0.0.1", port),
-        )  # fmt: skip
+        webhook = hooked.asking(address=AnswerAddress("127.0.0.1", port))
         webhook.begin()
         await webhook.announce(request)
-        assert made.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{request.id}"
+        assert hooked.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{request.id}"
         await webhook.aclose()
-    nowhere = Webhook(
-        WebhookSender(URL, SECRET, made.system, made.receiver), made.approvers, made.deciding, made.ledger,
-        made.system, AnswerAddress("192.0.2.1", 8790),
-    )  # fmt: skip
+    nowhere = hooked.asking(address=AnswerAddress("192.0.2.1", 8790))
     with pytest.raises(Refused, match="answers cannot be received at port 8790"):
         await nowhere.announce(request)
-    made.close()

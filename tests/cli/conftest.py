@@ -27,3 +27,13 @@ def fastn(environment: dict[str, str]) -> Run:
         return run_command(arguments, environment | (env or {}), cwd)
 
     return run
+
+
+@pytest.fixture
+def home(tmp_path: Path, environment: dict[str, str]) -> Path:
+    """Home folder with Cursor, and nothing else."""
+    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_CLI_HOME"):
+        environment.pop(name, None)
+    environment |= {"HOME": str(tmp_path / "ann"), "PATH": "/usr/bin:/bin"}
+    (tmp_path / "ann" / ".cursor").mkdir(parents=True)
+    return tmp_path / "ann"

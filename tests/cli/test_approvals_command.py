@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -15,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydantic import JsonValue
 from support import stores
-from support.audit_entries import entries
 from support.command_line import run_command
 from support.decisions import answered, moved
+from support.local_page import recording_browser
 from support.state_folder import StateFolder
 from support.terminal import Person, sitting
+from support.values import not_none
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.audit.log import AuditFile
@@ -30,7 +29,7 @@ from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -49,19 +48,16 @@ class Folder(StateFolder):
         self.do(lambda ledger: ledger.open(replace(asked, **changed)))  # pyright: ignore[reportArgumentType]
 
     def grant(self, name: str = "g1") -> ApprovalRequest:
-        found = self.do(lambda ledger: ledger.find(name))
-        assert found is not None
-        return found
+        return not_none(self.do(lambda ledger: ledger.find(name)))
 
     def temporary_approvals(self) -> list[ApprovalRequest]:
         return self.do(lambda ledger: ledger.temporary_approvals(time.time()))
 
-    def recorded(self) -> list[tuple[JsonValue, ...]]:
-        names = ("event", "tool", "target", "approved_by", "message")
-        return [tuple(e.get(name) for name in names) for e in entries(self.folder / "audit.jsonl")]
+    def decisions(self) -> list[tuple[object, ...]]:
+        return self.recorded("event", "tool", "target", "approved_by", "message")
 
-    def run(self, *arguments: str, piped: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
-        return run_command(["approvals", *arguments], {**os.environ, **self.env, **env}, given=piped)
+    def approvals(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        return self.run("approvals", *arguments, **env)
 
     @contextmanager
     def at_a_terminal(self) -> Generator[Person]:
@@ -79,18 +75,13 @@ class Folder(StateFolder):
         return person.shown
 
 
-GRANT = ApprovalRequest(
-    id="g1",
-    principal="local",
-    account="default at live.fastn.ai",
+GRANT = replace(
+    stores.grant(),
     tool="run_workflow",
     target="wf_1",
-    call="call",
-    calls={1: ShownCall("binding", {})},
     required="confirm",
     expected=None,
     allows_temporary=True,
-    out_of_band=True,
     preview={
         "call": "run_workflow",
         "arguments": {"workflow_id": "wf_1", "input": {"apiKey": KEY}},
@@ -101,8 +92,6 @@ GRANT = ApprovalRequest(
         "Account: default at live.fastn.ai.",
         'Target: "Nightly sync", id "wf_1".',
     ),
-    created=0,
-    expires=0,
 )
 TYPED = {
     "required": "typed",
@@ -129,7 +118,7 @@ def state(tmp_path: Path) -> Folder:
 def test_approvals_without_a_terminal_lists_and_decides_nothing(state: Folder) -> None:
     state.add_request()
     state.add_request(id="g2", **TYPED)
-    ran = state.run(piped="y\nAcme\n", FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
+    ran = state.approvals(given="y\nAcme\n", FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
     assert "deciding needs a person at a terminal" in ran.stdout
@@ -147,33 +136,35 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
 def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> None:
     state.add_request()
-    assert state.run(option).returncode == 2
+    assert state.approvals(option).returncode == 2
     assert state.grant().state is RequestState.OPEN
 
 
 def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -> None:
-    assert state.run().stdout == "Nothing waits for an approval.\n"
+    assert state.approvals().stdout == "Nothing waits for an approval.\n"
     assert not state.folder.exists()
+    assert state.approvals("temporary").stdout == "There are no temporary approvals.\n"
 
 
 def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
     state.add_request(expires=time.time() - 1)
     for _ in range(2):
-        first, second = state.run().stdout.splitlines()
+        first, second = state.approvals().stdout.splitlines()
         assert first == "Nothing waits for an approval."
         assert re.fullmatch(r'Expired unanswered at \d\d:\d\d: run_workflow workflow_id="wf_1"', second)
-    assert state.recorded() == [("expired", "run_workflow", "wf_1", None, None)]
+    assert state.decisions() == [("expired", "run_workflow", "wf_1", None, None)]
 
 
 def test_json_lists_requests_without_their_ids(state: Folder) -> None:
     state.add_request()
-    (row,) = json.loads(state.run("--json").stdout)
+    (row,) = json.loads(state.approvals("--json").stdout)
     assert row["preview"]["call"] == "run_workflow"
     assert set(row) == {"principal", "asked_by", "asked", "until", "preview"}
 
 
 def test_y_approves_one_call(state: Folder) -> None:
     state.add_request()
+    state.do(lambda ledger: answered(ledger, "local", time.time()))
     shown = state.answer(("y", "Approved. It is sent when the agent makes the same call again."))
     assert all(f"\n{line}\n" in shown for line in GRANT.text)
     assert "local asked at" in shown
@@ -181,18 +172,21 @@ def test_y_approves_one_call(state: Folder) -> None:
     decided = state.grant()
     assert (decided.state, decided.by) == (RequestState.APPROVED, "terminal")
     assert state.temporary_approvals() == []
-    assert state.recorded() == [("approved", "run_workflow", "wf_1", "terminal", None)]
+    assert state.do(lambda ledger: ledger.declines("local")) == (0, 0.0)
+    assert state.decisions() == [("approved", "run_workflow", "wf_1", "terminal", None)]
     assert KEY not in (state.folder / "audit.jsonl").read_text()
 
 
-def test_sentence_of_a_request_comes_before_who_asked(state: Folder) -> None:
+def test_enter_leaves_a_request_waiting_whose_sentence_came_before_who_asked(state: Folder) -> None:
     state.add_request(asked_by="Claude Code")
-    lines = [line.strip() for line in state.answer(("", "Left waiting.")).splitlines() if line.strip()]
+    shown = state.answer(("", "Left waiting."))
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
     assert lines[0] == GRANT.text[0]
-    assert sum('"Claude Code" asked at' in line for line in lines) == 1
-    assert lines.index(GRANT.text[-1]) < next(
-        n for n, line in enumerate(lines) if line.startswith('"Claude Code" asked')
-    )
+    (asked,) = [number for number, line in enumerate(lines) if line.startswith('"Claude Code" asked at')]
+    assert asked > lines.index(GRANT.text[-1])
+    assert "Nothing else waits." in shown
+    assert state.grant().state is RequestState.OPEN
+    assert not (state.folder / "audit.jsonl").exists()
 
 
 def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:
@@ -212,14 +206,7 @@ def test_n_declines_with_a_note(state: Folder) -> None:
     declined = state.grant()
     assert (declined.state, declined.by, declined.note) == (RequestState.DECLINED, "terminal", "wait for the backup")
     assert state.do(lambda ledger: ledger.declines("local"))[0] == 1
-    assert state.recorded() == [("declined", "run_workflow", "wf_1", "terminal", "wait for the backup")]
-
-
-def test_approval_resets_the_declines_in_a_row(state: Folder) -> None:
-    state.add_request()
-    state.do(lambda ledger: answered(ledger, "local", time.time()))
-    state.answer(("y", "Approved."))
-    assert state.do(lambda ledger: ledger.declines("local")) == (0, 0.0)
+    assert state.decisions() == [("declined", "run_workflow", "wf_1", "terminal", "wait for the backup")]
 
 
 def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
@@ -228,7 +215,7 @@ def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.APPROVED
     assert state.grant().opens_temporary
-    assert state.recorded()[0][4] == "also for 15 minutes"
+    assert state.decisions()[0][4] == "also for 15 minutes"
 
 
 @pytest.mark.parametrize(
@@ -241,13 +228,6 @@ def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object
     assert "That is" in shown
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.OPEN
-
-
-def test_enter_leaves_the_request_pending(state: Folder) -> None:
-    state.add_request()
-    assert "Left waiting." in state.answer(("", "Nothing else waits."))
-    assert state.grant().state is RequestState.OPEN
-    assert not (state.folder / "audit.jsonl").exists()
 
 
 def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
@@ -306,7 +286,7 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         write_page_file(state, address)
-        ran = state.run(piped=f"y\n{KEY}\n")
+        ran = state.approvals(given=f"y\n{KEY}\n")
     assert f"Or on the approval page at {address}, which this opens: " in ran.stdout
     assert KEY not in ran.stdout
     assert state.grant().state is RequestState.OPEN
@@ -380,7 +360,7 @@ def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
     state.add_request(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
-    for text in (state.answer(("", "Left waiting.")), state.run().stdout):
+    for text in (state.answer(("", "Left waiting.")), state.approvals().stdout):
         assert "Target: \\u{1b}[2J\\u{202e}Approve all\\u{7}." in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
 
@@ -402,18 +382,18 @@ def add_temporary_approvals(state: Folder, *names: str) -> None:
 
 def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
     add_temporary_approvals(state, "first", "second")
-    assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("temporary").stdout
-    assert [row["id"] for row in json.loads(state.run("temporary", "--json").stdout)] == ["first", "second"]
-    ran = state.run("revoke", "fir")
+    assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.approvals("temporary").stdout
+    assert [row["id"] for row in json.loads(state.approvals("temporary", "--json").stdout)] == ["first", "second"]
+    ran = state.approvals("revoke", "fir")
     assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" needs approval again.\n')
     assert [scope.id for scope in state.temporary_approvals()] == ["second"]
-    assert state.recorded() == [("temporary_approval_revoked", "run_workflow", "wf_1", "terminal", None)]
+    assert state.decisions() == [("temporary_approval_revoked", "run_workflow", "wf_1", "terminal", None)]
 
 
 @pytest.mark.parametrize("name", ["third", "s"])
 def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
     add_temporary_approvals(state, "s1", "s2")
-    ran = state.run("revoke", name)
+    ran = state.approvals("revoke", name)
     assert ran.returncode == 2
     assert "approvals temporary" in ran.stderr
     assert len(state.temporary_approvals()) == 2
@@ -422,13 +402,9 @@ def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
 def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
     add_temporary_approvals(state, "s1")
     (state.folder / "audit.jsonl").mkdir()
-    ran = state.run("revoke", "s1")
+    ran = state.approvals("revoke", "s1")
     assert (ran.returncode, state.temporary_approvals()) == (0, [])
     assert "The audit log cannot be written" in ran.stderr
-
-
-def test_temporary_says_that_there_are_none(state: Folder) -> None:
-    assert state.run("temporary").stdout == "There are no temporary approvals.\n"
 
 
 def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) -> None:
@@ -436,10 +412,10 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
         state.add_request(id=name)
         request, vote = state.grant(name), Vote("local_page", approves=True, at=time.time())
         state.do(lambda ledger, request=request, vote=vote: ledger.decide(request, vote, "local_page"))
-    listed = state.run("withdraw")
+    listed = state.approvals("withdraw")
     assert listed.stdout.count("run_workflow workflow_id") == 2
     assert "grant-1  run_workflow" in listed.stdout
-    piped = state.run("withdraw", "grant-1", "--note", "no")
+    piped = state.approvals("withdraw", "grant-1", "--note", "no")
     assert (piped.returncode, piped.stdout) == (1, "")
     assert "Nothing was withdrawn: withdrawing needs a person at a terminal." in piped.stderr
     assert state.grant("grant-1").state is RequestState.APPROVED
@@ -447,11 +423,11 @@ def test_unused_approvals_are_listed_and_withdrawn_at_a_terminal(state: Folder) 
     assert 'Withdrawn: run_workflow workflow_id="wf_1" Nothing was sent.' in withdrawn(state, "grant-1", "--note", "no")
     taken_back = state.grant("grant-1")
     assert (taken_back.state, taken_back.note) == (RequestState.WITHDRAWN, "no")
-    assert state.recorded()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")
+    assert state.decisions()[-1] == ("withdrawn", "run_workflow", "wf_1", "terminal", "no")
     assert "the approval was withdrawn" in withdrawn(state, "grant-1")
     state.do(lambda ledger: ledger.use("grant-2", 1, time.time()))
     assert "Too late: the call was already sent." in withdrawn(state, "grant-2")
-    assert state.run("withdraw").stdout == "No approval can be withdrawn.\n"
+    assert state.approvals("withdraw").stdout == "No approval can be withdrawn.\n"
 
 
 def withdrawn(state: Folder, *arguments: str) -> str:
@@ -468,19 +444,15 @@ def write_page_file(state: Folder, url: str = "http://127.0.0.1:8123", mode: int
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> tuple[dict[str, str], Path]:
-    """A browser that only records what it is told to open."""
-    opened, script = tmp_path / "opened", tmp_path / "browser"
-    script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return {"BROWSER": f"{script} %s"}, opened
+def browser(tmp_path: Path) -> tuple[str, Path]:
+    return recording_browser(tmp_path)
 
 
-def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[str, Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as page:
         url = f"http://127.0.0.1:{page.getsockname()[1]}"
         write_page_file(state, url)
-        ran = state.run("--open", **browser[0])
+        ran = state.approvals("--open", BROWSER=browser[0])
     assert ran.returncode == 0
     assert KEY not in ran.stdout + ran.stderr
     opened = browser[1].read_text()
@@ -499,33 +471,33 @@ def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[di
     ],
 )
 def test_page_file_of_another_host_or_for_all_users_is_not_opened(
-    url: str, mode: int, state: Folder, browser: tuple[dict[str, str], Path]
+    url: str, mode: int, state: Folder, browser: tuple[str, Path]
 ) -> None:
     write_page_file(state, url, mode)
-    ran = state.run("--open", **browser[0])
+    ran = state.approvals("--open", BROWSER=browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
     assert KEY not in ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])
-def test_invalid_page_file_counts_as_none(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+def test_invalid_page_file_counts_as_none(text: str, state: Folder, browser: tuple[str, Path]) -> None:
     write_page_file(state)
     (state.folder / "page.json").write_bytes(text.encode("latin-1"))
-    ran = state.run("--open", **browser[0])
+    ran = state.approvals("--open", BROWSER=browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
     assert "No approval page is open" in ran.stderr
     assert ran.stderr.endswith("fastn-mcp approvals\n")
     assert "Traceback" not in ran.stderr
 
 
-def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    ran = state.run("--open")
+def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[str, Path]) -> None:
+    ran = state.approvals("--open")
     assert ran.returncode == 2
     assert "No approval page is open, and nothing waits for an approval here. The page opens when" in ran.stderr
     with socket.create_server(("127.0.0.1", 0)) as ended:
         write_page_file(state, f"http://127.0.0.1:{ended.getsockname()[1]}")
     state.add_request()
-    ran = state.run("--open", **browser[0])
+    ran = state.approvals("--open", BROWSER=browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
     assert "No approval page is open, and 1 call waits here. Decide at a terminal: " in ran.stderr
 
@@ -537,7 +509,7 @@ def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_
     folders = (state.folder / "sandbox", tmp_path / "home" / "fastn-mcp", tmp_path / "acme")
     for folder in (*folders, state.folder / "tenants" / "globex"):
         Folder(folder).add_request()
-    ran = state.run(FASTN_CONFIG=str(config))
+    ran = state.approvals(FASTN_CONFIG=str(config))
     first, *others = ran.stdout.splitlines()
     assert first == "Nothing waits for an approval."
     names = ["in the sandbox", "on the profile acme", "at the tenant globex", "on your accounts"]
@@ -549,4 +521,4 @@ def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_
         env |= dict(setting.split("=", 1) for setting in words[:program])
         listed = run_command([*words[program + 1 :], "--json"], env)
         assert len(json.loads(listed.stdout)) == 1, line
-    assert others[0] in state.run("--open", FASTN_CONFIG=str(config)).stderr
+    assert others[0] in state.approvals("--open", FASTN_CONFIG=str(config)).stderr

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -392,51 +391,6 @@ def test_waiting_for_a_person_is_said_at_once_and_once(fastn: Run) -> None:
     (line,) = waited.stderr.splitlines()
     assert line.startswith("fastn-mcp: Waiting for a person to decide.")
     assert "approvals" in line
-
-
-# --- wrong arguments ---------------------------------------------------------------------------------------------
-
-
-WRONG = {
-    "unknown command": ("nope",),
-    "unknown option": ("--nope",),
-    "wrong global value": ("--mode", "nope", "tools"),
-    "wrong colour": ("--color", "pink", "tools"),
-    "unknown tool": ("--sandbox", "call", "nope"),
-    "unknown option of a tool": ("--sandbox", "call", "list-customers", "--nope"),
-    "missing option": ("--sandbox", "call", "get-customer"),
-    "no integer": ("--sandbox", "call", "list-customers", "--limit", "many"),
-    "out of range": ("--sandbox", "call", "list-customers", "--limit", "1000"),
-    "no id": ("--sandbox", "call", "get-execution", "--execution-id", "../x"),
-    "no JSON": ("--sandbox", "call", "create-customer", "--name", "x", "--extra", "{x"),
-    "wrong choice": ("--sandbox", "call", "list-customers", "--detail", "nope"),
-    "wrong cursor": ("--sandbox", "call", "list-customers", "--cursor", "nope"),
-    "disabled tool": ("--sandbox", "--read-only", "call", "create-customer", "--name", "x"),
-    "two options at odds": ("--sandbox", "call", "list-customers", "--all", "--limit", "3"),
-    "unknown status": ("--sandbox", "call", "list-connections", "--status", "nope"),
-    "order without about": ("--sandbox", "call", "get-overview", "--order", "name"),
-    "script that is not there": ("--sandbox", "run", "nope.jsonl"),
-    "policy that is not there": ("policy", "check", "nope.toml"),
-    "plan that is not there": ("plan", "show", "nope.toml"),
-    "unknown shell": ("completion", "nope"),
-    "unknown client": ("install", "nope"),
-    "unknown profile": ("--profile", "nope", "whoami"),
-    "explain of no tool": ("--sandbox", "policy", "explain", "nope"),
-    "audit entry that is no number": ("audit", "show", "nope"),
-    "port out of range": ("sandbox", "--port", "70000"),
-    "wrong time": ("audit", "report", "--since", "nope"),
-    "argument too many": ("whoami", "now"),
-    "address without a port": ("--sandbox", "--http", "nope"),
-    "days that are no number": ("plan", "new", "--hours", "nope"),
-}
-
-
-@pytest.mark.parametrize("what", WRONG)
-def test_every_wrong_argument_exits_2(what: str, fastn: Run, tmp_path: Path) -> None:
-    done: subprocess.CompletedProcess[str] = fastn(*WRONG[what], cwd=tmp_path)
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith(("fastn-mcp: ", "Usage: "))
 
 
 def test_fields_of_a_tool_take_commas_too(fastn: Run) -> None:

@@ -17,12 +17,6 @@ BIN = str(Path(sys.executable).parent)
 TOOLS = [tool.tool_name().replace("_", "-") for tool in ALL_TOOLS]
 
 
-def test_unknown_shell_is_rejected_with_the_known_ones(fastn: Run) -> None:
-    done = fastn("completion", "tcsh")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Use one of bash, zsh, fish." in done.stderr
-
-
 def completions(fastn: Run, *words: str) -> list[str]:
     asked = {
         "_FASTN_MCP_COMPLETE": "bash_complete",

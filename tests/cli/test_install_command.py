@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.command_line import Run, error_line
 from support.terminal import sitting
 
@@ -16,17 +15,6 @@ PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 
 SOURCE = str(Path(__file__).parents[2])
 """What the tests' environment installed the program from."""
-
-
-@pytest.fixture
-def home(tmp_path: Path, environment: dict[str, str]) -> Path:
-    """Home folder with Cursor, and nothing else."""
-    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_CLI_HOME"):
-        environment.pop(name, None)
-    environment["HOME"] = str(tmp_path / "ann")
-    environment["PATH"] = "/usr/bin:/bin"
-    (tmp_path / "ann" / ".cursor").mkdir(parents=True)
-    return tmp_path / "ann"
 
 
 def cursor(home: Path) -> Any:

@@ -7,13 +7,12 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from support.command_line import Run, error_line, run_command
+from support.identity_provider import listening
 from support.terminal import sitting
 
 from fastn_mcp.runtime import System
@@ -32,14 +31,8 @@ def account() -> Sandbox:
 @pytest.fixture(scope="module")
 def address(account: Sandbox) -> Generator[str]:
     """Address of a sandbox served by this process."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(account)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with listening(create_app(account)) as url:
+        yield url.removeprefix("http://")
 
 
 @pytest.fixture

@@ -59,6 +59,29 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a key with its name": (("whoami",), {"FASTN_API_KEY": "FASTN_API_KEY=C4N4RY"}, "its variable", "the whole key"),
     "a key with a line end": (("whoami",), {"FASTN_API_KEY": "fsk_test_C4N4RY\r"}, "a line break", "the whole key"),
     "a host without https": (("whoami",), KEY | {"FASTN_BASE_URL": "live.fastn.ai"}, "not an https address", "example https://"),
+    "an option, misspelt": (("--sandbox", "--mod", "x", "tools"), {}, "no option --mod ", "did you mean '--mode'?"),
+    "an option of a command, misspelt": (("call", "--sandbx"), {}, "no option --sandbx", "did you mean '--sandbox'?"),
+    "an option of a tool, misspelt": (("call", "list-customers", "--serch"), {}, "--serch", "did you mean '--search'?"),
+    "a value, misspelt": (("--mode", "Gaurded", "tools"), {}, "'--mode'", "did you mean 'guarded'?"),
+    "another value": (("--auth", "none", "tools"), {}, "'--auth': unknown value 'none'", "Use one of header, bearer."),
+    "a colour": (("--color", "pink", "tools"), {}, "unknown value 'pink'", "Use one of auto, always, never."),
+    "no number": (("--deadline", "soon", "tools"), {}, "'--deadline'", "fastn-mcp --help"),
+    "no number for a tool": (("call", "list-customers", "--limit", "many"), {}, "'--limit'", "list-customers --help"),
+    "no number of hours": (("plan", "new", "--hours", "nope"), {}, "'--hours'", "fastn-mcp plan new --help"),
+    "no time": (("audit", "report", "--since", "nope"), {}, "--since: not a time", "such as 24h"),
+    "port 0": (("sandbox", "--port", "0"), {}, "'--port'", "1<=x<=65535"),
+    "a port that is too high": (("sandbox", "--port", "65536"), {}, "'--port'", "1<=x<=65535"),
+    "no port": (("sandbox", "--port", "http"), {}, "'--port'", "fastn-mcp sandbox --help"),
+    "a page of all": (("--sandbox", "call", "list-roles", "--all", "--limit", "3"), {}, "whole pages", "Leave out"),
+    "an unknown shell": (("completion", "tcsh"), {}, "unknown value 'tcsh'", "Use one of bash, zsh, fish."),
+    "a toolset, misspelt": (("--toolsets", "custmers", "tools"), KEY, "--toolsets", "did you mean 'customers'?"),
+    "a tool to serve, misspelt": (("--tools", "find,delete_custmer"), {}, "--tools", "did you mean 'delete_customer'?"),
+    "a tool to exclude": (("--exclude-tools", "delete_custmer"), {}, "--exclude-tools", "mean 'delete_customer'?"),
+    "a mode of a variable": (("tools",), KEY | {"FASTN_MODE": "gaurded"}, "FASTN_MODE", "did you mean 'guarded'?"),
+    "a secret as a mode": (("tools",), KEY | {"FASTN_MODE": "C4N4RY"}, "FASTN_MODE", "it must be 'read-only'"),
+    "a level": (("tools",), KEY | {"FASTN_LOG_LEVEL": "wraning"}, "FASTN_LOG_LEVEL", "did you mean 'warning'?"),
+    "two lines": (("whoami",), KEY | {"FASTN_TENANT_ID": "C4N4RY\nx-fastn-env: live"}, "FASTN_TENANT_ID", "is wrong"),
+    "no file": (("whoami",), KEY | {"FASTN_CONFIG": "/nowhere/x.toml"}, "/nowhere/x.toml", "FASTN_CONFIG"),
     "to everybody": (("--sandbox", "--http", "0.0.0.0:8080"), {}, "this machine only", "docs/hosting.md"),
 }  # fmt: skip
 
@@ -222,6 +245,8 @@ def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> 
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
         person.sees("Enter = decline > ")
+        person.types("Globex\r")
+        person.sees("That is not the name.")
         person.types("n\r")
         person.sees("A note for the agent, or Enter > ")
         person.types("\r")

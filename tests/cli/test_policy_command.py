@@ -1,29 +1,17 @@
 """`fastn-mcp policy`: its output and exit codes, and that it sends no change."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import Run, error_line, run_command
+from support.command_line import Run, error_line
 
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.server import Sandbox
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "policy.toml").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run the command line in its own folders, without an account."""
-    folders = {"FASTN_CONFIG_DIR": str(tmp_path / "config"), "FASTN_STATE_DIR": str(tmp_path / "state")}
-
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return run_command(arguments, folders)
-
-    return run
 
 
 @pytest.fixture
@@ -50,8 +38,8 @@ def sandbox_file(tmp_path: Path) -> Path:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
-    result = run("policy", "check", file(EXAMPLE))
+def test_check_describes_the_file(fastn: Run, file: Callable[[str], str]) -> None:
+    result = fastn("policy", "check", file(EXAMPLE))
     assert result.returncode == 0
     for part in (
         "protected customer acme-*: deny, whatever the rules allow. Reason: our largest customer.",
@@ -61,29 +49,29 @@ def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
         assert part in result.stdout
 
 
-def test_check_exits_2_with_the_line_of_an_error(run: Run, file: Callable[[str], str]) -> None:
+def test_check_exits_2_with_the_line_of_an_error(fastn: Run, file: Callable[[str], str]) -> None:
     path = file('[defaults]\ndestory = "deny"')
     message = f"{path}, line 2: there is no key 'destory' in [defaults] (did you mean 'destroy'?)."
-    assert error_line(run("policy", "check", path)).startswith(message)
+    assert error_line(fastn("policy", "check", path)).startswith(message)
 
 
-def test_control_characters_in_a_policy_are_escaped(run: Run, file: Callable[[str], str]) -> None:
-    result = run("policy", "check", file('[[protect]]\ntrigger = "a"\nreason = "\\u001b[2K\\u202e"'))
+def test_control_characters_in_a_policy_are_escaped(fastn: Run, file: Callable[[str], str]) -> None:
+    result = fastn("policy", "check", file('[[protect]]\ntrigger = "a"\nreason = "\\u001b[2K\\u202e"'))
     assert "\\u{1b}[2K\\u{202e}" in result.stdout
 
 
 # --- explain -----------------------------------------------------------------------------------------------------
 
 
-def customer_id(run: Run, sandbox_file: Path, name: str) -> str:
-    listed = json.loads(run("--sandbox-file", str(sandbox_file), "call", "list-customers").stdout)
+def customer_id(fastn: Run, sandbox_file: Path, name: str) -> str:
+    listed = json.loads(fastn("--sandbox-file", str(sandbox_file), "call", "list-customers").stdout)
     return next(row["id"] for row in listed["data"] if name in row["name"])
 
 
-def test_explain_names_rule_facts_and_channel(run: Run, sandbox_file: Path) -> None:
-    globex = customer_id(run, sandbox_file, "Globex")
+def test_explain_names_rule_facts_and_channel(fastn: Run, sandbox_file: Path) -> None:
+    globex = customer_id(fastn, sandbox_file, "Globex")
     before = sandbox_file.read_bytes()
-    result = run("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_customer", f"customer_id={globex}")
+    result = fastn("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_customer", f"customer_id={globex}")
     assert result.returncode == 0
     assert "Decision: typed. A person is asked to type the target's name: in the client's form" in result.stdout
     assert "Rule: mode guarded: destroy." in result.stdout
@@ -91,56 +79,59 @@ def test_explain_names_rule_facts_and_channel(run: Run, sandbox_file: Path) -> N
     assert "dependents: 1 connection; " in result.stdout
     assert "Policy: mode guarded, test key, no file." in result.stdout
     assert sandbox_file.read_bytes() == before
-    assert "Globex" in run("--sandbox-file", str(sandbox_file), "call", "list-customers").stdout
+    assert "Globex" in fastn("--sandbox-file", str(sandbox_file), "call", "list-customers").stdout
 
 
-def test_explain_takes_another_file_and_mode(run: Run, sandbox_file: Path, file: Callable[[str], str]) -> None:
-    globex = customer_id(run, sandbox_file, "Globex")
+def test_explain_takes_another_file_and_mode(fastn: Run, sandbox_file: Path, file: Callable[[str], str]) -> None:
+    globex = customer_id(fastn, sandbox_file, "Globex")
     path = file('[[rule]]\ntool = "delete_customer"\ntarget = "glob*"\nthen = "deny"\nreason = "they pay"')
     command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete-customer", f"customer_id={globex}")
-    result = run(*command, "--file", path, "--mode", "auto")
+    result = fastn(*command, "--file", path, "--mode", "auto")
     assert "Decision: deny. Nobody is asked: it is refused." in result.stdout
     assert "Rule: policy.toml line 1: rule delete_customer." in result.stdout
     assert 'Why: Its slug "globex-exports" matches glob*. They pay' in result.stdout
     assert f"Policy: mode auto, test key, file {path}." in result.stdout
-    assert "Rule: mode read-only: destroy." in run(*command, "--mode", "read-only").stdout
+    assert "Rule: mode read-only: destroy." in fastn(*command, "--mode", "read-only").stdout
 
 
-def test_explain_names_unchecked_dependents(run: Run, sandbox_file: Path) -> None:
-    listed = json.loads(run("--sandbox-file", str(sandbox_file), "call", "list-connections").stdout)
+def test_explain_names_unchecked_dependents(fastn: Run, sandbox_file: Path) -> None:
+    listed = json.loads(fastn("--sandbox-file", str(sandbox_file), "call", "list-connections").stdout)
     command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_connection")
-    result = run(*command, f"connection_id={listed['data'][0]['id']}")
+    result = fastn(*command, f"connection_id={listed['data'][0]['id']}")
     assert "dependents: unknown, since these could not be checked: workflows" in result.stdout
 
 
-def test_explain_without_an_account_loosens_nothing(run: Run, file: Callable[[str], str]) -> None:
+def test_explain_without_an_account_loosens_nothing(fastn: Run, file: Callable[[str], str]) -> None:
     path = file('[[rule]]\ntool = "delete_trigger"\nwhen = { dependents = { max = 0 } }\nthen = "allow"')
-    result = run("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
+    result = fastn("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
     assert result.returncode == 0
     assert "Decision: typed." in result.stdout
     assert "Unknown, and assumed so that nothing is loosened:" in result.stdout
     assert 'the target "t"' in result.stdout
     assert "Nothing was read: There is no API key." in result.stdout
     assert f"Policy: mode guarded, live key, file {path}." in result.stdout
-    assert "Decision: typed." in run("policy", "explain", "delete_workflow", "workflow_id=w").stdout
+    assert "Decision: typed." in fastn("policy", "explain", "delete_workflow", "workflow_id=w").stdout
 
 
-def test_explain_of_a_missing_target_says_that_it_is_refused(run: Run) -> None:
-    result = run("--sandbox", "policy", "explain", "delete_trigger", "trigger_id=nothing")
+def test_explain_of_a_missing_target_says_that_it_is_refused(fastn: Run) -> None:
+    result = fastn("--sandbox", "policy", "explain", "delete_trigger", "trigger_id=nothing")
     assert "The guard would refuse the call as it is: No " in result.stdout
 
 
-def test_explain_without_a_target_shows_no_secrets(run: Run) -> None:
-    result = run("--sandbox", "policy", "explain", "create_secret", "name=A", "value=kanarienvogel")
+def test_explain_without_a_target_shows_no_secrets(fastn: Run) -> None:
+    result = fastn("--sandbox", "policy", "explain", "create_secret", "name=A", "value=kanarienvogel")
     assert "Decision: confirm." in result.stdout
     assert "dependents: none" in result.stdout
     assert "kanarienvogel" not in result.stdout + result.stderr
 
 
-def test_explain_of_a_read_says_allowed(run: Run) -> None:
-    result = run("policy", "explain", "list_customers", "limit=5", "--mode", "read-only")
+def test_explain_of_a_read_says_allowed(fastn: Run) -> None:
+    result = fastn("policy", "explain", "list_customers", "limit=5", "--mode", "read-only")
     assert "list_customers limit=5" in result.stdout
     assert "Decision: allow. Nobody is asked." in result.stdout
+
+
+DELETION = ("delete_trigger", "trigger_id=t")
 
 
 @pytest.mark.parametrize(
@@ -150,11 +141,15 @@ def test_explain_of_a_read_says_allowed(run: Run) -> None:
         (["delete_trigger", "triger_id=t"], "unknown argument 'triger_id' (did you mean 'trigger_id'?)"),
         (["delete_trigger", "t"], "'t' is not NAME=VALUE"),
         (["list_customers", "limit=many"], "limit is not a text, and its value is not JSON"),
-        (["delete_trigger", "trigger_id=t", "--file", "nowhere.toml"], "There is no policy file nowhere.toml"),
+        ([*DELETION, "--file", "nowhere.toml"], "There is no policy file nowhere.toml"),
+        ([*DELETION, "--as", "gruop=x"], "'gruop' is not FACT=VALUE (did you mean 'group'?)"),
+        ([*DELETION, "--as", "group"], "'group' is not FACT=VALUE"),
+        ([*DELETION, "--at", "tomorrow"], "'tomorrow' is not a time with an offset, such as 2026-12-24T22:00+01:00"),
+        ([*DELETION, "--at", "2026-01-06T12:00"], "is not a time with an offset"),
     ],
 )
-def test_explain_reports_invalid_arguments(run: Run, arguments: list[str], expected: str) -> None:
-    error_line(run("policy", "explain", *arguments), expected)
+def test_explain_reports_invalid_arguments(fastn: Run, arguments: list[str], expected: str) -> None:
+    error_line(fastn("policy", "explain", *arguments), expected)
 
 
 # --- simulate ----------------------------------------------------------------------------------------------------
@@ -174,7 +169,7 @@ def audit_of(folder: Path, *lines: dict[str, Any] | str) -> str:
 DELETED = entry("intent", "delete_trigger", {"trigger_id": "t1"}, "destroy", decision="typed", grant="g1")
 
 
-def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+def test_simulate_counts_and_lists_other_decisions(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
     secret = {"connector_id": "h", "credentials": "[hidden-by-fastn-mcp]"}
     audit = audit_of(
         tmp_path,
@@ -188,7 +183,7 @@ def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str
         entry("refused", "run_workflow", {"workflow_id": "w"}, "external", outcome="refused", rule="budget"),
     )
     path = file('[[rule]]\ntool = "delete_trigger"\ntarget = "t*"\nthen = "deny"')
-    result = run("policy", "simulate", "--audit", audit, "--file", path)
+    result = fastn("policy", "simulate", "--audit", audit, "--file", path)
     assert result.returncode == 0
     assert "5 calls, 3 with another decision." in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
@@ -199,13 +194,15 @@ def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str
     assert ["2", "2026-11-25", "09:00Z", "delete_trigger", "t1", "typed", "deny", *by] in rows
 
 
-def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+def test_simulate_follows_budgets_and_the_circuit_breaker(
+    fastn: Run, file: Callable[[str], str], tmp_path: Path
+) -> None:
     created = entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy")
     late = created | {"time": "2026-11-26T09:00:00.000Z"}
     declined = [entry("declined", "run_workflow", {"workflow_id": "w"}, "external")] * 2
     audit = audit_of(tmp_path, created, created, late, *declined, created | {"effect": "external"})
     path = file("[budget]\nwrite = 1\n[breaker]\ndeclined = 2")
-    result = run("policy", "simulate", "--audit", audit, "--file", path)
+    result = fastn("policy", "simulate", "--audit", audit, "--file", path)
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row[-3:] == ["line", "1:", "budget"]] == ["2"]
     assert [row[0] for row in rows if row[-1:] == ["breaker"]] == ["6"]
@@ -226,9 +223,9 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callab
     ],
 )
 def test_simulate_reports_lines_that_cannot_be_evaluated(
-    run: Run, tmp_path: Path, line: dict[str, Any] | str, problem: str
+    fastn: Run, tmp_path: Path, line: dict[str, Any] | str, problem: str
 ) -> None:
-    result = run("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
+    result = fastn("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.returncode == 1
     assert "2 calls, 0 with another decision." in result.stdout
     assert "Line 2 was not evaluated: " in result.stderr
@@ -236,42 +233,42 @@ def test_simulate_reports_lines_that_cannot_be_evaluated(
 
 
 def test_simulate_with_an_invalid_policy_or_no_file_exits_2(
-    run: Run, file: Callable[[str], str], tmp_path: Path
+    fastn: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     audit = audit_of(tmp_path, DELETED)
-    simulated = run("policy", "simulate", "--audit", audit, "--file", file("[rules]"))
+    simulated = fastn("policy", "simulate", "--audit", audit, "--file", file("[rules]"))
     error_line(simulated, "line 1: there is no table 'rules' (did you mean 'rule'?)")
-    assert run("policy", "simulate", "--audit", str(tmp_path)).returncode == 2
+    assert fastn("policy", "simulate", "--audit", str(tmp_path)).returncode == 2
 
 
-def test_simulate_reads_what_this_server_records(run: Run, sandbox_file: Path, tmp_path: Path) -> None:
-    run("--sandbox-file", str(sandbox_file), "--mode", "auto", "call", "create-customer", "--name", "Delta")
-    audit = next((tmp_path / "state").rglob("audit.jsonl"))
-    result = run("policy", "simulate", "--audit", str(audit), "--mode", "manual")
+def test_simulate_reads_what_this_server_records(fastn: Run, sandbox_file: Path, tmp_path: Path) -> None:
+    fastn("--sandbox-file", str(sandbox_file), "--mode", "auto", "call", "create-customer", "--name", "Delta")
+    audit = next((tmp_path / "FASTN_STATE_DIR").rglob("audit.jsonl"))
+    result = fastn("policy", "simulate", "--audit", str(audit), "--mode", "manual")
     assert result.returncode == 0
     assert ["allow", "confirm", "1"] in [line.split() for line in result.stdout.splitlines()]
 
 
 def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
-    run: Run, file: Callable[[str], str], tmp_path: Path
+    fastn: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
-    result = run("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
+    result = fastn("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
     assert result.returncode == 0
     assert "1 calls, " in result.stdout
     assert "apply_changes" not in result.stdout
 
 
-def test_policy_of_a_profile_needs_no_key(run: Run, tmp_path: Path) -> None:
-    config = tmp_path / "config" / "config.toml"
+def test_policy_of_a_profile_needs_no_key(fastn: Run, tmp_path: Path) -> None:
+    config = tmp_path / "FASTN_CONFIG_DIR" / "config.toml"
     config.parent.mkdir()
     config.write_text('[profiles.acme]\nmode = "manual"\n')
     config.chmod(0o600)
     (tmp_path / "audit.jsonl").touch()
-    simulated = run("--profile", "acme", "policy", "simulate", "--audit", str(tmp_path / "audit.jsonl"))
+    simulated = fastn("--profile", "acme", "policy", "simulate", "--audit", str(tmp_path / "audit.jsonl"))
     assert simulated.stdout == "0 calls, 0 with another decision. Policy: mode manual, live key, no file.\n"
-    explained = run("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
+    explained = fastn("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
     assert "Rule: mode manual: external." in explained.stdout
     assert "Nothing was read: The profile 'acme' has no key" in explained.stdout
 
@@ -296,10 +293,10 @@ open = "Mon-Fri 08:00-17:00 Europe/Berlin"
 NOON = ("--at", "2026-01-06T12:00+01:00")
 
 
-def test_explain_decides_for_whom_and_when_it_is_told(run: Run, file: Callable[[str], str]) -> None:
+def test_explain_decides_for_whom_and_when_it_is_told(fastn: Run, file: Callable[[str], str]) -> None:
     command = ("policy", "explain", "delete_trigger", "trigger_id=t", "--file", file(WHO))
     ana = ("--as", "person=ana@example.com", "--as", "client=ide-1", "--as", "group=ops", "--as", "group=x")
-    result = run(*command, *NOON, *ana)
+    result = fastn(*command, *NOON, *ana)
     assert "Decision: allow. Nobody is asked." in result.stdout
     assert (
         '  policy.toml line 2: rule delete_trigger: allow. The client is "ide-1"; the group is "ops"' in result.stdout
@@ -308,36 +305,19 @@ def test_explain_decides_for_whom_and_when_it_is_told(run: Run, file: Callable[[
         'Asked at 2026-01-06T12:00:00+01:00 by: person "ana@example.com", group "ops", group "x", tenant not known,'
         ' client "ide-1", client_name not known.' in result.stdout
     )
-    assert "Decision: typed." in run(*command, *NOON, *ana[:-6], "--as", "group=ops").stdout
-    bob = run(*command, *NOON, "--as", "person=bob@example.com", "--as", "group=").stdout
+    assert "Decision: typed." in fastn(*command, *NOON, *ana[:-6], "--as", "group=ops").stdout
+    bob = fastn(*command, *NOON, "--as", "person=bob@example.com", "--as", "group=").stdout
     assert 'Why: The person is "bob@example.com".' in bob
-    nobody = run(*command, *NOON).stdout
+    nobody = fastn(*command, *NOON).stdout
     assert "Why: The person is not known, because there is no sign-in." in nobody
-    closed = run(*command, "--at", "2026-01-06T21:00+01:00", *ana).stdout
+    closed = fastn(*command, "--at", "2026-01-06T21:00+01:00", *ana).stdout
     assert "Rule: policy.toml line 12: window destroy." in closed
     assert "  policy.toml line 2: rule delete_trigger: allow" in closed
 
 
-@pytest.mark.parametrize(
-    ("option", "expected"),
-    [
-        (("--as", "gruop=x"), "'gruop' is not FACT=VALUE (did you mean 'group'?)"),
-        (("--as", "group"), "'group' is not FACT=VALUE"),
-        (("--at", "tomorrow"), "'tomorrow' is not a time with an offset, such as 2026-12-24T22:00+01:00"),
-        (("--at", "2026-01-06T12:00"), "is not a time with an offset"),
-    ],
-)
-def test_explain_rejects_facts_and_times_that_it_does_not_know(
-    run: Run, option: tuple[str, str], expected: str
-) -> None:
-    result = run("policy", "explain", "delete_trigger", "trigger_id=t", *option)
-    assert result.returncode == 2
-    assert expected in result.stderr
-
-
-def test_check_warns_of_rules_and_people_that_cannot_be(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+def test_check_warns_of_rules_and_people_that_cannot_be(fastn: Run, file: Callable[[str], str], tmp_path: Path) -> None:
     path = file(WHO + '[[rule]]\ntool = "delete_secret"\nthen = "four_eyes"\nsecond = "security"\n')
-    alone = run("policy", "check", path)
+    alone = fastn("policy", "check", path)
     assert alone.returncode == 0
     assert "rule delete_trigger by client ide-1 and group ops: allow." in alone.stdout
     assert "rule delete_trigger never applies on a server without a sign-in." in alone.stdout
@@ -346,9 +326,9 @@ def test_check_warns_of_rules_and_people_that_cannot_be(run: Run, file: Callable
     team = tmp_path / "team.toml"
     team.write_text(TEAM)
     team.chmod(0o600)
-    assert "which has none" in run("policy", "check", path, "--team", str(team)).stdout
+    assert "which has none" in fastn("policy", "check", path, "--team", str(team)).stdout
     team.write_text(TEAM.replace('["approvers"]', '["approvers", "security"]'))
-    assert "Warning" not in run("policy", "check", path, "--team", str(team)).stdout
+    assert "Warning" not in fastn("policy", "check", path, "--team", str(team)).stdout
 
 
 TEAM = """
@@ -370,9 +350,9 @@ api_key_env = "KEY"
 
 
 def test_recorded_explanations_are_kept_and_tested(
-    run: Run, sandbox_file: Path, file: Callable[[str], str], tmp_path: Path
+    fastn: Run, sandbox_file: Path, file: Callable[[str], str], tmp_path: Path
 ) -> None:
-    globex = customer_id(run, sandbox_file, "Globex")
+    globex = customer_id(fastn, sandbox_file, "Globex")
     path = file('[[protect]]\ncustomer = "globex-*"\n[[rule]]\ntool = "create_secret"\nthen = "out_of_band"\n')
     cases = str(tmp_path / "cases.toml")
     keep = ("--record", cases, "--file", path, *NOON, "--as", "group=ops")
@@ -382,32 +362,32 @@ def test_recorded_explanations_are_kept_and_tested(
         ("create_secret", "name=A", "value=kanarienvogel"),
         ("run_workflow", "workflow_id=wf_b5880b29eb25", "environment=test"),
     ):
-        result = run(*explained, *call, *keep)
+        result = fastn(*explained, *call, *keep)
         assert f"Recorded in {cases}." in result.stdout, result.stderr
     text = Path(cases).read_text(encoding="utf-8")
     assert "kanarienvogel" not in text
     assert 'rule = "protected customer globex-*"' in text
     assert 'who = { "group" = ["ops"] }' in text
-    good = run("policy", "test", cases, "--file", path)
+    good = fastn("policy", "test", cases, "--file", path)
     assert (good.returncode, good.stdout.splitlines()[-1][:34]) == (
         0,
         "3 cases, 0 with another decision. ",
     ), good.stdout
-    broken = run("policy", "test", cases, "--file", file('[[protect]]\ncustomer = "acme-*"\n'))
+    broken = fastn("policy", "test", cases, "--file", file('[[protect]]\ncustomer = "acme-*"\n'))
     assert broken.returncode == 1
     assert "expected deny by protected customer globex-*, got typed by mode guarded: destroy." in broken.stdout
     assert "3 cases, 2 with another decision." in broken.stdout
     Path(cases).write_text(text.replace("expect =", "expects =", 1))
-    error_line(run("policy", "test", cases, "--file", path), "no key 'expects' in [[case]] (did you mean 'expect'?)")
-    error_line(run("policy", "test", str(tmp_path / "none.toml"), "--file", path), "There is no file of cases")
+    error_line(fastn("policy", "test", cases, "--file", path), "no key 'expects' in [[case]] (did you mean 'expect'?)")
+    error_line(fastn("policy", "test", str(tmp_path / "none.toml"), "--file", path), "There is no file of cases")
 
 
 def test_explanation_that_needs_what_was_not_read_is_not_recorded(
-    run: Run, file: Callable[[str], str], tmp_path: Path
+    fastn: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     path = file('[[protect]]\ncustomer = "globex-*"\n')
     command = ("policy", "explain", "delete_customer", "customer_id=c", "--file", path)
-    result = run(*command, "--record", str(tmp_path / "cases.toml"))
+    result = fastn(*command, "--record", str(tmp_path / "cases.toml"))
     error_line(
         result, "Not recorded: without what was read, cases.toml line 2, delete_customer c: expected deny", stdout=None
     )
@@ -418,7 +398,7 @@ def test_explanation_that_needs_what_was_not_read_is_not_recorded(
 
 
 def test_simulate_compares_a_candidate_with_the_policy_in_force(
-    run: Run, file: Callable[[str], str], tmp_path: Path
+    fastn: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     who = {"principal": "https://login.example.com|0001", "principal_name": "Ana <ana@example.com>", "client": "ide-1"}
     audit = audit_of(
@@ -435,7 +415,7 @@ def test_simulate_compares_a_candidate_with_the_policy_in_force(
         ' person = "ana@example.com" }\nsecond = "security"\n'
     )
     in_force = file('[[rule]]\ntool = "delete_*"\nwho = { person = "ana@example.com" }\nthen = "four_eyes"\n')
-    result = run("policy", "simulate", "--audit", audit, "--file", in_force, "--against", str(candidate))
+    result = fastn("policy", "simulate", "--audit", audit, "--file", in_force, "--against", str(candidate))
     assert result.returncode == 0, result.stderr
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == "in force candidate calls"
@@ -449,5 +429,5 @@ def test_simulate_compares_a_candidate_with_the_policy_in_force(
         f"4 calls, 3 with another decision. Policy: mode guarded, live key, file {in_force}. Candidate: {candidate}."
         in rows
     )
-    error = run("policy", "simulate", "--audit", audit, "--against", str(tmp_path / "none.toml"))
+    error = fastn("policy", "simulate", "--audit", audit, "--against", str(tmp_path / "none.toml"))
     error_line(error, "There is no policy file")

@@ -19,6 +19,7 @@ from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.sandbox.server import Sandbox
 
 PROGRAM = (sys.executable, "-m", "fastn_mcp", "--sandbox")
+Ran = tuple["subprocess.CompletedProcess[str]", dict[str, Any]]
 CREATE = {"tool": "create_customer", "arguments": {"name": "Initech"}, "id": "made"}
 STATE = Sandbox(lambda: datetime.now(UTC)).state
 ACME, GLOBEX = (str(STATE.named("customers", slug)["id"]) for slug in ("acme-corp", "globex-exports"))
@@ -39,6 +40,17 @@ def script(tmp_path: Path) -> Callable[..., str]:
     return written
 
 
+@pytest.fixture
+def ran(fastn: Run, script: Callable[..., str], tmp_path: Path) -> Callable[..., Ran]:
+    """Run a script of calls, with a report. Return how it ended, and the report."""
+
+    def run(*calls: "dict[str, Any] | str", options: tuple[str, ...] = ()) -> Ran:
+        done = fastn("--sandbox", *options, "run", script(*calls), "--json", "--report", str(tmp_path / "r.json"))
+        return done, report_in(tmp_path)
+
+    return run
+
+
 def report_in(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "r.json").read_text())
 
@@ -51,17 +63,8 @@ def results(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_run_exits_0_and_its_report_has_the_hashes_of_the_audit_log(
-    fastn: Run, script: Callable[..., str], tmp_path: Path
-) -> None:
-    done = fastn(
-        "--sandbox",
-        "run",
-        script("# a comment", "", CREATE, RENAME, LIST),
-        "--json",
-        "--report",
-        str(tmp_path / "r.json"),
-    )
+def test_run_exits_0_and_its_report_has_the_hashes_of_the_audit_log(fastn: Run, ran: Callable[..., Ran]) -> None:
+    done, report = ran("# a comment", "", CREATE, RENAME, LIST)
     assert done.returncode == 0, done.stderr
     assert [(line["number"], line["line"], line["id"], line["outcome"]) for line in results(done)] == [
         (1, 3, "made", "done"),
@@ -69,7 +72,6 @@ def test_run_exits_0_and_its_report_has_the_hashes_of_the_audit_log(
         (3, 5, None, "done"),
     ]
     assert results(done)[1]["result"]["data"]["plan"] == "Enterprise"
-    report = report_in(tmp_path)
     assert outcomes(report) == {"done": ["create_customer", "update_customer"]}
     assert report["counts"]["reads"] == 1
     audit = Path(report["audit"]["file"])
@@ -88,12 +90,11 @@ def batch(*calls: dict[str, Any]) -> dict[str, Any]:
     return {"tool": "apply_changes", "arguments": {"changes": changes}}
 
 
-def test_batch_in_a_script_is_reported_call_by_call(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    calls = script(CREATE, batch(RENAME, LAST))
-    done = fastn("--sandbox", "run", calls, "--json", "--report", str(tmp_path / "r.json"))
+def test_batch_in_a_script_is_reported_call_by_call(ran: Callable[..., Ran]) -> None:
+    done, report = ran(CREATE, batch(RENAME, LAST))
     assert done.returncode == 0, done.stderr
     assert [row["outcome"] for row in results(done)[1]["result"]["data"]["calls"]] == ["done", "done"]
-    assert outcomes(report_in(tmp_path)) == {"done": ["create_customer", "update_customer", "create_customer"]}
+    assert outcomes(report) == {"done": ["create_customer", "update_customer", "create_customer"]}
 
 
 def test_mistake_in_a_batch_is_found_before_the_first_call(fastn: Run, script: Callable[..., str]) -> None:
@@ -102,12 +103,11 @@ def test_mistake_in_a_batch_is_found_before_the_first_call(fastn: Run, script: C
     assert "line 2: call 2, delete_customer: customer_id: is required" in done.stderr
 
 
-def test_batch_that_stops_lists_the_calls_left(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    calls = script(LIST, batch(LAST, DELETE))
-    done = fastn("--sandbox", "run", calls, "--report", str(tmp_path / "r.json"))
+def test_batch_that_stops_lists_the_calls_left(ran: Callable[..., Ran]) -> None:
+    done, report = ran(LIST, batch(LAST, DELETE))
     assert done.returncode == 3, done.stderr
-    assert outcomes(report_in(tmp_path)) == {"waiting": ["apply_changes"]}
-    done = fastn("--sandbox", "run", script(batch(LAST, NOBODY)))
+    assert outcomes(report) == {"waiting": ["apply_changes"]}
+    done, _ = ran(batch(LAST, NOBODY))
     assert done.returncode == 1
     assert "Call 2, update_customer: " in done.stderr
 
@@ -121,10 +121,9 @@ def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., 
     assert message == "2 done; 0 reads."
 
 
-def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    done = fastn("--sandbox", "run", script(LIST, DELETE, LAST), "--report", str(tmp_path / "r.json"))
+def test_run_stops_at_a_call_that_needs_approval(ran: Callable[..., Ran]) -> None:
+    done, report = ran(LIST, DELETE, LAST)
     assert done.returncode == 3, done.stderr
-    report = report_in(tmp_path)
     assert outcomes(report) == {"waiting": ["delete_customer"], "left": ["create_customer"]}
     assert report["calls"]["waiting"][0]["target"]["name"] == "Globex Exports"
     assert "approvals" in done.stderr
@@ -141,25 +140,18 @@ def test_keep_going_makes_all_calls(fastn: Run, script: Callable[..., str], tmp_
     }
 
 
-def test_run_stops_at_the_first_failure(fastn: Run, script: Callable[..., str]) -> None:
-    done = fastn(
-        "--sandbox",
-        "run",
-        script({"tool": "get_customer", "arguments": {"customer_id": "00000000-0000-4000-8000-000000000000"}}, LAST),
-        "--json",
-    )
+def test_run_stops_at_the_first_failure(ran: Callable[..., Ran]) -> None:
+    done, _ = ran({"tool": "get_customer", "arguments": {"customer_id": "00000000-0000-4000-8000-000000000000"}}, LAST)
     assert done.returncode == 1
     assert [line["outcome"] for line in results(done)] == ["not_found", "left"]
     assert done.stderr.splitlines()[-1] == "1 failed, 1 left; 1 reads."
 
 
-def test_call_refused_by_the_policy_exits_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+def test_call_refused_by_the_policy_exits_1(ran: Callable[..., Ran], tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[[rule]]\ntool = "create_customer"\nthen = "deny"\n')
-    report = str(tmp_path / "r.json")
-    done = fastn("--sandbox", "--policy", str(policy), "--report", report, "run", script(CREATE))
+    done, written = ran(CREATE, options=("--policy", str(policy)))
     assert done.returncode == 1, done.stderr
-    written = report_in(tmp_path)
     assert outcomes(written) == {"refused": ["create_customer"]}
     assert written["calls"]["refused"][0]["rule"]
     assert re.fullmatch("[0-9a-f]{64}", written["policy"])

@@ -23,15 +23,10 @@ SETUP = ["-m", "fastn_mcp", "setup"]
 APPLY = "Apply this change? [y/N]:"
 
 
-@pytest.fixture
-def home(tmp_path: Path, environment: dict[str, str]) -> Path:
-    """Home folder with Cursor and Codex."""
-    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_CLI_HOME"):
-        environment.pop(name, None)
-    environment |= {"HOME": str(tmp_path / "ann"), "PATH": "/usr/bin:/bin"}
-    for folder in (".cursor", ".codex"):
-        (tmp_path / "ann" / folder).mkdir(parents=True)
-    return tmp_path / "ann"
+@pytest.fixture(autouse=True)
+def codex_folder(home: Path) -> None:
+    """The home folder has Codex beside Cursor."""
+    (home / ".codex").mkdir()
 
 
 def cursor(home: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`fastn-mcp stop` and `allow`: what they end, what they say, and who may allow again."""
 
-import os
 import subprocess
 import time
 from dataclasses import replace
@@ -8,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from support import stores
-from support.audit_entries import entries
-from support.command_line import run_command
 from support.state_folder import StateFolder
 from support.terminal import sitting
 
@@ -18,70 +15,59 @@ from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.stop import Stop
 
 
-class Machine(StateFolder):
-    """A user's state folder."""
-
-    def run(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-        return run_command([*arguments], {**os.environ, **self.env, **env})
-
-    def stops(self) -> list[Stop]:
-        return self.do(lambda ledger: ledger.stops())
-
-    def recorded(self) -> list[tuple[object, ...]]:
-        return [tuple(e.get(name) for name in ("event", "principal", "target", "message")) for e in self.audited()]
-
-    def audited(self) -> list[dict[str, object]]:
-        return [dict(entry) for entry in entries(self.folder / "audit.jsonl")]
-
-
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path) -> StateFolder:
     (tmp_path / "home").mkdir()
-    return Machine(tmp_path / "state")
+    return StateFolder(tmp_path / "state")
 
 
-def said(done: "subprocess.CompletedProcess[str]") -> str:
+def stops(machine: StateFolder) -> list[Stop]:
+    return machine.do(lambda ledger: ledger.stops())
+
+
+def words(done: "subprocess.CompletedProcess[str]") -> str:
     return " ".join(done.stdout.split())
 
 
-def test_stop_without_a_ledger_makes_one(machine: Machine) -> None:
+def test_stop_without_a_ledger_makes_one(machine: StateFolder) -> None:
     """A server that has stored nothing yet is stopped too."""
     done = machine.run("stop", "--reason", "went wrong")
     assert done.returncode == 0, done.stderr
-    assert "All changes are stopped since" in said(done)
-    assert 'Reason: "went wrong".' in said(done)
-    assert "Nothing was waiting or approved." in said(done)
-    (stop,) = machine.stops()
+    assert "All changes are stopped since" in words(done)
+    assert 'Reason: "went wrong".' in words(done)
+    assert "Nothing was waiting or approved." in words(done)
+    (stop,) = stops(machine)
     assert (stop.by, stop.reason, stop.lifted) == ("a person at the terminal", "went wrong", None)
-    assert machine.recorded() == [("stopped", "a person at the terminal", "everybody", "went wrong")]
+    recorded = machine.recorded("event", "principal", "target", "message")
+    assert recorded == [("stopped", "a person at the terminal", "everybody", "went wrong")]
     again = machine.run("stop")
     assert again.returncode == 0
-    assert said(again).startswith("No new stop was needed. All changes are stopped since")
-    assert len(machine.stops()) == 1
+    assert words(again).startswith("No new stop was needed. All changes are stopped since")
+    assert len(stops(machine)) == 1
 
 
-def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: Machine) -> None:
+def test_stop_of_an_approver_does_not_stand_for_one_of_the_operator(machine: StateFolder) -> None:
     """Who ordered it on the page of a team may lift it there."""
     approvers = Stop("s1", time.time(), "Kim Example (https://login.example.com|kim)", is_operators=False)
     machine.do(lambda ledger: ledger.add_stop(approvers))
-    assert said(machine.run("stop")).startswith("All changes are stopped since")
-    assert [stop.is_operators for stop in machine.stops()] == [False, True]
+    assert words(machine.run("stop")).startswith("All changes are stopped since")
+    assert [stop.is_operators for stop in stops(machine)] == [False, True]
 
 
-def test_stop_that_held_in_one_store_only_is_new(machine: Machine) -> None:
+def test_stop_that_held_in_one_store_only_is_new(machine: StateFolder) -> None:
     machine.run("--sandbox", "stop", "--reason", "the first")
-    done = said(machine.run("stop", "--reason", "the second"))
+    done = words(machine.run("stop", "--reason", "the second"))
     assert done.startswith("All changes are stopped since")
     assert 'Reason: "the second".' in done
 
 
-def test_stop_of_an_unused_folder_says_so(machine: Machine) -> None:
+def test_stop_of_an_unused_folder_says_so(machine: StateFolder) -> None:
     """The server may have another one."""
-    assert f"No server has used {machine.folder} yet." in said(machine.run("stop"))
-    assert "No server has used" not in said(machine.run("stop"))
+    assert f"No server has used {machine.folder} yet." in words(machine.run("stop"))
+    assert "No server has used" not in words(machine.run("stop"))
 
 
-def test_stop_that_holds_nowhere_is_not_called_one(machine: Machine) -> None:
+def test_stop_that_holds_nowhere_is_not_called_one(machine: StateFolder) -> None:
     machine.run("stop")
     machine.folder.joinpath("ledger.sqlite").write_bytes(b"no database, but something else" * 100)
     done = machine.run("stop")
@@ -89,17 +75,17 @@ def test_stop_that_holds_nowhere_is_not_called_one(machine: Machine) -> None:
     assert done.stderr.startswith("fastn-mcp: Not stopped in ")
 
 
-def test_stop_does_not_print_how_it_is_lifted_into_a_pipe(machine: Machine) -> None:
+def test_stop_does_not_print_how_it_is_lifted_into_a_pipe(machine: StateFolder) -> None:
     done = machine.run("stop")
     assert "fastn-mcp allow" not in done.stdout + done.stderr
 
 
-def test_secret_in_a_reason_is_hidden(machine: Machine) -> None:
+def test_secret_in_a_reason_is_hidden(machine: StateFolder) -> None:
     machine.run("stop", "--reason", "password=hunter2hunter2")
-    assert "hunter2" not in machine.stops()[0].reason
+    assert "hunter2" not in stops(machine)[0].reason
 
 
-def test_every_store_is_stopped_though_one_fails(machine: Machine) -> None:
+def test_every_store_is_stopped_though_one_fails(machine: StateFolder) -> None:
     """In a folder whose path looks like that of a tenant, too."""
     machine.folder = machine.folder / "tenants" / "acme"
     machine.run("--sandbox", "approvals", "temporary")
@@ -107,20 +93,20 @@ def test_every_store_is_stopped_though_one_fails(machine: Machine) -> None:
     machine.folder.joinpath("sandbox", "ledger.sqlite").write_bytes(b"no database, but something else" * 100)
     done = machine.run("stop")
     assert (done.returncode, "Not stopped in" in done.stderr) == (1, True)
-    assert said(done).startswith("In the other folders: All changes are stopped since ")
-    assert len(machine.stops()) == 1
+    assert words(done).startswith("In the other folders: All changes are stopped since ")
+    assert len(stops(machine)) == 1
 
 
-def test_stop_holds_though_it_cannot_be_audited(machine: Machine) -> None:
+def test_stop_holds_though_it_cannot_be_audited(machine: StateFolder) -> None:
     machine.folder.mkdir(parents=True)
     machine.folder.chmod(0o700)
     (machine.folder / "audit.jsonl").mkdir()
     done = machine.run("stop")
     assert (done.returncode, "It holds, and is not in the audit log." in done.stderr) == (0, True)
-    assert len(machine.stops()) == 1
+    assert len(stops(machine)) == 1
 
 
-def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
+def test_stop_ends_what_waits_and_what_is_not_used(machine: StateFolder) -> None:
     now = time.time()
 
     async def asked(ledger: SqliteLedger) -> None:
@@ -133,7 +119,7 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
 
     machine.do(asked)
     done = machine.run("stop")
-    assert "Ended: 2 waiting calls, 1 unused approval, 1 temporary approval." in said(done)
+    assert "Ended: 2 waiting calls, 1 unused approval, 1 temporary approval." in words(done)
 
     async def left(ledger: SqliteLedger) -> tuple[int, set[RequestState], int]:
         decided = await ledger.decided(9)
@@ -144,61 +130,61 @@ def test_stop_ends_what_waits_and_what_is_not_used(machine: Machine) -> None:
 
 
 @pytest.mark.long
-def test_change_that_has_left_is_waited_for_and_named(machine: Machine) -> None:
+def test_change_that_has_left_is_waited_for_and_named(machine: StateFolder) -> None:
     machine.do(lambda ledger: ledger.begin(replace(stores.change(at=time.time()))))
     done = machine.run("stop")
-    assert 'Already being sent, cannot be recalled: update_customer "Acme".' in said(done)
+    assert 'Already being sent, cannot be recalled: update_customer "Acme".' in words(done)
 
 
-def test_client_of_an_unknown_name_is_stopped_and_questioned(machine: Machine) -> None:
+def test_client_of_an_unknown_name_is_stopped_and_questioned(machine: StateFolder) -> None:
     done = machine.run("stop", "--client", "Cloude Code")
     assert done.returncode == 0
-    assert 'Changes of the client "Cloude Code" are stopped' in said(done)
-    assert "Nobody of this name has asked for an approval yet" in said(done)
-    assert [stop.client for stop in machine.stops()] == ["Cloude Code"]
+    assert 'Changes of the client "Cloude Code" are stopped' in words(done)
+    assert "Nobody of this name has asked for an approval yet" in words(done)
+    assert [stop.client for stop in stops(machine)] == ["Cloude Code"]
 
 
-def test_tenant_is_of_a_team_only(machine: Machine) -> None:
+def test_tenant_is_of_a_team_only(machine: StateFolder) -> None:
     done = machine.run("stop", "--tenant", "acme")
     assert done.returncode != 0
     assert "This is not a team server" in done.stderr
-    assert machine.stops() == []
+    assert stops(machine) == []
 
 
-def test_two_scopes_are_refused(machine: Machine) -> None:
+def test_two_scopes_are_refused(machine: StateFolder) -> None:
     done = machine.run("stop", "--client", "a", "--person", "b")
     assert (done.returncode, "Give one of" in done.stderr) == (2, True)
 
 
-def test_allow_needs_a_person_at_a_terminal(machine: Machine) -> None:
-    assert said(machine.run("allow")) == "Nothing is stopped."
+def test_allow_needs_a_person_at_a_terminal(machine: StateFolder) -> None:
+    assert words(machine.run("allow")) == "Nothing is stopped."
     machine.run("stop")
     done = machine.run("allow")
     assert done.returncode == 1
     assert "that needs a person at a terminal" in done.stderr
-    assert machine.stops()[0].lifted is None
+    assert stops(machine)[0].lifted is None
 
 
 @pytest.mark.posix
-def test_person_at_a_terminal_allows_again(machine: Machine) -> None:
+def test_person_at_a_terminal_allows_again(machine: StateFolder) -> None:
     machine.run("stop", "--client", "Claude Code")
     with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
         person.sees("Type allow: ")
         person.types("no\r")
         assert person.leaves()[0] == 1
-    assert machine.stops()[0].lifted is None
+    assert stops(machine)[0].lifted is None
     with sitting(["-m", "fastn_mcp", "allow"], machine.env) as person:
         person.sees("Type allow: ")
         person.types("allow\r")
         person.sees("agents have to ask again")
         assert person.leaves()[0] == 0
-    (stop,) = machine.stops()
+    (stop,) = stops(machine)
     assert stop.lifted is not None
-    assert [entry["event"] for entry in machine.audited()] == ["stopped", "allowed_again"]
-    assert said(machine.run("allow")) == "Nothing is stopped."
+    assert machine.recorded("event") == [("stopped",), ("allowed_again",)]
+    assert words(machine.run("allow")) == "Nothing is stopped."
 
 
-def test_call_and_doctor_say_that_changes_are_stopped(machine: Machine) -> None:
+def test_call_and_doctor_say_that_changes_are_stopped(machine: StateFolder) -> None:
     machine.run("--sandbox", "stop")
     done = machine.run("--sandbox", "call", "create-customer", "--name", "Initech")
     assert done.returncode != 0

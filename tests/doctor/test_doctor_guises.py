@@ -26,9 +26,7 @@ from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.sandbox.auth import VIEWER_PERMISSIONS
 from fastn_mcp.sandbox.resource import ENDPOINTS
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.tool import Effect
-from fastn_mcp.tools.workflows import RunWorkflow
 
 _OURS = ("FASTN_", "SSL_CERT", "NODE_EXTRA")
 _FOREIGN = ("_PROXY", "_proxy", "CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
@@ -198,9 +196,3 @@ def test_doctor_names_a_proxy_without_its_password(ca: trustme.CA, tmp_path: Pat
         assert "C4N4RY" not in call.stdout + call.stderr
         unsaid = program("call", "list-workflows", env=env | {"FASTN_PROXY": proxy.url})
         assert "requires a user name and password (407)" in unsaid.stdout + unsaid.stderr
-
-
-def test_routes_moved_by_guises_are_in_the_catalog() -> None:
-    moved = VARIANTS["paths"].routes
-    assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
-    assert moved.keys() < {o.tool_name() for o in CATALOG}

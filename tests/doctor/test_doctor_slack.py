@@ -1,10 +1,9 @@
 """Doctor's checks of approval in Slack: each mistake of an operator has its next step, and no message is sent."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.slack import Slack, served_slack
+from support.slack import Slack
 from support.slack_world import settings_of
 
 from fastn_mcp.config.load import load
@@ -13,12 +12,6 @@ from fastn_mcp.doctor.slack import check_slack
 from fastn_mcp.errors import SettingsError
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def slack() -> Generator[Slack]:
-    with served_slack() as made:
-        yield made
 
 
 async def checked(variables: dict[str, str]) -> list[Check]:

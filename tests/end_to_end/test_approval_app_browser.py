@@ -1,6 +1,5 @@
 """The app of approval requests (MCP Apps) in a real browser: a real server, a host, and a person on the page."""
 
-import importlib.resources
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from support.app_host import APPS, AppHost, app_host, app_of, tools_of
 from support.local_page import globex, recording_browser
 from support.ports import free_port
 from support.raw_client import META
-from support.real_browser import needs_chromium
+from support.real_browser import axe_violations, needs_chromium
 from support.sensible_calls import sensible_arguments
 from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
 
@@ -251,7 +250,6 @@ async def test_app_is_accessible(
     upstream: Upstream, tmp_path: Path, chromium: Browser, scheme: str, width: int
 ) -> None:
     """WCAG 2.2 A and AA by axe; no horizontal scrolling; the host's theme, whatever the system's."""
-    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     other = {"light": "dark", "dark": "light"}[scheme]
     size = ViewportSize(width=width, height=740)
     async with chat(upstream, tmp_path, chromium, viewport=size, color_scheme=other) as talk:
@@ -267,11 +265,7 @@ async def test_app_is_accessible(
             for details in await talk.app.locator("summary").all():
                 await details.click()
             frame = talk.host.tab.frames[-1]
-            await frame.evaluate(axe)
-            violations = "r.violations.map(v => [v.id, v.nodes.map(n => n.html)])"
-            found: Any = await frame.evaluate(f"axe.run().then(r => [{violations}, r.passes.length])")
-            assert found[0] == []
-            assert found[1] > 10
+            assert await axe_violations(frame) == []
             assert await frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
             style = "main => getComputedStyle(main).fontFamily"
             assert await talk.app.locator("main").evaluate(style) == "serif"

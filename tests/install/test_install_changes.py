@@ -78,6 +78,10 @@ def test_created_file_is_removed_again(client: ClientFile) -> None:
 def test_existing_file_is_restored(client: ClientFile, content: bytes, mode: int) -> None:
     client.write(content, mode)
     client.install()
+    copy = client.target.backup.copy
+    assert (copy.read_bytes(), copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (
+        content, 0o600, 0o700,
+    )  # fmt: skip
     assert client.path.stat().st_mode & 0o777 == mode
     assert client.path.read_bytes() != content
     client.install(OTHER)
@@ -101,36 +105,6 @@ def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
     assert "mcpServers" in json.loads(real.read_bytes())
     client.uninstall()
     assert (client.path.is_symlink(), real.read_bytes()) == (True, b'{"a": 1}')
-
-
-@pytest.mark.posix
-def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
-    client.write(b'{"secret": 1}')
-    client.install()
-    copy = client.target.backup.copy
-    assert (copy.read_bytes(), copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (
-        b'{"secret": 1}',
-        0o600,
-        0o700,
-    )
-
-
-def test_second_install_changes_nothing(client: ClientFile) -> None:
-    client.write(b"{}")
-    client.install()
-    content = client.path.read_bytes()
-    assert client.install() is None
-    assert client.path.read_bytes() == content
-
-
-def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
-    client.install()
-    change = client.install(OTHER)
-    assert change is not None
-    assert '"acme"' in change.diff()
-    assert client.document == {"mcpServers": {"fastn": OTHER[0].value}}
-    client.uninstall()
-    assert not client.path.exists()
 
 
 def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.values import not_none
 from surface import HELLO, META, WHO, said
 
 from fastn_mcp.build.composition import assemble, policy_of
@@ -43,8 +44,7 @@ def hello(**changed: object) -> dict[str, object]:
 
 
 def result(introduction: Introduction, method: str, params: object) -> Any:
-    reply = introduction.reply(line(method, params))
-    assert reply is not None
+    reply = not_none(introduction.reply(line(method, params)))
     answer = json.loads(reply.line)
     assert (answer["jsonrpc"], answer["id"], reply.id) == ("2.0", 7, 7)
     return answer["result"]
@@ -58,16 +58,13 @@ async def test_introduction_equals_the_sdks_answers_in_each_version(flags: dict[
     parts = assemble(settings, policy, tmp_path, Process(environment, Sandboxed(), has_browser=True))
     server = build(parts.dispatch, parts.tools, parts.label)
     for version in HANDSHAKE:
-        introduction = introduction_of(settings, environment)
-        assert introduction is not None
+        introduction = not_none(introduction_of(settings, environment))
         initialized, listed = await said(server, ("initialize", hello(protocolVersion=version)), ("tools/list", {}))
         assert result(introduction, "initialize", hello(protocolVersion=version)) == initialized
-        ready = introduction.reply(READY)
-        assert ready is not None
+        ready = not_none(introduction.reply(READY))
         assert (ready.line, ready.last) == (b"", False)
         assert result(introduction, "tools/list", {}) == listed
-    introduction = introduction_of(settings, environment)
-    assert introduction is not None
+    introduction = not_none(introduction_of(settings, environment))
     discovered, listed = await said(server, ("server/discover", META), ("tools/list", META))
     assert result(introduction, "server/discover", META) == discovered
     assert result(introduction, "tools/list", META) == listed

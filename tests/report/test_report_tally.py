@@ -1,6 +1,5 @@
 """What the entries of an audit add up to: one call each, however many entries it took."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,8 @@ class Watched(World):
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    made = Watched(tmp_path)
-    yield made
-    made.close()
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
 
 
 async def test_created_resource_is_done_with_its_new_id_and_audit_entries(watched: Watched) -> None:
@@ -119,7 +116,6 @@ async def test_call_requested_by_another_process_is_waiting(watched: Watched, tm
     await other.call(call)
     attempt = other.only()
     assert (attempt.group, attempt.name, attempt.audit) == (OutcomeGroup.WAITING, "Globex Exports", ())
-    other.close()
 
 
 async def test_refusal_names_its_rule(tmp_path: Path) -> None:
@@ -127,7 +123,6 @@ async def test_refusal_names_its_rule(tmp_path: Path) -> None:
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.rule) == (OutcomeGroup.REFUSED, "mode read-only: write")
-    watched.close()
 
 
 async def test_missing_target_is_failed(watched: Watched) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import threading
-from collections.abc import AsyncIterator, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import trustme
-import uvicorn
 
 from fastn_mcp.build.composition import enabled_tools
 from fastn_mcp.config.load import load
@@ -24,6 +23,7 @@ from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Route
 from support.behaviour import Accepts, Behaviour, Envelope, Paging
 from support.faulty_sandbox import FaultySandbox
+from support.identity_provider import listening
 from support.served_sandbox import create_faulty_app
 from support.world import Clock
 
@@ -117,47 +117,17 @@ def problems_of(found: DoctorReport) -> dict[str, CheckResult]:
 
 
 @contextmanager
-def _run_in_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]:
-    thread = threading.Thread(target=asyncio.run, args=(serve,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop()
-        thread.join(15)
-
-
-@contextmanager
 def serve_sandbox(
     sandbox: FaultySandbox, certificate: trustme.LeafCert | None = None, folder: Path | None = None
 ) -> Generator[int]:
     """Serve the sandbox on a port of this machine; over https with a certificate, stored in the folder."""
-    ready = threading.Event()
-    port: list[int] = []
     secure: dict[str, Any] = {}
     if certificate is not None and folder is not None:
         pem = folder / "server.pem"
         certificate.private_key_and_cert_chain_pem.write_to_path(pem)
         secure = {"ssl_certfile": str(pem), "ssl_keyfile": str(pem)}
-    config = uvicorn.Config(
-        create_faulty_app(sandbox), "127.0.0.1", 0, log_level="error", ws="none", lifespan="off", **secure
-    )
-    server = uvicorn.Server(config)
-
-    async def serve() -> None:
-        task = asyncio.ensure_future(server.serve())
-        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        port.append(server.servers[0].sockets[0].getsockname()[1])
-        ready.set()
-        await task
-
-    def stop() -> None:
-        server.should_exit = True
-
-    with _run_in_thread(serve(), stop):
-        assert ready.wait(15)
-        yield port[0]
+    with listening(create_faulty_app(sandbox), **secure) as url:
+        yield int(url.rpartition(":")[2])
 
 
 @dataclass
@@ -206,9 +176,14 @@ def run_proxy(proxy: Proxy) -> Generator[Proxy]:
         await over.wait()
         server.close()
 
-    with _run_in_thread(serve(), lambda: loops[0].call_soon_threadsafe(over.set)):
-        assert ready.wait(15)
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(15)
+    try:
         yield proxy
+    finally:
+        loops[0].call_soon_threadsafe(over.set)
+        thread.join(15)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,13 +1,15 @@
-"""A Fastn sandbox in its own process, for load tests: `python fastn_process.py PORT`.
+"""A Fastn sandbox in its own process: `python fastn_process.py PORT [CANARY]`.
 
-`GET /heard` returns every change it was asked for, with the key that came with it.
+`GET /heard` returns every change it was asked for, with the key that came with it. With a canary, a secret of the
+account that only Fastn knows, it echoes requests and adds that secret to its responses.
 """
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from typing_extensions import override
@@ -31,9 +33,63 @@ class Remembering(Sandbox):
         return super().answer(request)
 
 
-def main(port: int) -> None:
-    sandbox = Remembering(lambda: datetime.now(UTC))
+def held(canary: str) -> dict[str, Any]:
+    """Return a secret in every shape, for objects in responses and in arguments."""
+    return {
+        "apiKey": canary,
+        "password": canary,
+        "fields": [{"name": "apiKey", "value": canary}, {"id": "region", "value": "eu"}],
+        "database": f"postgres://sync:{canary}@db.example/acme",
+        "note": f"sent Bearer {canary}",
+        "basic": f"Basic {b64encode(f'user:{canary}'.encode()).decode()}",
+        "headers": [["X-Api-Key", canary]],
+        "callback": f"https://x.example/?access_token={canary}&page=2",
+        "raw": json.dumps({"body": json.dumps({"clientSecret": canary})}),
+        "credentials": {"user": canary, "deep": [{"any": canary}]},
+        "license": f"fsk_live_{canary}",
+    }
+
+
+class Echoing(Remembering):
+    """Echoes bodies in responses and errors. Its first response about quotas is a 503."""
+
+    canary: str
+    failed = False
+
+    @override
+    def answer(self, request: SandboxRequest) -> SandboxReply:
+        body = request.body
+        reply = super().answer(request)
+        status = reply.status
+        if request.path.endswith("/quotas") and not self.failed:
+            self.failed, status = True, 503
+        if status >= 400:
+            echo: dict[str, Any] = {"code": "NO", "message": f"Bearer {self.canary} sent {body.decode()}"}
+            said: Any = {"error": echo | {"details": held(self.canary)}}
+        else:
+            said = self._planted(json.loads(reply.body or b"null"), json.loads(body or b"null"))
+        headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
+        return SandboxReply(status, headers, json.dumps(said).encode())
+
+    def _planted(self, value: Any, sent: Any) -> Any:
+        if isinstance(value, list):
+            return [self._planted(item, sent) for item in cast("list[Any]", value)]
+        if not isinstance(value, dict):
+            return value
+        fields = {name: self._planted(item, sent) for name, item in cast("dict[str, Any]", value).items()}
+        if "id" not in fields:
+            return fields
+        if "slug" in fields and sent is None:
+            fields["slug"] = f"{fields['slug']}?token={self.canary}"
+        more = {"echo": sent, "log": f"got {json.dumps(sent)}"} if sent is not None else {}
+        return {**held(self.canary), **fields, **more}
+
+
+def main(port: int, canary: str = "") -> None:
+    sandbox = (Echoing if canary else Remembering)(lambda: datetime.now(UTC))
     sandbox.heard = []
+    if isinstance(sandbox, Echoing):
+        sandbox.canary = canary
     inner = create_app(sandbox)
 
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -47,4 +103,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -25,9 +25,8 @@ from support.identity_provider import Provider
 from support.identity_provider import listening as serving
 from support.nginx_proxy import balanced
 from support.ports import free_port, listening
-from support.team_world import Caller
+from support.team_world import ALL, Caller
 
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 KEYS = {"acme": KEY, "globex": LIVE_KEY}
 
 _FILE = """

@@ -156,11 +156,11 @@ class Provider:
 
 
 @contextmanager
-def listening(app: Any, port: int = 0) -> Generator[str]:
-    """An application on the loopback address, in a thread of this process."""
+def listening(app: Any, port: int = 0, **options: Any) -> Generator[str]:
+    """An application on the loopback address, in a thread of this process. `options` are uvicorn's."""
     # Listening before anybody runs, so that who comes early only waits.
     with socket.create_server(("127.0.0.1", port)) as taken:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **options))
         thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
         thread.start()
         try:

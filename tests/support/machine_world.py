@@ -15,6 +15,7 @@ from support.identity_provider import AUDIENCE, Provider
 from support.policy_files import policy_file
 from support.signed_plans import FAR, plan_text, sign_plan
 from support.team_world import ALL, HEAD, TENANTS, TeamWorld
+from support.values import not_none
 
 GITHUB = "https://token.actions.githubusercontent.com"
 CREATE = '[[allow]]\ntool = "create_customer"\narguments = { name = "Initech" }\ncount = 2\n'
@@ -72,9 +73,7 @@ class MachineWorld:
         self.sign()
 
     def sign(self, allow: str = CREATE, until: datetime = FAR, begins: datetime | None = None) -> None:
-        tenant = self.world.team.named("acme")
-        assert tenant is not None
-        settings = self.world.opening.settings(tenant)
+        settings = self.world.opening.settings(not_none(self.world.team.named("acme")))
         text = plan_text(account_of(settings), allow, until, begins)
         sign_plan(self.folder / "nightly.toml", text, plan_account_of(settings))
 

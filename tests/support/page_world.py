@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import anyio
@@ -23,12 +23,19 @@ from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch
 from fastn_mcp.guard.sentences.facts import Sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.server.page_undo import PageUndo
 from support.decisions import moved
+from support.long_log import ACCOUNT
+from support.stores import grant
+from support.values import not_none
 from support.world import World
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 DELETION = Sentences(
     'Delete customer "Globex".',
@@ -76,7 +83,7 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
     card: dict[str, JsonValue] = {
         "call": "delete_customer",
         "arguments": {"customer_id": "cus_8fQ2"},
-        "account": "default at live.fastn.ai",
+        "account": ACCOUNT,
         "effect": "destroy",
         "does": 'Delete customer "Globex".',
         "says": DELETION.data(),
@@ -85,28 +92,19 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
         "used_by": [{"kind": "connections", "count": 2, "examples": [{"name": "Shopify"}, {"name": "Slack"}]}],
         "not_checked": ["triggers"],
     }
-    grant = ApprovalRequest(
-        id=id_,
-        principal="local",
-        account="default at live.fastn.ai",
-        tool="delete_customer",
-        target="cus_8fQ2",
-        call=f"call of {id_}",
-        calls={1: ShownCall(f"binding of {id_}", {})},
-        required="confirm",
-        expected=None,
-        allows_temporary=False,
-        out_of_band=True,
-        preview=card,
-        text=(
+    facts: dict[str, Any] = {
+        "target": "cus_8fQ2",
+        "calls": {1: ShownCall(f"binding of {id_}", {})},
+        "required": "confirm",
+        "expected": None,
+        "preview": card,
+        "text": (
             'delete_customer customer_id="cus_8fQ2"',
             "Account: default at live.fastn.ai.",
             'Target: "Globex", id "cus_8fQ2".',
         ),
-        created=now - 130,
-        expires=now + 470,
-    )
-    return replace(grant, **changes)
+    }
+    return replace(grant(id_, created=now - 130, expires=now + 470), **(facts | changes))
 
 
 def connection(id_: str = "grant-c", typed: TypedArgument = API_KEY) -> ApprovalRequest:
@@ -125,7 +123,7 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
     card: dict[str, JsonValue] = {
         "call": "update_workflow",
         "arguments": {"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
-        "account": "default at live.fastn.ai",
+        "account": ACCOUNT,
         "effect": "external",
         "does": 'Change 2 fields of workflow "Orders": name and status.',
         "says": UPDATE.data(),
@@ -155,7 +153,7 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
     card: dict[str, JsonValue] = {
         "call": "apply_changes",
         "says": describe_batch({1: DELETION, 2: UPDATE}).data(),
-        "account": "default at live.fastn.ai",
+        "account": ACCOUNT,
         "effect": "destroy",
         "effects": ["external", "destroy"],
         "calls": calls,
@@ -164,6 +162,13 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
     lines = ("Make 2 changes. Change 1 cannot be undone.", "1. delete_customer", "2. update")
     given = {"tool": "apply_changes", "target": None, "expected": "Globex", "preview": card, "text": lines}
     return question(id_, **(given | changes))
+
+
+def made(id_: str, at: float, **facts: Any) -> Change:
+    """Return a change: a workflow that was renamed."""
+    before, sent = {"name": "Orders"}, {"name": "Orders v2"}
+    change = Change(id_, "local", ACCOUNT, "update_workflow", {}, "wf_31", "Orders", before, sent, at)
+    return replace(change, **{"outcome": "done", "approved_by": "local_page", **facts})
 
 
 @dataclass
@@ -197,9 +202,9 @@ class Desk:
         self.opened.append(url)
         return self.opens
 
-    async def ask(self, *grants: ApprovalRequest) -> None:
-        for grant in grants:
-            await self.ledger.open(grant)
+    async def ask(self, *requests: ApprovalRequest) -> None:
+        for request in requests:
+            await self.ledger.open(request)
 
     async def becomes(
         self, id_: str, state: RequestState, *, at: float | None = None, by: str | None = None, note: str | None = None
@@ -216,14 +221,15 @@ class Desk:
     async def key(self) -> tuple[str, str]:
         """Return the page's address and a one-time key from the page file."""
         await self.announce("any")
-        found = read_page_file(self.page_file)
-        assert found is not None
-        return found
+        return not_none(read_page_file(self.page_file))
 
     async def file(self) -> str:
         """Return the address of a key file, as `fastn-mcp approvals --open` writes it."""
         url, key = await self.key()
         return key_file.write(self.page_file.parent / "browser", url, key, self.clock.now().timestamp())
+
+    async def request(self, id_: str) -> ApprovalRequest:
+        return not_none(await self.ledger.find(id_))
 
     async def snapshot(self) -> list[object]:
         """Return everything in the ledger that a decision would change."""
@@ -260,17 +266,17 @@ class Visitor:
     room: str
     """The path under which everything lies, as `/…/`."""
 
-    async def look(self) -> str:
-        answer = await self.http.get(self.room)
-        assert answer.status_code == 200
+    async def look(self, place: str = "", status: int = 200) -> str:
+        answer = await self.http.get(self.room + place)
+        assert answer.status_code == status, answer.text
         return answer.text
 
-    async def form(self, action: str, about: str) -> dict[str, str]:
-        """Return the hidden fields of a form on the page."""
-        page = await self.look()
+    async def form(self, action: str, about: str = "", place: str = "") -> dict[str, str]:
+        """Return the hidden fields of a form on the page, with that request in them if one is named."""
+        page = await self.look(place)
         for found in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
             hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
-            if about in hidden.values():
+            if about in ("", *hidden.values()):
                 return hidden
         raise AssertionError(f"no form to {action} {about}")
 
@@ -285,8 +291,7 @@ class Visitor:
 def posted_by(file: str) -> tuple[str, str]:
     """Return where a key file posts its key, and the key."""
     text = Path(unquote(httpx2.URL(file).path)).read_text()
-    found = re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text)
-    assert found is not None
+    found = not_none(re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text))
     return found[1], found[2]
 
 
@@ -298,9 +303,7 @@ async def enter(http: httpx2.AsyncClient, url: str, key: str, **headers: str) ->
 def room_of(answer: httpx2.Response) -> str:
     """Return the path to which a browser is sent after entering."""
     assert answer.status_code == 200
-    found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
-    assert found is not None
-    return found[1]
+    return not_none(re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text))[1]
 
 
 async def let_in(desk: Desk) -> Visitor:
@@ -308,3 +311,17 @@ async def let_in(desk: Desk) -> Visitor:
     url, key = await desk.key()
     http = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30)
     return Visitor(http, url, room_of(await enter(http, url, key)))
+
+
+async def entered(browser: "Browser", desk: Desk, **options: Any) -> "Page":
+    """Open a tab with a session by a key file. Errors in its console fail the test."""
+    context = await browser.new_context(reduced_motion="reduce", **options)
+    context.set_default_timeout(10_000)
+    tab, complaints = await context.new_page(), list[str]()
+    tab.on("console", lambda message: complaints.append(message.text))
+    await tab.goto(await desk.file())
+    if not options.get("java_script_enabled", True):
+        await tab.get_by_role("button").click()  # the file's form needs a script to submit itself
+    await tab.get_by_role("navigation", name="Places").wait_for()
+    assert complaints == []
+    return tab

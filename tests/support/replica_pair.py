@@ -21,8 +21,8 @@ from support.identity_provider import Provider, listening
 from support.page_visitor import Visitor
 from support.ports import free_port
 from support.server_process import running
-from support.team_page import ALL, FILE, Team, result
-from support.team_world import Caller
+from support.team_page import FILE, Team, result
+from support.team_world import ALL, Caller
 
 POLICY = '[defaults]\ndestroy = "out_of_band"\n'
 STATE_SECRET = "s" * 32

@@ -88,4 +88,3 @@ async def slack_world(folder: Path, slack: Slack, policy: Policy | str = "", **m
         yield world
     finally:
         await world.channel.aclose()
-        world.close()

@@ -1,6 +1,7 @@
 """The state folder of a user, which a server and a command share."""
 
 import os
+import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TypeVar
 import anyio
 
 from fastn_mcp.ledger.sqlite import SqliteLedger
+from support.audit_entries import entries
+from support.command_line import run_command
 
 Result = TypeVar("Result")
 
@@ -22,6 +25,14 @@ class StateFolder:
         home = str(self.folder.parent / "home")
         usual = {"HOME": home, "XDG_STATE_HOME": home}
         return {"FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull} | usual
+
+    def run(self, *arguments: str, given: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
+        """Run `fastn-mcp` on it, without a terminal."""
+        return run_command(arguments, {**os.environ, **self.env, **env}, given=given)
+
+    def recorded(self, *fields: str) -> list[tuple[object, ...]]:
+        """Return these fields of each entry of its audit log."""
+        return [tuple(entry.get(name) for name in fields) for entry in entries(self.folder / "audit.jsonl")]
 
     def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
         """Run `work` on its ledger."""

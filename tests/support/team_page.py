@@ -1,6 +1,5 @@
 """Support for tests of a team's approval page: the team file, an agent, and a person's actions."""
 
-import importlib.resources
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,26 +12,25 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from playwright.async_api import Page, expect
 
+from support.approval_world import APPROVERS, PAGE
 from support.faulty_sandbox import FaultySandbox
 from support.identity_provider import Provider
-from support.real_browser import DESKTOP, PHONE
+from support.real_browser import DESKTOP, PHONE, axe_violations
+from support.server_process import body
+from support.team_world import ALL
 
 PICTURES = os.environ.get("PAGE_PICTURES")
-ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 
-FILE = """
+FILE = (
+    """
 url = "http://127.0.0.1:{port}/mcp"
 issuer = "{issuer}"
 hosts = ["127.0.0.1:{port}", "127.0.0.1:{other}"]
 audience = "the-team"
-
-[approvals]
-client_id = "page"
-client_secret_env = "PAGE_SECRET"
-
-[[approvals.approver]]
-groups = ["approvers"]
-
+"""
+    + PAGE
+    + APPROVERS
+    + """
 [[tenant]]
 name = "acme"
 approval_wait_seconds = 0
@@ -42,6 +40,7 @@ base_url = "{fastn}"
 mode = "guarded"
 policy = "policy.toml"
 """
+)
 
 
 @dataclass
@@ -66,9 +65,7 @@ class Team:
 
 
 async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    found = (await client.call_tool(tool, arguments)).structured_content
-    assert found is not None
-    return dict(found)
+    return body(await client.call_tool(tool, arguments))
 
 
 async def approve(tab: Page, title: str, name: str) -> None:
@@ -82,12 +79,9 @@ async def approve(tab: Page, title: str, name: str) -> None:
 
 async def looked_at(tab: Page, name: str) -> None:
     """Check the page with axe-core, and take a screenshot if requested."""
-    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     for size, size_name in ((DESKTOP, "desktop"), (PHONE, "phone")):
         await tab.set_viewport_size(size)
-        await tab.evaluate(axe)
-        found: Any = await tab.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
-        assert found == [], (name, size_name)
+        assert await axe_violations(tab) == [], (name, size_name)
         assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, size_name)
         if PICTURES:
             await tab.screenshot(path=Path(PICTURES) / f"{name}-{size_name}.png", full_page=True)

@@ -22,13 +22,17 @@ from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.policy.policy import Policy
 from support.policy_files import rules_of
+from support.values import not_none
 from support.world import World
 
 C = TypeVar("C")
 SECRET = "a secret of our receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"
+ELSEWHERE = AnswerAddress(None, 0, "https://approvals.example.com")
+"""Answers are received by another server."""
 
 
 def public(key: Ed25519PrivateKey) -> str:
@@ -116,18 +120,16 @@ class WebhookWorld(World):
         self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
         self.receiver = Receiver()
         self.deciding = WebhookAnswers(self.approvers, self.answers())
-        self.webhook = self.asking(self.receiver)
-        self.desk = self.webhook
+        self.desk = self.asking()
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
     def answers(self, tenant: str = "") -> ApproverAnswers:
         return ApproverAnswers("test", tenant, self.ledger, self.audit, self.system)
 
-    def asking(self, receiver: Receiver) -> Webhook:
+    def asking(self, receiver: Receiver | None = None, address: AnswerAddress = ELSEWHERE) -> Webhook:
         """The webhook, as a process that has just started has it."""
-        posting = WebhookSender(URL, SECRET, self.system, receiver)
-        door = AnswerAddress(None, 0, "https://approvals.example.com")
-        return Webhook(posting, self.approvers, self.deciding, self.ledger, self.system, door)
+        posting = WebhookSender(URL, SECRET, self.system, receiver or self.receiver)
+        return Webhook(posting, self.approvers, self.deciding, self.ledger, self.system, address)
 
     async def answer(
         self, signer: Signer, question: dict[str, Any], decision: str = "approve", /, **more: Any
@@ -141,6 +143,10 @@ class WebhookWorld(World):
         """Return the pending request as its receiver has it."""
         assert isinstance(await self.call(call), PendingApproval)
         return self.receiver.questions[-1]
+
+    async def request(self, question: dict[str, Any]) -> ApprovalRequest:
+        """Return the request that the receiver was asked about."""
+        return not_none(await self.ledger.find(question["grant"]))
 
     async def asked_about(self, call: C) -> tuple[C, dict[str, Any]]:
         """Return the call with its pending request."""
