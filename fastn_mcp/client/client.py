@@ -280,7 +280,7 @@ class FastnClient:
             )
         async with self._slots:
             answer = await self._answer(request, attempts)
-        return self._result(call, answer, attempts, redactor)
+        return _result(call, answer, attempts, redactor, self.settings)
 
     async def _merged(self, call: Call, request: Request) -> Request:
         """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""
@@ -398,36 +398,36 @@ class FastnClient:
             await announce_wait(why)
             await self._system.sleep(seconds)
 
-    def _result(self, call: Operation[R], answer: Answer, attempts: Attempts, redactor: Redactor) -> R:
-        deletes = call.route.method == "DELETE"
-        if answer.status >= 300:
-            response = _error_body(answer)
-            if deletes and answer.status == 404 and attempts.was_unknown:
-                return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
-            if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
-                # Servers also answer a completed change with these, to point to its result.
-                what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
-                raise attempts.lost(what, response)
-            not_found = _not_found(call, self.settings.base_url)
-            raise attempts.rejected(
-                error_of(answer.status, response, key_hint=_key_hint(self.settings), not_found=not_found)
-            )
-        if answer.unreadable is not None:
-            raise attempts.unreadable(answer.unreadable)
-        try:
-            body = call.read(unwrap(_succeeded(call, answer, attempts)), answer.headers)
-            if redactor.may_stand_in(answer.body):
-                body = redactor(body)
-            if self.settings.fields and (names := self.settings.fields.get(call.toolset())):
-                from_wire(cast(Call, call), body, names)
-            if deletes and not isinstance(body, dict):
-                return call.result({"id": call.target, "deleted": True})
-            return call.result(body)
-        except ValidationError:
-            raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
-        except ValueError:
-            is_json = answer.body.lstrip().startswith((b"{", b"["))
-            raise attempts.unreadable(UnreadableBody.NO_JSON if is_json else UnreadableBody.FOREIGN) from None
+
+def _result(call: Operation[R], answer: Answer, attempts: Attempts, redactor: Redactor, settings: Settings) -> R:
+    """Return the result of an answered call. Raises a `FastnError` if it failed or cannot be read."""
+    deletes = call.route.method == "DELETE"
+    if answer.status >= 300:
+        response = _error_body(answer)
+        if deletes and answer.status == 404 and attempts.was_unknown:
+            return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
+        if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
+            # Servers also answer a completed change with these, to point to its result.
+            what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
+            raise attempts.lost(what, response)
+        not_found = _not_found(call, settings.base_url)
+        raise attempts.rejected(error_of(answer.status, response, key_hint=_key_hint(settings), not_found=not_found))
+    if answer.unreadable is not None:
+        raise attempts.unreadable(answer.unreadable)
+    try:
+        body = call.read(unwrap(_succeeded(call, answer, attempts)), answer.headers)
+        if redactor.may_stand_in(answer.body):
+            body = redactor(body)
+        if settings.fields and (names := settings.fields.get(call.toolset())):
+            from_wire(cast(Call, call), body, names)
+        if deletes and not isinstance(body, dict):
+            return call.result({"id": call.target, "deleted": True})
+        return call.result(body)
+    except ValidationError:
+        raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
+    except ValueError:
+        is_json = answer.body.lstrip().startswith((b"{", b"["))
+        raise attempts.unreadable(UnreadableBody.NO_JSON if is_json else UnreadableBody.FOREIGN) from None
 
 
 def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> JsonValue:

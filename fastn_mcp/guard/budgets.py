@@ -64,6 +64,17 @@ class Budgets:
         """Return the calls of a plan entry."""
         return await self._ledger.spent(permit.budget, PLANNED) + earlier.get((permit.budget, PLANNED), 0)
 
+    async def permit(
+        self, covering: Iterable[PlannedCalls], earlier_uses: EarlierUses
+    ) -> tuple[PlannedCalls | None, PlannedCalls | None]:
+        """Return the covering plan entry that has calls left, or else the last one that is used up."""
+        used_up: PlannedCalls | None = None
+        for permit in covering:
+            if await self.planned(permit, earlier_uses) < permit.count:
+                return permit, None
+            used_up = permit
+        return None, used_up
+
     async def plan_left(self) -> list[tuple[PlannedCalls, int]]:
         """Return each entry of the plan, with the number of calls left."""
         permits = self.policy.plan.permits if self.policy.plan else ()

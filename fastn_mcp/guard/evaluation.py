@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,7 +28,6 @@ from fastn_mcp.ledger.identity import bound_account, holder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation, effects_below
-from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE
 from fastn_mcp.records.rows import FastnObject
@@ -90,8 +89,7 @@ class Evaluator:
         self._journalling = journalling
         self._system = system
         self._read = read
-        self._new: tuple[str, float, Send] | None = None
-        """Digest of the last create that overwrites nothing, the time of its evaluation, and the reads made for it."""
+        self._creates = _LastCreate(read, policy.approval_lifetime, system)
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
@@ -165,29 +163,17 @@ class Evaluator:
         time to decide it for, instead of now.
         """
         digest = self.digest(call, asker)
-        earlier = self._earlier_reads(call, digest)
+        earlier = self._creates.earlier_reads(call, digest)
         reads = reads or earlier or remembered(self._read)
         resolved = await self._resolve(call, reads)
         if isinstance(call, Create) and resolved.target is None and earlier is None:
-            self._new = digest, self._system.monotonic(), reads
+            self._creates.remember(digest, reads)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
-        binding, similar = self._bind(resolved, digest, asker, verdict, is_unsettled=is_unsettled)
+        binding, similar = _bind(
+            resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
+        )
         call_preview = preview(resolved, resolved.effect, self._account.name, verdict.why, undoes)
         return CallEvaluation(resolved, digest, resolved.effect, verdict, call_preview, binding, similar, reads)
-
-    def _earlier_reads(self, call: Call, digest: str) -> Send | None:
-        """Return the reads by which the last create is evaluated once more: of a long list, those that show changes.
-
-        None if `call` is not that create, its evaluation was long ago, or Fastn may not find all that it may overwrite.
-        """
-        if self._new is None or not isinstance(call, Create) or getattr(call, "external_ref", None) is not None:
-            return None
-        known, at, reads = self._new
-        is_known = known == digest and self._system.monotonic() - at <= self.policy.approval_lifetime
-        lister, names = reader_of(type(call)), searched_names(call)
-        if not is_known or lister is None or not names:
-            return None
-        return remembered(since_earlier(lister, reads, self._read, names))
 
     async def explain(self, call: Call, asker: Asker, at: datetime | None = None) -> tuple[CallEvaluation, Situation]:
         """Evaluate one call, for now or another time, and return the facts that decide it."""
@@ -288,32 +274,8 @@ class Evaluator:
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         if resolved.typed is not None and verdict.decision is not Decision.DENY:
-            verdict = self._with_typed(resolved.typed, verdict)
+            verdict = _with_typed(resolved.typed, verdict, asks=self.policy.asks)
         return verdict, earlier is not None
-
-    def _with_typed(self, typed: TypedArgument, verdict: PolicyDecision) -> PolicyDecision:
-        """Return the decision on a call with a secret that a person types: at least confirmed, or denied."""
-        if not self.policy.asks:
-            return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {typed.name}.")
-        strictest = max(verdict.decision, Decision.CONFIRM, key=lambda decision: decision.rank)
-        return replace(verdict, decision=strictest, permit=None)
-
-    def _bind(
-        self, resolved: ResolvedCall, digest: str, asker: Asker, verdict: PolicyDecision, *, is_unsettled: bool
-    ) -> tuple[str, str | None]:
-        """Return `CallEvaluation.binding` and `similar`."""
-        call, effect, policy = resolved.call, resolved.effect.value, self.policy.digest
-        parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
-        parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
-        # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
-        each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
-        if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
-            return _sha256(parts), None
-        # A temporary approval covers calls that differ in free values only.
-        arguments = call.arguments()
-        fixed = {name: value for name, value in arguments.items() if name not in FREE}
-        same = [*self._parties(asker), call.tool_name(), sorted(arguments), fixed]
-        return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
     async def _situation(
         self, resolved: ResolvedCall, effect: Effect, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
@@ -324,7 +286,7 @@ class Evaluator:
         is_resting = bool(declines) and now.timestamp() - last < rest
         permit = used_up = None
         if self.policy.plan is not None:
-            permit, used_up = await self._permit(self.policy.plan.covering(resolved, now), earlier_uses)
+            permit, used_up = await self.budgets.permit(self.policy.plan.covering(resolved, now), earlier_uses)
         revoked = resolved.target if resolved.call.tool_name() == "revoke_api_key" else None
         in_list = {Effect(counted): uses for (counted, period), uses in earlier_uses.items() if period != PLANNED}
         return Situation(
@@ -345,16 +307,61 @@ class Evaluator:
             destroyed=await self.budgets.destroyed(asker.counted) if effect is Effect.DESTROY else 0,
         )
 
-    async def _permit(
-        self, covering: Iterable[PlannedCalls], earlier_uses: EarlierUses
-    ) -> tuple[PlannedCalls | None, PlannedCalls | None]:
-        """Return the covering plan entry that has calls left, or else the last one that is used up."""
-        used_up: PlannedCalls | None = None
-        for permit in covering:
-            if await self.budgets.planned(permit, earlier_uses) < permit.count:
-                return permit, None
-            used_up = permit
-        return None, used_up
+
+def _with_typed(typed: TypedArgument, verdict: PolicyDecision, *, asks: bool) -> PolicyDecision:
+    """Return the decision on a call with a secret that a person types: at least confirmed, or denied if nobody asks."""
+    if not asks:
+        return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {typed.name}.")
+    strictest = max(verdict.decision, Decision.CONFIRM, key=lambda decision: decision.rank)
+    return replace(verdict, decision=strictest, permit=None)
+
+
+def _bind(
+    resolved: ResolvedCall, digest: str, parties: Sequence[str], policy: str, verdict: PolicyDecision, *,
+    is_unsettled: bool,
+) -> tuple[str, str | None]:  # fmt: skip
+    """Return `CallEvaluation.binding` and `similar`. `policy` is its digest."""
+    call, effect = resolved.call, resolved.effect.value
+    parts = [digest, resolved.bound(), str(resolved.label), policy, effect, is_unsettled]
+    parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
+    # No temporary approval for a call that destroys, changes access, needs a step-up or may have been made already.
+    each_time = is_unsettled or verdict.step_up is not None or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
+    if call.target is None or verdict.decision is not Decision.CONFIRM or each_time:
+        return _sha256(parts), None
+    # A temporary approval covers calls that differ in free values only.
+    arguments = call.arguments()
+    fixed = {name: value for name, value in arguments.items() if name not in FREE}
+    same = [*parties, call.tool_name(), sorted(arguments), fixed]
+    return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
+
+
+class _LastCreate:
+    """The reads of the last create that overwrites nothing. Its evaluation after a person's answer builds on them."""
+
+    def __init__(self, read: Send, lifetime: float, system: System) -> None:
+        """The reads are forgotten after `lifetime` seconds."""
+        self._read = read
+        self._lifetime = lifetime
+        self._system = system
+        self._last: tuple[str, float, Send] | None = None
+        """Digest of the create, the time of its evaluation, and the reads made for it."""
+
+    def remember(self, digest: str, reads: Send) -> None:
+        self._last = digest, self._system.monotonic(), reads
+
+    def earlier_reads(self, call: Call, digest: str) -> Send | None:
+        """Return the reads by which the last create is evaluated once more: of a long list, those that show changes.
+
+        None if `call` is not that create, its evaluation was long ago, or Fastn may not find all that it may overwrite.
+        """
+        if self._last is None or not isinstance(call, Create) or getattr(call, "external_ref", None) is not None:
+            return None
+        known, at, reads = self._last
+        is_known = known == digest and self._system.monotonic() - at <= self._lifetime
+        lister, names = reader_of(type(call)), searched_names(call)
+        if not is_known or lister is None or not names:
+            return None
+        return remembered(since_earlier(lister, reads, self._read, names))
 
 
 def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:

@@ -22,7 +22,7 @@ from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, batch_refusal, refusal
 from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator, rereads
-from fastn_mcp.guard.journal import ChangeJournal, Delivery
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.preview import stopped_triggers
 from fastn_mcp.guard.recorder import Intent, Recorder
@@ -76,7 +76,7 @@ class Guard:
            call, begin again: the policy may ask, refuse or allow it now.
         """
         began = self._system.timestamp()
-        with self._span(batch.tool) as span, self._fail_closed(batch.tool, caller):
+        with _span(self._system, batch.tool) as span, self._fail_closed(batch.tool, caller):
             execution = await self._resume(batch, caller)
             if len(execution.results) == len(batch.calls):
                 return execution
@@ -140,7 +140,10 @@ class Guard:
         """
         is_list, current, use = evaluation.batch.is_list, evaluation.calls[number], self._approvals.uses.use
         call = current.call
-        with self._span(call) if is_list else nullcontext(SpanFacts()) as span, self._fail_closed(call, caller):
+        with (
+            _span(self._system, call) if is_list else nullcontext(SpanFacts()) as span,
+            self._fail_closed(call, caller),
+        ):
             if has_earlier_calls:
                 current = await self._reevaluate(call, caller, rereads(evaluation, number, self._client.send))
             span.update(_decision_facts(current))
@@ -162,7 +165,7 @@ class Guard:
             is_sent = True  # from here on, the request may have left this process
             result = await self._client.send(filled, partial(self._approvals.stops.check, caller.asker, approved.stops))
         except BaseException as error:
-            await self._record_failure(error, change, intent, caller.delivery, is_sent=is_sent)
+            await self._record_failure(error, change, intent, caller, is_sent=is_sent)
             raise
         self.evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
@@ -171,19 +174,11 @@ class Guard:
         return Done(self._secrets.deliver(call, result), change)
 
     async def _record_failure(
-        self,
-        error: BaseException,
-        change: Change,
-        intent: Intent | None,
-        delivery: Delivery | None,
-        *,
-        is_sent: bool,
+        self, error: BaseException, change: Change, intent: Intent | None, caller: Caller, *, is_sent: bool
     ) -> None:
-        outcome, message = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
-        if isinstance(error, FastnError):
-            outcome, message = error.outcome, error.what
+        outcome, message = _outcome_of(error, is_sent=is_sent)
         self._recorder.outcome(intent, outcome, message)
-        await self._journal.end(change, outcome, delivery=delivery)
+        await self._journal.end(change, outcome, delivery=caller.delivery)
         if is_sent and isinstance(error, FastnError):
             await self._recorder.settle()
 
@@ -275,10 +270,6 @@ class Guard:
             raise refusal(call, current.verdict, self.evaluator.policy)
         return current
 
-    def _span(self, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
-        facts: SpanFacts = {"operation": call.tool_name(), "effect": call.effective.value}
-        return self._system.span("guard", call.tool_name(), facts)
-
     @contextmanager
     def _fail_closed(self, call: Tool[Any], caller: Caller) -> Generator[None]:
         """Record each refusal, and turn any unexpected error into one. Nothing is sent within this block."""
@@ -295,6 +286,18 @@ class Guard:
                 f"Internal error in the guard ({type(error).__name__}).",
                 "Tell the operator; the server log has the details.",
             ) from error
+
+
+def _span(system: System, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
+    facts: SpanFacts = {"operation": call.tool_name(), "effect": call.effective.value}
+    return system.span("guard", call.tool_name(), facts)
+
+
+def _outcome_of(error: BaseException, *, is_sent: bool) -> tuple[str, str]:
+    """Return the outcome of a call that ended with this error, and the message to record."""
+    if isinstance(error, FastnError):
+        return error.outcome, error.what
+    return ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
 
 
 def _decision_facts(evaluation: Evaluation | CallEvaluation) -> SpanFacts:

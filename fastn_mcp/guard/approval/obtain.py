@@ -135,7 +135,7 @@ class Approvals:
             earlier = None  # it covered calls that were made, or that have changed since
 
         await self._budgets.check_rate(evaluation.effect, caller.asker.counted)
-        self._check_people(evaluation)
+        _check_people(evaluation, self.channel)
         await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
         form = caller.form
         if form is not None and form.submitted is not None:
@@ -170,22 +170,6 @@ class Approvals:
         if distrusted > self._system.timestamp():
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
-
-    def _check_people(self, evaluation: Evaluation) -> None:
-        """Raise a `Refused` if two people have to approve and no channel identifies them, or if none signs them in."""
-        step_up, page = evaluation.verdict.step_up, self.channel.url if self.channel is not None else None
-        if step_up is not None and step_up.page != page:
-            without = "Tell the operator: a tenant with caller_keys has no approval page."
-            raise Refused(step_up.elsewhere, without, facts={"preview": evaluation.preview.data()})
-        if evaluation.verdict.decision is not Decision.FOUR_EYES:
-            return
-        if self.channel is None or not self.channel.capabilities.identifies_people:
-            rule, tool = evaluation.verdict.rule, evaluation.batch.tool.tool_name()
-            raise Refused(
-                f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
-                "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
-                facts={"preview": evaluation.preview.data()},
-            )
 
     async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> ApprovalRequest | None:
         """Return the request whose temporary approval covers a call; None if the call brings a person's answer."""
@@ -248,40 +232,8 @@ class Approvals:
 
     async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""
-        now, tool, decision = self._system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
-        is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
-        is_temporary = evaluation.similar is not None and tool.target is not None
-        request = ApprovalRequest(
-            id=self._system.token(),
-            principal=caller.principal,
-            stops=await self.stops.check(caller.asker),
-            tenant=caller.asker.tenant,
-            login_names=caller.asker.login_names,
-            client=caller.asker.client,
-            client_name=redact_text(caller.asker.client_name),
-            account=self._account,
-            tool=tool.tool_name(),
-            target=tool.target,
-            call=evaluation.digest,
-            calls={number: current.shown() for number, current in evaluation.calls.items()},
-            required=decision.value,
-            second=evaluation.verdict.second,
-            step_up=evaluation.verdict.step_up,
-            expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
-            allows_temporary=is_temporary,
-            out_of_band=out_of_band,
-            preview=evaluation.preview.stored(),
-            text=tuple(evaluation.preview.lines()),
-            created=now,
-            expires=now + self._evaluator.policy.approval_lifetime,
-            trace=self._system.trace(),
-            similar=evaluation.similar,
-            extent=extent(tool) if is_temporary and isinstance(tool, Operation) else "",
-            asked_by=redact_text(caller.asker.name) or None,
-            typed=evaluation.typed,
-            undoes=caller.undoes,
-            records=tuple(each for current in evaluation.calls.values() for each in current.resolved.references),
-        )
+        stops, lifetime = await self.stops.check(caller.asker), self._evaluator.policy.approval_lifetime
+        request = _request(evaluation, caller, stops, self._account, lifetime, self._system, out_of_band=out_of_band)
         opened = await self._ledger.open(request)
         if opened != request.id:
             return await self._ledger.find(opened) or request
@@ -359,6 +311,64 @@ def _own_requests(requests: Iterable[ApprovalRequest], asker: Asker, account: st
         for request in requests
         if (request.principal, request.account) == (asker.principal, account) and request.expires > now.timestamp()
     ]
+
+
+def _check_people(evaluation: Evaluation, channel: ApprovalChannel | None) -> None:
+    """Raise a `Refused` if two people have to approve and no channel identifies them, or if none signs them in."""
+    step_up, page = evaluation.verdict.step_up, channel.url if channel is not None else None
+    if step_up is not None and step_up.page != page:
+        without = "Tell the operator: a tenant with caller_keys has no approval page."
+        raise Refused(step_up.elsewhere, without, facts={"preview": evaluation.preview.data()})
+    if evaluation.verdict.decision is not Decision.FOUR_EYES:
+        return
+    if channel is None or not channel.capabilities.identifies_people:
+        rule, tool = evaluation.verdict.rule, evaluation.batch.tool.tool_name()
+        raise Refused(
+            f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
+            "The operator can set up Slack or a webhook with approvers; or a person does it in the dashboard.",
+            facts={"preview": evaluation.preview.data()},
+        )
+
+
+def _request(
+    evaluation: Evaluation, caller: Caller, stops: tuple[str, ...], account: str, lifetime: float, system: System, *,
+    out_of_band: bool,
+) -> ApprovalRequest:  # fmt: skip
+    """Return the request that asks people to approve these calls within `lifetime` seconds."""
+    now, tool, decision = system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
+    is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
+    is_temporary = evaluation.similar is not None and tool.target is not None
+    return ApprovalRequest(
+        id=system.token(),
+        principal=caller.principal,
+        stops=stops,
+        tenant=caller.asker.tenant,
+        login_names=caller.asker.login_names,
+        client=caller.asker.client,
+        client_name=redact_text(caller.asker.client_name),
+        account=account,
+        tool=tool.tool_name(),
+        target=tool.target,
+        call=evaluation.digest,
+        calls={number: current.shown() for number, current in evaluation.calls.items()},
+        required=decision.value,
+        second=evaluation.verdict.second,
+        step_up=evaluation.verdict.step_up,
+        expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
+        allows_temporary=is_temporary,
+        out_of_band=out_of_band,
+        preview=evaluation.preview.stored(),
+        text=tuple(evaluation.preview.lines()),
+        created=now,
+        expires=now + lifetime,
+        trace=system.trace(),
+        similar=evaluation.similar,
+        extent=extent(tool) if is_temporary and isinstance(tool, Operation) else "",
+        asked_by=redact_text(caller.asker.name) or None,
+        typed=evaluation.typed,
+        undoes=caller.undoes,
+        records=tuple(each for current in evaluation.calls.values() for each in current.resolved.references),
+    )
 
 
 def _distrust(holder: str, form: FormChannel) -> str:
