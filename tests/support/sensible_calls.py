@@ -25,7 +25,7 @@ def sensible(fastn: Fastn) -> list[Operation[Any]]:
     arguments: dict[str, dict[str, Any]] = {
         "get_customer": {"customer_id": acme},
         "create_customer": {"name": "Initech", "admin_email": "bill@initech.example"},
-        "update_customer": {"customer_id": acme, "plan": "Free"},
+        "update_customer": {"customer_id": acme, "name": "Acme Corporation"},
         "delete_customer": {"customer_id": fastn.id_of("customers", "widget-inc")},
         "get_connector": {"connector_id": gamma},
         "create_connector": {"name": "Initech", "slug": "initech"},
