@@ -54,7 +54,8 @@ def print_table(rows: Sequence[Sequence[str]], colors: Iterable[int | None] = ()
     for line, color in zip_longest(lines, colors):
         table.add_row(*line, style=None if color is None else style(color))
     context = click.get_current_context()
-    Console(no_color=context.color is False or None, highlight=False, markup=False).print(table)
+    system = None if context.color is False else "auto"
+    Console(color_system=system, highlight=False, markup=False).print(table)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -22,7 +22,6 @@ from fastn_mcp.account.entries import (
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     EXACT_MATCH,
-    MIN_MATCH,
     MIN_SUGGESTION,
     OWNED,
     POSSIBLE,
@@ -55,7 +54,7 @@ _MAX_SEARCHES = 3  # words searched for in Fastn, of a kind that takes more requ
 _MAX_OWNERS = 5  # customers, or connectors, whose connections are listed
 _MAX_CUSTOMERS = 2  # whose runs are read
 _MAX_NEAR = 3  # similar names
-_MAX_WORDS = 8  # of a query that may be the name of what it asks for
+_MAX_WORDS = 8  # beyond which a query is taken sentence by sentence
 _SENTENCE_END = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 _EMAIL = re.compile(r"[^\s,;:<>()]+@[\w.-]*\w")
 
@@ -112,9 +111,9 @@ class SearchData:
         if "workflow" in self._wanted and not any(not hit.lacking for hit in self._hits(query)[:1]):
             await self._read(["customer"])
         await self._search(query)
-        # What is not about one thing is about the first of its sentences that is.
-        sentences = (query, *_SENTENCE_END.split(query))
-        about = next((it for it in sentences if any(hit.score >= MIN_MATCH for hit in self._hits(it)[:1])), query)
+        # A long query is about what the first of its sentences is about that has a match.
+        sentences = (query,) if len(words_of(query)) <= _MAX_WORDS else _SENTENCE_END.split(query)
+        about = next((sentence for sentence in sentences if self._hits(sentence)), query)
         await self._read_belongings(about)
         return self._matches(query, about)
 
@@ -216,6 +215,8 @@ class SearchData:
             if hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
                 besides.append(hit)
                 lacking = tuple(word for word in lacking if word in hit.lacking)
+        begun = words_of(query[: query.find(about) + len(about)])
+        lacking = [word for word in lacking if word in begun]
         near = dict.fromkeys(hit.entry.name for hit in candidates.values() if hit.score >= MIN_SUGGESTION)
         return Matches(meant, besides, hits, lacking, [*near][:_MAX_NEAR])
 

@@ -9,7 +9,7 @@ import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
-from support.echoing_upstream import held
+from support.fastn_process import held
 from support.policy_files import rules_of
 from support.scripted_client import LATEST, Program, approval, connected, data, each_version
 from support.world import World
