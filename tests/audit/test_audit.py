@@ -287,6 +287,15 @@ def test_chain_is_continued_after_many_torn_lines(path: Path, kept: AuditFile) -
     assert (report.broken, report.torn, report.entries) == (None, (2, 3), 2)
 
 
+def test_moved_file_is_left_alone_and_the_chain_continues(path: Path, kept: AuditFile) -> None:
+    kept.record(INTENT)
+    kept.record(INTENT)
+    moved = path.rename(path.with_suffix(".old"))
+    assert kept.record(INTENT) == "3"
+    report = verify(path)
+    assert (report.broken, report.entries, report.files) == (None, 3, ((moved.name, 2), (path.name, 1)))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
 def test_chain_continues_after_a_full_disk(path: Path, kept: AuditFile) -> None:
     kept.record(INTENT)
