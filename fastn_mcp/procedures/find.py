@@ -93,7 +93,7 @@ class Find(Procedure[SearchResult]):
             if resource is not None and key_of(resource.row).casefold() == key[0].casefold():
                 data = SearchData(context, ())
                 await data.name_related([item := entry(kind, resource.row)])
-                return await self._answer(Matches([Hit(data.titled(item), EXACT_MATCH)]), data, context)
+                return await self._answer(Matches([Hit(data.rows.titled(item), EXACT_MATCH)]), data, context)
         if key.lastgroup != EXECUTION:
             return None
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
@@ -151,11 +151,11 @@ class _Rows:
         if item.kind == EXECUTION and (workflow := text(item.row, "workflowId")):
             row["workflow_id"] = workflow
         columns = [name for name in _COLUMNS.get(item.kind, ()) if item.row.get(name, 0) != 0]
-        row |= ConciseRows(columns, names=self._data.names, now=self._now)(item.row)
+        row |= ConciseRows(columns, names=self._data.rows.names, now=self._now)(item.row)
         if item.kind == "workflow":
             row |= self._workflow(item.id)
         if item.kind == "customer" and item.id in self._detailed:
-            runs_for = self._data.runs_for.items()
+            runs_for = self._data.rows.runs_for.items()
             runs = {key: runs[item.id] for key, runs in runs_for if item.id in runs and key not in self._shown}
             row |= _first("runs", [self._named("workflow", key) | self._last(run) for key, run in runs.items()])
         return row | {"score": hit.score}
@@ -163,12 +163,12 @@ class _Rows:
     def _workflow(self, id_: str) -> dict[str, JsonValue]:
         """Return for whom a workflow runs, how it last ended and what starts it."""
         row: dict[str, JsonValue] = {}
-        for name, uses in (("runs_for", self._data.runs_for), ("may_run_for", self._data.may_run_for)):
+        for name, uses in (("runs_for", self._data.rows.runs_for), ("may_run_for", self._data.rows.may_run_for)):
             if customers := uses.get(id_):
                 row[name] = [self._named("customer", key) | self._last(run) for key, run in customers.items()]
         row |= self._last(self._data.last_runs.get(id_))
         if id_ in self._detailed:
-            triggers = [trigger for trigger in self._data.triggers_of(id_) if trigger.id not in self._shown]
+            triggers = [trigger for trigger in self._data.rows.triggers_of(id_) if trigger.id not in self._shown]
             row |= _first(
                 "started_by", [{"id": it.id, "name": short(it.name, _MAX_NAME)} | _state(it) for it in triggers]
             )
@@ -184,7 +184,7 @@ class _Rows:
         return {"last_run": f"{ended}: {short(error)}" if error else ended}
 
     def _named(self, kind: str, key: str) -> dict[str, JsonValue]:
-        name = self._data.names[kind].get(key)
+        name = self._data.rows.names[kind].get(key)
         return {"id": key, "name": short(name, _MAX_NAME)} if name else {"id": key}
 
 

@@ -19,6 +19,7 @@ from fastn_mcp.account.entries import (
     read_contents,
     read_labels,
 )
+from fastn_mcp.account.snapshot import AccountSnapshot
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     EXACT_MATCH,
@@ -74,37 +75,114 @@ class Matches(NamedTuple):
     """Similar names, if nothing was found."""
 
 
-class SearchData:
-    """Resources read for one search, with a record of failed or truncated reads."""
+class SearchRows:
+    """Resources read for one search, their names, and which workflows run for which customers."""
 
-    def __init__(self, context: ProcedureContext, wanted: Sequence[str]) -> None:
-        self._context = context
-        self._wanted = wanted
-        self._reads = AccountReads(context.look)
-        self._contents: dict[str, Contents] = {}
-        self._most = _MAX_SEARCHES
-        """Maximum number of further pages of a kind that is read whole, where Fastn could search it."""
-        self._searched: set[str] = set()
-        """Large kinds in which Fastn found what the query may mean."""
+    def __init__(self, snapshot: AccountSnapshot) -> None:
+        self.contents: dict[str, Contents] = {}
+        """Lists that were read, by kind."""
+        self.names: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        """Names by kind and id."""
+        self.runs_for: defaultdict[str, dict[str, Row | None]] = defaultdict(dict)
+        """By workflow: the customers that it runs for, with the last run that was seen."""
+        self.may_run_for: defaultdict[str, dict[str, Row | None]] = defaultdict(dict)
+        """By workflow: the customers that have connected its apps, and were not seen to run it."""
+        self._snapshot = snapshot
         self._entries: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
         self._is_extended = False
         """Whether there are entries or runs that only this query has."""
         self._index: Index | None = None
         """The index of what was read, until more is."""
-        self.names: defaultdict[str, dict[str, str]] = defaultdict(dict)
-        """Names by kind and id."""
+
+    def of(self, kind: str) -> Iterable[Entry]:
+        return self._entries[kind].values()
+
+    def triggers_of(self, workflow: str) -> list[Entry]:
+        """Return the triggers that start a workflow."""
+        return [item for item in self.of("trigger") if workflow in started_workflows(item.row)]
+
+    def keep(self, kind: str, contents: Contents) -> None:
+        """Keep a list, and its entries and names. Entries that were kept already stay."""
+        self.contents[kind] = contents
+        self._keep(kind, contents.entries)
+
+    def extend(self, kind: str, entries: Iterable[Entry]) -> None:
+        """Keep entries beside those of the lists."""
+        if added := [item for item in entries if item.id not in self._entries[kind]]:
+            self._keep(kind, added)
+            self._is_extended = True
+
+    def add_runs(self, customer: str, runs: Mapping[str, Row | None]) -> None:
+        """Keep the last runs for a customer by workflow, and the workflows that may run: their apps are connected."""
+        for workflow, run in runs.items():
+            self.runs_for[workflow][customer] = run
+        own = (it.row for it in self.of("connection") if it.customer == customer)
+        connected = {key for row in own for key in connector_keys(row)}
+        for workflow in self.of("workflow"):
+            apps = {text(app, "slug") for app in apps_of_customers(workflow.row)}
+            if apps and apps <= connected and customer not in self.runs_for.get(workflow.id, ()):
+                self.may_run_for[workflow.id][customer] = None
+        self._is_extended, self._index = True, None
+
+    def belongs(self, item: Entry, owner: Entry) -> bool:
+        """Whether a resource belongs to another one, starts it or runs for it."""
+        related = {key for _, key in item.related}
+        return owner.id in related.union(self.runs_for.get(item.id, ()), self.may_run_for.get(item.id, ()))
+
+    def titled(self, item: Entry) -> Entry:
+        """Return an entry; a connection is named by its app and owner, as most are called "default"."""
+        label = label_of("connection", item.row, self.names) if item.kind == "connection" else None
+        return replace(item, name=str(label), also=(label.name,)) if label else item
+
+    def ranking(self, query: str) -> Ranking:
+        """Rank what was read. The index is kept for later queries if they would read the same."""
+        if self._index is None:
+            read, keep = sorted(self.contents), self._snapshot.derived
+            contents = [self.contents[kind] for kind in read]
+            self._index = self._build_index() if self._is_extended else keep(tuple(read), contents, self._build_index)
+        return self._index.rank(query)
+
+    def _keep(self, kind: str, entries: Iterable[Entry]) -> None:
+        self._index = None
+        keyed = {item.id or f"without id {place}": item for place, item in enumerate(entries)}
+        self._entries[kind] = keyed | self._entries[kind]
+        for item in keyed.values():
+            keys = (item.id, text(item.row, "slug")) if kind == "connector" else (item.id,)
+            self.names[kind] |= dict.fromkeys(filter(None, keys), item.name)
+
+    def _build_index(self) -> Index:
+        customers = self.names["customer"]
+
+        def owners_of(item: Entry) -> dict[str, float]:
+            names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in item.related)
+            owners = dict.fromkeys((customers.get(key, "") for key in self.may_run_for.get(item.id, ())), POSSIBLE)
+            owners |= dict.fromkeys((customers.get(key, "") for key in self.runs_for.get(item.id, ())), OWNED)
+            return owners | dict.fromkeys(names, OWNED)
+
+        entries = [self.titled(item) for kind in self._entries for item in self.of(kind)]
+        return Index(entries, owners_of, sum(contents.unread for contents in self.contents.values()))
+
+
+class SearchData:
+    """Reads what one search needs, with a record of failed or truncated reads, and ranks it."""
+
+    def __init__(self, context: ProcedureContext, wanted: Sequence[str]) -> None:
+        self._context = context
+        self._wanted = wanted
+        self._reads = AccountReads(context.look)
+        self.rows = SearchRows(context.look.snapshot)
+        self._most = _MAX_SEARCHES
+        """Maximum number of further pages of a kind that is read whole, where Fastn could search it."""
+        self._searched: set[str] = set()
+        """Large kinds in which Fastn found what the query may mean."""
         self._runs: dict[str, str] = {}
         """Ids of the customers whose runs were read, by the name of the read."""
-        self.runs_for: defaultdict[str, dict[str, Row | None]] = defaultdict(dict)
-        """By workflow: the customers that it runs for, with the last run that was seen."""
-        self.may_run_for: defaultdict[str, dict[str, Row | None]] = defaultdict(dict)
-        """By workflow: the customers that have connected its apps, and were not seen to run it."""
         self.last_runs: dict[str, Row] = {}
         """The last run of a workflow, by its id."""
 
     async def search(self, query: str) -> Matches:
         """Read what the query needs, in parallel and within bounds, and rank it."""
-        self._most = min(_MAX_SEARCHES, len(self._ranking(query).words) + 1)
+        self._most = min(_MAX_SEARCHES, len(self.rows.ranking(query).words) + 1)
         if not await self._is_name_of_asked(query):
             needed = [need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ()))]
             await self._read(kind for kind in needed if kind != "connection")
@@ -136,7 +214,7 @@ class SearchData:
 
         A word that neither Fastn finds nor any name has may be misspelt.
         """
-        ranking, emails, searched = self._ranking(query), _EMAIL.findall(query.casefold()), list[str]()
+        ranking, emails, searched = self.rows.ranking(query), _EMAIL.findall(query.casefold()), list[str]()
         words = [*emails, *ranking.words][:_MAX_SEARCHES]
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
 
@@ -166,7 +244,7 @@ class SearchData:
 
     async def _read_belongings(self, query: str) -> None:
         """Read the runs and connections of the customers, or the connections of the connectors, that a query names."""
-        ranking, asked = self._ranking(query), self._asked(query)
+        ranking, asked = self.rows.ranking(query), self._asked(query)
         customers, connectors = (leaders(ranking.of([kind], least=0)) for kind in ("customer", "connector"))
         is_clear = any(hit.is_whole and hit.entry.kind != "customer" for hit in self._hits(query)[:1])
         if "workflow" in self._wanted and not is_clear:
@@ -186,17 +264,9 @@ class SearchData:
         await self._add("connection", "customer_id", self._runs.values())
         await self._list(ListExecutions, "customer_id", self._runs)
         for name, customer in self._runs.items():
-            started = (it.row for it in self._of("trigger") if it.customer == customer)
+            started = (it.row for it in self.rows.of("trigger") if it.customer == customer)
             runs: dict[str, Row | None] = dict.fromkeys(key for row in started for key in started_workflows(row))
-            for workflow, run in (runs | _last_runs(self._reads.rows(name))).items():
-                self.runs_for[workflow][customer] = run
-            own = (it.row for it in self._of("connection") if it.customer == customer)
-            connected = {key for row in own for key in connector_keys(row)}
-            for workflow in self._of("workflow"):
-                apps = {text(app, "slug") for app in apps_of_customers(workflow.row)}
-                if apps and apps <= connected and customer not in self.runs_for.get(workflow.id, ()):
-                    self.may_run_for[workflow.id][customer] = None
-            self._is_extended, self._index = True, None
+            self.rows.add_runs(customer, runs | _last_runs(self._reads.rows(name)))
 
     def _matches(self, query: str, about: str) -> Matches:
         """Return what the query means: what it is `about`, and the names that it has besides."""
@@ -207,9 +277,9 @@ class SearchData:
         meant: list[Hit] = []
         for hit in best:
             item = hit.entry
-            if not any(self._belongs(item, it.entry) or self._belongs(it.entry, item) for it in meant):
+            if not any(self.rows.belongs(item, it.entry) or self.rows.belongs(it.entry, item) for it in meant):
                 meant.append(hit)
-        candidates = {hit.key: hit for hit in self._ranking(query).candidates if hit.entry.kind in self._wanted}
+        candidates = {hit.key: hit for hit in self.rows.ranking(query).candidates if hit.entry.kind in self._wanted}
         besides, lacking = list[Hit](), candidates.get(meant[0].key, meant[0]).lacking if meant else ()
         for hit in candidates.values():
             if hit.is_verbatim and not {*lacking} <= {*hit.lacking}:
@@ -220,23 +290,13 @@ class SearchData:
         near = dict.fromkeys(hit.entry.name for hit in candidates.values() if hit.score >= MIN_SUGGESTION)
         return Matches(meant, besides, hits, lacking, [*near][:_MAX_NEAR])
 
-    def _belongs(self, item: Entry, owner: Entry) -> bool:
-        """Whether a resource belongs to another one, starts it or runs for it."""
-        related = {key for _, key in item.related}
-        return owner.id in related.union(self.runs_for.get(item.id, ()), self.may_run_for.get(item.id, ()))
-
-    def titled(self, item: Entry) -> Entry:
-        """Return an entry; a connection is named by its app and owner, as most are called "default"."""
-        label = label_of("connection", item.row, self.names) if item.kind == "connection" else None
-        return replace(item, name=str(label), also=(label.name,)) if label else item
-
     async def name_related(self, entries: Sequence[Entry]) -> None:
         """Read the names of what these entries belong to or start that no read list has."""
         related = [reference for item in entries for reference in item.related if reference[0] != "connector"]
         related += [("connector", text(item.row, "connectorId")) for item in entries if item.kind == "connection"]
         for kind in ("customer", "workflow", "connector"):
-            unnamed = [key for of, key in related if of == kind and key and key not in self.names[kind]]
-            self.names[kind] |= await read_labels(kind, unnamed, self._context.look)
+            unnamed = [key for of, key in related if of == kind and key and key not in self.rows.names[kind]]
+            self.rows.names[kind] |= await read_labels(kind, unnamed, self._context.look)
 
     async def read_last_run(self, workflow: Entry) -> None:
         """Read the last run of a workflow, unless those of a customer were read."""
@@ -251,19 +311,15 @@ class SearchData:
         failed = {name: error for name, error in self._reads.failed.items() if name not in needed}
         reasons = by_reason(Unchecked(name, failure(error, error.outcome)) for name, error in failed.items())
         read = {name: len(self._reads.rows(name)) for name in self._runs if self._reads.has_more(name)}
-        read |= {kind: len(self._contents[kind].entries) for kind in self._incomplete()}
+        read |= {kind: len(self.rows.contents[kind].entries) for kind in self._incomplete()}
         gaps = [f"{it.what}: {it.why}" for it in reasons]
         gaps += [f"{name}: only the first {number}" for name, number in read.items()]
-        if "connection" in self._wanted and not self._entries["connection"] and not is_answered:
+        if "connection" in self._wanted and not self.rows.of("connection") and not is_answered:
             gaps.append("connection: name its customer and connector, or give the kind")
         return gaps
 
-    def triggers_of(self, workflow: str) -> list[Entry]:
-        """Return the triggers that start a workflow."""
-        return [item for item in self._of("trigger") if workflow in started_workflows(item.row)]
-
     def _incomplete(self) -> list[str]:
-        return [kind for kind, it in self._contents.items() if not it.complete and kind not in self._searched]
+        return [kind for kind, it in self.rows.contents.items() if not it.complete and kind not in self._searched]
 
     async def _read(self, wanted: Iterable[str], *, whole: bool = False) -> None:
         """Read these kinds in parallel, unless they were, or `whole` anyway; else of a long one only the first page."""
@@ -271,10 +327,9 @@ class SearchData:
         async def read_kind(kind: str) -> None:
             is_searched = "search" in LISTS[kind].model_fields and not whole
             most = self._most if is_searched else math.inf
-            self._contents[kind] = await read_contents(kind, self._context.look, most)
-            self._keep(kind, self._contents[kind].entries)
+            self.rows.keep(kind, await read_contents(kind, self._context.look, most))
 
-        tried = () if whole else self._contents.keys() | self._reads.failed.keys()
+        tried = () if whole else self.rows.contents.keys() | self._reads.failed.keys()
         jobs = dict.fromkeys((kind for kind in wanted if kind not in tried), read_kind)
         await self._reads.run(jobs, self._context.report)
 
@@ -283,10 +338,7 @@ class SearchData:
         lists = {f"{kind} of {value}": value for value in values}
         await self._list(LISTS[kind], argument, lists)
         for name in lists:
-            entries = [entry(kind, row) for row in self._reads.rows(name)]
-            if added := [item for item in entries if item.id not in self._entries[kind]]:
-                self._keep(kind, added)
-                self._is_extended = True
+            self.rows.extend(kind, [entry(kind, row) for row in self._reads.rows(name)])
         return all(len(self._reads.rows(name)) >= _PAGE_ROWS or not self._reads.has_more(name) for name in lists)
 
     async def _list(
@@ -299,41 +351,8 @@ class SearchData:
                 calls[name] = cast(Call, lister.model_validate({"limit": limit, argument: value}))
         await self._reads.read(calls)
 
-    def _keep(self, kind: str, entries: Iterable[Entry]) -> None:
-        """Keep entries and their names. Those that were kept already stay."""
-        self._index = None
-        keyed = {item.id or f"without id {place}": item for place, item in enumerate(entries)}
-        self._entries[kind] = keyed | self._entries[kind]
-        for item in keyed.values():
-            keys = (item.id, text(item.row, "slug")) if kind == "connector" else (item.id,)
-            self.names[kind] |= dict.fromkeys(filter(None, keys), item.name)
-
-    def _of(self, kind: str) -> Iterable[Entry]:
-        return self._entries[kind].values()
-
     def _hits(self, query: str) -> list[Hit]:
-        return self._ranking(query).of(self._wanted)
-
-    def _ranking(self, query: str) -> Ranking:
-        """Rank what was read. The index is kept for later queries if they would read the same."""
-        if self._index is None:
-            read = sorted(self._contents)
-            keep = self._context.look.snapshot.derived
-            contents = [self._contents[kind] for kind in read]
-            self._index = self._build_index() if self._is_extended else keep(tuple(read), contents, self._build_index)
-        return self._index.rank(query)
-
-    def _build_index(self) -> Index:
-        customers = self.names["customer"]
-
-        def owners_of(item: Entry) -> dict[str, float]:
-            names = (self.names[kind].get(key, key if kind == "connector" else "") for kind, key in item.related)
-            owners = dict.fromkeys((customers.get(key, "") for key in self.may_run_for.get(item.id, ())), POSSIBLE)
-            owners |= dict.fromkeys((customers.get(key, "") for key in self.runs_for.get(item.id, ())), OWNED)
-            return owners | dict.fromkeys(names, OWNED)
-
-        entries = [self.titled(item) for kind in self._entries for item in self._of(kind)]
-        return Index(entries, owners_of, sum(contents.unread for contents in self._contents.values()))
+        return self.rows.ranking(query).of(self._wanted)
 
 
 def _last_runs(rows: Sequence[Row]) -> dict[str, Row | None]:
