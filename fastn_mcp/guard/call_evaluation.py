@@ -110,6 +110,11 @@ _APPROVAL = {
 """By decision: whose approval a call needs."""
 
 
+def list_digest(batch: Batch, id_: str) -> str:
+    """Return `Evaluation.digest` of a list with this id."""
+    return f"{id_} keep_going" if batch.keep_going else id_
+
+
 def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:
     """Return the evaluation of a batch from those of its calls."""
     if not batch.is_list:
@@ -128,7 +133,7 @@ def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -
         calls,
         max((call.effect for call in calls.values()), key=lambda effect: effect.rank),
         replace(verdict, permit=None),
-        f"{id_} keep_going" if batch.keep_going else id_,
+        list_digest(batch, id_),
         None,
         ListPreview(batch.tool.tool_name(), previews, refused, batch.keep_going),
     )

@@ -21,7 +21,7 @@ from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
 from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
-from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of
+from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of, list_digest
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.ledger.identity import bound_account, holder
@@ -106,9 +106,9 @@ class Evaluator:
         if batch.is_list or call.person_types is not None or self.policy.needs_facts(call):
             return None
         resolved = by_arguments(call, self._surroundings)
-        if self.policy.needs_records(resolved) or await self._is_awaited(call):
-            return None
         digest = self.digest(call, asker)
+        if self.policy.needs_records(resolved) or await self._is_awaited(call, {digest}):
+            return None
         if await self._journalling.unsettled(call, digest) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
@@ -126,12 +126,14 @@ class Evaluator:
             return evaluation_of(batch, "", {1: one})
         earlier_uses: Counter[tuple[str, str]] = Counter()
         evaluations: dict[int, CallEvaluation] = {}
-        reads = remembered(self._read)
+        reads, id_ = remembered(self._read), self.batch_id(batch, asker)
+        request = list_digest(batch, id_)
         for number, call in enumerate(batch.calls, 1):
             if number in skip:
                 continue
             try:
-                evaluations[number] = one = await self.evaluate_call(call, asker, earlier_uses, reads=reads)
+                one = await self.evaluate_call(call, asker, earlier_uses, reads=reads, request=request)
+                evaluations[number] = one
                 if (typed := one.resolved.typed) is not None:
                     raise NotSent(
                         f"a person can type the {typed.name} of a single call only.",
@@ -146,7 +148,7 @@ class Evaluator:
             for effect in one.effects:
                 for period in self.policy.rules.budgets(effect, self._system.now()):
                     earlier_uses[effect.value, self.budgets.period(period, asker.counted)] += 1
-        return evaluation_of(batch, self.batch_id(batch, asker), evaluations)
+        return evaluation_of(batch, id_, evaluations)
 
     async def evaluate_call(
         self,
@@ -156,16 +158,17 @@ class Evaluator:
         undoes: str = "",
         reads: Send | None = None,
         at: datetime | None = None,
+        request: str = "",
     ) -> CallEvaluation:
         """Evaluate one call by fresh reads, with the uses in `earlier_uses` already counted. Raises a `FastnError`.
 
-        `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once. `at`: the
-        time to decide it for, instead of now.
+        `undoes`: the earlier change that it undoes, for people. `reads`: those of its list, each made once. `at`: the
+        time to decide it for, instead of now. `request`: digest that the approval request of its list is found by.
         """
         digest = self.digest(call, asker)
         earlier = self._creates.earlier_reads(call, digest)
         reads = reads or earlier or remembered(self._read)
-        resolved = await self._resolve(call, reads)
+        resolved = await self._resolve(call, reads, {digest, request})
         if isinstance(call, Create) and resolved.target is None and earlier is None:
             self._creates.remember(digest, reads)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
@@ -213,7 +216,7 @@ class Evaluator:
     def _parties(self, asker: Asker) -> list[str]:
         return [asker.principal, asker.tenant, self._account.name, self._account.key_digest]
 
-    async def _resolve(self, call: Call, reads: Send) -> ResolvedCall:
+    async def _resolve(self, call: Call, reads: Send, own: Collection[str]) -> ResolvedCall:
         session = self.ai_sessions.target(call) if isinstance(call, (AiChat, AiBuild)) else None
         try:
             call.request()
@@ -233,7 +236,7 @@ class Evaluator:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
         if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
             resolved = await self._excused(resolved)
-        return replace(resolved, is_awaited=True) if await self._is_awaited(call) else resolved
+        return replace(resolved, is_awaited=True) if await self._is_awaited(call, own) else resolved
 
     async def _excused(self, resolved: ResolvedCall) -> ResolvedCall:
         """Recognise customers by their ids only, if the key may read none. One that it may not read is unknown."""
@@ -253,12 +256,13 @@ class Evaluator:
             return False
         return True
 
-    async def _is_awaited(self, call: Call) -> bool:
-        """Return whether an open approval request names the target of a call."""
+    async def _is_awaited(self, call: Call, own: Collection[str]) -> bool:
+        """Return whether an open approval request names the target of a call, except requests by its `own` digests."""
         if call.target is None or call.effective is not Effect.WRITE:
             return False
         requests = await self._ledger.open_requests(self.bound_account, self._system.timestamp())
-        return any((kind_of(call), call.target) in request.records for request in requests)
+        others = (request for request in requests if request.call not in own)
+        return any((kind_of(call), call.target) in request.records for request in others)
 
     async def _decide(
         self, resolved: ResolvedCall, digest: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from support.faulty_sandbox import Status
 from support.sensible_calls import ORDERS, SLACK
-from support.world import FormLater, World
+from support.world import FormLater, World, batch_of
 
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.decision import Decision
@@ -233,6 +234,18 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     assert (evaluation.effect, evaluation.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=world.id_of("connectors", "Gamma"), description="d")
     assert not (await world.evaluator.evaluate_call(other, Asker())).resolved.is_awaited
+
+
+@pytest.mark.parametrize("is_list", [False, True], ids=["a call", "a list"])
+async def test_repeated_call_is_sent_by_the_approval_of_its_open_request(tmp_path: Path, is_list: bool) -> None:
+    world = World(tmp_path, Policy("manual"))
+    update = UpdateCustomer(customer_id=world.id_of("customers", "Acme Corp"), plan="Free")
+    call = batch_of(update) if is_list else update
+    first = await world.expect(PendingApproval, call)
+    again = await world.expect(PendingApproval, call)
+    assert (again.request, again.preview.data()) == (first.request, first.preview.data())
+    await world.approve_open_request()
+    await world.expect(Done, call)
 
 
 async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_read(tmp_path: Path) -> None:
