@@ -150,10 +150,8 @@ class TenantBuilder:
         secret = approvals.secret(self.process.environment)
         self.log.add_secrets(secret)
         trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
-        return SignIn(
-            trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self.system,
-            team.machines_of(team.issuer),
-        )  # fmt: skip
+        machines = team.machines_of(team.issuer)
+        return SignIn(trust, keys, approvals, secret, f"{url}/callback", self.system, machines)
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""

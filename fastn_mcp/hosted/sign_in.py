@@ -23,6 +23,7 @@ from pydantic import ConfigDict
 
 from fastn_mcp.hosted.machines import MachineIdentity, signs_in_machine
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
+from fastn_mcp.hosted.team_config import ApprovalsSection
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust, name_subject
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.redaction import quote
@@ -91,19 +92,19 @@ def _afresh(step_up: StepUp) -> dict[str, str]:
 
 
 class SignIn:
-    """Sign-in flow of one OpenID Connect client, whose redirect URI is `redirect`. It signs in people, not
+    """Sign-in at the OpenID Connect client of `approvals`, whose redirect URI is `redirect`. It signs in people, not
     `machines`."""
 
     def __init__(
-        self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: list[str], redirect: str,
+        self, trust: Trust, keys: IssuerKeys, approvals: ApprovalsSection, secret: str, redirect: str,
         system: System, machines: Sequence[MachineIdentity] = (),
     ) -> None:  # fmt: skip
         self._trust = trust
         self._provider = keys.provider
         self._tokens = Tokens(trust, keys, system)
-        self._client = client
+        self._client = approvals.client_id
         self._secret = secret
-        self._scopes = scopes
+        self._scopes = approvals.scopes
         self._redirect = redirect
         self._system = system
         self._machines = machines

@@ -16,7 +16,7 @@ from support.team_world import KEYS, TENANTS, written
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn, SignIn
-from fastn_mcp.hosted.team_config import load_team
+from fastn_mcp.hosted.team_config import ApprovalsSection, load_team
 from fastn_mcp.hosted.tokens import Tokens, Trust
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.issuer import CLIENT, CLIENT_SECRET, TrialIssuer
@@ -70,6 +70,9 @@ async def exchange(http: httpx2.AsyncClient, code: str, **changed: str) -> httpx
     return await http.post("/token", data=form | {"redirect_uri": REQUEST["redirect_uri"]} | changed)
 
 
+APPROVALS = ApprovalsSection(client_id=CLIENT, scopes=["openid"])
+
+
 def trust() -> Trust:
     return Trust(URL, SERVER, ("ES256",), 1e9)
 
@@ -90,7 +93,7 @@ async def test_approval_page_signs_in_with_its_secret_only(
     transport: httpx2.ASGITransport, http: httpx2.AsyncClient
 ) -> None:
     keys, system = IssuerKeys(URL, System(), transport), System()
-    sign_in = SignIn(trust(), keys, CLIENT, CLIENT_SECRET, ["openid"], BACK, system)
+    sign_in = SignIn(trust(), keys, APPROVALS, CLIENT_SECRET, BACK, system)
     assert await sign_in.rejection() is None
     address, pending = await sign_in.begin()
     page = await http.post(address, data={"person": "dana"})
@@ -99,7 +102,7 @@ async def test_approval_page_signs_in_with_its_secret_only(
     assert (claims["sub"], claims["name"]) == ("dana", "Dana Example")
     with pytest.raises(NotSignedIn):  # a code works once
         await sign_in.finish(pending, query["code"])
-    wrong = await SignIn(trust(), keys, CLIENT, "guessed", ["openid"], BACK, system).rejection()
+    wrong = await SignIn(trust(), keys, APPROVALS, "guessed", BACK, system).rejection()
     assert wrong is not None
     assert "invalid_client" in wrong
 
