@@ -26,9 +26,9 @@ def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
 
 
 async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
-    shown = await world.preview(OPERATIONS[tool].model_validate(arguments))
-    said = shown.data()
-    assert all(note in "\n".join(shown.lines()) for note in cast("list[str]", said.get("notes", [])))
+    previewed = await world.preview(OPERATIONS[tool].model_validate(arguments))
+    said = previewed.data()
+    assert all(note in "\n".join(previewed.lines()) for note in cast("list[str]", said.get("notes", [])))
     return said
 
 
@@ -263,7 +263,7 @@ async def test_connections_of_a_run_take_one_request(world: World, contacts: dic
     flow = world.sandbox.state.named("workflows", ORDERS)
     flow["connectors"] = [{"slug": app, "scope": "MULTI_TENANT"} for app in ("hubspot", "shopify", "slack", "xero")]
     await of_run(world, **contacts)
-    paths = [heard.path for heard in world.sandbox.requests]
+    paths = [request.path for request in world.sandbox.requests]
     assert paths.count("/api/v1/connections") == 1
     world.refuse("/api/v1/connections")
     unread = 'Not checked: connections to "hubspot", "shopify", "slack", "xero".'
@@ -296,4 +296,4 @@ async def test_what_exists_already_is_looked_for_in_one_page(world: World) -> No
     world.sandbox.requests.clear()
     notes = (await preview(world, "create_role", name="Auditor", permissions=["workflows:read"]))["notes"]
     assert 'Not checked beyond the first 100: whether "Auditor" exists already.' in notes
-    assert [heard.path for heard in world.sandbox.requests] == ["/api/v1/roles"]
+    assert [request.path for request in world.sandbox.requests] == ["/api/v1/roles"]

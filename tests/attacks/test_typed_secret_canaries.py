@@ -95,7 +95,7 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     printed = capfd.readouterr()
     seen |= {"telemetry": collector.everything(), "Valkey": kept(valkey), "results": json.dumps(results)}
     seen |= {"printed": printed.out + printed.err, **files(tmp_path)}
-    sent = [json.dumps(heard.body) for heard in world.sandbox.requests]
+    sent = [json.dumps(request.body) for request in world.sandbox.requests]
     assert [secret for secret in (FORGED, FIRST, SECOND) if any(secret in body for body in sent)] == [FIRST]
     found = {
         where

@@ -104,9 +104,9 @@ async def test_stranger_is_told_and_decides_nothing(slack: Slack, world: SlackWo
 async def test_names_stay_plain_text(slack: Slack, tmp_path: Path) -> None:
     name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
     async with slack_world(tmp_path, slack) as world:
-        made = await world.call(CreateCustomer(name=name))
-        assert isinstance(made, Done)
-        message = await world.asked(DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
+        answer = await world.call(CreateCustomer(name=name))
+        assert isinstance(answer, Done)
+        message = await world.asked(DeleteCustomer(customer_id=str(answer.result.model_dump()["id"])))
         assert "<!channel>" in message.text
         assert not set("<>") & set(json.dumps(message.body["blocks"]))
         assert message.body["text"] == "A call waits for an approval."
@@ -134,8 +134,8 @@ async def test_edited_button_or_dialog_decides_nothing(slack: Slack, world: Slac
     await slack.press(DANA, message, "approve", **EDITS[edit])
     await slack.opens(DANA, message)
     for user in (DANA, KIM):
-        shown = await slack.submit(user, slack.opened[DANA], edits=EDITS[edit])
-        assert "Nothing was decided." in shown or "no such approval request" in shown
+        response = await slack.submit(user, slack.opened[DANA], edits=EDITS[edit])
+        assert "Nothing was decided." in response or "no such approval request" in response
         if user == DANA:
             await slack.opens(DANA, message)
     assert len(slack.whispers) == (0 if edit in ("a field more", "no request") else 1)
@@ -427,8 +427,8 @@ async def test_message_that_was_not_updated_is_tried_again(slack: Slack, tmp_pat
 async def test_dialog_without_the_workspace_of_its_user_decides_nothing(slack: Slack, world: SlackWorld) -> None:
     message = await world.asked(world.run())
     await slack.opens(DANA, message)
-    shown = await slack.submit(DANA, team=None)
-    assert shown == "Slack did not say which workspace you are of. Nothing was decided."
+    response = await slack.submit(DANA, team=None)
+    assert response == "Slack did not say which workspace you are of. Nothing was decided."
     assert (await world.open_request()).votes == ()
 
 
@@ -459,8 +459,8 @@ async def test_dialog_of_a_tenant_that_is_not_of_the_app_decides_nothing(slack: 
         }.items():
             about = blocks.Reference(request="r1", shown="0" * 64, tenant=tenant)
             view = {**NOTICE, "callback_id": blocks.DIALOG, "private_metadata": about.model_dump_json()}
-            shown = await slack.submit(DANA, view)
-            assert told in shown
+            response = await slack.submit(DANA, view)
+            assert told in response
     logs = {path.parent.name: entries(path) for path in tmp_path.glob("tenants/**/audit*.jsonl")}  # noqa: ASYNC240
     assert [entry["event"] for entry in logs.pop("acme")] == ["answer_refused"]
     assert not any(logs.values())  # that of a tenant cannot be filled by an app of another

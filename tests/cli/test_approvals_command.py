@@ -165,10 +165,10 @@ def test_json_lists_requests_without_their_ids(state: Folder) -> None:
 def test_y_approves_one_call(state: Folder) -> None:
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
-    shown = state.answer(("y", "Approved. It is sent when the agent makes the same call again."))
-    assert all(f"\n{line}\n" in shown for line in GRANT.text)
-    assert "local asked at" in shown
-    assert shown.index("Approve this one call?") > shown.index("Nightly sync")
+    output = state.answer(("y", "Approved. It is sent when the agent makes the same call again."))
+    assert all(f"\n{line}\n" in output for line in GRANT.text)
+    assert "local asked at" in output
+    assert output.index("Approve this one call?") > output.index("Nightly sync")
     decided = state.grant()
     assert (decided.state, decided.by) == (RequestState.APPROVED, "terminal")
     assert state.temporary_approvals() == []
@@ -179,12 +179,12 @@ def test_y_approves_one_call(state: Folder) -> None:
 
 def test_enter_leaves_a_request_waiting_whose_sentence_came_before_who_asked(state: Folder) -> None:
     state.add_request(asked_by="Claude Code")
-    shown = state.answer(("", "Left waiting."))
-    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    output = state.answer(("", "Left waiting."))
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     assert lines[0] == GRANT.text[0]
     (asked,) = [number for number, line in enumerate(lines) if line.startswith('"Claude Code" asked at')]
     assert asked > lines.index(GRANT.text[-1])
-    assert "Nothing else waits." in shown
+    assert "Nothing else waits." in output
     assert state.grant().state is RequestState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
 
@@ -223,9 +223,9 @@ def test_15_approves_and_requests_a_temporary_approval(state: Folder) -> None:
 )
 def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object], state: Folder) -> None:
     state.add_request(**changed)
-    shown = state.answer(("15", CHOICES), ("", "Left waiting."))
-    assert "15 = " not in shown
-    assert "That is" in shown
+    output = state.answer(("15", CHOICES), ("", "Left waiting."))
+    assert "15 = " not in output
+    assert "That is" in output
     assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.OPEN
 
@@ -369,8 +369,8 @@ def test_decline_holds_if_the_audit_log_cannot_be_written(state: Folder) -> None
     """A decline is never held up; an approved call is refused when it is to be sent."""
     state.add_request()
     (state.folder / "audit.jsonl").mkdir()
-    shown = state.answer(("n", "or Enter > "), ("", "(Is a directory)."))
-    assert "Declined. The same call stays declined until " in shown
+    output = state.answer(("n", "or Enter > "), ("", "(Is a directory)."))
+    assert "Declined. The same call stays declined until " in output
     assert state.grant().state is RequestState.DECLINED
 
 

@@ -175,12 +175,12 @@ def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
     """A pipe and a file get Markdown, whose tables are unreadable at 80 columns."""
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "report"], env) as person:
-        shown = person.leaves()[1]
-    assert "Refused (1)\n  2. run_workflow wf_1, 2026-11-25 01:40:35Z\n     refused: The policy refuses it.\n" in shown
-    assert "Done (1)\n  1. delete_customer cus_1, 2026-11-25 01:40:35Z\n     done\n" in shown
-    assert "     client_form; requests 6; audit 3\n" in shown
-    assert "|" not in shown
-    assert all(cell_len(line) <= 80 for line in shown.split("\n"))
+        output = person.leaves()[1]
+    assert "Refused (1)\n  2. run_workflow wf_1, 2026-11-25 01:40:35Z\n     refused: The policy refuses it.\n" in output
+    assert "Done (1)\n  1. delete_customer cus_1, 2026-11-25 01:40:35Z\n     done\n" in output
+    assert "     client_form; requests 6; audit 3\n" in output
+    assert "|" not in output
+    assert all(cell_len(line) <= 80 for line in output.split("\n"))
     assert run(path, "report").stdout.startswith("# Run report\n")
 
 

@@ -55,9 +55,9 @@ def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> Non
     for operation in CATALOG:
         assert f"\n  {operation.tool_name().replace('_', '-')} " in listed
     assert "Usage: fastn-mcp call get_customer [OPTIONS]" in fastn("call", "get_customer", "--help").stdout
-    shown = fastn("call", "get-customer", "--help").stdout
-    assert "--customer-id TEXT" in shown
-    assert "Customer id." in shown
+    output = fastn("call", "get-customer", "--help").stdout
+    assert "--customer-id TEXT" in output
+    assert "Customer id." in output
 
 
 def test_write_is_stored_in_the_sandbox_file(fastn: Run, tmp_path: Path) -> None:

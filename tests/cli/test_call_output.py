@@ -331,8 +331,8 @@ def test_further_page_of_a_report_is_named_in_one_piece(fastn: Run, monkeypatch:
     command = ("--sandbox", "call", "get-usage", "--color", "always")
     assert "--cursor" not in fastn(*command).stdout
     monkeypatch.setattr("fastn_mcp.tools.billing._PAGE", 2)
-    shown = fastn(*command, env={"COLUMNS": "30"}).stdout
-    assert (cursor := re.search(r"\nThere is more.*\n  --cursor (\S{35,})\n\Z", shown))
+    output = fastn(*command, env={"COLUMNS": "30"}).stdout
+    assert (cursor := re.search(r"\nThere is more.*\n  --cursor (\S{35,})\n\Z", output))
     assert "There is more" not in fastn(*command, "--cursor", cursor[1]).stdout
 
 

@@ -82,14 +82,14 @@ def test_user_of_valkey_may_use_the_ledger_and_nothing_else(tmp_path: Path) -> N
     team, data = tmp_path / "team", tmp_path / "data"
     init(team)
     data.mkdir()
-    found = re.search(r"^VALKEY_PASSWORD=(.+)$", (team / ".env").read_text(), re.MULTILINE)
-    assert found is not None
-    assert found[1] not in (team / "valkey.acl").read_text()
+    match = re.search(r"^VALKEY_PASSWORD=(.+)$", (team / ".env").read_text(), re.MULTILINE)
+    assert match is not None
+    assert match[1] not in (team / "valkey.acl").read_text()
     server = ValkeyServer(data, ("--aclfile", str(team / "valkey.acl"))).start()
     try:
         assert server.ask("PING") == "+PONG\r\n"
         assert server.ask("GET", "{fastn}:a").startswith("-NOAUTH") or "NOPERM" in server.ask("GET", "{fastn}:a")
-        as_user = ("AUTH", "fastn", found[1])
+        as_user = ("AUTH", "fastn", match[1])
         assert server.ask_all(as_user, ("SET", "{fastn}:a", "1"), ("GET", "{fastn}:a")) == "+OK\r\n+OK\r\n$1\r\n1\r\n"
         for command in (("GET", "other"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "SET", "save", ""), ("ACL", "LIST")):
             assert "NOPERM" in server.ask_all(as_user, command)

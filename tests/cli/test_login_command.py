@@ -284,9 +284,9 @@ def test_whoami_says_when_the_key_expires(login: Run, fastn: Run, account: Sandb
     login(f"key={KEY}", "acme", "--stdin")  # as the file of a created key has it
     row = account.state.named("apiKeys", "Sandbox", by="name")
     row["expiresAt"] = "2999-01-02T03:04:05.678Z"
-    shown = fastn("--profile", "acme", "whoami").stdout
+    output = fastn("--profile", "acme", "whoami").stdout
     row["expiresAt"] = None
-    assert re.search(r"full access, expires 2999-01-02 \(in \d+ years\)\.$", shown.strip())
+    assert re.search(r"full access, expires 2999-01-02 \(in \d+ years\)\.$", output.strip())
 
 
 def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: str) -> None:

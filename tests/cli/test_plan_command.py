@@ -114,14 +114,14 @@ def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, s
     good = fastn("--sandbox", "plan", "verify", str(file))
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.startswith("Good: signed by dana, until ")
-    shown = fastn("--sandbox", "plan", "show", str(file)).stdout
-    assert "signed by dana." in shown
-    assert shown.splitlines()[-1] == "In all at most 2 to delete, 1 to create."
+    output = fastn("--sandbox", "plan", "show", str(file)).stdout
+    assert "signed by dana." in output
+    assert output.splitlines()[-1] == "In all at most 2 to delete, 1 to create."
     sign_plan(environment, file, first=False)
-    made = fastn(
+    output = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"
     )
-    assert json.loads(made.stdout)["done"] == "create_customer"
+    assert json.loads(output.stdout)["done"] == "create_customer"
     other = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Hooli"
     )
@@ -151,9 +151,9 @@ def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> Non
     found = fastn("--sandbox", "call", "list-triggers", "--limit", "1")
     trigger = json.loads(found.stdout)["data"][0]
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
-    shown = fastn("--sandbox", "plan", "show", str(new_plan(fastn, calls)))
-    assert shown.returncode == 0
-    first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:-1])
+    output = fastn("--sandbox", "plan", "show", str(new_plan(fastn, calls)))
+    assert output.returncode == 0
+    first, second, which, ids = (line.strip() for line in output.stdout.splitlines()[1:-1])
     assert first == f'Delete trigger "{trigger["name"]}".'
     assert second.startswith("The trigger itself can be created again, under a new id.")
     assert which.startswith('Details: "')

@@ -301,7 +301,7 @@ def test_exit_code_is_that_of_the_most_important_outcome(found: tuple[str, ...],
 def test_exit_codes_are_documented(fastn: Run) -> None:
     page = (Path(__file__).parents[2] / "docs" / "unattended.md").read_text(encoding="utf-8")
     for command in (("run",), ("call", "list-customers")):
-        shown = fastn(*command, "--help").stdout
+        output = fastn(*command, "--help").stdout
         for code in range(6):
-            assert re.search(rf"^ +{code}  ", shown, re.MULTILINE)
+            assert re.search(rf"^ +{code}  ", output, re.MULTILINE)
             assert re.search(rf"^\| {code} \| ", page, re.MULTILINE)

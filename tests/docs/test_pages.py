@@ -41,9 +41,9 @@ def test_troubleshooting_has_exactly_the_outcomes_of_the_errors() -> None:
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_outcome_section_has_meaning_sent_and_next(outcome: str) -> None:
-    found = re.fullmatch(r"\n(.+?)\n\n\*Sent:\* (.+?)\n\n\*Next:\* .+\n*", SECTIONS[outcome], re.DOTALL)
-    assert found is not None
-    meaning, sent = found.groups()
+    match = re.fullmatch(r"\n(.+?)\n\n\*Sent:\* (.+?)\n\n\*Next:\* .+\n*", SECTIONS[outcome], re.DOTALL)
+    assert match is not None
+    meaning, sent = match.groups()
     assert meaning.endswith(".")
     kind = OUTCOMES[outcome]
     expected = {NOTHING_SENT: "nothing", NOTHING_CHANGED: "yes, and", "": ""}

@@ -49,12 +49,12 @@ async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock:
     sandbox = sandbox_in(guise, clock)
     resources = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "secrets")
     before = copy.deepcopy({name: sandbox.state.rows[name] for name in resources})
-    found = await examine_sandbox(sandbox, clock, api_key=VARIANTS[guise].key)
+    report = await examine_sandbox(sandbox, clock, api_key=VARIANTS[guise].key)
     check_only_safe_requests(sandbox)
     assert {name: sandbox.state.rows[name] for name in resources} == before
-    assert found.sent == len(sandbox.requests) < 70
-    assert found.exit == (DoctorExit.FINE if guise == "usual" else DoctorExit.DIFFERENCES)
-    assert {c.name for c in found.checks if c.group in (CheckGroup.READS, CheckGroup.WRITES)} == {
+    assert report.sent == len(sandbox.requests) < 70
+    assert report.exit == (DoctorExit.FINE if guise == "usual" else DoctorExit.DIFFERENCES)
+    assert {c.name for c in report.checks if c.group in (CheckGroup.READS, CheckGroup.WRITES)} == {
         o.tool_name() for o in CATALOG
     }
 
@@ -75,13 +75,13 @@ async def test_clock_of_fastn_is_compared_with_this_machines(date: str | None, s
             reply = super().answer(request)
             return replace(reply, headers={**reply.headers, **({"date": date} if date else {})})
 
-    found = await examine_sandbox(Dated(clock.now), clock)
-    checks = {check.name: check for check in found.checks}
+    report = await examine_sandbox(Dated(clock.now), clock)
+    checks = {check.name: check for check in report.checks}
     if seen is None:
         assert "Fastn's clock" not in checks
     else:
         assert checks["Fastn's clock"].seen.startswith(seen)
-        assert found.exit is (DoctorExit.FINE if "agrees" in seen else DoctorExit.DIFFERENCES)
+        assert report.exit is (DoctorExit.FINE if "agrees" in seen else DoctorExit.DIFFERENCES)
 
 
 def test_every_operation_is_a_read_or_a_write() -> None:
@@ -128,18 +128,18 @@ class _Answering:
 async def test_doctor_waits_for_the_rate_limit(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15))
     began = clock.at
-    found = await examine_sandbox(sandbox, clock)
-    assert problems_of(found) == {}
+    report = await examine_sandbox(sandbox, clock)
+    assert problems_of(report) == {}
     assert 60 <= (clock.at - began).total_seconds() <= 300
 
 
 async def test_doctor_stops_if_the_rate_limit_opens_late(clock: Clock) -> None:
     late, after = Status(status=429, retry_after=3600, times=None), "Run doctor again in some minutes."
-    found = await examine_with(clock, late.model_copy(update={"path": ListWorkflows.route.path}))
-    check = check_of(found, "authentication")
-    assert (check.verdict, check.next, found.exit) == (CheckResult.FAILED, after, DoctorExit.CANNOT_WORK)
-    found = await examine_with(clock, late.model_copy(update={"path": ListCustomers.route.path}))
-    check = check_of(found, "list_customers")
+    report = await examine_with(clock, late.model_copy(update={"path": ListWorkflows.route.path}))
+    check = check_of(report, "authentication")
+    assert (check.verdict, check.next, report.exit) == (CheckResult.FAILED, after, DoctorExit.CANNOT_WORK)
+    report = await examine_with(clock, late.model_copy(update={"path": ListCustomers.route.path}))
+    check = check_of(report, "list_customers")
     assert (check.verdict, check.next) == (CheckResult.SKIPPED, after)
 
 
@@ -163,28 +163,28 @@ async def test_failing_operation_is_reported_with_the_next_step(what: str, clock
     if what == "nothing there":
         for path in ("/api/v1/orgs", "/api/v1/organizations"):
             sandbox.faults.add(fault.model_copy(update={"path": path}))
-    found = await examine_sandbox(sandbox, clock)
-    check = check_of(found, "list_customers")
-    assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.DIFFERENCES)
+    report = await examine_sandbox(sandbox, clock)
+    check = check_of(report, "list_customers")
+    assert (check.verdict, report.exit) == (CheckResult.FAILED, DoctorExit.DIFFERENCES)
     assert seen in check.seen
     assert then in check.next
     assert "C4N4RY" not in check.seen + check.next
-    skipped = check_of(found, "get_customer")
+    skipped = check_of(report, "get_customer")
     assert (skipped.verdict, "the list of customers" in skipped.seen) == (CheckResult.SKIPPED, True)
     check_only_safe_requests(sandbox)
 
 
 async def test_doctor_cannot_work_if_no_operation_answers(clock: Clock) -> None:
-    found = await examine_with(clock, *(Garbage(path=operation.route.path, times=None) for operation in READS))
-    assert found.exit is DoctorExit.CANNOT_WORK
+    report = await examine_with(clock, *(Garbage(path=operation.route.path, times=None) for operation in READS))
+    assert report.exit is DoctorExit.CANNOT_WORK
 
 
 async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: Clock) -> None:
     """Fastn's other hosts are named to the person; a key goes to no other origin."""
     sandbox = FaultySandbox(clock.now)
-    found = await examine_sandbox(sandbox, clock, api_key="fsk_live_C4N4RY")
-    check = check_of(found, "authentication")
-    assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
+    report = await examine_sandbox(sandbox, clock, api_key="fsk_live_C4N4RY")
+    check = check_of(report, "authentication")
+    assert (check.verdict, report.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
     for expected in (
         "x-fastn-api-key with X-fastn-Test-Mode: 401",
         "Authorization: Bearer without X-fastn-Test-Mode: 401",
@@ -196,15 +196,15 @@ async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: 
         "FASTN_SPACE_ID"
         not in check_of(await examine_sandbox(sandbox, clock, api_key="k", env="live"), "authentication").next
     )
-    assert "C4N4RY" not in repr(found.checks)
-    assert not any(c.group in (CheckGroup.READS, CheckGroup.WRITES) for c in found.checks)
+    assert "C4N4RY" not in repr(report.checks)
+    assert not any(c.group in (CheckGroup.READS, CheckGroup.WRITES) for c in report.checks)
 
 
 async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(accepts=Accepts.HEADER))
-    found = await examine_sandbox(sandbox, clock, auth="bearer", test_mode="off", api_key="fsk_test_sandbox")
-    assert found.proposal.settings == {"auth": "header", "test_mode": "on"}
-    assert check_of(found, "authentication").next == "Set auth and test_mode as proposed below."
+    report = await examine_sandbox(sandbox, clock, auth="bearer", test_mode="off", api_key="fsk_test_sandbox")
+    assert report.proposal.settings == {"auth": "header", "test_mode": "on"}
+    assert check_of(report, "authentication").next == "Set auth and test_mode as proposed below."
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
     ],
 )
 async def test_foreign_host_is_reported(fault: Fault, seen: str, here: str, clock: Clock) -> None:
-    found = await examine_with(clock, fault)
-    check = check_of(found, "authentication")
-    assert (check.verdict, found.exit, check.here) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK, here)
+    report = await examine_with(clock, fault)
+    check = check_of(report, "authentication")
+    assert (check.verdict, report.exit, check.here) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK, here)
     assert seen in check.seen
     assert check.next
     assert "C4N4RY" not in repr(check)
@@ -227,15 +227,15 @@ async def test_foreign_host_is_reported(fault: Fault, seen: str, here: str, cloc
 
 async def test_403_without_a_key_too_proves_nothing(clock: Clock) -> None:
     """A 403 shows that the key is known only if a request without a key gets another status."""
-    found = await examine_with(clock, Status(status=401, times=1), Status(status=403, times=1))
-    assert check_of(found, "authentication").verdict is CheckResult.OK
-    found = await examine_with(clock, Status(status=403, times=None))
-    assert check_of(found, "authentication").verdict is CheckResult.FAILED
+    report = await examine_with(clock, Status(status=401, times=1), Status(status=403, times=1))
+    assert check_of(report, "authentication").verdict is CheckResult.OK
+    report = await examine_with(clock, Status(status=403, times=None))
+    assert check_of(report, "authentication").verdict is CheckResult.FAILED
 
 
 async def test_account_that_needs_no_key_is_reported(clock: Clock) -> None:
-    found = await examine_with(clock, Status(status=200, path=ListWorkflows.route.path, times=1))
-    assert "without a key" in check_of(found, "authentication").seen
+    report = await examine_with(clock, Status(status=200, path=ListWorkflows.route.path, times=1))
+    assert "without a key" in check_of(report, "authentication").seen
 
 
 def test_kind_of_key_is_its_prefix() -> None:
@@ -251,21 +251,21 @@ def test_kind_of_key_is_its_prefix() -> None:
     [*((envelope, Paging.SILENT) for envelope in Envelope), (Envelope.DATA, Paging.TOTAL_AND_CURSOR)],
 )
 async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, paging: Paging, clock: Clock) -> None:
-    found = await examine_sandbox(
+    report = await examine_sandbox(
         FaultySandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock
     )
-    assert problems_of(found) == {}
-    assert found.observed["list_workflows"].envelope == envelope.value
-    message = check_of(found, "list_workflows").seen
+    assert problems_of(report) == {}
+    assert report.observed["list_workflows"].envelope == envelope.value
+    message = check_of(report, "list_workflows").seen
     assert ("that is supported" in message) == (envelope is not Envelope.DATA)
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
-    found = await examine_sandbox(sandbox, clock)
-    assert "Missing: status." in check_of(found, "list_workflows").seen
-    assert check_of(found, "list_workflows").verdict is CheckResult.DIFFERS
-    customers = check_of(found, "list_customers")
+    report = await examine_sandbox(sandbox, clock)
+    assert "Missing: status." in check_of(report, "list_workflows").seen
+    assert check_of(report, "list_workflows").verdict is CheckResult.DIFFERS
+    customers = check_of(report, "list_customers")
     assert (customers.verdict, "Not seen: status, plan." in customers.seen) == (CheckResult.OK, True)
 
 
@@ -288,45 +288,45 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now)
     for collection in ("customers", "workflows", "triggers", "executions", "_runs", "secrets"):
         sandbox.state.rows[collection] = {}
-    found = await examine_sandbox(sandbox, clock)
-    assert problems_of(found) == {}
-    assert "No rows to compare" in check_of(found, "list_customers").seen
+    report = await examine_sandbox(sandbox, clock)
+    assert problems_of(report) == {}
+    assert "No rows to compare" in check_of(report, "list_customers").seen
     for tool in ("get_customer", "delete_customer", "run_workflow"):
-        assert check_of(found, tool).verdict is CheckResult.SKIPPED
+        assert check_of(report, tool).verdict is CheckResult.SKIPPED
 
 
 async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now)
-    found = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
-    assert {heard.tool for heard in sandbox.requests} == {"list_workflows", "get_workflow"}
-    assert "Not offered" in check_of(found, "list_customers").seen
-    assert found.exit is DoctorExit.FINE
+    report = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
+    assert {request.tool for request in sandbox.requests} == {"list_workflows", "get_workflow"}
+    assert "Not offered" in check_of(report, "list_customers").seen
+    assert report.exit is DoctorExit.FINE
 
 
 @pytest.mark.parametrize("fault", [Status(status=204, times=None), Status(status=403, times=None), Reset(times=None)])
 async def test_writes_are_skipped_if_options_says_nothing(fault: Fault, clock: Clock) -> None:
-    found = await examine_with(clock, fault.model_copy(update={"method": "OPTIONS"}))
-    assert {c.verdict for c in found.checks if c.group is CheckGroup.WRITES} == {CheckResult.SKIPPED}
-    assert found.exit is DoctorExit.FINE
+    report = await examine_with(clock, fault.model_copy(update={"method": "OPTIONS"}))
+    assert {c.verdict for c in report.checks if c.group is CheckGroup.WRITES} == {CheckResult.SKIPPED}
+    assert report.exit is DoctorExit.FINE
 
 
 async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
     sandbox = sandbox_in("paths", clock)
     sandbox.faults.add(Status(status=204, method="OPTIONS", times=None))
-    found = await examine_sandbox(sandbox, clock)
-    assert found.proposal.routes["delete_customer"] == "DELETE /api/v1/orgs/{customer_id}"
-    line = next(line for line in found.proposal.toml().splitlines() if line.startswith("delete_customer"))
+    report = await examine_sandbox(sandbox, clock)
+    assert report.proposal.routes["delete_customer"] == "DELETE /api/v1/orgs/{customer_id}"
+    line = next(line for line in report.proposal.toml().splitlines() if line.startswith("delete_customer"))
     assert line.endswith("# not verified: doctor makes no change to find out")
-    assert "run_workflow" not in found.proposal.routes
-    again = await examine_sandbox(sandbox, clock, routes=found.proposal.routes)
+    assert "run_workflow" not in report.proposal.routes
+    again = await examine_sandbox(sandbox, clock, routes=report.proposal.routes)
     assert problems_of(again) == {}
 
 
 async def test_method_that_options_does_not_allow_is_reported(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now, routes={"delete_secret": _moved_route("delete_secret")})
-    found = await examine_sandbox(sandbox, clock)
-    assert problems_of(found) == {"delete_secret": CheckResult.DIFFERS}
-    check = check_of(found, "delete_secret")
+    report = await examine_sandbox(sandbox, clock)
+    assert problems_of(report) == {"delete_secret": CheckResult.DIFFERS}
+    check = check_of(report, "delete_secret")
     assert "404 at /api/v1/secrets/{secret_id}" in check.seen
     assert '[routes] delete_secret = "DELETE /..."' in check.next
     sandbox = FaultySandbox(clock.now, routes={"delete_customer": _moved_route("delete_customer")})
@@ -342,8 +342,8 @@ def _moved_route(tool: str) -> Any:
 
 async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Clock) -> None:
     routes = {"list_customers": "GET /v0/customers", "delete_customer": "DELETE /v0/customers/{customer_id}"}
-    found = await examine_sandbox(FaultySandbox(clock.now), clock, routes=routes)
-    assert found.proposal.routes == {
+    report = await examine_sandbox(FaultySandbox(clock.now), clock, routes=routes)
+    assert report.proposal.routes == {
         "list_customers": "GET /api/v1/customers",
         "delete_customer": "DELETE /api/v1/customers/{customer_id}",
     }

@@ -72,11 +72,11 @@ async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
 async def test_field_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))
-    found = await examine_sandbox(sandbox, clock)
-    usage = document(found, NOW)["answers"]["get_usage"]
+    report = await examine_sandbox(sandbox, clock)
+    usage = document(report, NOW)["answers"]["get_usage"]
     assert usage["names_not_told"] == 2
     assert {"events", "executions"} <= usage["fields"].keys()
-    assert "and 2 that could be data" in markdown(document(found, NOW))
+    assert "and 2 that could be data" in markdown(document(report, NOW))
     assert capsys.readouterr().out == ""
 
 
@@ -165,8 +165,8 @@ def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Ru
         file.chmod(0o600)
         report = fastn("--config", str(file), "doctor", "--json")
         assert (report.returncode, "canary" in report.stdout) == (1, False), report.stderr
-        shown = fastn("--config", str(file), "doctor").stdout
-    proposed = tomllib.loads(shown[shown.index("[profiles.canary]") :])["profiles"]["canary"]
+        output = fastn("--config", str(file), "doctor").stdout
+    proposed = tomllib.loads(output[output.index("[profiles.canary]") :])["profiles"]["canary"]
     assert proposed["auth"] == "bearer"
     assert {"list_roles", "list_customers"} <= proposed["routes"].keys()
 
@@ -201,9 +201,9 @@ def test_table_in_a_pipe_is_plain_and_help_lists_exit_codes(fastn: Run) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     assert "Everything matches." in done.stdout
-    shown = fastn("doctor", "--help").stdout
+    output = fastn("doctor", "--help").stdout
     for expected in ("Exit codes:", "0  everything matches", "2  it cannot work", "OPTIONS"):
-        assert expected in shown
+        assert expected in output
 
 
 def test_proposal_notes_a_variable_that_overrides_it(tmp_path: Path, fastn: Run) -> None:

@@ -59,8 +59,8 @@ def _is_permitted(operation: AnyOperation) -> bool:
 def _created(env: Mapping[str, str], sandbox: FaultySandbox) -> None:
     done = program("call", "create-customer", "--name", "Initech", env=env)
     assert done.returncode == 0, done.stderr
-    (heard,) = [heard for heard in sandbox.requests if heard.method == "POST"]
-    assert heard.path == "/api/v1/orgs"
+    (request,) = [request for request in sandbox.requests if request.method == "POST"]
+    assert request.path == "/api/v1/orgs"
     assert "Initech" in {row["name"] for row in rows(program("call", "list-customers", env=env))}
 
 
@@ -68,10 +68,10 @@ def _renamed(env: Mapping[str, str], sandbox: FaultySandbox) -> None:
     first = rows(program("call", "list-customers", env=env))[0]
     done = program("call", "update-customer", "--customer-id", first["id"], "--name", "Initech", env=env)
     assert done.returncode == 0, done.stderr
-    (heard,) = [heard for heard in sandbox.requests if heard.method == "PUT"]
-    assert isinstance(heard.body, dict)
-    assert heard.body["title"] == "Initech"
-    assert not {"name", "id"} & heard.body.keys()
+    (request,) = [request for request in sandbox.requests if request.method == "PUT"]
+    assert isinstance(request.body, dict)
+    assert request.body["title"] == "Initech"
+    assert not {"name", "id"} & request.body.keys()
     assert rows(program("call", "list-customers", "--search", "Initech", env=env))[0]["id"] == first["id"]
 
 
@@ -135,7 +135,7 @@ def test_account_as_declared_is_fine(tmp_path: Path) -> None:
     assert (done.returncode, report(done)["proposal"]) == (0, None)
     assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == set()
     check_only_safe_requests(sandbox)
-    asked = {heard.tool for heard in sandbox.requests}
+    asked = {request.tool for request in sandbox.requests}
     assert {o.tool_name() for o in CATALOG if o.effect.value == "read"} <= asked
     assert max(sum(h.tool == o.tool_name() for h in sandbox.requests) for o in CATALOG) <= 4
 

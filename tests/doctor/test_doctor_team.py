@@ -157,9 +157,9 @@ async def test_durability_settings_of_the_ledger_are_checked(
 
 
 async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
-    found = await by_name(check_provider(target_of(world_in(tmp_path))))
-    assert wrong(found) == set()
-    assert list(found) == ["issuer", "signing keys", "client registration", "PKCE", "approval client"]
+    answer = await by_name(check_provider(target_of(world_in(tmp_path))))
+    assert wrong(answer) == set()
+    assert list(answer) == ["issuer", "signing keys", "client registration", "PKCE", "approval client"]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
 )
 async def test_registration_says_which_clients_work(metadata: dict[str, Any], words: str, tmp_path: Path) -> None:
     """MCP, authorization: client ID metadata documents, pre-registration, dynamic registration."""
-    found = await by_name(check_provider(target_of(world_in(tmp_path, **metadata))))
-    assert words in found["client registration"].seen
-    assert (found["client registration"].verdict is OK) is ("Neither" not in words)
+    answer = await by_name(check_provider(target_of(world_in(tmp_path, **metadata))))
+    assert words in answer["client registration"].seen
+    assert (answer["client registration"].verdict is OK) is ("Neither" not in words)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ async def test_step_up_is_compared_with_what_the_provider_publishes(
     metadata: dict[str, Any], lacks: str, tmp_path: Path
 ) -> None:
     step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
-    found = await by_name(check_provider(target_of(world_in(tmp_path, WITH_PAGE + step_up + TENANTS, **metadata))))
-    assert (found["step-up"].verdict is OK) is not bool(lacks)
-    assert lacks in found["step-up"].seen
+    answer = await by_name(check_provider(target_of(world_in(tmp_path, WITH_PAGE + step_up + TENANTS, **metadata))))
+    assert (answer["step-up"].verdict is OK) is not bool(lacks)
+    assert lacks in answer["step-up"].seen
 
 
 async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path: Path) -> None:
@@ -226,9 +226,9 @@ async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path:
         await app(scope, receive, send)
 
     keys = type(world.keys)(world.team.issuer, world.system, httpx2.ASGITransport(app=rejects))
-    found = await by_name(check_provider(replace(target_of(world), keys=keys)))
-    assert wrong(found) == {"approval client"}
-    assert "400" in found["approval client"].here
+    answer = await by_name(check_provider(replace(target_of(world), keys=keys)))
+    assert wrong(answer) == {"approval client"}
+    assert "400" in answer["approval client"].here
 
 
 @pytest.mark.parametrize(("late", "verdict"), [(0.0, OK), (120.0, DIFFERS)])
@@ -240,9 +240,9 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
         keys = type(world.keys)(at, world.system)
         clock = Clock()
         clock.at = world.system.now() - timedelta(seconds=late)
-        found = await by_name(check_provider(replace(target_of(world, system=clock.system()), keys=keys)))
+        answer = await by_name(check_provider(replace(target_of(world, system=clock.system()), keys=keys)))
         await keys.aclose()
-    assert found["issuer clock"].verdict is verdict
+    assert answer["issuer clock"].verdict is verdict
 
 
 # --- a token --------------------------------------------------------------------------------------------------------
@@ -250,11 +250,11 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
 
 async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path) -> None:
     world = world_in(tmp_path)
-    found = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
-    assert wrong(found) == set()
-    assert "tenant acme" in found["token tenant"].seen
-    assert "globex would serve it too, and comes after acme" in found["token tenant"].here
-    assert 'Not own: tier is "free", and has to be one of ["own"].' in found["token tenant"].here
+    caller = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
+    assert wrong(caller) == set()
+    assert "tenant acme" in caller["token tenant"].seen
+    assert "globex would serve it too, and comes after acme" in caller["token tenant"].here
+    assert 'Not own: tier is "free", and has to be one of ["own"].' in caller["token tenant"].here
 
 
 @pytest.mark.parametrize(
@@ -281,25 +281,25 @@ async def test_wrong_claim_is_named_with_what_is_needed(
     claims: dict[str, Any], names: set[str], words: str, tmp_path: Path
 ) -> None:
     world = world_in(tmp_path)
-    found = await checked_token(world, world.provider.token(**claims))
-    assert wrong(found) == names
-    assert words in " ".join(check.here for check in found.values())
-    assert (DoctorReport(checks=[*found.values()]).exit == 0) is not bool(names)
+    caller = await checked_token(world, world.provider.token(**claims))
+    assert wrong(caller) == names
+    assert words in " ".join(check.here for check in caller.values())
+    assert (DoctorReport(checks=[*caller.values()]).exit == 0) is not bool(names)
 
 
 async def test_groups_that_did_not_fit_into_a_token_are_explained(tmp_path: Path) -> None:
     """Entra ID leaves `groups` out beyond 200 and names the claim in `_claim_names`."""
     world = world_in(tmp_path)
-    found = await checked_token(world, world.provider.token(sub="zoe", _claim_names={"groups": "src1"}))
-    assert "more groups than the provider puts into a token" in found["token tenant"].seen
+    caller = await checked_token(world, world.provider.token(sub="zoe", _claim_names={"groups": "src1"}))
+    assert "more groups than the provider puts into a token" in caller["token tenant"].seen
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", ""])
 async def test_opaque_token_is_explained(token: str, tmp_path: Path) -> None:
     """Providers issue one if no API was requested."""
-    found = await checked_token(world_in(tmp_path), token)
-    assert wrong(found) == set(found) == {"token"}
-    assert "opaque" in found["token"].next
+    caller = await checked_token(world_in(tmp_path), token)
+    assert wrong(caller) == set(caller) == {"token"}
+    assert "opaque" in caller["token"].next
 
 
 async def test_forged_token_fails(tmp_path: Path) -> None:
@@ -391,11 +391,11 @@ def limiting(most: int, status: int = 413) -> Any:
 @pytest.mark.usefixtures("quick")
 async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
     world = world_in(tmp_path)
-    found = await outside(world, limiting(1024 * 1024), world.provider.token())
-    assert wrong(found) == {"streams"}  # held back by the transport of this test
-    assert "refused by the proxy" in found["body limits"].seen
-    assert "6 sign-ins" in found["approval page address"].seen
-    assert found["signed-in call"].verdict is OK
+    outcome = await outside(world, limiting(1024 * 1024), world.provider.token())
+    assert wrong(outcome) == {"streams"}  # held back by the transport of this test
+    assert "refused by the proxy" in outcome["body limits"].seen
+    assert "6 sign-ins" in outcome["approval page address"].seen
+    assert outcome["signed-in call"].verdict is OK
 
 
 @pytest.mark.usefixtures("quick")
@@ -413,9 +413,9 @@ async def test_provider_that_is_down_is_named_and_not_the_proxy(tmp_path: Path) 
             (None, "approval page address"),  # the server's own answer
             (answering("/mcp", PlainTextResponse("", 503)), "sign-in challenge"),  # a balancer without a ready replica
         ):
-            found = await outside(world, proxy, is_provider_down=True)
-            assert wrong(found) - {"streams"} == {name}
-            assert found[name].next == "See the row issuer first."
+            outcome = await outside(world, proxy, is_provider_down=True)
+            assert wrong(outcome) - {"streams"} == {name}
+            assert outcome[name].next == "See the row issuer first."
 
 
 @pytest.mark.usefixtures("quick")
@@ -444,17 +444,17 @@ async def test_provider_that_is_down_is_named_and_not_the_proxy(tmp_path: Path) 
     ],
 )
 async def test_fault_of_the_proxy_has_its_next_step(proxy: Any, name: str, words: str, tmp_path: Path) -> None:
-    found = await outside(world_in(tmp_path), proxy)
-    assert wrong(found) - {"streams"} == {name}
-    assert words in found[name].next
+    outcome = await outside(world_in(tmp_path), proxy)
+    assert wrong(outcome) - {"streams"} == {name}
+    assert words in outcome[name].next
 
 
 @pytest.mark.usefixtures("quick")
 async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
     other = world_in(tmp_path / "other", WITH_PAGE.replace("/realms/team", "/realms/old") + TENANTS)
     async with replica(other) as app:
-        found = await outside(world_in(tmp_path / "one"), lambda _: app)
-    assert "metadata" in wrong(found)
+        outcome = await outside(world_in(tmp_path / "one"), lambda _: app)
+    assert "metadata" in wrong(outcome)
 
 
 @pytest.mark.usefixtures("quick")
@@ -470,15 +470,15 @@ async def test_replica_with_another_state_secret_is_found(tmp_path: Path) -> Non
 
             return handle
 
-        found = await outside(one, balancing)
-    assert "approval page address" in wrong(found)
-    assert "3 of 6 sign-ins" in found["approval page address"].seen
+        outcome = await outside(one, balancing)
+    assert "approval page address" in wrong(outcome)
+    assert "3 of 6 sign-ins" in outcome["approval page address"].seen
 
 
 @pytest.mark.usefixtures("quick")
 async def test_sealing_is_not_checked_without_the_state_secret(tmp_path: Path) -> None:
-    found = await outside(world_in(tmp_path), secret="")
-    assert found["approval page address"].verdict is SKIPPED
+    outcome = await outside(world_in(tmp_path), secret="")
+    assert outcome["approval page address"].verdict is SKIPPED
 
 
 @pytest.mark.parametrize("is_held_back", [False, True])
@@ -500,8 +500,8 @@ async def test_stream_that_a_proxy_holds_back_is_found(is_held_back: bool, tmp_p
                 await send(message)
 
         with listening(proxy) as at:
-            found = await by_name(check_public(PublicAddress(world.team, f"{at}/mcp", world.system)))
-    assert found["streams"].verdict is (FAILED if is_held_back else OK)
+            answer = await by_name(check_public(PublicAddress(world.team, f"{at}/mcp", world.system)))
+    assert answer["streams"].verdict is (FAILED if is_held_back else OK)
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class Served:
     transport_factory: TransportFactory
 
     def asked(self, method: str) -> int:
-        return sum(heard.method == method for heard in self.sandbox.requests)
+        return sum(request.method == method for request in self.sandbox.requests)
 
     def customers(self) -> list[dict[str, Any]]:
         return [dict(row) for row in self.sandbox.state.all("customers")]

@@ -161,7 +161,7 @@ async def test_machines_run_a_signed_plan_on_two_replicas(tmp_path: Path, issuer
         principals = {str(entry["principal"]) for _, entry in replicas.audited("intent")}
         approvers = {entry["approved_by"] for _, entry in replicas.audited("intent")}
     assert sorted(audited) == sorted(done)
-    assert len([heard for heard in replicas.sandbox.requests if heard.method != "GET"]) == len(done) == 7
+    assert len([request for request in replicas.sandbox.requests if request.method != "GET"]) == len(done) == 7
     workload = f"{replicas.provider.issuer}|repo:acme/reports:environment:production"
     assert principals == {workload, f"{issuer}|billing-agent", f"{issuer}|cleanup-agent"}
     assert len(approvers) == 1

@@ -50,11 +50,11 @@ async def choose(client: Client, level: Any) -> None:
 
 async def test_slow_call_reports_progress(upstream: Upstream, client: Client) -> None:
     """MCP: progress goes to requests with a token, and only grows. A slow Fastn does not look like a hang."""
-    heard = Listener()
+    listener = Listener()
     upstream.fault(kind="delay", seconds=1.6, times=1)
-    result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+    result = await client.call_tool("get_quotas", {}, progress_callback=listener.progresses)
     assert not result.is_error
-    waited = [re.fullmatch(r"Waiting for Fastn, (\d+) s", message or "") for *_, message in heard.progress]
+    waited = [re.fullmatch(r"Waiting for Fastn, (\d+) s", message or "") for *_, message in listener.progress]
     seconds = [int(found[1]) for found in waited if found]
     assert seconds
     assert len(seconds) == len(waited)
@@ -63,33 +63,33 @@ async def test_slow_call_reports_progress(upstream: Upstream, client: Client) ->
 
 async def test_slow_resource_reports_progress(upstream: Upstream, client: Client) -> None:
     """MCP: any request may carry a progress token."""
-    heard = Listener()
+    listener = Listener()
     upstream.fault(kind="status", status=503, times=1)
     request = ReadResourceRequest(params=ReadResourceRequestParams(uri="fastn://billing"))
-    await client.session.send_request(request, ReadResourceResult, progress_callback=heard.progresses)
-    assert "Fastn answered 503." in (heard.progress[0][2] or "")
+    await client.session.send_request(request, ReadResourceResult, progress_callback=listener.progresses)
+    assert "Fastn answered 503." in (listener.progress[0][2] or "")
 
 
 async def test_quick_call_reports_nothing(client: Client) -> None:
-    heard = Listener()
+    listener = Listener()
     for _ in range(20):  # the first call loads modules, and a slow machine is reported too
-        heard.progress.clear()
+        listener.progress.clear()
         began = time.monotonic()
-        await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+        await client.call_tool("get_quotas", {}, progress_callback=listener.progresses)
         if time.monotonic() - began < 1:
             break
-    assert heard.progress == []
+    assert listener.progress == []
 
 
 async def test_retry_is_reported_as_progress(upstream: Upstream, client: Client) -> None:
-    heard = Listener()
+    listener = Listener()
     upstream.fault(kind="status", status=503, times=2)
-    result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+    result = await client.call_tool("get_quotas", {}, progress_callback=listener.progresses)
     assert not result.is_error
-    messages = [message or "" for *_, message in heard.progress if "Waiting" not in (message or "")]
+    messages = [message or "" for *_, message in listener.progress if "Waiting" not in (message or "")]
     assert [text.partition(" Trying")[0] for text in messages] == ["Fastn answered 503."] * 2
     assert messages[1].endswith("(attempt 3 of 3).")
-    reached = [done for done, *_ in heard.progress]
+    reached = [done for done, *_ in listener.progress]
     assert reached == sorted(set(reached))
 
 
@@ -101,35 +101,35 @@ async def test_wait_is_logged_at_the_requested_level(
 
     Stateless HTTP does not store the level, so legacy clients get nothing there.
     """
-    heard = Listener()
+    listener = Listener()
     modern = era == "2026-07-28"
-    async with connect(transport, era, logging_callback=heard.logs, log_level=level if modern else None) as client:
+    async with connect(transport, era, logging_callback=listener.logs, log_level=level if modern else None) as client:
         if level is not None and not modern:
             await choose(client, level)
         upstream.fault(kind="status", status=429, retry_after=0, times=1)
         result = await client.call_tool("get_quotas", {})
         assert not result.is_error
-    messages = [(message.level, message.logger, str(message.data)[:37]) for message in heard.logged]
+    messages = [(message.level, message.logger, str(message.data)[:37]) for message in listener.logged]
     heard_of_it = allowed and (modern or transport == "stdio")
     assert messages == ([("info", "fastn_mcp.client", "Fastn's rate limit is reached (429). ")] if heard_of_it else [])
 
 
 async def test_wait_for_a_person_is_reported(era: str, transport: str, connect: Connect) -> None:
     """It does not blame Fastn. Since 2026-07-28 no call waits for a person."""
-    heard = Listener()
+    listener = Listener()
     waits_within = era == "2025-11-25" and transport == "stdio"
 
     async def person(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
         """Answer once the client has been told about the wait, if it will be."""
         with anyio.move_on_after(20 if waits_within else 1.3):
-            await heard.told.wait()
+            await listener.told.wait()
         return await Person(approving)(context, params)
 
     async with connect(transport, era, person) as client:
         rows: Any = (await client.call_tool("list_secrets", {})).structured_content
         with suppress(KeyError):
             await client.call_tool(
-                "delete_secret", {"secret_id": rows["data"][0]["id"]}, progress_callback=heard.progresses
+                "delete_secret", {"secret_id": rows["data"][0]["id"]}, progress_callback=listener.progresses
             )
-    waited = [message for *_, message in heard.progress if message and "person" in message]
+    waited = [message for *_, message in listener.progress if message and "person" in message]
     assert bool(waited) == waits_within

@@ -79,7 +79,7 @@ class Fastn:
         return noting
 
     def changes(self) -> list[HeardRequest]:
-        return [heard for heard in self.sandbox.requests if heard.method != "GET"]
+        return [request for request in self.sandbox.requests if request.method != "GET"]
 
     def reset(self) -> None:
         self.sandbox.reset()
@@ -175,8 +175,8 @@ async def test_interleaved_tenants_stay_separate(team: Team) -> None:
 
     async with team.caller() as caller:
         for tenant in marks:
-            made = await caller.result(tokens[tenant], "create_customer", name=marks[tenant])
-            assert made["account"]["profile"] == tenant
+            answer = await caller.result(tokens[tenant], "create_customer", name=marks[tenant])
+            assert answer["account"]["profile"] == tenant
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 for tenant in marks:
@@ -228,7 +228,7 @@ async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
                 await enough.wait()
             assert "outcome" not in await caller.result(team.token("globex"), "get_quotas")
             # Before they give up, which frees slots for those that wait.
-            assert len([heard for heard in team.acme.sandbox.requests if "billing" in heard.path]) <= 4
+            assert len([request for request in team.acme.sandbox.requests if "billing" in request.path]) <= 4
             tasks.cancel_scope.cancel()
         # Until the cancelled calls are gone, since the next test counts Fastn's requests.
         with anyio.fail_after(20):

@@ -49,8 +49,8 @@ async def test_agent_preview_says_whose_approval_a_call_needs(world: World, deci
 
 async def test_agent_preview_says_whose_approval_a_batch_needs(world: World) -> None:
     call = batch_of(CreateCustomer(name="Initech"))
-    found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
-    assert found.preview_for_agent().data() == found.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
+    evaluated = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
+    assert evaluated.preview_for_agent().data() == evaluated.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
 
 
 def connector(world: World) -> DeleteConnector:
@@ -103,8 +103,8 @@ def runs(world: World, count: int) -> ApplyChanges:
 
 async def test_further_facts_are_read_for_ten_calls_of_a_batch(world: World) -> None:
     call = runs(world, 12)
-    found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
-    noted = ["notes" in one.preview.data() for one in found.calls.values() if one.preview]
+    evaluated = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
+    noted = ["notes" in one.preview.data() for one in evaluated.calls.values() if one.preview]
     assert noted == [True] * 10 + [False] * 2
 
 
@@ -117,8 +117,8 @@ async def test_preview_without_further_facts_is_shown_after_a_timeout(
     monkeypatch.setattr(module, "outlook_of", stuck)
     monkeypatch.setattr(module, "_MAX_DESCRIPTION_SECONDS", 0.0)
     (call,) = runs(world, 1).inner_calls
-    found = await evaluation(world, Batch(call, (call,)))  # pyright: ignore[reportArgumentType]
-    assert "notes" not in found.preview.data()
+    evaluated = await evaluation(world, Batch(call, (call,)))  # pyright: ignore[reportArgumentType]
+    assert "notes" not in evaluated.preview.data()
 
 
 async def test_person_reads_the_further_facts_on_every_channel(world: World) -> None:

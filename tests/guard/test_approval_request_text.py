@@ -41,14 +41,14 @@ def unseen(text: str) -> list[str]:
 
 @given(text=texts)
 def test_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> None:
-    shown = quote(text)
-    assert unseen(shown) == []
-    assert shown.startswith('"')
-    body, closing, rest = shown[1:].rpartition('"')
+    output = quote(text)
+    assert unseen(output) == []
+    assert output.startswith('"')
+    body, closing, rest = output[1:].rpartition('"')
     assert closing
     assert '"' not in body.replace("\\\\", "").replace('\\"', "")
     assert rest == (f" [{len(text) - MAX_VALUE} more characters]" if len(text) > MAX_VALUE else "")
-    assert len(shown) <= MAX_VALUE * 10 + 40
+    assert len(output) <= MAX_VALUE * 10 + 40
 
 
 @given(first=texts, second=texts)
@@ -63,9 +63,9 @@ def test_different_texts_are_shown_differently(first: str, second: str) -> None:
     )
 )
 def test_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None:
-    shown = quote(value, 1 << 20)
-    assert unseen(shown) == []
-    assert shown.startswith(("{", '"{'))  # redacted JSON is quoted as a whole
+    output = quote(value, 1 << 20)
+    assert unseen(output) == []
+    assert output.startswith(("{", '"{'))  # redacted JSON is quoted as a whole
 
 
 def test_structure_that_is_cut_is_quoted_as_a_whole() -> None:
@@ -126,7 +126,7 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
     )
     gaps = (Unchecked("triggers", "Forbidden."), Unchecked("runs", "Forbidden."))
     users = Dependence((CONNECTIONS, Dependents("secrets", 1, ({"name": "KEY"},))), gaps)
-    shown = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
+    output = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
     del values["note3"]
     changes = [
@@ -136,13 +136,13 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
     undo = (
         "The earlier values can be restored with undo_change. Values that Fastn did not show before cannot be restored."
     )
-    assert shown.data() == {
+    assert output.data() == {
         "call": "update_customer",
         "arguments": call.shown(),
         "account": "test",
         "effect": "external",
-        "does": shown.says.first,
-        "then": shown.says.then,
+        "does": output.says.first,
+        "then": output.says.then,
         "undo": undo,
         "because": "The same may have happened.",
         "target": {"id": "c1", "name": "Old"},
@@ -164,15 +164,15 @@ def test_preview_has_the_same_content_as_text_and_as_data() -> None:
         f" becomes {quote(c['to'])}"
         for c in changes[:12]
     )
-    says = shown.says
-    first, second, third, last = shown.lines()
+    says = output.says
+    first, second, third, last = output.lines()
     assert (first, second) == (says.first, f"{says.then} {says.unchecked} The same may have happened.")
     assert third == f"{changed}; and 1 more field."
     assert last.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
     assert last.endswith("}. Account: test.")
-    assert shown.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
-    assert shown.stored() == {**shown.data(), "says": says.data()}
-    assert shown.facts.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
+    assert output.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
+    assert output.stored() == {**output.data(), "says": says.data()}
+    assert output.facts.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
 def shown_order(call: Operation[Any]) -> list[str]:
@@ -184,18 +184,18 @@ def test_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     connections = Dependents("connections", 1, ({"name": "HubSpot of Acme"},))
     goes = Dependence((connections, Dependents("executions", 2, ({"name": "a"}, {"name": "b"}))))
-    shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
+    output = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     lost, again = (
         'Its connection "HubSpot" is lost for good.',
         "The customer itself can be created again, under a new id.",
     )
     lines = ['Delete customer "Acme".', f"{lost} Its triggers stop. {again}"]
 
-    assert shown.lines() == [*lines, "History: 2 runs.", 'delete_customer customer_id="c1". Account: test.']
-    assert shown.line() == f'{" ".join(lines)} History: 2 runs. delete_customer customer_id="c1".'
-    assert shown.data()["does"] == f'Delete customer "Acme". {lost}'
-    shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
-    data = shown.data()
+    assert output.lines() == [*lines, "History: 2 runs.", 'delete_customer customer_id="c1". Account: test.']
+    assert output.line() == f'{" ".join(lines)} History: 2 runs. delete_customer customer_id="c1".'
+    assert output.data()["does"] == f'Delete customer "Acme". {lost}'
+    output = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
+    data = output.data()
     assert {"because", "changes", "pending", "more_changes", "used_by", "not_checked"} & data.keys() == set()
     assert data["undo"] == f"{RULES['delete_customer'].restores} {RULES['delete_customer'].lost}"
 
@@ -252,9 +252,9 @@ def test_pending_actions_of_a_session_are_shown_whole() -> None:
     call = AiChat(message="yes", session_id="s1")
     long = "Delete it? " * 99
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
-    shown = preview(call, Effect.SPEND, "a", target, Dependence())
-    assert shown.data()["pending"] == [long, {"tool": "x"}]
-    assert f'Pending there: "{long}", {quote(quote({"tool": "x"}))}.' in shown.lines()[1]
+    output = preview(call, Effect.SPEND, "a", target, Dependence())
+    assert output.data()["pending"] == [long, {"tool": "x"}]
+    assert f'Pending there: "{long}", {quote(quote({"tool": "x"}))}.' in output.lines()[1]
     quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
     assert quiet.pending == ("nothing, according to the last answer that this server saw",)
     assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()

@@ -217,13 +217,13 @@ async def test_missing_target_refuses_the_batch(world: World) -> None:
 
 async def test_dry_run_lists_all_calls_and_sends_nothing(world: World) -> None:
     call = deletions(world)
-    shown = await world.preview(call)
-    assert [(row["number"], row["target"]["id"]) for row in shown.data()["calls"]] == [
+    previewed = await world.preview(call)
+    assert [(row["number"], row["target"]["id"]) for row in previewed.data()["calls"]] == [
         (number, part.target) for number, part in enumerate(call.inner_calls, 1)
     ]
     person = world.form(lambda _: NoAnswer("away"))
     await world.call(call, person)
-    assert person.asked[0].text.startswith("\n".join(shown.lines()))
+    assert person.asked[0].text.startswith("\n".join(previewed.lines()))
     assert world.changes == []
 
 
@@ -236,12 +236,12 @@ async def test_dry_run_names_the_call_that_would_be_refused(tmp_path: Path) -> N
 async def test_secret_in_a_batch_is_redacted_everywhere(world: World, tmp_path: Path) -> None:
     call = batch_of(*(CreateSecret(name=name, value="hunter2") for name in "AB"))
     person = world.form()
-    shown = await world.preview(call)
+    previewed = await world.preview(call)
     outcome = await world.call(call, person)
     assert outcomes(outcome) == ["done", "done"]
     world.close()
     kept = _kept(tmp_path)
-    told = [person.asked[0].text, str(shown.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
+    told = [person.asked[0].text, str(previewed.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
     assert not any("hunter2" in text for text in told)
     with pytest.raises(NotSent) as refused:
         batch_of(CreateSecret.model_construct(name="A", value="hunter2", value_from_env="hunter2"))
@@ -348,7 +348,7 @@ async def test_creates_of_a_list_read_again_what_the_others_added(world: World) 
     add_older_customers(world, 250)
     world.sandbox.requests.clear()
     assert outcomes(await world.call(creations("Hooli", "Initech", "Initrode"))) == ["done"] * 3
-    assert [heard.tool for heard in world.sandbox.requests] == [
+    assert [request.tool for request in world.sandbox.requests] == [
         *("list_customers",) * 3, "create_customer", *("list_customers", "create_customer") * 2
     ]  # fmt: skip
 
@@ -378,7 +378,7 @@ async def test_creates_of_a_list_read_it_whole_where_the_first_page_does_not_tel
     world.sandbox.behaviour = behaviour
     world.sandbox.requests.clear()
     await world.call(creations("Hooli", "Initech"))
-    assert [heard.tool for heard in world.sandbox.requests].count("list_customers") == 6
+    assert [request.tool for request in world.sandbox.requests].count("list_customers") == 6
 
 
 async def test_approval_that_expires_during_the_batch_sends_nothing_more(world: World) -> None:

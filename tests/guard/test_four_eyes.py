@@ -27,9 +27,9 @@ POLICY = '[defaults]\ndestroy = "four_eyes"\n'
 
 @pytest.fixture
 def world(tmp_path: Path) -> Generator[WebhookWorld]:
-    made = WebhookWorld(tmp_path, POLICY)
-    yield made
-    made.close()
+    webhook = WebhookWorld(tmp_path, POLICY)
+    yield webhook
+    webhook.close()
 
 
 async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:

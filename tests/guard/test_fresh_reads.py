@@ -82,8 +82,8 @@ def rename(world: World, *collections: str) -> None:
 
 
 async def preview(world: World, call: Operation[Any]) -> dict[str, Any]:
-    shown: Any = await world.preview(call)
-    return shown.data()
+    previewed: Any = await world.preview(call)
+    return previewed.data()
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,8 +179,8 @@ class World:
 
     def _preview(self, *, exists: bool) -> Preview:
         resolved = self.resolved(exists=exists)
-        shown = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
-        return shown.described(self.history())
+        output = preview(resolved, resolved.effect, ACCOUNT, "", "what was done 2 hours ago")
+        return output.described(self.history())
 
     @cached_property
     def request(self) -> ApprovalRequest:
@@ -344,8 +344,8 @@ def test_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str) -> 
 def test_composed_lines_are_sanitized() -> None:
     world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
-    shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
-    batch = ListPreview("apply_changes", {1: shown}, {})
-    assert all(map(str.isprintable, (*shown.lines(), shown.line(), *batch.lines())))
-    hostile = replace(shown.says, lost="a\u202eb", facts=(("Called", "a\u2028b"),)).data()
+    output = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
+    batch = ListPreview("apply_changes", {1: output}, {})
+    assert all(map(str.isprintable, (*output.lines(), output.line(), *batch.lines())))
+    hostile = replace(output.says, lost="a\u202eb", facts=(("Called", "a\u2028b"),)).data()
     assert str(hostile).isprintable()

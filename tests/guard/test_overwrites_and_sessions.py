@@ -212,8 +212,8 @@ async def test_price_of_a_message_is_shown(world: World) -> None:
     """The last message's credits, and the balance or why it is not known."""
 
     async def costs() -> str:
-        shown: Any = await world.preview(AiChat(message="hello"))
-        return str(shown.data()["costs"])
+        previewed: Any = await world.preview(AiChat(message="hello"))
+        return str(previewed.data()["costs"])
 
     assert (await costs()).startswith("Spends AI credits; Fastn tells the price only afterwards. ")
     assert "12 of 50 are left" in await costs()

@@ -278,9 +278,9 @@ async def test_limits_of_a_team_are_those_of_a_tenant_of_ones_own(world: Approva
 
 async def place_form(visitor: Visitor, place: str) -> dict[str, str]:
     page = (await visitor.http.get(f"/approvals/{place}")).text
-    found = re.search(rf'<form[^>]*action="/approvals/{place}".*?</form>', page, re.DOTALL)
-    assert found is not None, words(page)
-    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+    match = re.search(rf'<form[^>]*action="/approvals/{place}".*?</form>', page, re.DOTALL)
+    assert match is not None, words(page)
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', match[0]))
 
 
 async def test_approver_stops_and_allows_the_changes_of_their_tenants(world: ApprovalWorld) -> None:

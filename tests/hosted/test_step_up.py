@@ -288,8 +288,8 @@ async def test_elicitation_form_is_not_used(world: ApprovalWorld) -> None:
 
 
 async def test_agent_reads_what_the_approval_needs(world: ApprovalWorld) -> None:
-    found = await world.call("list_customers", search="Globex")
-    arguments = {"customer_id": found["data"][0]["id"]}
+    answer = await world.call("list_customers", search="Globex")
+    arguments = {"customer_id": answer["data"][0]["id"]}
     shown = await world.call("preview_change", tool="delete_customer", arguments=arguments)
     assert shown["preview"]["because"] == ELSEWHERE
 
@@ -297,10 +297,10 @@ async def test_agent_reads_what_the_approval_needs(world: ApprovalWorld) -> None
 async def test_list_needs_it_for_a_call_that_alone_is_not_asked_about(tmp_path: Path) -> None:
     text = FILE.replace('["DESTROY", "ACCESS"]', '"WRITE"')
     async with serving(tmp_path, text + ACME) as world:
-        found = await world.call("list_customers", search="Globex")
+        answer = await world.call("list_customers", search="Globex")
         calls = [
             {"tool": "create_customer", "arguments": {"name": "Umbrella"}},
-            {"tool": "delete_customer", "arguments": {"customer_id": found["data"][0]["id"]}},
+            {"tool": "delete_customer", "arguments": {"customer_id": answer["data"][0]["id"]}},
         ]
         assert ELSEWHERE in (await world.call("apply_changes", changes=calls))["message"]
         async with world.browser("dana") as dana:
@@ -438,8 +438,8 @@ async def test_argument_that_raises_the_effect_does_not_escape_step_up(
 ) -> None:
     async with serving(tmp_path, FILE.replace('["DESTROY", "ACCESS"]', f'"{effects}"') + ACME) as world:
         if tool == "update_customer":
-            found = await world.call("list_customers", search="Globex")
-            arguments = {"customer_id": found["data"][0]["id"], "name": "Evil", "admin_email": "x@example.com"}
+            answer = await world.call("list_customers", search="Globex")
+            arguments = {"customer_id": answer["data"][0]["id"], "name": "Evil", "admin_email": "x@example.com"}
         asked = await world.call(tool, **arguments)
         assert asked["status"] == "approval_required"
         assert "nowhere else" in str(asked)

@@ -89,8 +89,8 @@ class Site:
         return answered.json()["result"]["structuredContent"]
 
     async def delete(self) -> dict[str, Any]:
-        found = await self.call("list_customers", search="Globex")
-        return await self.call("delete_customer", customer_id=found["data"][0]["id"])
+        answer = await self.call("list_customers", search="Globex")
+        return await self.call("delete_customer", customer_id=answer["data"][0]["id"])
 
     def audit(self, event: str) -> list[dict[str, Any]]:
         lines = entries(self.folder / "tenants" / "acme" / "audit.jsonl")

@@ -103,23 +103,23 @@ def test_ledger_of_another_version_is_put_aside(shell: Shell) -> None:
     ((message,),) = (re.findall(r"^The ledger … (.*)$", PAGES["operations.md"], re.MULTILINE),)
     assert message in refused.stdout
     assert "Initech" in shell.does("fastn-mcp call list-customers")
-    shown = shell.does(lines_below("operations.md", "What does a new version do to an old ledger?"))
-    assert "Everything matches." in shown
+    output = shell.does(lines_below("operations.md", "What does a new version do to an old ledger?"))
+    assert "Everything matches." in output
     assert (shell.state / "earlier" / "ledger.sqlite").exists()
     unknown = shell.run("fastn-mcp call list-changes >/dev/null && fastn-mcp audit verify")
     assert unknown.returncode == 1
     assert "This ledger has never seen this log." in unknown.stderr
-    shown = shell.does("fastn-mcp call create-customer --name Hooli")
-    assert '"done": "create_customer"' in shown
-    assert "This ledger has never seen this log." in shown
+    output = shell.does("fastn-mcp call create-customer --name Hooli")
+    assert '"done": "create_customer"' in output
+    assert "This ledger has never seen this log." in output
     shell.does(lines_below("operations.md", "How do I upgrade?"))
 
 
 def test_state_is_moved_with_the_knowledge_of_the_logs_end(shell: Shell) -> None:
     for name in ("Initech", "Hooli"):
         shell.does(f"fastn-mcp call create-customer --name {name}")
-    shown = shell.does(lines_below("operations.md", "How do I move to another machine?"))
-    assert "The ledger knows entry 4, which is unchanged." in shown
+    output = shell.does(lines_below("operations.md", "How do I move to another machine?"))
+    assert "The ledger knows entry 4, which is unchanged." in output
     new = shell.folder / "new" / ".local" / "state" / "fastn-mcp"
     verifying = f"FASTN_STATE_DIR={new} fastn-mcp audit verify"
     whole = (new / "audit.jsonl").read_text()

@@ -51,9 +51,9 @@ def test_defaults_of_the_form_load() -> None:
     answers = {name: asked.get("default", "fsk_test_x") for name, asked in MANIFEST["user_config"].items()}
     written = {name: json.dumps(value).strip('"') for name, value in answers.items()}
     environment = {
-        variable: written[found[1]]
+        variable: written[match[1]]
         for variable, value in ENVIRONMENT.items()
-        if (found := re.fullmatch(r"\$\{user_config\.(\w+)\}", value))
+        if (match := re.fullmatch(r"\$\{user_config\.(\w+)\}", value))
     }
     unset = load({}, {"FASTN_API_KEY": "fsk_test_x"}, None)
     assert load({}, environment, None).model_dump() == unset.model_dump()

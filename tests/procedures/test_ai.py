@@ -69,7 +69,7 @@ def posted_paths(world: World) -> list[str]:
 
 def read_paths(world: World) -> list[str]:
     """Return the paths of reads, except that of the balance, which the preview shows."""
-    paths = [heard.path for heard in world.sandbox.requests if heard.method == "GET"]
+    paths = [request.path for request in world.sandbox.requests if request.method == "GET"]
     return [path for path in paths if path != "/api/v1/billing"]
 
 
@@ -137,11 +137,11 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
     )
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     call = AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"])
-    shown = await world.preview(call)
-    data = shown.data()
+    previewed = await world.preview(call)
+    data = previewed.data()
     assert data["pending"][0] == {"plan": planned["plan"]}
     assert data["pending"][1:] == planned["pending_approvals"]
-    assert "Write to xero." in " ".join(shown.lines())
+    assert "Write to xero." in " ".join(previewed.lines())
     assert data["costs"].startswith("Spends AI credits; the last message used 1. 10 of 50 are left until 2026-12-01.")
 
 
@@ -157,8 +157,8 @@ async def test_running_build_is_followed_by_reads(world: World) -> None:
 
 async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
     world.refuse("/api/v1/billing")
-    shown = await world.preview(AiChat(message="hm"))
-    assert "The balance could not be read" in shown.data()["costs"]
+    previewed = await world.preview(AiChat(message="hm"))
+    assert "The balance could not be read" in previewed.data()["costs"]
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
 
 async def test_build_polls_lists_until_the_resource_exists(built: World, workshop: Workshop) -> None:
     workshop.works = [lambda: None, lambda: make(built, "Greeter")]
-    found = await reply_to(built, greeter(45))
-    (created,) = found["changed"]["created"]
+    answer = await reply_to(built, greeter(45))
+    (created,) = answer["changed"]["created"]
     assert (created["kind"], created["name"]) == ("workflow", "Greeter")
     assert created["id"].startswith("wf_")
-    assert found["waited_seconds"] == 5.0
+    assert answer["waited_seconds"] == 5.0
     assert posted_paths(built) == ["/api/v1/ai/build"]
     assert built.changes[0].body == {
         "type": "workflow",
@@ -248,22 +248,22 @@ async def test_build_that_only_plans_is_not_waited_for(world: World) -> None:
     """No list shows the plan, and asking spends a credit: the caller hears at once what shows it and what that
     costs."""
     at = world.clock.at
-    found = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=45))
+    answer = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=45))
     assert (world.clock.at - at).total_seconds() == ASKING
-    assert found["changed"] == {"created": [], "updated": [], "deleted": []}
-    assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
-    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
-    assert found["next"]["what"].endswith("Each message spends AI credits and needs a person's approval.")
-    planned = await reply_to(world, AiChat.model_validate(found["next"]["arguments"]))
+    assert answer["changed"] == {"created": [], "updated": [], "deleted": []}
+    assert answer["next"]["arguments"] == {"session_id": answer["session_id"], "message": "status?"}
+    assert parse(TOOLS, answer["next"]["tool"], answer["next"]["arguments"])
+    assert answer["next"]["what"].endswith("Each message spends AI credits and needs a person's approval.")
+    planned = await reply_to(world, AiChat.model_validate(answer["next"]["arguments"]))
     assert planned["next"]["if_they_agree"]["arguments"]["message"] == "approve"
     assert planned["next"]["what"].endswith("AI credits (the last one used 1) and needs a person's approval.")
 
 
 async def test_plan_in_the_answer_of_a_build_is_answered_by_approve(tmp_path: Path) -> None:
     world = Answering(tmp_path, {"sessionId": "s", "status": "PLANNED", "plan": "## Do it"})
-    found = await reply_to(world, AiBuild(type="workflow", prompt="greet", approval_mode="auto", wait_seconds=45))
-    assert (found["plan"], found["waited_seconds"]) == ("## Do it", 0)
-    assert found["next"]["if_they_agree"]["arguments"] == {"session_id": "s", "message": "approve"}
+    answer = await reply_to(world, AiBuild(type="workflow", prompt="greet", approval_mode="auto", wait_seconds=45))
+    assert (answer["plan"], answer["waited_seconds"]) == ("## Do it", 0)
+    assert answer["next"]["if_they_agree"]["arguments"] == {"session_id": "s", "message": "approve"}
     world.close()
 
 
@@ -296,12 +296,12 @@ async def test_receipt_of_the_ai_says_what_it_changed_and_not_what_it_said(world
 
 async def test_build_without_waiting_reads_before_and_after(world: World) -> None:
     at = world.clock.at
-    found = await reply_to(world, AiBuild(type="workflow", prompt="sync things"))
+    answer = await reply_to(world, AiBuild(type="workflow", prompt="sync things"))
     assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
     assert (world.clock.at - at).total_seconds() == ASKING
-    assert "waited_seconds" not in found
-    assert found["buildId"]
-    assert found["status"] == "running"
+    assert "waited_seconds" not in answer
+    assert answer["buildId"]
+    assert answer["status"] == "running"
 
 
 async def test_lists_before_a_message_are_read_once_though_it_waits_for_a_person(
@@ -406,10 +406,10 @@ async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, 
 async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any) -> None:
     """A failed read says nothing about the build."""
     world.sandbox.faults.add(fault)
-    found = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=10))
-    assert found["session_id"]
-    assert found["changed"]["not_checked"]
-    assert found["changed"]["deleted"] == []
+    answer = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=10))
+    assert answer["session_id"]
+    assert answer["changed"]["not_checked"]
+    assert answer["changed"]["deleted"] == []
     assert len(posted_paths(world)) == 1
 
 
@@ -468,5 +468,5 @@ async def test_inventory_works_without_filters_and_paging(
 ) -> None:
     built.sandbox.behaviour = behaviour
     workshop.works = [lambda: make(built, "Greeter")]
-    found = await reply_to(built, greeter(9))
-    assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]
+    answer = await reply_to(built, greeter(9))
+    assert [row["name"] for row in answer["changed"]["created"]] == ["Greeter"]

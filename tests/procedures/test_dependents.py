@@ -140,7 +140,7 @@ async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: Wor
     for number in range(90):
         world.sandbox.state.put("workflows", flow | {"id": f"wf_{number}", "slug": f"copy-{number}"})
     answer = await dependents(world, "secret", key(world, "secrets", "GOOGLE_SA", by="name"))
-    reads = [heard for heard in world.sandbox.requests if heard.tool == GetWorkflow.tool_name()]
+    reads = [request for request in world.sandbox.requests if request.tool == GetWorkflow.tool_name()]
     assert len(reads) == MAX_DETAILS
     assert f"{99 - MAX_DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
 
@@ -305,7 +305,7 @@ async def test_connection_is_read_where_its_id_says_that_it_is(world: World) -> 
     connector = key(world, "connectors", "hubspot")
     connection = key(world, "connections", connector, by="connectorId")
     await dependents(world, "connection", connection)
-    queries = [heard.query for heard in world.sandbox.requests if heard.path.endswith("/connections")]
+    queries = [request.query for request in world.sandbox.requests if request.path.endswith("/connections")]
     assert [query["connectorId"] for query in queries] == [connector]
 
 
@@ -334,7 +334,9 @@ async def test_last_runs_of_many_workflows_are_read_in_one_page_and_ten_one_by_o
     after = await last_runs()
     assert {id_: after.pop(id_) for id_ in before} == before
     assert Counter(after.values()) == {"never": 10, "not read": 5}
-    asked = [heard.query.get("workflowId") for heard in world.sandbox.requests if heard.path.endswith("/executions")]
+    asked = [
+        request.query.get("workflowId") for request in world.sandbox.requests if request.path.endswith("/executions")
+    ]
     assert (asked.count(None), len(asked)) == (1, 11)
 
 
@@ -345,7 +347,7 @@ async def test_last_runs_of_a_connections_workflows_are_those_of_its_customer(la
     (connection,) = [str(row["id"]) for row in rows if row["connector"]["slug"] == "hubspot"]
     large_world.sandbox.requests.clear()
     (workflows,) = (await dependents(large_world, "connection", connection))["may_be_used_by"]
-    assert [heard.query for heard in large_world.sandbox.requests if heard.path.endswith("/executions")] == [
+    assert [request.query for request in large_world.sandbox.requests if request.path.endswith("/executions")] == [
         {"limit": "100", "endOrgId": customer}
     ]
     last = {example["name"]: example["last_run"] for example in examples_of(workflows)}
@@ -401,7 +403,7 @@ async def test_short_lists_are_read_once_for_several(world: World) -> None:
     cached = World(world.audit_path.parent, snapshot_seconds=90)
     ids = [str(row["id"]) for row in cached.sandbox.state.all("customers")]
     await cached.ask(FindDependents(kind="customer", ids=ids))
-    lists = [heard.path for heard in cached.sandbox.requests if str(heard.tool).startswith("list_")]
+    lists = [request.path for request in cached.sandbox.requests if str(request.tool).startswith("list_")]
     assert len(lists) <= 2 * len(set(lists))
     cached.close()
 
@@ -413,7 +415,7 @@ async def test_resource_that_was_listed_is_not_read_again(world: World) -> None:
         cached.sandbox.requests.clear()
         answer = await dependents(cached, cast(Kind, kind), key(cached, f"{kind}s", slug))
         assert answer["of"]["name"] == cached.sandbox.state.named(f"{kind}s", slug, "slug")["name"]
-        assert f"get_{kind}" not in [heard.tool for heard in cached.sandbox.requests]
+        assert f"get_{kind}" not in [request.tool for request in cached.sandbox.requests]
     cached.close()
 
 

@@ -52,15 +52,15 @@ def customer(world: World, slug: str) -> str:
 
 async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) -> None:
     """Fastn's documentation: the customer re-authorises in the widget; a Dependency Error does not fix itself."""
-    found = await diagnosed(world, workflow_id=TIKTOK, hours=720)
+    answer = await diagnosed(world, workflow_id=TIKTOK, hours=720)
     assert (
-        found["verdict"]
+        answer["verdict"]
         == "Failing for 8 days, since 2026-11-16 (9 of 29 runs; last success 9 days ago): the connection TikTok"
         " Shop of "
         "Katana is FAILED."
     )
-    assert next(iter(found)) == "verdict"
-    (cause,) = found["causes"]
+    assert next(iter(answer)) == "verdict"
+    (cause,) = answer["causes"]
     assert (cause["runs"], cause["share"]) == (9, "100 % of the failures")
     assert cause["affected"] == [
         {
@@ -76,20 +76,20 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
     assert cause["fix"] == "Katana has to authorise TikTok Shop again in the widget. Then run the workflow once."
     assert "rerun" in cause["will_not_help"]
     assert cause["next"]["tool"] == "list_connections"
-    assert [entry["status"] for entry in found["connections"]] == ["FAILED", "EXPIRED"]
-    assert found["connections"][1]["fix"] == "Katana has to enter a new API key for Cin7 Core in the widget."
-    assert found["triggers"][0]["problem"].startswith("9 consecutive failures")
-    assert found["triggers"][0]["of"] == "Katana"
-    assert found["changes"][-1]["before_failures"] is True
-    assert "not_checked" not in found
+    assert [entry["status"] for entry in answer["connections"]] == ["FAILED", "EXPIRED"]
+    assert answer["connections"][1]["fix"] == "Katana has to enter a new API key for Cin7 Core in the widget."
+    assert answer["triggers"][0]["problem"].startswith("9 consecutive failures")
+    assert answer["triggers"][0]["of"] == "Katana"
+    assert answer["changes"][-1]["before_failures"] is True
+    assert "not_checked" not in answer
 
 
 async def test_since_is_searched_back_to_the_last_success(world: World) -> None:
     add_run(world, TIKTOK, 0.5, endOrgId=customer(world, "katana-customer"), error={"message": "odd"})
-    found = await diagnosed(world, workflow_id=TIKTOK, hours=1)
-    assert found["verdict"].startswith("Failing for 8 days, since 2026-11-16 (")
-    assert found["causes"][0]["affected"][0]["since"].startswith("2026-11-16T15:00:00Z")
-    assert found["runs"]["last_success"].startswith("2026-11-15T15:00:00Z")
+    answer = await diagnosed(world, workflow_id=TIKTOK, hours=1)
+    assert answer["verdict"].startswith("Failing for 8 days, since 2026-11-16 (")
+    assert answer["causes"][0]["affected"][0]["since"].startswith("2026-11-16T15:00:00Z")
+    assert answer["runs"]["last_success"].startswith("2026-11-15T15:00:00Z")
 
 
 @pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR])
@@ -118,20 +118,20 @@ async def test_failures_are_counted_exactly_and_requests_are_only_reads(world: W
         add_run(world, ORDERS, 0.1 + number / 10, endOrgId=acme, error=error)
         add_run(world, ORDERS, 0.1 + number / 10, "timeout", endOrgId=widget, error=None)
     before = len(world.sandbox.requests)
-    found = await diagnosed(world, workflow_id=ORDERS)
+    answer = await diagnosed(world, workflow_id=ORDERS)
     heard = world.sandbox.requests[before:]
     assert len(heard) <= 45
     assert {request.method for request in heard} == {"GET"}
-    assert (found["runs"]["failed"], found["runs"]["timeout"]) == (310, 310)
-    assert [cause["runs"] for cause in found["causes"]] == [310, 45, 45]
-    assert found["causes"][0]["affected"][0] == {
+    assert (answer["runs"]["failed"], answer["runs"]["timeout"]) == (310, 310)
+    assert [cause["runs"] for cause in answer["causes"]] == [310, 45, 45]
+    assert answer["causes"][0]["affected"][0] == {
         "customer": "Widget Inc",
         "failed": "310",
-        "since": found["causes"][0]["first_seen"],
+        "since": answer["causes"][0]["first_seen"],
         "last_success": "none found",
     }
-    assert len(found["other_causes"]) == 5
-    assert found["verdict"].startswith("620 of 635 runs failed in 72 hours, for 2 customers (")
+    assert len(answer["other_causes"]) == 5
+    assert answer["verdict"].startswith("620 of 635 runs failed in 72 hours, for 2 customers (")
 
 
 async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> None:
@@ -139,11 +139,11 @@ async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> Non
         add_run(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error={"message": "odd"})
     add_run(world, ORDERS, 70, "completed")
     world.behave(paging=Paging.CURSOR)
-    found = await diagnosed(world, workflow_id=ORDERS)
-    assert found["runs"]["failed"] == "at least 500"
-    assert "at least 500" in found["verdict"]
-    assert any("only the newest 500" in message for message in found["not_checked"])
-    assert "and not for others" not in found["verdict"]
+    answer = await diagnosed(world, workflow_id=ORDERS)
+    assert answer["runs"]["failed"] == "at least 500"
+    assert "at least 500" in answer["verdict"]
+    assert any("only the newest 500" in message for message in answer["not_checked"])
+    assert "and not for others" not in answer["verdict"]
 
 
 async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> None:
@@ -153,9 +153,9 @@ async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> Non
     add_run(
         world, ORDERS, 3, error={"code": "USER_DATA", "failedAt": "connector.shopify.get", "raw": "Order '1' is odd"}
     )
-    found = await diagnosed(world, workflow_id=ORDERS)
-    assert [(cause["runs"], cause["share"][:4]) for cause in found["causes"]] == [(4, "80 %"), (1, "20 %")]
-    assert found["causes"][0]["next"]["tool"] == "get_execution"
+    answer = await diagnosed(world, workflow_id=ORDERS)
+    assert [(cause["runs"], cause["share"][:4]) for cause in answer["causes"]] == [(4, "80 %"), (1, "20 %")]
+    assert answer["causes"][0]["next"]["tool"] == "get_execution"
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ async def test_connection_not_found_suggests_the_installation(world: World) -> N
     """Third parties: a workflow that a widget installed runs only with customer and installation."""
     acme = customer(world, "acme-corp")
     add_run(world, TRACKING, 1, endOrgId=acme, error=no_connection("shopify", acme))
-    found = await diagnosed(world, workflow_id=TRACKING)
-    (cause,) = found["causes"]
-    assert "the connection to shopify was not found, though one is ACTIVE now" in found["verdict"]
+    answer = await diagnosed(world, workflow_id=TRACKING)
+    (cause,) = answer["causes"]
+    assert "the connection to shopify was not found, though one is ACTIVE now" in answer["verdict"]
     assert "did not name the installation" in cause["likely_cause"]
     assert "this customer's installation_id (inst_…)" in cause["fix"]
     assert cause["category"] == "Configuration"
@@ -269,20 +269,20 @@ async def test_verdict_says_since_when_and_for_whom(
 )
 async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: str, why: str) -> None:
     """Fastn's documentation: not published is the most common cause of "the API did nothing"; Active is not firing."""
-    found = await diagnosed(world, workflow_id=workflow)
+    answer = await diagnosed(world, workflow_id=workflow)
     assert re.match(
-        r"No runs completed or failed in 72 hours(: | \(2 runs under way or cancelled\): )", found["verdict"]
+        r"No runs completed or failed in 72 hours(: | \(2 runs under way or cancelled\): )", answer["verdict"]
     )
-    assert why in found["verdict"]
+    assert why in answer["verdict"]
 
 
 async def test_last_run_before_the_period_says_why_a_trigger_was_switched_off(world: World) -> None:
     """After too many failures there are no further runs, and the cause is older than the period."""
     nightly = str(world.sandbox.state.named("triggers", "Nightly contact sync", by="name")["id"])
     row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"})
-    found = await diagnosed(world, trigger_id=nightly)
-    assert "the last run, 3 days ago, failed: Cin7 refused the contact" in found["verdict"]
-    assert found["runs"]["last_run"].startswith(str(row["id"]))
+    answer = await diagnosed(world, trigger_id=nightly)
+    assert "the last run, 3 days ago, failed: Cin7 refused the contact" in answer["verdict"]
+    assert answer["runs"]["last_run"].startswith(str(row["id"]))
 
 
 async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> None:
@@ -291,10 +291,10 @@ async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> Non
     for number in range(1100):
         state.put("triggers", {**trigger, "id": f"t{number}", "name": f"T{number}", "routes": []})
     before = len(world.sandbox.requests)
-    found = await diagnosed(world, workflow_id=BACKFILL)
+    answer = await diagnosed(world, workflow_id=BACKFILL)
     assert len(world.sandbox.requests) - before <= 30
-    assert "no trigger that was read starts it" in found["verdict"]
-    assert "triggers: only 1000 were read" in found["not_checked"]
+    assert "no trigger that was read starts it" in answer["verdict"]
+    assert "triggers: only 1000 were read" in answer["not_checked"]
 
 
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
@@ -321,24 +321,24 @@ async def test_failed_read_is_not_checked_and_the_rest_is_reported(
 ) -> None:
     """The audit log is only for owners and admins, and other reads may fail too."""
     world.refuse(path, status=status)
-    found = await diagnosed(world, workflow_id=TIKTOK)
-    assert found["causes"][0]["runs"] == 3
-    assert not what or any(message.startswith(what) for message in found["not_checked"])
+    answer = await diagnosed(world, workflow_id=TIKTOK)
+    assert answer["causes"][0]["runs"] == 3
+    assert not what or any(message.startswith(what) for message in answer["not_checked"])
 
 
 async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world: World) -> None:
     katana = customer(world, "katana-customer")
     world.refuse("/api/v1/customers/*")
-    found = await diagnosed(world, customer_id=katana)
-    assert found["customer"] == {"id": katana, "name": katana}
-    assert found["causes"][0]["runs"] == 3
-    assert any(message.startswith("customer: ") for message in found["not_checked"])
+    answer = await diagnosed(world, customer_id=katana)
+    assert answer["customer"] == {"id": katana, "name": katana}
+    assert answer["causes"][0]["runs"] == 3
+    assert any(message.startswith("customer: ") for message in answer["not_checked"])
 
 
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
     world.refuse("/api/v1/executions", status=500)
-    found = await diagnosed(world, workflow_id=TIKTOK)
-    assert found["verdict"].startswith("Whether runs failed could not be read.")
+    answer = await diagnosed(world, workflow_id=TIKTOK)
+    assert answer["verdict"].startswith("Whether runs failed could not be read.")
 
 
 async def test_unknown_workflow_is_an_error(world: World) -> None:
@@ -358,9 +358,9 @@ async def test_unknown_workflow_is_an_error(world: World) -> None:
 async def test_verdict_does_not_depend_on_envelope_paging_or_filtering(world: World, behaviour: Behaviour) -> None:
     world.sandbox.behaviour = behaviour
     before = len(world.sandbox.requests)
-    found = await diagnosed(world, workflow_id=TIKTOK)
-    assert "the connection TikTok Shop of Katana is FAILED" in found["verdict"]
-    assert found["causes"][0]["runs"] >= 3
+    answer = await diagnosed(world, workflow_id=TIKTOK)
+    assert "the connection TikTok Shop of Katana is FAILED" in answer["verdict"]
+    assert answer["causes"][0]["runs"] >= 3
     assert len(world.sandbox.requests) - before <= 40
 
 
@@ -377,8 +377,8 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
     for number, odd in enumerate(oddities):
         routes: list[JsonValue] = [{"routeId": INVENTORY}]
         state.put("triggers", {**trigger, "id": f"odd{number}", "routes": routes, "statusHistory": odd, "status": odd})
-    found = await diagnosed(world, workflow_id=INVENTORY)
-    assert found["runs"]["failed"] == 6
+    answer = await diagnosed(world, workflow_id=INVENTORY)
+    assert answer["runs"]["failed"] == 6
 
 
 async def test_longest_answer_fits(world: World) -> None:
@@ -399,31 +399,31 @@ async def test_longest_answer_fits(world: World) -> None:
         state.put(
             "triggers", {**trigger, "id": f"t{number}", "name": "N" * 300, "routes": routes, "status": "Disabled"}
         )
-    found = await diagnosed(world, workflow_id=TIKTOK, hours=720)
-    assert found["left_out"]
-    assert found["verdict"].startswith("Failing for 8 days")
+    answer = await diagnosed(world, workflow_id=TIKTOK, hours=720)
+    assert answer["left_out"]
+    assert answer["verdict"].startswith("Failing for 8 days")
 
 
 async def test_name_is_searched_for_before_it_is_tried_as_an_id(large_world: World) -> None:
-    found = await diagnosed(large_world, customer_id="Katana")
-    assert found["customer"]["name"] == "Katana"
-    assert "get_customer" not in [heard.tool for heard in large_world.sandbox.requests]
+    answer = await diagnosed(large_world, customer_id="Katana")
+    assert answer["customer"]["name"] == "Katana"
+    assert "get_customer" not in [request.tool for request in large_world.sandbox.requests]
 
 
 async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world: World) -> None:
-    found = await diagnosed(large_world, customer_id="Acme Corp")
-    assert found["customer"]["id"] == customer(large_world, "acme-corp")
-    assert found["verdict"].startswith(
+    answer = await diagnosed(large_world, customer_id="Acme Corp")
+    assert answer["customer"]["id"] == customer(large_world, "acme-corp")
+    assert answer["verdict"].startswith(
         "Acme Corp: Acme HubSpot sync has failed each time for 1 day, since 2026-11-24 (10 of 111 runs in 72 hours): "
         "the connection HubSpot of Acme Corp is EXPIRED."
     )
-    (cause,) = found["causes"]
+    (cause,) = answer["causes"]
     (affected,) = cause["affected"]
     assert (affected["workflow"], affected["failed"]) == ("Acme HubSpot sync", "10 of 15")
     assert affected["since"].startswith("2026-11-24T01:00:00Z")
     assert cause["fix"] == "Acme Corp has to authorise HubSpot again in the widget. Then run the workflow once."
-    assert {entry["workflow"] for entry in found["without_failures"]} >= {"process-new-orders", "update-inventory"}
-    assert {entry["what"]: entry["status"] for entry in found["connections"]} == {
+    assert {entry["workflow"] for entry in answer["without_failures"]} >= {"process-new-orders", "update-inventory"}
+    assert {entry["what"]: entry["status"] for entry in answer["connections"]} == {
         "HubSpot of Acme Corp": "EXPIRED",
         "Xero of Acme Corp": "ACTIVE",
         "Slack of Acme Corp": "ACTIVE",
@@ -453,71 +453,71 @@ async def test_other_connections_are_read_if_a_customer_has_none_of_the_app(worl
 
 async def test_customer_without_problems_gets_what_was_checked(world: World) -> None:
     drop_runs_under_way(world)
-    found = await diagnosed(world, customer_id="acme-corp")
-    assert found["verdict"].startswith("Acme Corp: No failures in 72 hours: ")
-    assert "last success" in found["verdict"]
-    assert found["causes"] == []
-    assert all(entry["last_success"] for entry in found["without_failures"])
-    assert [entry["status"] for entry in found["connections"]] == ["ACTIVE"] * 3
-    assert {trigger["name"] for trigger in found["triggers"]} == {"Shop events", "Hourly Slack sync"}
+    answer = await diagnosed(world, customer_id="acme-corp")
+    assert answer["verdict"].startswith("Acme Corp: No failures in 72 hours: ")
+    assert "last success" in answer["verdict"]
+    assert answer["causes"] == []
+    assert all(entry["last_success"] for entry in answer["without_failures"])
+    assert [entry["status"] for entry in answer["connections"]] == ["ACTIVE"] * 3
+    assert {trigger["name"] for trigger in answer["triggers"]} == {"Shop events", "Hourly Slack sync"}
 
 
 async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -> None:
     """Fastn's documentation: a trigger whose subscription failed never fires, and a pending customer runs nothing."""
-    found = await diagnosed(world, customer_id="globex-exports")
-    assert found["verdict"].startswith("Globex Exports: No runs completed or failed in 72 hours: ")
+    answer = await diagnosed(world, customer_id="globex-exports")
+    assert answer["verdict"].startswith("Globex Exports: No runs completed or failed in 72 hours: ")
     for reason in (
         "the connection Shopify of Globex Exports is INACTIVE",
         "its subscription is FAILED: it never fires",
     ):
-        assert reason in found["verdict"]
-    assert found["connections"][0]["fix"] == "Globex Exports has to reconnect Shopify in the dashboard."
+        assert reason in answer["verdict"]
+    assert answer["connections"][0]["fix"] == "Globex Exports has to reconnect Shopify in the dashboard."
     waiting = await diagnosed(world, customer_id="John-Acme")
     assert "John-Acme waits for activation by its admin: nothing runs for it until then" in waiting["verdict"]
 
 
 async def test_no_trigger_of_another_customer_is_blamed(world: World) -> None:
     """The trigger of Globex starts the workflow too, and has nothing to do with Acme."""
-    found = await diagnosed(world, workflow_id=ORDERS, customer_id=customer(world, "acme-corp"))
-    assert [(trigger["name"], trigger["of"]) for trigger in found["triggers"]] == [
+    answer = await diagnosed(world, workflow_id=ORDERS, customer_id=customer(world, "acme-corp"))
+    assert [(trigger["name"], trigger["of"]) for trigger in answer["triggers"]] == [
         ("Shop events", "the account itself")
     ]
-    assert found["triggers_of_other_customers"] == 1
+    assert answer["triggers_of_other_customers"] == 1
     of_all = await diagnosed(world, workflow_id=ORDERS)
     assert ("Paid Shopify orders", "Globex Exports") in [(t["name"], t["of"]) for t in of_all["triggers"]]
 
 
 async def test_trigger_is_diagnosed_by_its_workflows_and_customer(world: World) -> None:
-    found = await diagnosed(world, trigger_id="Daily TikTok sync")
-    assert found["verdict"].startswith(
+    answer = await diagnosed(world, trigger_id="Daily TikTok sync")
+    assert answer["verdict"].startswith(
         "Trigger Daily TikTok sync of Katana: Failing for 8 days, since 2026-11-16 (3 of 3"
     )
-    assert found["trigger"]["name"] == found["triggers"][0]["name"] == "Daily TikTok sync"
-    assert found["causes"][0]["affected"][0]["customer"] == "Katana"
+    assert answer["trigger"]["name"] == answer["triggers"][0]["name"] == "Daily TikTok sync"
+    assert answer["causes"][0]["affected"][0]["customer"] == "Katana"
 
 
 async def test_trigger_without_workflows_starts_nothing(world: World) -> None:
     world.sandbox.state.named("triggers", "Shop events", by="name")["routes"] = []
-    found = await diagnosed(world, trigger_id="Shop events")
-    assert "the trigger starts no workflow" in found["verdict"]
+    answer = await diagnosed(world, trigger_id="Shop events")
+    assert "the trigger starts no workflow" in answer["verdict"]
 
 
 async def test_account_is_diagnosed_without_an_argument(large_world: World) -> None:
-    found = await diagnosed(large_world)
-    runs = found["runs"]
-    assert found["verdict"].startswith(
+    answer = await diagnosed(large_world)
+    runs = answer["runs"]
+    assert answer["verdict"].startswith(
         f"{runs['failed'] + runs['timeout']:,} of {runs['all']:,} runs failed in 72 hours, of "
     )
     named = {str(row["name"]) for row in large_world.sandbox.state.all("customers")}
-    assert {affected["customer"] for cause in found["causes"] for affected in cause["affected"]} <= named
-    others = [int(re.findall(r": ([\d,]+) runs?$", other)[0].replace(",", "")) for other in found["other_causes"]]
+    assert {affected["customer"] for cause in answer["causes"] for affected in cause["affected"]} <= named
+    others = [int(re.findall(r": ([\d,]+) runs?$", other)[0].replace(",", "")) for other in answer["other_causes"]]
     read = 800 + runs["timeout"]
-    assert sum(cause["runs"] for cause in found["causes"]) + sum(others) == read < runs["failed"] + runs["timeout"]
-    assert re.fullmatch(r"\d+ more causes, see next_cursor: \d+ runs", found["other_causes"][-1])
+    assert sum(cause["runs"] for cause in answer["causes"]) + sum(others) == read < runs["failed"] + runs["timeout"]
+    assert re.fullmatch(r"\d+ more causes, see next_cursor: \d+ runs", answer["other_causes"][-1])
     newest = (
         f"only the newest 800 of {runs['failed']:,} were read; causes and each workflow's failures are counted in those"
     )
-    assert found["not_checked"][0] == f"older failed runs: {newest}"
+    assert answer["not_checked"][0] == f"older failed runs: {newest}"
 
 
 @pytest.mark.parametrize(
@@ -541,16 +541,16 @@ async def test_changes_since_the_first_failure_are_reported(world: World) -> Non
     """Those of Fastn's audit log, those made through this server, and another version that ran."""
     daily = str(world.sandbox.state.named("triggers", "Daily TikTok sync", by="name")["id"])
     done = await world.expect(Done, UpdateTrigger(trigger_id=daily, description="ours"), world.form())
-    found = await diagnosed(world, trigger_id=daily)
+    answer = await diagnosed(world, trigger_id=daily)
     assert ("trigger", f"update_trigger ({done.change and done.change.id})", "this server") in [
-        (change["of"], change["what"], change["by"]) for change in found["changes"]
+        (change["of"], change["what"], change["by"]) for change in answer["changes"]
     ]
-    assert ("TikTok Shop of Katana", "connection.update") in [(c["of"], c["what"]) for c in found["changes"]]
+    assert ("TikTok Shop of Katana", "connection.update") in [(c["of"], c["what"]) for c in answer["changes"]]
     for run in world.sandbox.state.all("executions"):
         if run["workflowId"] == TIKTOK and run["status"] == "failed":
             run["version"] = "v99"
-    found = await diagnosed(world, trigger_id=daily)
-    assert found["causes"][0]["affected"][0]["version"] == "failing runs v99, last success v7"
+    answer = await diagnosed(world, trigger_id=daily)
+    assert answer["causes"][0]["affected"][0]["version"] == "failing runs v99, last success v7"
 
 
 def test_cause_omits_parts_that_differ_between_runs() -> None:

@@ -23,7 +23,7 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
     """ "Which HubSpot customers stopped since the weekend, and what do I tell them": one call, 2,500 tokens."""
     answer = await large_world.rendered(Diagnose(connector_id="HubSpot", hours=96))
     assert tokens(to_json(answer).decode()) <= 2_500
-    statuses = {heard.query.get("status") for heard in large_world.sandbox.requests}
+    statuses = {request.query.get("status") for request in large_world.sandbox.requests}
     assert "failed" in statuses
     assert "completed" not in statuses  # of all connectors: it says nothing about this one
     found = answer["data"]
@@ -60,32 +60,32 @@ async def test_customers_whose_connector_stopped_and_what_to_tell_them_are_one_c
 async def test_connector_has_its_customers_runs_and_remedy(world: World, typed: str, behaviour: Behaviour) -> None:
     world.sandbox.behaviour = behaviour
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
-    found = await world.ask(Diagnose(connector_id=connector if typed == "id" else typed, hours=72))
-    (row,) = found["customers"]
+    answer = await world.ask(Diagnose(connector_id=connector if typed == "id" else typed, hours=72))
+    (row,) = answer["customers"]
     assert (row["customer"], row["connection"], row["failed"]) == ("Katana", "FAILED", 3)
     assert row["workflows"] == "Sync TikTok Orders to Cin7 Core"
-    assert "3 runs failed at it in 72 hours, for 1 customer." in found["verdict"]
-    assert [each["for"] for each in found["advice"]] == ["FAILED"]
-    assert "connect TikTok Shop again in the widget" in found["advice"][0]["tell"]
-    assert found["causes"][0]["fix"].startswith("Katana has to authorise TikTok Shop again")
-    assert "success_rate" not in found["runs"]
+    assert "3 runs failed at it in 72 hours, for 1 customer." in answer["verdict"]
+    assert [each["for"] for each in answer["advice"]] == ["FAILED"]
+    assert "connect TikTok Shop again in the widget" in answer["advice"][0]["tell"]
+    assert answer["causes"][0]["fix"].startswith("Katana has to authorise TikTok Shop again")
+    assert "success_rate" not in answer["runs"]
 
 
 async def test_customers_without_failed_runs_and_failures_without_broken_connection_are_listed(world: World) -> None:
     state = world.sandbox.state
     widget = state.named("customers", "widget-inc")["id"]
     add_run(world, ORDERS, 2, "failed", endOrgId=widget, error=unusable("shopify", "listOrders", "ucl:x"))
-    found = await world.ask(Diagnose(connector_id="shopify"))
-    rows = {row["customer"]: row for row in found["customers"]}
+    answer = await world.ask(Diagnose(connector_id="shopify"))
+    rows = {row["customer"]: row for row in answer["customers"]}
     assert rows["Globex Exports"]["failed"] == 0
     assert rows["Widget Inc"]["connection"] == "none known to be broken: see causes"
     assert rows["Widget Inc"]["first_failed"].startswith("2026-11-25")
 
 
 async def test_connector_of_one_customer_is_only_about_them(world: World) -> None:
-    found = await world.ask(Diagnose(connector_id="shopify", customer_id="acme-corp"))
-    assert "customers" not in found
-    assert found["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
+    answer = await world.ask(Diagnose(connector_id="shopify", customer_id="acme-corp"))
+    assert "customers" not in answer
+    assert answer["verdict"].startswith("Shopify of Acme Corp: 0 of 1 connections not working; 0 runs failed")
 
 
 async def test_customer_without_a_connection_to_the_connector_is_said_to_have_none(world: World) -> None:
@@ -101,21 +101,21 @@ async def test_customer_without_a_connection_to_the_connector_is_said_to_have_no
 async def test_connector_that_was_not_looked_at_is_not_called_healthy(world: World, path: str) -> None:
     connector = str(world.sandbox.state.named("connectors", "tiktokShop")["id"])
     world.refuse(path)
-    found = await world.ask(Diagnose(connector_id=connector))
+    answer = await world.ask(Diagnose(connector_id=connector))
     unread = "among those that were read" if "connections" in path else "whether runs failed at it could not be read"
-    assert unread in found["verdict"]
-    assert found["not_checked"]
+    assert unread in answer["verdict"]
+    assert answer["not_checked"]
 
 
 async def test_hanging_runs_are_a_finding(world: World) -> None:
     """For whom, since when, how long is usual, and their limit."""
-    found = await world.ask(Diagnose(workflow_id=BACKFILL))
-    assert "No failures" not in found["verdict"]
+    answer = await world.ask(Diagnose(workflow_id=BACKFILL))
+    assert "No failures" not in answer["verdict"]
     assert (
         "2 runs have been under way far longer than usual: orders-backfill for Acme Corp, running for 11 h"
-        in (found["verdict"])
+        in (answer["verdict"])
     )
-    running, queued = found["stuck_runs"]
+    running, queued = answer["stuck_runs"]
     assert running == {
         "run": running["run"],
         "workflow": "orders-backfill",
@@ -178,9 +178,9 @@ async def test_unread_runs_under_way_are_not_called_healthy(world: World) -> Non
     for number in range(1_200):
         add_run(world, ORDERS, 0.01 + number / 1_000, "completed")
     world.behave(filtering=Filtering.IGNORED, paging=Paging.CURSOR)
-    found = await world.ask(Diagnose(workflow_id=ORDERS))
-    assert "No failures" not in found["verdict"]
-    assert "Whether runs hang is not known" in found["verdict"]
+    answer = await world.ask(Diagnose(workflow_id=ORDERS))
+    assert "No failures" not in answer["verdict"]
+    assert "Whether runs hang is not known" in answer["verdict"]
 
 
 async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) -> None:
@@ -190,15 +190,15 @@ async def test_runs_that_no_trigger_starts_say_who_started_them(world: World) ->
     for number in range(7):
         add_run(world, ORDERS, 1 + number, "completed", endOrgId=owner, started_by="agent-service")
     add_run(world, ORDERS, 0.3, "completed", endOrgId=owner)
-    found = await world.ask(Diagnose(trigger_id=str(trigger["id"])))
-    assert "Nothing starts it now: trigger Paid Shopify orders of Globex Exports" in found["verdict"]
-    assert "Yet 8 runs came: 7 by agent-service, 1 by manual" in found["verdict"]
-    assert found["runs"]["started_by"] == "7 agent-service; 1 manual"
+    answer = await world.ask(Diagnose(trigger_id=str(trigger["id"])))
+    assert "Nothing starts it now: trigger Paid Shopify orders of Globex Exports" in answer["verdict"]
+    assert "Yet 8 runs came: 7 by agent-service, 1 by manual" in answer["verdict"]
+    assert answer["runs"]["started_by"] == "7 agent-service; 1 manual"
 
 
 async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None:
-    found = await world.ask(Diagnose())
-    (daily,) = [trigger for trigger in found["triggers"] if trigger["name"] == "Daily TikTok sync"]
+    answer = await world.ask(Diagnose())
+    (daily,) = [trigger for trigger in answer["triggers"] if trigger["name"] == "Daily TikTok sync"]
     assert daily["of"] == "Katana"
     assert daily["runs_fail_because"] == "the connection TikTok Shop of Katana is FAILED"
 
@@ -225,6 +225,6 @@ async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:
 
 async def test_connections_that_could_not_be_read_are_not_an_empty_list(world: World) -> None:
     world.refuse("/api/v1/connections")
-    found = await world.ask(Diagnose(customer_id="acme-corp"))
-    assert "connections" not in found
-    assert any("connections" in what for what in found["not_checked"])
+    answer = await world.ask(Diagnose(customer_id="acme-corp"))
+    assert "connections" not in answer
+    assert any("connections" in what for what in answer["not_checked"])

@@ -121,7 +121,7 @@ async def test_what_belongs_to_a_match_is_read_once_and_only_if_needed(large_wor
     ]:
         large_world.sandbox.requests.clear()
         await search_for(large_world, query)
-        assert sorted(heard.path for heard in large_world.sandbox.requests) == needed
+        assert sorted(request.path for request in large_world.sandbox.requests) == needed
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
 async def test_kind_limits_reads_and_matches(world: World) -> None:
     answer = await search_for(world, "hubspot", kind="workflow")
     assert {row["kind"] for row in answer["found"]} == {"workflow"}
-    assert {heard.path for heard in world.sandbox.requests} == {
+    assert {request.path for request in world.sandbox.requests} == {
         "/api/v1/workflows",
         "/api/v1/triggers",
         "/api/v1/executions",
@@ -250,7 +250,7 @@ async def test_id_is_read_directly(world: World) -> None:
         assert [row["kind"] for row in answer["found"]] == [kind]
         assert answer["found"][0]["score"] == 100
         assert len(world.sandbox.requests) <= calls + 1
-        assert not [heard for heard in world.sandbox.requests if heard.path == "/api/v1/users"]
+        assert not [request for request in world.sandbox.requests if request.path == "/api/v1/users"]
     assert (await search_for(world, connection))["found"][0]["name"] == "Xero of Acme Corp"
     assert (await search_for(world, execution))["found"][0]["workflow_id"].startswith("wf_")
 
@@ -363,7 +363,7 @@ async def test_name_of_a_kind_that_is_asked_for_is_looked_for_in_that_kind(
     large_world: World, query: str, kind: Any, read: set[str]
 ) -> None:
     assert (await search_for(large_world, query, kind=kind))["found"]
-    assert {heard.path.split("/")[3] for heard in large_world.sandbox.requests} == read
+    assert {request.path.split("/")[3] for request in large_world.sandbox.requests} == read
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ async def test_long_list_is_searched_where_that_takes_fewer_requests(
 @pytest.mark.parametrize("query", ["the Slack connector of Acme", "the Slak connector", "Slack"])
 async def test_name_that_is_not_all_of_the_query_is_looked_for_in_all_kinds(large_world: World, query: str) -> None:
     await search_for(large_world, query)
-    read = {heard.path.split("/")[3] for heard in large_world.sandbox.requests}
+    read = {request.path.split("/")[3] for request in large_world.sandbox.requests}
     assert {"customers", "connectors", "workflows", "triggers", "users", "roles", "api-keys", "secrets"} <= read
 
 
@@ -393,7 +393,7 @@ async def test_kind_that_cannot_be_read_is_asked_for_once(world: World) -> None:
     world.refuse("/api/v1/workflows")
     answer = await search_for(world, "the nightly workflow")
     assert answer["not_searched"] == ["workflow: forbidden"]
-    assert [heard.path for heard in world.sandbox.requests].count("/api/v1/workflows") == 1
+    assert [request.path for request in world.sandbox.requests].count("/api/v1/workflows") == 1
 
 
 async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: World) -> None:

@@ -163,7 +163,7 @@ async def test_name_is_not_taken_for_an_id_if_rows_do_not_tell(world: World) -> 
 async def test_changing_tools_take_ids_only(world: World, call: Any) -> None:
     assert isinstance(await world.call(call), FastnError)
     assert world.changes == []
-    assert not any(str(heard.tool).startswith("list_") for heard in world.sandbox.requests)
+    assert not any(str(request.tool).startswith("list_") for request in world.sandbox.requests)
 
 
 async def test_hostile_name_stays_one_line(world: World) -> None:

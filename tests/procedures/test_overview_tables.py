@@ -31,10 +31,10 @@ Answer = dict[str, Any]
 @pytest.fixture
 def limited_world(tmp_path: Path) -> Generator[World]:
     """A large account whose key may send 100 requests a minute."""
-    made = World(tmp_path, begin=large_account, snapshot_seconds=90, requests_per_answer=None)
-    made.behave(rate_limit=100)
-    yield made
-    made.close()
+    world = World(tmp_path, begin=large_account, snapshot_seconds=90, requests_per_answer=None)
+    world.behave(rate_limit=100)
+    yield world
+    world.close()
 
 
 async def ask(world: World, **arguments: Any) -> Answer:
@@ -56,7 +56,7 @@ async def test_success_rates_by_workflow_take_one_call(large_world: World) -> No
     assert len(rates) >= 71 == sum(row["failed"] > 0 for row in rows)
     assert rates == sorted(rates)
     assert answer["data"]["not_checked"] == []
-    assert not [heard for heard in large_world.sandbox.requests if heard.path == "/api/v1/triggers"]  # not shown
+    assert not [request for request in large_world.sandbox.requests if request.path == "/api/v1/triggers"]  # not shown
 
 
 async def test_rates_stay_within_the_rate_limit(limited_world: World) -> None:
@@ -258,7 +258,7 @@ async def test_broken_connections_of_a_large_account_fit_one_answer(large_world:
         "HubSpot of Acme Corp"
     ]
     assert len(large_world.sandbox.requests) <= 60
-    runs = [heard.query for heard in large_world.sandbox.requests if heard.path == "/api/v1/executions"]
+    runs = [request.query for request in large_world.sandbox.requests if request.path == "/api/v1/executions"]
     assert {query.get("status") for query in runs} == {None, "failed", "timeout"}  # no numbers that it does not state
 
 

@@ -58,9 +58,9 @@ async def test_rows_are_concise(world: World) -> None:
 
 
 async def test_ids_of_repeated_names_are_listed_once(world: World) -> None:
-    shown = await world.rendered(ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
-    assert [*shown["ids"]["customer"].values()] == ["Katana"]
-    assert shown["ids"]["workflow"] == {"wf_96d1b3072c5a": "Sync TikTok Orders to Cin7 Core"}
+    answer = await world.rendered(ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
+    assert [*answer["ids"]["customer"].values()] == ["Katana"]
+    assert answer["ids"]["workflow"] == {"wf_96d1b3072c5a": "Sync TikTok Orders to Cin7 Core"}
 
 
 async def test_id_that_occurs_once_is_beside_its_name(world: World) -> None:
@@ -72,11 +72,11 @@ async def test_id_that_occurs_once_is_beside_its_name(world: World) -> None:
 async def test_audit_log_names_resources_and_filters_by_them(world: World) -> None:
     for description in ("Counts the stock", "Counts the stock of each shop"):
         await world.client.send(UpdateWorkflow(workflow_id="wf_c27aa8f04e19", description=description))
-    shown = await world.rendered(QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
-    assert len(shown["data"]) == 2
-    assert {row["resource"] for row in shown["data"]} == {"workflow update-inventory"}
-    assert shown["ids"]["workflow"] == {"wf_c27aa8f04e19": "update-inventory"}
-    assert "not_checked" not in shown
+    answer = await world.rendered(QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
+    assert len(answer["data"]) == 2
+    assert {row["resource"] for row in answer["data"]} == {"workflow update-inventory"}
+    assert answer["ids"]["workflow"] == {"wf_c27aa8f04e19": "update-inventory"}
+    assert "not_checked" not in answer
     (once,) = (await world.rendered(QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=1)))["data"]
     assert once["resource"] == "workflow wf_c27aa8f04e19 (update-inventory)"
 
@@ -84,9 +84,9 @@ async def test_audit_log_names_resources_and_filters_by_them(world: World) -> No
 async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None:
     for row in world.sandbox.state.all("customers"):
         world.sandbox.state.put("customers", {**row, "name": "Acme"})
-    shown = await world.rendered(ListConnections())
-    assert all("endOrgId" in row for row in shown["data"] if row.get("customer"))
-    assert "customer" not in shown.get("ids", {})
+    answer = await world.rendered(ListConnections())
+    assert all("endOrgId" in row for row in answer["data"] if row.get("customer"))
+    assert "customer" not in answer.get("ids", {})
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
@@ -99,9 +99,9 @@ async def test_full_rows_are_unchanged_and_cost_more(world: World, operation: ty
 
 
 async def test_requested_fields_are_the_columns(world: World) -> None:
-    shown = await world.rendered(ListCustomers(fields=["plan", "region", "plann"], limit=2))
-    assert [list(row) for row in shown["data"]] == [["plan", "region"]] * 2
-    assert shown["absent"] == ["plann (did you mean 'plan'?)"]
+    answer = await world.rendered(ListCustomers(fields=["plan", "region", "plann"], limit=2))
+    assert [list(row) for row in answer["data"]] == [["plan", "region"]] * 2
+    assert answer["absent"] == ["plann (did you mean 'plan'?)"]
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
@@ -111,9 +111,9 @@ async def test_fields_take_every_column_of_the_concise_form(world: World, operat
             await world.rendered(operation(limit=limit))
         concise = rows_of((await world.rendered(operation(limit=limit)))["data"])
         columns = list(dict.fromkeys(name for row in concise for name in row))
-        shown = await world.rendered(operation(limit=limit, fields=columns))
-        assert "absent" not in shown
-        for row, seen in zip(rows_of(shown["data"]), concise, strict=True):
+        answer = await world.rendered(operation(limit=limit, fields=columns))
+        assert "absent" not in answer
+        for row, seen in zip(rows_of(answer["data"]), concise, strict=True):
             assert {name: row[name] for name in seen} == seen
 
 
@@ -135,22 +135,22 @@ async def test_field_with_an_unknown_name_shows_the_id(world: World) -> None:
 
 
 async def test_every_started_workflow_is_named_by_their_list(large_world: World) -> None:
-    shown = await large_world.rendered(ListTriggers(limit=20))
-    started = [row["starts"] for row in rows_of(shown["data"]) if "starts" in row]
+    answer = await large_world.rendered(ListTriggers(limit=20))
+    started = [row["starts"] for row in rows_of(answer["data"]) if "starts" in row]
     assert len(started) > 5
     names = {str(row["name"]) for row in large_world.sandbox.state.all("workflows")}
     assert all(any(name in each for name in names) for each in started)
-    assert [heard.path for heard in large_world.sandbox.requests].count("/api/v1/workflows") <= 2
-    assert not any(heard.path.startswith("/api/v1/workflows/") for heard in large_world.sandbox.requests)
+    assert [request.path for request in large_world.sandbox.requests].count("/api/v1/workflows") <= 2
+    assert not any(request.path.startswith("/api/v1/workflows/") for request in large_world.sandbox.requests)
 
 
 async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
     for operation in LISTS:
         sent = await large_world.client.send(operation(limit=100))
-        shown = await large_world.rendered(operation(limit=100))
-        assert len(rows_of(shown["data"])) == len(sent.items) >= 7
-        assert "left_out" not in shown
-        assert shown.get("now") == ("2026-11-25T09:00:00Z" if len(sent.items) > 20 else None)
+        answer = await large_world.rendered(operation(limit=100))
+        assert len(rows_of(answer["data"])) == len(sent.items) >= 7
+        assert "left_out" not in answer
+        assert answer.get("now") == ("2026-11-25T09:00:00Z" if len(sent.items) > 20 else None)
 
 
 def without_ages(row: Row) -> dict[str, str]:
@@ -185,13 +185,13 @@ async def test_key_that_does_not_expire_says_never(world: World) -> None:
 
 
 async def test_full_runs_have_their_input_and_output(world: World) -> None:
-    shown = await world.rendered(ListExecutions(limit=20, detail="full"))
-    assert len(shown["data"]) == 20
-    for row in shown["data"]:
+    answer = await world.rendered(ListExecutions(limit=20, detail="full"))
+    assert len(answer["data"]) == 20
+    for row in answer["data"]:
         run = world.sandbox.state.get("executions", row["id"])
         assert run is not None
         assert (row["input"], row["output"]) == (run["input"], run["output"])
-    assert "left_out" not in shown
+    assert "left_out" not in answer
     assert len(world.sandbox.requests) == 1 + MAX_DETAILS
     (row, *_) = (await world.rendered(ListExecutions(limit=3, fields=["output"])))["data"]
     assert row.keys() == {"output"}
@@ -228,15 +228,15 @@ async def test_runs_are_read_a_few_at_once(world: World) -> None:
 
 
 async def test_runs_that_were_not_read_are_named(world: World) -> None:
-    shown = await world.rendered(ListExecutions(limit=30, detail="full"))
-    assert "10 rows without input and output: they are read for 20 rows of a page." in shown["left_out"]
-    (first, second) = (row["id"] for row in shown["data"][:2])
+    answer = await world.rendered(ListExecutions(limit=30, detail="full"))
+    assert "10 rows without input and output: they are read for 20 rows of a page." in answer["left_out"]
+    (first, second) = (row["id"] for row in answer["data"][:2])
     world.sandbox.faults.add(Status(status=404, path="/api/v1/executions/{execution_id}", times=1))
-    shown = await world.rendered(ListExecutions(limit=2, detail="full"))
-    assert shown["left_out"].startswith("The input and output of exec_")
-    assert "could not be read" in shown["left_out"]
-    assert sum("output" in row for row in shown["data"]) == 1
-    assert {row["id"] for row in shown["data"]} == {first, second}
+    answer = await world.rendered(ListExecutions(limit=2, detail="full"))
+    assert answer["left_out"].startswith("The input and output of exec_")
+    assert "could not be read" in answer["left_out"]
+    assert sum("output" in row for row in answer["data"]) == 1
+    assert {row["id"] for row in answer["data"]} == {first, second}
 
 
 def _routes(row: Row, wanted: str) -> bool:
@@ -279,11 +279,11 @@ async def test_filter_holds_whether_fastn_honours_it_or_not(
     found: list[str] = []
     cursor: str | None = None
     for _ in range(10):
-        shown = await world.rendered(operation.model_validate({name: value, "limit": 100, "cursor": cursor}))
-        assert shown.get("total") in (None, len(wanted))
-        assert "not_checked" not in shown
-        found += [str(row["id"]) for row in rows_of(shown["data"])]
-        if (cursor := shown.get("next_cursor")) is None:
+        answer = await world.rendered(operation.model_validate({name: value, "limit": 100, "cursor": cursor}))
+        assert answer.get("total") in (None, len(wanted))
+        assert "not_checked" not in answer
+        found += [str(row["id"]) for row in rows_of(answer["data"])]
+        if (cursor := answer.get("next_cursor")) is None:
             break
     assert set(found) == wanted
     assert len(found) == len(wanted)
@@ -300,9 +300,9 @@ async def test_workflows_of_a_connector_by_its_id(world: World) -> None:
 async def test_filter_that_rows_cannot_confirm_has_no_total(world: World) -> None:
     """A total of rows that may not match would be read as theirs."""
     world.behave(paging=Paging.TOTAL)
-    shown = await world.rendered(ListConnectors(authentication="API_KEY"))
-    assert shown["not_checked"] == ["authentication"]
-    assert "total" not in shown
+    answer = await world.rendered(ListConnectors(authentication="API_KEY"))
+    assert answer["not_checked"] == ["authentication"]
+    assert "total" not in answer
 
 
 FILTERED = [
@@ -320,9 +320,9 @@ def test_lists_by_status_know_their_values() -> None:
 @pytest.mark.parametrize(("operation", "name"), FILTERED, ids=lambda value: getattr(value, "__name__", value))
 async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: type[List[Any]], name: str) -> None:
     """No run has the status "error", which does not prove that none failed."""
-    shown = await world.rendered(operation.model_validate({name: "no such"}))
-    assert shown["data"] == []
-    (message,) = shown["unknown"]
+    answer = await world.rendered(operation.model_validate({name: "no such"}))
+    assert answer["data"] == []
+    (message,) = answer["unknown"]
     assert message.startswith(f"{name}: 'no such' is not known; known are ")
     (known,) = (mark for mark in operation.model_fields[name].metadata if isinstance(mark, Known))
     for value in known.values:
@@ -338,10 +338,10 @@ async def test_cursor_continues_with_the_rows_that_did_not_fit(
     seen: list[str] = []
     cursor: str | None = None
     for _ in range(60):
-        shown = await world.rendered(ListExecutions(limit=100, detail=detail, cursor=cursor))
-        assert len(to_json(shown)) <= MAX_PAGE
-        seen += [row["id"] for row in rows_of(shown["data"])]
-        if (cursor := shown.get("next_cursor")) is None:
+        answer = await world.rendered(ListExecutions(limit=100, detail=detail, cursor=cursor))
+        assert len(to_json(answer)) <= MAX_PAGE
+        seen += [row["id"] for row in rows_of(answer["data"])]
+        if (cursor := answer.get("next_cursor")) is None:
             break
     every = sorted(world.sandbox.state.all("executions"), key=lambda row: str(row["createdAt"]), reverse=True)
     assert len(seen) == len(set(seen)) == len(every)
@@ -349,15 +349,15 @@ async def test_cursor_continues_with_the_rows_that_did_not_fit(
 
 async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) -> None:
     world.behave(filtering=Filtering.IGNORED)
-    shown = await world.rendered(ListExecutions(status="failed", limit=5))
-    assert [row["id"] for row in shown["data"]] == failed(world)[:5]
-    requests = [heard for heard in world.sandbox.requests if heard.path.endswith("/executions")]
+    answer = await world.rendered(ListExecutions(status="failed", limit=5))
+    assert [row["id"] for row in answer["data"]] == failed(world)[:5]
+    requests = [request for request in world.sandbox.requests if request.path.endswith("/executions")]
     assert len(requests) <= 1 + MAX_FURTHER_PAGES
     seen: list[str] = []
-    while (cursor := shown.get("next_cursor")) is not None and len(seen) < 100:
-        shown = await world.rendered(ListExecutions(status="failed", limit=50, cursor=cursor))
-        seen += [row["id"] for row in rows_of(shown["data"])]
-        assert "total" not in shown
+    while (cursor := answer.get("next_cursor")) is not None and len(seen) < 100:
+        answer = await world.rendered(ListExecutions(status="failed", limit=50, cursor=cursor))
+        seen += [row["id"] for row in rows_of(answer["data"])]
+        assert "total" not in answer
     assert seen == failed(world)[5:]
 
 

@@ -235,14 +235,14 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
     if tool == "delete_trigger":
         call = DeleteTrigger(trigger_id=named(world, "triggers", "Hourly Slack sync", by="name"))
-    shown = await world.preview(call)
-    undo_text, before = str(shown.data()["undo"]), account(world)
+    previewed = await world.preview(call)
+    undo_text, before = str(previewed.data()["undo"]), account(world)
     form = world.form()
     outcome = await world.expect(Done, call, form)
     assert outcome.change is not None
-    assert all(shown.says.first in question.text for question in form.asked)
-    assert all(shown.says.second in question.text for question in form.asked)
-    rendered = "\n".join([*shown.lines(), *(question.text for question in form.asked)])
+    assert all(previewed.says.first in question.text for question in form.asked)
+    assert all(previewed.says.second in question.text for question in form.asked)
+    rendered = "\n".join([*previewed.lines(), *(question.text for question in form.asked)])
     assert re.findall(r"(?<![\w.,*/])1 (?:more )?[a-z]+s\b", rendered) == []
     fields = receipt(outcome.change)
     assert undo_text == str(fields.get("why") or f"{fields['restores']} {fields.get('lost', '')}".strip())

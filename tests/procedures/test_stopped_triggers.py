@@ -51,8 +51,8 @@ async def test_receipt_of_a_deletion_names_the_triggers_that_stop(
 ) -> None:
     expected = sorted(named(world, *stopped))
     key = world.id_of(collection, name)
-    shown = await receipt(world, call.model_validate({call.route.parameters[-1]: key}))
-    assert sorted(shown.get("stopped_triggers", [])) == expected
+    receipt_data = await receipt(world, call.model_validate({call.route.parameters[-1]: key}))
+    assert sorted(receipt_data.get("stopped_triggers", [])) == expected
     (change,) = (await world.ask(ListChanges()))["changes"]
     assert sorted(change.get("stopped_triggers", [])) == expected
 
@@ -81,8 +81,8 @@ async def test_trigger_that_is_off_already_is_not_called_stopped(world: World) -
 async def test_receipt_of_a_disabled_trigger_says_what_still_starts_its_workflows(world: World) -> None:
     orders, stock = world.id_of("workflows", "process-new-orders"), world.id_of("workflows", "update-inventory")
     off = UpdateTrigger(trigger_id=trigger(world, "Shop events"), status="Disabled")
-    shown = await receipt(world, off)
-    assert shown["still_started_by"] == {orders: named(world, "Paid Shopify orders"), stock: "no other trigger"}
+    receipt_data = await receipt(world, off)
+    assert receipt_data["still_started_by"] == {orders: named(world, "Paid Shopify orders"), stock: "no other trigger"}
     world.refuse("/api/v1/triggers")
     deleted = await receipt(world, DeleteTrigger(trigger_id=trigger(world, "Paid Shopify orders")))
     assert deleted["still_started_by"][orders].startswith("not checked: ")

@@ -47,26 +47,30 @@ async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]
 
 async def test_ended_run_is_returned(world: World) -> None:
     key = await start_run(world)
-    found = await ran_until(world, key)
-    assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
-    assert 0 < found["waited_seconds"] < 30
-    assert "next" not in found
+    outcome = await ran_until(world, key)
+    assert (outcome["id"], outcome["status"], outcome["output"]) == (
+        key,
+        "completed",
+        {"messages": 42, "inserted": True},
+    )
+    assert 0 < outcome["waited_seconds"] < 30
+    assert "next" not in outcome
     assert (await ran_until(world, key))["waited_seconds"] == 0
 
 
 async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
     key = await start_run(world, BACKFILL)
-    found = await ran_until(world, key, seconds=1)
-    assert found["status"] in ("queued", "running")
-    assert found["waited_seconds"] == 1
-    assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
-    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
+    outcome = await ran_until(world, key, seconds=1)
+    assert outcome["status"] in ("queued", "running")
+    assert outcome["waited_seconds"] == 1
+    assert outcome["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
+    assert parse(TOOLS, outcome["next"]["tool"], outcome["next"]["arguments"])
 
 
 async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
-    found = await ran_until(world, await start_run(world, TIKTOK))
-    assert found["status"] == "failed"
-    assert found["next"] == {"tool": "diagnose", "arguments": {"workflow_id": TIKTOK}}
+    outcome = await ran_until(world, await start_run(world, TIKTOK))
+    assert outcome["status"] == "failed"
+    assert outcome["next"] == {"tool": "diagnose", "arguments": {"workflow_id": TIKTOK}}
 
 
 async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:
@@ -84,8 +88,8 @@ async def test_progress_is_reported_at_each_read_and_increases(world: World) -> 
 async def test_polling_slows_down(world: World) -> None:
     row = _stuck(world, "running")
     before = len(world.sandbox.requests)
-    found = await ran_until(world, str(row["id"]), seconds=45)
-    assert found["waited_seconds"] == 45
+    outcome = await ran_until(world, str(row["id"]), seconds=45)
+    assert outcome["waited_seconds"] == 45
     assert 15 <= len(world.sandbox.requests) - before <= 25
 
 
@@ -98,9 +102,9 @@ def _stuck(world: World, status: JsonValue) -> Row:
 
 @pytest.mark.parametrize("status", ["paused", None, 7, {"is": "new"}, "COMPLETING"])
 async def test_unknown_status_is_a_running_run(world: World, status: JsonValue) -> None:
-    found = await ran_until(world, str(_stuck(world, status)["id"]), seconds=2)
-    assert found["next"]["tool"] == "wait_for_execution"
-    assert found["waited_seconds"] == 2
+    outcome = await ran_until(world, str(_stuck(world, status)["id"]), seconds=2)
+    assert outcome["next"]["tool"] == "wait_for_execution"
+    assert outcome["waited_seconds"] == 2
 
 
 def test_final_states_are_case_insensitive() -> None:
@@ -114,9 +118,9 @@ def test_final_states_are_case_insensitive() -> None:
 async def test_failed_read_is_tolerated(world: World, fault: Any) -> None:
     key = await start_run(world)
     world.sandbox.faults.add(fault)
-    found = await ran_until(world, key)
-    assert found["status"] == "completed"
-    assert "last_look" not in found
+    outcome = await ran_until(world, key)
+    assert outcome["status"] == "completed"
+    assert "last_look" not in outcome
 
 
 async def test_last_known_state_is_returned_if_later_reads_fail(tmp_path: Any) -> None:
@@ -124,10 +128,10 @@ async def test_last_known_state_is_returned_if_later_reads_fail(tmp_path: Any) -
     world = World(tmp_path, clock=clock)
     key = await start_run(world, BACKFILL)
     clock.then = lambda: world.refuse(LOOKS, status=503)
-    found = await ran_until(world, key, seconds=10)
-    assert found["status"] in ("queued", "running")
-    assert found["last_look"] == "Fastn answered 503."
-    assert found["next"]["tool"] == "wait_for_execution"
+    outcome = await ran_until(world, key, seconds=10)
+    assert outcome["status"] in ("queued", "running")
+    assert outcome["last_look"] == "Fastn answered 503."
+    assert outcome["next"]["tool"] == "wait_for_execution"
     world.close()
 
 
@@ -170,9 +174,9 @@ def test_seconds_is_bounded() -> None:
 
 
 async def test_run_workflow_can_wait(world: World) -> None:
-    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
-    assert (found["status"], found["output"]) == ("completed", {"messages": 42, "inserted": True})
-    assert found["executionId"] == found["id"]
+    answer = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
+    assert (answer["status"], answer["output"]) == ("completed", {"messages": 42, "inserted": True})
+    assert answer["executionId"] == answer["id"]
     assert [heard.path for heard in world.changes] == [f"/api/v1/workflows/{SLACK}/run"]
     assert world.changes[0].body == {"input": {}}
 
@@ -183,18 +187,18 @@ async def test_run_that_a_person_is_asked_about_is_not_waited_for(world: World) 
 
 
 async def test_run_workflow_without_waiting_only_starts(world: World) -> None:
-    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK))
-    assert found["status"] == "queued"
-    assert found.keys() == {"executionId", "status", "workflowId"}
-    assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
+    answer = await run_workflow(world, RunWorkflow(workflow_id=SLACK))
+    assert answer["status"] == "queued"
+    assert answer.keys() == {"executionId", "status", "workflowId"}
+    assert not [request for request in world.sandbox.requests if request.tool == "get_execution"]
 
 
 async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
     """Fastn's documentation: an INSTANT workflow answers with its output."""
-    found = await run_workflow(world, RunWorkflow(workflow_id=ORDERS, wait_seconds=30))
-    assert found["status"] == "completed"
-    assert "waited_seconds" not in found
-    assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
+    answer = await run_workflow(world, RunWorkflow(workflow_id=ORDERS, wait_seconds=30))
+    assert answer["status"] == "completed"
+    assert "waited_seconds" not in answer
+    assert not [request for request in world.sandbox.requests if request.tool == "get_execution"]
 
 
 @pytest.mark.parametrize(
@@ -209,10 +213,10 @@ async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
 async def test_failed_read_does_not_hide_the_started_run(world: World, fault: Any) -> None:
     """An error would make the agent start it again."""
     world.sandbox.faults.add(fault)
-    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
-    assert found["status"] == "queued"
-    assert found["last_look"]
-    assert found["next"]["arguments"] == {"execution_id": found["executionId"]}
+    answer = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
+    assert answer["status"] == "queued"
+    assert answer["last_look"]
+    assert answer["next"]["arguments"] == {"execution_id": answer["executionId"]}
     assert len(world.changes) == 1
 
 
@@ -242,7 +246,7 @@ async def test_run_id_is_found_in_any_answer(tmp_path: Any, answer: JsonValue, l
     """Fastn's: the fields of the answer are not known for sure."""
     world = Answering(tmp_path, answer)
     found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=5))
-    looks = [heard.path.rpartition("/")[2] for heard in world.sandbox.requests if heard.path.count("/") == 4]
+    looks = [request.path.rpartition("/")[2] for request in world.sandbox.requests if request.path.count("/") == 4]
     assert {key for key in looks if key != SLACK} == ({looked_for} if looked_for else set())
     if looked_for is None and not (isinstance(answer, dict) and answer.get("status")):
         assert found["next"] == {"tool": "list_executions", "arguments": {"workflow_id": SLACK}}

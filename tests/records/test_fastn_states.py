@@ -174,25 +174,25 @@ class Account:
             assert counts[status] == len(listed)
 
     async def diagnosis(self) -> None:
-        found = await self.call(Diagnose(workflow_id="wf_0"))
+        answer = await self.call(Diagnose(workflow_id="wf_0"))
         state = self.expected["workflows"][0][1]
-        assert ("never published" in found["verdict"]) == (state is DRAFT)
-        assert (f"the workflow is {OFF.value}" in found["verdict"]) == (state is OFF)
-        tools = Counter(trigger.get("next", {}).get("tool") for trigger in found["triggers"])
+        assert ("never published" in answer["verdict"]) == (state is DRAFT)
+        assert (f"the workflow is {OFF.value}" in answer["verdict"]) == (state is OFF)
+        tools = Counter(trigger.get("next", {}).get("tool") for trigger in answer["triggers"])
         assert tools["update_trigger"] == self.count("triggers", OFF)
         assert tools["get_trigger"] == self.count("triggers", BROKEN)
-        problems = " ".join(trigger.get("problem", "") for trigger in found["triggers"])
+        problems = " ".join(trigger.get("problem", "") for trigger in answer["triggers"])
         assert problems.count("whether it fires is not known") == self.count("triggers", UNKNOWN)
         off = [row for row, state in self.expected["triggers"] if state is OFF]
         assert problems.count("by the platform") == sum(switched_off(row).is_platform for row in off)
 
     async def dependents(self) -> None:
-        found = await self.call(FindDependents(kind="connector", id=self.connector))
+        answer = await self.call(FindDependents(kind="connector", id=self.connector))
         shown = await self.world.preview(DeleteConnector(connector_id=self.connector))
-        uses = {use["kind"]: use["count"] for use in found["used_by"]}
+        uses = {use["kind"]: use["count"] for use in answer["used_by"]}
         assert uses == {use["kind"]: use["count"] for use in shown.data().get("used_by", [])}
         assert uses == {kind: len(cases) for kind, cases in self.expected.items() if cases}
-        for use in found["used_by"]:
+        for use in answer["used_by"]:
             states = Counter(example.get("state", LIVE.value) for example in use.get("all") or use["examples"])
             assert states == Counter(state.value for _, state in self.expected[use["kind"]])
 

@@ -86,8 +86,8 @@ def test_any_body_gets_an_answer(data: st.DataObject) -> None:
     fastn = Fastn(FaultySandbox(Clock()))
     call = data.draw(st.sampled_from([call for call in sensible(fastn) if call.route.method in ("POST", "PUT")]))
     request = call.request()
-    shown = fastn.ask("GET", request.path).value if request.method == "PUT" else None
-    body: dict[str, Any] = {**(shown["data"] if shown else {}), **(request.body or {})}
+    output = fastn.ask("GET", request.path).value if request.method == "PUT" else None
+    body: dict[str, Any] = {**(output["data"] if output else {}), **(request.body or {})}
     known = sorted(body) + sorted({type(call).wire(name) for name in type(call).model_fields} | {"matrix", "events"})
     changes = data.draw(st.dictionaries(st.sampled_from(known), JSON, max_size=3))
 

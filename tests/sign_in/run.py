@@ -107,8 +107,8 @@ class Person:
             keys.write(typed.encode())
             for line in process.stdout:
                 printed += line
-                if found := re.search(r"(http://\S+/auth\?\S+)", line):
-                    back = asyncio.run(self.browser.authorize(found[1]))
+                if match := re.search(r"(http://\S+/auth\?\S+)", line):
+                    back = asyncio.run(self.browser.authorize(match[1]))
                     httpx2.get(back, timeout=PATIENCE).raise_for_status()
                 if '"id":2' in line:  # the answer that Codex was asked for
                     process.terminate()

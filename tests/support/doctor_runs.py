@@ -107,8 +107,8 @@ def check_of(found: DoctorReport, name: str) -> Check:
 def check_only_safe_requests(sandbox: FaultySandbox) -> None:
     """Writes are never made. One would have another method, or a body."""
     assert sandbox.requests
-    assert {heard.method for heard in sandbox.requests} <= {"GET", "OPTIONS"}
-    assert all(heard.body is None for heard in sandbox.requests)
+    assert {request.method for request in sandbox.requests} <= {"GET", "OPTIONS"}
+    assert all(request.body is None for request in sandbox.requests)
 
 
 def problems_of(found: DoctorReport) -> dict[str, CheckResult]:

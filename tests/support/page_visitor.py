@@ -57,9 +57,9 @@ class Visitor:
         with anyio.move_on_after(30):
             while away in page:  # on a busy machine it may answer too late: the person looks again
                 page = (await self.http.get("/approvals/", params={"request": request})).text
-        found = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
-        assert found is not None, f"no form to {action}: {words(page)}"
-        return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+        match = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
+        assert match is not None, f"no form to {action}: {words(page)}"
+        return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', match[0]))
 
     async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
         return await self.http.post(f"/approvals/{action}", data=fields, headers={"Origin": self.site} | headers)

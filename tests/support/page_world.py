@@ -291,8 +291,8 @@ class Visitor:
 def posted_by(file: str) -> tuple[str, str]:
     """Return where a key file posts its key, and the key."""
     text = Path(unquote(httpx2.URL(file).path)).read_text()
-    found = not_none(re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text))
-    return found[1], found[2]
+    match = not_none(re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text))
+    return match[1], match[2]
 
 
 async def enter(http: httpx2.AsyncClient, url: str, key: str, **headers: str) -> httpx2.Response:

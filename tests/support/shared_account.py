@@ -35,4 +35,4 @@ async def answer(world: World, call: Tool[Any]) -> dict[str, Any]:
 
 def requests_since(world: World, before: int) -> list[tuple[str | None, str, dict[str, str]]]:
     """Return the requests after the first so many: tool, path and query."""
-    return [(heard.tool, heard.path, dict(heard.query)) for heard in world.sandbox.requests[before:]]
+    return [(request.tool, request.path, dict(request.query)) for request in world.sandbox.requests[before:]]

@@ -61,7 +61,7 @@ class Team:
                 yield client
 
     def deleted(self) -> int:
-        return len([heard for heard in self.sandbox.requests if heard.method == "DELETE"])
+        return len([request for request in self.sandbox.requests if request.method == "DELETE"])
 
 
 async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:

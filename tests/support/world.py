@@ -382,7 +382,7 @@ class World:
     @property
     def changes(self) -> list[HeardRequest]:
         """What reached Fastn that is no read."""
-        return [heard for heard in self.sandbox.requests if heard.method != "GET"]
+        return [request for request in self.sandbox.requests if request.method != "GET"]
 
     def audited(self, event: str) -> list[dict[str, Any]]:
         """Return the entries of the audit log about this event."""
