@@ -141,8 +141,8 @@ def test_installation_of_another_customer_runs_nothing(fastn: Fastn, arguments: 
 def test_key_of_some_customers_runs_for_no_other(fastn: Fastn) -> None:
     """Third parties: Requested org is outside your tenant scope; also for an unknown reference."""
     acme, widget = (fastn.id_of("customers", slug) for slug in ("acme-corp", "widget-inc"))
-    output = fastn(CreateApiKey(name="one", permissions="Full access", customers=[acme])).data
-    narrow = Fastn(fastn.sandbox, output["key"])
+    created = fastn(CreateApiKey(name="one", permissions="Full access", customers=[acme])).data
+    narrow = Fastn(fastn.sandbox, created["key"])
     assert run(narrow, ORDERS, customer_id=acme).status == 200
     for refused in (run(narrow, ORDERS, customer_id=widget), run(fastn, ORDERS, customer_ref="crm-0")):
         assert (refused.status, refused.error["message"]) == (403, "Requested org is outside your tenant scope")

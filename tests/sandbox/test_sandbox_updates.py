@@ -162,10 +162,10 @@ def test_managed_connectors_are_read_only(fastn: Fastn) -> None:
 
 def test_connector_is_private_with_a_known_protocol(fastn: Fastn) -> None:
     """Fastn's documentation: REST, MCP, FTP, Database or REDIS; only Fastn publishes connectors."""
-    output = fastn(CreateConnector(name="A", slug="a", auth_methods=[{"type": "API_KEY", "title": "Key"}])).data
+    reply = fastn(CreateConnector(name="A", slug="a", auth_methods=[{"type": "API_KEY", "title": "Key"}])).data
 
-    assert (output["protocol"], output["visibility"], output["origin"]) == ("REST", "Private", "custom")
-    assert output["authMethods"][0]["id"]
+    assert (reply["protocol"], reply["visibility"], reply["origin"]) == ("REST", "Private", "custom")
+    assert reply["authMethods"][0]["id"]
     assert fastn(CreateConnector(name="B", slug="b", protocol="GOPHER")).field == "protocol"
     assert fastn(CreateConnector(name="B", slug="b", auth_methods=[{"type": "MAGIC"}])).field == "authMethods[0].type"
     assert fastn(CreateConnector(name="B", slug="b", extra={"visibility": "Public"})).status == 403
@@ -176,12 +176,12 @@ def test_oauth_connection_needs_a_browser(fastn: Fastn) -> None:
     slack = fastn.id_of("connectors", "slack")
     acme = fastn.id_of("customers", "katana-customer")
 
-    output = fastn(CreateConnection(connector_id=slack, customer_id=acme))
+    reply = fastn(CreateConnection(connector_id=slack, customer_id=acme))
 
-    assert (output.status, output.data["status"]) == (201, "pending")
-    assert output.data["authorizationUrl"].startswith("https://connect.fastn.dev/")
+    assert (reply.status, reply.data["status"]) == (201, "pending")
+    assert reply.data["authorizationUrl"].startswith("https://connect.fastn.dev/")
     rows = {row["id"]: row["status"] for row in fastn(ListConnections(limit=100)).data}
-    assert rows[output.data["id"]] == "PENDING"
+    assert rows[reply.data["id"]] == "PENDING"
     assert fastn(CreateConnection(connector_id=slack, name="two", credentials={"token": "1"})).field == "credentials"
 
 
@@ -189,10 +189,10 @@ def test_credentials_are_never_returned(fastn: Fastn) -> None:
     """Fastn's documentation: credentials are encrypted and never displayed."""
     gamma = fastn.id_of("connectors", "gamma")
 
-    output = fastn(CreateConnection(connector_id=gamma, name="My key", credentials={"apiKey": "s3cret-value"}))
+    created = fastn(CreateConnection(connector_id=gamma, name="My key", credentials={"apiKey": "s3cret-value"}))
 
-    assert (output.data["status"], output.data["id"].endswith(":my-key")) == ("ACTIVE", True)
-    assert b"s3cret-value" not in output.reply.body
+    assert (created.data["status"], created.data["id"].endswith(":my-key")) == ("ACTIVE", True)
+    assert b"s3cret-value" not in created.reply.body
     assert "s3cret-value" not in str(fastn.sandbox.state.dump())
 
 
@@ -335,15 +335,15 @@ def test_invalid_secret_names_the_field(fastn: Fastn) -> None:
 
 def test_key_is_shown_once(fastn: Fastn) -> None:
     """Fastn's documentation: only the answer of the creation contains the key and the signing secret."""
-    output = fastn(CreateApiKey(name="BI", mode="live", extra={"verifyCallerIdentity": True})).data
+    reply = fastn(CreateApiKey(name="BI", mode="live", extra={"verifyCallerIdentity": True})).data
     listed = fastn(ListApiKeys())
 
-    assert output["key"].startswith("fsk_live_")
-    assert output["signingSecret"]
-    assert (output["permissions"], output["expiresAt"]) == ("Viewer", "2027-01-04T09:30:00.000Z")
-    row = next(row for row in listed.data if row["id"] == output["id"])
-    assert (row["keyPrefix"], row["last4"]) == ("fsk_live_", output["key"][-4:])
-    assert output["key"] not in listed.reply.body.decode() + str(fastn.sandbox.state.dump())
+    assert reply["key"].startswith("fsk_live_")
+    assert reply["signingSecret"]
+    assert (reply["permissions"], reply["expiresAt"]) == ("Viewer", "2027-01-04T09:30:00.000Z")
+    row = next(row for row in listed.data if row["id"] == reply["id"])
+    assert (row["keyPrefix"], row["last4"]) == ("fsk_live_", reply["key"][-4:])
+    assert reply["key"] not in listed.reply.body.decode() + str(fastn.sandbox.state.dump())
 
 
 def test_invalid_key_names_the_field(fastn: Fastn) -> None:
@@ -367,8 +367,8 @@ def test_role_cannot_exceed_its_parent(fastn: Fastn) -> None:
     assert fastn(CreateRole(name="A", permissions=["workflows:delete"])).field == "permissions"
     assert fastn(CreateRole(name="A", permissions=["workflows:fly"], parent="Owner")).field == "permissions"
     assert fastn(CreateRole(name="A", permissions=[], parent="King")).field == "parent"
-    output = fastn(CreateRole(name="A", permissions=["workflows:read", "workflows:delete"], parent="developer")).data
-    assert (output["parent"], output["permissionCount"], output["builtIn"]) == ("Developer", 2, False)
+    reply = fastn(CreateRole(name="A", permissions=["workflows:read", "workflows:delete"], parent="developer")).data
+    assert (reply["parent"], reply["permissionCount"], reply["builtIn"]) == ("Developer", 2, False)
 
 
 def test_there_is_only_one_owner(fastn: Fastn) -> None:
