@@ -317,8 +317,9 @@ def reports_failure(body: JsonValue, *, is_read: bool) -> bool:
     if not isinstance(body, dict):
         return False
     is_record = bool(text(body, *_RECORD_IDS))
-    says_no = any(str(body.get(name)).casefold() == "false" for name in ("success", "ok"))
-    if says_no and not (is_record and is_read):
+    if is_record and is_read:
+        return False
+    if any(str(body.get(name)).casefold() == "false" for name in ("success", "ok")):
         return True
     inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), (dict, list))), None)
     is_failed = word(body, "status") in _FAILURES and (not is_read or "message" in body)

@@ -347,6 +347,16 @@ async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
         await asyncio.sleep(0.01)
 
 
+async def _end(runner: web.AppRunner) -> None:
+    """Close the server, and what it was accepting meanwhile: the SDK connects again by itself."""
+    await runner.cleanup()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)  # transports close in the next turn of the loop
+
+
 @contextmanager
 def served_slack() -> Generator[Slack]:
     """Serve a workspace from a thread of its own until the block ends."""
@@ -369,7 +379,7 @@ def served_slack() -> Generator[Slack]:
     try:
         yield slack
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_end(runner), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
