@@ -107,7 +107,9 @@ class Choice:
 
     def is_word(self, value: object) -> bool:
         """Return whether the value, or an item of a list, is one of the options, however it is written."""
-        items = cast("list[object]", value) if isinstance(value, list) else [value]
+        items: list[object] = [value]
+        if isinstance(value, list):
+            items = cast("list[object]", value)
         return any(option.is_word(item) for option in self.options if isinstance(option, Glob) for item in items)
 
     def _one(self, value: object, exact: bool) -> bool:

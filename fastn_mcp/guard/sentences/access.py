@@ -102,9 +102,8 @@ def create_api_key(facts: Facts) -> Sentences:
     role = text(arguments, "permissions") or "Viewer"
     term = text(arguments, "expires") or "90d"
     is_full = word({"role": role}, "role") == "full access"
-    what = (
-        f"a {'full-access ' if is_full else ''}{_MODES.get(mode, quoted(arguments.get('mode')))} API key {facts.name}"
-    )
+    extent = "full-access " if is_full else ""
+    what = f"a {extent}{_MODES.get(mode, quoted(arguments.get('mode')))} API key {facts.name}"
     if not is_full:
         what += ": read only" if word({"role": role}, "role") == "viewer" else f": role {quoted(role)}"
     until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")

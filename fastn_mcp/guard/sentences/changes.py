@@ -199,9 +199,8 @@ def create_workflow(facts: Facts) -> Sentences:
 def create_trigger(facts: Facts) -> Sentences:
     arguments = facts.given
     is_off = _state(facts, arguments) is State.OFF
-    first = (
-        f"Create trigger {facts.name}{f', {State.OFF.value}' if is_off else ''}: {_starts(facts)} {_when(arguments)}."
-    )
+    state = f", {State.OFF.value}" if is_off else ""
+    first = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
     then = (
         "It does not fire until it is switched on. It can be deleted again." if is_off
         else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
