@@ -175,7 +175,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         report.checks += [check async for check in check_token(target)]
         status.update("Calling the public address ...")
         address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
-        address.is_provider_down = any(check.seen == PROVIDER_DOWN for check in report.checks)
+        address.is_provider_down = any(check.finding == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent
     await builder.tokens(keys).aclose()
@@ -214,10 +214,10 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
 
 
 def _show(result: DoctorReport) -> None:
-    rows = [("check", "verdict", "seen")]
+    rows = [("check", "verdict", "finding")]
     for check in result.checks:
-        seen = (check.seen, check.here, check.next and f"Next: {check.next}")
-        rows.append((check.name, check.verdict.value, " ".join(filter(None, seen))))
+        finding = (check.finding, check.here, check.next and f"Next: {check.next}")
+        rows.append((check.name, check.verdict.value, " ".join(filter(None, finding))))
     print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
     say(f"\n{summary(result)}")
     if result.proposal:

@@ -1,6 +1,6 @@
 """Results of checks, and proposed settings as TOML.
 
-`seen` and `next` consist of our own words, Fastn's field names and statuses, and may be shared. `here` is for the
+`finding` and `next` consist of our own words, Fastn's field names and statuses, and may be shared. `here` is for the
 person at the terminal only.
 """
 
@@ -38,17 +38,17 @@ class CheckGroup(Enum):
     CALLER = "access token"
     PUBLIC = "public address"
 
-    def ok(self, name: str, seen: str, next_step: str = "", here: str = "") -> "Check":
-        return Check(self, name, CheckResult.OK, seen, next_step, here)
+    def ok(self, name: str, finding: str, next_step: str = "", here: str = "") -> "Check":
+        return Check(self, name, CheckResult.OK, finding, next_step, here)
 
-    def differs(self, name: str, seen: str, next_step: str, here: str = "") -> "Check":
-        return Check(self, name, CheckResult.DIFFERS, seen, next_step, here)
+    def differs(self, name: str, finding: str, next_step: str, here: str = "") -> "Check":
+        return Check(self, name, CheckResult.DIFFERS, finding, next_step, here)
 
-    def failed(self, name: str, seen: str, next_step: str, here: str = "") -> "Check":
-        return Check(self, name, CheckResult.FAILED, seen, next_step, here)
+    def failed(self, name: str, finding: str, next_step: str, here: str = "") -> "Check":
+        return Check(self, name, CheckResult.FAILED, finding, next_step, here)
 
-    def skipped(self, name: str, seen: str, next_step: str) -> "Check":
-        return Check(self, name, CheckResult.SKIPPED, seen, next_step)
+    def skipped(self, name: str, finding: str, next_step: str) -> "Check":
+        return Check(self, name, CheckResult.SKIPPED, finding, next_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Check:
     group: CheckGroup
     name: str
     verdict: CheckResult
-    seen: str
+    finding: str
     next: str = ""
     here: str = ""
 
@@ -77,8 +77,8 @@ def check_clock(group: CheckGroup, name: str, ahead: float, most: float, why: st
     if abs(ahead) <= most:
         return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
     side = "ahead of" if ahead > 0 else "behind"
-    seen = f"It is {lasting(timedelta(seconds=abs(ahead)))} {side} this machine's. {why}"
-    return group.differs(name, seen, "Synchronize the clock that is wrong (NTP).")
+    finding = f"It is {lasting(timedelta(seconds=abs(ahead)))} {side} this machine's. {why}"
+    return group.differs(name, finding, "Synchronize the clock that is wrong (NTP).")
 
 
 class DoctorExit(IntEnum):

@@ -64,9 +64,9 @@ def check_settings(settings: Settings, found: Mapping[str, str], file: Path | No
 def wrong_settings(error: SettingsError, file: Path | None) -> Check:
     """Report a missing or invalid setting. The path of the file is for the person at the terminal only."""
     own = "" if file is None else str(file)
-    seen, hint = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
-    here = f"The file is {own}." if seen != error.what else ""
-    return CheckGroup.SETTINGS.failed("settings", seen, hint or "Correct it, and run doctor again.", here)
+    finding, hint = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
+    here = f"The file is {own}." if finding != error.what else ""
+    return CheckGroup.SETTINGS.failed("settings", finding, hint or "Correct it, and run doctor again.", here)
 
 
 def check_folder(state: Path) -> Check:
@@ -74,16 +74,16 @@ def check_folder(state: Path) -> Check:
     group, name, here = CheckGroup.SETTINGS, "state folder", f"The folder is {state}."
     there = next(path for path in (state, *state.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        seen = "The state folder cannot be written: no change will be sent."
-        return group.failed(name, seen, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
+        finding = "The state folder cannot be written: no change will be sent."
+        return group.failed(name, finding, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
     if shutil.disk_usage(there).free < _MIN_FREE_BYTES:
-        seen = "The disk of the state folder is full: no change will be sent."
-        return group.failed(name, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
+        finding = "The disk of the state folder is full: no change will be sent."
+        return group.failed(name, finding, "Free space on it, or set FASTN_STATE_DIR.", here)
     try:
         require_own_folder(state)
     except SettingsError as error:
-        seen = "Other users of this machine can change the state folder: no server starts with it."
-        return group.failed(name, seen, error.next_step.replace(str(state), "the state folder"), here)
+        finding = "Other users of this machine can change the state folder: no server starts with it."
+        return group.failed(name, finding, error.next_step.replace(str(state), "the state folder"), here)
     if os.name != "nt" and there == state and state.stat().st_mode & 0o077:
         return group.differs(
             name, "Other users of this machine can open the state folder.", "Run chmod 700 on it.", here
@@ -115,8 +115,8 @@ async def check_ledger(
             "ledger", sentences, "A person allows them again, at a terminal or on the approval page.", here
         )
     if weakness is not None:
-        seen, _, hint = weakness.partition(". ")
-        return group.differs("ledger", f"{seen[0].upper()}{seen[1:]}.", hint, here)
+        finding, _, hint = weakness.partition(". ")
+        return group.differs("ledger", f"{finding[0].upper()}{finding[1:]}.", hint, here)
     return group.ok("ledger", "It can be read.", here=here)
 
 
@@ -134,11 +134,13 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
         return [group.ok(name, f"No entry waits ({mode}).")]
     seconds = (now - min(waiting)).total_seconds()
     oldest = counted(round(seconds), "second")
-    seen = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for {oldest} ({mode})."
+    finding = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for {oldest} ({mode})."
     if seconds <= limit:
-        return [group.ok(name, seen)]
+        return [group.ok(name, finding)]
     refused = " Changes are refused." if mode == "fail-closed" else ""
-    return [group.differs(name, seen + refused, "Start a server, or see its log: it says why the collector refuses.")]
+    return [
+        group.differs(name, finding + refused, "Start a server, or see its log: it says why the collector refuses.")
+    ]
 
 
 # --- the network; the key does not come into it -------------------------------------------------------------------
@@ -173,8 +175,8 @@ async def check_network(base_url: str, options: TransportOptions, environment: M
     except (ResponseLost, TimeoutError) as error:
         why = f": {error}" if str(error) else ""
         if is_tls and options.proxy is not None:
-            seen = f"No response arrived through the proxy ({options.proxy_from}){why}."
-            return group.failed(name, seen, f"Check that the proxy answers, and {options.proxy_from}."), True
+            finding = f"No response arrived through the proxy ({options.proxy_from}){why}."
+            return group.failed(name, finding, f"Check that the proxy answers, and {options.proxy_from}."), True
         return group.failed(name, f"No response arrived{why}.", "Check FASTN_BASE_URL and the network."), True
     finally:
         await exchange.aclose()

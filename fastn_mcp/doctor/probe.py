@@ -192,30 +192,30 @@ class KeyProbe:
         return await self._probe(Request("GET", path, {"limit": 1}))
 
     def _accepted(self, account: Settings, refused: list[str], control: Answer, proposal: Proposal) -> Check:
-        seen = f"Taken: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
+        finding = f"Taken: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
         if control.status < 300:
-            seen += " Requests without a key are answered, too."
+            finding += " Requests without a key are answered, too."
         if not refused:
-            return CheckGroup.KEY.ok(_NAME, seen)
+            return CheckGroup.KEY.ok(_NAME, finding)
         changed = [name for name in ("auth", "test_mode") if getattr(account, name) != getattr(self._accounts[0], name)]
         proposal.settings |= {name: getattr(account, name) for name in changed}
-        seen += f" Refused: {'; '.join(refused)}."
-        return CheckGroup.KEY.differs(_NAME, seen, f"Set {' and '.join(changed)} as proposed below.")
+        finding += f" Refused: {'; '.join(refused)}."
+        return CheckGroup.KEY.differs(_NAME, finding, f"Set {' and '.join(changed)} as proposed below.")
 
 
-def _unusable(seen: str) -> Check:
-    return CheckGroup.KEY.failed(_NAME, seen, "Run doctor again later.")
+def _unusable(finding: str) -> Check:
+    return CheckGroup.KEY.failed(_NAME, finding, "Run doctor again later.")
 
 
 def _nothing_there(answer: Answer) -> Check:
     if 300 <= answer.status < 400:
         to = urlsplit(answer.headers.get("location", "")).netloc
-        seen = f"Every request is redirected ({answer.status}), which is never followed."
+        finding = f"Every request is redirected ({answer.status}), which is never followed."
         here = f"To {to}." if to and to.isascii() and to.isprintable() else ""
         hint = "If you know the host that it names, set FASTN_BASE_URL to it."
-        return CheckGroup.KEY.failed(_NAME, seen, hint, here)
-    seen = f"Nothing is at the paths of Fastn's API ({answer.status})."
-    return CheckGroup.KEY.failed(_NAME, seen, f"Check FASTN_BASE_URL. {_OTHER_HOSTS}")
+        return CheckGroup.KEY.failed(_NAME, finding, hint, here)
+    finding = f"Nothing is at the paths of Fastn's API ({answer.status})."
+    return CheckGroup.KEY.failed(_NAME, finding, f"Check FASTN_BASE_URL. {_OTHER_HOSTS}")
 
 
 def _accepts(answer: Answer, control: Answer) -> bool:

@@ -104,18 +104,18 @@ async def _attempt(check: Awaitable[Check], name: str) -> Check:
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         return _GROUP.failed(name, f"It cannot be reached: {unreachable(error, None)[0]}.", _NETWORK_HINT)
     except (httpx2.TransportError, OSError) as error:
-        seen = f"The connection ended without an answer ({type(error).__name__})."
-        return _GROUP.failed(name, seen, "See the log of the proxy.")
+        finding = f"The connection ended without an answer ({type(error).__name__})."
+        return _GROUP.failed(name, finding, "See the log of the proxy.")
 
 
 def _rejection(address: PublicAddress, name: str, response: httpx2.Response) -> Check:
     status, location = response.status_code, response.headers.get("location")
     if location:
-        seen = "It redirects, which MCP clients do not follow with a token."
-        return _GROUP.failed(name, seen, "Set `url` to the final address.", f"To {quote(location)}.")
+        finding = "It redirects, which MCP clients do not follow with a token."
+        return _GROUP.failed(name, finding, "Set `url` to the final address.", f"To {quote(location)}.")
     down = _NOT_READY if address.is_provider_down else _NO_REPLICA
-    seen, hint = down if status >= 500 else _REJECTIONS.get(status, ("It is not the server's answer.", ""))
-    return _GROUP.failed(name, f"It answers {status}. {seen}", hint or "See the log of the proxy.")
+    finding, hint = down if status >= 500 else _REJECTIONS.get(status, ("It is not the server's answer.", ""))
+    return _GROUP.failed(name, f"It answers {status}. {finding}", hint or "See the log of the proxy.")
 
 
 async def _challenge(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
@@ -125,8 +125,8 @@ async def _challenge(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
         return _rejection(address, name, response)
     named = response.headers.get("www-authenticate", "")
     if f'resource_metadata="{address.metadata}"' not in named:
-        seen = "401, without the address of the metadata in WWW-Authenticate: clients cannot sign in."
-        return _GROUP.failed(name, seen, "Let the proxy pass WWW-Authenticate on.", f"It is {quote(named)}.")
+        finding = "401, without the address of the metadata in WWW-Authenticate: clients cannot sign in."
+        return _GROUP.failed(name, finding, "Let the proxy pass WWW-Authenticate on.", f"It is {quote(named)}.")
     return _GROUP.ok(name, "401 names the metadata, and Host arrives unchanged.")
 
 
@@ -147,9 +147,9 @@ async def _metadata(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
         hint = "Pass /.well-known/oauth-protected-resource on to the server."
         return _GROUP.failed(name, f"It answers {response.status_code}, without the metadata.", hint)
     if metadata.get("resource") != team.url or metadata.get("authorization_servers") != [team.issuer]:
-        seen = "It names another resource or issuer: another server, or another team file, answers there."
+        finding = "It names another resource or issuer: another server, or another team file, answers there."
         here = f"resource {quote(metadata.get('resource'))}, issuer {quote(metadata.get('authorization_servers'))}"
-        return _GROUP.failed(name, seen, "Start each replica with the same team file.", here)
+        return _GROUP.failed(name, finding, "Start each replica with the same team file.", here)
     return _GROUP.ok(name, "Its resource is `url`, and it names the issuer.")
 
 
@@ -163,11 +163,11 @@ async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
             return 413  # closed while it was sent
 
     if (status := await answered(most)) not in (401, 413):
-        seen = f"It answers {status} to a body of body_bytes ({most}): longer calls fail."
-        return _GROUP.failed(name, seen, "See the log of the proxy: it may not be able to buffer requests.")
+        finding = f"It answers {status} to a body of body_bytes ({most}): longer calls fail."
+        return _GROUP.failed(name, finding, "See the log of the proxy: it may not be able to buffer requests.")
     if status == 413:
-        seen = f"The proxy takes less than body_bytes ({most}): longer calls fail."
-        return _GROUP.differs(name, seen, f"In nginx: client_max_body_size {most};")
+        finding = f"The proxy takes less than body_bytes ({most}): longer calls fail."
+        return _GROUP.differs(name, finding, f"In nginx: client_max_body_size {most};")
     if await answered(most + _EXCESS_BYTES) != 413:
         return _GROUP.ok(name, f"The proxy limits no body; the server reads {most} bytes.")
     return _GROUP.ok(name, f"Bodies of {most} bytes are taken, and larger ones refused by the proxy.")
@@ -181,8 +181,8 @@ async def _stream(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
         async for _ in response.aiter_raw():
             began = began or address.system.monotonic()
     if began is None or address.system.monotonic() - began < PROBE_SECONDS / 2:
-        seen = "The proxy holds answers back until they are complete: clients see no progress, and may give up."
-        return _GROUP.failed(name, seen, "Disable response buffering; in nginx: proxy_buffering off;")
+        finding = "The proxy holds answers back until they are complete: clients see no progress, and may give up."
+        return _GROUP.failed(name, finding, "Disable response buffering; in nginx: proxy_buffering off;")
     return _GROUP.ok(name, "Each part arrives at once.")
 
 
@@ -197,15 +197,15 @@ async def _page(address: PublicAddress) -> Check:
         if response.status_code != 303:
             return _rejection(address, name, response)
         if parse_qs(urlsplit(location).query).get("redirect_uri") != [f"{url}/callback"]:
-            seen = "A replica names another redirect address: it has another team file."
-            return _GROUP.failed(name, seen, "Start each replica with the same team file.")
+            finding = "A replica names another redirect address: it has another team file."
+            return _GROUP.failed(name, finding, "Start each replica with the same team file.")
         opened += bool(address.secrets) and opens_sign_in(Seal(address.secrets, address.system), url, response.cookies)
     if not address.secrets:
         hint = "Set FASTN_STATE_SECRET here as on the replicas, and run doctor again."
         return _GROUP.skipped(name, "It answers. Whether replicas share a state secret was not tried.", hint)
     if opened < _SIGN_INS:
-        seen = f"{_SIGN_INS - opened} of {_SIGN_INS} sign-ins were sealed with a state secret that is not this one."
-        return _GROUP.failed(name, seen, "Set the same FASTN_STATE_SECRET on each replica, and here.")
+        finding = f"{_SIGN_INS - opened} of {_SIGN_INS} sign-ins were sealed with a state secret that is not this one."
+        return _GROUP.failed(name, finding, "Set the same FASTN_STATE_SECRET on each replica, and here.")
     return _GROUP.ok(name, f"It answers, and {_SIGN_INS} sign-ins in a row were sealed with this state secret.")
 
 

@@ -252,14 +252,14 @@ class Reads:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
         is_moved = tool in self.moved
         place = f" It is at {route.path}." if is_moved else ""
-        seen = f"{answer.status} {_envelope_text(observed.envelope)}.{place}"
+        finding = f"{answer.status} {_envelope_text(observed.envelope)}.{place}"
         if not rows:
-            return _check_of(tool, f"{seen} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
+            return _check_of(tool, f"{finding} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})
         fields = {*observed.fields, *(our for our, their in known.items() if their in observed.fields)}
         comparison = compare(operation, fields)
         self._remember(operation, rows, comparison)
-        return _check_of(tool, seen, comparison, is_moved=is_moved)
+        return _check_of(tool, finding, comparison, is_moved=is_moved)
 
     def _remember(self, operation: AnyOperation, rows: list[dict[str, JsonValue]], comparison: Comparison) -> None:
         resource = operation.toolset()
@@ -281,17 +281,19 @@ class Reads:
             return CheckGroup.READS.differs(tool, f"403. {missing}.", hint)
         if status in _ROUTE_MISSING:
             others = ", ".join(route.path for route in alternatives(operation))
-            seen = f"{status} at {self.routes.get(tool, operation.route).path}{f', and at {others}' if others else ''}."
+            finding = (
+                f"{status} at {self.routes.get(tool, operation.route).path}{f', and at {others}' if others else ''}."
+            )
             hint = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
         elif status in _REFUSALS:
-            seen, hint = _REFUSALS[status]
+            finding, hint = _REFUSALS[status]
         elif status < 400:
-            seen, hint = f"A redirect ({status}), which is never followed.", "Check base_url."
+            finding, hint = f"A redirect ({status}), which is never followed.", "Check base_url."
         elif status >= 500:
-            seen, hint = f"{status}: an error at Fastn.", _RETRY_LATER
+            finding, hint = f"{status}: an error at Fastn.", _RETRY_LATER
         else:
-            seen, hint = f"{status}: it does not accept the request.", _REPORT
-        return CheckGroup.READS.failed(tool, seen, hint)
+            finding, hint = f"{status}: it does not accept the request.", _REPORT
+        return CheckGroup.READS.failed(tool, finding, hint)
 
 
 def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]]:
@@ -307,8 +309,8 @@ def _envelope_text(envelope: str) -> str:
     return f"{where} instead of {{{DECLARED_ENVELOPE}}}; that is supported"
 
 
-def _check_of(tool: str, seen: str, comparison: Comparison, *, is_moved: bool) -> Check:
-    sentences, steps = [seen], [_SET_ROUTE] if is_moved else []
+def _check_of(tool: str, finding: str, comparison: Comparison, *, is_moved: bool) -> Check:
+    sentences, steps = [finding], [_SET_ROUTE] if is_moved else []
     if comparison.missing:
         sentences.append(f"Missing: {', '.join(comparison.missing)}.")
         steps.append(_REPORT)

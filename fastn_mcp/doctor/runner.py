@@ -133,14 +133,16 @@ async def _check_each(
         if operation in target.tools:
             found.checks.append(await check(operation))
         else:
-            seen = "Not offered: toolsets or the mode leave it out."
-            found.checks.append(group.skipped(tool, seen, "Nothing, if that is what you want."))
+            finding = "Not offered: toolsets or the mode leave it out."
+            found.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
 
 
 def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
     """Propose toolsets without the resources that the key may not read at all."""
     proposal = reads.proposal
-    answered = [(o.toolset(), seen.status) for o in READS if (seen := reads.observed.get(o.tool_name())) is not None]
+    answered = [
+        (o.toolset(), finding.status) for o in READS if (finding := reads.observed.get(o.tool_name())) is not None
+    ]
     closed = {resource for resource, status in answered if status == 403}
     closed -= {resource for resource, status in answered if status != 403}
     if closed:
@@ -196,7 +198,7 @@ def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
         "exit": int(found.exit),
         "summary": summary(found),
         "checks": [
-            {"group": check.group.value, "name": check.name, "verdict": check.verdict.value, "seen": check.seen}
+            {"group": check.group.value, "name": check.name, "verdict": check.verdict.value, "finding": check.finding}
             | {"next": check.next}
             for check in found.checks
         ],
@@ -213,11 +215,11 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "It holds names of fields, types and statuses, and no value of the account.",
         "",
-        "| | check | verdict | seen | what to do |",
+        "| | check | verdict | finding | what to do |",
         "|---|---|---|---|---|",
     ]
     for check in report["checks"]:
-        cells = (check["group"], f"`{check['name']}`", check["verdict"], check["seen"], check["next"])
+        cells = (check["group"], f"`{check['name']}`", check["verdict"], check["finding"], check["next"])
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     if report["proposal"]:
         lines += ["", "## Proposed settings", "", "```toml", report["proposal"].strip(), "```"]

@@ -31,8 +31,8 @@ async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
         if any(user.startswith(f"{team}/") for each in approvers for user in each.slack):
             checks.append(group.ok(name, "It is accepted.", here=here))
         else:
-            seen = "It is accepted, and no approver is of its workspace."
-            checks.append(group.differs(name, seen, f'Write: slack = ["{team}/USER"]', here))
+            finding = "It is accepted, and no approver is of its workspace."
+            checks.append(group.differs(name, finding, f'Write: slack = ["{team}/USER"]', here))
         name = "Slack channel"
         if settings.slack_channel is not None:
             channel = (await bot("conversations.info", channel=settings.slack_channel)).get("channel", {})
@@ -40,8 +40,8 @@ async def check_slack(settings: Settings, issuer: str | None) -> list[Check]:
             if channel.get("is_member") and not channel.get("is_archived"):
                 checks.append(group.ok(name, "The app is in it.", here=here))
             else:
-                seen = "It is archived, or the app is not in it."
-                checks.append(group.failed(name, seen, "Send there: /invite and the app's name.", here))
+                finding = "It is archived, or the app is not in it."
+                checks.append(group.failed(name, finding, "Send there: /invite and the app's name.", here))
     except SlackFailed as failed:
         checks.append(group.failed(name, f"Slack answers: {failed}.", _NEXT_STEPS.get(str(failed), _COPY_AGAIN)))
     return checks

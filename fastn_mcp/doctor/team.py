@@ -65,13 +65,13 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
 def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"tenant {tenant.name}"
     if isinstance(found, SettingsError):
-        seen = "It cannot be served: the reason is beside it." if "/" in found.what else found.what
-        return group.failed(name, seen, found.next_step or "Correct the team file.", found.what)
+        finding = "It cannot be served: the reason is beside it." if "/" in found.what else found.what
+        return group.failed(name, finding, found.next_step or "Correct the team file.", found.what)
     for file in tenant.secret_files:
         if file is not None and _others_can_read(Path(file)):
-            seen = "Other users of this machine can read a file with its secret."
+            finding = "Other users of this machine can read a file with its secret."
             return group.differs(
-                name, seen, "Run chmod 600 on it, or chmod 700 on a folder above it.", f"It is {file}."
+                name, finding, "Run chmod 600 on it, or chmod 700 on a folder above it.", f"It is {file}."
             )
     key = "each caller's own" if tenant.caller_keys else "readable"
     return group.ok(name, f"Mode {found.mode}; key: {key}.")
@@ -80,8 +80,8 @@ def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
 def _machine(target: TeamTarget, machine: MachineIdentity, found: Policy | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"machine {machine.name}"
     if isinstance(found, SettingsError):
-        seen = "It is refused: its plan or its tenant cannot be used. See beside it."
-        return group.failed(name, seen, "Correct it, and check it: fastn-mcp plan verify.", str(found))
+        finding = "It is refused: its plan or its tenant cannot be used. See beside it."
+        return group.failed(name, finding, "Correct it, and check it: fastn-mcp plan verify.", str(found))
     if (plan := found.plan) is None:
         return group.ok(name, "It has no plan: it only reads.")
     if found.mode == "read-only":
@@ -109,15 +109,15 @@ def _state_secret(target: TeamTarget) -> Check:
     secrets = target.builder.state_secrets
     if not secrets:
         if target.team.approvals is not None:
-            seen = "FASTN_STATE_SECRET is not set, and [approvals] needs it."
-            return group.failed(name, seen, "Set it to the same 32 characters or more on each replica.")
+            finding = "FASTN_STATE_SECRET is not set, and [approvals] needs it."
+            return group.failed(name, finding, "Set it to the same 32 characters or more on each replica.")
         return group.ok(name, "Not set. One process alone needs none.")
     # Of the secret only this digest is ever shown, by which people compare replicas.
     digest = hashlib.sha256(f"fastn-mcp state secret {secrets[0]}".encode()).hexdigest()[:8]
-    seen = "Set. It has to be the same on each replica."
+    finding = "Set. It has to be the same on each replica."
     if len(set(secrets[0])) < 8:
         return group.differs(name, "It repeats a few characters, and could be guessed.", "Use: openssl rand -hex 32")
-    return group.ok(name, seen, here=f"Compare on each replica: {digest}.")
+    return group.ok(name, finding, here=f"Compare on each replica: {digest}.")
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------
@@ -135,22 +135,24 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
         hint = "Allow +info to its user, or ask: INFO persistence, CONFIG GET appendfsync."
         checks.append(group.skipped("ledger durability", "This user may not ask how it keeps its data.", hint))
     elif not durability.appendonly:
-        seen = "It loses everything at a restart: approvals, budgets and used nonces begin again."
-        checks.append(group.differs("ledger durability", seen, "Set: appendonly yes, appendfsync always"))
+        finding = "It loses everything at a restart: approvals, budgets and used nonces begin again."
+        checks.append(group.differs("ledger durability", finding, "Set: appendonly yes, appendfsync always"))
     elif durability.appendfsync not in (None, "always"):
-        seen = f"appendfsync {durability.appendfsync}: a crash can lose the last second, and an approval used in it."
-        checks.append(group.differs("ledger durability", seen, "Set: appendfsync always; or accept that risk."))
+        finding = f"appendfsync {durability.appendfsync}: a crash can lose the last second, and an approval used in it."
+        checks.append(group.differs("ledger durability", finding, "Set: appendfsync always; or accept that risk."))
     else:
         sync = "appendfsync always" if durability.appendfsync else "appendfsync may not be asked (+config|get)"
         checks.append(group.ok("ledger durability", f"appendonly yes, {sync}."))
     if durability.maxmemory_policy not in (None, "noeviction"):  # with maxmemory it is refused, and was reported before
-        seen = f"maxmemory-policy {durability.maxmemory_policy}: once maxmemory is set, it may forget used approvals."
-        checks.append(group.differs("ledger eviction", seen, "Set: maxmemory-policy noeviction"))
+        finding = (
+            f"maxmemory-policy {durability.maxmemory_policy}: once maxmemory is set, it may forget used approvals."
+        )
+        checks.append(group.differs("ledger eviction", finding, "Set: maxmemory-policy noeviction"))
     elif durability.maxmemory_policy is not None:
         checks.append(group.ok("ledger eviction", "maxmemory-policy noeviction."))
     if durability.replicas and not durability.copies:
-        seen = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
-        checks.append(group.differs("ledger replicas", seen, "Add copies=1 to FASTN_LEDGER."))
+        finding = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
+        checks.append(group.differs("ledger replicas", finding, "Add copies=1 to FASTN_LEDGER."))
     if durability.time is not None:
         checks.append(
             check_clock(group, "ledger clock", durability.time - now, CLOSE, "Approvals expire by both clocks.")
@@ -175,9 +177,9 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.failed("issuer", PROVIDER_DOWN, hint, f"{type(error).__name__}: {quote(str(error) or 'no answer')}")
         return
     except (ValueError, TypeError) as error:
-        seen = "Its discovery document cannot be read: no token can be verified."
+        finding = "Its discovery document cannot be read: no token can be verified."
         hint = "Check `issuer` in the team file, to the letter, and the network of this machine."
-        yield group.failed("issuer", seen, hint, f"{type(error).__name__}: {quote(str(error))}")
+        yield group.failed("issuer", finding, hint, f"{type(error).__name__}: {quote(str(error))}")
         return
     yield group.ok("issuer", "It names this issuer.", here=team.issuer)
     if provider.date is not None:
@@ -187,8 +189,8 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     yield _registration(metadata)
     methods = metadata.get("code_challenge_methods_supported")
     if not isinstance(methods, list) or "S256" not in methods:
-        seen = "It does not publish S256 in code_challenge_methods_supported: MCP clients have to refuse it."
-        yield group.differs("PKCE", seen, "Enable PKCE with S256 at the provider, and its publication.")
+        finding = "It does not publish S256 in code_challenge_methods_supported: MCP clients have to refuse it."
+        yield group.differs("PKCE", finding, "Enable PKCE with S256 at the provider, and its publication.")
     else:
         yield group.ok("PKCE", "S256.")
     if team.approvals is not None:
@@ -208,12 +210,12 @@ def _issuer_clock(target: TeamTarget, date: str, sent: float) -> Check:
 def _signing_keys(keys: IssuerKeys, team: Team, name: str = "signing keys") -> Check:
     group = CheckGroup.PROVIDER
     if not keys.has_keys:
-        seen, hint = "Its keys cannot be read: no token can be verified.", "Open its jwks_uri from this machine."
-        return group.failed(name, seen, hint, keys.provider.issuer)
+        finding, hint = "Its keys cannot be read: no token can be verified.", "Open its jwks_uri from this machine."
+        return group.failed(name, finding, hint, keys.provider.issuer)
     usable = keys.usable(team.algorithms)
     if not usable:
-        seen = "It publishes no key for an algorithm that the team file accepts."
-        return group.failed(name, seen, "Sign with RS256 or ES256, or add the algorithm to `algorithms`.")
+        finding = "It publishes no key for an algorithm that the team file accepts."
+        return group.failed(name, finding, "Sign with RS256 or ES256, or add the algorithm to `algorithms`.")
     return group.ok(name, f"Keys for {', '.join(usable)}.")
 
 
@@ -226,9 +228,9 @@ def _registration(metadata: Mapping[str, Any]) -> Check:
         offered.append("Dynamic registration (DCR): MCP clients register themselves")
     if offered:
         return CheckGroup.PROVIDER.ok("client registration", f"{'; '.join(offered)}.")
-    seen = "Neither CIMD nor DCR: only clients that take a client id from their settings can sign in."
+    finding = "Neither CIMD nor DCR: only clients that take a client id from their settings can sign in."
     hint = "Create a client with the redirect addresses of each MCP client: docs/sign-in.md."
-    return CheckGroup.PROVIDER.differs("client registration", seen, hint)
+    return CheckGroup.PROVIDER.differs("client registration", finding, hint)
 
 
 async def _page_client(target: TeamTarget) -> Check:
@@ -240,8 +242,11 @@ async def _page_client(target: TeamTarget) -> Check:
             return group.skipped(name, "There is none.", "Nothing to do.")
         wrong = await sign_in.rejection()
     except SettingsError as error:
-        seen, next_step = "The secret of its client cannot be read.", error.next_step or "Correct client_secret_file."
-        return group.failed(name, seen, next_step, error.what)
+        finding, next_step = (
+            "The secret of its client cannot be read.",
+            error.next_step or "Correct client_secret_file.",
+        )
+        return group.failed(name, finding, next_step, error.what)
     except NotSignedIn as error:
         return group.failed(name, str(error), "Correct [approvals] in the team file; see docs/team-page.md.", here)
     if wrong is not None:
@@ -258,8 +263,8 @@ def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
         lacks.append(f"{step_up.values} in acr_values_supported")
     if not lacks:
         return CheckGroup.PROVIDER.ok("step-up", f"It publishes what an approval needs: {step_up.needs}.")
-    seen = f"It does not publish {', nor '.join(lacks)}. If ID tokens lack it, such calls cannot be approved."
-    return CheckGroup.PROVIDER.differs("step-up", seen, "Approve one to see; docs/step-up.md has each provider.")
+    finding = f"It does not publish {', nor '.join(lacks)}. If ID tokens lack it, such calls cannot be approved."
+    return CheckGroup.PROVIDER.differs("step-up", finding, "Approve one to see; docs/step-up.md has each provider.")
 
 
 # --- a token ---------------------------------------------------------------------------------------------------------
@@ -324,9 +329,9 @@ def _issuer(team: Team, claims: Mapping[str, Any]) -> Check | None:
     held, here = claims.get("iss"), f"It has {quote(claims.get('iss'))}; needed is {quote(team.issuer)}."
     if held == team.issuer or held in team.workloads:
         return None
-    seen = "Its iss is not `issuer` of the team file, to the letter."
+    finding = "Its iss is not `issuer` of the team file, to the letter."
     return CheckGroup.CALLER.failed(
-        "token issuer", seen, "Copy iss into the team file, if that provider is meant.", here
+        "token issuer", finding, "Copy iss into the team file, if that provider is meant.", here
     )
 
 
@@ -334,9 +339,11 @@ def _audience(team: Team, claims: Mapping[str, Any]) -> Check | None:
     wanted, held = team.trust.audience, claims.get("aud")
     if wanted in claim_values(held):
         return None
-    seen = "It has no aud." if held is None else "Its aud is not this server's."
+    finding = "It has no aud." if held is None else "Its aud is not this server's."
     hint = "Let the provider put it there (`resource`, or an audience of the API), or set `audience` in the team file."
-    return CheckGroup.CALLER.failed("token audience", seen, hint, f"It has {quote(held)}; needed is {quote(wanted)}.")
+    return CheckGroup.CALLER.failed(
+        "token audience", finding, hint, f"It has {quote(held)}; needed is {quote(wanted)}."
+    )
 
 
 def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check | None:
@@ -345,9 +352,9 @@ def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check | None:
         return group.failed("token expiry", "It has no exp.", "Let the provider issue tokens that expire.")
     at = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if 0 <= expires < 1e11 else "never"
     if now >= expires + target.team.leeway_seconds:
-        seen = f"It expired {ago(now - expires)}."
+        finding = f"It expired {ago(now - expires)}."
         return group.failed(
-            "token expiry", seen, "Give a new token, and compare the issuer's clock above.", f"exp is {at}."
+            "token expiry", finding, "Give a new token, and compare the issuer's clock above.", f"exp is {at}."
         )
     since = claims.get("nbf", claims.get("iat"))
     if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
@@ -360,16 +367,16 @@ def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
     held = scopes(claims, team.scope_prefix)
     here = f"It has {quote(' '.join(held))}."
     if READ not in held:
-        seen = f"It lacks {READ}: every call is refused."
+        finding = f"It lacks {READ}: every call is refused."
         named = ", ".join(team.scope_prefix + scope for scope in ALL_SCOPES)
         prefixed = next((scope.removesuffix(READ) for scope in held if scope.endswith(READ)), None)
         hint = f"Create {named} at the provider, and let the client have them."
         if prefixed is not None:
             hint = f"Set scope_prefix = {quote(prefixed)} in the team file."
-        return CheckGroup.CALLER.failed("token scopes", seen, hint, here)
+        return CheckGroup.CALLER.failed("token scopes", finding, hint, here)
     lacking = ", ".join(scope for scope in ALL_SCOPES if scope not in held)
-    seen = f"{READ}. Requested when a call needs it: {lacking}." if lacking else "All four."
-    return CheckGroup.CALLER.ok("token scopes", seen, here=here)
+    finding = f"{READ}. Requested when a call needs it: {lacking}." if lacking else "All four."
+    return CheckGroup.CALLER.ok("token scopes", finding, here=here)
 
 
 def _tenant_of(team: Team, claims: Mapping[str, Any], served: str) -> Check:
@@ -379,8 +386,10 @@ def _tenant_of(team: Team, claims: Mapping[str, Any], served: str) -> Check:
     if tenant is not None:
         return group.ok("token tenant", f"It {served} served by the tenant {tenant.name}.", here=here)
     if "_claim_names" in claims and team.groups_claim in cast("Mapping[str, Any]", claims["_claim_names"]):
-        seen = "No tenant serves it: the person is in more groups than the provider puts into a token."
-        return group.failed("token tenant", seen, "Let it emit only groups that are assigned to the application.", here)
+        finding = "No tenant serves it: the person is in more groups than the provider puts into a token."
+        return group.failed(
+            "token tenant", finding, "Let it emit only groups that are assigned to the application.", here
+        )
     wanted = {name for each in team.tenant for name, _ in each.mismatches(claims, team.groups_claim)}
     absent = sorted(name for name in wanted if name not in claims)
     lacks = f" It has no claim {', '.join(absent)}." if absent else ""

@@ -32,8 +32,8 @@ class Writes:
         if route.parameters and operation.toolset() not in self.reads.ids:
             return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
         if _allowed(await self._send(_UNKNOWN_PATH)):  # OPTIONS allows methods at any path
-            seen = "OPTIONS says nothing about paths here, and no change is made."
-            return self._propose_beside_reads(operation) or group.skipped(tool, seen, _PREVIEW)
+            finding = "OPTIONS says nothing about paths here, and no change is made."
+            return self._propose_beside_reads(operation) or group.skipped(tool, finding, _PREVIEW)
         answer = await self._options(operation, route)
         allowed = _allowed(answer)
         if method in allowed:
@@ -46,14 +46,14 @@ class Writes:
                 )
         unknown = f'If you know the path, set it: [routes] {tool} = "{method} /..."; else do not rely on the tool.'
         if allowed:
-            seen = f"OPTIONS allows {', '.join(sorted(allowed))} there, and not {method}."
-            return group.differs(tool, seen, unknown)
+            finding = f"OPTIONS allows {', '.join(sorted(allowed))} there, and not {method}."
+            return group.differs(tool, finding, unknown)
         if (likely := self._propose_beside_reads(operation)) is not None:
             return likely
         if answer is not None and answer.status in (404, 410):
             return group.differs(tool, f"{answer.status} at {route.path}.", unknown)
-        seen = "No answer to OPTIONS." if answer is None else f"{answer.status} to OPTIONS, which says nothing."
-        return group.skipped(tool, seen, _PREVIEW)
+        finding = "No answer to OPTIONS." if answer is None else f"{answer.status} to OPTIONS, which says nothing."
+        return group.skipped(tool, finding, _PREVIEW)
 
     async def _options(self, operation: AnyOperation, route: Route) -> Answer | None:
         try:
@@ -78,9 +78,9 @@ class Writes:
             if tool not in self.reads.routes and other.path.partition("/{")[0] in beginnings:
                 self.reads.proposal.routes[tool] = str(other)
                 self.reads.proposal.notes[tool] = _NOT_VERIFIED
-                seen = "OPTIONS says nothing, and the reads of this resource are elsewhere."
+                finding = "OPTIONS says nothing, and the reads of this resource are elsewhere."
                 hint = "Set the route as proposed below; it is likely, not verified."
-                return CheckGroup.WRITES.differs(tool, seen, hint)
+                return CheckGroup.WRITES.differs(tool, finding, hint)
         return None
 
 

@@ -10,7 +10,7 @@ from fastn_mcp.cli.layout import print_table
 
 SETTINGS = "Set: api_key (the keyring). base_url https://live.fastn.ai, auth header, mode auto; no file"
 ROWS = [
-    ("check", "verdict", "seen"),
+    ("check", "verdict", "finding"),
     ("settings", "ok", SETTINGS),
     ("客户 list", "differs", "200 in {items}; [bold]the reference[/] says {data}."),
 ]
@@ -30,7 +30,7 @@ def test_table_wraps_its_last_column_within_the_width(
     printed(ROWS)
     lines = capsys.readouterr().out.splitlines()
     header, first, *others = lines
-    assert header.rstrip() == "check      verdict  seen"
+    assert header.rstrip() == "check      verdict  finding"
     assert first.startswith("settings   ok       Set: api_key")
     assert all(cell_len(line) <= columns for line in lines)
     wrapped = [line for line in others if not line.startswith("客户 list  differs  200 in {items}; [bold]the")]

@@ -80,7 +80,7 @@ async def test_clock_of_fastn_is_compared_with_this_machines(date: str | None, s
     if seen is None:
         assert "Fastn's clock" not in checks
     else:
-        assert checks["Fastn's clock"].seen.startswith(seen)
+        assert checks["Fastn's clock"].finding.startswith(seen)
         assert report.exit is (DoctorExit.FINE if "agrees" in seen else DoctorExit.DIFFERENCES)
 
 
@@ -166,11 +166,11 @@ async def test_failing_operation_is_reported_with_the_next_step(what: str, clock
     report = await examine_sandbox(sandbox, clock)
     check = check_of(report, "list_customers")
     assert (check.verdict, report.exit) == (CheckResult.FAILED, DoctorExit.DIFFERENCES)
-    assert seen in check.seen
+    assert seen in check.finding
     assert then in check.next
-    assert "C4N4RY" not in check.seen + check.next
+    assert "C4N4RY" not in check.finding + check.next
     skipped = check_of(report, "get_customer")
-    assert (skipped.verdict, "the list of customers" in skipped.seen) == (CheckResult.SKIPPED, True)
+    assert (skipped.verdict, "the list of customers" in skipped.finding) == (CheckResult.SKIPPED, True)
     check_only_safe_requests(sandbox)
 
 
@@ -189,7 +189,7 @@ async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: 
         "x-fastn-api-key with X-fastn-Test-Mode: 401",
         "Authorization: Bearer without X-fastn-Test-Mode: 401",
     ):
-        assert expected in check.seen
+        assert expected in check.finding
     assert "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai" in check.next
     assert "FASTN_SPACE_ID" in check.next
     assert (
@@ -220,7 +220,7 @@ async def test_foreign_host_is_reported(fault: Fault, seen: str, here: str, cloc
     report = await examine_with(clock, fault)
     check = check_of(report, "authentication")
     assert (check.verdict, report.exit, check.here) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK, here)
-    assert seen in check.seen
+    assert seen in check.finding
     assert check.next
     assert "C4N4RY" not in repr(check)
 
@@ -235,12 +235,12 @@ async def test_403_without_a_key_too_proves_nothing(clock: Clock) -> None:
 
 async def test_account_that_needs_no_key_is_reported(clock: Clock) -> None:
     report = await examine_with(clock, Status(status=200, path=ListWorkflows.route.path, times=1))
-    assert "without a key" in check_of(report, "authentication").seen
+    assert "without a key" in check_of(report, "authentication").finding
 
 
 def test_kind_of_key_is_its_prefix() -> None:
-    assert check_form("fsk_test_C4N4RY").seen == "A test key (fsk_test_)."
-    assert check_form("fsk_live_C4N4RY").seen == "A live key (fsk_live_)."
+    assert check_form("fsk_test_C4N4RY").finding == "A test key (fsk_test_)."
+    assert check_form("fsk_live_C4N4RY").finding == "A live key (fsk_live_)."
     other = check_form("C4N4RY")
     assert (other.verdict, "fsk_test_" in other.next) == (CheckResult.OK, True)
     assert "C4N4RY" not in repr([check_form("fsk_test_C4N4RY"), check_form("fsk_live_C4N4RY"), other])
@@ -256,17 +256,17 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
     )
     assert problems_of(report) == {}
     assert report.observed["list_workflows"].envelope == envelope.value
-    message = check_of(report, "list_workflows").seen
+    message = check_of(report, "list_workflows").finding
     assert ("that is supported" in message) == (envelope is not Envelope.DATA)
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
     report = await examine_sandbox(sandbox, clock)
-    assert "Missing: status." in check_of(report, "list_workflows").seen
+    assert "Missing: status." in check_of(report, "list_workflows").finding
     assert check_of(report, "list_workflows").verdict is CheckResult.DIFFERS
     customers = check_of(report, "list_customers")
-    assert (customers.verdict, "Not seen: status, plan." in customers.seen) == (CheckResult.OK, True)
+    assert (customers.verdict, "Not seen: status, plan." in customers.finding) == (CheckResult.OK, True)
 
 
 def test_renamed_field_can_only_be_the_same_one() -> None:
@@ -290,7 +290,7 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
         sandbox.state.rows[collection] = {}
     report = await examine_sandbox(sandbox, clock)
     assert problems_of(report) == {}
-    assert "No rows to compare" in check_of(report, "list_customers").seen
+    assert "No rows to compare" in check_of(report, "list_customers").finding
     for tool in ("get_customer", "delete_customer", "run_workflow"):
         assert check_of(report, tool).verdict is CheckResult.SKIPPED
 
@@ -299,7 +299,7 @@ async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> Non
     sandbox = FaultySandbox(clock.now)
     report = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
     assert {request.tool for request in sandbox.requests} == {"list_workflows", "get_workflow"}
-    assert "Not offered" in check_of(report, "list_customers").seen
+    assert "Not offered" in check_of(report, "list_customers").finding
     assert report.exit is DoctorExit.FINE
 
 
@@ -327,11 +327,11 @@ async def test_method_that_options_does_not_allow_is_reported(clock: Clock) -> N
     report = await examine_sandbox(sandbox, clock)
     assert problems_of(report) == {"delete_secret": CheckResult.DIFFERS}
     check = check_of(report, "delete_secret")
-    assert "404 at /api/v1/secrets/{secret_id}" in check.seen
+    assert "404 at /api/v1/secrets/{secret_id}" in check.finding
     assert '[routes] delete_secret = "DELETE /..."' in check.next
     sandbox = FaultySandbox(clock.now, routes={"delete_customer": _moved_route("delete_customer")})
     check = check_of(await examine_sandbox(sandbox, clock), "delete_customer")
-    assert check.seen == "OPTIONS allows GET, PUT there, and not DELETE."
+    assert check.finding == "OPTIONS allows GET, PUT there, and not DELETE."
 
 
 def _moved_route(tool: str) -> Any:
@@ -356,7 +356,7 @@ async def test_missing_scope_is_named_only_if_it_is_a_permission(message: str, s
     """Other text in Fastn's message may be somebody's data."""
     fault = Status(status=403, message=message, path=ListCustomers.route.path, times=None)
     check = check_of(await examine_with(clock, fault), "list_customers")
-    assert (check.verdict, check.seen) == (CheckResult.DIFFERS, f"403. Missing {scope}")
+    assert (check.verdict, check.finding) == (CheckResult.DIFFERS, f"403. Missing {scope}")
 
 
 FINE, DIFFERENCES, CANNOT_WORK = DoctorExit

@@ -144,7 +144,7 @@ def test_origins_name_each_source_and_no_value() -> None:
     }
     check = check_settings(settings, found, Path("config.toml"))
     assert "C4N4RY" not in repr(check)
-    assert "mode (--mode)" in check.seen
+    assert "mode (--mode)" in check.finding
     assert "base_url https://live.fastn.ai" in check.here
     profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
     settings = load({"api_key": "k", "profile": "canary"}, {}, None).with_places(str, "/canary/key")
@@ -193,7 +193,7 @@ def test_wrong_setting_is_the_first_check(fastn: Run) -> None:
     assert "C4N4RY" not in done.stdout + done.stderr
     missing = json.loads(fastn("doctor", "--json").stdout)
     assert (missing["exit"], missing["checks"][0]["verdict"]) == (2, "failed")
-    assert "FASTN_API_KEY" in missing["checks"][0]["seen"] + missing["checks"][0]["next"]
+    assert "FASTN_API_KEY" in missing["checks"][0]["finding"] + missing["checks"][0]["next"]
 
 
 def test_table_in_a_pipe_is_plain_and_help_lists_exit_codes(fastn: Run) -> None:

@@ -189,7 +189,7 @@ def test_doctor_names_a_proxy_without_its_password(ca: trustme.CA, tmp_path: Pat
         assert "C4N4RY" not in done.stdout + done.stderr
         wrong = program("doctor", "--json", env=env | {"FASTN_PROXY": proxy.url})
         assert (wrong.returncode, report(wrong)["checks"][-1]["name"]) == (2, "connection")
-        assert "407" in report(wrong)["checks"][-1]["seen"]
+        assert "407" in report(wrong)["checks"][-1]["finding"]
         assert program("doctor", "--json", env=env | {"FASTN_PROXY": with_password}).returncode == 0
         call = program("call", "list-workflows", env=env | {"FASTN_PROXY": with_password, "FASTN_LOG_LEVEL": "debug"})
         assert rows(call)

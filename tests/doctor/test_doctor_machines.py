@@ -33,7 +33,7 @@ def test_machine_with_a_signed_plan_is_fine(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path, system=System(now=clock.now))
     world.sign(until=clock.at + timedelta(hours=3))
     check = _machine(world)
-    assert (check.verdict, check.seen) == (CheckResult.OK, "Its plan is signed, and valid for 3 hours more.")
+    assert (check.verdict, check.finding) == (CheckResult.OK, "Its plan is signed, and valid for 3 hours more.")
     assert check.here == "By dana."
 
 
@@ -44,14 +44,14 @@ def test_plan_that_cannot_be_used_fails_with_its_reason(tmp_path: Path) -> None:
     check = _machine(world)
     assert check.verdict is CheckResult.FAILED
     assert "has expired: it was valid until" in check.here
-    assert str(tmp_path) not in check.seen
+    assert str(tmp_path) not in check.finding
     (tmp_path / "nightly.toml.sig").unlink()
     assert "There is no file of signatures" in _machine(world).here
 
 
 def test_plan_of_a_tenant_that_only_reads_differs(tmp_path: Path) -> None:
     check = _machine(MachineWorld(tmp_path, tenants=TENANTS.replace('"guarded"', '"read-only"', 1)))
-    assert (check.verdict, check.seen) == (
+    assert (check.verdict, check.finding) == (
         CheckResult.DIFFERS,
         "Its tenant is read-only, so its plan allows nothing.",
     )
@@ -59,7 +59,7 @@ def test_plan_of_a_tenant_that_only_reads_differs(tmp_path: Path) -> None:
 
 def test_machine_without_a_plan_is_said_to_read(tmp_path: Path) -> None:
     machine = '[[machine]]\nname = "nightly-report"\nclient_id = "a"\ntenant = "acme"\n'
-    assert _machine(MachineWorld(tmp_path, machines=machine)).seen == "It has no plan: it only reads."
+    assert _machine(MachineWorld(tmp_path, machines=machine)).finding == "It has no plan: it only reads."
 
 
 async def test_keys_of_each_other_issuer_are_read(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_issuer_without_keys_fails(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path)
     world.github.down = True
     check = (await by_name(check_provider(target_of(world))))[KEYS]
-    assert (check.verdict, check.seen) == (CheckResult.FAILED, "Its keys cannot be read: no token can be verified.")
+    assert (check.verdict, check.finding) == (CheckResult.FAILED, "Its keys cannot be read: no token can be verified.")
 
 
 TOKENS: dict[str, tuple[Callable[[MachineWorld], str], CheckResult, str]] = {

@@ -96,34 +96,34 @@ async def failing(
 
 
 async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    assert "its name cannot be resolved (DNS)" in (await failing("https://no-such-host.invalid")).seen
-    assert "it refuses the connection" in (await failing(f"https://127.0.0.1:{free_port()}")).seen
+    assert "its name cannot be resolved (DNS)" in (await failing("https://no-such-host.invalid")).finding
+    assert "it refuses the connection" in (await failing(f"https://127.0.0.1:{free_port()}")).finding
     port = free_port()
     gone = await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{port}"))
-    assert "the proxy (FASTN_PROXY) refuses the connection" in gone.seen
-    assert str(port) not in gone.seen + gone.next  # the report may be passed on
+    assert "the proxy (FASTN_PROXY) refuses the connection" in gone.finding
+    assert str(port) not in gone.finding + gone.next  # the report may be passed on
     unknown = await failing("https://fastn.test", TransportOptions(proxy="http://no-such-proxy.invalid:1"))
-    assert "the name of the proxy (FASTN_PROXY) cannot be resolved" in unknown.seen
+    assert "the name of the proxy (FASTN_PROXY) cannot be resolved" in unknown.finding
     with serve_sandbox(sandbox_in("usual")) as port:
-        assert "TLS failed" in (await failing(f"https://127.0.0.1:{port}")).seen
+        assert "TLS failed" in (await failing(f"https://127.0.0.1:{port}")).finding
         await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{port}"))
         well = await look(f"http://127.0.0.1:{port}", TransportOptions(proxy="http://no-such-proxy.invalid"))
-        assert (well.verdict, well.seen) == (CheckResult.OK, "Plain http, on this machine.")
+        assert (well.verdict, well.finding) == (CheckResult.OK, "Plain http, on this machine.")
     with run_proxy(Proxy(refuses=True)) as proxy:
         forbidden = await failing("https://fastn.test", TransportOptions(proxy=proxy.url))
-        assert "refused the connection (403)" in forbidden.seen
+        assert "refused the connection (403)" in forbidden.finding
         await failing("https://[fd00::1]", TransportOptions(proxy=proxy.url))
         assert proxy.asked == ["CONNECT fastn.test:443", "CONNECT [fd00::1]:443"]
     sandbox = sandbox_in("usual")
     with serve_sandbox(sandbox, ca.issue_cert("127.0.0.1"), tmp_path) as port:
         there = f"https://127.0.0.1:{port}"
-        assert "not trusted" in (await failing(there)).seen
-        assert "cannot be read" in (await failing(there, TransportOptions(ca_file=tmp_path / "none.pem"))).seen
+        assert "not trusted" in (await failing(there)).finding
+        assert "cannot be read" in (await failing(there, TransportOptions(ca_file=tmp_path / "none.pem"))).finding
         other = await failing(f"https://localhost:{port}", TransportOptions(ca_file=ca_file))
-        assert "its certificate is for another host" in other.seen
+        assert "its certificate is for another host" in other.finding
         assert not sandbox.requests
         well = await look(there, TransportOptions(ca_file=ca_file))
-        assert (well.verdict, "those of ca_file" in well.seen) == (CheckResult.OK, True)
+        assert (well.verdict, "those of ca_file" in well.finding) == (CheckResult.OK, True)
 
 
 async def test_variables_of_other_programs_are_named(tmp_path: Path) -> None:
@@ -146,13 +146,13 @@ async def test_variables_of_other_programs_are_not_named_where_they_do_not_help(
     with serve_sandbox(sandbox_in("usual"), ca.issue_cert("fastn.example"), tmp_path) as port:
         for host in ("localhost", "127.0.0.1"):
             other = await failing(f"https://{host}:{port}", trusted, environment)
-            assert "for another host" in other.seen
-            assert ".." not in other.seen
+            assert "for another host" in other.finding
+            assert ".." not in other.finding
             assert "Other programs" not in other.next
     yesterday = datetime.now(UTC) - timedelta(days=1)
     with serve_sandbox(sandbox_in("usual"), ca.issue_cert("127.0.0.1", not_after=yesterday), tmp_path) as port:
         expired = await failing(f"https://127.0.0.1:{port}", trusted, environment)
-        assert "not valid now" in expired.seen
+        assert "not valid now" in expired.finding
         assert "Other programs" not in expired.next
     unreadable = await failing("https://127.0.0.1:1", TransportOptions(ca_file=tmp_path / "none.pem"), environment)
     assert "Other programs" not in unreadable.next
@@ -163,7 +163,7 @@ async def test_silent_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = TransportOptions(None, f"http://127.0.0.1:{silent.getsockname()[1]}", "HTTPS_PROXY")
         check = await failing("https://fastn.test", options)
-    assert check.seen == "No response arrived through the proxy (HTTPS_PROXY)."
+    assert check.finding == "No response arrived through the proxy (HTTPS_PROXY)."
     assert check.next == "Check that the proxy answers, and HTTPS_PROXY."
 
 

@@ -41,7 +41,7 @@ async def test_mistake_has_its_next_step(
 ) -> None:
     found = (await checked(settings_of(tmp_path, slack) | change))[-1]
     assert (found.name, found.verdict) == (name, CheckResult.FAILED)
-    assert seen in found.seen
+    assert seen in found.finding
     assert step in found.next
 
 

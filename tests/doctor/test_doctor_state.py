@@ -25,7 +25,7 @@ def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     found = check_folder(tmp_path / "state")
     assert (found.verdict, "FASTN_STATE_DIR" in found.next) == (CheckResult.FAILED, True)
-    assert str(tmp_path) not in found.seen + found.next
+    assert str(tmp_path) not in found.finding + found.next
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
@@ -55,10 +55,10 @@ async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     found = await check_ledger(checks(SqliteLedger(str(path))), None, str(path), NOW)
-    assert (found.verdict, "is damaged" in found.seen) == (CheckResult.FAILED, True)
+    assert (found.verdict, "is damaged" in found.finding) == (CheckResult.FAILED, True)
     assert "move the file away" in found.next
     assert str(path) in found.here
-    assert str(path) not in found.seen + found.next
+    assert str(path) not in found.finding + found.next
 
 
 async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
     weakness = "it is used without TLS. Whoever reads that network can approve calls. Use valkeys://"
     found = await check_ledger(checks(ledger), weakness, "ledger.example:6379", NOW)
     ledger.close()
-    assert (found.verdict, found.seen) == (CheckResult.DIFFERS, "It is used without TLS.")
+    assert (found.verdict, found.finding) == (CheckResult.DIFFERS, "It is used without TLS.")
     assert found.next.startswith("Whoever reads")
 
 
@@ -89,7 +89,7 @@ def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path:
     def seen(mode: str, seconds: float) -> list[tuple[CheckResult, str]]:
         settings = load({"api_key": "fsk_test_x", "audit_export": mode}, {}, None)
         found = check_export(settings, audit_logs(tmp_path), NOW + timedelta(seconds=seconds))
-        return [(check.verdict, check.seen) for check in found]
+        return [(check.verdict, check.finding) for check in found]
 
     waits = "Entries of 2 audit logs wait, the oldest for"
     assert seen("off", 90) == []

@@ -78,7 +78,7 @@ def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
     found = checked_settings(world_in(tmp_path, text))
     assert wrong(found) == {"tenant globex"}
     assert "none.key" in found["tenant globex"].here
-    assert str(tmp_path) not in found["tenant globex"].seen
+    assert str(tmp_path) not in found["tenant globex"].finding
     assert found["tenant own"].verdict is OK
 
 
@@ -111,7 +111,7 @@ def test_state_secret_is_checked_and_not_shown(secret: str, verdict: CheckResult
     world.team = replace_approvals(world) if not secret else world.team
     found = checked_settings(world)["state secret"]
     assert found.verdict is verdict
-    assert not secret or secret not in found.seen + found.here + found.next
+    assert not secret or secret not in found.finding + found.here + found.next
 
 
 def replace_approvals(world: TeamWorld) -> Any:
@@ -147,7 +147,7 @@ async def test_durability_settings_of_the_ledger_are_checked(
         assert wrong(checks) == found
         late = {check.name: check for check in await check_durability(ledger, now - 60)}
         assert late["ledger clock"].verdict is DIFFERS
-        assert "60 s ahead" in late["ledger clock"].seen
+        assert "60 s ahead" in late["ledger clock"].finding
     finally:
         await ledger.aclose()
         server.stop()
@@ -176,7 +176,7 @@ async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
 async def test_registration_says_which_clients_work(metadata: dict[str, Any], words: str, tmp_path: Path) -> None:
     """MCP, authorization: client ID metadata documents, pre-registration, dynamic registration."""
     answer = await by_name(check_provider(target_of(world_in(tmp_path, **metadata))))
-    assert words in answer["client registration"].seen
+    assert words in answer["client registration"].finding
     assert (answer["client registration"].verdict is OK) is ("Neither" not in words)
 
 
@@ -213,7 +213,7 @@ async def test_step_up_is_compared_with_what_the_provider_publishes(
     step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
     answer = await by_name(check_provider(target_of(world_in(tmp_path, WITH_PAGE + step_up + TENANTS, **metadata))))
     assert (answer["step-up"].verdict is OK) is not bool(lacks)
-    assert lacks in answer["step-up"].seen
+    assert lacks in answer["step-up"].finding
 
 
 async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path)
     world = world_in(tmp_path)
     caller = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
     assert wrong(caller) == set()
-    assert "tenant acme" in caller["token tenant"].seen
+    assert "tenant acme" in caller["token tenant"].finding
     assert "globex would serve it too, and comes after acme" in caller["token tenant"].here
     assert 'Not own: tier is "free", and has to be one of ["own"].' in caller["token tenant"].here
 
@@ -291,7 +291,7 @@ async def test_groups_that_did_not_fit_into_a_token_are_explained(tmp_path: Path
     """Entra ID leaves `groups` out beyond 200 and names the claim in `_claim_names`."""
     world = world_in(tmp_path)
     caller = await checked_token(world, world.provider.token(sub="zoe", _claim_names={"groups": "src1"}))
-    assert "more groups than the provider puts into a token" in caller["token tenant"].seen
+    assert "more groups than the provider puts into a token" in caller["token tenant"].finding
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", ""])
@@ -306,7 +306,7 @@ async def test_forged_token_fails(tmp_path: Path) -> None:
     world = world_in(tmp_path)
     checks = await checked_token(world, Provider(keys=[rsa("first")]).token(sub="anna"))
     assert "token" in wrong(checks)
-    assert "would be served" in checks["token tenant"].seen
+    assert "would be served" in checks["token tenant"].finding
 
 
 # --- from outside ---------------------------------------------------------------------------------------------------
@@ -393,8 +393,8 @@ async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
     world = world_in(tmp_path)
     outcome = await outside(world, limiting(1024 * 1024), world.provider.token())
     assert wrong(outcome) == {"streams"}  # held back by the transport of this test
-    assert "refused by the proxy" in outcome["body limits"].seen
-    assert "6 sign-ins" in outcome["approval page address"].seen
+    assert "refused by the proxy" in outcome["body limits"].finding
+    assert "6 sign-ins" in outcome["approval page address"].finding
     assert outcome["signed-in call"].verdict is OK
 
 
@@ -407,7 +407,7 @@ async def test_provider_that_is_down_is_named_and_not_the_proxy(tmp_path: Path) 
         world = world_in(tmp_path)
         world.keys = type(world.keys)(world.team.issuer, world.system, httpx2.ASGITransport(app=app))
         (check,) = (await by_name(check_provider(target_of(world)))).values()
-        assert (check.name, check.verdict, check.seen) == ("issuer", FAILED, PROVIDER_DOWN)
+        assert (check.name, check.verdict, check.finding) == ("issuer", FAILED, PROVIDER_DOWN)
         assert words in check.here
         for proxy, name in (
             (None, "approval page address"),  # the server's own answer
@@ -472,7 +472,7 @@ async def test_replica_with_another_state_secret_is_found(tmp_path: Path) -> Non
 
         outcome = await outside(one, balancing)
     assert "approval page address" in wrong(outcome)
-    assert "3 of 6 sign-ins" in outcome["approval page address"].seen
+    assert "3 of 6 sign-ins" in outcome["approval page address"].finding
 
 
 @pytest.mark.usefixtures("quick")
@@ -534,7 +534,7 @@ def test_problem_that_stops_the_start_is_a_finding(
     done = run_command(["doctor", "--json", "--team", str(file)], isolated | variables)
     (check,) = json.loads(done.stdout)["checks"]
     assert (done.returncode, check["verdict"]) == (2, "failed")
-    assert words in check["seen"] + check["next"]
+    assert words in check["finding"] + check["next"]
     assert str(tmp_path) not in done.stdout
 
 
@@ -545,9 +545,9 @@ def test_server_without_its_provider_is_not_blamed_on_the_proxy(isolated: dict[s
         command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS))]
         done = run_command(command, isolated)
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert (found["issuer"]["verdict"], found["issuer"]["seen"]) == ("failed", PROVIDER_DOWN)
+    assert (found["issuer"]["verdict"], found["issuer"]["finding"]) == ("failed", PROVIDER_DOWN)
     assert found["sign-in challenge"]["next"] == "See the row issuer first."
-    assert "proxy" not in found["sign-in challenge"]["seen"]
+    assert "proxy" not in found["sign-in challenge"]["finding"]
 
 
 def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tmp_path: Path) -> None:

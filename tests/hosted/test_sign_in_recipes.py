@@ -354,8 +354,8 @@ async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, rec
     async with recipe(product, shape) as team:
         checks = {check.name: check async for check in check_provider(doctor_target(team))}
     registration = checks["client registration"]
-    assert ("(DCR)" in registration.seen) is shape.has_registration
-    assert ("(CIMD)" in registration.seen) is shape.has_metadata_documents
+    assert ("(DCR)" in registration.finding) is shape.has_registration
+    assert ("(CIMD)" in registration.finding) is shape.has_metadata_documents
     is_known = shape.has_registration or shape.has_metadata_documents
     differs = {"client registration": is_known, "PKCE": not shape.hides_pkce}
     wrong = {name for name, check in checks.items() if check.verdict is not CheckResult.OK}
