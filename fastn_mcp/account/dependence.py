@@ -91,7 +91,7 @@ class Dependents:
 class Dependence:
     """Certain and possible dependents of all kinds, and the kinds that could not be checked."""
 
-    found: tuple[Dependents, ...] = ()
+    certain: tuple[Dependents, ...] = ()
     gaps: tuple[Unchecked, ...] = ()
     """What could not be checked, with the reasons."""
     possible: tuple[Dependents, ...] = ()
@@ -103,26 +103,26 @@ class Dependence:
 
     @property
     def count(self) -> int:
-        return sum(dependents.count for dependents in self.found)
+        return sum(dependents.count for dependents in self.certain)
 
     @property
     def hides_owners(self) -> bool:
         """Whether there are dependents, or may be, whose owners were not read."""
-        unread = {each.kind for each in self.found if each.is_partial} | {gap.kind for gap in self.gaps}
+        unread = {each.kind for each in self.certain if each.is_partial} | {gap.kind for gap in self.gaps}
         return not unread.isdisjoint(OWNED_KINDS)
 
     def counts(self) -> dict[str, float | None]:
         """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
-        numbers: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
+        numbers: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.certain}
         return numbers | dict.fromkeys(self.unchecked)
 
     def has_more(self, most: int) -> bool:
         """Whether there are more than `most` examples of a kind."""
-        return any(len(each.rows) > most for each in (*self.found, *self.possible))
+        return any(len(each.rows) > most for each in (*self.certain, *self.possible))
 
     def data(self, most: int | None = None) -> dict[str, JsonValue]:
         """Return the dependents as JSON, for previews and for `find_dependents`, with `most` examples of each kind."""
-        body: dict[str, JsonValue] = {"used_by": [each.data(most) for each in self.found]} if self.found else {}
+        body: dict[str, JsonValue] = {"used_by": [each.data(most) for each in self.certain]} if self.certain else {}
         if self.possible:
             body["may_be_used_by"] = [each.data(most) for each in self.possible]
         if self.gaps:

@@ -206,8 +206,8 @@ _DAYS = {"d": 1, "y": 365}
 
 
 def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> Outlook:
-    given = {"mode": "Test", "permissions": "Viewer (read-only)", "expires": "90d", "customers": "all"}
-    defaults = {name: default for name, default in given.items() if getattr(call, name) is None}
+    standard = {"mode": "Test", "permissions": "Viewer (read-only)", "expires": "90d", "customers": "all"}
+    defaults = {name: default for name, default in standard.items() if getattr(call, name) is None}
     is_test = (call.mode or "Test").casefold() == "test"
     notes = (
         "A Test key is refused unless X-fastn-Test-Mode is sent with it." if is_test else "",

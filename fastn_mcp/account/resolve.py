@@ -83,7 +83,7 @@ async def resolve(
 async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
     """Add the owners of what depends on the target or is named by arguments, and who already has its reference."""
     known = {each.id for each in resolved.records if each.kind == "customer"}
-    owners = {owner for each in resolved.dependence.found for owner in each.owners}
+    owners = {owner for each in resolved.dependence.certain for owner in each.owners}
     for each in resolved.records:
         refers = _inside(each.row or {}, in_call=False) if each.relation is Relation.NAMED else ()
         owners |= {key for kind, key, _ in refers if kind == "customer"}

@@ -86,8 +86,8 @@ class ConnectionLimits:
             **options,
         )
 
-    def _connection(self, **given: Any) -> "_Connection":
-        return _Connection(H11Protocol(**given), self._open, self._most, self._arrives)
+    def _connection(self, **options: Any) -> "_Connection":
+        return _Connection(H11Protocol(**options), self._open, self._most, self._arrives)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = self._open.get(tuple(scope.get("client") or ()))

@@ -267,7 +267,7 @@ def _other_stores(store: ApprovalStore, start: StartOptions, *options: str) -> l
 
 def _expired(store: ApprovalStore) -> list[str]:
     """One sentence for each of the latest requests that expired unanswered in the last day."""
-    past = store.use(lambda found: found.ledger.decided(_MAX_CLOSED)) or []
+    past = store.use(lambda approvals: approvals.ledger.decided(_MAX_CLOSED)) or []
     day_ago = System().timestamp() - 86_400
     return [
         sanitize(f"Expired unanswered at {clock(request.expires)}: {request.text[0] if request.text else request.tool}")

@@ -259,7 +259,7 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
         name = f"{quote(preview.name)}, id " if preview.name else "id "
         yield f"  target: {name}{quote(preview.target)}"
     yield from _effective_lines(evaluation.resolved)
-    dependents = "; ".join(each.words() for each in preview.facts.dependence.found)
+    dependents = "; ".join(each.words() for each in preview.facts.dependence.certain)
     unchecked = ", ".join(preview.facts.dependence.unchecked)
     if unchecked:
         known = f"; {dependents}" if dependents else ""

@@ -147,7 +147,7 @@ def written_case(
         "effect": situation.effect.value,
         "key": policy.key,
         "mode": policy.mode,
-        "who": {fact: list(found) for fact, found in who.items()},
+        "who": {fact: list(names) for fact, names in who.items()},
         "spent": max(situation.spent.get(situation.effect, {}).values(), default=0),
         "expect": verdict.decision.value,
         "rule": without_place(verdict.rule),

@@ -71,7 +71,9 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
         say(f"Nobody of this name has asked for an approval yet: {sanitize(wanted.whom)}. Is it spelt this way?")
-    ended = (store.use(lambda found: void_approvals(found.ledger, wanted, system.timestamp())) for store in reached)
+    ended = (
+        store.use(lambda approvals: void_approvals(approvals.ledger, wanted, system.timestamp())) for store in reached
+    )
     say(_ended(sum((counts or Counter[str]() for counts in ended), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
         say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
@@ -102,7 +104,7 @@ def allow(start: StartOptions) -> None:
     stores, now, stops = list[ApprovalStore](), System().now(), dict[str, Stop]()
     for store in _stores(start):  # one that cannot be used keeps no other stopped
         try:
-            stops |= {stop.id: stop for stop in store.use(lambda found: found.ledger.holding()) or ()}
+            stops |= {stop.id: stop for stop in store.use(lambda approvals: approvals.ledger.holding()) or ()}
             stores.append(store)
         except FastnError as error:
             _warn(f"Not read, and so not allowed: {store.folder}. {error}")
@@ -117,7 +119,7 @@ def allow(start: StartOptions) -> None:
     if (answer or "").strip().casefold() != "allow":
         raise click.ClickException("Nothing was allowed: changes stay stopped.")
     for store in stores:
-        store.use(partial(_lift, shown=stops))
+        store.use(partial(_lift, listed=stops))
     say("Changes are allowed again. Nothing is sent because of this: agents have to ask again.")
 
 
@@ -163,10 +165,10 @@ async def _left(approvals: TerminalApprovals) -> Sequence[Change]:
     return ()
 
 
-async def _lift(approvals: TerminalApprovals, shown: Collection[str]) -> None:
+async def _lift(approvals: TerminalApprovals, listed: Collection[str]) -> None:
     """Lift the stops that were shown. What they made void is ended once more, in case that was interrupted."""
     now = approvals.system.timestamp()
-    for stop in (stop for stop in await approvals.ledger.holding() if stop.id in shown):
+    for stop in (stop for stop in await approvals.ledger.holding() if stop.id in listed):
         await void_approvals(approvals.ledger, stop, now)
         lifted = stop.lift(_STOPPED_BY, now)
         if await approvals.ledger.lift_stop(lifted):

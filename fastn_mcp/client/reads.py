@@ -170,8 +170,8 @@ async def find_row(
     pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
         is_too_long = names is not None and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
-        found = await _searched(lister, names or (), send) if is_too_long else []
-        for row in chain.from_iterable(each.rows for each in (page, *found)):
+        hits = await _searched(lister, names or (), send) if is_too_long else []
+        for row in chain.from_iterable(each.rows for each in (page, *hits)):
             if (answer := matches(row)) is True:
                 return listing.row_type().model_validate(row), 0
             silent = silent or answer is None
@@ -213,9 +213,9 @@ def since_earlier(lister: AnyOperation, earlier: Send, send: Send, names: Sequen
         is_newest_first = len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:]))
         if not is_newest_first or page.total != len(rows):
             return page
-        found = await _searched(lister, names, send)
-        rows |= {key_of(row): row for each in found for row in each.rows}
-        if page.total != len(rows) or any(each.next_cursor for each in found):
+        matches = await _searched(lister, names, send)
+        rows |= {key_of(row): row for each in matches for row in each.rows}
+        if page.total != len(rows) or any(each.next_cursor for each in matches):
             return page
         return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 

@@ -77,14 +77,14 @@ def running(executable: str, prefix: str, exists: Callable[[str], bool], source:
     return CommandLine(script) if exists(script) else CommandLine(executable, ("-P", "-m", "fastn_mcp"))
 
 
-def typed(program: CommandLine, found: str | None, own_folder: str) -> CommandLine:
+def typed(program: CommandLine, path: str | None, own_folder: str) -> CommandLine:
     """Return the command as typed at any shell: by name, if the program `found` on the PATH is the same one.
 
     In `own_folder`, that of a virtual environment, the name is found only while the environment is activated.
     """
-    if found is None or program.arguments or PurePath(found).is_relative_to(own_folder):
+    if path is None or program.arguments or PurePath(path).is_relative_to(own_folder):
         return program
-    return PROGRAM if os.path.realpath(found) == os.path.realpath(program.command) else program
+    return PROGRAM if os.path.realpath(path) == os.path.realpath(program.command) else program
 
 
 def this_program(environment: Mapping[str, str]) -> CommandLine:

@@ -117,8 +117,8 @@ def load(
     With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
     """
     account = choose(flags, environment, _read(file), sandbox=sandbox)
-    given = "the sandbox" if sandbox else "given"
-    key = _given(flags, environment, account, given) or key_of(account, environment, keyring or SystemKeyring())
+    source = "the sandbox" if sandbox else "given"
+    key = _given(flags, environment, account, source) or key_of(account, environment, keyring or SystemKeyring())
     return account.with_key(key)
 
 

@@ -183,8 +183,8 @@ def _toolsets(names: list[str]) -> list[str]:
     return names
 
 
-def _routes(given: dict[str, object]) -> dict[str, Route]:
-    routes = {name: _route(name, text) for name, text in given.items()}
+def _routes(raw: dict[str, object]) -> dict[str, Route]:
+    routes = {name: _route(name, text) for name, text in raw.items()}
     if not routes:
         return routes
     from fastn_mcp.tools.catalog import OPERATIONS  # a fifth of the startup time, only for the few with custom paths

@@ -52,8 +52,8 @@ def origins(
     return origin
 
 
-def check_settings(settings: Settings, found: Mapping[str, str], file: Path | None) -> Check:
-    listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(found.items()))
+def check_settings(settings: Settings, variables: Mapping[str, str], file: Path | None) -> Check:
+    listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(variables.items()))
     values = ", ".join(
         f"{name} {getattr(settings, name)}" for name in _DISPLAYED_SETTINGS if getattr(settings, name) is not None
     )

@@ -89,20 +89,20 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
 
 async def _check_account(
     target: DoctorTarget,
-    found: DoctorReport,
+    report: DoctorReport,
     exchange: ExchangeFactory,
     probe: Probe,
     progress: Callable[[str], object],
 ) -> None:
     progress("how the key is accepted")
     try:
-        check, account = await KeyProbe(target.settings, exchange, probe).check(found.proposal)
+        check, account = await KeyProbe(target.settings, exchange, probe).check(report.proposal)
     except FastnError as error:
         check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
-    found.checks.append(check)
+    report.checks.append(check)
     if probe.ahead is not None:
         why = "Approvals, plans, budgets and hours of the policy go by this machine's."
-        found.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, CLOSE, why))
+        report.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, CLOSE, why))
     if account is None:
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
@@ -111,12 +111,12 @@ async def _check_account(
     account = account.model_copy(update=update)
     await probe.switch(exchange(headers(account)))
     client = FastnClient(account, probe, target.system)
-    reads = Reads(client, probe, routes, fields, target.settings.fields, found.proposal, found.names)
-    await _check_each(READS, reads.check, CheckGroup.READS, target, found, progress)
-    found.observed = reads.observed
+    reads = Reads(client, probe, routes, fields, target.settings.fields, report.proposal, report.names)
+    await _check_each(READS, reads.check, CheckGroup.READS, target, report, progress)
+    report.observed = reads.observed
     _propose_toolsets(target, reads)
-    await _check_each(WRITES, Writes(reads).check, CheckGroup.WRITES, target, found, progress)
-    _inherit(target, found.proposal)
+    await _check_each(WRITES, Writes(reads).check, CheckGroup.WRITES, target, report, progress)
+    _inherit(target, report.proposal)
 
 
 async def _check_each(
@@ -124,17 +124,17 @@ async def _check_each(
     check: Callable[[AnyOperation], Awaitable[Check]],
     group: CheckGroup,
     target: DoctorTarget,
-    found: DoctorReport,
+    report: DoctorReport,
     progress: Callable[[str], object],
 ) -> None:
     for operation in operations:
         tool = operation.tool_name()
         progress(tool)
         if operation in target.tools:
-            found.checks.append(await check(operation))
+            report.checks.append(await check(operation))
         else:
             finding = "Not offered: toolsets or the mode leave it out."
-            found.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
+            report.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
 
 
 def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
@@ -163,13 +163,13 @@ def _inherit(target: DoctorTarget, proposal: Proposal) -> None:
         }
 
 
-def _with_notes(found: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
+def _with_notes(report: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
     """Add a note to each proposed setting that a variable or a flag overrides."""
-    for name in found.proposal.settings:
+    for name in report.proposal.settings:
         origin = origins.get(name, THE_FILE)
         if origin not in (THE_FILE, THE_PROFILE):
-            found.proposal.notes[name] = f"{origin} overrides this: remove it"
-    return found
+            report.proposal.notes[name] = f"{origin} overrides this: remove it"
+    return report
 
 
 # --- the report, which holds no value of the account: names of fields that could be one are counted, not named --------
@@ -181,29 +181,29 @@ _SUMMARIES = {
 }
 
 
-def summary(found: DoctorReport) -> str:
+def summary(report: DoctorReport) -> str:
     """Return a sentence on the result, and the number of checks by verdict."""
-    counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in CheckResult]
+    counts = [(verdict, sum(check.verdict is verdict for check in report.checks)) for verdict in CheckResult]
     verdicts = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
-    sent = f"{counted(found.sent, 'request')}, 0 changes" if found.sent else "nothing was sent"
-    return f"{_SUMMARIES[found.exit]} {verdicts}; {sent}."
+    sent = f"{counted(report.sent, 'request')}, 0 changes" if report.sent else "nothing was sent"
+    return f"{_SUMMARIES[report.exit]} {verdicts}; {sent}."
 
 
-def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
+def document(report: DoctorReport, now: datetime) -> dict[str, Any]:
     """Return the report, which holds only what may be shared."""
     return {
         "program": f"fastn-mcp {__version__}",
         "day": now.date().isoformat(),
-        "host": found.host,
-        "exit": int(found.exit),
-        "summary": summary(found),
+        "host": report.host,
+        "exit": int(report.exit),
+        "summary": summary(report),
         "checks": [
             {"group": check.group.value, "name": check.name, "verdict": check.verdict.value, "finding": check.finding}
             | {"next": check.next}
-            for check in found.checks
+            for check in report.checks
         ],
-        "answers": _answers(found),
-        "proposal": replace(found.proposal, profile=None).toml() if found.proposal else None,
+        "answers": _answers(report),
+        "proposal": replace(report.proposal, profile=None).toml() if report.proposal else None,
     }
 
 
@@ -232,12 +232,12 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _answers(found: DoctorReport) -> dict[str, dict[str, Any]]:
+def _answers(report: DoctorReport) -> dict[str, dict[str, Any]]:
     answers: dict[str, dict[str, Any]] = {}
-    for tool, observed in found.observed.items():
+    for tool, observed in report.observed.items():
         answers[tool] = {"route": str(observed.route), "status": observed.status}
         if observed.envelope:
-            fields = {name: list(types) for name, types in observed.fields.items() if found.names.is_reportable(name)}
+            fields = {name: list(types) for name, types in observed.fields.items() if report.names.is_reportable(name)}
             answers[tool] |= {"envelope": observed.envelope, "fields": fields}
             if len(observed.fields) > len(fields):
                 answers[tool]["names_not_told"] = len(observed.fields) - len(fields)

@@ -62,11 +62,11 @@ def check_settings(target: TeamTarget) -> Iterator[Check]:
     yield _state_secret(target)
 
 
-def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
+def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"tenant {tenant.name}"
-    if isinstance(found, SettingsError):
-        finding = "It cannot be served: the reason is beside it." if "/" in found.what else found.what
-        return group.failed(name, finding, found.next_step or "Correct the team file.", found.what)
+    if isinstance(loaded, SettingsError):
+        finding = "It cannot be served: the reason is beside it." if "/" in loaded.what else loaded.what
+        return group.failed(name, finding, loaded.next_step or "Correct the team file.", loaded.what)
     for file in tenant.secret_files:
         if file is not None and _others_can_read(Path(file)):
             finding = "Other users of this machine can read a file with its secret."
@@ -74,17 +74,17 @@ def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
                 name, finding, "Run chmod 600 on it, or chmod 700 on a folder above it.", f"It is {file}."
             )
     key = "each caller's own" if tenant.caller_keys else "readable"
-    return group.ok(name, f"Mode {found.mode}; key: {key}.")
+    return group.ok(name, f"Mode {loaded.mode}; key: {key}.")
 
 
-def _machine(target: TeamTarget, machine: MachineIdentity, found: Policy | SettingsError) -> Check:
+def _machine(target: TeamTarget, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"machine {machine.name}"
-    if isinstance(found, SettingsError):
+    if isinstance(loaded, SettingsError):
         finding = "It is refused: its plan or its tenant cannot be used. See beside it."
-        return group.failed(name, finding, "Correct it, and check it: fastn-mcp plan verify.", str(found))
-    if (plan := found.plan) is None:
+        return group.failed(name, finding, "Correct it, and check it: fastn-mcp plan verify.", str(loaded))
+    if (plan := loaded.plan) is None:
         return group.ok(name, "It has no plan: it only reads.")
-    if found.mode == "read-only":
+    if loaded.mode == "read-only":
         return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Set its mode, or no plan.")
     valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - target.system.timestamp())} more."
     return group.ok(name, plan.out_of_time(target.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")

@@ -41,7 +41,7 @@ class Approval:
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
 
     @property
-    def given(self) -> ApprovalRequest | None:
+    def approved_request(self) -> ApprovalRequest | None:
         """The request that people approved for these or similar calls; None if nobody was asked."""
         return self.request or self.temporary
 
@@ -126,11 +126,11 @@ _RUN_KIND = "executions"
 """Past runs. Their number grows by itself while a person decides, so only the first one voids an approval."""
 
 
-def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None]) -> bool:
+def _no_more(now: Mapping[str, float | None], asked_about: Mapping[str, float | None]) -> bool:
     """Whether there are no more dependents of any kind than were shown. A kind shown as not checked covers any number;
     a kind that was checked then and cannot be checked now fails."""
     for kind, count in now.items():
-        before = shown.get(kind, 0.0)
+        before = asked_about.get(kind, 0.0)
         grows = kind.endswith(_RUN_KIND) and before
         if before is not None and (count is None or (count > before and not grows)):
             return False
@@ -167,8 +167,10 @@ class ApprovalUse:
         again.
         """
         request, by, reference = approval.request, approval.by, None
-        given = approval.given
-        stops = await (self._stops.check(asker, given.stops, given.asker) if given else self._stops.check(asker))
+        approved = approval.approved_request
+        stops = await (
+            self._stops.check(asker, approved.stops, approved.asker) if approved else self._stops.check(asker)
+        )
         if request is not None:
             if not covers_call(request, number, current):
                 raise _changed("Look at it; call the batch again to ask again for the rest.")

@@ -186,9 +186,9 @@ class PolicyRule:
         return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
 
 
-def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:
+def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     """Match a record that an argument names by its other names: a role is given by its name or by its id."""
-    keys = set(map(str, cast("list[object]", given) if isinstance(given, list) else [given]))
+    keys = set(map(str, cast("list[object]", value) if isinstance(value, list) else [value]))
     for record in resolved.named:
         if record.id in keys:
             if record.row is None and not record.is_forbidden:

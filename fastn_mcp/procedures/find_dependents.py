@@ -84,7 +84,7 @@ async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) ->
             rows.append({"id": typed, "error": str(error)})
             continue
         possible: list[JsonValue] = [use.brief() for use in dependence.possible]
-        of["used_by"] = [use.brief() for use in dependence.found]
+        of["used_by"] = [use.brief() for use in dependence.certain]
         if possible:
             of["may_be_used_by"] = possible
         rows.append(of)

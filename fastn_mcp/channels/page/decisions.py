@@ -153,11 +153,11 @@ class Decisions:
         session, asked = await self.session(request), request.query_params
         about, change = asked.get("request", ""), asked.get("change", "")
         try:
-            found, shown = await session.inbox.undo_preview(about, change)
+            earlier, preview = await session.inbox.undo_preview(about, change)
         except FastnError as error:
             raise NotDecided(session, 409, str(error)) from None
-        receipt = outcomes.change(found, self.system.timestamp(), may_undo=True)
-        says = {name: view.parts(getattr(shown.says, name)) for name in ("first", "lost", "then", "unchecked")}
+        receipt = outcomes.change(earlier, self.system.timestamp(), may_undo=True)
+        says = {name: view.parts(getattr(preview.says, name)) for name in ("first", "lost", "then", "unchecked")}
         token = self.seal.token(session.id, f"undo {change}")
         return self.render(request, "undo.html", root=session.root, token=token, grant=about, change=receipt, says=says)
 

@@ -64,8 +64,8 @@ def outcome(request: ApprovalRequest, changes: Sequence[Change], now: float) -> 
         return "none", "Nobody answered"
     count, is_over = len(request.calls), request.state in STATES
     if count > 1 and request.used:
-        made = sum(each.outcome in MADE_OUTCOMES for each in changes)
-        return "done" if made == count else "unknown", f"{made} of {count} done{', withdrawn' if is_over else ''}"
+        done = sum(each.outcome in MADE_OUTCOMES for each in changes)
+        return "done" if done == count else "unknown", f"{done} of {count} done{', withdrawn' if is_over else ''}"
     if is_over:
         return STATES[request.state]
     if request.state is RequestState.APPROVED:
@@ -95,21 +95,21 @@ def hint(request: ApprovalRequest, changes: Iterable[Change], later: Sequence[Ch
     return " ".join(sentences)
 
 
-def change(made: Change, now: float, *, may_undo: bool) -> View:
+def change(record: Change, now: float, *, may_undo: bool) -> View:
     """Return the template data of a change: its receipt, and whether it can be undone here."""
-    mark, outcome = _made(made, now)
-    fields = changed_fields(made) if made.outcome in (*MADE_OUTCOMES, *PERHAPS_MADE) else {}
-    undo, can_be = undo_of(made), made.outcome in MADE_OUTCOMES and not made.undone
-    number, of = f"{made.number}. " if made.number else "", f" {quote(made.name)}" if made.name else ""
+    mark, outcome = _made(record, now)
+    fields = changed_fields(record) if record.outcome in (*MADE_OUTCOMES, *PERHAPS_MADE) else {}
+    undo, can_be = undo_of(record), record.outcome in MADE_OUTCOMES and not record.undone
+    number, of = f"{record.number}. " if record.number else "", f" {quote(record.name)}" if record.name else ""
     return {
-        "id": made.id,
+        "id": record.id,
         "mark": mark,
         "outcome": outcome,
-        "what": view.parts(f"{number}{view.title(made.tool)}{of}"),
-        "is_temporary": is_temporary(made),
-        "when": view.time(made.at, view.ago(now - made.at)),
+        "what": view.parts(f"{number}{view.title(record.tool)}{of}"),
+        "is_temporary": is_temporary(record),
+        "when": view.time(record.at, view.ago(now - record.at)),
         "fields": [view.change({"field": name, **view.mapping(each)}) for name, each in fields.items()],
-        "stopped": view.parts(", ".join(map(quote, made.stopped_triggers))),
+        "stopped": view.parts(", ".join(map(quote, record.stopped_triggers))),
         "undo": in_words(undo).replace(" with undo_change", "") if can_be else "",
         "can_undo": can_be and may_undo and not isinstance(undo, NotUndoable),
     }

@@ -29,7 +29,7 @@ from fastn_mcp.redaction import quote, texts_in
 
 
 def run_workflow(facts: Facts) -> Sentences:
-    arguments = facts.given
+    arguments = facts.arguments
     where = place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
     if reference := arguments.get("customer_ref"):
@@ -49,23 +49,23 @@ def run_workflow(facts: Facts) -> Sentences:
 
 
 def invite_user(facts: Facts) -> Sentences:
-    email, role, unchecked = quoted(facts.given.get("email")), *_role(facts, "role")
+    email, role, unchecked = quoted(facts.arguments.get("email")), *_role(facts, "role")
     sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= MAX_ON_BUTTON else "Invite this person"
     then = f"{sent} {PEOPLE}"
-    first = joined(f"Invite {email} as {role}.", look_alikes(facts.given.get("email")))
+    first = joined(f"Invite {email} as {role}.", look_alikes(facts.arguments.get("email")))
     return Sentences(first, button, f"Invite as {role}: {email}", then=then, unchecked=unchecked)
 
 
 def _role(facts: Facts, argument: str) -> tuple[str, str]:
     """Return the name of the role that an argument gives by name or id, and a sentence if it could not be read."""
-    role = facts.given.get(argument)
+    role = facts.arguments.get(argument)
     name = facts.names.get("role", {}).get(str(role))
     return quoted(name or role), "" if name or not role else f"Not checked: which role {quoted(role)} is."
 
 
 def create_role(facts: Facts) -> Sentences:
-    permissions = list(cast("list[str]", facts.given.get("permissions")) or ())
+    permissions = list(cast("list[str]", facts.arguments.get("permissions")) or ())
     parent, unchecked = _role(facts, "parent")
     count, only = counted(len(permissions), "permission"), len(permissions) == 1
     powerful = [quote(each, UNCUT, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
@@ -80,7 +80,7 @@ def create_role(facts: Facts) -> Sentences:
     sentences = say(
         facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
         then=undo_words(facts),
-        further=[("Narrows", parent)] if facts.given.get("parent") else [],
+        further=[("Narrows", parent)] if facts.arguments.get("parent") else [],
     )  # fmt: skip
     return replace(sentences, unchecked=joined(sentences.unchecked, unchecked))
 
@@ -97,7 +97,7 @@ _MODES = {"test": "Test", "live": "Live"}
 
 def create_api_key(facts: Facts) -> Sentences:
     """Describe a new key. What is not given has Fastn's documented defaults: test, Viewer, 90 days."""
-    arguments = facts.given
+    arguments = facts.arguments
     mode = word(arguments, "mode") or "test"
     role = text(arguments, "permissions") or "Viewer"
     term = text(arguments, "expires") or "90d"
@@ -123,15 +123,15 @@ def create_api_key(facts: Facts) -> Sentences:
 
 
 def ai_chat(facts: Facts) -> Sentences:
-    return _ai(facts, "Ask Fastn's AI", _message(facts.given.get("message")))
+    return _ai(facts, "Ask Fastn's AI", _message(facts.arguments.get("message")))
 
 
 def ai_build(facts: Facts) -> Sentences:
-    kind = word(facts.given, "type")
-    kind = kind if kind in ("connector", "workflow") else quoted(facts.given.get("type"))
-    name = facts.given.get("name")
+    kind = word(facts.arguments, "type")
+    kind = kind if kind in ("connector", "workflow") else quoted(facts.arguments.get("type"))
+    name = facts.arguments.get("name")
     what = f"{kind} {quoted(name)}" if name else f"a {kind}"
-    sentences = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.given.get("prompt")))
+    sentences = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.arguments.get("prompt")))
     return replace(sentences, button="Let it build", then=joined(sentences.then, "What it builds can be deleted."))
 
 

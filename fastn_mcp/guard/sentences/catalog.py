@@ -21,7 +21,7 @@ from fastn_mcp.tools.related_reads import documented_fields, kind_of
 def describe(facts: Facts) -> Sentences:
     """Return the sentences of one call. Raises `KeyError` for a tool without any."""
     sentences = _OF_TOOL[facts.call.tool_name()](facts)
-    if extra := [name for name in mapping(facts.given.get("extra")) if name not in documented_fields(facts.call)]:
+    if extra := [name for name in mapping(facts.arguments.get("extra")) if name not in documented_fields(facts.call)]:
         are = "is" if len(extra) == 1 else "are"
         sentences = replace(
             sentences, first=f"{sentences.first[:-1]} and set {series(map(quoted, extra))}, which {are} not documented."

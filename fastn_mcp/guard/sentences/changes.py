@@ -65,18 +65,18 @@ def _created(facts: Facts, first: str, then: str) -> Sentences:
 
 def _uses(facts: Facts) -> str:
     """Say how many connections use the target; empty if none does."""
-    connections = facts.found("connections")
+    connections = facts.dependents("connections")
     return f"{sentence(connections.words())} {'uses' if connections.is_one else 'use'} it." if connections else ""
 
 
 def _invited(facts: Facts) -> str:
-    email = facts.given.get("admin_email")
+    email = facts.arguments.get("admin_email")
     sent = f"An invitation e-mail to {quoted(email)} goes out immediately and cannot be recalled." if email else ""
     return joined(sent, look_alikes(email))
 
 
 def create_customer(facts: Facts) -> Sentences:
-    email = facts.given.get("admin_email")
+    email = facts.arguments.get("admin_email")
     invites = f" and invite {quoted(email)}" if email else ""
     role = " as its administrator" if email else ""
     sentences = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
@@ -99,7 +99,7 @@ def _change(facts: Facts) -> str:
     documented = documented_fields(facts.call)
     changes = {field: (before, after) for field, before, after in facts.changes if field in documented}
     if not changes:
-        fields = sorted(facts.given.keys() - {*type(facts.call).route.parameters, "extra"})
+        fields = sorted(facts.arguments.keys() - {*type(facts.call).route.parameters, "extra"})
         words = series(name.replace("_", " ") for name in fields) if fields else ""
         if not words:
             return f"Change {of}."
@@ -123,7 +123,7 @@ def _state(facts: Facts, fields: Row) -> State:
 
 def _changes(facts: Facts, changes: Mapping[str, tuple[JsonValue, JsonValue]], of: str) -> str:
     if of == "it" and "schedule" in changes and changes.keys() <= {"schedule", "timezone"}:
-        return f"run it {_schedule(changes['schedule'][1], facts.given.get('timezone'))}"
+        return f"run it {_schedule(changes['schedule'][1], facts.arguments.get('timezone'))}"
     if len(changes) > 1:
         return f"change {len(changes)} fields of {of}: {fields_in_words(facts, changes)}"
     ((field, (before, after)),) = changes.items()
@@ -155,14 +155,14 @@ def update_connector(facts: Facts) -> Sentences:
 
 
 def update_workflow(facts: Facts) -> Sentences:
-    changed = facts.given.keys() - {"workflow_id", "name", "description"}
-    only_switches = changed == {"status"} and _state(facts, facts.given) is not State.UNKNOWN
+    changed = facts.arguments.keys() - {"workflow_id", "name", "description"}
+    only_switches = changed == {"status"} and _state(facts, facts.arguments) is not State.UNKNOWN
     publishes = "" if only_switches or not changed else "Fastn may publish new code within minutes, or not at all."
     return updated(facts, "It can be changed back.", publishes)
 
 
 def update_trigger(facts: Facts) -> Sentences:
-    is_off = _state(facts, facts.given if "status" in facts.given else facts.row) is State.OFF
+    is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
     if facts.effect is not Effect.EXTERNAL or is_off:
         return updated(facts)
     back = "The change can be undone; what it started meanwhile cannot."
@@ -170,10 +170,10 @@ def update_trigger(facts: Facts) -> Sentences:
 
 
 def create_connection(facts: Facts) -> Sentences:
-    key = text(facts.given, "connector_id")
+    key = text(facts.arguments, "connector_id")
     app = facts.names.get("connector", {}).get(key, key)
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
-    has_credentials = "credentials" in facts.given or facts.typed is not None
+    has_credentials = "credentials" in facts.arguments or facts.typed is not None
     is_unknown = facts.typed is not None and not facts.typed.is_certain
     connector = facts.resolved.record("connector", key)
     row: Row = connector.row if connector and connector.row is not None else {}
@@ -197,7 +197,7 @@ def create_workflow(facts: Facts) -> Sentences:
 
 
 def create_trigger(facts: Facts) -> Sentences:
-    arguments = facts.given
+    arguments = facts.arguments
     is_off = _state(facts, arguments) is State.OFF
     state = f", {State.OFF.value}" if is_off else ""
     first = f"Create trigger {facts.name}{state}: {_starts(facts)} {_when(arguments)}."
@@ -211,7 +211,7 @@ def create_trigger(facts: Facts) -> Sentences:
 def _starts(facts: Facts) -> str:
     """Say what a new trigger runs: `run workflow "a" in live`."""
     known, runs = facts.names.get("workflow", {}), list[str]()
-    for route in objects(facts.given, "routes"):
+    for route in objects(facts.arguments, "routes"):
         key = text(route, "routeId", "workflowId")
         runs.append(f"{quoted(known.get(key, key))}{in_place(text(route, 'environment'))}")
     return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
@@ -225,17 +225,17 @@ _WEBHOOK_CALLERS = {
 """By the documented values of a webhook's authentication."""
 
 
-def _when(given: Mapping[str, JsonValue]) -> str:
-    match word(given, "type"):
+def _when(arguments: Mapping[str, JsonValue]) -> str:
+    match word(arguments, "type"):
         case "scheduler":
-            schedule = given.get("schedule")
-            return _schedule(schedule, given.get("timezone")) if schedule else "on a schedule"
+            schedule = arguments.get("schedule")
+            return _schedule(schedule, arguments.get("timezone")) if schedule else "on a schedule"
         case "webhook":
             return _WEBHOOK_CALLERS.get(
-                word(given, "authentication"), "whenever its address is called, perhaps by anybody"
+                word(arguments, "authentication"), "whenever its address is called, perhaps by anybody"
             )
         case "app event":
-            events = list(map(quoted, texts_in(given.get("events"))))
+            events = list(map(quoted, texts_in(arguments.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
         case other:
             return f"by {quoted(other)}"
@@ -249,7 +249,7 @@ def _itself(facts: Facts) -> str:
 def delete_customer(facts: Facts) -> Sentences:
     owned, are = list[str](), "is"
     for kind in ("connections", "secrets"):
-        dependents = facts.found(kind)
+        dependents = facts.dependents(kind)
         if dependents is not None:
             names = [name.removesuffix(f" of {facts.plain}") for name in dependents.examples]
             owned.append(listed(replace(dependents, rows=tuple({"name": name} for name in names))))
@@ -258,31 +258,31 @@ def delete_customer(facts: Facts) -> Sentences:
         if len(owned) > 1 or facts.may_have_several(kind):
             are = "are"
     lost = f"{sentence(series(owned))} {are} lost for good." if owned else _itself(facts)
-    runs = facts.found("executions")
+    runs = facts.dependents("executions")
     history = (("History", counted(runs.count, "run", at_least=runs.more)),) if runs else ()
     return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
 
 
 def delete_connector(facts: Facts) -> Sentences:
-    connections, credentials = facts.found("connections"), ""
+    connections, credentials = facts.dependents("connections"), ""
     if connections is not None:
         each = "their customers have" if facts.may_have_several("connections") else "its customer has"
         credentials = f", and the credentials of {listed(connections)}; {each} to authorise again"
     elif facts.may_have_several("connections"):
         credentials = ", and the credentials of all its connections"
     lost = f"Its actions and events are lost for good{credentials}."
-    then = joined(stops(facts.found("workflows"), ""), stops(facts.found("triggers"), ""), undo_words(facts))
+    then = joined(stops(facts.dependents("workflows"), ""), stops(facts.dependents("triggers"), ""), undo_words(facts))
     return say(facts, "Delete", lost=lost, then=then)
 
 
 def delete_connection(facts: Facts) -> Sentences:
     whose = facts.owner or "Somebody"
     lost = f"Its credentials are lost for good. {whose} has to authorise again."
-    return say(facts, "Delete", lost=lost, then=stops(facts.found("triggers"), ""))
+    return say(facts, "Delete", lost=lost, then=stops(facts.dependents("triggers"), ""))
 
 
 def delete_workflow(facts: Facts) -> Sentences:
-    then = joined(stops(facts.found("triggers")), undo_words(facts))
+    then = joined(stops(facts.dependents("triggers")), undo_words(facts))
     return Sentences(
         f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",
@@ -305,7 +305,7 @@ def revoke_api_key(facts: Facts) -> Sentences:
 
 def create_secret(facts: Facts) -> Sentences:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
-    source = facts.given.get("value_from_env")
+    source = facts.arguments.get("value_from_env")
     sentences = say(
         facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
         then="No other secret has this name, customer and environment. It can be deleted again.",
@@ -332,5 +332,5 @@ def delete_secret(facts: Facts) -> Sentences:
     return say(
         facts, "Delete", first=f"Delete secret {facts.name}{whose}.",
         lost="Its value is lost for good; somebody has to enter it again.",
-        then=stops(facts.found("workflows"), "", does="fail"),
+        then=stops(facts.dependents("workflows"), "", does="fail"),
     )  # fmt: skip

@@ -78,7 +78,7 @@ class Facts:
     """A call, and what was read for its preview."""
 
     resolved: ResolvedCall
-    given: Mapping[str, JsonValue]
+    arguments: Mapping[str, JsonValue]
     """Arguments of the call, without secrets."""
     effect: Effect
     undo: Undo | NotUndoable
@@ -126,12 +126,12 @@ class Facts:
             return ""
         return f" You enter its {self.typed.name}{'' if self.typed.is_certain else ', if it takes any'}."
 
-    def found(self, kind: str) -> Dependents | None:
-        return next((each for each in self.dependence.found if each.kind == kind), None)
+    def dependents(self, kind: str) -> Dependents | None:
+        return next((each for each in self.dependence.certain if each.kind == kind), None)
 
     def may_have_several(self, kind: str) -> bool:
         """Whether there may be more than one dependent of a kind."""
-        dependents = self.found(kind)
+        dependents = self.dependents(kind)
         return kind in self.dependence.unchecked or (dependents is not None and not dependents.is_one)
 
 
