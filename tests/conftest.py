@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory: what tests write to disk, they write through
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 1 << 30:
     os.environ["TMPDIR"] = str(_MEMORY)
+
+if hasattr(time, "tzset"):  # in UTC, a local time would pass for the right one
+    os.environ["TZ"] = "Asia/Kolkata"
+    time.tzset()
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
