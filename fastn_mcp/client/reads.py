@@ -169,7 +169,7 @@ async def find_row(
     seen, silent, listing = 0, False, lister(limit=MAX_LIMIT)
     pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
-        is_too_long = names is not None and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
+        is_too_long = bool(names) and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
         hits = await _searched(lister, names or (), send) if is_too_long else []
         for row in chain.from_iterable(each.rows for each in (page, *hits)):
             if (answer := matches(row)) is True:
@@ -194,12 +194,11 @@ def remembered(send: Send) -> Send:
     return read
 
 
-def since_earlier(lister: AnyOperation, earlier: Send, send: Send, names: Sequence[str] = ()) -> Send:
+def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     """Return a `Send` that reads the first page of a list again, and takes the rest from `earlier`, which has read it.
 
-    That needs the newest rows first, and a total that equals the rows: then none was removed, and the page shows all
-    that were added. Otherwise the whole list is read. Of the rows beyond the first page, those that have one of `names`
-    by now are searched for; others may have been edited meanwhile.
+    That needs the newest rows first, at least one added row, and a total that equals the rows: then none was removed
+    and no other added. Otherwise the whole list is read. A row beyond the first page may have been edited meanwhile.
     """
 
     async def read(call: Call) -> FastnObject:
@@ -211,11 +210,7 @@ def since_earlier(lister: AnyOperation, earlier: Send, send: Send, names: Sequen
         rows = newest | known | newest  # newest first, each as it is now
         times = [time for row in rows.values() if (time := created(row)) is not None]
         is_newest_first = len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:]))
-        if not is_newest_first or page.total != len(rows):
-            return page
-        matches = await _searched(lister, names, send)
-        rows |= {key_of(row): row for each in matches for row in each.rows}
-        if page.total != len(rows) or any(each.next_cursor for each in matches):
+        if not is_newest_first or page.total != len(rows) or len(rows) == len(known):
             return page
         return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 

@@ -15,7 +15,7 @@ from fastn_mcp.account.dependents import describe_dependents
 from fastn_mcp.account.outlook import Outlook, outlook_of
 from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
-from fastn_mcp.client.reads import remembered, searched_names, since_earlier
+from fastn_mcp.client.reads import after_creates, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, InvalidArgument, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval_form import FREE
@@ -89,7 +89,6 @@ class Evaluator:
         self._journalling = journalling
         self._system = system
         self._read = read
-        self._creates = _LastCreate(read, policy.approval_lifetime, system)
         self._has_warned = False
         """Whether it was logged that the key may not read customers."""
 
@@ -166,11 +165,8 @@ class Evaluator:
         time to decide it for, instead of now. `request`: digest that the approval request of its list is found by.
         """
         digest = self.digest(call, asker)
-        earlier = self._creates.earlier_reads(call, digest)
-        reads = reads or earlier or remembered(self._read)
+        reads = reads or remembered(self._read)
         resolved = await self._resolve(call, reads, {digest, request})
-        if isinstance(call, Create) and resolved.target is None and earlier is None:
-            self._creates.remember(digest, reads)
         verdict, is_unsettled = await self._decide(resolved, digest, asker, earlier_uses, at)
         binding, similar = _bind(
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
@@ -339,35 +335,6 @@ def _bind(
     return _sha256(parts), _sha256([*same, policy, effect, resolved.fixed()])
 
 
-class _LastCreate:
-    """The reads of the last create that overwrites nothing. Its evaluation after a person's answer builds on them."""
-
-    def __init__(self, read: Send, lifetime: float, system: System) -> None:
-        """The reads are forgotten after `lifetime` seconds."""
-        self._read = read
-        self._lifetime = lifetime
-        self._system = system
-        self._last: tuple[str, float, Send] | None = None
-        """Digest of the create, the time of its evaluation, and the reads made for it."""
-
-    def remember(self, digest: str, reads: Send) -> None:
-        self._last = digest, self._system.monotonic(), reads
-
-    def earlier_reads(self, call: Call, digest: str) -> Send | None:
-        """Return the reads by which the last create is evaluated once more: of a long list, those that show changes.
-
-        None if `call` is not that create, its evaluation was long ago, or Fastn may not find all that it may overwrite.
-        """
-        if self._last is None or not isinstance(call, Create) or getattr(call, "external_ref", None) is not None:
-            return None
-        known, at, reads = self._last
-        is_known = known == digest and self._system.monotonic() - at <= self._lifetime
-        lister, names = reader_of(type(call)), searched_names(call)
-        if not is_known or lister is None or not names:
-            return None
-        return remembered(since_earlier(lister, reads, self._read, names))
-
-
 def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
     """Return the reads by which a call of a list is evaluated again. None reads everything again.
 
@@ -378,7 +345,7 @@ def rereads(evaluation: Evaluation, number: int, read: Send) -> Send | None:
     only_adds = all(isinstance(each.call, Create) and each.resolved.target is None for each in until_now)
     if one.reads is None or lister is None or not only_adds:
         return None
-    return remembered(since_earlier(lister, one.reads, read))
+    return remembered(after_creates(lister, one.reads, read))
 
 
 def _sha256(parts: object) -> str:

@@ -145,13 +145,14 @@ class Guard:
             self._fail_closed(call, caller),
         ):
             if has_earlier_calls:
-                current = await self._reevaluate(call, caller, rereads(evaluation, number, self._client.send))
+                reads = rereads(evaluation, number, self._client.send)
+                current = await self._reevaluate(call, caller, evaluation.digest, reads)
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
             while (approved := await use(approval, number, current, evaluation, caller.asker)) is None:
                 if not is_list:
                     return None
-                current = await self._reevaluate(call, caller)
+                current = await self._reevaluate(call, caller, evaluation.digest)
             span.update(_approval_facts(approved.by, approved.trace))
             account, deadline = self._journal.account, self._client.deadline(call)
             change = await change_of(approved, account, self._client.send, deadline, self._system)
@@ -262,9 +263,10 @@ class Guard:
             raise batch_refusal(evaluation, self.evaluator.policy)
         return evaluation
 
-    async def _reevaluate(self, call: Call, caller: Caller, reads: Send | None = None) -> CallEvaluation:
+    async def _reevaluate(self, call: Call, caller: Caller, request: str, reads: Send | None = None) -> CallEvaluation:
+        """Evaluate a call of a list again, whose approval request is that of the digest `request`."""
         caller.check(call.tool_name(), call.effective)
-        current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads)
+        current = await self.evaluator.evaluate_call(call, caller.asker, reads=reads, request=request)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
             raise refusal(call, current.verdict, self.evaluator.policy)

@@ -327,6 +327,10 @@ reason = "somebody is there"
 effects = "trash"
 tools = "delete_workflow"
 open = ["Sat 10:00-12:00 UTC", "Sun 22:00-02:00 UTC"]
+[[window]]
+effects = "destroy"
+tools = "delete_secret"
+open = "Sat 10:00-12:00 UTC"
 """
 
 
@@ -336,6 +340,7 @@ open = ["Sat 10:00-12:00 UTC", "Sun 22:00-02:00 UTC"]
         ("2026-11-25T09:00", DeleteTrigger(trigger_id="t"), True),
         ("2026-11-28T11:00", DeleteTrigger(trigger_id="t"), False),
         ("2026-11-28T11:00", DeleteWorkflow(workflow_id="w"), True),
+        ("2026-11-28T11:00", DeleteSecret(secret_id="s"), True),
         ("2026-11-30T01:00", DeleteWorkflow(workflow_id="w"), True),
         ("2026-11-28T13:00", DeleteWorkflow(workflow_id="w"), False),
         ("2026-11-28T13:00", CreateCustomer(name="A"), True),
