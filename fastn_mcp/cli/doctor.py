@@ -221,5 +221,5 @@ def _show(result: DoctorReport) -> None:
     print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
     say(f"\n{summary(result)}")
     if result.proposal:
-        say("\nProposed for your file of settings:\n")
+        say("\nProposed for your file of settings. Add the lines to its tables; keys without a table go to the top:\n")
         click.echo(result.proposal.toml())

@@ -15,6 +15,9 @@ from fastn_mcp.redaction import sanitize
 GREEN, RED, ORANGE, CYAN, MAGENTA, GREY = 28, 160, 166, 31, 127, 244
 """Colours of 256 that are legible on white and on black, which yellow and white are not."""
 
+_COLUMN_GAP = 2
+_MIN_LAST_CELL = 30
+
 
 def style(color: int) -> str:
     """Return a color as rich names it."""
@@ -39,23 +42,33 @@ def tab_separated(cells: Iterable[str]) -> str:
 
 
 def print_table(rows: Sequence[Sequence[str]], colors: Iterable[int | None] = ()) -> None:
-    """Print rows, header first, each of the others in its color; tab-separated in a pipe or a file."""
-    if columns_of() is None:
+    """Print rows, header first, each of the others in its color; tab-separated in a pipe or a file.
+
+    The last cell wraps. If too few columns are left for it, the cells of a row go below its first one, each with the
+    name of its column.
+    """
+    if (columns := columns_of()) is None:
         click.echo("\n".join(map(tab_separated, rows)))
+        return
+    header, *lines = ([sanitize(cell) for cell in row] for row in rows)
+    *widths, last = [max(map(cell_len, column)) for column in zip(header, *lines, strict=True)]
+    if columns - sum(widths) - _COLUMN_GAP * len(widths) < min(last, _MIN_LAST_CELL):
+        for (name, *cells), color in zip_longest(lines, colors):
+            facts = [f"  {title}: {cell}" for title, cell in zip(header[1:], cells, strict=True) if cell]
+            click.secho("\n".join(wrapped(line, columns) for line in (name, *facts)), fg=color)
         return
     # Only needed on a terminal.
     from rich.console import Console
     from rich.table import Table
 
-    header, *lines = ([sanitize(cell) for cell in row] for row in rows)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, _COLUMN_GAP, 0, 0), header_style="bold")
     for number, name in enumerate(header):
-        table.add_column(name, overflow="fold", no_wrap=number == 0)  # a name is copied
+        table.add_column(name, overflow="fold", no_wrap=number < len(widths))  # names and ids are copied
     for line, color in zip_longest(lines, colors):
         table.add_row(*line, style=None if color is None else style(color))
     context = click.get_current_context()
     system = None if context.color is False else "auto"
-    Console(color_system=system, highlight=False, markup=False).print(table)
+    Console(color_system=system, highlight=False, markup=False, emoji=False).print(table)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -78,7 +78,7 @@ def running(executable: str, prefix: str, exists: Callable[[str], bool], source:
 
 
 def typed(program: CommandLine, path: str | None, own_folder: str) -> CommandLine:
-    """Return the command as typed at any shell: by name, if the program `found` on the PATH is the same one.
+    """Return the command as typed at any shell: by name, if the program on the PATH, at `path`, is the same one.
 
     In `own_folder`, that of a virtual environment, the name is found only while the environment is activated.
     """

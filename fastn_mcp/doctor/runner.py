@@ -141,7 +141,7 @@ def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
     """Propose toolsets without the resources that the key may not read at all."""
     proposal = reads.proposal
     answered = [
-        (o.toolset(), finding.status) for o in READS if (finding := reads.observed.get(o.tool_name())) is not None
+        (o.toolset(), observed.status) for o in READS if (observed := reads.observed.get(o.tool_name())) is not None
     ]
     closed = {resource for resource, status in answered if status == 403}
     closed -= {resource for resource, status in answered if status != 403}

@@ -108,10 +108,12 @@ def application(server: Server[Any], hosts: Sequence[str], token: HttpToken, pro
     origins = [f"http://{host}" for host in hosts]
     endpoint = McpEndpoint(server, TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins))
     protected = HostCheck(LocalAccess(endpoint.app, token), hosts, origins, LOCAL_LIMITS.header_bytes, ())
-    return Starlette(
+    app = Starlette(
         routes=[Route(PATH, protected), *process.health.routes(), *process.routes],
         lifespan=_lifespan(process.resources, endpoint.run),
     )
+    app.router.redirect_slashes = False  # a redirect would name whatever host a request claims
+    return app
 
 
 def team_application(

@@ -113,7 +113,10 @@ async def _dependents(kind: Kind, typed: str, context: ProcedureContext) -> tupl
 async def _record(
     deleting: Call, context: ProcedureContext, listed: Row | None = None
 ) -> tuple[FastnObject | None, list[Unchecked]]:
-    """Return the resource, or a gap if it cannot be read; neither if it does not exist. A row of a list says enough."""
+    """Return the resource, or a gap if it cannot be read; neither if it does not exist.
+
+    A listed row is used without another read.
+    """
     if listed := listed or context.look.listed(LISTS[kind_of(deleting)](limit=100), deleting.target or ""):
         return FastnObject.model_validate(listed), []
     try:

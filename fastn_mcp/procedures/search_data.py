@@ -191,9 +191,15 @@ class SearchData:
         await self._search(query)
         # A long query is about what the first of its sentences is about that has a match.
         sentences = (query,) if len(words_of(query)) <= _MAX_WORDS else _SENTENCE_END.split(query)
-        about = next((sentence for sentence in sentences if self._hits(sentence)), query)
+        place = next((place for place, sentence in enumerate(sentences) if self._hits(sentence)), None)
+        about = query if place is None else sentences[place]
         await self._read_belongings(about)
-        return self._matches(query, about)
+        matches = self._matches(query, about)
+        later = sentences[place + 1 :] if place is not None else ()
+        leading = {hit.key: hit for sentence in later for hit in leaders(self._hits(sentence))}
+        besides = {hit.key: hit for hit in matches.besides}
+        besides |= {key: hit for key, hit in leading.items() if hit.is_verbatim or not hit.lacking}
+        return matches._replace(besides=[*besides.values()])
 
     def _asked(self, query: str) -> set[str]:
         """Return the kinds that are asked for."""
@@ -249,7 +255,10 @@ class SearchData:
         is_clear = any(hit.is_whole and hit.entry.kind != "customer" for hit in self._hits(query)[:1])
         if "workflow" in self._wanted and not is_clear:
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
-            await self._read_runs([it.entry for it in customers if it.is_verbatim and (it.lacking or are_asked)])
+            named = [it.entry for it in customers if it.is_verbatim and (it.lacking or are_asked)]
+            if not named and are_asked and len(customers) == 1 and not customers[0].lacking:
+                named = [customers[0].entry]  # misspelt
+            await self._read_runs(named)
         are_both = not asked and customers and connectors and connectors[0].is_verbatim
         are_both = are_both and {*customers[0].lacking}.isdisjoint(connectors[0].lacking)
         if "connection" in asked or ("connection" in self._wanted and are_both):

@@ -42,3 +42,17 @@ def test_table_wraps_its_last_column_within_the_width(
 def test_table_in_a_pipe_escapes_line_breaks_and_tabs(capsys: pytest.CaptureFixture[str]) -> None:
     printed([("name", "value"), ("a\tb", "x" * 300 + "\n\x1b[2J")])
     assert capsys.readouterr().out == "name\tvalue\na\\u{9}b\t" + "x" * 300 + "\\u{a}\\u{1b}[2J\n"
+
+
+def test_rows_of_a_narrow_terminal_stand_below_their_first_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fastn_mcp.cli.layout.columns_of", lambda: 40)
+    printed([("profile", "base_url", "env"), ("acme-production", "https://fastn.acme.example", "prod:key:eu")])
+    assert capsys.readouterr().out == ("acme-production\n  base_url: https://fastn.acme.example\n  env: prod:key:eu\n")
+
+
+def test_text_between_colons_is_no_emoji(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("fastn_mcp.cli.layout.columns_of", lambda: 80)
+    printed([("profile", "env"), ("live", "prod:key:eu")])
+    assert "prod:key:eu" in capsys.readouterr().out

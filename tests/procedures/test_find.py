@@ -223,6 +223,26 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
     assert listing.counts["list_connections"] <= 3
 
 
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("Why did orders-backfill stop after maintenance, new machines, networks, databases? Check the customer Katana.",
+         "Katana"),
+        ("Katana customer cannot see its orders since Monday. Check the cin7 connection and the tiktok trigger",
+         "Daily TikTok sync"),
+        ("the daily tiktok settlements sync for Katana failed. Is the Cin7 connection expired? And who owns it",
+         "Cin7 Core of Katana"),
+    ],
+)  # fmt: skip
+async def test_name_in_a_later_sentence_is_found_too(world: World, query: str, named: str) -> None:
+    assert named in names((await search_for(world, query))["found"])
+
+
+@pytest.mark.parametrize("query", ["Globex Export workflows", "workflows of Globx Exports"])
+async def test_workflows_of_a_misspelt_customer_are_found(world: World, query: str) -> None:
+    assert {"orders-backfill", "process-new-orders"} <= {*names((await search_for(world, query))["found"])}
+
+
 async def test_kind_limits_reads_and_matches(world: World) -> None:
     answer = await search_for(world, "hubspot", kind="workflow")
     assert {row["kind"] for row in answer["found"]} == {"workflow"}

@@ -4,5 +4,5 @@
 
 try {
   const root = localStorage.getItem("root");
-  if (location.pathname === "/" && /^\/[\w-]+\/$/.test(root)) location.replace(root);
+  if (["/", "/enter"].includes(location.pathname) && /^\/[\w-]+\/$/.test(root)) location.replace(root);
 } catch { /* storage is not allowed */ }
