@@ -226,7 +226,7 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("Why did orders-backfill stop after maintenance, new machines, networks, databases? Check the customer Katana.",
+        ("Why did orders-backfill stop after maintenance, new machines, networks, storage? Check the customer Katana.",
          "Katana"),
         ("Katana customer cannot see its orders since Monday. Check the cin7 connection and the tiktok trigger",
          "Daily TikTok sync"),
