@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,6 +128,10 @@ def slack() -> Generator["Slack"]:
 
     with served_slack() as made:
         yield made
+    del made
+    with warnings.catch_warnings():  # of connections that the SDK opened while the server ended
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

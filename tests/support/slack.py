@@ -6,10 +6,12 @@ connection. The limits are those of https://docs.slack.dev/reference/block-kit a
 """
 
 import asyncio
+import gc
 import itertools
 import json
 import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -347,16 +349,6 @@ async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _end(runner: web.AppRunner) -> None:
-    """Close the server, and what it was accepting meanwhile: the SDK connects again by itself."""
-    await runner.cleanup()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.sleep(0)  # transports close in the next turn of the loop
-
-
 @contextmanager
 def served_slack() -> Generator[Slack]:
     """Serve a workspace from a thread of its own until the block ends."""
@@ -379,7 +371,11 @@ def served_slack() -> Generator[Slack]:
     try:
         yield slack
     finally:
-        asyncio.run_coroutine_threadsafe(_end(runner), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+        with warnings.catch_warnings():  # of connections that the SDK opened while the server ended
+            warnings.simplefilter("ignore", ResourceWarning)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(10)
+            loop.close()
+            del runner
+            gc.collect()
