@@ -75,8 +75,8 @@ class AnswerReads:
         return self._shared.snapshot.for_answer()
 
     @property
-    def endpoint(self) -> Settings:
-        """The account that is read."""
+    def settings(self) -> Settings:
+        """Settings of the account that is read."""
         return self._shared.client.settings
 
     @property

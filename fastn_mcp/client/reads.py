@@ -159,7 +159,7 @@ async def find_row(
     lister: Callable[..., List[Any]],
     matches: Callable[[Row], bool | None],
     send: Send,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (),
 ) -> tuple[FastnObject | None, int]:
     """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
 
@@ -170,7 +170,7 @@ async def find_row(
     pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
         is_too_long = bool(names) and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
-        hits = await _searched(lister, names or (), send) if is_too_long else []
+        hits = await _searched(lister, names, send) if is_too_long else []
         for row in chain.from_iterable(each.rows for each in (page, *hits)):
             if (answer := matches(row)) is True:
                 return listing.row_type().model_validate(row), 0

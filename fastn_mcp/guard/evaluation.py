@@ -105,10 +105,10 @@ class Evaluator:
         if batch.is_list or call.person_types is not None or self.policy.needs_facts(call):
             return None
         resolved = by_arguments(call, self._surroundings)
-        digest = self.digest(call, asker)
-        if self.policy.needs_records(resolved) or await self._is_awaited(call, {digest}):
+        if self.policy.needs_records(resolved):
             return None
-        if await self._journalling.unsettled(call, digest) is not None:
+        digest = self.digest(call, asker)
+        if await self._is_awaited(call, {digest}) or await self._journalling.unsettled(call, digest) is not None:
             return None
         verdict = self.policy.decide(await self._situation(resolved, call.effective, asker, NO_EARLIER_USES, None))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):

@@ -114,7 +114,7 @@ class StepUp:
     max_age: float
     """Seconds since the person was asked to sign in."""
     acr_values: tuple[str, ...] = ()
-    """Values of `acr`, `amr` or `acrs`, one of which has to be there. Empty: any sign-in is strong enough."""
+    """Accepted values of `acr`, `amr` or `acrs`: the ID token needs one. Empty: any sign-in is strong enough."""
     leeway: float = 0.0
     """Seconds by which the provider's clock may differ."""
 

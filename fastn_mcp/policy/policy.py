@@ -38,7 +38,7 @@ _OWN_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A mode, with the rules of a policy file, of which there may be none."""
+    """A mode and the rules of a policy file, which are empty without a file."""
 
     mode: Mode = "guarded"
     rules: FileRules = NO_RULES

@@ -27,9 +27,9 @@ def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
 
 async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
     previewed = await world.preview(OPERATIONS[tool].model_validate(arguments))
-    said = previewed.data()
-    assert all(note in "\n".join(previewed.lines()) for note in cast("list[str]", said.get("notes", [])))
-    return said
+    data = previewed.data()
+    assert all(note in "\n".join(previewed.lines()) for note in cast("list[str]", data.get("notes", [])))
+    return data
 
 
 async def of_run(world: World, slug: str = ORDERS, **arguments: Any) -> dict[str, Any]:

@@ -118,8 +118,8 @@ async def test_unused_approval_is_withdrawn_by_one_click(desk: Desk, visitor: Vi
     )
     answer = await visitor.decide("withdraw", "grant-2", note="the wrong one")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
-    found = await desk.request("grant-2")
-    assert (found.state, found.note) == (RequestState.WITHDRAWN, "the wrong one")
+    request = await desk.request("grant-2")
+    assert (request.state, request.note) == (RequestState.WITHDRAWN, "the wrong one")
     page = words(await visitor.look())
     assert "Withdrawn: Change workflow Orders . Nothing was sent." in page
     assert (

@@ -104,8 +104,8 @@ async def test_approver_withdraws_only_what_they_may_approve(tmp_path: Path) -> 
     _, question = await world.asked_about(world.deletion())
     assert (await world.answer(world.kim, question)).status == 200
     assert (await world.answer(world.dana, question, "withdraw")).status == 403
-    found = await world.request(question)
-    assert found.state is RequestState.APPROVED
+    answered = await world.request(question)
+    assert answered.state is RequestState.APPROVED
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:

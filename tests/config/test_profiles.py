@@ -156,8 +156,8 @@ def test_key_of_a_profile_is_inline_or_in_a_variable_a_file_or_the_keyring(file:
         '[profiles.c]\napi_key_file = "k"\n[profiles.d]\n'
     )
     ring = Kept({"d at live.fastn.ai": "in-ring"})
-    found = [load({"profile": name}, {"K": "in-env"}, path, keyring=ring) for name in "abcd"]
-    assert [(one.api_key, one.key_place) for one in found] == [
+    loaded = [load({"profile": name}, {"K": "in-env"}, path, keyring=ring) for name in "abcd"]
+    assert [(one.api_key, one.key_place) for one in loaded] == [
         ("in-line", f"{path}, line 2"),
         ("in-env", "environment K"),
         ("in-file", f"file {tmp_path / 'k'}"),

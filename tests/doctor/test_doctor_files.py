@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 def texts_of(sandbox: FaultySandbox) -> set[str]:
     """Return every name, id, address and other text of the account that cannot be a word of our own."""
-    found: set[str] = set()
+    values: set[str] = set()
     waiting: list[Any] = list(sandbox.state.rows.values())
     while waiting:
         value = waiting.pop()
@@ -39,8 +39,8 @@ def texts_of(sandbox: FaultySandbox) -> set[str]:
         elif isinstance(value, list):
             waiting += cast("list[Any]", value)
         elif isinstance(value, str) and (any(letter.isdigit() for letter in value) or " " in value or "@" in value):
-            found.add(value)
-    return {text for text in found if len(text) > 5}
+            values.add(value)
+    return {text for text in values if len(text) > 5}
 
 
 @pytest.mark.anyio
@@ -55,10 +55,10 @@ async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
             row |= {f"x{'canary' * 9}": 6}
     sandbox.faults.add(Status(status=403, message="C4N4RY lacks canary:read", path=ListUsers.route.path, times=None))
     sandbox.faults.add(Status(status=500, message="C4N4RY", path=ListRoles.route.path, times=None))
-    found = await examine_sandbox(
+    examined = await examine_sandbox(
         sandbox, clock, api_key=VARIANTS[guise].key, profile="canary", tenant_id="canary-tenant"
     )
-    report = document(found, NOW)
+    report = document(examined, NOW)
     for written in (json.dumps(report), markdown(report)):
         assert "canary" not in written.casefold().replace("c4n4ry", "canary")
         assert VARIANTS[guise].key not in written
@@ -134,15 +134,15 @@ def test_origins_name_each_source_and_no_value() -> None:
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     settings = load({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
-    found = origins(settings, {"mode": "manual", "env": None}, environment, file)
-    assert found == {
+    variables = origins(settings, {"mode": "manual", "env": None}, environment, file)
+    assert variables == {
         "api_key": "environment FASTN_API_KEY",
         "auth": "FASTN_AUTH",
         "mode": "--mode",
         "proxy": "HTTPS_PROXY",
         "routes": "the file",
     }
-    check = check_settings(settings, found, Path("config.toml"))
+    check = check_settings(settings, variables, Path("config.toml"))
     assert "C4N4RY" not in repr(check)
     assert "mode (--mode)" in check.finding
     assert "base_url https://live.fastn.ai" in check.here

@@ -65,9 +65,9 @@ async def checked_token(world: TeamWorld, token: str) -> Mapping[str, Check]:
 
 def wrong(checks: Mapping[str, Check]) -> set[str]:
     """Names of the checks that found something. Each says what to do next."""
-    found = {name for name, check in checks.items() if check.verdict in (FAILED, DIFFERS)}
-    assert all(checks[name].next for name in found)
-    return found
+    names = {name for name, check in checks.items() if check.verdict in (FAILED, DIFFERS)}
+    assert all(checks[name].next for name in names)
+    return names
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -75,11 +75,11 @@ def wrong(checks: Mapping[str, Check]) -> set[str]:
 
 def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
     text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "none.key"')
-    found = checked_settings(world_in(tmp_path, text))
-    assert wrong(found) == {"tenant globex"}
-    assert "none.key" in found["tenant globex"].here
-    assert str(tmp_path) not in found["tenant globex"].finding
-    assert found["tenant own"].verdict is OK
+    checks = checked_settings(world_in(tmp_path, text))
+    assert wrong(checks) == {"tenant globex"}
+    assert "none.key" in checks["tenant globex"].here
+    assert str(tmp_path) not in checks["tenant globex"].finding
+    assert checks["tenant own"].verdict is OK
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
@@ -93,14 +93,14 @@ def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pyte
             folder.chmod(0o755)
     is_open = all(folder.stat().st_mode & 0o001 for folder in file.parents)  # pytest's own folder is private
     file.chmod(0o644)
-    found = checked_settings(world)
-    assert found["tenant globex"].verdict is (DIFFERS if is_open else OK)
+    checks = checked_settings(world)
+    assert checks["tenant globex"].verdict is (DIFFERS if is_open else OK)
     monkeypatch.setattr(Path, "parents", property(lambda _: ()))
-    found = checked_settings(world)
-    assert found["tenant globex"].verdict is DIFFERS
+    checks = checked_settings(world)
+    assert checks["tenant globex"].verdict is DIFFERS
     file.chmod(0o600)
-    found = checked_settings(world)
-    assert found["tenant globex"].verdict is OK
+    checks = checked_settings(world)
+    assert checks["tenant globex"].verdict is OK
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pyte
 def test_state_secret_is_checked_and_not_shown(secret: str, verdict: CheckResult, tmp_path: Path) -> None:
     world = world_in(tmp_path, secret=secret) if secret else world_in(tmp_path, HEAD + TENANTS)
     world.team = replace_approvals(world) if not secret else world.team
-    found = checked_settings(world)["state secret"]
-    assert found.verdict is verdict
-    assert not secret or secret not in found.finding + found.here + found.next
+    check = checked_settings(world)["state secret"]
+    assert check.verdict is verdict
+    assert not secret or secret not in check.finding + check.here + check.next
 
 
 def replace_approvals(world: TeamWorld) -> Any:
@@ -544,10 +544,10 @@ def test_server_without_its_provider_is_not_blamed_on_the_proxy(isolated: dict[s
         text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, f"{at}/mcp")
         command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS))]
         done = run_command(command, isolated)
-    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert (found["issuer"]["verdict"], found["issuer"]["finding"]) == ("failed", PROVIDER_DOWN)
-    assert found["sign-in challenge"]["next"] == "See the row issuer first."
-    assert "proxy" not in found["sign-in challenge"]["finding"]
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (checks["issuer"]["verdict"], checks["issuer"]["finding"]) == ("failed", PROVIDER_DOWN)
+    assert checks["sign-in challenge"]["next"] == "See the row issuer first."
+    assert "proxy" not in checks["sign-in challenge"]["finding"]
 
 
 def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
@@ -556,9 +556,9 @@ def test_all_unreachable_parts_are_reported_at_once(isolated: dict[str, str], tm
     variables = {"FASTN_LEDGER": "valkey://127.0.0.1:9", "FASTN_STATE_SECRET": SECRET}
     command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS)), "--token-file", "-"]
     done = run_command(command, isolated | variables, given=token)
-    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 2
-    failed = {name for name, check in found.items() if check["verdict"] == "failed"}
+    failed = {name for name, check in checks.items() if check["verdict"] == "failed"}
     assert failed == {"ledger", "issuer", "token", "sign-in challenge", "probe"}
-    assert all(found[name]["next"] for name in failed)
+    assert all(checks[name]["next"] for name in failed)
     assert token not in done.stdout + done.stderr

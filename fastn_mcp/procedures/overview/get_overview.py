@@ -328,9 +328,9 @@ def _runs(account: AccountRows) -> dict[str, JsonValue]:
 
 def _identity(account: AccountRows, look: AnswerReads) -> dict[str, JsonValue]:
     """Return the account and the key of this server, with its permissions if the listed keys that it may be agree."""
-    own = [row for row in account.reads.rows("API keys") if is_own_key(look.endpoint.api_key, row)]
+    own = [row for row in account.reads.rows("API keys") if is_own_key(look.settings.api_key, row)]
     presets = {text(row, "permissions.preset", "permissions", "preset") for row in own} - {""}
-    return {**look.endpoint.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
+    return {**look.settings.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
 
 
 def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValue]:
