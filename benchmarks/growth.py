@@ -82,7 +82,7 @@ async def measured(
         await case()
     gc.collect()
     gc.freeze()  # as the server does once it has started
-    gc.set_threshold(10_000)
+    gc.set_threshold(50_000)
     for _ in range(rounds):
         for size, case in cases.items():
             gc.collect()
