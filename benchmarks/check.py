@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import CALLS, HERE, KEY, PROJECT, Api, Server, environment
+from harness import CALLS, HELLO, HERE, KEY, PROJECT, Api, Server, environment, own
 from within import Rows, client_of, within
 
 from fastn_mcp.guard.batch import Done
@@ -38,12 +38,6 @@ ANSWER, CALL = "start to the first answer", "start to the first call"
 
 PATIENCE = 300.0
 """Seconds for one reply: under valgrind all takes fifty times as long."""
-
-HELLO: dict[str, Any] = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {},
-    "clientInfo": {"name": "bench", "version": "1"},
-}
 
 
 class Counted:
@@ -101,10 +95,6 @@ def counted(command: list[str], env: dict[str, str]) -> dict[str, float]:
 def repeat(server: Server, kind: str, many: int) -> None:
     for _ in range(many):
         server.call(kind)
-
-
-def own(env: dict[str, str], folder: str) -> dict[str, str]:
-    return env | {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
 
 
 def counts(work: Path) -> dict[str, float]:

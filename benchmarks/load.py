@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import upstream
 from harness import Server, environment
@@ -87,7 +87,7 @@ class Tally:
 
     def heard(self, number: int, result: dict[str, Any]) -> None:
         """An answer to the call `number`. `result` is the tool's."""
-        content = result.get("structuredContent") or {}
+        content = cast("dict[str, Any]", result.get("structuredContent") or {})
         outcome = str(content.get("outcome", "failed")) if result.get("isError") else "answered"
         ids = set(ID.findall(json.dumps(result)))
         honest = ids == {name(number)} if outcome == "answered" else outcome in HONEST and ids <= {name(number)}

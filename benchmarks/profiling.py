@@ -12,13 +12,12 @@ import re
 import signal
 import sys
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from check import HELLO, own
-from growth import cpu
-from harness import CALLS, KEY, Api, Server
+from growth import account_of, cpu
+from harness import CALLS, HELLO, Api, Server
 from report import put
 
 CALLS_EACH = {"get": 400, "list": 150, "create": 300}
@@ -44,9 +43,9 @@ cli.main(args=[], prog_name="fastn-mcp")
 LAYERS: tuple[tuple[str, str], ...] = (
     ("HTTP client", r"/(httptools|h11|httpx2)/|fastn_mcp/client/(exchange|transport)"),
     ("retries, deadlines, outcomes", r"fastn_mcp/client/"),
-    ("guard, journal, audit", r"fastn_mcp/(guard/|procedures/dispatch)"),
+    ("guard, journal, audit", r"fastn_mcp/(guard|policy|ledger|audit|procedures/dispatch)"),
     ("arguments and operations", r"fastn_mcp/(tools/|procedures/catalog)"),
-    ("what the model reads", r"fastn_mcp/(redaction|server/rendering|fastn/|procedures/)"),
+    ("what the model reads", r"fastn_mcp/(redaction|server/rendering|records|account|procedures)"),
     ("our side of MCP", r"fastn_mcp/"),
     ("MCP SDK", r"/(mcp|mcp_types|opentelemetry|pydantic)/"),
     ("event loop", r"/(asyncio|anyio)/|selectors"),
@@ -58,7 +57,7 @@ _SYSTEM = re.compile(r"socket|posix|select|sqlite3|fcntl|epoll")
 
 def imports(api: Api, folder: Path, *, calls: bool) -> dict[str, float]:
     """Milliseconds for each package, and for each part of ours, in one start."""
-    env = own({"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}, str(folder))
+    env = account_of(api, folder)
     log = folder / "imports.log"
     log.unlink(missing_ok=True)
     server = Server([sys.executable, "-X", "importtime", "-m", "fastn_mcp"], env, log)
@@ -68,11 +67,11 @@ def imports(api: Api, folder: Path, *, calls: bool) -> dict[str, float]:
         server.request("tools/list", {})
         server.call("get")
     server.close()
-    found: Counter[str] = Counter()
+    costs: defaultdict[str, float] = defaultdict(float)
     for line in log.read_text(encoding="utf-8").splitlines():
         if took := _IMPORT.match(line):
-            found[package(took[2])] += int(took[1]) / 1000
-    return found
+            costs[package(took[2])] += int(took[1]) / 1000
+    return costs
 
 
 def package(module: str) -> str:
@@ -85,22 +84,22 @@ def package(module: str) -> str:
 def starts(api: Api, folder: Path, rounds: int) -> str:
     """The table of a start."""
     stages = {"first answer": False, "first call": True}
-    found: dict[str, dict[str, float]] = {}
+    best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for stage, calls in stages.items():
             took = imports(api, folder, calls=calls)
-            best = found.setdefault(stage, took)
-            found[stage] = {name: min(took.get(name, cost), cost) for name, cost in best.items()}
-    total = {stage: sum(costs.values()) for stage, costs in found.items()}
-    names = sorted(found["first call"], key=lambda name: -found["first call"][name])
+            earlier = best.setdefault(stage, took)
+            best[stage] = {name: min(took.get(name, cost), cost) for name, cost in earlier.items()}
+    total = {stage: sum(costs.values()) for stage, costs in best.items()}
+    names = sorted(best["first call"], key=lambda name: -best["first call"][name])
     lines = ["| imported | first answer, ms | first call, ms | share |", "|---|--:|--:|--:|"]
-    small = [name for name in names if found["first call"][name] < LEAST * total["first call"]]
+    small = [name for name in names if best["first call"][name] < LEAST * total["first call"]]
     lines += [
-        row(name, [found[stage].get(name, 0.0) for stage in stages], total["first call"])
+        row(name, [best[stage].get(name, 0.0) for stage in stages], total["first call"])
         for name in names
         if name not in small
     ]
-    rest = [sum(found[stage].get(name, 0.0) for name in small) for stage in stages]
+    rest = [sum(best[stage].get(name, 0.0) for name in small) for stage in stages]
     lines.append(row(f"{len(small)} others", rest, total["first call"]))
     return "\n".join([*lines, row("**all imports**", list(total.values()), total["first call"])])
 
@@ -121,16 +120,16 @@ def layer(file: str, function: str) -> str | None:
 
 def by_layer(dumped: Path) -> dict[str, float]:
     """Shares of the CPU time."""
-    found: defaultdict[str, float] = defaultdict(float)
+    costs: defaultdict[str, float] = defaultdict(float)
     profile: dict[Any, Any] = vars(pstats.Stats(str(dumped)))["stats"]
     for (file, _, function), (_, _, own_time, _, callers) in profile.items():
         if (whose := layer(file, function)) is not None:
-            found[whose] += own_time
+            costs[whose] += own_time
             continue
         for (caller_file, _, caller), (_, _, part, _) in callers.items():
-            found[layer(caller_file, caller) or REST] += part
-    total = sum(found.values())
-    return {name: took / total for name, took in found.items()}
+            costs[layer(caller_file, caller) or REST] += part
+    total = sum(costs.values())
+    return {name: took / total for name, took in costs.items()}
 
 
 def profiled(server: Server, kind: str, dumped: Path) -> dict[str, float]:
@@ -147,7 +146,7 @@ def profiled(server: Server, kind: str, dumped: Path) -> dict[str, float]:
 
 def calls(api: Api, folder: Path, rounds: int) -> str:
     """The table of calls."""
-    env = own({"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}, str(folder))
+    env = account_of(api, folder)
     dumped = folder / "profile"
     plain = Server([sys.executable, "-m", "fastn_mcp"], env, folder / "stderr.log")
     watched = Server([sys.executable, "-c", PROGRAM, str(dumped)], env, folder / "stderr.log")
@@ -172,8 +171,11 @@ def calls(api: Api, folder: Path, rounds: int) -> str:
         plain.close()
         watched.close()
     middle = {
-        kind: {name: sorted(one.get(name, 0.0) for one in found)[len(found) // 2] for name in set().union(*found)}
-        for kind, found in shares.items()
+        kind: {
+            name: sorted(share.get(name, 0.0) for share in of_rounds)[rounds // 2]
+            for name in set[str]().union(*of_rounds)
+        }
+        for kind, of_rounds in shares.items()
     }
     names = sorted(middle["get"], key=lambda name: -middle["get"][name])
     tools = [CALLS[kind][0] for kind in CALLS_EACH]

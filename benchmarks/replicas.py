@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -32,7 +32,7 @@ ID = "cus_000001"
 
 
 @contextmanager
-def upstream(seconds: float) -> Iterator[Fastn]:
+def upstream(seconds: float) -> Generator[Fastn]:
     """A Fastn that answers every request alike, after a while, in a thread of this process."""
     body = json.dumps({"data": {"id": ID, "name": "Acme", "status": "Active"}}).encode()
     answer = b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
@@ -153,7 +153,7 @@ def main() -> int:
 
 
 @contextmanager
-def running(work: Path, valkey: ValkeyServer, count: int, seconds: float) -> Iterator[Fleet]:
+def running(work: Path, valkey: ValkeyServer, count: int, seconds: float) -> Generator[Fleet]:
     folder = Path(tempfile.mkdtemp(dir=work))
     with upstream(seconds) as fastn, a_fleet(folder, valkey.url(), count, PLACES, dict.fromkeys(KEYS, fastn)) as fleet:
         yield fleet

@@ -7,6 +7,7 @@ many API requests came, so that a server cannot seem fast by not asking.
 import asyncio
 import json
 import re
+from typing import cast
 
 KEY = "bench-key"
 ROWS = 100
@@ -43,7 +44,7 @@ class Upstream(asyncio.Protocol):
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data

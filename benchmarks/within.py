@@ -94,6 +94,7 @@ def within(
     folder: Path,
     policy: Policy | None = None,
     channel: ApprovalChannel | None = None,
+    snapshot_seconds: float = 0,
 ) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""
     system = System()
@@ -105,7 +106,7 @@ def within(
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     approvals = Approvals(judge, ledger, recorder, system, channel, typed, Stops(ledger, system))
-    shared = SharedReads(client, AccountSnapshot(system, 0), system)
+    shared = SharedReads(client, AccountSnapshot(system, snapshot_seconds), system)
     client.changed = shared.snapshot.forget
     filled = CallSecrets(secrets, typed, None)
     guard = Guard(judge, approvals, recorder, journalling, client, filled, system)

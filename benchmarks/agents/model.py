@@ -129,7 +129,7 @@ def _openai(answer: Json) -> Turn:
     message = cast(Json, answer["choices"][0]["message"])
     calls = [
         ToolCall(one["id"], one["function"]["name"], json.loads(one["function"]["arguments"] or "{}"))
-        for one in message.get("tool_calls") or []
+        for one in cast("list[Json]", message.get("tool_calls") or [])
     ]
     return Turn(message.get("content") or "", calls, message)
 

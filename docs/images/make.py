@@ -14,7 +14,7 @@ from html import escape
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -55,6 +55,7 @@ SEVERAL: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 """Calls that wait beside the first one: two make three, all of them twelve."""
 
+SCHEMES: tuple[tuple[Literal["light", "dark"], str], ...] = (("light", ""), ("dark", "-dark"))
 DESKTOP = ViewportSize(width=1280, height=720)
 PHONE = ViewportSize(width=375, height=667)
 
@@ -241,7 +242,7 @@ async def several(tab: Page, count: int) -> None:
 
 async def views(tab: Page, name: str) -> None:
     """Take a page as a desktop shows it, light and dark, and as a phone does."""
-    for scheme, suffix in (("light", ""), ("dark", "-dark")):
+    for scheme, suffix in SCHEMES:
         await tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         await take(tab, f"{name}{suffix}")
     await tab.emulate_media(color_scheme="light", reduced_motion="reduce")
@@ -268,7 +269,7 @@ async def app(browser: Browser) -> None:
             await host.show(await app_of(client, "delete_customer"))
             await host.returned(await client.call_tool("delete_customer", GLOBEX))
             await host.app.get_by_role("button", name="Open the approval page").wait_for()
-            for scheme, suffix in (("light", ""), ("dark", "-dark")):
+            for scheme, suffix in SCHEMES:
                 await host.tab.emulate_media(color_scheme=scheme)
                 await host.notify("ui/notifications/host-context-changed", {"theme": scheme})
                 await take(host.tab, f"approval-app{suffix}", whole=True)
