@@ -78,7 +78,7 @@ def counted(command: list[str], env: dict[str, str]) -> dict[str, float]:
         os.write(server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
         server.request("tools/list", {})
         server.call("get")
-        found: dict[str, float] = {ANSWER: answer, CALL: answer + program.instructions()}
+        costs: dict[str, float] = {ANSWER: answer, CALL: answer + program.instructions()}
         program.control("--instr=off")
         for kind in CALLS:
             repeat(server, kind, WARM)
@@ -87,9 +87,9 @@ def counted(command: list[str], env: dict[str, str]) -> dict[str, float]:
             repeat(server, kind, 2)
             program.control("--zero")
             repeat(server, kind, many)
-            found[kind] = program.instructions() / many
+            costs[kind] = program.instructions() / many
         program.end()
-        return found
+        return costs
 
 
 def repeat(server: Server, kind: str, many: int) -> None:
@@ -101,8 +101,8 @@ def counts(work: Path) -> dict[str, float]:
     """Instructions, in shares of the bare SDK server's for the same."""
     api = Api()
     try:
-        given = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(work), api.url]
-        subprocess.run(given, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
+        command = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(work), api.url]
+        subprocess.run(command, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
         floor = [sys.executable, str(HERE / "peers" / "sdk_static.py")]
         floor_env = {"BASE_URL": api.url, "KEY": KEY, "STATIC": str(work / "static.json")}
         ours = [sys.executable, "-m", "fastn_mcp"]
@@ -111,9 +111,9 @@ def counts(work: Path) -> dict[str, float]:
             programs = pool.submit(counted, ours, ours_env), pool.submit(counted, floor, floor_env)
         mine, bare = (program.result() for program in programs)
         # The bare server has all that it needs once it can answer a call.
-        found = {what: mine[what] / bare[CALL] for what in (ANSWER, CALL)}
-        found |= {f"a call of {tool}": mine[kind] / bare[kind] for kind, (tool, _, _) in CALLS.items()}
-        return found
+        shares = {what: mine[what] / bare[CALL] for what in (ANSWER, CALL)}
+        shares |= {f"a call of {tool}": mine[kind] / bare[kind] for kind, (tool, _, _) in CALLS.items()}
+        return shares
     finally:
         api.close()
 
@@ -134,19 +134,19 @@ def modules() -> tuple[dict[str, float], list[str]]:
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": tool, "arguments": arguments}},
     ]
-    found: dict[str, float] = {}
+    counts: dict[str, float] = {}
     wrong: list[str] = []
-    for what, said, unwanted in (("answer", first, UNWANTED_FIRST), ("call", first + more, UNWANTED)):
+    for what, messages, unwanted in (("answer", first, UNWANTED_FIRST), ("call", first + more, UNWANTED)):
         with tempfile.TemporaryDirectory() as folder:
             env = environment(own({"FASTN_API_KEY": KEY, "FASTN_BASE_URL": "http://127.0.0.1:9"}, folder))
-            given = "".join(json.dumps(message) + "\n" for message in said)
+            lines = "".join(json.dumps(message) + "\n" for message in messages)
             ran = subprocess.run(
-                [sys.executable, "-c", program], input=given, capture_output=True, text=True, env=env, check=True
+                [sys.executable, "-c", program], input=lines, capture_output=True, text=True, env=env, check=True
             )
         loaded = ran.stderr.split()
-        found[f"modules for the first {what}"] = len(loaded)
+        counts[f"modules for the first {what}"] = len(loaded)
         wrong += [name for name in loaded if any(f"{name}.".startswith(f"{bad}.") for bad in unwanted)]
-    return found, wrong
+    return counts, wrong
 
 
 async def allocated(folder: Path) -> float:

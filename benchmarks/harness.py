@@ -138,7 +138,7 @@ class Server:
         self.request("initialize", HELLO)
         os.write(self.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
         tools = self.request("tools/list", {})["tools"]
-        if len(tools) != 42:
+        if len(tools) < 42:  # one for each operation
             raise RuntimeError(f"{len(tools)} tools")
         return self.arrived - self.started
 
@@ -282,8 +282,8 @@ def main() -> None:
     api = Api()
     rounds: list[dict[str, dict[str, float]]] = []
     try:
-        given = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(options.work), api.url]
-        subprocess.run(given, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
+        command = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(options.work), api.url]
+        subprocess.run(command, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
         chosen = {n: s for n, s in servers(api, options.work, options.fastmcp).items() if n in (options.only or [n])}
         names = list(chosen)
         print(f"{options.rounds} rounds over stdio, Python {platform.python_version()}, mcp {version('mcp')}")

@@ -240,10 +240,10 @@ def main() -> int:
                 began = time.monotonic()
                 tally, end = run(env, log, options.calls, options.in_flight)
                 seconds = time.monotonic() - began
-                found = http.client.HTTPConnection("127.0.0.1", port)
-                found.request("GET", "/faults")
-                faults = json.loads(found.getresponse().read())
-                found.close()
+                control = http.client.HTTPConnection("127.0.0.1", port)
+                control.request("GET", "/faults")
+                faults = json.loads(control.getresponse().read())
+                control.close()
             finally:
                 api.terminate()
             errors = Counter(fate for fate in tally.fates.values() if fate != "answered")
@@ -257,9 +257,9 @@ def main() -> int:
             print(f"{'':8}faults: {faults}; errors: {dict(errors)}")
             for wrong in tally.wrong[:5]:
                 print(f"{'':8}{wrong}")
-            said = log.read_bytes()
-            if said:
-                print(f"{'':8}its log: {said[:500].decode(errors='replace')}")
+            errors_logged = log.read_bytes()
+            if errors_logged:
+                print(f"{'':8}its log: {errors_logged[:500].decode(errors='replace')}")
             held = held and not lost and not tally.wrong and growth <= GROWTH
     print("It held." if held else "It did NOT hold.")
     return 0 if held else 1

@@ -125,7 +125,7 @@ async def idle(fleet: Fleet) -> dict[int, float]:
     (replica,) = fleet.replicas
     assert replica.process is not None
     clients: list[Client] = []
-    found: dict[int, float] = {}
+    memory_by_clients: dict[int, float] = {}
     warm = Client(replica.port, message(fleet, "warm"))
     for _ in range(2000):  # what it takes once, for whomever
         await warm.call()
@@ -133,8 +133,8 @@ async def idle(fleet: Fleet) -> dict[int, float]:
         while len(clients) < count:
             clients.append(Client(replica.port, message(fleet, str(len(clients)))))
             await clients[-1].call()
-        found[count] = memory(replica.process.pid)
-    return found
+        memory_by_clients[count] = memory(replica.process.pid)
+    return memory_by_clients
 
 
 def main() -> int:
@@ -178,11 +178,11 @@ def compare(work: Path, valkey: ValkeyServer, rounds: int, seconds: float) -> bo
 
 def remember(work: Path, valkey: ValkeyServer) -> bool:
     with running(work, valkey, 1, 0.0) as fleet:
-        found = asyncio.run(idle(fleet))
-    print("clients and MB: " + ", ".join(f"{count}: {size:.1f}" for count, size in found.items()))
-    each = [(found[1000] - found[100]) / 900 * 1024, (found[100] - found[10]) / 90 * 1024]
+        megabytes = asyncio.run(idle(fleet))
+    print("clients and MB: " + ", ".join(f"{count}: {size:.1f}" for count, size in megabytes.items()))
+    each = [(megabytes[1000] - megabytes[100]) / 900 * 1024, (megabytes[100] - megabytes[10]) / 90 * 1024]
     print(f"KB for each idle client: {each[1]:.0f} from 10 to 100, {each[0]:.0f} from 100 to 1,000")
-    return found[1000] < found[1] * 1.5
+    return megabytes[1000] < megabytes[1] * 1.5
 
 
 if __name__ == "__main__":

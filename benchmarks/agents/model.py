@@ -59,8 +59,8 @@ class Model:
         """Let the model do a job on a fresh account, and judge it by the account and by what it says in the end."""
         account.reset()
         meter, tools = Meter(client, person), (await client.list_tools()).tools
-        messages: list[Json] = [{"role": "user", "content": job.said}]
-        said, problems = "", list[str]()
+        messages: list[Json] = [{"role": "user", "content": job.prompt}]
+        answer, problems = "", list[str]()
         async with httpx2.AsyncClient(timeout=_SECONDS) as http:
             for _ in range(MAX_TURNS):
                 try:
@@ -68,14 +68,14 @@ class Model:
                 except (httpx2.HTTPError, LookupError, ValueError) as error:
                     problems.append(f"the model did not answer ({type(error).__name__}: {error})")
                     break
-                said = turn.text
+                answer = turn.text
                 if not turn.calls:
                     break
                 messages.append(turn.message)
                 messages += self._results([(call, await _made(meter, call)) for call in turn.calls])
             else:
                 problems.append(f"it was not done after {MAX_TURNS} turns")
-        judged = job.problems(account.sent(), account.rows, said)
+        judged = job.problems(account.sent(), account.rows, answer)
         return meter.outcome([*problems, *judged], account.requests())
 
     async def _ask(

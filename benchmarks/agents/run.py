@@ -59,7 +59,7 @@ def jobs_table(columns: Mapping[str, Outcomes]) -> str:
     for job in JOBS:
         cells = [_cells(outcomes.get(job.number)) for outcomes in columns.values()]
         if any(job.number in outcomes for outcomes in columns.values()):
-            lines.append(f"| {job.number} | {job.said} | {' | '.join(cells)} |")
+            lines.append(f"| {job.number} | {job.prompt} | {' | '.join(cells)} |")
     done = f"median; done: {', '.join(map(_done, columns.values()))}"
     medians = [_summary(outcomes.values(), statistics.median, ".1f") for outcomes in columns.values()]
     totals = [_summary(outcomes.values(), sum, ",.0f") for outcomes in columns.values()]
@@ -88,20 +88,22 @@ def list_table(listed: Mapping[str, int]) -> str:
     return f"{len(listed)} tools, {sum(listed.values()):,} tokens: {', '.join(cells)}."
 
 
-def missed(listed: Mapping[str, int], found: Outcomes) -> list[str]:
+def missed(listed: Mapping[str, int], outcomes: Outcomes) -> list[str]:
     """Return what is not as the project promises."""
-    said = [f"job {number}: {'; '.join(outcome.problems)}" for number, outcome in found.items() if outcome.problems]
-    said += [f"job {number}: {one.calls} calls" for number, one in found.items() if one.calls > MAX_CALLS]
-    said += [f"job {number}: {one.seconds:.1f} s" for number, one in found.items() if one.seconds > MAX_SECONDS]
+    problems = [
+        f"job {number}: {'; '.join(outcome.problems)}" for number, outcome in outcomes.items() if outcome.problems
+    ]
+    problems += [f"job {number}: {one.calls} calls" for number, one in outcomes.items() if one.calls > MAX_CALLS]
+    problems += [f"job {number}: {one.seconds:.1f} s" for number, one in outcomes.items() if one.seconds > MAX_SECONDS]
     if sum(listed.values()) > MAX_OF_THE_LIST:
-        said.append(f"the tool list: {sum(listed.values())} tokens")
-    if sum(one.requests for number, one in found.items() if number <= len(THIRTY)) > MAX_REQUESTS:
-        said.append(f"requests of the first {len(THIRTY)}")
-    if statistics.median(outcome.calls for outcome in found.values()) > MEDIAN_CALLS:
-        said.append("calls at the median")
-    if statistics.median(outcome.tokens for outcome in found.values()) > MEDIAN_TOKENS:
-        said.append("tokens at the median")
-    return said
+        problems.append(f"the tool list: {sum(listed.values())} tokens")
+    if sum(one.requests for number, one in outcomes.items() if number <= len(THIRTY)) > MAX_REQUESTS:
+        problems.append(f"requests of the first {len(THIRTY)}")
+    if statistics.median(outcome.calls for outcome in outcomes.values()) > MEDIAN_CALLS:
+        problems.append("calls at the median")
+    if statistics.median(outcome.tokens for outcome in outcomes.values()) > MEDIAN_TOKENS:
+        problems.append("tokens at the median")
+    return problems
 
 
 def main() -> None:

@@ -30,10 +30,8 @@ class Outcome:
     """What a job cost, and why it was not done, if it was not."""
 
     calls: int
-    given: int
-    """Tokens of the arguments."""
-    answered: int
-    """Tokens of the answers."""
+    argument_tokens: int
+    answer_tokens: int
     seconds: float
     """Of the calls, without the time that the person took to answer forms."""
     largest: int
@@ -44,7 +42,7 @@ class Outcome:
 
     @property
     def tokens(self) -> int:
-        return self.given + self.answered
+        return self.argument_tokens + self.answer_tokens
 
 
 @cache
@@ -80,9 +78,9 @@ class Meter:
         return result
 
     def outcome(self, problems: Sequence[str], requests: int) -> Outcome:
-        given, answered = (sum(map(tokens, texts)) for texts in (self.arguments, self.texts))
+        arguments, answered = (sum(map(tokens, texts)) for texts in (self.arguments, self.texts))
         largest = max(map(len, self.texts), default=0)
-        return Outcome(len(self.texts), given, answered, self._seconds, largest, requests, problems)
+        return Outcome(len(self.texts), arguments, answered, self._seconds, largest, requests, problems)
 
 
 @asynccontextmanager

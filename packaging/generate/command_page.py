@@ -41,18 +41,18 @@ def _section(words: str, command: click.Command, context: click.Context) -> str:
 def _option(parameter: click.Parameter, context: click.Context) -> str:
     if not isinstance(parameter, click.Option) or parameter.name == "help":
         return ""
-    found = parameter.get_help_record(context)
-    if found is None:
+    record = parameter.get_help_record(context)
+    if record is None:
         return ""
-    names, about = (text.replace("|", "\\|") for text in found)
+    names, about = (text.replace("|", "\\|") for text in record)
     return f"| `{names}` | {re.sub(_TERMS, _code, about)} |"
 
 
 _TERMS = r"\[(FASTN_\w+)\]|(--[a-z][a-z-]*)"
 
 
-def _code(found: re.Match[str]) -> str:
-    return f"`{found[1] or found[2]}`"
+def _code(match: re.Match[str]) -> str:
+    return f"`{match[1] or match[2]}`"
 
 
 def _prose(text: str) -> Iterator[str]:

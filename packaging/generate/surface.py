@@ -45,11 +45,11 @@ META = {
 }
 
 
-def taken_down(server: Server[Any], offered: tuple[AnyTool, ...]) -> str:
+def introduction(server: Server[Any], offered: tuple[AnyTool, ...]) -> str:
     """The text of `introduction.json`."""
     nothing: Json = {}
-    initialize, handshake = anyio.run(said, server, HELLO, ("tools/list", nothing))
-    discover, modern = anyio.run(said, server, ("server/discover", META), ("tools/list", META))
+    initialize, handshake = anyio.run(results_of, server, HELLO, ("tools/list", nothing))
+    discover, modern = anyio.run(results_of, server, ("server/discover", META), ("tools/list", META))
     tools = {tool["name"]: tool for tool in handshake.pop("tools")}
     if handshake or modern.pop("tools") != list(tools.values()):
         raise AssertionError("the eras list tools differently: the introduction knows one list")
@@ -64,7 +64,7 @@ def taken_down(server: Server[Any], offered: tuple[AnyTool, ...]) -> str:
     return json.dumps(text, indent=1, ensure_ascii=True) + "\n"
 
 
-async def said(server: Server[Any], *requests: tuple[str, Json]) -> list[Json]:
+async def results_of(server: Server[Any], *requests: tuple[str, Json]) -> list[Json]:
     """The results of these requests, on a connection of their own."""
     to_server, incoming = create_context_streams[SessionMessage | Exception](0)
     outgoing, from_server = create_context_streams[SessionMessage](0)
@@ -111,7 +111,7 @@ def server_json(document: Document, is_published: bool = IS_PUBLISHED) -> Docume
 def manifest(document: Document) -> Document:
     """For a client that installs the bundle: the version, the tools, and what it asks its user for."""
     sources = {source.field: source for source in SOURCES}
-    asked = {name: _asked(sources[name], given) for name, given in document["user_config"].items()}
+    asked = {name: _asked(sources[name], entry) for name, entry in document["user_config"].items()}
     # Compiled once, or each start would take twice as long.
     variables = {"UV_COMPILE_BYTECODE": "1"}
     variables |= {sources[name].variable: f"${{user_config.{name}}}" for name in asked}
@@ -140,34 +140,36 @@ def fill_manifest(name: str, text: str) -> str:
 
 
 def _package(package: Document) -> Document:
-    told = package | {"environmentVariables": [_variable(source) for source in SOURCES]}
+    described = package | {"environmentVariables": [_variable(source) for source in SOURCES]}
     if package["registryType"] == "oci":  # its version is the tag
-        return told | {"identifier": f"{package['identifier'].rpartition(':')[0]}:{__version__}"}
-    return told
+        return described | {"identifier": f"{package['identifier'].rpartition(':')[0]}:{__version__}"}
+    return described
 
 
 def _variable(source: Source) -> Document:
     field = Settings.model_fields[source.field]
     numbers = {bool: "boolean", float: "number", int: "number"}
     shape = next((name for kind, name in numbers.items() if field.annotation is kind), "string")
-    told: Document = {"name": source.variable, "description": field.description, "format": shape}
+    described: Document = {"name": source.variable, "description": field.description, "format": shape}
     if source.field == "api_key":
-        return told | {"isRequired": True, "isSecret": True}
+        return described | {"isRequired": True, "isSecret": True}
     if not field.repr:
-        told["isSecret"] = True
+        described["isSecret"] = True
     if field.default is not None:
-        told["default"] = json.dumps(field.default).strip('"')
+        described["default"] = json.dumps(field.default).strip('"')
     if choices := _choices(source):
-        told["choices"] = choices
-    return told
+        described["choices"] = choices
+    return described
 
 
-def _asked(source: Source, given: Document) -> Document:
+def _asked(source: Source, entry: Document) -> Document:
     """Never without a default: what the user leaves out would reach the server as `${user_config.NAME}`."""
     field = Settings.model_fields[source.field]
     choices = f" One of: {', '.join(_choices(source))}." if _choices(source) else ""
-    told = given | {"description": f"{field.description}{choices}"}
-    return told if given.get("required") else told | {"default": "" if field.default is None else field.default}
+    described = entry | {"description": f"{field.description}{choices}"}
+    return (
+        described if entry.get("required") else described | {"default": "" if field.default is None else field.default}
+    )
 
 
 def _choices(source: Source) -> list[str]:
@@ -180,7 +182,7 @@ def wanted(root: Path) -> dict[Path, str]:
     readme = root / "README.md"
     tables = {"clients": _clients(), "published": _published()}
     files = {root / "tools" / f"{offer.tool_name()}.json": snapshot(offer) for offer in ALL_TOOLS}
-    files[root / "fastn_mcp" / FILE] = taken_down(_server(), ALL_TOOLS)
+    files[root / "fastn_mcp" / FILE] = introduction(_server(), ALL_TOOLS)
     files[root / PLUGIN_SKILL] = (root / "fastn_mcp" / "skill.md").read_text(encoding="utf-8")
     files[readme] = fill_tables(readme.read_text(encoding="utf-8"), tables)
     return files | {root / name: fill_manifest(name, (root / name).read_text(encoding="utf-8")) for name in PUBLISHED}

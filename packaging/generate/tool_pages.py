@@ -42,10 +42,10 @@ _ASKED = {
 
 def toolsets() -> dict[str, list[AnyTool]]:
     """The tools by toolset, as `--toolsets` names them, in the order of the catalogue."""
-    found: dict[str, list[AnyTool]] = {}
-    for offer in ALL_TOOLS:
-        found.setdefault("procedures" if offer in PROCEDURES else offer.toolset(), []).append(offer)
-    return found
+    by_toolset: dict[str, list[AnyTool]] = {}
+    for tool in ALL_TOOLS:
+        by_toolset.setdefault("procedures" if tool in PROCEDURES else tool.toolset(), []).append(tool)
+    return by_toolset
 
 
 def title(toolset: str) -> str:
@@ -55,10 +55,10 @@ def title(toolset: str) -> str:
 def overview() -> str:
     """The table of all tools, each with a link to what is said of it."""
     rows = [
-        f"| [`{name}`](tools/{toolset}.md#{name}) | {offer.effect.value} | {known(offer)} | {_cell(offer.__doc__)} |"
-        for toolset, offers in toolsets().items()
-        for offer in offers
-        if (name := offer.tool_name())
+        f"| [`{name}`](tools/{toolset}.md#{name}) | {tool.effect.value} | {known(tool)} | {_cell(tool.__doc__)} |"
+        for toolset, tools in toolsets().items()
+        for tool in tools
+        if (name := tool.tool_name())
     ]
     return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
 
@@ -69,43 +69,43 @@ def tool_pages() -> dict[str, str]:
     return {
         f"{toolset}.md": f"# {title(toolset)}\n\n"
         "<!-- Written by `make surface`, from the catalogue and the sandbox. -->\n\n"
-        + "\n".join(_section(offer, answers.get(offer.tool_name())) for offer in offers)
-        for toolset, offers in toolsets().items()
+        + "\n".join(_section(tool, answers.get(tool.tool_name())) for tool in tools)
+        for toolset, tools in toolsets().items()
     }
 
 
-def _section(offer: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
-    parts = [f"## {offer.tool_name()}\n", f"{offer.__doc__}\n", _facts(offer), _arguments(offer)]
+def _section(tool: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
+    parts = [f"## {tool.tool_name()}\n", f"{tool.__doc__}\n", _facts(tool), _arguments(tool)]
     if example is not None:
-        given, answer = example
-        what = "What a person would see" if "tool" in given else "Its answer"
-        called = "`preview_change`, called on the sandbox" if "tool" in given else "Called on the sandbox"
+        arguments, answer = example
+        what = "What a person would see" if "tool" in arguments else "Its answer"
+        called = "`preview_change`, called on the sandbox" if "tool" in arguments else "Called on the sandbox"
         lines = json.dumps(answer, indent=2, ensure_ascii=False).splitlines()
         cut = [*lines[:LONGEST], f"... {len(lines) - LONGEST} more lines"] if len(lines) > LONGEST else lines
         parts += [
-            f"{called} with:\n\n```json\n{json.dumps(given, ensure_ascii=False)}\n```\n",
+            f"{called} with:\n\n```json\n{json.dumps(arguments, ensure_ascii=False)}\n```\n",
             f"{what}:\n\n```{'text' if cut is not lines else 'json'}\n" + "\n".join(cut) + "\n```\n",
         ]
     return "\n".join(parts)
 
 
-def _facts(offer: AnyTool) -> str:
-    rows = [("effect", f"`{offer.effect.value}`" + _raised(offer))]
-    rows.append(("approval", _asked(offer.effect)))
-    if issubclass(offer, Operation):
-        rows.append(("request", f"`{offer.route}`"))
-        rows.append(("evidence", f"{offer.evidence.kind}: {offer.evidence.source}"))
+def _facts(tool: AnyTool) -> str:
+    rows = [("effect", f"`{tool.effect.value}`" + _raised(tool))]
+    rows.append(("approval", _asked(tool.effect)))
+    if issubclass(tool, Operation):
+        rows.append(("request", f"`{tool.route}`"))
+        rows.append(("evidence", f"{tool.evidence.kind}: {tool.evidence.source}"))
     else:
         rows.append(("evidence", "calls other operations; the guard checks each call"))
-    rows.append(("toolset", f"`{'procedures' if offer in PROCEDURES else offer.toolset()}`"))
+    rows.append(("toolset", f"`{'procedures' if tool in PROCEDURES else tool.toolset()}`"))
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows)
 
 
-def _raised(offer: AnyTool) -> str:
+def _raised(tool: AnyTool) -> str:
     """Updates, and triggers that are made to fire, can be more than their type says."""
-    if offer.effect is Effect.WRITE and offer.toolset() in ("workflows", "connectors", "triggers"):
+    if tool.effect is Effect.WRITE and tool.toolset() in ("workflows", "connectors", "triggers"):
         return ", or `external` if it acts on a live resource or one in use"
-    return ", or that of the undone change" if offer.tool_name() == "undo_change" else ""
+    return ", or that of the undone change" if tool.tool_name() == "undo_change" else ""
 
 
 def _asked(effect: Effect) -> str:
@@ -113,11 +113,11 @@ def _asked(effect: Effect) -> str:
     if effect is Effect.READ:
         return "nothing, in any mode"
     modes: tuple[Mode, ...] = ("guarded", "manual", "auto")
-    said = {mode: _ASKED[least(mode, effect, live=False)] for mode in modes}
+    approvals = {mode: _ASKED[least(mode, effect, live=False)] for mode in modes}
     text = (
-        f"{said['guarded']}, in any mode but `read-only` and `unattended`"
-        if len(set(said.values())) == 1
-        else "; ".join(f"`{mode}`: {words}" for mode, words in said.items())
+        f"{approvals['guarded']}, in any mode but `read-only` and `unattended`"
+        if len(set(approvals.values())) == 1
+        else "; ".join(f"`{mode}`: {words}" for mode, words in approvals.items())
     )
     strictest = least("guarded", effect, live=True)
     return text + (
@@ -125,8 +125,8 @@ def _asked(effect: Effect) -> str:
     )
 
 
-def _arguments(offer: AnyTool) -> str:
-    schema = offer.input_schema()
+def _arguments(tool: AnyTool) -> str:
+    schema = tool.input_schema()
     required = schema.get("required", [])
     rows = [
         f"| `{name}` | {_kind(facts)} | {'yes' if name in required else ''} | {_cell(facts['description'])} |"
@@ -142,9 +142,9 @@ def _kind(facts: dict[str, Any]) -> str:
     return kind + (f", one of {', '.join(f'`{value}`' for value in facts['enum'])}" if "enum" in facts else "")
 
 
-def known(offer: AnyTool) -> str:
+def known(tool: AnyTool) -> str:
     """How its shape is known, in a word or three."""
-    return str(offer.evidence) if issubclass(offer, Operation) else "built on operations"
+    return str(tool.evidence) if issubclass(tool, Operation) else "built on operations"
 
 
 def _cell(text: str | None) -> str:
@@ -153,27 +153,27 @@ def _cell(text: str | None) -> str:
 
 async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Each tool's arguments and its answer: that of a read, and of anything else what it would do."""
-    found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    answers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     label: dict[str, Any] = {"profile": "sandbox", "host": "localhost"}
     for call in _calls():
         with TemporaryDirectory() as folder:
             world = World(Path(folder))  # one each, so that no call sees what another did
             try:
-                given = json.loads(json.dumps(call.shown()))
+                arguments = json.loads(json.dumps(call.shown()))
                 if call.effect is Effect.READ:
                     done = await world.call(call)
                     if not isinstance(done, Done):
                         raise TypeError(f"{call.tool_name()}: {done}")
-                    found[call.tool_name()] = (given, render(call, done.result, label, None))
+                    answers[call.tool_name()] = (arguments, render(call, done.result, label, None))
                 else:
                     shown = await world.dispatch.preview(call, Caller(Asker(), None))
-                    found[call.tool_name()] = (
-                        {"tool": call.tool_name(), "arguments": given},
+                    answers[call.tool_name()] = (
+                        {"tool": call.tool_name(), "arguments": arguments},
                         render_preview(shown.data() | {"account": "sandbox at localhost"}),
                     )
             finally:
                 world.close()
-    return found
+    return answers
 
 
 def _calls() -> Iterator[Tool[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.values import not_none
-from surface import HELLO, META, WHO, said
+from surface import HELLO, META, WHO, results_of
 
 from fastn_mcp.build.composition import assemble, policy_of
 from fastn_mcp.build.process import Process, Sandboxed
@@ -59,13 +59,15 @@ async def test_introduction_equals_the_sdks_answers_in_each_version(flags: dict[
     server = build(parts.dispatch, parts.tools, parts.label)
     for version in HANDSHAKE:
         introduction = not_none(introduction_of(settings, environment))
-        initialized, listed = await said(server, ("initialize", hello(protocolVersion=version)), ("tools/list", {}))
+        initialized, listed = await results_of(
+            server, ("initialize", hello(protocolVersion=version)), ("tools/list", {})
+        )
         assert result(introduction, "initialize", hello(protocolVersion=version)) == initialized
         ready = not_none(introduction.reply(READY))
         assert (ready.line, ready.last) == (b"", False)
         assert result(introduction, "tools/list", {}) == listed
     introduction = not_none(introduction_of(settings, environment))
-    discovered, listed = await said(server, ("server/discover", META), ("tools/list", META))
+    discovered, listed = await results_of(server, ("server/discover", META), ("tools/list", META))
     assert result(introduction, "server/discover", META) == discovered
     assert result(introduction, "tools/list", META) == listed
 
