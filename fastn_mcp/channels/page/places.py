@@ -209,5 +209,5 @@ def _how(limits: Limits, effect: Effect) -> str:
         within = effect is Effect.SPEND and not own and decision is Decision.CONFIRM and policy.mode == "guarded"
         step_up = None if decision in (Decision.ALLOW, Decision.DENY) else policy.step_up
         signed_in = ", with a fresh sign-in" if step_up and step_up.concerns([effect.value]) else ""
-        return f"{'Sent within a budget, or else: ' if within else ''}{_HOW[decision]}{signed_in}"
+        return f"{'Sent within a budget; beyond it, a person approves' if within else _HOW[decision]}{signed_in}"
     return "Refused, unless the plan allows it"
