@@ -233,7 +233,7 @@ bench-check: $(READY) ## Whether a start or a call costs a quarter more than is 
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/check.py $(ARGS)
 
-profile: $(READY) ## Where a start and a call spend their time; into docs/measured.md
+profile: $(READY) ## Where a start and a call spend their time; into docs/measured.md: make profile ARGS=--write
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/profiling.py $(ARGS)
 

@@ -263,8 +263,9 @@ def servers(api: Api, work: Path, fastmcp: Path) -> dict[str, tuple[list[str], d
     peer = {"BASE_URL": api.url, "KEY": KEY}
     static = {**peer, "STATIC": str(work / "static.json")}
     bridge = {**peer, "OPENAPI": str(work / "openapi.json")}
+    ours = own({"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}, str(work))
     return {
-        OURS: ([str(Path(sys.executable).with_name("fastn-mcp"))], {"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}),
+        OURS: ([str(Path(sys.executable).with_name("fastn-mcp"))], ours),
         FLOOR: ([sys.executable, str(HERE / "peers" / "sdk_static.py")], static),
         BRIDGE: ([str(fastmcp), str(HERE / "peers" / "fastmcp_bridge.py")], bridge),
     }
@@ -277,7 +278,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=150, help="sequential calls of each kind in each round")
     parser.add_argument("--json", type=Path, help="write every round's values here")
-    parser.add_argument("--only", action="append", help="only this server (may be repeated)")
+    parser.add_argument(
+        "--only", action="append", help="only this server (may be repeated); the ratios need sdk-static"
+    )
     options = parser.parse_args()
     api = Api()
     rounds: list[dict[str, dict[str, float]]] = []
