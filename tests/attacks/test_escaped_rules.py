@@ -156,6 +156,16 @@ async def test_raised_effect_counts_in_the_budget_of_the_lower_one(tmp_path: Pat
     assert len(world.changes) == 2
 
 
+@pytest.mark.parametrize("more", [{}, {"admin_email": "eve@example.com"}, {"extra": {"note2": "x"}}])
+async def test_rule_on_an_effect_applies_to_a_call_that_was_raised_above_it(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """An administrator beside the new name makes the call one that changes access, and does not excuse the name."""
+    world = under(tmp_path, '[[rule]]\neffects = "external"\nthen = "deny"\n')
+    acme = world.id_of("customers", "Acme Corp")
+    assert await world.decision(UpdateCustomer(customer_id=acme, name="Acme", **more)) is Decision.DENY
+
+
 @pytest.mark.parametrize(
     "asker", [Asker(), Asker("https://ci.example|main", machine="nightly")], ids=["person", "machine"]
 )
