@@ -3,6 +3,7 @@
 An unknown fact never loosens: where it would decide, rules that allow do not match, and all others do.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,8 +142,8 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(argument_value, exact=True):
             return None
-        if name == "domain" and argument_value != _host(argument_value):
-            return None  # a pattern of hosts could match its path
+        if name == "domain" and not _is_host(argument_value):
+            return None  # a pattern of hosts could match what follows the host
         customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
         if not all(choice(id_, exact=True) for id_ in customers):
             return None  # it names what belongs to another customer, such as a connection
@@ -201,9 +202,20 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
 def _host(domain: object) -> str | None:
     """Return the host of a domain that may be written as a URL; None if there is none."""
     with suppress(ValueError):
-        text = str(domain or "")
-        return (urlsplit(text if "//" in text else f"//{text}").hostname or "").rstrip(".") or None
+        text = _SCHEME.sub("//", str(domain or "").replace("\\", "/"))  # as a URL parser reads it
+        return (urlsplit(text).hostname or "").rstrip(".") or None
     return None
+
+
+def _is_host(domain: object) -> bool:
+    """Return whether a domain is nothing but a host, to whatever parses it."""
+    return domain is None or (domain == _host(domain) and _HOST.fullmatch(str(domain)) is not None)
+
+
+_SCHEME = re.compile(r"^\s*(?:https?:|[a-z][a-z\d+.-]*:(?=/))?/*", re.IGNORECASE)
+"""What precedes the host: a scheme, with any number of slashes."""
+
+_HOST = re.compile(r"[\w.-]+")
 
 
 _NAME_DETAILS = ("name", "new name")

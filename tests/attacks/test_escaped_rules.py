@@ -474,7 +474,17 @@ async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: P
     assert "Routes changed: " in person.asked[0].text
 
 
-@pytest.mark.parametrize("domain", ["https://a.evil.example/x", "a.evil.example.", "A.EVIL.example:443"])
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "https://a.evil.example/x",
+        "a.evil.example.",
+        "A.EVIL.example:443",
+        "a.evil.example\\.good.example",
+        "https:a.evil.example/x",
+        "https:///a.evil.example/x",
+    ],
+)
 async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str) -> None:
     rule = '[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.evil.example" }\nthen = "deny"\n'
     call = CreateConnector(name="X", slug="initech", domain=domain)
@@ -484,5 +494,6 @@ async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str)
 async def test_rule_that_allows_hosts_does_not_match_a_path(tmp_path: Path) -> None:
     rule = '[defaults]\nwrite = "confirm"\n[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.good.example" }\n'
     world = under(tmp_path, f'{rule}then = "allow"\n')
-    for domain, decision in (("evil.example/.good.example", Decision.CONFIRM), ("a.good.example", Decision.ALLOW)):
-        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision
+    for end in ("", "/", "\\", " ", "%2f", "\t"):
+        domain, decision = f"evil.example{end}.good.example", Decision.CONFIRM if end else Decision.ALLOW
+        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision, domain
