@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
-from fastn_mcp.account.resolved_call import REFERENCE_NAMES, Effective, Mention, ResolvedCall, ValueSource
+from fastn_mcp.account.resolved_call import (
+    FOR_ALL_WITHOUT,
+    REFERENCE_NAMES,
+    Effective,
+    Mention,
+    ResolvedCall,
+    ValueSource,
+)
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
@@ -170,6 +177,8 @@ class PolicyRule:
         argument_value: object = getattr(call, name, None)
         if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
             return ""
+        if not str(argument_value or "").strip() and (words := _without(name, choice, call)):
+            return words
         if name not in DERIVED:
             is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
             is_word |= name == "domain" and choice(_host(argument_value), exact=False)
@@ -197,6 +206,15 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
             if any(choice(value, exact=False) for value in record.identity().values()):
                 return f"it is {record.kind} {quote(record.name)}"
     return None
+
+
+def _without(name: str, choice: Choice, call: Call) -> str | None:
+    """Match what a missing argument stands for: its default or, for one that names customers, all of them."""
+    default = call.defaults.get(name)
+    if default is not None and choice(default, exact=False):
+        return f"its {name} is {quote(default)} by default"
+    is_for_all = name not in DERIVED and name == FOR_ALL_WITHOUT.get(call.tool_name())
+    return f"it names no {name}, and so is for all" if is_for_all else None
 
 
 def _host(domain: object) -> str | None:

@@ -372,6 +372,22 @@ async def test_rule_applies_to_a_value_however_it_is_written(tmp_path: Path, per
     assert await world.decision(CreateApiKey(name="BI", permissions="Viewer")) is Decision.CONFIRM
 
 
+@pytest.mark.parametrize("status", [None, "", "Active"])
+async def test_rule_applies_to_the_default_of_a_missing_argument(tmp_path: Path, status: str | None) -> None:
+    """A trigger fires unless it is disabled."""
+    world = under(tmp_path, '[[rule]]\ntool = "create_trigger"\nwhen = { status = "Active" }\nthen = "deny"\n')
+    call = CreateTrigger(name="t", type="webhook", status=status, routes=[{"routeId": world.run().workflow_id}])
+    assert await world.decision(call) is Decision.DENY
+
+
+async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "globex-*" }\nthen = "deny"\n')
+    for customers in (None, []):
+        assert await world.decision(CreateApiKey(name="k", customers=customers)) is Decision.DENY
+    acme = world.id_of("customers", "Acme Corp")
+    assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
+
+
 async def test_empty_list_counts_as_an_argument_that_is_missing(tmp_path: Path) -> None:
     """An API key for no customers in particular is one for all."""
     world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "" }\nthen = "deny"\n')
