@@ -85,7 +85,8 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
     known = {each.id for each in resolved.records if each.kind == "customer"}
     owners = {owner for each in resolved.dependence.certain for owner in each.owners}
     for each in resolved.records:
-        refers = _inside(each.row or {}, in_call=False) if each.relation is Relation.NAMED else ()
+        is_followed = each.relation is Relation.NAMED or each.kind == "connection"
+        refers = _inside(each.row or {}, in_call=False) if is_followed else ()
         owners |= {key for kind, key, _ in refers if kind == "customer"}
     owners -= {resolved.call.target, *known}
     owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
@@ -206,7 +207,7 @@ def _of_record(call: Call, row: Row) -> Effective:
 
 
 def _of_routes(call: Call, row: Row) -> Effective:
-    """Return the environments of the routes that a trigger gets, and of those that it has and keeps or loses."""
+    """Return the environments of a trigger's connection, of the routes that it gets, and of those that it has."""
     new_routes: object = getattr(call, "routes", None)
     held: object = [] if isinstance(call, CreateTrigger) else row.get("routes")
     lists = [held] if new_routes is None else [new_routes, held]
@@ -217,9 +218,10 @@ def _of_routes(call: Call, row: Row) -> Effective:
         for routes in lists
         for route in cast("list[Any]", routes)
     ]
-    connection = text(connection_refers(str(getattr(call, "connection_id", None) or "")), "environment")
+    if connection := str(getattr(call, "connection_id", None) or text(row, "connectionId")):
+        places.append(text(connection_refers(connection), "environment"))
     source = ValueSource.RECORD if new_routes is None else ValueSource.ARGUMENT
-    return Effective(tuple(dict.fromkeys(filter(None, [*places, connection]))), source, all(places))
+    return Effective(tuple(dict.fromkeys(filter(None, places))), source, all(places))
 
 
 def _customer(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
@@ -253,7 +255,8 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     documented.pop("extra", None)
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
     in_call = [each for fields in (documented, *undocumented_in(call)) for each in _inside(fields, in_call=True)]
-    owners = [row, *(connection_refers(key) for kind, key, _ in in_call if kind == "connection")]
+    referred = [*in_call, *_inside(row, in_call=False)]
+    owners = [row, *(connection_refers(key) for kind, key, _ in referred if kind == "connection")]
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
         owners.append({"customerId": surroundings.customer})

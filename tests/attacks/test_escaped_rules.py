@@ -28,7 +28,7 @@ from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, Invit
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
-from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -380,10 +380,10 @@ async def test_rule_applies_to_the_default_of_a_missing_argument(tmp_path: Path,
     assert await world.decision(call) is Decision.DENY
 
 
-async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("customers", [None, []])
+async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, customers: list[str] | None) -> None:
     world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "globex-*" }\nthen = "deny"\n')
-    for customers in (None, []):
-        assert await world.decision(CreateApiKey(name="k", customers=customers)) is Decision.DENY
+    assert await world.decision(CreateApiKey(name="k", customers=customers)) is Decision.DENY
     acme = world.id_of("customers", "Acme Corp")
     assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
 
@@ -513,3 +513,25 @@ async def test_rule_that_allows_hosts_does_not_match_a_path(tmp_path: Path) -> N
     for end in ("", "/", "\\", " ", "%2f", "\t"):
         domain, decision = f"evil.example{end}.good.example", Decision.CONFIRM if end else Decision.ALLOW
         assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision, domain
+
+
+@pytest.mark.parametrize("connection", ["its id", "its row"])
+async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_path: Path, connection: str) -> None:
+    """Its own row names no customer: what starts it is told by its connection, in the id or in the row."""
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n')
+    globex = world.id_of("customers", "Globex Exports")
+    trigger = next(row for row in world.sandbox.state.all("triggers") if row["endOrgId"] == globex)
+    trigger["endOrgId"] = None
+    if connection == "its row":
+        row = next(row for row in world.sandbox.state.all("connections") if row["id"] == trigger["connectionId"])
+        row["id"] = trigger["connectionId"] = "conn_17"
+    for call in (DeleteTrigger(trigger_id=trigger["id"]), UpdateTrigger(trigger_id=trigger["id"], status="Active")):
+        assert await world.decision(call) is Decision.DENY
+
+
+@pytest.mark.parametrize("connection", ["ucl:o:live:hubspot:a:default", "conn_17"])
+async def test_trigger_is_also_in_the_environment_of_its_connection(tmp_path: Path, connection: str) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "*"\nwhen = { environment = "live" }\nthen = "deny"\n')
+    trigger = next(row for row in world.sandbox.state.all("triggers") if row["type"] == "app_event")
+    trigger |= {"connectionId": connection, "routes": [trigger["routes"][0] | {"environment": "test"}]}
+    assert await world.decision(UpdateTrigger(trigger_id=trigger["id"], status="Active")) is Decision.DENY
