@@ -29,7 +29,7 @@ from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import CreateWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -527,6 +527,8 @@ async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_pat
         row["id"] = trigger["connectionId"] = "conn_17"
     for call in (DeleteTrigger(trigger_id=trigger["id"]), UpdateTrigger(trigger_id=trigger["id"], status="Active")):
         assert await world.decision(call) is Decision.DENY
+    if connection == "its id":
+        assert await world.decision(DeleteWorkflow(workflow_id=trigger["routes"][0]["routeId"])) is Decision.DENY
 
 
 @pytest.mark.parametrize("connection", ["ucl:o:live:hubspot:a:default", "conn_17"])
