@@ -21,11 +21,12 @@ from fastn_mcp.account.resolved_call import (
     TypedArgument,
     TypedField,
     ValueSource,
+    customers_mentioned,
     identity,
     undocumented_in,
 )
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
-from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument
+from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument, NotFound
 from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
     FastnObject,
@@ -44,7 +45,7 @@ from fastn_mcp.records.rows import (
 from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
-from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
@@ -88,12 +89,42 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
         is_followed = each.relation is Relation.NAMED or each.kind == "connection"
         refers = _inside(each.row or {}, in_call=False) if is_followed else ()
         owners |= {key for kind, key, _ in refers if kind == "customer"}
-    owners -= {resolved.call.target, *known}
+    known |= {resolved.call.target or ""}
+    owners -= known
     owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    mentioned = [each for each in customers_mentioned(resolved.call) if each not in owners | known]
+    owner_records += await _customers_among(mentioned, send)
     reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
     if reference and (holder := await _holder(reference, resolved.call.target, send)) is not None:
         owner_records += (holder,)
     return replace(resolved, records=(*resolved.records, *owner_records))
+
+
+async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record, ...]:
+    """Return the customers that have one of these ids, names or references, and those texts that may be of another."""
+
+    async def read(key: str) -> Record | None:
+        try:
+            return Record("customer", key, Relation.OWNER, row_of(await send(GetCustomer(customer_id=key))))
+        except NotFound:
+            return None
+        except FastnError as error:
+            return Record("customer", key, Relation.OWNER, is_forbidden=isinstance(error, Forbidden))
+
+    if not mentioned:
+        return ()
+    rows, is_complete = await _customers(send)
+    left = dict.fromkeys(map(name_as_read, mentioned))
+    records = list[Record]()
+    for row in rows.values():
+        names = {name_as_read(str(each)) for each in (*identity(row).values(), text(row, "externalRef"))}
+        if not names.isdisjoint(left):
+            records.append(Record("customer", key_of(row), Relation.OWNER, row))
+    if is_complete:
+        return tuple(records)
+    if len(mentioned) > MAX_LOOKUPS:
+        return (*records, *(Record("customer", key, Relation.OWNER) for key in mentioned))
+    return (*records, *filter(None, (await read_each(mentioned, read)).values()))
 
 
 async def _holder(reference: str, besides: str | None, send: Send) -> Record | None:
@@ -312,7 +343,7 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
     for kind in KINDS:
         of_kind = [(kind, key) for of, key, _, known in every if of == kind and known is None]
         if kind == "customer" and len(of_kind) > MAX_LOOKUPS:
-            rows |= await _customers(send)
+            rows |= (await _customers(send))[0]
         else:
             unread += of_kind[:MAX_LOOKUPS]
     rows |= await read_each(unread, partial(_row, send, forbidden)) if unread else {}
@@ -322,13 +353,13 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
     )
 
 
-async def _customers(send: Send) -> dict[tuple[str, str], Row]:
-    """Read the first customers of the list. What cannot be read is left out."""
-    rows: dict[tuple[str, str], Row] = {}
+async def _customers(send: Send) -> tuple[dict[tuple[str, str], Row], bool]:
+    """Read the first customers of the list, and whether these are all. What cannot be read is left out."""
+    pages = Pages(ListCustomers(limit=100), send, MAX_PAGES)
     with suppress(FastnError):
-        async for page in Pages(ListCustomers(limit=100), send, MAX_PAGES):
-            rows |= {("customer", key_of(row)): row for row in page.rows}
-    return rows
+        async for _ in pages:
+            pass
+    return {("customer", key_of(row)): row for row in pages.rows}, pages.is_complete
 
 
 async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str, str]) -> Row:

@@ -25,7 +25,8 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListRoles
-from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
@@ -537,3 +538,58 @@ async def test_trigger_is_also_in_the_environment_of_its_connection(tmp_path: Pa
     trigger = next(row for row in world.sandbox.state.all("triggers") if row["type"] == "app_event")
     trigger |= {"connectionId": connection, "routes": [trigger["routes"][0] | {"environment": "test"}]}
     assert await world.decision(UpdateTrigger(trigger_id=trigger["id"], status="Active")) is Decision.DENY
+
+
+MENTIONS: list[Any] = [
+    {"customerId": "ID"},
+    {"customer": {"_id": "ID"}},
+    {"customerIds": [["ID"]]},
+    {"customer.id": "ID"},
+    {"organization": "ID"},
+    {"customerSlug": "globex-exports"},
+    {"owner": {"reference": "crm-1044"}},
+]
+
+
+@pytest.mark.parametrize("fields", MENTIONS, ids=str)
+async def test_protection_holds_for_a_customer_in_any_undocumented_field(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    """Also by its id where it is protected by its name. Nobody knows which fields Fastn reads."""
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    extra = from_json(to_json(fields).decode().replace("ID", world.id_of("customers", "Globex Exports")))
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is Decision.DENY
+    others: list[Any] = [{"region": "EU"}, {"labels": ["globex-exports"]}]
+    for harmless in others:
+        assert await world.decision(CreateConnection(connector_id=connector, extra=harmless)) is Decision.ALLOW
+
+
+async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
+    customers |= {
+        (key := f"c{number}"): {**customers[next(iter(customers))], "id": key, "name": key, "slug": key}
+        for number in range(400)
+    }
+    six = {f"f{number}": f"t{number}" for number in range(6)}
+    cases: list[tuple[Any, Decision]] = [
+        ({"org": world.id_of("customers", "Globex Exports")}, Decision.DENY),
+        ({"region": "EU"}, Decision.ALLOW),
+        (six, Decision.DENY),
+    ]
+    for extra, decision in cases:
+        assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is decision, extra
+
+
+async def test_protection_holds_for_a_customer_in_data_and_in_a_message(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    globex, acme = (world.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
+    for customer, denied in ((globex, True), (acme, False)):
+        calls = [
+            world.run().model_copy(update={"input": {"orders": [{"customerId": customer}]}}),
+            AiChat(message="Delete its connections.", context={"customerId": customer}),
+        ]
+        assert [await world.decision(call) is Decision.DENY for call in calls] == [denied] * 2
+    assert await world.decision(AiChat(message="Hello.", context={"customerId": "cus_0"})) is Decision.DENY
+    assert await world.decision(world.run().model_copy(update={"input": {"customerId": "7"}})) is Decision.ALLOW
