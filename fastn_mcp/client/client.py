@@ -59,7 +59,7 @@ from fastn_mcp.redaction import (
     texts_in,
 )
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, reports_failure, unwrap
+from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, plain, reports_failure, unwrap
 from fastn_mcp.tools.related_reads import no_such, settling_read, suggested_read
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -200,6 +200,9 @@ class FastnClient:
         holds_key = self.redactor.may_stand_in(call.model_dump_json().encode())
         if is_read and not holds_key:
             return
+        if not is_read:
+            for each in (call, *call.inner_calls):
+                _check_names(each, self.settings.fields)
         arguments = call.model_dump(mode="json")
         if holds_key and (where := self.redactor.find(arguments)) is not None:
             raise InvalidArgument(
@@ -397,6 +400,18 @@ class FastnClient:
         with self._system.span("wait", cause, details):
             await announce_wait(why)
             await self._system.sleep(seconds)
+
+
+def _check_names(call: Tool[Any], fields: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise `NotSent` for a field in `extra` under the account's own name: rules do not recognise it."""
+    extra: dict[str, JsonValue] | None = getattr(call, "extra", None)
+    given = set(map(plain, extra or ()))
+    for our, their in fields.get(call.toolset(), {}).items() if given else ():
+        if their != our and plain(their) in given:
+            raise InvalidArgument(
+                f"extra: {their} is this account's name for {our}, by its setting fields.",
+                f"Give the argument for it or, where there is none, {our} in extra.",
+            )
 
 
 def _result(call: Operation[R], answer: Answer, attempts: Attempts, redactor: Redactor, settings: Settings) -> R:

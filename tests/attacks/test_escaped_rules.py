@@ -12,7 +12,7 @@ from support.world import World
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
-from fastn_mcp.errors import Refused
+from fastn_mcp.errors import InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.approval_use import ApprovalUse
 from fastn_mcp.guard.batch import Done
@@ -593,3 +593,17 @@ async def test_protection_holds_for_a_customer_in_data_and_in_a_message(tmp_path
         assert [await world.decision(call) is Decision.DENY for call in calls] == [denied] * 2
     assert await world.decision(AiChat(message="Hello.", context={"customerId": "cus_0"})) is Decision.DENY
     assert await world.decision(world.run().model_copy(update={"input": {"customerId": "7"}})) is Decision.ALLOW
+
+
+async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: Path) -> None:
+    """No rule would recognise it, and an update would lose it."""
+    world = World(tmp_path, Policy("auto"))
+    settings = world.client.settings
+    world.client.settings = settings.model_copy(update={"fields": {"connections": {"endOrgId": "installOrg"}}})
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    call = CreateConnection(connector_id=connector, credentials={"token": "x"}, extra={"install_org": "o"})
+    changes: list[dict[str, Any]] = [{"tool": call.tool_name(), "arguments": call.arguments()}]
+    for each in (call, ApplyChanges(changes=changes)):
+        refused = await world.expect(InvalidArgument, each)
+        assert refused.what == "extra: installOrg is this account's name for endOrgId, by its setting fields."
+    assert world.sandbox.requests == []
