@@ -3,12 +3,9 @@
 An unknown fact never loosens: where it would decide, rules that allow do not match, and all others do.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
 
 from fastn_mcp.account.resolved_call import (
     FOR_ALL_WITHOUT,
@@ -19,7 +16,7 @@ from fastn_mcp.account.resolved_call import (
     ValueSource,
 )
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
+from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who, host_of, is_host
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
@@ -149,7 +146,7 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(argument_value, exact=True):
             return None
-        if name == "domain" and not _is_host(argument_value):
+        if name == "domain" and not is_host(argument_value):
             return None  # a pattern of hosts could match what follows the host
         customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
         if not all(choice(id_, exact=True) for id_ in customers):
@@ -181,7 +178,7 @@ class PolicyRule:
             return words
         if name not in DERIVED:
             is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
-            is_word |= name == "domain" and choice(_host(argument_value), exact=False)
+            is_word |= name == "domain" and choice(host_of(argument_value), exact=False)
             return "" if is_word or name in call.unresolved else _named(choice, argument_value, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
@@ -215,25 +212,6 @@ def _without(name: str, choice: Choice, call: Call) -> str | None:
         return f"its {name} is {quote(default)} by default"
     is_for_all = name not in DERIVED and name == FOR_ALL_WITHOUT.get(call.tool_name())
     return f"it names no {name}, and so is for all" if is_for_all else None
-
-
-def _host(domain: object) -> str | None:
-    """Return the host of a domain that may be written as a URL; None if there is none."""
-    with suppress(ValueError):
-        text = _SCHEME.sub("//", str(domain or "").replace("\\", "/"))  # as a URL parser reads it
-        return (urlsplit(text).hostname or "").rstrip(".") or None
-    return None
-
-
-def _is_host(domain: object) -> bool:
-    """Return whether a domain is nothing but a host, to whatever parses it."""
-    return domain is None or (domain == _host(domain) and _HOST.fullmatch(str(domain)) is not None)
-
-
-_SCHEME = re.compile(r"^\s*(?:https?:|[a-z][a-z\d+.-]*:(?=/))?/*", re.IGNORECASE)
-"""What precedes the host: a scheme, with any number of slashes."""
-
-_HOST = re.compile(r"[\w.-]+")
 
 
 _NAME_DETAILS = ("name", "new name")

@@ -431,6 +431,14 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
 
 
+def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
+    hosts = {"domain": Choice((Glob("*.good.example"),))}
+    entry = PlannedCalls("line 1", "b", "update_connector", ("c1",), None, hosts, 1, 1)
+    for end in ("", "/", "\\", "#", " "):
+        call = UpdateConnector(connector_id="c1", domain=f"evil.example{end}.good.example")
+        assert entry.covers(by_arguments(call)) is not bool(end), end
+
+
 async def test_moving_a_customer_reference_is_asked_about(tmp_path: Path) -> None:
     """Runs find their customer by `x-end-org-ref`."""
     world = World(tmp_path)
