@@ -16,7 +16,18 @@ from fastn_mcp.client.reads import Pages, read_each, read_names
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import aged
 from fastn_mcp.records.labels import NO_NAMES, Names, label_of
-from fastn_mcp.records.rows import FastnObject, Row, key_of, owner_of, row_of, short, started_workflows, text, timestamp
+from fastn_mcp.records.rows import (
+    FastnObject,
+    Row,
+    connection_refers,
+    key_of,
+    owner_of,
+    row_of,
+    short,
+    started_workflows,
+    text,
+    timestamp,
+)
 from fastn_mcp.records.states import STATES, State, run_state, trigger_state
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
@@ -201,7 +212,13 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
-    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in OWNED_KINDS else ())))
+    owned = rows if rule.kind in OWNED_KINDS else ()
+    owners = frozenset(
+        owner
+        for row in owned
+        for each in (row, connection_refers(text(row, "connectionId")))
+        if (owner := owner_of(each))
+    )
     is_partial = uses.more or uses.count > len(rows)
     return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, owners, is_partial)
 

@@ -21,11 +21,12 @@ from fastn_mcp.account.resolved_call import (
     TypedArgument,
     TypedField,
     ValueSource,
+    customers_mentioned,
     identity,
     undocumented_in,
 )
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
-from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument
+from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument, NotFound
 from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
     FastnObject,
@@ -44,7 +45,7 @@ from fastn_mcp.records.rows import (
 from fastn_mcp.redaction import name_as_read, quote, texts_in
 from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
-from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Call, Send, plain
 from fastn_mcp.tools.related_reads import kind_of, labelled_row
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
@@ -85,14 +86,45 @@ async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
     known = {each.id for each in resolved.records if each.kind == "customer"}
     owners = {owner for each in resolved.dependence.certain for owner in each.owners}
     for each in resolved.records:
-        refers = _inside(each.row or {}, in_call=False) if each.relation is Relation.NAMED else ()
+        is_followed = each.relation is Relation.NAMED or each.kind == "connection"
+        refers = _inside(each.row or {}, in_call=False) if is_followed else ()
         owners |= {key for kind, key, _ in refers if kind == "customer"}
-    owners -= {resolved.call.target, *known}
+    known |= {resolved.call.target or ""}
+    owners -= known
     owner_records = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    mentioned = [each for each in customers_mentioned(resolved.call) if each not in owners | known]
+    owner_records += await _customers_among(mentioned, send)
     reference = name_as_read(getattr(resolved.call, "external_ref", None) or "")
     if reference and (holder := await _holder(reference, resolved.call.target, send)) is not None:
         owner_records += (holder,)
     return replace(resolved, records=(*resolved.records, *owner_records))
+
+
+async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record, ...]:
+    """Return the customers that have one of these ids, names or references, and those texts that may be of another."""
+
+    async def read(key: str) -> Record | None:
+        try:
+            return Record("customer", key, Relation.OWNER, row_of(await send(GetCustomer(customer_id=key))))
+        except NotFound:
+            return None
+        except FastnError as error:
+            return Record("customer", key, Relation.OWNER, is_forbidden=isinstance(error, Forbidden))
+
+    if not mentioned:
+        return ()
+    rows, is_complete = await _customers(send)
+    left = dict.fromkeys(map(name_as_read, mentioned))
+    records = list[Record]()
+    for row in rows.values():
+        names = {name_as_read(str(each)) for each in (*identity(row).values(), text(row, "externalRef"))}
+        if not names.isdisjoint(left):
+            records.append(Record("customer", key_of(row), Relation.OWNER, row))
+    if is_complete:
+        return tuple(records)
+    if len(mentioned) > MAX_LOOKUPS:
+        return (*records, *(Record("customer", key, Relation.OWNER) for key in mentioned))
+    return (*records, *filter(None, (await read_each(mentioned, read)).values()))
 
 
 async def _holder(reference: str, besides: str | None, send: Send) -> Record | None:
@@ -206,7 +238,7 @@ def _of_record(call: Call, row: Row) -> Effective:
 
 
 def _of_routes(call: Call, row: Row) -> Effective:
-    """Return the environments of the routes that a trigger gets, and of those that it has and keeps or loses."""
+    """Return the environments of a trigger's connection, of the routes that it gets, and of those that it has."""
     new_routes: object = getattr(call, "routes", None)
     held: object = [] if isinstance(call, CreateTrigger) else row.get("routes")
     lists = [held] if new_routes is None else [new_routes, held]
@@ -217,9 +249,10 @@ def _of_routes(call: Call, row: Row) -> Effective:
         for routes in lists
         for route in cast("list[Any]", routes)
     ]
-    connection = text(connection_refers(str(getattr(call, "connection_id", None) or "")), "environment")
+    if connection := str(getattr(call, "connection_id", None) or text(row, "connectionId")):
+        places.append(text(connection_refers(connection), "environment"))
     source = ValueSource.RECORD if new_routes is None else ValueSource.ARGUMENT
-    return Effective(tuple(dict.fromkeys(filter(None, [*places, connection]))), source, all(places))
+    return Effective(tuple(dict.fromkeys(filter(None, places))), source, all(places))
 
 
 def _customer(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
@@ -253,7 +286,8 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     documented.pop("extra", None)
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
     in_call = [each for fields in (documented, *undocumented_in(call)) for each in _inside(fields, in_call=True)]
-    owners = [row, *(connection_refers(key) for kind, key, _ in in_call if kind == "connection")]
+    referred = [*in_call, *_inside(row, in_call=False)]
+    owners = [row, *(connection_refers(key) for kind, key, _ in referred if kind == "connection")]
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in documented):
         owners.append({"customerId": surroundings.customer})
@@ -309,7 +343,7 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
     for kind in KINDS:
         of_kind = [(kind, key) for of, key, _, known in every if of == kind and known is None]
         if kind == "customer" and len(of_kind) > MAX_LOOKUPS:
-            rows |= await _customers(send)
+            rows |= (await _customers(send))[0]
         else:
             unread += of_kind[:MAX_LOOKUPS]
     rows |= await read_each(unread, partial(_row, send, forbidden)) if unread else {}
@@ -319,13 +353,13 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
     )
 
 
-async def _customers(send: Send) -> dict[tuple[str, str], Row]:
-    """Read the first customers of the list. What cannot be read is left out."""
-    rows: dict[tuple[str, str], Row] = {}
+async def _customers(send: Send) -> tuple[dict[tuple[str, str], Row], bool]:
+    """Read the first customers of the list, and whether these are all. What cannot be read is left out."""
+    pages = Pages(ListCustomers(limit=100), send, MAX_PAGES)
     with suppress(FastnError):
-        async for page in Pages(ListCustomers(limit=100), send, MAX_PAGES):
-            rows |= {("customer", key_of(row)): row for row in page.rows}
-    return rows
+        async for _ in pages:
+            pass
+    return {("customer", key_of(row)): row for row in pages.rows}, pages.is_complete
 
 
 async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str, str]) -> Row:

@@ -6,7 +6,7 @@ and records derive from it. What could not be read is unknown, and unknown is th
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,9 +19,9 @@ from fastn_mcp.account.dependence import Dependence
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.redaction import quote
+from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import UNKNOWN, Call, Create, RefusedValue, plain
+from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN, Call, Create, RefusedValue, plain
 from fastn_mcp.tools.related_reads import kind_of, own_label
 from fastn_mcp.tools.tool import Effect
 
@@ -283,7 +283,8 @@ class ResolvedCall:
     @property
     def refers(self) -> bool:
         """Whether it acts on a record or refers to one, so that who it touches has to be read."""
-        return self.call.target is not None or bool(self.records) or bool(self.call.unresolved)
+        call = self.call
+        return call.target is not None or bool(self.records) or bool(call.unresolved) or any(_undocumented_texts(call))
 
     @property
     def tools(self) -> frozenset[str]:
@@ -330,6 +331,7 @@ class ResolvedCall:
         wanted = resource.fields | resource.arguments | resource.texts
         for fields, content in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
             mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(content, fields)]
+        mentions += [Mention(value, "id", _called(kind, value)) for value in _undocumented_texts(call)]
         records = [each for each in self.records if each.kind == kind]
         for each in records:
             of = _called(kind, each.name)
@@ -394,10 +396,11 @@ def identity(fields: Mapping[str, Any]) -> dict[str, object]:
 def undocumented_in(call: Call) -> Iterator[Row]:
     """Yield the objects at any depth in what a call says beyond documented fields: `extra`, and what routes hold.
 
-    The payload and the filter of a route are data.
+    The payload and the filter of a route are data. The context of a message to Fastn's AI names resources.
     """
     arguments = call.arguments()
     yield from _objects_in(arguments.get("extra"))
+    yield from _objects_in(arguments.get("context"))
     routes = arguments.get("routes")
     for route in routes if isinstance(routes, list) else ():
         if isinstance(route, dict):
@@ -405,6 +408,27 @@ def undocumented_in(call: Call) -> Iterator[Row]:
 
 
 _DATA = ("payload", "filter")
+_OF_ROUTES = (*_DATA, "routeId", "routeType", "environment")
+
+
+def _undocumented_texts(call: Call) -> Iterator[str]:
+    """Yield the texts in fields of which it is not known what they mean: each may be the id or a name of anything."""
+    arguments = call.arguments()
+    routes = arguments.get("routes")
+    for name, known in (("extra", HARMLESS_EXTRA), ("context", ())):
+        yield from texts_in(_without(arguments.get(name), known))
+    for route in routes if isinstance(routes, list) else ():
+        yield from texts_in(_without(route, _OF_ROUTES))
+
+
+def _without(fields: JsonValue, names: Collection[str]) -> JsonValue:
+    return {name: each for name, each in fields.items() if name not in names} if isinstance(fields, dict) else None
+
+
+def customers_mentioned(call: Call) -> list[str]:
+    """Return what may be ids of customers: texts in undocumented fields, and in fields of data that name a customer."""
+    wanted = KINDS["customer"].fields | KINDS["customer"].arguments
+    return list(dict.fromkeys([*map(str, _mentioned(call.arguments(), wanted)), *_undocumented_texts(call)]))
 
 
 def _objects_in(content: JsonValue) -> Iterator[Row]:

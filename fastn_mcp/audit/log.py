@@ -93,7 +93,7 @@ class LogEntry:
     name: str | None = None
     arguments: Mapping[str, JsonValue] | None = None
     digest: str | None = None
-    """Digest of all arguments, secrets included."""
+    """Digest of all arguments, uncut and with secrets redacted: of a short secret, it would give that away."""
     environment: str | None = None
     """Environment of the request, wherever it comes from; several with a comma."""
     customer: str | None = None
@@ -143,7 +143,7 @@ def about(event: AuditEvent, call: Tool[Any], asker: Asker, account: str) -> Log
         tool=call.tool_name(),
         target=call.target,
         arguments=showable(call.shown()),
-        digest=digest(call.arguments()),
+        digest=digest(call.shown()),
         principal_name=asker.person or None,
         client=asker.client or None,
         client_name=asker.client_name or None,

@@ -59,7 +59,7 @@ from fastn_mcp.redaction import (
     texts_in,
 )
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, reports_failure, unwrap
+from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, plain, reports_failure, unwrap
 from fastn_mcp.tools.related_reads import no_such, settling_read, suggested_read
 from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -75,9 +75,10 @@ MAX_QUEUED_CALLS = 1_000
 
 
 class Attempts:
-    """Attempts of one call, and the errors that state its outcome."""
+    """Attempts of one call, and the errors that state its outcome. `redactor` redacts what Fastn answers."""
 
-    def __init__(self, call: Call, check: Callable[[], Awaitable[object]] | None = None) -> None:
+    def __init__(self, call: Call, redactor: Redactor, check: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.redactor = redactor
         self._call = call
         self._check = check
         self._reads = call.effect is Effect.READ
@@ -200,6 +201,9 @@ class FastnClient:
         holds_key = self.redactor.may_stand_in(call.model_dump_json().encode())
         if is_read and not holds_key:
             return
+        if not is_read:
+            for each in (call, *call.inner_calls):
+                _check_names(each, self.settings.fields)
         arguments = call.model_dump(mode="json")
         if holds_key and (where := self.redactor.find(arguments)) is not None:
             raise InvalidArgument(
@@ -221,16 +225,16 @@ class FastnClient:
 
         `check` is awaited right before each attempt to send its request, which is not made if it raises.
         """
-        attempts = Attempts(call, check)
         secrets = [] if call.effect is Effect.READ else secrets_of(call)
         redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
+        attempts = Attempts(call, redactor, check)
         details: SpanFacts = {"operation": attempts.operation, "effect": call.effect.value}
         with self._system.span("fastn", attempts.operation, details):
             self.limit.under_way += 1
             is_settled = False
             try:
                 with anyio.fail_after(self.deadline(call)):
-                    result = await self._send(call, attempts, redactor)
+                    result = await self._send(call, attempts)
                 is_settled = True
                 return result
             except TimeoutError:
@@ -253,7 +257,7 @@ class FastnClient:
                 self.is_outdated = stored != self.settings.api_key
         return self.is_outdated
 
-    async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
+    async def _send(self, call: Operation[R], attempts: Attempts) -> R:
         if self._no_key is not None:
             raise _missing_key(self._no_key)
         try:
@@ -280,13 +284,13 @@ class FastnClient:
             )
         async with self._slots:
             answer = await self._answer(request, attempts)
-        return _result(call, answer, attempts, redactor, self.settings)
+        return _result(call, answer, attempts, self.settings)
 
     async def _merged(self, call: Call, request: Request) -> Request:
         """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""
 
         async def read(reading: Call) -> FastnObject:
-            return await self._send(reading, Attempts(reading), Redactor(()))  # sent back unredacted
+            return await self._send(reading, Attempts(reading, Redactor(())))  # sent back unredacted
 
         current = await read_target(call, read)
         if current is None:
@@ -354,7 +358,7 @@ class FastnClient:
         """Return the failure of an answered attempt, if it is one, and the wait in seconds that Fastn asks for."""
         response, outcome, what = dict[str, JsonValue](), AttemptOutcome.ANSWERED, f"Fastn answered {answer.status}."
         if answer.status >= 300:
-            response = _error_body(answer)
+            response = _error_body(answer, attempts.redactor)
             outcome = outcome_of(answer.status, response.get("code"))
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
             outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
@@ -399,11 +403,23 @@ class FastnClient:
             await self._system.sleep(seconds)
 
 
-def _result(call: Operation[R], answer: Answer, attempts: Attempts, redactor: Redactor, settings: Settings) -> R:
+def _check_names(call: Tool[Any], fields: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise `NotSent` for a field in `extra` under the account's own name: rules do not recognise it."""
+    extra: dict[str, JsonValue] | None = getattr(call, "extra", None)
+    given = set(map(plain, extra or ()))
+    for our, their in fields.get(call.toolset(), {}).items() if given else ():
+        if their != our and plain(their) in given:
+            raise InvalidArgument(
+                f"extra: {their} is this account's name for {our}, by its setting fields.",
+                f"Give the argument for it or, where there is none, {our} in extra.",
+            )
+
+
+def _result(call: Operation[R], answer: Answer, attempts: Attempts, settings: Settings) -> R:
     """Return the result of an answered call. Raises a `FastnError` if it failed or cannot be read."""
     deletes = call.route.method == "DELETE"
     if answer.status >= 300:
-        response = _error_body(answer)
+        response = _error_body(answer, attempts.redactor)
         if deletes and answer.status == 404 and attempts.was_unknown:
             return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
         if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
@@ -416,8 +432,8 @@ def _result(call: Operation[R], answer: Answer, attempts: Attempts, redactor: Re
         raise attempts.unreadable(answer.unreadable)
     try:
         body = call.read(unwrap(_succeeded(call, answer, attempts)), answer.headers)
-        if redactor.may_stand_in(answer.body):
-            body = redactor(body)
+        if attempts.redactor.may_stand_in(answer.body):
+            body = attempts.redactor(body)
         if settings.fields and (names := settings.fields.get(call.toolset())):
             from_wire(cast(Call, call), body, names)
         if deletes and not isinstance(body, dict):
@@ -439,7 +455,7 @@ def _succeeded(call: Operation[Any], answer: Answer, attempts: Attempts) -> Json
     # With this header, the body is what a workflow's own code returned.
     if "x-execution-id" not in answer.headers and reports_failure(body, is_read=call.effect is Effect.READ):
         what = f"Fastn answered {answer.status}, but the response says that the call failed."
-        raise attempts.lost(what, _error_body(answer))
+        raise attempts.lost(what, _error_body(answer, attempts.redactor))
     return body
 
 
@@ -482,13 +498,13 @@ def _decoded(body: bytes) -> JsonValue:
     return cast(JsonValue, from_json(body, allow_inf_nan=False, cache_strings="keys")) if body.strip() else None
 
 
-def _error_body(answer: Answer) -> dict[str, JsonValue]:
+def _error_body(answer: Answer, redactor: Redactor) -> dict[str, JsonValue]:
     """Return the facts of an error response; only its status if the body is not JSON."""
     try:
         body = _decoded(answer.body)
     except ValueError:
         body = None
-    return facts(answer.status, answer.headers, redact(body))  # redacted before it is truncated
+    return facts(answer.status, answer.headers, redact(redactor(body)))  # redacted before it is truncated
 
 
 def secrets_of(call: Operation[Any]) -> list[str]:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import cast
+from urllib.parse import urlsplit
 
 from fastn_mcp.account.resolved_call import Effective, ResolvedCall
 from fastn_mcp.policy.asker import LOCAL, Asker
@@ -128,6 +130,25 @@ def _parts(item: object, exact: bool) -> list[object]:
         return [item]
     parts = item.split(",")
     return [*parts] if exact else [part.strip() for part in parts]
+
+
+def host_of(domain: object) -> str | None:
+    """Return the host of a domain that may be written as a URL; None if there is none."""
+    with suppress(ValueError):
+        text = _SCHEME.sub("//", str(domain or "").replace("\\", "/"))  # as a URL parser reads it
+        return (urlsplit(text).hostname or "").rstrip(".") or None
+    return None
+
+
+def is_host(domain: object) -> bool:
+    """Return whether a domain is nothing but a host, to whatever parses it."""
+    return domain is None or (domain == host_of(domain) and _HOST.fullmatch(str(domain)) is not None)
+
+
+_SCHEME = re.compile(r"^\s*(?:https?:|[a-z][a-z\d+.-]*:(?=/))?/*", re.IGNORECASE)
+"""What precedes the host: a scheme, with any number of slashes."""
+
+_HOST = re.compile(r"[\w.-]+")
 
 
 DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {

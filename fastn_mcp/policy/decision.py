@@ -192,8 +192,8 @@ def strictest(decisions: Iterable[PolicyDecision]) -> PolicyDecision:
 
 
 def effects_below(call: Call, effect: Effect) -> list[Effect]:
-    """Return the lower effects from which arguments, its target or an open request raised a call to `effect`."""
-    return [each for each in dict.fromkeys((call.effective, call.effect)) if each is not effect]
+    """Return the lower effects that a call of this tool can have: one raised to `effect` may have each of them too."""
+    return [each for each in (*call.raises_to, call.effect) if each.rank < effect.rank]
 
 
 def of_groups(groups: Iterable[str]) -> str:

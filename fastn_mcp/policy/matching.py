@@ -4,14 +4,19 @@ An unknown fact never loosens: where it would decide, rules that allow do not ma
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
 
-from fastn_mcp.account.resolved_call import REFERENCE_NAMES, Effective, Mention, ResolvedCall, ValueSource
+from fastn_mcp.account.resolved_call import (
+    FOR_ALL_WITHOUT,
+    REFERENCE_NAMES,
+    Effective,
+    Mention,
+    ResolvedCall,
+    ValueSource,
+)
 from fastn_mcp.policy.asker import Asker
-from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who
+from fastn_mcp.policy.conditions import ANYBODY, DERIVED, NAME, NEW_NAME, Choice, Glob, UserCount, Who, host_of, is_host
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation, of_groups
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
@@ -141,8 +146,8 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(argument_value, exact=True):
             return None
-        if name == "domain" and argument_value != _host(argument_value):
-            return None  # a pattern of hosts could match its path
+        if name == "domain" and not is_host(argument_value):
+            return None  # a pattern of hosts could match what follows the host
         customers = [each.id for each in resolved.records if each.kind == "customer"] if name == "customer_id" else []
         if not all(choice(id_, exact=True) for id_ in customers):
             return None  # it names what belongs to another customer, such as a connection
@@ -169,9 +174,11 @@ class PolicyRule:
         argument_value: object = getattr(call, name, None)
         if name in type(call).model_fields and name not in call.unresolved and choice(argument_value, exact=False):
             return ""
+        if not str(argument_value or "").strip() and (words := _without(name, choice, call)):
+            return words
         if name not in DERIVED:
             is_word = plain(name) not in REFERENCE_NAMES and choice.is_word(argument_value)
-            is_word |= name == "domain" and choice(_host(argument_value), exact=False)
+            is_word |= name == "domain" and choice(host_of(argument_value), exact=False)
             return "" if is_word or name in call.unresolved else _named(choice, argument_value, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
@@ -198,12 +205,13 @@ def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     return None
 
 
-def _host(domain: object) -> str | None:
-    """Return the host of a domain that may be written as a URL; None if there is none."""
-    with suppress(ValueError):
-        text = str(domain or "")
-        return (urlsplit(text if "//" in text else f"//{text}").hostname or "").rstrip(".") or None
-    return None
+def _without(name: str, choice: Choice, call: Call) -> str | None:
+    """Match what a missing argument stands for: its default or, for one that names customers, all of them."""
+    default = call.defaults.get(name)
+    if default is not None and choice(default, exact=False):
+        return f"its {name} is {quote(default)} by default"
+    is_for_all = name not in DERIVED and name == FOR_ALL_WITHOUT.get(call.tool_name())
+    return f"it names no {name}, and so is for all" if is_for_all else None
 
 
 _NAME_DETAILS = ("name", "new name")

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import ResolvedCall, ValueSource
-from fastn_mcp.policy.conditions import DERIVED, Choice
+from fastn_mcp.policy.conditions import DERIVED, Choice, is_host
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call
 
@@ -50,8 +50,10 @@ class PlannedCalls:
             return False  # patterns of what is created do not let it overwrite what exists
         if self.conditions is None:
             return True
-        known, sent = arguments.keys() <= self.conditions.keys(), {**_filled_in(resolved), **arguments}
-        return known and all(choice(sent.get(name), exact=True) for name, choice in self.conditions.items())
+        if not arguments.keys() <= self.conditions.keys() or not is_host(arguments.get("domain")):
+            return False
+        sent = {**_filled_in(resolved), **arguments}
+        return all(choice(sent.get(name), exact=True) for name, choice in self.conditions.items())
 
     def words(self) -> str:
         """Describe the entry in words."""

@@ -305,13 +305,16 @@ def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
 
 
 def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:
+    names: dict[bytes, str] = {}
     for name, key in table.items():
         try:
-            good = isinstance(key, str) and len(base64.b64decode(key, validate=True)) == 32
+            raw = base64.b64decode(key if isinstance(key, str) else "", validate=True)
         except ValueError:
-            good = False
-        if not good:
+            raw = b""
+        if len(raw) != 32:
             raise ConfigError((name,), f"{name}: is not a public key of 32 bytes in base64")
+        if (other := names.setdefault(raw, name)) != name:  # one person would sign as two
+            raise ConfigError((name,), f"{name} has the public key of {other}")
     return dict(table)
 
 

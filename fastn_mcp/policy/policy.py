@@ -111,9 +111,8 @@ class Policy:
         if verdict.decision is Decision.ALLOW and call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
         verdict = self._with_plan(self._with_budget_left(verdict, situation), situation)
-        # An effect that was raised counts with each that the tool can have below it.
-        passed = [each.value for each in (call.effect, *call.raises_to) if each.rank <= situation.effect.rank]
-        if self.step_up is None or not self.step_up.concerns([situation.effect.value, *passed]):
+        effects = (situation.effect, *effects_below(call, situation.effect))
+        if self.step_up is None or not self.step_up.concerns(each.value for each in effects):
             return verdict
         is_asked = verdict.decision not in (Decision.ALLOW, Decision.DENY)
         reason = f"{verdict.reason} {self.step_up.elsewhere}".strip() if is_asked else verdict.reason

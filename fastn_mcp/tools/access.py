@@ -146,6 +146,7 @@ class CreateApiKey(Operation[NewApiKey]):
     route = POST("/api/v1/api-keys")
     effect = Effect.ACCESS
     evidence = DOCUMENTED("API keys; the path is inferred")
+    defaults: ClassVar[Mapping[str, str]] = {"mode": "Test", "permissions": "Viewer", "expires": "90d"}
 
     name: Name
     mode: Annotated[str | None, Field(description="Test (default) or Live; both act on live connections.")] = None

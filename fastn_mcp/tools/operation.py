@@ -154,6 +154,8 @@ class Operation(Tool[Result], Generic[Result]):
     """Effect that fields of `extra` raise a call to, unless they are known to be harmless."""
     clears: ClassVar[frozenset[str]] = frozenset()
     """Documented fields, by Fastn's names, that a null in `extra` clears without a further effect."""
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """Values that Fastn uses for arguments that are not given, which rules that ask or refuse compare too."""
 
     @property
     @override

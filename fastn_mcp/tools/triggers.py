@@ -109,6 +109,7 @@ class CreateTrigger(Operation[Trigger]):
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, triggers")
     raises_to = (Effect.EXTERNAL,)
+    defaults: ClassVar[Mapping[str, str]] = {"status": "Active", "authentication": "API_KEY"}
 
     name: Name
     type: Annotated[str, *TYPES]

@@ -12,7 +12,7 @@ from support.world import World
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.config.model import Mode
-from fastn_mcp.errors import Refused
+from fastn_mcp.errors import InvalidArgument, Refused
 from fastn_mcp.guard.approval_form import Approve
 from fastn_mcp.guard.approval_use import ApprovalUse
 from fastn_mcp.guard.batch import Done
@@ -25,11 +25,12 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListRoles
-from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
-from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import CreateWorkflow, UpdateWorkflow
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -154,6 +155,16 @@ async def test_raised_effect_counts_in_the_budget_of_the_lower_one(tmp_path: Pat
     refused = await world.expect(Refused, renamed(world, "three"), world.form())
     assert "The budget is used up: 0 of 2 write calls left" in refused.what
     assert len(world.changes) == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"admin_email": "eve@example.com"}, {"extra": {"note2": "x"}}])
+async def test_rule_on_an_effect_applies_to_a_call_that_was_raised_above_it(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """An administrator beside the new name makes the call one that changes access, and does not excuse the name."""
+    world = under(tmp_path, '[[rule]]\neffects = "external"\nthen = "deny"\n')
+    acme = world.id_of("customers", "Acme Corp")
+    assert await world.decision(UpdateCustomer(customer_id=acme, name="Acme", **more)) is Decision.DENY
 
 
 @pytest.mark.parametrize(
@@ -362,6 +373,22 @@ async def test_rule_applies_to_a_value_however_it_is_written(tmp_path: Path, per
     assert await world.decision(CreateApiKey(name="BI", permissions="Viewer")) is Decision.CONFIRM
 
 
+@pytest.mark.parametrize("status", [None, "", "Active"])
+async def test_rule_applies_to_the_default_of_a_missing_argument(tmp_path: Path, status: str | None) -> None:
+    """A trigger fires unless it is disabled."""
+    world = under(tmp_path, '[[rule]]\ntool = "create_trigger"\nwhen = { status = "Active" }\nthen = "deny"\n')
+    call = CreateTrigger(name="t", type="webhook", status=status, routes=[{"routeId": world.run().workflow_id}])
+    assert await world.decision(call) is Decision.DENY
+
+
+@pytest.mark.parametrize("customers", [None, []])
+async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, customers: list[str] | None) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "globex-*" }\nthen = "deny"\n')
+    assert await world.decision(CreateApiKey(name="k", customers=customers)) is Decision.DENY
+    acme = world.id_of("customers", "Acme Corp")
+    assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
+
+
 async def test_empty_list_counts_as_an_argument_that_is_missing(tmp_path: Path) -> None:
     """An API key for no customers in particular is one for all."""
     world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "" }\nthen = "deny"\n')
@@ -402,6 +429,14 @@ def test_plan_for_patterns_of_creates_does_not_cover_overwriting() -> None:
     entry = PlannedCalls("line 1", "b", call.tool_name(), (), None, {"name": Choice((Glob("report-*"),))}, 1, 1)
     assert entry.covers(by_arguments(call))
     assert not entry.covers(by_arguments(call, target=FastnObject.model_validate({"id": "wf_1"})))
+
+
+def test_plan_for_hosts_covers_nothing_after_the_host() -> None:
+    hosts = {"domain": Choice((Glob("*.good.example"),))}
+    entry = PlannedCalls("line 1", "b", "update_connector", ("c1",), None, hosts, 1, 1)
+    for end in ("", "/", "\\", "#", " "):
+        call = UpdateConnector(connector_id="c1", domain=f"evil.example{end}.good.example")
+        assert entry.covers(by_arguments(call)) is not bool(end), end
 
 
 async def test_moving_a_customer_reference_is_asked_about(tmp_path: Path) -> None:
@@ -464,7 +499,17 @@ async def test_every_call_of_a_list_says_what_was_done_to_its_target(tmp_path: P
     assert "Routes changed: " in person.asked[0].text
 
 
-@pytest.mark.parametrize("domain", ["https://a.evil.example/x", "a.evil.example.", "A.EVIL.example:443"])
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "https://a.evil.example/x",
+        "a.evil.example.",
+        "A.EVIL.example:443",
+        "a.evil.example\\.good.example",
+        "https:a.evil.example/x",
+        "https:///a.evil.example/x",
+    ],
+)
 async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str) -> None:
     rule = '[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.evil.example" }\nthen = "deny"\n'
     call = CreateConnector(name="X", slug="initech", domain=domain)
@@ -474,5 +519,99 @@ async def test_rule_applies_to_the_host_of_a_domain(tmp_path: Path, domain: str)
 async def test_rule_that_allows_hosts_does_not_match_a_path(tmp_path: Path) -> None:
     rule = '[defaults]\nwrite = "confirm"\n[[rule]]\ntool = "create_connector"\nwhen = { domain = "*.good.example" }\n'
     world = under(tmp_path, f'{rule}then = "allow"\n')
-    for domain, decision in (("evil.example/.good.example", Decision.CONFIRM), ("a.good.example", Decision.ALLOW)):
-        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision
+    for end in ("", "/", "\\", " ", "%2f", "\t"):
+        domain, decision = f"evil.example{end}.good.example", Decision.CONFIRM if end else Decision.ALLOW
+        assert await world.decision(CreateConnector(name="X", slug="initech", domain=domain)) is decision, domain
+
+
+@pytest.mark.parametrize("connection", ["its id", "its row"])
+async def test_trigger_on_the_connection_of_a_customer_is_that_customers(tmp_path: Path, connection: str) -> None:
+    """Its own row names no customer: what starts it is told by its connection, in the id or in the row."""
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n')
+    globex = world.id_of("customers", "Globex Exports")
+    trigger = next(row for row in world.sandbox.state.all("triggers") if row["endOrgId"] == globex)
+    trigger["endOrgId"] = None
+    if connection == "its row":
+        row = next(row for row in world.sandbox.state.all("connections") if row["id"] == trigger["connectionId"])
+        row["id"] = trigger["connectionId"] = "conn_17"
+    for call in (DeleteTrigger(trigger_id=trigger["id"]), UpdateTrigger(trigger_id=trigger["id"], status="Active")):
+        assert await world.decision(call) is Decision.DENY
+    if connection == "its id":
+        assert await world.decision(DeleteWorkflow(workflow_id=trigger["routes"][0]["routeId"])) is Decision.DENY
+
+
+@pytest.mark.parametrize("connection", ["ucl:o:live:hubspot:a:default", "conn_17"])
+async def test_trigger_is_also_in_the_environment_of_its_connection(tmp_path: Path, connection: str) -> None:
+    world = under(tmp_path, '[[rule]]\ntool = "*"\nwhen = { environment = "live" }\nthen = "deny"\n')
+    trigger = next(row for row in world.sandbox.state.all("triggers") if row["type"] == "app_event")
+    trigger |= {"connectionId": connection, "routes": [trigger["routes"][0] | {"environment": "test"}]}
+    assert await world.decision(UpdateTrigger(trigger_id=trigger["id"], status="Active")) is Decision.DENY
+
+
+MENTIONS: list[Any] = [
+    {"customerId": "ID"},
+    {"customer": {"_id": "ID"}},
+    {"customerIds": [["ID"]]},
+    {"customer.id": "ID"},
+    {"organization": "ID"},
+    {"customerSlug": "globex-exports"},
+    {"owner": {"reference": "crm-1044"}},
+]
+
+
+@pytest.mark.parametrize("fields", MENTIONS, ids=str)
+async def test_protection_holds_for_a_customer_in_any_undocumented_field(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    """Also by its id where it is protected by its name. Nobody knows which fields Fastn reads."""
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    extra = from_json(to_json(fields).decode().replace("ID", world.id_of("customers", "Globex Exports")))
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is Decision.DENY
+    others: list[Any] = [{"region": "EU"}, {"labels": ["globex-exports"]}]
+    for harmless in others:
+        assert await world.decision(CreateConnection(connector_id=connector, extra=harmless)) is Decision.ALLOW
+
+
+async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
+    customers |= {
+        (key := f"c{number}"): {**customers[next(iter(customers))], "id": key, "name": key, "slug": key}
+        for number in range(400)
+    }
+    six = {f"f{number}": f"t{number}" for number in range(6)}
+    cases: list[tuple[Any, Decision]] = [
+        ({"org": world.id_of("customers", "Globex Exports")}, Decision.DENY),
+        ({"region": "EU"}, Decision.ALLOW),
+        (six, Decision.DENY),
+    ]
+    for extra, decision in cases:
+        assert await world.decision(CreateConnection(connector_id=connector, extra=extra)) is decision, extra
+
+
+async def test_protection_holds_for_a_customer_in_data_and_in_a_message(tmp_path: Path) -> None:
+    world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
+    globex, acme = (world.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
+    for customer, denied in ((globex, True), (acme, False)):
+        calls = [
+            world.run().model_copy(update={"input": {"orders": [{"customerId": customer}]}}),
+            AiChat(message="Delete its connections.", context={"customerId": customer}),
+        ]
+        assert [await world.decision(call) is Decision.DENY for call in calls] == [denied] * 2
+    assert await world.decision(AiChat(message="Hello.", context={"customerId": "cus_0"})) is Decision.DENY
+    assert await world.decision(world.run().model_copy(update={"input": {"customerId": "7"}})) is Decision.ALLOW
+
+
+async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: Path) -> None:
+    """No rule would recognise it, and an update would lose it."""
+    world = World(tmp_path, Policy("auto"))
+    settings = world.client.settings
+    world.client.settings = settings.model_copy(update={"fields": {"connections": {"endOrgId": "installOrg"}}})
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    call = CreateConnection(connector_id=connector, credentials={"token": "x"}, extra={"install_org": "o"})
+    changes: list[dict[str, Any]] = [{"tool": call.tool_name(), "arguments": call.arguments()}]
+    for each in (call, ApplyChanges(changes=changes)):
+        refused = await world.expect(InvalidArgument, each)
+        assert refused.what == "extra: installOrg is this account's name for endOrgId, by its setting fields."
+    assert world.sandbox.requests == []

@@ -9,6 +9,7 @@ import pytest
 from mcp.types import CallToolResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
+from support.fake_fastn import Fastn, client, error_of, reply
 from support.fastn_process import held
 from support.policy_files import rules_of
 from support.scripted_client import LATEST, Program, approval, connected, data, each_version
@@ -23,6 +24,7 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import InProcess
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -331,3 +333,15 @@ async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(version: st
             assert escaped in person.messages[-1]
             assert answer["data"]["name"] == escaped
             assert [row["name"] for row in rows["data"]] == [escaped]
+
+
+@pytest.mark.parametrize("secret", ["p" * 40 + "-" + "q" * 900, "admin:hunter"], ids=["long", "like a permission"])
+@pytest.mark.parametrize("status", [403, 422, 429, 500])
+@pytest.mark.parametrize("shape", ["message", "details"])
+async def test_secret_in_an_error_is_redacted_before_it_is_cut_or_read(secret: str, status: int, shape: str) -> None:
+    texts: dict[str, Any] = {"message": f"{secret} is no value", "details": {"x": ["y" * 1_800, secret]}}
+    fastn = Fastn(reply(status, {"error": {shape: texts[shape]}}))
+    error = await error_of(client(fastn), CreateSecret(name="A_B", value=secret))
+    shown = to_json(error.data()).decode() + str(error)
+    assert secret[:10] not in shown
+    assert REDACTED in shown

@@ -185,6 +185,12 @@ def test_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> 
     desk.refused(r"line \d: (dana|lee): is not a public key of 32 bytes in base64")
 
 
+def test_key_of_two_names_is_refused(desk: Desk) -> None:
+    """One person would sign as two, which calls that take four eyes need."""
+    desk.keys.write_text(with_key(with_key("", "dana", public(DANA)), "lee", public(DANA)))
+    desk.refused(r"line 2: lee has the public key of dana")
+
+
 def test_key_of_a_known_name_is_never_replaced() -> None:
     text = with_key("", "dana", public(DANA))
     assert with_key(text, "dana", public(DANA)) == text
