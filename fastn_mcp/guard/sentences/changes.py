@@ -282,7 +282,17 @@ def delete_connection(facts: Facts) -> Sentences:
 
 
 def delete_workflow(facts: Facts) -> Sentences:
-    then = joined(stops(facts.dependents("triggers")), undo_words(facts))
+    triggers, then = facts.dependents("triggers"), undo_words(facts)
+    if triggers is not None:
+        going_on = tuple(row for row in triggers.rows if "also_starts" in row)
+        stopping = tuple(row for row in triggers.rows if row not in going_on)
+        others = replace(triggers, rows=going_on, count=len(going_on), more=False)
+        goes_on = "goes on: it starts" if others.is_one else "go on: they start"
+        then = joined(
+            stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))),
+            f"{sentence(listed(others))} {goes_on} other workflows too." if going_on else "",
+            then,
+        )
     return Sentences(
         f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",
