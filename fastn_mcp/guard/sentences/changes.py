@@ -165,8 +165,9 @@ def update_trigger(facts: Facts) -> Sentences:
     is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
     if facts.effect is not Effect.EXTERNAL or is_off:
         return updated(facts)
-    back = "The change can be undone; what it started meanwhile cannot."
-    return updated(facts, back, "From then on it fires for real.")
+    back, after = "The change can be undone; what it started meanwhile cannot.", {**facts.row, **facts.arguments}
+    callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
+    return updated(facts, back, f"From then on it fires for real{callers}.")
 
 
 def create_connection(facts: Facts) -> Sentences:
@@ -231,9 +232,8 @@ def _when(arguments: Mapping[str, JsonValue]) -> str:
             schedule = arguments.get("schedule")
             return _schedule(schedule, arguments.get("timezone")) if schedule else "on a schedule"
         case "webhook":
-            return _WEBHOOK_CALLERS.get(
-                word(arguments, "authentication"), "whenever its address is called, perhaps by anybody"
-            )
+            authentication = word(arguments, "authentication.type", "authentication")
+            return _WEBHOOK_CALLERS.get(authentication, "whenever its address is called, perhaps by anybody")
         case "app event":
             events = list(map(quoted, texts_in(arguments.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
