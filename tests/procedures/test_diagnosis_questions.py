@@ -14,6 +14,7 @@ from support.world import World
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.sandbox.executions import unusable
+from fastn_mcp.tools.workflows import ListExecutions
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +137,10 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
         assert "No failures" not in other["verdict"]
         without = [row["workflow"] for row in other.get("without_failures", [])]
         assert "orders-backfill" not in without
+    world.clock.pass_(50 * 60)
+    (first, _) = (await world.ask(Diagnose()))["stuck_runs"]
+    listed = await world.rendered(ListExecutions(under_way_minutes=60))
+    assert (first["for"], listed["data"][0]["elapsed"]) == ("11 h", "11 hours")
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)])
