@@ -42,7 +42,8 @@ class Dependents:
     kind: str
     count: int
     rows: tuple[Mapping[str, JsonValue], ...]
-    """Id, name and state of the first dependents; of workflows their triggers and last run too."""
+    """Id, name and state of the first dependents; of workflows their triggers and last run too, and of triggers of a
+    workflow the other workflows that they start."""
     more: bool = False
     states: Mapping[str, int] | None = None
     """Number of dependents by state, if all were read and there are more than `rows`."""

@@ -25,6 +25,8 @@ class DependencyRule:
     depends: Depends | None = None
     """None if Fastn has filtered the list."""
     detail: Callable[[str], Call] | None = None
+    also_starts: Callable[[Row], list[str]] | None = None
+    """Ids of the other workflows for which a row goes on without the resource; None if it goes on for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             )
         case "workflow":
             return DependencyRules(
-                certain=(DependencyRule("triggers", triggers, _starts(subject)),),
+                certain=(DependencyRule("triggers", triggers, _starts(subject), also_starts=_others(subject)),),
                 unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
             )
         case "secret":
@@ -116,6 +118,10 @@ def _starts(workflow_id: str) -> Depends:
         return None if routes is None or (routes and not started) else workflow_id in started
 
     return depends
+
+
+def _others(workflow_id: str) -> Callable[[Row], list[str]]:
+    return lambda row: [key for key in started_workflows(row) if key != workflow_id]
 
 
 def _mentions(name: str) -> Depends:

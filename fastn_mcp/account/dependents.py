@@ -207,7 +207,7 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
         read = (await read_names({"customer": unknown}, send)).get("customer", {})
         names = {**own, "customer": {**read, **own.get("customer", {})}}
         with_id = len(first) == uses.count or rule.depends is not None
-        shown = [_example(rule.kind, row, names, with_id=with_id) for row in first]
+        shown = [_example(rule, row, names, with_id=with_id) for row in first]
     states = None
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
@@ -223,13 +223,17 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     return Dependents(rule.kind, uses.count, tuple(shown), uses.more, states, rest, owners, is_partial)
 
 
-def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:
+def _example(rule: DependencyRule, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:
+    kind = rule.kind
     key, label = key_of(row), label_of(kind.removesuffix("s"), row, names)
     name = short(label.name) if label else key
     example: dict[str, JsonValue] = {"id": key} if with_id or name == key else {}
     if name != key:
         example["name"] = name
-    return example | ({"state": STATES[kind](row).value} if kind in STATES else {})
+    example |= {"state": STATES[kind](row).value} if kind in STATES else {}
+    if rule.also_starts is not None and (others := rule.also_starts(row)):
+        example["also_starts"] = [*others]
+    return example
 
 
 def _runs_by_workflow(runs: Sequence[Row], now: datetime | None) -> list[dict[str, JsonValue]]:

@@ -26,7 +26,7 @@ from fastn_mcp.account.resolved_call import (
     undocumented_in,
 )
 from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
-from fastn_mcp.errors import FastnError, Forbidden, InvalidArgument, NotFound
+from fastn_mcp.errors import FastnError, InvalidArgument, NotFound
 from fastn_mcp.records.labels import Label, label_of, references
 from fastn_mcp.records.rows import (
     FastnObject,
@@ -109,7 +109,7 @@ async def _customers_among(mentioned: Sequence[str], send: Send) -> tuple[Record
         except NotFound:
             return None
         except FastnError as error:
-            return Record("customer", key, Relation.OWNER, is_forbidden=isinstance(error, Forbidden))
+            return Record("customer", key, Relation.OWNER, error=error)
 
     if not mentioned:
         return ()
@@ -136,7 +136,7 @@ async def _holder(reference: str, besides: str | None, send: Send) -> Record | N
     try:
         row, doubtful = await find_row(ListCustomers, has_it, send)
     except FastnError as error:
-        return Record("customer", reference, Relation.OWNER, is_forbidden=isinstance(error, Forbidden))
+        return Record("customer", reference, Relation.OWNER, error=error)
     if row is not None:
         return Record("customer", key_of(row_of(row)), Relation.OWNER, row_of(row))
     return Record("customer", reference, Relation.OWNER) if doubtful else None
@@ -339,16 +339,16 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
     """
     every, unread = list(references), list[tuple[str, str]]()
     rows: dict[tuple[str, str], Row] = {}
-    forbidden: set[tuple[str, str]] = set()
+    errors: dict[tuple[str, str], FastnError] = {}
     for kind in KINDS:
         of_kind = [(kind, key) for of, key, _, known in every if of == kind and known is None]
         if kind == "customer" and len(of_kind) > MAX_LOOKUPS:
             rows |= (await _customers(send))[0]
         else:
             unread += of_kind[:MAX_LOOKUPS]
-    rows |= await read_each(unread, partial(_row, send, forbidden)) if unread else {}
+    rows |= await read_each(unread, partial(_row, send, errors)) if unread else {}
     return tuple(
-        Record(kind, key, relation, known or rows.get((kind, key)), (kind, key) in forbidden)
+        Record(kind, key, relation, known or rows.get((kind, key)), errors.get((kind, key)))
         for kind, key, relation, known in every
     )
 
@@ -362,8 +362,8 @@ async def _customers(send: Send) -> tuple[dict[tuple[str, str], Row], bool]:
     return {("customer", key_of(row)): row for row in pages.rows}, pages.is_complete
 
 
-async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str, str]) -> Row:
-    """Read one record. Raises a `FastnError` or `ValueError`; adds to `forbidden` what this key may not read."""
+async def _row(send: Send, errors: dict[tuple[str, str], FastnError], resource: tuple[str, str]) -> Row:
+    """Read one record. Raises a `FastnError`, which it adds to `errors`, or `ValueError`."""
     kind, key = resource
     try:
         if kind in GETS:
@@ -377,8 +377,8 @@ async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str,
             record, _ = await find_row(lister, lambda row: key_of(row) == key, send)
         else:
             raise ValueError(f"a {kind} is not read by its id")
-    except Forbidden:
-        forbidden.add(resource)
+    except FastnError as error:
+        errors[resource] = error
         raise
     if record is None:
         raise ValueError(f"no such {kind}")

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from fastn_mcp.account.dependence import Dependence
+from fastn_mcp.errors import FastnError, Forbidden, NotFound
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
@@ -132,14 +133,19 @@ class Record:
     id: str
     relation: Relation
     row: Row | None = None
-    is_forbidden: bool = False
-    """Whether Fastn refused to show it to this key."""
+    error: FastnError | None = field(default=None, compare=False)
+    """Why it could not be read, as far as that is known."""
 
     @property
     def name(self) -> str:
         """Name, or else the id."""
         label = None if self.row is None else label_of(self.kind, self.row)
         return label.name if label else self.id
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether Fastn refused to show it to this key."""
+        return isinstance(self.error, Forbidden)
 
     def identity(self) -> dict[str, object]:
         """Return its id and names; the given id alone if it could not be read."""
@@ -302,6 +308,14 @@ class ResolvedCall:
     def named(self) -> list[Record]:
         """The records that arguments name, besides the target."""
         return [each for each in self.records if each.relation is Relation.NAMED]
+
+    @property
+    def names_unknown_customer(self) -> bool:
+        """Whether Fastn has no customer of the id in `customer_id`. It documents that slugs and references are none."""
+        named: object = getattr(self.call, "customer_id", None)
+        return any(
+            (each.kind, each.id) == ("customer", named) and isinstance(each.error, NotFound) for each in self.named
+        )
 
     @property
     def references(self) -> list[tuple[str, str]]:

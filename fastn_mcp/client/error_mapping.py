@@ -205,7 +205,7 @@ def _refused_by_proxy(status: str, proxy: str) -> tuple[str, str]:
     if status == "407":
         return (
             f"{proxy} requires a user name and password (407)",
-            "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT",
+            "Put them before the host in FASTN_PROXY.",
         )
     return f"{proxy} refused the connection ({status})", "Ask who runs the proxy to let this host through."
 

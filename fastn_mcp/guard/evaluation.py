@@ -230,6 +230,12 @@ class Evaluator:
             ) from None
         if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
+        if resolved.names_unknown_customer:
+            raise NotFound(
+                "customer_id: no customer has this id, or this API key has no access to it.",
+                "Find it with find or list_customers.",
+                certainty=NOTHING_SENT,
+            )
         if self.policy.rules.compares_customers and any(each.is_forbidden for each in resolved.records):
             resolved = await self._excused(resolved)
         return replace(resolved, is_awaited=True) if await self._is_awaited(call, own) else resolved
@@ -239,7 +245,7 @@ class Evaluator:
         with suppress(FastnError):
             if not await self._may_read_customers():
                 return resolved
-        return replace(resolved, records=tuple(replace(each, is_forbidden=False) for each in resolved.records))
+        return replace(resolved, records=tuple(replace(each, error=None) for each in resolved.records))
 
     async def _may_read_customers(self) -> bool:
         """Return whether the key may list customers, and log once if it may not. Raises a `FastnError`."""

@@ -170,7 +170,7 @@ class SecretValues:
         if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
             raise InvalidArgument(
                 "value_from_env: this server does not give out a variable of this name.",
-                "A person can allow it: FASTN_SECRET_ENV=NAME,NAME where the server is started.",
+                "A person can add it to FASTN_SECRET_ENV, where the server is started.",
             )
         value = self._environment.get(name)
         if not value:

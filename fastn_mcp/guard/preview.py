@@ -300,12 +300,16 @@ class ListPreview:
 
 
 def stopped_triggers(stored: Mapping[str, JsonValue], number: int) -> tuple[str, ...]:
-    """Return name and id of the live triggers that depend on the target of a call, as a stored preview has them."""
+    """Return name and id of the live triggers that a call stops, from a stored preview."""
     one = next((call for call in objects(stored, "calls") if call.get("number") == number), stored)
     kinds = [entry for name in ("used_by", "may_be_used_by") for entry in objects(one, name)]
     entries = [entry for entry in kinds if entry.get("kind") == "triggers"]
     rows = [row for entry in entries for name in ("all", "examples") for row in objects(entry, name)]
-    live = [f"{name_of(row)} ({key_of(row)})" for row in rows if text(row, "state") != State.OFF.value]
+    live = [
+        f"{name_of(row)} ({key_of(row)})"
+        for row in rows
+        if text(row, "state") != State.OFF.value and "also_starts" not in row
+    ]
     more = sum(int(text(entry, "count") or 0) for entry in entries) - len(rows)
     return (*live, f"{more} more") if more > 0 else tuple(live)
 

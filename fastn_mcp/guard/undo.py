@@ -15,7 +15,7 @@ from fastn_mcp.records.rows import FastnObject, word
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call, Operation, Update
+from fastn_mcp.tools.operation import Call, Create, Operation, Update
 from fastn_mcp.tools.related_reads import fields_sent
 from fastn_mcp.tools.triggers import CreateTrigger
 
@@ -195,13 +195,15 @@ def approver(approved_by: str) -> str:
 def changed_fields(change: Change) -> dict[str, JsonValue]:
     """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size.
 
-    None for Fastn's AI: what was said in a session changes no field.
+    None for what changes no field: a message to Fastn's AI, or a run.
     """
     before = change.before or {}
+    if not issubclass(OPERATIONS.get(change.tool, Operation), (Update, Create)):
+        return {}
     return {
         name: ({"from": _brief(before[name])} if name in before else {}) | {"to": _brief(value)}
         for name, value in change.sent.items()
-        if before and before.get(name) != value and not change.tool.startswith("ai_")
+        if before and before.get(name) != value
     }
 
 

@@ -96,7 +96,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         next_cursor=page.next_cursor,
         total=len(items) if is_whole and not unchecked else total,
         not_checked=sorted(unchecked) or None,
-        unknown=call.unknown() or None if not items else None,
+        unknown=(call.unknown() or None) if unchecked or not items else None,
         looked_at=received if read > 1 else None,
         by_status=_by_status(items) if is_whole else None,
     )
@@ -123,7 +123,7 @@ async def _whole(call: List[Any], context: ProcedureContext) -> Table:
         next_cursor=end.encode() if rows and start + len(rows) < len(matching) else None,
         total=len(matching) if is_complete and not unchecked else None,
         not_checked=unchecked or None,
-        unknown=call.unknown() or None if not matching else None,
+        unknown=(call.unknown() or None) if unchecked or not matching else None,
         looked_at=len(read) if len(read) > MAX_LIMIT else None,
         by_status=_by_status(matching) if is_complete else None,
         order=words,

@@ -103,6 +103,10 @@ def expires_before(row: Row, wanted: str) -> bool | None:
     return False if at is None and any(name in row for name in EXPIRY_FIELDS) else None
 
 
+_TIMES = ("since", "until", "expires_before")
+"""Filters whose value is a time."""
+
+
 def values_of(choice: str) -> tuple[list[str], bool]:
     """Return the values of a filter with known ones, and whether they are excluded: `FAILED,EXPIRED` or `!ACTIVE`."""
     return [value.strip() for value in choice.strip().removeprefix("!").split(",")], choice.strip().startswith("!")
@@ -272,8 +276,17 @@ class List(Operation[Listed[Item]], Generic[Item]):
         return values if len(values) > 1 else ()
 
     def unknown(self) -> list[str]:
-        """Describe the filters whose value is not a known one: it may be mistyped."""
-        return [
+        """Describe the filters whose value is not a known one, or not a time, or contradicts another."""
+        given = {name: value for name in _TIMES if (value := self.filters.get(name)) is not None}
+        times = {name: parse_timestamp(value) for name, value in given.items()}
+        problems = [
+            f"{name}: {given[name][:64]!r} is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"
+            for name, at in times.items()
+            if at is None
+        ]
+        if (begin := times.get("since")) and (end := times.get("until")) and begin >= end:
+            problems.append("since: it is not before until, so that nothing can match")
+        return problems + [
             f"{name}: {value[:64]!r} is not known{nearest(value, known)}; known are {in_words(known)}"
             for name, choice in self.filters.items()
             if (known := self._known(name))

@@ -85,7 +85,9 @@ async def test_run_names_its_customer(world: World) -> None:
     assert 'Customer "Acme Corp".' in named["notes"]
     pending = await of_run(world, customer_id=key(world, "customers", "acme-customer"))
     assert 'Customer "John-Acme" is pending: its integrations do not run.' in pending["notes"]
-    assert "Its customer could not be read." in (await of_run(world, customer_id="nobody"))["notes"]
+    world.refuse("/api/v1/customers/*")
+    unread = await of_run(world, customer_id=key(world, "customers", "acme-corp"))
+    assert "Its customer could not be read." in unread["notes"]
     flow["connectors"] = [{"slug": "slack", "scope": "SAAS"}]
     assert not any("customers" in note for note in (await of_run(world))["notes"])
 

@@ -214,6 +214,7 @@ async def test_rule_allows_no_other_environment_in_undocumented_fields(tmp_path:
 async def test_rule_allows_no_other_customer_in_routes(tmp_path: Path) -> None:
     rule = '[[rule]]\ntool = "create_trigger"\nwhen = { customer_id = "org_a" }\nthen = "allow"\n'
     world = under(tmp_path, rule)
+    world.sandbox.state.put("customers", {**world.sandbox.state.all("customers")[0], "id": "org_a"})
 
     async def decision(of_route: str) -> Decision:
         route: Any = {"workflowId": world.id_of("workflows", "process-new-orders"), "endOrgId": of_route}

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.redaction import redact
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, NewApiKey
 from fastn_mcp.tools.customers import CreateCustomer, Customer
@@ -118,7 +119,7 @@ def test_response_without_a_new_key_is_unchanged(tmp_path: Path) -> None:
     ("variable", "reason", "next_step"),
     [
         ("fastn_x", "holds a setting or a secret of this server itself", "Name a variable that holds the value"),
-        ("OTHER", "does not give out a variable of this name", "FASTN_SECRET_ENV=NAME,NAME"),
+        ("OTHER", "does not give out a variable of this name", "A person can add it to FASTN_SECRET_ENV"),
         ("B_UNSET", "is not set", "A person can set it where the server is started."),
         ("B_EMPTY", "is not set", "A person can set it where the server is started."),
         ("B_OWN", "holds a setting or a secret of this server itself", "Name a variable that holds another value."),
@@ -132,6 +133,7 @@ def test_forbidden_variable_is_refused_with_the_next_step(variable: str, reason:
     assert caught.value.what.startswith("value_from_env: this ")
     assert reason in caught.value.what
     assert next_step in caught.value.next_step
+    assert redact(caught.value.next_step) == caught.value.next_step
     filled = values.fill(CreateSecret(name="A", value_from_env="B_GOOD"))
     assert (filled.value, filled.value_from_env) == ("3", None)
     given = CreateSecret(name="A", value="typed")

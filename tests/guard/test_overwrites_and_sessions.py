@@ -96,6 +96,7 @@ def test_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say
 async def test_secret_is_said_to_be_new_only_if_its_name_and_scope_rule_out_another(
     world: World, arguments: dict[str, Any], is_same: bool | None
 ) -> None:
+    world.sandbox.state.put("customers", {**world.sandbox.state.all("customers")[0], "id": "c1"})
     _, preview = await world.judged(CreateSecret(value="hunter2", **arguments))
     sentences = " ".join(preview.says.lines())
     assert ("No other secret has this name" in sentences) is (is_same is False)

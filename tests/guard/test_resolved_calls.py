@@ -10,7 +10,7 @@ from support.sensible_calls import ORDERS, SLACK
 from support.world import FormLater, World, batch_of
 
 from fastn_mcp.account.resolved_call import Surroundings
-from fastn_mcp.errors import NotSent
+from fastn_mcp.errors import NotFound, NotSent
 from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.asker import Asker
@@ -63,10 +63,20 @@ async def test_approval_is_void_once_a_setting_fills_in_another_value(world: Wor
 
 async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) -> None:
     world = World.with_rules(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
-    call = CreateSecret(name="A", customer_id="no-such-customer")
+    world.refuse("/api/v1/customers/*", status=500)
+    call = CreateSecret(name="A", customer_id=world.id_of("customers", "Katana"))
     evaluation = await world.evaluator.evaluate_call(call, Asker())
     assert evaluation.verdict.decision is Decision.DENY
     assert "could not be read" in evaluation.verdict.reason
+
+
+async def test_call_for_a_customer_that_does_not_exist_is_refused_before_anybody_is_asked(world: World) -> None:
+    """A name in place of the id would read as the name of a customer: `for customer "Katana"`."""
+    form = world.form()
+    await world.expect(NotFound, CreateSecret(name="A", value="v", customer_id="Katana"), form)
+    await world.expect(NotFound, RunWorkflow(workflow_id=ORDERS, customer_id="Katana"), form)
+    assert not form.asked
+    assert not world.changes
 
 
 IN_LIVE = '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n'

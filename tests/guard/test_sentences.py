@@ -650,6 +650,13 @@ def test_only_a_trigger_that_may_fire_is_said_to_fire() -> None:
     assert then(off, Effect.EXTERNAL, status="Active") == fires
     assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
     assert then(HOURLY, Effect.WRITE, schedule="0 15 * * 1") == BACK
+    hook = {**HOURLY, "type": "webhook", "authentication": "API_KEY"}
+    public = fires.replace("real.", "real, whenever anybody calls its address.")
+    assert then(hook, Effect.EXTERNAL, authentication="NONE") == public
+    assert (
+        then({**hook, **off, "type": "webhook", "authentication": {"type": "NONE"}}, Effect.EXTERNAL, status="Active")
+        == public
+    )
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,10 @@ def test_fields_of_a_change_without_an_earlier_state() -> None:
     assert changed_fields(made) == {}
 
 
+def test_run_changes_no_field_of_its_workflow() -> None:
+    assert changed_fields(change("run_workflow", {"input": {}}, {"id": "w1", "name": "Nightly import"})) == {}
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [("x" * 198, "x" * 198), ("x" * 199, "[201 characters]"), ([1] * 99, [1] * 99), ([1] * 100, "[201 characters]")],

@@ -11,8 +11,10 @@ from support.runs import add_run, drop_runs_under_way
 from support.tokens import tokens
 from support.world import World
 
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.sandbox.executions import unusable
+from fastn_mcp.tools.workflows import ListExecutions
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +137,10 @@ async def test_hanging_runs_are_a_finding(world: World) -> None:
         assert "No failures" not in other["verdict"]
         without = [row["workflow"] for row in other.get("without_failures", [])]
         assert "orders-backfill" not in without
+    world.clock.pass_(50 * 60)
+    (first, _) = (await world.ask(Diagnose()))["stuck_runs"]
+    listed = await world.rendered(ListExecutions(under_way_minutes=60))
+    assert (first["for"], listed["data"][0]["elapsed"]) == ("11 h", "11 hours")
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.CURSOR)])
@@ -201,6 +207,34 @@ async def test_trigger_of_a_finding_has_customer_and_cause(world: World) -> None
     (daily,) = [trigger for trigger in answer["triggers"] if trigger["name"] == "Daily TikTok sync"]
     assert daily["of"] == "Katana"
     assert daily["runs_fail_because"] == "the connection TikTok Shop of Katana is FAILED"
+
+
+async def test_cause_for_several_customers_names_those_of_a_trigger_and_leads_to_all(large_world: World) -> None:
+    answer = await large_world.ask(Diagnose(connector_id="HubSpot"))
+    (trigger,) = [each for each in answer["triggers"] if each["of"] == "Acme Corp"]
+    assert trigger["runs_fail_because"] == "the connection HubSpot of Acme Corp is EXPIRED"
+    (cause,) = answer["causes"]
+    assert "have to authorise HubSpot again" in cause["fix"]
+    listed = await large_world.rendered(parse(TOOLS, cause["next"]["tool"], cause["next"]["arguments"]).call)
+    assert {row["endOrgId"] for row in listed["data"]} == {row["id"] for row in answer["customers"]}
+
+
+async def test_trigger_that_is_off_has_its_cause_or_the_runs_that_tell_it(world: World) -> None:
+    nightly = world.id_of("triggers", "Nightly contact sync")
+    (earlier,) = (await world.ask(Diagnose(trigger_id=nightly, hours=1)))["triggers"]
+    assert earlier["fix"] == "Fix the cause first, then switch it on."
+    runs = await world.rendered(parse(TOOLS, earlier["next"]["tool"], earlier["next"]["arguments"]).call)
+    assert {run["error"] for run in runs["data"]} == {"cin7Core is not connected"}
+    (trigger,) = (await world.ask(Diagnose(trigger_id=nightly, hours=720)))["triggers"]
+    assert trigger["runs_fail_because"] == "there is no usable connection to cin7Core"
+    assert trigger["next"]["tool"] == "update_trigger"
+
+
+async def test_trigger_that_a_person_switched_off_needs_no_repair(world: World) -> None:
+    nightly = world.sandbox.state.named("triggers", "Nightly contact sync", "name")
+    nightly |= {"consecutiveFailures": 0, "statusHistory": [{"status": "Disabled", "by": "lee@fastn.example"}]}
+    (trigger,) = (await world.ask(Diagnose(trigger_id=nightly["id"])))["triggers"]
+    assert trigger["fix"] == "Switch it on if it should run."
 
 
 async def test_more_causes_are_opened_by_the_cursor(world: World) -> None:

@@ -156,7 +156,11 @@ async def test_what_expires_is_listed_soonest_first_on_every_page(world: World, 
 
 
 async def test_time_that_cannot_be_read_is_said(world: World) -> None:
-    assert (await world.rendered_tool("list_connections", expires_before="soon"))["not_checked"] == ["expires_before"]
+    answer = await world.rendered_tool("list_connections", expires_before="soon")
+    assert answer["not_checked"] == ["expires_before"]
+    assert answer["unknown"] == ["expires_before: 'soon' is not a time in ISO 8601, such as 2026-11-28T06:00:00Z"]
+    answer = await world.rendered_tool("list_executions", since="2026-11-25", until="2026-11-24")
+    assert (answer["data"], answer["unknown"]) == ([], ["since: it is not before until, so that nothing can match"])
 
 
 async def test_fields_keep_the_ages_of_times(world: World) -> None:

@@ -403,5 +403,18 @@ async def test_page_after_the_snapshot_is_too_old_says_that_it_was_read_anew(lim
     assert again["note"] == "Read again since the first page: rows may have moved."
 
 
+@pytest.mark.parametrize("about", ["customers", "connections", "expiry"])
+async def test_rows_are_sorted_by_the_names_of_customers_and_not_by_their_ids(large_world: World, about: Any) -> None:
+    shown = names(await page(large_world, about=about, order="name", hours=336))
+    assert len(shown) > 20
+    assert shown == sorted(shown, key=str.casefold)
+
+
 async def test_order_without_a_table_is_refused(world: World) -> None:
     await world.expect(NotSent, GetOverview(order="name"))
+
+
+@pytest.mark.parametrize(("about", "order"), [("customers", "rate"), ("expiry", "failed"), ("access", "rate")])
+async def test_order_by_what_rows_do_not_have_is_refused(world: World, about: Any, order: Any) -> None:
+    refused = await world.expect(NotSent, GetOverview(about=about, order=order))
+    assert f"about {about} cannot be sorted by {order}" in str(refused)

@@ -40,7 +40,8 @@ def named(world: World, *names: str) -> list[str]:
 @pytest.mark.parametrize(
     ("call", "collection", "name", "stopped"),
     [
-        (DeleteWorkflow, "workflows", "process-new-orders", ["Shop events", "Paid Shopify orders"]),
+        (DeleteWorkflow, "workflows", "process-new-orders", ["Paid Shopify orders"]),
+        (DeleteWorkflow, "workflows", "update-inventory", []),
         (DeleteConnector, "connectors", "HubSpot", ["New HubSpot contact"]),
         (DeleteCustomer, "customers", "Katana", ["Daily TikTok sync"]),
         (DeleteCustomer, "customers", "Acme Corp", []),
@@ -55,27 +56,36 @@ async def test_receipt_of_a_deletion_names_the_triggers_that_stop(
     assert sorted(receipt_data.get("stopped_triggers", [])) == expected
     (change,) = (await world.ask(ListChanges()))["changes"]
     assert sorted(change.get("stopped_triggers", [])) == expected
+    off = [row["name"] for row in world.sandbox.state.all("triggers") if row["status"] == "Disabled"]
+    assert {*stopped} <= {*off}
 
 
 async def test_stopped_triggers_are_named_by_a_batch_and_without_a_request(tmp_path: Path, world: World) -> None:
     key = world.id_of("workflows", "process-new-orders")
-    expected = sorted(named(world, "Shop events", "Paid Shopify orders"))
+    expected = named(world, "Paid Shopify orders")
     changes: list[Any] = [{"tool": "delete_workflow", "arguments": {"workflow_id": key}}]
     done = await world.expect(Done, ApplyChanges(changes=changes), world.form())
     (row,) = done.result.model_dump()["calls"]
-    assert sorted(row["stopped_triggers"]) == expected
+    assert row["stopped_triggers"] == expected
     other = World(tmp_path / "other", Policy("auto"))
     key = other.id_of("workflows", "process-new-orders")
     allowed = await receipt(other, DeleteWorkflow(workflow_id=key))
-    assert len(allowed["stopped_triggers"]) == 2
+    assert allowed["stopped_triggers"] == named(other, "Paid Shopify orders")
     other.close()
 
 
 async def test_trigger_that_is_off_already_is_not_called_stopped(world: World) -> None:
-    world.sandbox.state.named("triggers", "Shop events", "name")["status"] = "Disabled"
+    world.sandbox.state.named("triggers", "Paid Shopify orders", "name")["status"] = "Disabled"
     key = world.id_of("workflows", "process-new-orders")
-    expected = named(world, "Paid Shopify orders")
-    assert (await receipt(world, DeleteWorkflow(workflow_id=key)))["stopped_triggers"] == expected
+    assert "stopped_triggers" not in await receipt(world, DeleteWorkflow(workflow_id=key))
+
+
+async def test_trigger_that_starts_another_workflow_too_goes_on(world: World) -> None:
+    form = world.form()
+    await world.call(DeleteWorkflow(workflow_id=world.id_of("workflows", "process-new-orders")), form)
+    (asked,) = form.asked
+    assert 'Its trigger "Paid Shopify orders" stops. Its trigger "Shop events" goes on: it starts other' in asked.text
+    assert world.sandbox.state.named("triggers", "Shop events", "name")["status"] == "Active"
 
 
 async def test_receipt_of_a_disabled_trigger_says_what_still_starts_its_workflows(world: World) -> None:

@@ -165,8 +165,9 @@ def update_trigger(facts: Facts) -> Sentences:
     is_off = _state(facts, facts.arguments if "status" in facts.arguments else facts.row) is State.OFF
     if facts.effect is not Effect.EXTERNAL or is_off:
         return updated(facts)
-    back = "The change can be undone; what it started meanwhile cannot."
-    return updated(facts, back, "From then on it fires for real.")
+    back, after = "The change can be undone; what it started meanwhile cannot.", {**facts.row, **facts.arguments}
+    callers = f", {_when(after)}" if word(after, "type") == "webhook" else ""
+    return updated(facts, back, f"From then on it fires for real{callers}.")
 
 
 def create_connection(facts: Facts) -> Sentences:
@@ -231,9 +232,8 @@ def _when(arguments: Mapping[str, JsonValue]) -> str:
             schedule = arguments.get("schedule")
             return _schedule(schedule, arguments.get("timezone")) if schedule else "on a schedule"
         case "webhook":
-            return _WEBHOOK_CALLERS.get(
-                word(arguments, "authentication"), "whenever its address is called, perhaps by anybody"
-            )
+            authentication = word(arguments, "authentication.type", "authentication")
+            return _WEBHOOK_CALLERS.get(authentication, "whenever its address is called, perhaps by anybody")
         case "app event":
             events = list(map(quoted, texts_in(arguments.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
@@ -282,7 +282,17 @@ def delete_connection(facts: Facts) -> Sentences:
 
 
 def delete_workflow(facts: Facts) -> Sentences:
-    then = joined(stops(facts.dependents("triggers")), undo_words(facts))
+    triggers, then = facts.dependents("triggers"), undo_words(facts)
+    if triggers is not None:
+        going_on = tuple(row for row in triggers.rows if "also_starts" in row)
+        stopping = tuple(row for row in triggers.rows if row not in going_on)
+        others = replace(triggers, rows=going_on, count=len(going_on), more=False)
+        goes_on = "goes on: it starts" if others.is_one else "go on: they start"
+        then = joined(
+            stops(replace(triggers, rows=stopping, count=triggers.count - len(going_on))),
+            f"{sentence(listed(others))} {goes_on} other workflows too." if going_on else "",
+            then,
+        )
     return Sentences(
         f"Move workflow {facts.name} to Trash.",
         button=f"Move {short_name(facts)} to Trash",

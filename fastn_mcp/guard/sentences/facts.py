@@ -180,7 +180,9 @@ def listed(found: Dependents, prefix: str = "its") -> str:
 
 def stops(found: Dependents | None, prefix: str = "its", *, does: str = "stop") -> str:
     """Say that dependents stop; empty if there are none."""
-    return f"{sentence(listed(found, prefix))} {does}{'s' if found.is_one else ''}." if found else ""
+    if found is None or not found.count:
+        return ""
+    return f"{sentence(listed(found, prefix))} {does}{'s' if found.is_one else ''}."
 
 
 def joined(*sentences: str) -> str:

@@ -12,19 +12,19 @@ from fastn_mcp.procedures.diagnosis.blockers import PartState, connections_to, r
 from fastn_mcp.procedures.diagnosis.connector import advice, affected_customers, broken_connections, connector_verdict
 from fastn_mcp.procedures.diagnosis.evidence import MAX_AFFECTED, MAX_CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy, unusable
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.records.formats import aged, counted, quoted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import quotas_of
 from fastn_mcp.records.rows import owner_of, short, started_workflows, text, without_empty
-from fastn_mcp.records.states import State, broken_since, is_pending
+from fastn_mcp.records.states import State, broken_since, is_pending, switched_off
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions
 
 _MAX_ALSO_AFFECTED = 12
 """Maximum number of further affected workflows and customers of a cause by name."""
@@ -151,6 +151,9 @@ def _cause(evidence: Evidence, cause: _Cause) -> Entry:
         GetWorkflow: {"workflow_id": newest.workflow},
         ListConnections: {"customer_id": failures.customers[0]} if failures.customers else {},
     }
+    if len(failures.customers) > 1 and remedy.repairs:
+        app = text(remedy.repairs[0].row, "connectorId", "connector.id")
+        arguments = {**arguments, ListConnections: {"connector_id": app, "status": "!ACTIVE"}}
     return without_empty(
         {
             "runs": count,
@@ -277,16 +280,27 @@ def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> lis
 
 
 def _trigger(trigger: PartState, causes: Sequence[_Cause]) -> Entry:
-    """Return a trigger. Its cause is that of the failures of the workflows that it starts."""
-    started = {RunFilter(workflow, trigger.customer) for workflow in started_workflows(trigger.row)}
-    cause = next((cause.remedy.short for cause in causes if started & {*cause.failures.filters}), "")
+    """Return a trigger. Its cause is that of the failures of the workflows that it starts, for its own customer."""
+    started = started_workflows(trigger.row)
+
+    def is_started(which: RunFilter) -> bool:
+        return which.workflow in started and trigger.customer in (None, which.customer)
+
+    remedy = next((cause.remedy for cause in causes if any(map(is_started, cause.failures.filters))), None)
+    own = [each for each in remedy.repairs if each.customer == trigger.customer] if remedy else []
+    cause = unusable(own).short if own else remedy.short if remedy else ""
     entry: Entry = {"id": trigger.id, "name": trigger.label, "of": trigger.owner}
     entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
     entry |= {"problem": trigger.problem} if trigger.problem else {}
     entry |= {"runs_fail_because": cause} if cause and trigger.problem else {}
     if trigger.state is State.OFF:
-        entry["fix"] = "Fix the cause first, then switch it on."
+        is_platform = switched_off(trigger.row).is_platform
+        entry["fix"] = "Fix the cause first, then switch it on." if is_platform else "Switch it on if it should run."
         entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
+        if is_platform and not cause:  # its runs failed before the period
+            of = {"workflow_id": next(iter(started), ""), "status": "failed,timeout"}
+            of |= {"customer_id": trigger.customer} if trigger.customer else {}
+            entry["next"] = suggested(ListExecutions, **of)
     elif trigger.state is State.BROKEN:
         entry["fix"] = "Repair its connection, then retry the subscription in the dashboard."
         entry["next"] = suggested(GetTrigger, trigger_id=trigger.id)

@@ -170,14 +170,14 @@ _CONNECTION = (
 def _connection(evidence: FailureEvidence) -> Remedy | None:
     connections = evidence.connections or ()
     usable = [connection for connection in connections if connection.state is State.LIVE]
-    unusable = [
+    not_working = [
         connection for state in (State.BROKEN, State.OFF) for connection in connections if connection.state is state
     ]
-    if not evidence.mentions(_CONNECTION) and not (unusable and evidence.mentions(r"connector\.")):
+    if not evidence.mentions(_CONNECTION) and not (not_working and evidence.mentions(r"connector\.")):
         return None
     app = quoted(evidence.connector or "an app")
-    if unusable:
-        return _unusable(unusable)
+    if not_working:
+        return unusable(not_working)
     if connections and not usable:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
@@ -217,7 +217,8 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     )
 
 
-def _unusable(connections: Sequence[PartState]) -> Remedy:
+def unusable(connections: Sequence[PartState]) -> Remedy:
+    """Return the remedy for connections to one app that do not work."""
     first, statuses = connections[0], " or ".join(sorted({quoted(connection.status) for connection in connections}))
     if len(connections) == 1:
         state = f"the connection {quoted(first.label)} is {statuses}"

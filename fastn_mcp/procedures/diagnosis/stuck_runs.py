@@ -89,6 +89,8 @@ async def read_stuck_runs(
         limit = None if timeout is None else timedelta(milliseconds=timeout)
         longest, why = _usual_length(run, seen, limit)
         if length > longest:
+            unit = timedelta(hours=1) if length >= timedelta(hours=2) else timedelta(minutes=1)
+            length -= length % unit  # in whole units, as ages are
             stuck.append(StuckRun(run, lasting(length), why, lasting(limit) if limit else ""))
         elif not seen and run.workflow not in read:
             has_more = True

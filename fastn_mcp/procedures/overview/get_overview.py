@@ -1,7 +1,7 @@
 """The tool `get_overview`: an overview of the account, or all of one subject in a table."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal, cast
@@ -70,6 +70,12 @@ DEFAULT_ORDERS: Mapping[Subject | None, Order] = {
 }
 """Order of a table if none is chosen. The other subjects are in the order of their findings, worst first."""
 
+SUBJECTS_BY_ORDER: Mapping[Order, Collection[Subject | None]] = {
+    "rate": ("workflows",),
+    "failed": ("workflows", "connections", "customers"),
+}
+"""Subjects whose rows have what an order sorts by; the other orders fit all."""
+
 MAX_ROWS: Mapping[Severity, int] = {Severity.HIGH: 3, Severity.MEDIUM: 2, Severity.LOW: 1}
 """Number of rows of each finding in the overview of the whole account."""
 
@@ -116,6 +122,8 @@ class GetOverview(Procedure[Overview]):
             return Overview.model_validate(answer)
         if self.order is not None and self.about is None:
             raise InvalidArgument("order: it sorts the table of one subject.", "Give about, too.")
+        if self.order is not None and self.about not in SUBJECTS_BY_ORDER.get(self.order, READS):
+            raise InvalidArgument(f"order: rows about {self.about} cannot be sorted by {self.order}.", "Give another.")
         look, is_expiry = context.look, self.about == "expiry"
         period = Period((not is_expiry and self.hours) or 24, look.snapshot.instant())
         account = await read_account(context, period, self._reads, all_connections=is_expiry)
@@ -124,11 +132,16 @@ class GetOverview(Procedure[Overview]):
         findings, rows = await _findings(account, self, look, counts_rates=began != at)
         customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
         names = {key_of(row): name_of(row) for row in customers}
-        page = rows[start : start + fitting(rows[start:], _EXPIRY_ROOM if is_expiry else MAX_CHARACTERS)]
+        room = _EXPIRY_ROOM if is_expiry else MAX_CHARACTERS
+        is_by_name = self.order == "name"
+        first = rows if is_by_name else rows[start : start + fitting(rows[start:], room)]
         displayed = [row for each in findings for row in each.shown] if not start else []
         most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
-        unnamed = [key for row in (*displayed, *page) if (key := row.customer) and key not in names]
+        unnamed = [key for row in (*displayed, *first) if (key := row.customer) and key not in names]
         names |= await account.reads.read_customer_names(unnamed, look, most)
+        if is_by_name:  # which the cells lack until customers are named
+            rows = ordered([replace(row, cells=row.named(names)) for row in rows], self.order)
+        page = rows[start : start + fitting(rows[start:], room)]
         answer = {}
         if not start:
             answer |= {"now": stamp(period.now), "account": _identity(account, look)}
