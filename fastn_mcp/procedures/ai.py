@@ -11,8 +11,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.client.reads import remembered
-from fastn_mcp.errors import FastnError, UnknownOutcome
+from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.errors import FastnError, LeftOut, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
@@ -21,7 +21,6 @@ from fastn_mcp.records.rows import FastnObject, Row, key_of, number, row_of, tex
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
-from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import MAY_BE_ID, suggested
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
@@ -108,20 +107,28 @@ class Inventory:
     partial: dict[str, str]
 
 
-async def _take_inventory(send: Send, first: str) -> Inventory:
-    """Read a page of both kinds, then the remaining pages of longer lists: of `first` before the other."""
-    reads = AccountReads(remembered(send))
+async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
+    """Read a page of both kinds, then the rest of longer lists: all that may be read of `first`, and the whole other.
+
+    Of the other kind, only the first page is read if it has more than may be read: new rows are there.
+    """
+    reads = AccountReads(look)
     await reads.read({kind: listing(limit=100) for kind, listing in _LIST_CALLS.items()})
     left = MAX_PAGES - len(_LIST_CALLS)
     for kind in filter(reads.has_more, dict.fromkeys((first, *_LIST_CALLS))):
-        if left > 0:
+        if left > 0 and (kind == first or (reads.total(kind) or 0) <= left * 100):
             await reads.read({kind: _LIST_CALLS[kind](limit=100)}, left)
             left -= ceil(len(reads.lists[kind].rows) / 100)
-    partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
+    partial = {name.removeprefix("more "): _why_not_read(error) for name, error in reads.failed.items()}
     for kind, listed in reads.lists.items():
         if reads.has_more(kind):
             partial.setdefault(kind, f"there are more than the {len(listed.rows)} that were read")
     return Inventory({(kind, _id(row)): row for kind, listed in reads.lists.items() for row in listed.rows}, partial)
+
+
+def _why_not_read(error: FastnError) -> str:
+    """Return why a list was not read. A message is not to be repeated for that."""
+    return "left out, to keep within Fastn's rate limit" if isinstance(error, LeftOut) else error.what
 
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
@@ -213,7 +220,8 @@ async def _follow(
     plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
     try:
         waited = await _wait(0 if plans else call.wait_seconds, kinds, name, reply, before, sent, context)
-        changed = _changed(before, await _take_inventory(context.read, kinds[0]), sent)
+        context.look.snapshot.forget(call.toolset())  # what others have read meanwhile
+        changed = _changed(before, await _take_inventory(context.look, kinds[0]), sent)
         created = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
