@@ -1,7 +1,7 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -88,17 +88,19 @@ def is_id(typed: str) -> bool:
 
 
 async def resolve(
-    kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False, is_whole: bool = False
+    kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False, fields: Collection[str] = ()
 ) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `is_tried`: it is not an id. `is_whole`: what a list may omit of the row is read, too.
+    `is_tried`: it is not an id. `fields`: the resource itself is read if the row of a list lacks one of these.
     """
     listing = LISTS[kind](limit=MAX_NAMES)
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
         (typed,), is_tried = known, False
+        if known[typed].row.keys() >= {*fields}:
+            return FoundResource(typed, known[typed].row)
     else:
         is_tried = is_tried or await _is_name(kind, typed, context)
     resource = None if is_tried else await read_by_id(kind, typed, context)
@@ -115,8 +117,8 @@ async def resolve(
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and (id_ := matching[0].id):
-        whole = await read_by_id(kind, id_, context) if is_whole else None
-        return whole or FoundResource(id_, matching[0].row)
+        listed = FoundResource(id_, matching[0].row)
+        return listed if listed.row.keys() >= {*fields} else await read_by_id(kind, id_, context) or listed
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
         raise InvalidArgument(

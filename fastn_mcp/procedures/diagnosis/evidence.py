@@ -248,7 +248,8 @@ def _lists(subject: Subject) -> dict[str, Call]:
     """Return the first reads beside those of runs and of connections that do not work, by display name."""
     calls: dict[str, Call] = {}
     if subject.trigger is None or not subject.workflows:
-        calls[_TRIGGERS] = ListTriggers(limit=100)
+        workflow = subject.workflows[0] if subject.workflows else None
+        calls[_TRIGGERS] = ListTriggers(workflow_id=workflow, limit=100)
     if subject.customer:
         calls[_OWN] = ListConnections(customer_id=subject.customer, limit=100)
     if subject.is_any_of_customer:
@@ -376,10 +377,8 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     since = begin.isoformat(timespec="seconds")
     audit = {f"audit log of {key}": key for key in keys}
     calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
-    if len(calls) > 1:
-        most = _LOG_PAGES if len(calls) > 2 else 1
-        await reads.run({_LOG: lambda _: read_back(QueryAuditLog(limit=100), context.look, begin, most)})
     if len(calls) > 2:
+        await reads.run({_LOG: lambda _: read_back(QueryAuditLog(limit=100), context.look, begin, _LOG_PAGES)})
         # Where the newest entries of the whole log do not reach back to the begin, only the first is asked for.
         unread = [name for name, call in [*calls.items()][1:] if not context.look.snapshot.holds(call)]
         for name in unread:

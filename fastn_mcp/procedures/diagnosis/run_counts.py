@@ -151,8 +151,9 @@ def run_jobs(
     """Return the reads of these `RUN_KINDS`: failed runs, numbers of runs, last success. See `count_runs`."""
 
     async def read(_: str, which: RunFilter) -> None:
-        with suppress(FastnError):  # each of the others then finds out for itself
-            await read_back(runs_of(which, limit=_PAGE_ROWS), look, period.begin, _MAX_COVERING_PAGES)
+        if len(kinds) > len(FAILURES):  # else that takes as many requests as it may save
+            with suppress(FastnError):  # each of the others then finds out for itself
+                await read_back(runs_of(which, limit=_PAGE_ROWS), look, period.begin, _MAX_COVERING_PAGES)
         since = period.since
         lists = {
             FAILED: reads.reading(runs_of(which, status="failed", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
