@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -17,7 +16,7 @@ from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, 
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
-from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
+from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created_newest_first
 from fastn_mcp.tools.related_reads import kind_of, reader_of
 
 Key = TypeVar("Key", bound=Hashable)
@@ -47,18 +46,16 @@ async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]
     return records
 
 
-async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
-    """Read names by kind and id for `wanted` ids by kind, up to `MAX_LOOKUPS` of each. Omits unreadable ones."""
+async def read_names(wanted: Mapping[str, Iterable[str]], send: Send) -> dict[str, dict[str, str]]:
+    """Read the names of `wanted` ids by kind, each by a request. Omits unreadable ones."""
     names: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
-    if not names:
-        return names
 
     async def name_of(resource: tuple[str, str]) -> str:
         kind, key = resource
         label = label_of(kind, row_of(await send(GETS[kind].model_validate({f"{kind}_id": key}))))
         return label.name if label else key
 
-    resources = [(kind, key) for kind, keys in wanted.items() for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]]
+    resources = [(kind, key) for kind, keys in wanted.items() for key in dict.fromkeys(keys)]
     for (kind, key), name in (await read_each(resources, name_of)).items():
         names[kind][key] = name
     return names
@@ -166,19 +163,17 @@ async def find_row(
     It is not certain if `matches` is None for a row, or if there are more rows than are read. With `names`, of such a
     list only the first page and what Fastn finds by these names are read.
     """
-    seen, silent, listing = 0, False, lister(limit=MAX_LIMIT)
+    silent, listing = False, lister(limit=MAX_LIMIT)
     pages = Pages(cast(Call, listing), send, _MAX_PAGES)
     async for page in pages:
-        is_too_long = bool(names) and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
-        hits = await _searched(lister, names, send) if is_too_long else []
-        for row in chain.from_iterable(each.rows for each in (page, *hits)):
+        rows = page.rows
+        if names and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT:
+            pages.limit, rows = 1, [*rows, *await _searched(lister, names, send)]
+        for row in rows:
             if (answer := matches(row)) is True:
                 return listing.row_type().model_validate(row), 0
             silent = silent or answer is None
-        seen += len(page.rows)
-        if is_too_long:
-            break
-    return None, max(seen, 1) if silent or not pages.is_complete else 0
+    return None, max(len(pages.rows), 1) if silent or not pages.is_complete else 0
 
 
 def remembered(send: Send) -> Send:
@@ -208,18 +203,17 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
         known = {key_of(row): row async for each in Pages(call, earlier, _MAX_PAGES) for row in each.rows}
         newest = {key_of(row): row for row in page.rows}
         rows = newest | known | newest  # newest first, each as it is now
-        times = [time for row in rows.values() if (time := created(row)) is not None]
-        is_newest_first = len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:]))
-        if not is_newest_first or page.total != len(rows) or len(rows) == len(known):
+        if created_newest_first([*rows.values()]) is None or page.total != len(rows) or len(rows) == len(known):
             return page
         return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 
     return read
 
 
-async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Listed[FastnObject]]:
-    """Return the first page of the rows that Fastn finds by each of these names."""
-    return [cast("Listed[FastnObject]", await send(lister(search=name, limit=MAX_LIMIT))) for name in names]
+async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Row]:
+    """Return the first rows that Fastn finds by each of these names."""
+    pages = [cast("Listed[FastnObject]", await send(lister(search=name, limit=MAX_LIMIT))) for name in names]
+    return [row for page in pages for row in page.rows]
 
 
 def searched_names(call: Create[Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -112,27 +112,33 @@ async def resolve(
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
     contents = await _candidates(kind, typed, context)
-    entries = contents.entries
-    matching = named(typed, entries)
+    matching = named(typed, contents.entries)
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and (id_ := matching[0].id):
         listed = FoundResource(id_, matching[0].row)
         return listed if listed.row.keys() >= {*fields} else await read_by_id(kind, id_, context) or listed
+    raise _unresolved(kind, typed, contents, matching)
+
+
+def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
+    """Return why it is not known which resource was meant, with those that may be."""
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
-        raise InvalidArgument(
+        return InvalidArgument(
             f"{len(matching)} {kind}s have this name or slug.",
             f"Give the id of one: {candidates}",
             facts={"untrusted": True},
         )
     if not contents.complete:
-        raise Failed(
+        return Failed(
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(entries).rank(typed).candidates[:_MAX_SUGGESTIONS])
-    raise NotFound(
+    near = ", ".join(
+        quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:_MAX_SUGGESTIONS]
+    )
+    return NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
         facts={"untrusted": True} if near else None,

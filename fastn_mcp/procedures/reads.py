@@ -136,14 +136,12 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
     """
     pages = Pages(cast(Call, listing), look, most)
     async for page in pages:
-        number = len(pages.pages)
-        rows = look.stored(listing).rows
-        oldest, newest = (created(rows[-1]), created(rows[0])) if rows else (None, None)
-        if not page.rows or oldest is None or newest is None or oldest < since or newest <= oldest:
+        number, read = len(pages.pages), look.stored(listing)
+        if not page.rows or read.oldest is None or read.oldest < since:
             break
-        left = look.snapshot.pages_left(listing)
+        newest, left = created(read.rows[0]) or since, look.snapshot.pages_left(listing)
         is_short = left is not None and number + left <= most
-        if not is_short and number * (newest - since) / (newest - oldest) > most:
+        if not is_short and number * (newest - since) > most * (newest - read.oldest):
             break
 
 
