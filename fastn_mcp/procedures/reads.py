@@ -16,7 +16,7 @@ from fastn_mcp.client.reads import Pages, read_pages
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List, created
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -50,8 +50,8 @@ def failure(error: FastnError, otherwise: str) -> str:
 class AccountReads:
     """Lists and records read for an answer, and the reads that failed, by display name."""
 
-    def __init__(self, send: Send) -> None:
-        self.send = send
+    def __init__(self, look: AnswerReads) -> None:
+        self.look = look
         self.lists: dict[str, RowList] = {}
         self.records: dict[str, Row] = {}
         self.failed: dict[str, FastnError] = {}
@@ -86,9 +86,9 @@ class AccountReads:
     async def read_one(self, name: str, call: Call, pages: int = 1) -> None:
         """Read a record, or pages of a list. Raises if the first fails; keeps the rows read if a later one does."""
         if not isinstance(call, List):
-            self.records[name] = row_of(await self.send(call))
+            self.records[name] = row_of(await self.look(call))
             return
-        pages_read = await read_pages(cast(Call, call), self.send, pages, _ONE_BY_ONE)
+        pages_read = await read_pages(cast(Call, call), self.look, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
         rows = unique(pages_read.rows)
         self.lists[name] = RowList(rows, pages_read.total, not pages_read.is_complete)
@@ -100,10 +100,10 @@ class AccountReads:
         if pages_read.error is not None:
             self.failed[f"more {name}"] = pages_read.error
 
-    async def read_customer_names(self, ids: Iterable[str], look: AnswerReads, most: int) -> dict[str, str]:
+    async def read_customer_names(self, ids: Iterable[str], most: int) -> dict[str, str]:
         """Return the names of these customers, as far as they are read in about `most` requests."""
         try:
-            return await read_many_labels("customer", list(dict.fromkeys(ids)), look, most)
+            return await read_many_labels("customer", list(dict.fromkeys(ids)), self.look, most)
         except FastnError as error:
             self.failed["names of customers"] = error
             return {}

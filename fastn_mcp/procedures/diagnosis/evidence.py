@@ -10,7 +10,6 @@ from typing import cast
 
 import anyio
 
-from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.errors import FastnError, LeftOut
@@ -168,9 +167,9 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
     reads = AccountReads(context.look)
     await context.report("Reading runs, connections and triggers", 0, 2)
-    evidence = await _read_lists(subject, period, reads, context.look)
+    evidence = await _read_lists(subject, period, reads)
     await context.report("Reading earlier runs, failures and changes", 1, 2)
-    evidence = await _read_details(evidence, reads, context)
+    evidence = await _read_details(evidence, reads)
     changes = await _read_changes(evidence, reads, context)
     return replace(evidence, changes=changes, gaps=reads.all_gaps())
 
@@ -182,15 +181,15 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
     return [key for key in dict.fromkeys([*ran, *started]) if key]
 
 
-async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    lists = _lists(subject)
+async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
+    lists, look = _lists(subject), reads.look
     jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
         own = {name: call for name, call in lists.items() if name == _OWN}
-        jobs |= _connection_jobs(subject, own, reads, look)
+        jobs |= _connection_jobs(subject, own, reads)
     kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
-    await reads.run(run_jobs(reads, look, period, subject.filters, kinds) | jobs)
+    await reads.run(run_jobs(reads, period, subject.filters, kinds) | jobs)
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, jobs):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
@@ -227,17 +226,15 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     )
 
 
-def _connection_jobs(
-    subject: Subject, own: Mapping[str, Call], reads: AccountReads, look: AnswerReads
-) -> dict[str, Job]:
+def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountReads) -> dict[str, Job]:
     """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
     connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
 
     async def read(name: str, call: Call) -> None:
         async with connecting:
             with suppress(FastnError):  # each of the narrower reads then finds out for itself
-                await look(listing)
-                await read_rest(listing, look, _MAX_FURTHER_PAGES)
+                await reads.look(listing)
+                await read_rest(listing, reads.look, _MAX_FURTHER_PAGES)
         await reads.read_one(name, call, _MAX_PAGES)
 
     of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
@@ -263,7 +260,7 @@ def _lists(subject: Subject) -> dict[str, Call]:
     return calls
 
 
-async def _read_details(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> Evidence:
+async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
     subject = evidence.subject
     newest = [cause.newest for cause in evidence.causes[:MAX_CAUSES]]
     triggers, others = _triggers(evidence, reads)
@@ -283,10 +280,10 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     async def read_names() -> None:
         unnamed = [key for key in mentioned if key and key not in names]
         most = max(len({*first}), MAX_NAMED)
-        names.update(await reads.read_customer_names(unnamed, context.look, most))
+        names.update(await reads.read_customer_names(unnamed, most))
 
     async def read_runs() -> None:
-        records.update(await read_records(reads, evidence.counts, _measured(evidence), context.look))
+        records.update(await read_records(reads, evidence.counts, _measured(evidence)))
 
     async with anyio.create_task_group() as group:
         group.start_soon(read_runs)
@@ -294,7 +291,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
         group.start_soon(read_names)
     newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
     if subject.is_any_of_customer and not subject.connector:
-        await _read_others(evidence, newest, reads, context.look)
+        await _read_others(evidence, newest, reads)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
     rows = reads.rows(*(name for name in reads.lists if "connections" in name))
     return replace(
@@ -310,12 +307,12 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     )
 
 
-async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads, look: AnswerReads) -> None:
+async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads) -> None:
     """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
     apps = ({app} if (app := evidence.connector(run)) else {*evidence.setup(run.workflow).apps} for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
-        await reads.run(_connection_jobs(evidence.subject, {}, reads, look))
+        await reads.run(_connection_jobs(evidence.subject, {}, reads))
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:

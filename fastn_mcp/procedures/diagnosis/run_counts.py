@@ -146,21 +146,21 @@ class RunCounts:
 
 
 def run_jobs(
-    reads: AccountReads, look: AnswerReads, period: Period, filters: Sequence[RunFilter], kinds: Collection[str]
+    reads: AccountReads, period: Period, filters: Sequence[RunFilter], kinds: Collection[str]
 ) -> dict[str, Job]:
     """Return the reads of these `RUN_KINDS`: failed runs, numbers of runs, last success. See `count_runs`."""
 
     async def read(_: str, which: RunFilter) -> None:
         if len(kinds) > len(FAILURES):  # else that takes as many requests as it may save
             with suppress(FastnError):  # each of the others then finds out for itself
-                await read_back(runs_of(which, limit=_PAGE_ROWS), look, period.begin, _MAX_COVERING_PAGES)
+                await read_back(runs_of(which, limit=_PAGE_ROWS), reads.look, period.begin, _MAX_COVERING_PAGES)
         since = period.since
         lists = {
             FAILED: reads.reading(runs_of(which, status="failed", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
             TIMED_OUT: reads.reading(runs_of(which, status="timeout", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
             _COMPLETED: reads.reading(runs_of(which, status="completed", since=since)),
             _ALL: reads.reading(runs_of(which, since=since)),
-            _OLDER: partial(_read_older, reads=reads, look=look, which=which, since=since),
+            _OLDER: partial(_read_older, reads=reads, which=which, since=since),
             _SUCCESSES: reads.reading(runs_of(which, status="completed")),
         }
         begin = min(period.begin, period.now - _MAX_RUN).isoformat(timespec="seconds")
@@ -171,12 +171,12 @@ def run_jobs(
     return {_name("newest runs", which, filters): partial(read, which=which) for which in filters}
 
 
-async def _read_older(name: str, reads: AccountReads, look: AnswerReads, which: RunFilter, since: str) -> None:
+async def _read_older(name: str, reads: AccountReads, which: RunFilter, since: str) -> None:
     """Read the newest run from before the period, with the number of such runs.
 
     Neither takes a request of its own if the numbers of all runs and of those since then differ: Fastn then filters.
     """
-    call = runs_of(which, until=since)
+    call, look = runs_of(which, until=since), reads.look
     if not look.snapshot.holds(call) and look.snapshot.holds(runs_of(which)):
         ever, period = [
             cast("Listed[FastnObject]", await look(each)).total
@@ -243,10 +243,10 @@ def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[
 
 
 async def read_records(
-    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]], look: AnswerReads
+    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]]
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
-    records = {which: RunRecord(which, failed) for which, failed in failures.items()}
+    records, look = {which: RunRecord(which, failed) for which, failed in failures.items()}, reads.look
     if len(failures) > _MAX_EXACT_STARTS:  # so many that the first failures are not looked for one by one
         # From the rest of all runs, if it is short, those of each filter follow.
         await read_rest(runs_of(RunFilter(), limit=_PAGE_ROWS), look, min(len(failures), _FEW_PAGES))
