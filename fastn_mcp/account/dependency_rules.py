@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.records.rows import FastnObject, Row, connector_keys, row_of, started_workflows, text, word
@@ -9,6 +10,7 @@ from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.access import ListSecrets
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
 
@@ -21,7 +23,7 @@ class DependencyRule:
     """A kind that may depend on a resource. `detail` reads one row in full, as a list may omit fields."""
 
     kind: str
-    reading: Call
+    reading: List[Any]
     depends: Depends | None = None
     """None if Fastn has filtered the list."""
     detail: Callable[[str], Call] | None = None

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
-from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_names, read_pages
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_names, read_page, read_pages
 from fastn_mcp.errors import LeftOut
 from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import MAY_BE_ID
 
@@ -65,9 +64,9 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
     requests that the answer may send.
     """
     listing = LISTS[kind](limit=100)
-    await reads(cast(Call, listing))
+    await read_page(listing, reads)
     pages = MAX_PAGES if is_affordable(kind, reads, most) else 1
-    result = await read_pages(cast(Call, listing), reads, pages)
+    result = await read_pages(listing, reads, pages)
     if result.error is not None and not isinstance(result.error, LeftOut):
         raise result.error
 
@@ -97,7 +96,7 @@ async def read_many_labels(
     listing = LISTS[kind](limit=100)
     names = await read_labels(kind, ids, reads, most=0)
     if len(ids) - len(names) > 1:
-        await reads(cast(Call, listing))
+        await read_page(listing, reads)
         unnamed = len(ids) - len(await read_labels(kind, ids, reads, most=0))
         if (reads.snapshot.pages_left(listing) or 0) <= min(unnamed, most):
             await read_contents(kind, reads)

@@ -61,11 +61,16 @@ async def read_names(wanted: Mapping[str, Iterable[str]], send: Send) -> dict[st
     return names
 
 
+async def read_page(listing: List[Any], send: Send) -> Listed[FastnObject]:
+    """Read one page of a list. Raises a `FastnError`."""
+    return cast("Listed[FastnObject]", await send(cast(Call, listing)))
+
+
 @dataclass(slots=True)
 class Pages:
     """Pages of one list, in order. Iterating reads one after another, up to `limit`."""
 
-    reading: Call
+    reading: List[Any]
     """The call for the next page."""
     send: Send
     limit: int
@@ -81,7 +86,7 @@ class Pages:
     async def __anext__(self) -> Listed[FastnObject]:
         if self.is_complete or len(self.pages) >= self.limit:
             raise StopAsyncIteration
-        page = cast("Listed[FastnObject]", await self.send(self.reading))
+        page = await read_page(self.reading, self.send)
         self.pages.append(page)
         self.reading = self.reading.model_copy(update={"cursor": page.next_cursor})
         self.is_complete = page.next_cursor is None
@@ -103,7 +108,7 @@ class Pages:
         return any(after < before for before, after in pairwise(totals))
 
 
-async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> Pages:
+async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int | None = None) -> Pages:
     """Read up to `limit` pages: from the third on at once where Fastn pages by offset, else `one_by_one` in a row.
 
     Raises a `FastnError` if the first page cannot be read.
@@ -127,9 +132,9 @@ async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | No
     later: list[Listed[FastnObject] | None] = [second, *(None for _ in rest[1:])]
     errors: list[FastnError] = []
 
-    async def read(number: int, call: Call) -> None:
+    async def read(number: int, call: List[Any]) -> None:
         try:
-            later[number] = cast("Listed[FastnObject]", await send(call))
+            later[number] = await read_page(call, send)
         except FastnError as error:
             errors.append(error)
 
@@ -141,12 +146,12 @@ async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | No
     return pages
 
 
-async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
+async def _second(rest: Sequence[List[Any]], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
     """Read the second page by its offset. Returns None if Fastn does not page by offset."""
     if not rest:
         return None
     try:
-        page = cast("Listed[FastnObject]", await send(rest[0]))
+        page = await read_page(rest[0], send)
     except FastnError:
         return None
     return page if page.rows and page.rows[0] != first.rows[0] else None
@@ -164,7 +169,7 @@ async def find_row(
     list only the first page and what Fastn finds by these names are read.
     """
     silent, listing = False, lister(limit=MAX_LIMIT)
-    pages = Pages(cast(Call, listing), send, _MAX_PAGES)
+    pages = Pages(listing, send, _MAX_PAGES)
     async for page in pages:
         rows = page.rows
         if names and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT:
@@ -197,10 +202,12 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     """
 
     async def read(call: Call) -> FastnObject:
-        page = cast("Listed[FastnObject]", await send(call))
-        if type(call) is not lister or page.next_cursor is None or cast(List[Any], call).cursor is not None:
+        if type(call) is not lister or (listing := cast("List[Any]", call)).cursor is not None:
+            return await send(call)
+        page = await read_page(listing, send)
+        if page.next_cursor is None:
             return page
-        known = {key_of(row): row async for each in Pages(call, earlier, _MAX_PAGES) for row in each.rows}
+        known = {key_of(row): row async for each in Pages(listing, earlier, _MAX_PAGES) for row in each.rows}
         newest = {key_of(row): row for row in page.rows}
         rows = newest | known | newest  # newest first, each as it is now
         if created_newest_first([*rows.values()]) is None or page.total != len(rows) or len(rows) == len(known):
@@ -212,7 +219,7 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
 
 async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Row]:
     """Return the first rows that Fastn finds by each of these names."""
-    pages = [cast("Listed[FastnObject]", await send(lister(search=name, limit=MAX_LIMIT))) for name in names]
+    pages = [await read_page(lister(search=name, limit=MAX_LIMIT), send) for name in names]
     return [row for page in pages for row in page.rows]
 
 

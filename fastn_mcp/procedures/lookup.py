@@ -4,12 +4,12 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
-from fastn_mcp.client.reads import connections_like, find_row, has_id
+from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
 from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
@@ -18,8 +18,7 @@ from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call, Operation
-from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -167,7 +166,7 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
             reading: Any = operation.model_validate({f"{kind}_id": id_})
             return FoundResource(id_, row_of(await context.look(reading)))
         if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
-            page = cast("Listed[FastnObject]", await context.look(cast(Call, listing(limit=MAX_NAMES))))
+            page = await read_page(listing(limit=MAX_NAMES), context.look)
             return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)
     except NotSent:
         return None
@@ -199,7 +198,7 @@ async def _search(kind: str, typed: str, context: ProcedureContext) -> tuple[tup
     lister: Any = LISTS[kind]
     if "search" not in lister.model_fields:
         return (), False
-    page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_NAMES)))
+    page = await read_page(lister(search=typed, limit=MAX_NAMES), context.look)
     return tuple(entry(kind, row) for row in page.rows), page.next_cursor is None
 
 
@@ -266,7 +265,7 @@ class CompleteId(Procedure[Ids]):
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
         return await read_contents(kind, context.look)
-    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MAX_NAMES)))
+    page = await read_page(ListExecutions(limit=MAX_NAMES), context.look)
     named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
     return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 

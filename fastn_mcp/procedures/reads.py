@@ -88,7 +88,7 @@ class AccountReads:
         if not isinstance(call, List):
             self.records[name] = row_of(await self.look(call))
             return
-        pages_read = await read_pages(cast(Call, call), self.look, pages, _ONE_BY_ONE)
+        pages_read = await read_pages(cast("List[Any]", call), self.look, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
         rows = unique(pages_read.rows)
         self.lists[name] = RowList(rows, pages_read.total, not pages_read.is_complete)
@@ -134,7 +134,7 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
 
     Raises a `FastnError` if the first page cannot be read.
     """
-    pages = Pages(cast(Call, listing), look, most)
+    pages = Pages(listing, look, most)
     async for page in pages:
         number, read = len(pages.pages), look.stored(listing)
         if not page.rows or read.oldest is None or read.oldest < since:
@@ -153,4 +153,4 @@ async def read_rest(listing: List[Any], look: AnswerReads, most: int) -> None:
     stored, left = look.snapshot.stored(listing), look.snapshot.pages_left(listing) or 0
     if stored is not None and 0 < left <= most:
         with suppress(FastnError):
-            await read_pages(cast(Call, listing), look, len(stored.pages) + left)
+            await read_pages(listing, look, len(stored.pages) + left)

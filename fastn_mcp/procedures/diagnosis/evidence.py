@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import cast
 
 import anyio
 
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
@@ -40,7 +40,6 @@ from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest, 
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import (
-    FastnObject,
     Row,
     connector_keys,
     key_of,
@@ -56,7 +55,6 @@ from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
@@ -217,7 +215,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> 
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})
     listing = ListConnections(connector_id=subject.connector, limit=100)
-    page = cast("Listed[FastnObject]", await look(listing)) if look.snapshot.holds(listing) else None
+    page = await read_page(listing, look) if look.snapshot.holds(listing) else None
     return Evidence(
         *(subject, counts, causes, workflows, relevant, quotas, names),
         connections_in_all=page and page.total,

@@ -12,14 +12,13 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.client.reads import read_pages
+from fastn_mcp.client.reads import read_page, read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_rest
 from fastn_mcp.records.formats import age, aged, counted
-from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.records.states import run_state
-from fastn_mcp.tools.paging import Listed, Position
+from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
@@ -178,10 +177,7 @@ async def _read_older(name: str, reads: AccountReads, which: RunFilter, since: s
     """
     call, look = runs_of(which, until=since), reads.look
     if not look.snapshot.holds(call) and look.snapshot.holds(runs_of(which)):
-        ever, period = [
-            cast("Listed[FastnObject]", await look(each)).total
-            for each in (runs_of(which), runs_of(which, since=since))
-        ]
+        ever, period = [(await read_page(each, look)).total for each in (runs_of(which), runs_of(which, since=since))]
         if ever is not None and period is not None and 0 < period < ever:
             reads.lists[name] = RowList((), ever - period, more=True)
             return
@@ -295,7 +291,7 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
 
 async def _total(call: ListExecutions, look: AnswerReads) -> int | None:
     """Return the number of runs that match; None if it would take a request."""
-    return cast("Listed[FastnObject]", await look(call)).total if look.snapshot.holds(call) else None
+    return (await read_page(call, look)).total if look.snapshot.holds(call) else None
 
 
 def _counted(known: RunRecord, runs: int | None, completed: int | None) -> RunRecord:

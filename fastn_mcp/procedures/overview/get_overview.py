@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_PAGES
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
@@ -45,7 +46,6 @@ from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, text
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import is_own_key
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -276,7 +276,7 @@ async def _records(
     records = {which.workflow or "": record for which, record in read.items()}
     for key in dict.fromkeys(others):
         if key and key not in records and look.snapshot.holds(completed(key)):
-            page = cast("Listed[FastnObject]", await look(completed(key)))
+            page = await read_page(completed(key), look)
             last = next(iter(newest_first(page.rows)), None)
             records[key] = RunRecord(RunFilter(key), completed=page.total, last_success=last)
     unread = sum(key not in records or records[key].completed is None for key in failing) if others else 0
