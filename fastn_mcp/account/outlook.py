@@ -173,7 +173,7 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
     """Return how the last run ended, with the cause of a failure."""
     try:
         reading = ListExecutions(workflow_id=call.workflow_id, customer_id=call.customer_id, limit=_RUNS)
-        runs = [row_of(run) for run in getattr(await send(reading), "items", [])]
+        runs = (await read_page(reading, send)).rows
     except (FastnError, ValueError):
         return "Its earlier runs could not be read."
     of = " for this customer" if call.customer_id else ""

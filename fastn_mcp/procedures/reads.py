@@ -11,8 +11,8 @@ import anyio
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.account.entries import read_many_labels
-from fastn_mcp.client.reads import Pages, read_pages
+from fastn_mcp.account.entries import MAX_PAGES, read_many_labels
+from fastn_mcp.client.reads import Pages, read_page, read_pages
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
@@ -145,12 +145,12 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
             break
 
 
-async def read_rest(listing: List[Any], look: AnswerReads, most: int) -> None:
-    """Read the rest of a stored list, if that is at most `most` pages, so that narrower ones need no request.
+async def read_if_short(listing: List[Any], look: AnswerReads, most: int) -> None:
+    """Read a list whole, if it has at most `most` pages after the first, so that narrower ones need no request.
 
-    A failure is not reported: what was read is kept.
+    A failure is not reported: each of the narrower reads then finds out for itself.
     """
-    stored, left = look.snapshot.stored(listing), look.snapshot.pages_left(listing) or 0
-    if stored is not None and 0 < left <= most:
-        with suppress(FastnError):
-            await read_pages(listing, look, len(stored.pages) + left)
+    with suppress(FastnError):
+        await read_page(listing, look)
+        if 0 < (look.snapshot.pages_left(listing) or 0) <= most:
+            await read_pages(listing, look, MAX_PAGES)

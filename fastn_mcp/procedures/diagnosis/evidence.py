@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +11,7 @@ import anyio
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
 from fastn_mcp.client.reads import read_page
-from fastn_mcp.errors import FastnError, LeftOut
+from fastn_mcp.errors import LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
@@ -36,7 +35,7 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
-from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest, unique
+from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import (
@@ -230,9 +229,7 @@ def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountRe
 
     async def read(name: str, call: Call) -> None:
         async with connecting:
-            with suppress(FastnError):  # each of the narrower reads then finds out for itself
-                await reads.look(listing)
-                await read_rest(listing, reads.look, _MAX_FURTHER_PAGES)
+            await read_if_short(listing, reads.look, _MAX_FURTHER_PAGES)
         await reads.read_one(name, call, _MAX_PAGES)
 
     of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}

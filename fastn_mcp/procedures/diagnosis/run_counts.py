@@ -12,10 +12,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.client.reads import read_page, read_pages
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
-from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_rest
+from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_if_short
 from fastn_mcp.records.formats import age, aged, counted
 from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.paging import Position
@@ -243,17 +243,19 @@ async def read_records(
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
     records, look = {which: RunRecord(which, failed) for which, failed in failures.items()}, reads.look
-    if len(failures) > _MAX_EXACT_STARTS:  # so many that the first failures are not looked for one by one
-        # From the rest of all runs, if it is short, those of each filter follow.
-        await read_rest(runs_of(RunFilter(), limit=_PAGE_ROWS), look, min(len(failures), _FEW_PAGES))
+    everything = runs_of(RunFilter(), limit=_PAGE_ROWS)
+    if len(failures) > _MAX_EXACT_STARTS and look.snapshot.holds(everything):
+        # So many that the first failures are not looked for one by one: they follow from all runs, if those are few.
+        await read_if_short(everything, look, min(len(failures), _FEW_PAGES))
 
     async def read(which: RunFilter) -> None:
         try:
             records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _MAX_EXACT_STARTS)
         except FastnError as error:
             reads.failed["earlier runs"] = error
-            runs = await _total(everything := runs_of(which, since=counts.period.since), look)
-            completed = await _total(everything.model_copy(update={"status": "completed"}), look)
+            since = counts.period.since
+            runs = await _total(runs_of(which, since=since), look)
+            completed = await _total(runs_of(which, since=since, status="completed"), look)
             records[which] = _counted(records[which], runs, completed)
 
     async with anyio.create_task_group() as group:
@@ -317,11 +319,11 @@ async def _first_failure(
     call = runs_of(known.which, limit=_PAGE_ROWS, since=None if last is None else last.isoformat(timespec="seconds"))
     if not reads_on and not look.snapshot.holds(call):
         return min(times), False
-    newest = await read_pages(call, look, 1)
-    rows, is_complete = newest.rows, newest.is_complete
-    if not is_complete and newest.total is not None and reads_on:
-        end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE_ROWS).encode()})
-        oldest = (await read_pages(end, look, 1)).rows
+    page = await read_page(call, look)
+    rows, is_complete = [*page.rows], page.next_cursor is None
+    if not is_complete and page.total is not None and reads_on:
+        end = call.model_copy(update={"cursor": Position(offset=page.total - _PAGE_ROWS).encode()})
+        oldest = (await read_page(end, look)).rows
         if oldest and oldest[0] != rows[0]:
             rows += oldest
             is_complete = True
