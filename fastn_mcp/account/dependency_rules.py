@@ -49,7 +49,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
                     DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
                     DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
                 ),
-                possible=(DependencyRule("triggers", triggers, _belongs(subject)),),
+                possible=(DependencyRule("triggers", ListTriggers(customer_id=subject, limit=100)),),
             )
         case "connector":
             names = {subject, text(row, "slug") or subject}
@@ -98,11 +98,6 @@ def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) 
         return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
 
     return depends
-
-
-def _belongs(subject: str) -> Depends:
-    """Match rows of a customer. The field is null if the row belongs to none."""
-    return _refers("endOrgId", {subject}, lambda row: False if "endOrgId" in row else None)
 
 
 def _app_event(field: str, wanted: set[str]) -> Depends:

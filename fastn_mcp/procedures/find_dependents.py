@@ -68,7 +68,8 @@ class FindDependents(Procedure[ResourceDependents]):
 
 async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) -> dict[str, JsonValue]:
     """Return in brief what uses each of these. Lists that are short are read once for all of them."""
-    for rule in dependency_rules(kind, ids[0], None).certain:
+    rules = dependency_rules(kind, ids[0], None)
+    for rule in (*rules.certain, *rules.possible):
         if rule.depends is None:
             listing: Any = type(rule.reading)(limit=100)  # pyright: ignore[reportCallIssue]
             await read_if_short(listing, context.look, len(ids) - 1)
