@@ -108,9 +108,9 @@ class Inventory:
 
 
 async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
-    """Read a page of both kinds, then the rest of longer lists: all that may be read of `first`, and the whole other.
+    """Read the first page of both kinds, further pages of `first`, and those of the other kind if all may be read.
 
-    Of the other kind, only the first page is read if it has more than may be read: new rows are there.
+    Otherwise the first page, with the newest rows, has to do for the other kind.
     """
     reads = AccountReads(look)
     await reads.read({kind: listing(limit=100) for kind, listing in _LIST_CALLS.items()})
@@ -127,7 +127,7 @@ async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
 
 
 def _why_not_read(error: FastnError) -> str:
-    """Return why a list was not read. A message is not to be repeated for that."""
+    """Return why a list was not read, without the advice to call again: that would send the message again."""
     return "left out, to keep within Fastn's rate limit" if isinstance(error, LeftOut) else error.what
 
 

@@ -445,6 +445,15 @@ async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any
     assert len(posted_paths(world)) == 1
 
 
+async def test_lists_left_out_for_the_rate_limit_do_not_ask_for_another_message(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90, requests_per_answer=2)
+    answer = await reply_to(world, AiBuild(type="workflow", prompt="sync things"))
+    left_out = "left out, to keep within Fastn's rate limit"
+    assert answer["changed"]["not_checked"] == [f"Not all workflows: {left_out}", f"Not all connectors: {left_out}"]
+    assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"]
+    world.close()
+
+
 async def test_unreadable_rows_are_not_reported_as_deleted(built: World, workshop: Workshop) -> None:
     """Only a complete inventory shows that something is gone."""
     workshop.works = [
