@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.records.rows import FastnObject, Row, connector_keys, row_of, started_workflows, text, word
@@ -9,6 +10,7 @@ from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.access import ListSecrets
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
 
@@ -21,7 +23,7 @@ class DependencyRule:
     """A kind that may depend on a resource. `detail` reads one row in full, as a list may omit fields."""
 
     kind: str
-    reading: Call
+    reading: List[Any]
     depends: Depends | None = None
     """None if Fastn has filtered the list."""
     detail: Callable[[str], Call] | None = None
@@ -49,7 +51,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
                     DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
                     DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
                 ),
-                possible=(DependencyRule("triggers", triggers, _belongs(subject)),),
+                possible=(DependencyRule("triggers", ListTriggers(customer_id=subject, limit=100)),),
             )
         case "connector":
             names = {subject, text(row, "slug") or subject}
@@ -98,11 +100,6 @@ def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) 
         return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
 
     return depends
-
-
-def _belongs(subject: str) -> Depends:
-    """Match rows of a customer. The field is null if the row belongs to none."""
-    return _refers("endOrgId", {subject}, lambda row: False if "endOrgId" in row else None)
 
 
 def _app_event(field: str, wanted: set[str]) -> Depends:

@@ -6,13 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import OWNED_KINDS, Dependence, Dependents, Unchecked
 from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, dependency_rules
-from fastn_mcp.client.reads import Pages, read_each, read_names
+from fastn_mcp.client.reads import Pages, read_each, read_names, read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import aged
 from fastn_mcp.records.labels import NO_NAMES, Names, label_of
@@ -133,7 +132,7 @@ async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now:
     page: Listed[FastnObject] | None = None
     if customer is not None or len(keys) > _FEW_RUNS:
         with suppress(FastnError):
-            page = cast("Listed[FastnObject]", await send(ListExecutions(customer_id=customer, limit=100)))
+            page = await read_page(ListExecutions(customer_id=customer, limit=100), send)
     rows = [] if page is None or page.not_checked else page.rows
     of = "" if customer is None else " for this customer"
     runs = {text(row, "workflowId"): run_in_words(row, now) + of for row in reversed(rows)}
@@ -145,7 +144,7 @@ async def _last_runs(keys: Sequence[str], customer: str | None, send: Send, now:
 
 
 async def _last_run(send: Send, now: datetime, workflow: str) -> str:
-    page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=workflow, limit=1)))
+    page = await read_page(ListExecutions(workflow_id=workflow, limit=1), send)
     return run_in_words(page.rows[0], now) if page.rows else "never"
 
 

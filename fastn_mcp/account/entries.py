@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from fastn_mcp.account.answer_reads import AnswerReads
-from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_each, read_pages
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, read_names, read_page, read_pages
 from fastn_mcp.errors import LeftOut
-from fastn_mcp.records.labels import label_of
-from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, row_of, started_workflows, text
+from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import MAY_BE_ID
 
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
 """Kinds of named resources."""
@@ -66,9 +64,9 @@ async def read_contents(kind: str, reads: AnswerReads, most: float = math.inf) -
     requests that the answer may send.
     """
     listing = LISTS[kind](limit=100)
-    await reads(cast(Call, listing))
+    await read_page(listing, reads)
     pages = MAX_PAGES if is_affordable(kind, reads, most) else 1
-    result = await read_pages(cast(Call, listing), reads, pages)
+    result = await read_pages(listing, reads, pages)
     if result.error is not None and not isinstance(result.error, LeftOut):
         raise result.error
 
@@ -98,7 +96,7 @@ async def read_many_labels(
     listing = LISTS[kind](limit=100)
     names = await read_labels(kind, ids, reads, most=0)
     if len(ids) - len(names) > 1:
-        await reads(cast(Call, listing))
+        await read_page(listing, reads)
         unnamed = len(ids) - len(await read_labels(kind, ids, reads, most=0))
         if (reads.snapshot.pages_left(listing) or 0) <= min(unnamed, most):
             await read_contents(kind, reads)
@@ -110,19 +108,10 @@ async def read_labels(kind: str, ids: Iterable[str], reads: AnswerReads, most: i
     wanted = list(dict.fromkeys(ids))
     listed: Mapping[str, Row] = reads.stored(LISTS[kind](limit=100)).by_id if wanted else {}
     names = {key: name for key in wanted if key in listed and (name := text(listed[key], *_NAMES))}
-    calls: dict[str, Call] = {}
-    for key in wanted if kind in GETS else ():
-        if key not in names:
-            with suppress(ValueError):  # an id that cannot be sent
-                calls[key] = GETS[kind].model_validate({f"{kind}_id": key})
-    stored = [key for key, call in calls.items() if reads.snapshot.holds(call)]
-    unread = [key for key in calls if key not in stored][: max(0, most - len(stored))]
-
-    async def read(key: str) -> str:
-        label = label_of(kind, row_of(await reads(calls[key])))
-        return label.name if label else key
-
-    return names | await read_each([*stored, *unread], read)
+    unnamed = [key for key in wanted if key not in names and MAY_BE_ID.fullmatch(key)] if kind in GETS else []
+    stored = [key for key in unnamed if reads.snapshot.holds(GETS[kind].model_validate({f"{kind}_id": key}))]
+    unread = [key for key in unnamed if key not in stored][: max(0, most - len(stored))]
+    return names | (await read_names({kind: [*stored, *unread]}, reads)).get(kind, {})
 
 
 _NAMES = ("name", "connectionName", "workflowName", "slug", "email", "id")

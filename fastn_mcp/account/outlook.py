@@ -5,18 +5,18 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependents import run_in_words
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.cron import next_run
 from fastn_mcp.records.formats import aged, dated
 from fastn_mcp.records.labels import label_of, name_of
 from fastn_mcp.records.rows import (
-    FastnObject,
     Row,
     apps_of_customers,
     as_word,
@@ -42,7 +42,7 @@ from fastn_mcp.redaction import quote, texts_in
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser, ListApiKeys, ListRoles, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import Send
-from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
@@ -142,7 +142,7 @@ async def _connections(workflow: Row, resolved: ResolvedCall, send: Send, now: d
     rows, is_whole = list[Row](), False
     with suppress(FastnError, ValueError):
         listing = ListConnections(customer_id=resolved.customer.values[0], limit=100)
-        page = cast("Listed[FastnObject]", await send(listing))
+        page = await read_page(listing, send)
         rows = [] if page.not_checked else page.rows
         is_whole = not (page.not_checked or page.next_cursor)
         is_whole = is_whole and all(text(row, "connectorSlug", "connector.slug") for row in rows)
@@ -173,7 +173,7 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
     """Return how the last run ended, with the cause of a failure."""
     try:
         reading = ListExecutions(workflow_id=call.workflow_id, customer_id=call.customer_id, limit=_RUNS)
-        runs = [row_of(run) for run in getattr(await send(reading), "items", [])]
+        runs = (await read_page(reading, send)).rows
     except (FastnError, ValueError):
         return "Its earlier runs could not be read."
     of = " for this customer" if call.customer_id else ""
@@ -189,7 +189,7 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
 async def _namesake(name: str, lister: type[List[Any]], send: Send) -> tuple[str, ...]:
     """Return a note on the row with the name or email that a new one is to have, from one page of the list."""
     try:
-        page = cast("Listed[FastnObject]", await send(lister(limit=100)))
+        page = await read_page(lister(limit=100), send)
     except FastnError:
         return (f"Not checked: whether {quote(name)} exists already.",)
     same = (row for row in page.rows if name.casefold() in (text(row, key).casefold() for key in ("name", "email")))

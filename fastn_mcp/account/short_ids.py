@@ -8,7 +8,7 @@ stands for an id of the account whose key the server uses: it is looked up among
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from pydantic import JsonValue
@@ -86,12 +86,16 @@ class ShortIds:
 
     async def expanded(self, call: AnyCall, reads: AnswerReads) -> AnyCall:
         """Return a call with the ids that its references stand for. Raises `NotFound` if there is none."""
-        if "ref_" not in call.model_dump_json() or not (references := {*_references(dict(call))}):
+        if "ref_" not in call.model_dump_json():
             return call
-        ids = {reference: self._ids[reference] for reference in references & self._ids.keys()}
-        if missing := references - ids.keys():
+        arguments, references = call.model_dump(exclude_unset=True), list[str]()
+        _replaced(arguments, lambda match: references.append(match[0]) or match[0])
+        if not references:
+            return call
+        ids = {reference: self._ids[reference] for reference in references if reference in self._ids}
+        if missing := {*references} - ids.keys():
             ids |= await _looked_up(missing, reads)
-        return type(call).model_validate(_replaced(call.model_dump(exclude_unset=True), ids))
+        return type(call).model_validate(_replaced(arguments, lambda match: ids[match[0]]))
 
 
 async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]:
@@ -114,28 +118,14 @@ async def _looked_up(references: set[str], reads: AnswerReads) -> dict[str, str]
     return ids
 
 
-def _references(value: object, name: str = "") -> Iterable[str]:
-    match value:
-        case str():
-            if _TAKES_REFERENCES.search(name):
-                yield from _REFERENCE.findall(value)
-        case dict() if name in _HOLDS_CALLS:
-            for key, item in cast("Mapping[str, object]", value).items():
-                yield from _references(item, key)
-        case list() | tuple():
-            for item in cast("list[object]", value):
-                yield from _references(item, name)
-        case _:
-            pass
-
-
-def _replaced(value: Any, ids: Mapping[str, str], name: str = "") -> Any:
+def _replaced(value: Any, new: Callable[[re.Match[str]], str], name: str = "") -> Any:
+    """Return a value with the `new` text in place of each reference in arguments that take them."""
     match value:
         case str() if _TAKES_REFERENCES.search(name):
-            return _REFERENCE.sub(lambda it: ids.get(it[0], it[0]), value)
+            return _REFERENCE.sub(new, value)
         case dict() if name in _HOLDS_CALLS:
-            return {key: _replaced(item, ids, key) for key, item in cast("Mapping[str, JsonValue]", value).items()}
+            return {key: _replaced(item, new, key) for key, item in cast("Mapping[str, JsonValue]", value).items()}
         case list() | tuple():
-            return [_replaced(item, ids, name) for item in cast("list[JsonValue]", value)]
+            return [_replaced(item, new, name) for item in cast("list[JsonValue]", value)]
         case _:
             return value

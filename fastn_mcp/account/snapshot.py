@@ -23,7 +23,7 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Call, Send
-from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
+from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created, created_newest_first
 
 MAX_BYTES = 8_000_000
 """Maximum size of the stored rows as JSON, in bytes. In memory they take about twice as much."""
@@ -79,10 +79,8 @@ class Prefix:
     @cached_property
     def oldest(self) -> datetime | None:
         """Creation time of the last row; None unless all rows have one and the newest come first."""
-        times = [created(row) for row in self.rows]
-        known = [time for time in times if time is not None]
-        is_ordered = len(known) == len(times) and all(map(datetime.__ge__, known, known[1:]))
-        return known[-1] if known and is_ordered else None
+        times = created_newest_first(self.rows)
+        return times[-1] if times else None
 
     @cached_property
     def newest_under_way(self) -> datetime | None:

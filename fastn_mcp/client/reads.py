@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, Self, TypeVar, cast
 
 import anyio
@@ -17,7 +16,7 @@ from fastn_mcp.records.rows import FastnObject, Row, connection_refers, key_of, 
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
-from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created
+from fastn_mcp.tools.paging import MAX_LIMIT, List, Listed, Position, created_newest_first
 from fastn_mcp.tools.related_reads import kind_of, reader_of
 
 Key = TypeVar("Key", bound=Hashable)
@@ -47,28 +46,31 @@ async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]
     return records
 
 
-async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
-    """Read names by kind and id for `wanted` ids by kind, up to `MAX_LOOKUPS` of each. Omits unreadable ones."""
+async def read_names(wanted: Mapping[str, Iterable[str]], send: Send) -> dict[str, dict[str, str]]:
+    """Read the names of `wanted` ids by kind, each by a request. Omits unreadable ones."""
     names: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
-    if not names:
-        return names
 
     async def name_of(resource: tuple[str, str]) -> str:
         kind, key = resource
         label = label_of(kind, row_of(await send(GETS[kind].model_validate({f"{kind}_id": key}))))
         return label.name if label else key
 
-    resources = [(kind, key) for kind, keys in wanted.items() for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]]
+    resources = [(kind, key) for kind, keys in wanted.items() for key in dict.fromkeys(keys)]
     for (kind, key), name in (await read_each(resources, name_of)).items():
         names[kind][key] = name
     return names
+
+
+async def read_page(listing: List[Any], send: Send) -> Listed[FastnObject]:
+    """Read one page of a list. Raises a `FastnError`."""
+    return cast("Listed[FastnObject]", await send(cast(Call, listing)))
 
 
 @dataclass(slots=True)
 class Pages:
     """Pages of one list, in order. Iterating reads one after another, up to `limit`."""
 
-    reading: Call
+    reading: List[Any]
     """The call for the next page."""
     send: Send
     limit: int
@@ -84,7 +86,7 @@ class Pages:
     async def __anext__(self) -> Listed[FastnObject]:
         if self.is_complete or len(self.pages) >= self.limit:
             raise StopAsyncIteration
-        page = cast("Listed[FastnObject]", await self.send(self.reading))
+        page = await read_page(self.reading, self.send)
         self.pages.append(page)
         self.reading = self.reading.model_copy(update={"cursor": page.next_cursor})
         self.is_complete = page.next_cursor is None
@@ -106,7 +108,7 @@ class Pages:
         return any(after < before for before, after in pairwise(totals))
 
 
-async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> Pages:
+async def read_pages(reading: List[Any], send: Send, limit: int, one_by_one: int | None = None) -> Pages:
     """Read up to `limit` pages: from the third on at once where Fastn pages by offset, else `one_by_one` in a row.
 
     Raises a `FastnError` if the first page cannot be read.
@@ -130,9 +132,9 @@ async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | No
     later: list[Listed[FastnObject] | None] = [second, *(None for _ in rest[1:])]
     errors: list[FastnError] = []
 
-    async def read(number: int, call: Call) -> None:
+    async def read(number: int, call: List[Any]) -> None:
         try:
-            later[number] = cast("Listed[FastnObject]", await send(call))
+            later[number] = await read_page(call, send)
         except FastnError as error:
             errors.append(error)
 
@@ -144,12 +146,12 @@ async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | No
     return pages
 
 
-async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
+async def _second(rest: Sequence[List[Any]], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
     """Read the second page by its offset. Returns None if Fastn does not page by offset."""
     if not rest:
         return None
     try:
-        page = cast("Listed[FastnObject]", await send(rest[0]))
+        page = await read_page(rest[0], send)
     except FastnError:
         return None
     return page if page.rows and page.rows[0] != first.rows[0] else None
@@ -166,19 +168,17 @@ async def find_row(
     It is not certain if `matches` is None for a row, or if there are more rows than are read. With `names`, of such a
     list only the first page and what Fastn finds by these names are read.
     """
-    seen, silent, listing = 0, False, lister(limit=MAX_LIMIT)
-    pages = Pages(cast(Call, listing), send, _MAX_PAGES)
+    silent, listing = False, lister(limit=MAX_LIMIT)
+    pages = Pages(listing, send, _MAX_PAGES)
     async for page in pages:
-        is_too_long = bool(names) and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT
-        hits = await _searched(lister, names, send) if is_too_long else []
-        for row in chain.from_iterable(each.rows for each in (page, *hits)):
+        rows = page.rows
+        if names and not pages.is_complete and (page.total or 0) > _MAX_PAGES * MAX_LIMIT:
+            pages.limit, rows = 1, [*rows, *await _searched(lister, names, send)]
+        for row in rows:
             if (answer := matches(row)) is True:
                 return listing.row_type().model_validate(row), 0
             silent = silent or answer is None
-        seen += len(page.rows)
-        if is_too_long:
-            break
-    return None, max(seen, 1) if silent or not pages.is_complete else 0
+    return None, max(len(pages.rows), 1) if silent or not pages.is_complete else 0
 
 
 def remembered(send: Send) -> Send:
@@ -202,24 +202,25 @@ def after_creates(lister: AnyOperation, earlier: Send, send: Send) -> Send:
     """
 
     async def read(call: Call) -> FastnObject:
-        page = cast("Listed[FastnObject]", await send(call))
-        if type(call) is not lister or page.next_cursor is None or cast(List[Any], call).cursor is not None:
+        if type(call) is not lister or (listing := cast("List[Any]", call)).cursor is not None:
+            return await send(call)
+        page = await read_page(listing, send)
+        if page.next_cursor is None:
             return page
-        known = {key_of(row): row async for each in Pages(call, earlier, _MAX_PAGES) for row in each.rows}
+        known = {key_of(row): row async for each in Pages(listing, earlier, _MAX_PAGES) for row in each.rows}
         newest = {key_of(row): row for row in page.rows}
         rows = newest | known | newest  # newest first, each as it is now
-        times = [time for row in rows.values() if (time := created(row)) is not None]
-        is_newest_first = len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:]))
-        if not is_newest_first or page.total != len(rows) or len(rows) == len(known):
+        if created_newest_first([*rows.values()]) is None or page.total != len(rows) or len(rows) == len(known):
             return page
         return page.model_copy(update={"rows": [*rows.values()], "next_cursor": None})
 
     return read
 
 
-async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Listed[FastnObject]]:
-    """Return the first page of the rows that Fastn finds by each of these names."""
-    return [cast("Listed[FastnObject]", await send(lister(search=name, limit=MAX_LIMIT))) for name in names]
+async def _searched(lister: Callable[..., Any], names: Iterable[str], send: Send) -> list[Row]:
+    """Return the first rows that Fastn finds by each of these names."""
+    pages = [await read_page(lister(search=name, limit=MAX_LIMIT), send) for name in names]
+    return [row for page in pages for row in page.rows]
 
 
 def searched_names(call: Create[Any]) -> list[str]:

@@ -4,6 +4,7 @@ The AI's questions and approval requests are never answered here: a person has t
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
@@ -11,18 +12,17 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.client.reads import remembered
-from fastn_mcp.errors import FastnError, UnknownOutcome
+from fastn_mcp.account.answer_reads import AnswerReads
+from fastn_mcp.client.reads import read_page
+from fastn_mcp.errors import FastnError, LeftOut, UnknownOutcome
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.records.rows import FastnObject, Row, key_of, number, row_of, text, timestamp, word
+from fastn_mcp.records.rows import Row, key_of, number, row_of, text, timestamp, word
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
-from fastn_mcp.tools.operation import Send
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import MAY_BE_ID, suggested
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
@@ -108,20 +108,28 @@ class Inventory:
     partial: dict[str, str]
 
 
-async def _take_inventory(send: Send, first: str) -> Inventory:
-    """Read a page of both kinds, then the remaining pages of longer lists: of `first` before the other."""
-    reads = AccountReads(remembered(send))
+async def _take_inventory(look: AnswerReads, first: str) -> Inventory:
+    """Read the first page of both kinds, further pages of `first`, and those of the other kind if all may be read.
+
+    Otherwise the first page, with the newest rows, has to do for the other kind.
+    """
+    reads = AccountReads(look)
     await reads.read({kind: listing(limit=100) for kind, listing in _LIST_CALLS.items()})
     left = MAX_PAGES - len(_LIST_CALLS)
     for kind in filter(reads.has_more, dict.fromkeys((first, *_LIST_CALLS))):
-        if left > 0:
+        if left > 0 and (kind == first or (reads.total(kind) or 0) <= left * 100):
             await reads.read({kind: _LIST_CALLS[kind](limit=100)}, left)
             left -= ceil(len(reads.lists[kind].rows) / 100)
-    partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
+    partial = {name.removeprefix("more "): _why_not_read(error) for name, error in reads.failed.items()}
     for kind, listed in reads.lists.items():
         if reads.has_more(kind):
             partial.setdefault(kind, f"there are more than the {len(listed.rows)} that were read")
     return Inventory({(kind, _id(row)): row for kind, listed in reads.lists.items() for row in listed.rows}, partial)
+
+
+def _why_not_read(error: FastnError) -> str:
+    """Return why a list was not read, without the advice to call again: that would send the message again."""
+    return "left out, to keep within Fastn's rate limit" if isinstance(error, LeftOut) else error.what
 
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
@@ -176,7 +184,7 @@ _SKEW = timedelta(minutes=2)
 async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
     """Send a message to the AI. A message into a session may approve a change, so what changed is reported."""
     if call.session_id is not None:
-        return await _follow(call, tuple(_LIST_CALLS), "", context)
+        return await _follow(call, context)
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
@@ -186,24 +194,30 @@ async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
 
 async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
     """Have the AI build, and report what changed."""
-    kind = "connector" if call.type.casefold() == "connector" else "workflow"
     try:
-        return await _follow(call, (kind,), call.name or "", context)
+        return await _follow(call, context)
     except UnknownOutcome as error:
+        (kind, *_), name = _built_by(call)
         listing = _LIST_CALLS[kind]
-        error.facts.setdefault("settle", suggested(listing, **({"search": call.name} if call.name else {})))
+        error.facts.setdefault("settle", suggested(listing, **({"search": name} if name else {})))
         error.next_step = f"Look with {listing.tool_name()} for what was built."
         raise
 
 
-async def _follow(
-    call: AiBuild | AiChat, kinds: tuple[str, ...], name: str, context: ProcedureContext
-) -> Done | Pending:
+def _built_by(call: AiBuild | AiChat) -> tuple[tuple[str, ...], str]:
+    """Return the kinds of what a message may build, the likeliest first, and its name; empty if not known."""
+    if not isinstance(call, AiBuild):
+        return tuple(_LIST_CALLS), ""
+    return ("connector" if call.type.casefold() == "connector" else "workflow",), call.name or ""
+
+
+async def _follow(call: AiBuild | AiChat, context: ProcedureContext) -> Done | Pending:
     """Send a message, and report what changed. Polls the lists for `wait_seconds`, since reads cost no credits.
 
     A build in manual mode is not waited for: it makes nothing before its plan is approved, and no list shows the plan.
     """
-    before = await _take_inventory(context.look, kinds[0])  # again in each call while a person decides
+    (kind, *_), name = _built_by(call)
+    before = await _take_inventory(context.look, kind)  # again in each call while a person decides
     sent = context.system.now() - _SKEW
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
@@ -212,45 +226,37 @@ async def _follow(
     created, waited = None, 0.0
     plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
     try:
-        waited = await _wait(0 if plans else call.wait_seconds, kinds, name, reply, before, sent, context)
-        changed = _changed(before, await _take_inventory(context.read, kinds[0]), sent)
+        if not (plans or _has_ended(reply) or waits_for_person(reply)):
+            waited = await _wait(call, before, sent, context)
+        context.look.snapshot.forget(call.toolset())  # what others have read meanwhile
+        changed = _changed(before, await _take_inventory(context.look, kind), sent)
         created = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         changed: dict[str, JsonValue] = {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}
-    step = next_step(reply, created, "" if plans else kinds[0], name)
+    step = next_step(reply, created, "" if plans else kind, name)
     if step is None and isinstance(call, AiBuild) and not _has_ended(reply):
-        step = ask_status(reply) if plans else follow(kinds[0], name)
+        step = ask_status(reply) if plans else follow(kind, name)
     observed: dict[str, JsonValue] = {"waited_seconds": round(waited, 1)} if call.wait_seconds else {}
     return Done(_with_next(reply, observed, step), outcome.change, {"changed": changed})
 
 
-async def _wait(
-    seconds: int,
-    kinds: tuple[str, ...],
-    name: str,
-    reply: dict[str, JsonValue],
-    before: Inventory,
-    sent: datetime,
-    context: ProcedureContext,
-) -> float:
-    """Wait until something was created, the AI asks a person, or the time is over. Returns the seconds waited."""
-    began = context.system.monotonic()
-    pause, waited = _FIRST_PAUSE, 0.0
-    while waited < seconds and not _has_ended(reply) and not waits_for_person(reply):
-        for kind in kinds:
-            try:
-                page = cast(
-                    "Listed[FastnObject]", await context.read(_LIST_CALLS[kind](limit=100, search=name or None))
-                )
-            except FastnError:
-                continue  # the final inventory reports what could not be read
-            if any(_is_new(kind, row, before, sent) for row in page.rows):
-                return waited
-        await context.report(f"building for {waited:.0f} s", waited, float(seconds))
-        await context.system.sleep(min(pause, seconds - waited))
-        pause = min(pause * _GROWTH, _MAX_PAUSE)
-        waited = context.system.monotonic() - began
+async def _wait(call: AiBuild | AiChat, before: Inventory, sent: datetime, context: ProcedureContext) -> float:
+    """Wait until something was created, or `wait_seconds` are over. Returns the seconds waited.
+
+    It is looked for after each pause but the last, after which everything is read.
+    """
+    kinds, name = _built_by(call)
+    began, waited, pause = context.system.monotonic(), 0.0, _FIRST_PAUSE
+    while waited < call.wait_seconds:
+        await context.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))
+        await context.system.sleep(min(pause, call.wait_seconds - waited))
+        waited, pause = context.system.monotonic() - began, min(pause * _GROWTH, _MAX_PAUSE)
+        for kind in kinds if waited < call.wait_seconds else ():
+            with suppress(FastnError):  # the final inventory reports what could not be read
+                page = await read_page(_LIST_CALLS[kind](limit=100, search=name or None), context.read)
+                if any(_is_new(kind, row, before, sent) for row in page.rows):
+                    return waited
     return waited
 
 

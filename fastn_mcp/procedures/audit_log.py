@@ -17,7 +17,6 @@ from fastn_mcp.records.formats import aged, counted, quoted
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import Row, connection_refers, inside, row_of, text, timestamp
 from fastn_mcp.tools.access import AuditEntry, QueryAuditLog
-from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.workflows import GetExecution
 
@@ -91,7 +90,7 @@ async def _beginning(context: ProcedureContext) -> str:
     oldest: datetime | None = None
     for days in _STEPS:
         until = {"until": (now - timedelta(days=days)).isoformat(timespec="seconds")} if days else {}
-        pages = Pages(cast(Call, QueryAuditLog.model_validate({"limit": 100, **until})), context.read, _MAX_PAGES)
+        pages = Pages(QueryAuditLog.model_validate({"limit": 100, **until}), context.read, _MAX_PAGES)
         try:
             async for page in pages:
                 times = [at for row in page.rows if (at := timestamp(row, "timestamp", "createdAt"))]

@@ -1,17 +1,16 @@
 """Switching off or deleting a trigger: the receipt says which other triggers still start the same workflows."""
 
 from dataclasses import replace
-from typing import cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.records.labels import name_of
-from fastn_mcp.records.rows import FastnObject, key_of, started_workflows
+from fastn_mcp.records.rows import key_of, started_workflows
 from fastn_mcp.records.states import State, trigger_state
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
 
 _MAX_WORKFLOWS = 3
@@ -37,7 +36,7 @@ async def change_trigger(call: UpdateTrigger | DeleteTrigger, context: Procedure
 
 
 async def _others(workflow: str, trigger: str, context: ProcedureContext) -> JsonValue:
-    page = cast("Listed[FastnObject]", await context.look(ListTriggers(workflow_id=workflow, limit=100)))
+    page = await read_page(ListTriggers(workflow_id=workflow, limit=100), context.look)
     rows = [row for row in page.rows if key_of(row) != trigger and trigger_state(row) is not State.OFF]
     if page.not_checked or (page.next_cursor and not rows):
         return "not checked: there are more triggers, or they do not say what they start"

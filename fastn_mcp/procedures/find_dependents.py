@@ -1,7 +1,6 @@
 """The tool `find_dependents`: the resources that use others, as previews of their deletion show them."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +15,7 @@ from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.lookup import is_id, resolve
-from fastn_mcp.procedures.reads import read_rest
+from fastn_mcp.procedures.reads import read_if_short
 from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.rows import FastnObject, Row
 from fastn_mcp.tools.catalog import OPERATIONS
@@ -69,12 +68,11 @@ class FindDependents(Procedure[ResourceDependents]):
 
 async def _several(kind: Kind, ids: Sequence[str], context: ProcedureContext) -> dict[str, JsonValue]:
     """Return in brief what uses each of these. Lists that are short are read once for all of them."""
-    for rule in dependency_rules(kind, ids[0], None).certain:
+    rules = dependency_rules(kind, ids[0], None)
+    for rule in (*rules.certain, *rules.possible):
         if rule.depends is None:
             listing: Any = type(rule.reading)(limit=100)  # pyright: ignore[reportCallIssue]
-            with suppress(FastnError):  # each of the narrower reads then finds out for itself
-                await context.look(listing)
-                await read_rest(listing, context.look, len(ids) - 1)
+            await read_if_short(listing, context.look, len(ids) - 1)
     rows: list[JsonValue] = []
     gaps: list[Unchecked] = []
     for typed in ids:

@@ -4,12 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field, JsonValue, SkipValidation
 
-from fastn_mcp.client.reads import read_pages, remembered
+from fastn_mcp.client.reads import read_page, read_pages, remembered
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.reads import unique
@@ -17,8 +17,7 @@ from fastn_mcp.records.formats import counted, quoted, stamp
 from fastn_mcp.records.rows import FastnObject, Row, parse_timestamp, row_of, text, timestamp
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.fields import in_words
-from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.paging import MAX_LIMIT, MAX_OBJECTS, ORDERS, List, Listed, Place, Position, mark
+from fastn_mcp.tools.paging import MAX_LIMIT, MAX_OBJECTS, ORDERS, List, Place, Position, mark
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
 _NOT_ENDED = "!completed,failed,timeout,cancelled"
@@ -71,7 +70,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         call = call.model_copy(update={"until": until, "status": call.status or _NOT_ENDED})
     if call.statuses or ORDERS.keys() & call.filters:
         return await _whole(call, context)
-    page = cast("Listed[FastnObject]", await context.read(call))
+    page = await read_page(call, context.read)
     items, places, unchecked = list(page.rows), list(page.places), set(page.not_checked or ())
     total, read, received = page.total, 1, page.received
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= MAX_FURTHER_PAGES:
@@ -80,7 +79,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
         await context.report(f"{len(items)} of {call.limit} rows found", read, None)
         try:
             following = call.wider(page.next_cursor, call.limit - len(items))
-            page = cast("Listed[FastnObject]", await context.read(following))
+            page = await read_page(following, context.read)
         except FastnError:
             if not items:
                 raise
@@ -136,14 +135,14 @@ async def _all_rows(
 ) -> tuple[list[dict[str, JsonValue]], Sequence[str], bool]:
     """Return what Fastn's filters leave, the statuses by which it was read, and whether no row is missing."""
     send, ours = remembered(context.read), dict.fromkeys(call.applied_here())
-    listing = cast(Call, call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, **ours}))
-    first, statuses = cast("Listed[FastnObject]", await send(listing)), call.statuses
+    listing = call.model_copy(update={"cursor": None, "limit": MAX_LIMIT, **ours})
+    first, statuses = await read_page(listing, send), call.statuses
     by_status = [listing.model_copy(update={"status": status}) for status in statuses]
     is_shorter = first.next_cursor is not None and MAX_LIMIT * len(statuses) < (first.total or math.inf)
     if not (is_shorter and by_status and context.look.affordable):
         statuses = ()
     else:  # where Fastn does not filter, this would read everything several times
-        page = cast("Listed[FastnObject]", await send(by_status[0]))
+        page = await read_page(by_status[0], send)
         statuses = statuses if page.received == len(page.rows) else ()
     rows, is_complete, most = list[dict[str, JsonValue]](), True, min(MAX_FURTHER_PAGES, context.look.affordable) + 1
     for part in by_status if statuses else [listing]:

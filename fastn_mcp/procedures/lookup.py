@@ -1,15 +1,15 @@
 """Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from fastn_mcp.account.entries import LISTS, Contents, Entry, entry, read_contents
-from fastn_mcp.client.reads import connections_like, find_row, has_id
+from fastn_mcp.client.reads import connections_like, find_row, has_id, read_page
 from fastn_mcp.errors import Failed, FastnError, InvalidArgument, LeftOut, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import Index, words_of
@@ -18,8 +18,7 @@ from fastn_mcp.records.formats import quoted
 from fastn_mcp.records.labels import distinction, label_of
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, short, text
 from fastn_mcp.tools.catalog import OPERATIONS
-from fastn_mcp.tools.operation import Call, Operation
-from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import MAY_BE_ID, Effect
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -88,17 +87,19 @@ def is_id(typed: str) -> bool:
 
 
 async def resolve(
-    kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False, is_whole: bool = False
+    kind: str, typed: str, context: ProcedureContext, *, is_tried: bool = False, fields: Collection[str] = ()
 ) -> FoundResource:
     """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several.
 
-    `is_tried`: it is not an id. `is_whole`: what a list may omit of the row is read, too.
+    `is_tried`: it is not an id. `fields`: the resource itself is read if the row of a list lacks one of these.
     """
     listing = LISTS[kind](limit=MAX_NAMES)
     stored = [entry(kind, row) for row in context.look.stored(listing).rows]
     known = {item.id: item for item in named(typed, stored) if item.id}
     if len(known) == 1 and (typed in known or context.look.snapshot.pages_left(listing) == 0):
         (typed,), is_tried = known, False
+        if known[typed].row.keys() >= {*fields}:
+            return FoundResource(typed, known[typed].row)
     else:
         is_tried = is_tried or await _is_name(kind, typed, context)
     resource = None if is_tried else await read_by_id(kind, typed, context)
@@ -110,27 +111,33 @@ async def resolve(
     if resource is not None and not isinstance(resource.error, NotFound):
         return resource
     contents = await _candidates(kind, typed, context)
-    entries = contents.entries
-    matching = named(typed, entries)
+    matching = named(typed, contents.entries)
     if resource is not None and any(item.id == typed for item in matching):
         return resource  # it is listed, though it cannot be read
     if len(matching) == 1 and (id_ := matching[0].id):
-        whole = await read_by_id(kind, id_, context) if is_whole else None
-        return whole or FoundResource(id_, matching[0].row)
+        listed = FoundResource(id_, matching[0].row)
+        return listed if listed.row.keys() >= {*fields} else await read_by_id(kind, id_, context) or listed
+    raise _unresolved(kind, typed, contents, matching)
+
+
+def _unresolved(kind: str, typed: str, contents: Contents, matching: Sequence[Entry]) -> FastnError:
+    """Return why it is not known which resource was meant, with those that may be."""
     if matching:
         candidates = "; ".join(f"{item.id} ({quoted(_distinction(kind, item))})" for item in matching[:_MAX_CANDIDATES])
-        raise InvalidArgument(
+        return InvalidArgument(
             f"{len(matching)} {kind}s have this name or slug.",
             f"Give the id of one: {candidates}",
             facts={"untrusted": True},
         )
     if not contents.complete:
-        raise Failed(
+        return Failed(
             f"Not all {kind}s were looked through, to keep within Fastn's rate limit.",
             "Give the id, or call again later.",
         )
-    near = ", ".join(quoted(short(hit.entry.name)) for hit in Index(entries).rank(typed).candidates[:_MAX_SUGGESTIONS])
-    raise NotFound(
+    near = ", ".join(
+        quoted(short(hit.entry.name)) for hit in Index(contents.entries).rank(typed).candidates[:_MAX_SUGGESTIONS]
+    )
+    return NotFound(
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
         facts={"untrusted": True} if near else None,
@@ -159,7 +166,7 @@ async def read_by_id(kind: str, id_: str, context: ProcedureContext) -> FoundRes
             reading: Any = operation.model_validate({f"{kind}_id": id_})
             return FoundResource(id_, row_of(await context.look(reading)))
         if kind == "connection" and (listing := connections_like(id_)) is not None:  # its parts filter the list
-            page = cast("Listed[FastnObject]", await context.look(cast(Call, listing(limit=MAX_NAMES))))
+            page = await read_page(listing(limit=MAX_NAMES), context.look)
             return next((FoundResource(id_, row) for row in page.rows if key_of(row) == id_), None)
     except NotSent:
         return None
@@ -191,7 +198,7 @@ async def _search(kind: str, typed: str, context: ProcedureContext) -> tuple[tup
     lister: Any = LISTS[kind]
     if "search" not in lister.model_fields:
         return (), False
-    page = cast("Listed[FastnObject]", await context.look(lister(search=typed, limit=MAX_NAMES)))
+    page = await read_page(lister(search=typed, limit=MAX_NAMES), context.look)
     return tuple(entry(kind, row) for row in page.rows), page.next_cursor is None
 
 
@@ -258,7 +265,7 @@ class CompleteId(Procedure[Ids]):
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
         return await read_contents(kind, context.look)
-    page = cast("Listed[FastnObject]", await context.look(ListExecutions(limit=MAX_NAMES)))
+    page = await read_page(ListExecutions(limit=MAX_NAMES), context.look)
     named = ({**row, "name": row.get("workflowName"), "slug": row.get("workflowSlug")} for row in page.rows)
     return Contents(tuple(entry("execution", row) for row in named), complete=page.next_cursor is None)
 

@@ -11,12 +11,12 @@ import anyio
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.account.entries import read_many_labels
-from fastn_mcp.client.reads import Pages, read_pages
+from fastn_mcp.account.entries import MAX_PAGES, read_many_labels
+from fastn_mcp.client.reads import Pages, read_page, read_pages
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List, created
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -50,8 +50,8 @@ def failure(error: FastnError, otherwise: str) -> str:
 class AccountReads:
     """Lists and records read for an answer, and the reads that failed, by display name."""
 
-    def __init__(self, send: Send) -> None:
-        self.send = send
+    def __init__(self, look: AnswerReads) -> None:
+        self.look = look
         self.lists: dict[str, RowList] = {}
         self.records: dict[str, Row] = {}
         self.failed: dict[str, FastnError] = {}
@@ -86,9 +86,9 @@ class AccountReads:
     async def read_one(self, name: str, call: Call, pages: int = 1) -> None:
         """Read a record, or pages of a list. Raises if the first fails; keeps the rows read if a later one does."""
         if not isinstance(call, List):
-            self.records[name] = row_of(await self.send(call))
+            self.records[name] = row_of(await self.look(call))
             return
-        pages_read = await read_pages(cast(Call, call), self.send, pages, _ONE_BY_ONE)
+        pages_read = await read_pages(cast("List[Any]", call), self.look, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
         rows = unique(pages_read.rows)
         self.lists[name] = RowList(rows, pages_read.total, not pages_read.is_complete)
@@ -100,10 +100,10 @@ class AccountReads:
         if pages_read.error is not None:
             self.failed[f"more {name}"] = pages_read.error
 
-    async def read_customer_names(self, ids: Iterable[str], look: AnswerReads, most: int) -> dict[str, str]:
+    async def read_customer_names(self, ids: Iterable[str], most: int) -> dict[str, str]:
         """Return the names of these customers, as far as they are read in about `most` requests."""
         try:
-            return await read_many_labels("customer", list(dict.fromkeys(ids)), look, most)
+            return await read_many_labels("customer", list(dict.fromkeys(ids)), self.look, most)
         except FastnError as error:
             self.failed["names of customers"] = error
             return {}
@@ -134,25 +134,23 @@ async def read_back(listing: List[Any], look: AnswerReads, since: datetime, most
 
     Raises a `FastnError` if the first page cannot be read.
     """
-    pages = Pages(cast(Call, listing), look, most)
+    pages = Pages(listing, look, most)
     async for page in pages:
-        number = len(pages.pages)
-        rows = look.stored(listing).rows
-        oldest, newest = (created(rows[-1]), created(rows[0])) if rows else (None, None)
-        if not page.rows or oldest is None or newest is None or oldest < since or newest <= oldest:
+        number, read = len(pages.pages), look.stored(listing)
+        if not page.rows or read.oldest is None or read.oldest < since:
             break
-        left = look.snapshot.pages_left(listing)
+        newest, left = created(read.rows[0]) or since, look.snapshot.pages_left(listing)
         is_short = left is not None and number + left <= most
-        if not is_short and number * (newest - since) / (newest - oldest) > most:
+        if not is_short and number * (newest - since) > most * (newest - read.oldest):
             break
 
 
-async def read_rest(listing: List[Any], look: AnswerReads, most: int) -> None:
-    """Read the rest of a stored list, if that is at most `most` pages, so that narrower ones need no request.
+async def read_if_short(listing: List[Any], look: AnswerReads, most: int) -> None:
+    """Read a list whole, if it has at most `most` pages after the first, so that narrower ones need no request.
 
-    A failure is not reported: what was read is kept.
+    A failure is not reported: each of the narrower reads then finds out for itself.
     """
-    stored, left = look.snapshot.stored(listing), look.snapshot.pages_left(listing) or 0
-    if stored is not None and 0 < left <= most:
-        with suppress(FastnError):
-            await read_pages(cast(Call, listing), look, len(stored.pages) + left)
+    with suppress(FastnError):
+        await read_page(listing, look)
+        if 0 < (look.snapshot.pages_left(listing) or 0) <= most:
+            await read_pages(listing, look, MAX_PAGES)

@@ -84,6 +84,12 @@ def created(row: Row) -> datetime | None:
     return timestamp(row, *_CREATED_FIELDS)
 
 
+def created_newest_first(rows: Sequence[Row]) -> list[datetime] | None:
+    """Return the creation times of rows; None unless all have one and the newest come first."""
+    times = [time for row in rows if (time := created(row)) is not None]
+    return times if len(times) == len(rows) and all(map(datetime.__ge__, times, times[1:])) else None
+
+
 APPLIED_HERE = object()
 """Marks a filter that is applied here only: nothing says that Fastn has such a one."""
 

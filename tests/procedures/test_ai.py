@@ -17,6 +17,7 @@ from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.procedures.ai import MAX_PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
@@ -213,6 +214,7 @@ async def test_build_polls_lists_until_the_resource_exists(built: World, worksho
     assert (created["kind"], created["name"]) == ("workflow", "Greeter")
     assert created["id"].startswith("wf_")
     assert answer["waited_seconds"] == 5.0
+    assert len([request for request in built.sandbox.requests if "search" in request.query]) == 2  # not at once
     assert posted_paths(built) == ["/api/v1/ai/build"]
     assert built.changes[0].body == {
         "type": "workflow",
@@ -320,6 +322,37 @@ async def test_lists_before_a_message_are_read_once_though_it_waits_for_a_person
     assert created["name"] == "Sync"
 
 
+async def test_lists_after_a_message_are_those_before_the_next_one_within_seconds(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90)
+    started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
+    world.sandbox.requests.clear()
+    planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
+    assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"]
+    world.clock.pass_(30)
+    world.sandbox.requests.clear()
+    built = await reply_to(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
+    assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
+    assert [row["kind"] for row in built["changed"]["created"]] == ["workflow"]
+    world.close()
+
+
+async def test_lists_that_another_answer_read_meanwhile_do_not_hide_what_was_built(
+    tmp_path: Path, workshop: Workshop
+) -> None:
+    world = World(tmp_path, clock=workshop, snapshot_seconds=90)
+
+    async def report(message: str, _: float, __: float | None) -> None:
+        if message.startswith("building"):
+            await world.ask(GetOverview(about="triggers"))  # reads workflows
+
+    workshop.works = [lambda: make(world, "Greeter")]
+    outcome = await world.dispatch(greeter(9), Caller(Asker(), world.form(seconds=ASKING)), report)
+    assert isinstance(outcome, Done)
+    (created,) = cast("dict[str, Any]", outcome.notes["changed"])["created"]
+    assert created["name"] == "Greeter"
+    world.close()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -413,6 +446,15 @@ async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any
     assert len(posted_paths(world)) == 1
 
 
+async def test_lists_left_out_for_the_rate_limit_do_not_ask_for_another_message(tmp_path: Path) -> None:
+    world = World(tmp_path, snapshot_seconds=90, requests_per_answer=2)
+    answer = await reply_to(world, AiBuild(type="workflow", prompt="sync things"))
+    left_out = "left out, to keep within Fastn's rate limit"
+    assert answer["changed"]["not_checked"] == [f"Not all workflows: {left_out}", f"Not all connectors: {left_out}"]
+    assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"]
+    world.close()
+
+
 async def test_unreadable_rows_are_not_reported_as_deleted(built: World, workshop: Workshop) -> None:
     """Only a complete inventory shows that something is gone."""
     workshop.works = [
@@ -448,15 +490,32 @@ async def test_inventory_of_several_pages_is_complete(built: World) -> None:
 
 
 async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, workshop: Workshop) -> None:
-    """Six pages before and six after; a row missing from the first inventory is new only if created since."""
+    """A row missing from the first inventory is new only if created since."""
+    state = built.sandbox.state
+    add_connectors(built, 800)
+
+    def work() -> None:
+        for connector in state.all("connectors")[-5:]:  # older ones become visible
+            state.drop("connectors", connector["id"])
+        make(built, "Greeter")
+
+    workshop.works = [work]
+    call = AiBuild(type="connector", prompt="greet", approval_mode="auto", wait_seconds=9)
+    found = (await reply_to(built, call))["changed"]
+    names = {row["name"] for row in found["created"]}
+    assert "Greeter" in names
+    assert "Old" not in names
+    assert [row for row in found["deleted"] if row["kind"] == "connector"] == []
+    assert "Not all connectors" in found["not_checked"][0]
+
+
+async def test_other_kind_of_a_build_is_read_whole_or_only_its_first_page(built: World, workshop: Workshop) -> None:
     add_connectors(built, 800)
     workshop.works = [lambda: make(built, "Greeter")]
-    before = len(read_paths(built))
-    found = (await reply_to(built, greeter(9)))["changed"]
+    found = (await reply_to(built, greeter(1)))["changed"]
     assert [row["name"] for row in found["created"]] == ["Greeter"]
-    assert found["deleted"] == []
-    assert "Not all connectors" in found["not_checked"][0]
-    assert len(read_paths(built)) - before <= 2 * MAX_PAGES + 2
+    assert found["not_checked"] == ["Not all connectors: there are more than the 100 that were read"]
+    assert read_paths(built) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
 
 
 @pytest.mark.parametrize(

@@ -364,6 +364,15 @@ async def test_last_runs_of_a_customer_are_not_guessed_from_all_runs(world: Worl
     assert {example["last_run"] for example in examples_of(workflows)} == {"not read"}
 
 
+async def test_triggers_of_a_customer_take_one_request(large_world: World) -> None:
+    customer = key(large_world, "customers", "acme-corp")
+    answer = await dependents(large_world, "customer", customer)
+    reads = [request.query for request in large_world.sandbox.requests if request.tool == "list_triggers"]
+    assert reads == [{"limit": "100", "endOrgId": customer}]
+    large_world.behave(filtering=Filtering.IGNORED)
+    assert (await dependents(large_world, "customer", customer))["may_be_used_by"] == answer["may_be_used_by"] != []
+
+
 async def test_several_customers_are_one_brief_answer(large_world: World) -> None:
     customers = [row for row in large_world.sandbox.state.all("customers") if "acme" in str(row["slug"])][:8]
     assert len(customers) == 8

@@ -19,6 +19,7 @@ from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalis
 from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.triggers import UpdateTrigger
+from fastn_mcp.tools.workflows import ListWorkflows
 
 pytestmark = pytest.mark.anyio
 
@@ -290,11 +291,38 @@ async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> Non
     trigger = state.all("triggers")[0]
     for number in range(1100):
         state.put("triggers", {**trigger, "id": f"t{number}", "name": f"T{number}", "routes": []})
-    before = len(world.sandbox.requests)
+    assert "no trigger starts it" in (await diagnosed(world, workflow_id=BACKFILL))["verdict"]
+    world.behave(filtering=Filtering.IGNORED)
+    world.sandbox.requests.clear()
     answer = await diagnosed(world, workflow_id=BACKFILL)
-    assert len(world.sandbox.requests) - before <= 30
+    assert len(world.sandbox.requests) <= 30
     assert "no trigger that was read starts it" in answer["verdict"]
-    assert "triggers: only 1000 were read" in answer["not_checked"]
+    assert "triggers: only 0 were read" in answer["not_checked"]
+
+
+async def test_workflow_is_diagnosed_from_its_row_and_its_own_triggers(large_world: World) -> None:
+    answer = await diagnosed(large_world, workflow_id="acme hubspot sync")
+    assert "get_workflow" not in [request.tool for request in large_world.sandbox.requests]
+    (triggers,) = [request.query for request in large_world.sandbox.requests if request.tool == "list_triggers"]
+    assert triggers["workflowId"] == large_world.id_of("workflows", "Acme HubSpot sync")
+    large_world.behave(filtering=Filtering.IGNORED)
+    by_itself = await diagnosed(large_world, workflow_id=triggers["workflowId"])
+    assert [row["id"] for row in answer["triggers"]] == [row["id"] for row in by_itself["triggers"]] != []
+
+
+async def test_workflow_is_read_if_its_row_lacks_what_a_diagnosis_needs(world: World) -> None:
+    name, send = "Sync TikTok Orders to Cin7 Core", world.client.send
+    whole = await diagnosed(world, workflow_id=name)
+
+    async def without_connectors(call: Any, *checks: Any) -> Any:
+        answer: Any = await send(call, *checks)
+        if isinstance(call, ListWorkflows):
+            rows = [{name: value for name, value in row.items() if name != "connectors"} for row in answer.rows]
+            answer = answer.model_copy(update={"rows": rows})
+        return answer
+
+    world.client.send = without_connectors  # pyright: ignore[reportAttributeAccessIssue]
+    assert await diagnosed(world, workflow_id=name) == whole
 
 
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:

@@ -41,6 +41,10 @@ _REDUCTIONS = (
 """Cuts in order: a list, its minimum number of entries, and the size in characters above which it is shortened."""
 
 
+_FIELDS = {"workflow": ("connectors", "executionTier", "timeoutMs"), "trigger": ("routes",)}
+"""Fields by kind that a diagnosis needs, and that the row of a list may lack."""
+
+
 class Diagnosis(FastnObject):
     """Diagnosis of runs, with remedies."""
 
@@ -68,7 +72,7 @@ class Diagnose(Procedure[Diagnosis]):
         typed = {kind: getattr(self, f"{kind}_id") for kind in ("customer", "connector", "workflow", "trigger")}
         try:
             resources = {
-                kind: await resolve(kind, name, context, is_whole=True)
+                kind: await resolve(kind, name, context, fields=_FIELDS.get(kind, ()))
                 for kind, name in typed.items()
                 if name is not None
             }

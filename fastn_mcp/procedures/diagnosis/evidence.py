@@ -2,18 +2,16 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import cast
 
 import anyio
 
-from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.account.entries import MAX_NAMED
-from fastn_mcp.errors import FastnError, LeftOut
+from fastn_mcp.client.reads import read_page
+from fastn_mcp.errors import LeftOut
 from fastn_mcp.ledger.change import MADE_OUTCOMES
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
@@ -37,11 +35,10 @@ from fastn_mcp.procedures.diagnosis.run_counts import (
 )
 from fastn_mcp.procedures.diagnosis.stuck_runs import StuckRun, read_stuck_runs
 from fastn_mcp.procedures.diagnosis.subject import Subject
-from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_rest, unique
+from fastn_mcp.procedures.reads import AccountReads, Job, read_back, read_if_short, unique
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.labels import ACCOUNT, name_of
 from fastn_mcp.records.rows import (
-    FastnObject,
     Row,
     connector_keys,
     key_of,
@@ -57,7 +54,6 @@ from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Call
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
@@ -168,9 +164,9 @@ async def gather(subject: Subject, period: Period, context: ProcedureContext) ->
     """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
     reads = AccountReads(context.look)
     await context.report("Reading runs, connections and triggers", 0, 2)
-    evidence = await _read_lists(subject, period, reads, context.look)
+    evidence = await _read_lists(subject, period, reads)
     await context.report("Reading earlier runs, failures and changes", 1, 2)
-    evidence = await _read_details(evidence, reads, context)
+    evidence = await _read_details(evidence, reads)
     changes = await _read_changes(evidence, reads, context)
     return replace(evidence, changes=changes, gaps=reads.all_gaps())
 
@@ -182,15 +178,15 @@ def _relevant(subject: Subject, ran: Sequence[str], triggers: Sequence[Row]) -> 
     return [key for key in dict.fromkeys([*ran, *started]) if key]
 
 
-async def _read_lists(subject: Subject, period: Period, reads: AccountReads, look: AnswerReads) -> Evidence:
-    lists = _lists(subject)
+async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
+    lists, look = _lists(subject), reads.look
     jobs = {name: reads.reading(call, 1 if name == _NEWEST else _MAX_PAGES) for name, call in lists.items()}
     is_small = look.snapshot.pages_left(ListCustomers(limit=100)) == 0
     if is_small or subject.connector or not subject.is_any_of_customer:  # else its own mostly tell: `_read_others`
         own = {name: call for name, call in lists.items() if name == _OWN}
-        jobs |= _connection_jobs(subject, own, reads, look)
+        jobs |= _connection_jobs(subject, own, reads)
     kinds = OF_CONNECTOR if subject.connector else RUN_KINDS
-    await reads.run(run_jobs(reads, look, period, subject.filters, kinds) | jobs)
+    await reads.run(run_jobs(reads, period, subject.filters, kinds) | jobs)
     counts = count_runs(reads, period, subject.filters)
     for name in filter(reads.has_more, jobs):
         reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
@@ -218,7 +214,7 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     starters = Counter(run.started_by for run in map(ended_run, stored) if run.at and run.at >= period.begin)
     quotas = reads.records.get(_QUOTAS, {})
     listing = ListConnections(connector_id=subject.connector, limit=100)
-    page = cast("Listed[FastnObject]", await look(listing)) if look.snapshot.holds(listing) else None
+    page = await read_page(listing, look) if look.snapshot.holds(listing) else None
     return Evidence(
         *(subject, counts, causes, workflows, relevant, quotas, names),
         connections_in_all=page and page.total,
@@ -227,17 +223,13 @@ async def _read_lists(subject: Subject, period: Period, reads: AccountReads, loo
     )
 
 
-def _connection_jobs(
-    subject: Subject, own: Mapping[str, Call], reads: AccountReads, look: AnswerReads
-) -> dict[str, Job]:
+def _connection_jobs(subject: Subject, own: Mapping[str, Call], reads: AccountReads) -> dict[str, Job]:
     """Return the reads of connections that do not work, and of `own`. If all are few, they are read instead."""
     connecting, listing = anyio.Lock(), ListConnections(connector_id=subject.connector, limit=100)
 
     async def read(name: str, call: Call) -> None:
         async with connecting:
-            with suppress(FastnError):  # each of the narrower reads then finds out for itself
-                await look(listing)
-                await read_rest(listing, look, _MAX_FURTHER_PAGES)
+            await read_if_short(listing, reads.look, _MAX_FURTHER_PAGES)
         await reads.read_one(name, call, _MAX_PAGES)
 
     of_status = {f"connections that are {each}": listing.model_copy(update={"status": each}) for each in NOT_WORKING}
@@ -248,7 +240,8 @@ def _lists(subject: Subject) -> dict[str, Call]:
     """Return the first reads beside those of runs and of connections that do not work, by display name."""
     calls: dict[str, Call] = {}
     if subject.trigger is None or not subject.workflows:
-        calls[_TRIGGERS] = ListTriggers(limit=100)
+        workflow = subject.workflows[0] if subject.workflows else None
+        calls[_TRIGGERS] = ListTriggers(workflow_id=workflow, limit=100)
     if subject.customer:
         calls[_OWN] = ListConnections(customer_id=subject.customer, limit=100)
     if subject.is_any_of_customer:
@@ -262,7 +255,7 @@ def _lists(subject: Subject) -> dict[str, Call]:
     return calls
 
 
-async def _read_details(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> Evidence:
+async def _read_details(evidence: Evidence, reads: AccountReads) -> Evidence:
     subject = evidence.subject
     newest = [cause.newest for cause in evidence.causes[:MAX_CAUSES]]
     triggers, others = _triggers(evidence, reads)
@@ -282,10 +275,10 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     async def read_names() -> None:
         unnamed = [key for key in mentioned if key and key not in names]
         most = max(len({*first}), MAX_NAMED)
-        names.update(await reads.read_customer_names(unnamed, context.look, most))
+        names.update(await reads.read_customer_names(unnamed, most))
 
     async def read_runs() -> None:
-        records.update(await read_records(reads, evidence.counts, _measured(evidence), context.look))
+        records.update(await read_records(reads, evidence.counts, _measured(evidence)))
 
     async with anyio.create_task_group() as group:
         group.start_soon(read_runs)
@@ -293,7 +286,7 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
         group.start_soon(read_names)
     newest = [ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest]
     if subject.is_any_of_customer and not subject.connector:
-        await _read_others(evidence, newest, reads, context.look)
+        await _read_others(evidence, newest, reads)
     connected = {key for key in unread if f"connections of {key}" in reads.lists}
     rows = reads.rows(*(name for name in reads.lists if "connections" in name))
     return replace(
@@ -309,12 +302,12 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     )
 
 
-async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads, look: AnswerReads) -> None:
+async def _read_others(evidence: Evidence, newest: Sequence[EndedRun], reads: AccountReads) -> None:
     """Read all connections that do not work, if a run may have failed at an app that the customer has not connected."""
     own = {key for row in reads.rows(_OWN) for key in connector_keys(row)}
     apps = ({app} if (app := evidence.connector(run)) else {*evidence.setup(run.workflow).apps} for run in newest)
     if _OWN not in reads.lists or any(of_run and own.isdisjoint(of_run) for of_run in apps):
-        await reads.run(_connection_jobs(evidence.subject, {}, reads, look))
+        await reads.run(_connection_jobs(evidence.subject, {}, reads))
 
 
 def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
@@ -376,10 +369,8 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     since = begin.isoformat(timespec="seconds")
     audit = {f"audit log of {key}": key for key in keys}
     calls = {name: QueryAuditLog(resource_id=key, since=since, limit=20) for name, key in audit.items()}
-    if len(calls) > 1:
-        most = _LOG_PAGES if len(calls) > 2 else 1
-        await reads.run({_LOG: lambda _: read_back(QueryAuditLog(limit=100), context.look, begin, most)})
     if len(calls) > 2:
+        await reads.run({_LOG: lambda _: read_back(QueryAuditLog(limit=100), context.look, begin, _LOG_PAGES)})
         # Where the newest entries of the whole log do not reach back to the begin, only the first is asked for.
         unread = [name for name, call in [*calls.items()][1:] if not context.look.snapshot.holds(call)]
         for name in unread:

@@ -12,14 +12,13 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.client.reads import read_pages
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
-from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_rest
+from fastn_mcp.procedures.reads import AccountReads, Job, RowList, read_back, read_if_short
 from fastn_mcp.records.formats import age, aged, counted
-from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.records.states import run_state
-from fastn_mcp.tools.paging import Listed, Position
+from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED, TIMED_OUT = "failed runs", "timed-out runs"
@@ -146,20 +145,21 @@ class RunCounts:
 
 
 def run_jobs(
-    reads: AccountReads, look: AnswerReads, period: Period, filters: Sequence[RunFilter], kinds: Collection[str]
+    reads: AccountReads, period: Period, filters: Sequence[RunFilter], kinds: Collection[str]
 ) -> dict[str, Job]:
     """Return the reads of these `RUN_KINDS`: failed runs, numbers of runs, last success. See `count_runs`."""
 
     async def read(_: str, which: RunFilter) -> None:
-        with suppress(FastnError):  # each of the others then finds out for itself
-            await read_back(runs_of(which, limit=_PAGE_ROWS), look, period.begin, _MAX_COVERING_PAGES)
+        if len(kinds) > len(FAILURES):  # else that takes as many requests as it may save
+            with suppress(FastnError):  # each of the others then finds out for itself
+                await read_back(runs_of(which, limit=_PAGE_ROWS), reads.look, period.begin, _MAX_COVERING_PAGES)
         since = period.since
         lists = {
             FAILED: reads.reading(runs_of(which, status="failed", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
             TIMED_OUT: reads.reading(runs_of(which, status="timeout", since=since, limit=_PAGE_ROWS), _MAX_PAGES),
             _COMPLETED: reads.reading(runs_of(which, status="completed", since=since)),
             _ALL: reads.reading(runs_of(which, since=since)),
-            _OLDER: partial(_read_older, reads=reads, look=look, which=which, since=since),
+            _OLDER: partial(_read_older, reads=reads, which=which, since=since),
             _SUCCESSES: reads.reading(runs_of(which, status="completed")),
         }
         begin = min(period.begin, period.now - _MAX_RUN).isoformat(timespec="seconds")
@@ -170,17 +170,14 @@ def run_jobs(
     return {_name("newest runs", which, filters): partial(read, which=which) for which in filters}
 
 
-async def _read_older(name: str, reads: AccountReads, look: AnswerReads, which: RunFilter, since: str) -> None:
+async def _read_older(name: str, reads: AccountReads, which: RunFilter, since: str) -> None:
     """Read the newest run from before the period, with the number of such runs.
 
     Neither takes a request of its own if the numbers of all runs and of those since then differ: Fastn then filters.
     """
-    call = runs_of(which, until=since)
+    call, look = runs_of(which, until=since), reads.look
     if not look.snapshot.holds(call) and look.snapshot.holds(runs_of(which)):
-        ever, period = [
-            cast("Listed[FastnObject]", await look(each)).total
-            for each in (runs_of(which), runs_of(which, since=since))
-        ]
+        ever, period = [(await read_page(each, look)).total for each in (runs_of(which), runs_of(which, since=since))]
         if ever is not None and period is not None and 0 < period < ever:
             reads.lists[name] = RowList((), ever - period, more=True)
             return
@@ -242,21 +239,23 @@ def at_connector(counts: RunCounts, keys: set[str], apps: Mapping[str, Sequence[
 
 
 async def read_records(
-    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]], look: AnswerReads
+    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]]
 ) -> dict[RunFilter, RunRecord]:
     """Read how the runs of each filter ended, given its failures in the period, newest first."""
-    records = {which: RunRecord(which, failed) for which, failed in failures.items()}
-    if len(failures) > _MAX_EXACT_STARTS:  # so many that the first failures are not looked for one by one
-        # From the rest of all runs, if it is short, those of each filter follow.
-        await read_rest(runs_of(RunFilter(), limit=_PAGE_ROWS), look, min(len(failures), _FEW_PAGES))
+    records, look = {which: RunRecord(which, failed) for which, failed in failures.items()}, reads.look
+    everything = runs_of(RunFilter(), limit=_PAGE_ROWS)
+    if len(failures) > _MAX_EXACT_STARTS and look.snapshot.holds(everything):
+        # So many that the first failures are not looked for one by one: they follow from all runs, if those are few.
+        await read_if_short(everything, look, min(len(failures), _FEW_PAGES))
 
     async def read(which: RunFilter) -> None:
         try:
             records[which] = await _record(records[which], counts, look, reads_on=len(failures) <= _MAX_EXACT_STARTS)
         except FastnError as error:
             reads.failed["earlier runs"] = error
-            runs = await _total(everything := runs_of(which, since=counts.period.since), look)
-            completed = await _total(everything.model_copy(update={"status": "completed"}), look)
+            since = counts.period.since
+            runs = await _total(runs_of(which, since=since), look)
+            completed = await _total(runs_of(which, since=since, status="completed"), look)
             records[which] = _counted(records[which], runs, completed)
 
     async with anyio.create_task_group() as group:
@@ -294,7 +293,7 @@ async def _record(known: RunRecord, counts: RunCounts, look: AnswerReads, *, rea
 
 async def _total(call: ListExecutions, look: AnswerReads) -> int | None:
     """Return the number of runs that match; None if it would take a request."""
-    return cast("Listed[FastnObject]", await look(call)).total if look.snapshot.holds(call) else None
+    return (await read_page(call, look)).total if look.snapshot.holds(call) else None
 
 
 def _counted(known: RunRecord, runs: int | None, completed: int | None) -> RunRecord:
@@ -320,11 +319,11 @@ async def _first_failure(
     call = runs_of(known.which, limit=_PAGE_ROWS, since=None if last is None else last.isoformat(timespec="seconds"))
     if not reads_on and not look.snapshot.holds(call):
         return min(times), False
-    newest = await read_pages(call, look, 1)
-    rows, is_complete = newest.rows, newest.is_complete
-    if not is_complete and newest.total is not None and reads_on:
-        end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE_ROWS).encode()})
-        oldest = (await read_pages(end, look, 1)).rows
+    page = await read_page(call, look)
+    rows, is_complete = [*page.rows], page.next_cursor is None
+    if not is_complete and page.total is not None and reads_on:
+        end = call.model_copy(update={"cursor": Position(offset=page.total - _PAGE_ROWS).encode()})
+        oldest = (await read_page(end, look)).rows
         if oldest and oldest[0] != rows[0]:
             rows += oldest
             is_complete = True

@@ -3,18 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import AnswerReads
-from fastn_mcp.client.reads import read_each
+from fastn_mcp.client.reads import read_each, read_page
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, ended_run
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts
 from fastn_mcp.records.formats import counted, lasting, quoted, stamp
-from fastn_mcp.records.rows import FastnObject, Row, number, without_empty
+from fastn_mcp.records.rows import Row, number, without_empty
 from fastn_mcp.records.states import run_state
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.workflows import ListExecutions
 
 TIMES_USUAL, SHORTEST = 3, timedelta(minutes=5)
@@ -77,7 +75,7 @@ async def read_stuck_runs(
     async def lengths(workflow: str) -> list[timedelta]:
         ended = [row for row in newest if run_state(row).has_ended and ended_run(row).workflow == workflow]
         if not ended and workflow in read:
-            page = cast("Listed[FastnObject]", await look(ListExecutions(workflow_id=workflow, limit=100)))
+            page = await read_page(ListExecutions(workflow_id=workflow, limit=100), look)
             ended = [row for row in page.rows if run_state(row).has_ended]
         known = (number(row, "durationMs") for row in ended)
         return [timedelta(milliseconds=length) for length in known if length is not None]

@@ -57,7 +57,7 @@ async def read_account(
     """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
     reads, filters = AccountReads(context.look), [RunFilter()]
     kinds = RUN_KINDS if only is None or RUNS in only else FAILURES if FAILED in only else ()
-    jobs = run_jobs(reads, context.look, period, filters, kinds) if kinds else {}
+    jobs = run_jobs(reads, period, filters, kinds) if kinds else {}
     jobs |= {name: job for name, job in _jobs(reads).items() if only is None or name in only}
     if all_connections:
         jobs["connections"] = reads.reading(ListConnections(limit=_PAGE_ROWS), MAX_PAGES)

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.account.answer_reads import AnswerReads
 from fastn_mcp.account.dependence import Unchecked, by_reason
 from fastn_mcp.account.entries import MAX_PAGES
+from fastn_mcp.client.reads import read_page
 from fastn_mcp.errors import FastnError, InvalidArgument
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
@@ -46,7 +46,6 @@ from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, text
 from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import is_own_key
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -129,7 +128,7 @@ class GetOverview(Procedure[Overview]):
         account = await read_account(context, period, self._reads, all_connections=is_expiry)
         began, start = map(int, (self.cursor or "0.0").split("."))
         at = int(period.now.timestamp())
-        findings, rows = await _findings(account, self, look, counts_rates=began != at)
+        findings, rows = await _findings(account, self, counts_rates=began != at)
         customers = (*account.reads.rows("customers"), *account.chosen("customers").rows)
         names = {key_of(row): name_of(row) for row in customers}
         room = _EXPIRY_ROOM if is_expiry else MAX_CHARACTERS
@@ -138,13 +137,13 @@ class GetOverview(Procedure[Overview]):
         displayed = [row for each in findings for row in each.shown] if not start else []
         most = {None: _NAMED, "expiry": _NAMED_EXPIRING}.get(self.about, MAX_PAGES)
         unnamed = [key for row in (*displayed, *first) if (key := row.customer) and key not in names]
-        names |= await account.reads.read_customer_names(unnamed, look, most)
+        names |= await account.reads.read_customer_names(unnamed, most)
         if is_by_name:  # which the cells lack until customers are named
             rows = ordered([replace(row, cells=row.named(names)) for row in rows], self.order)
         page = rows[start : start + fitting(rows[start:], room)]
         answer = {}
         if not start:
-            answer |= {"now": stamp(period.now), "account": _identity(account, look)}
+            answer |= {"now": stamp(period.now), "account": _identity(account)}
             answer["findings"] = [finding.data(names) for finding in findings]
             answer |= await _account(account, context) if self.about is None else {}
             answer |= _runs(account) if self.about == "workflows" else {}
@@ -174,13 +173,13 @@ def _with_first_rows(subject: Subject, finding: AccountFinding, hours: int | Non
 
 
 async def _subject_rows(
-    account: AccountRows, asked: GetOverview, broken: Sequence[PartState], look: AnswerReads, *, counts_rates: bool
+    account: AccountRows, asked: GetOverview, broken: Sequence[PartState], *, counts_rates: bool
 ) -> list[TableRow] | None:
     """Return all workflows, or the customers; None about a subject whose table has the rows of its findings."""
     counts, waiting = account.counts, account.chosen("customers")
     if asked.about in (None, "workflows"):
         failing = [group.newest.workflow for group in grouped(counts.failures, lambda run: run.workflow)]
-        ran = await _records(failing, account, asked, look, counts_rates=counts_rates)
+        ran = await _records(failing, account, asked, counts_rates=counts_rates)
         triggers = account.chosen("triggers")
         starts = () if asked.about is None or triggers.more else triggers.rows
         return workflow_rows(counts, account.chosen("workflows").rows, starts, ran)
@@ -191,16 +190,16 @@ async def _subject_rows(
 
 
 async def _findings(
-    account: AccountRows, asked: GetOverview, look: AnswerReads, *, counts_rates: bool
+    account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> tuple[list[AccountFinding], list[TableRow]]:
     """Run the checks on one subject, or all of them. Return the findings, worst first, and the rows of the table."""
     counts, now, records = account.counts, account.counts.period.now, account.reads.records
     workflows, keys, triggers = (account.chosen(kind).rows for kind in ("workflows", "API keys", "triggers"))
     connections, users, waiting = map(account.chosen, ("connections", "users", "customers"))
     broken = [each for each in connection_states(connections.rows, {}) if each.state is not State.LIVE]
-    table = await _subject_rows(account, asked, broken, look, counts_rates=counts_rates)
+    table = await _subject_rows(account, asked, broken, counts_rates=counts_rates)
     is_all, by_id = asked.about is None, {key_of(row): row for row in workflows}
-    stuck, has_more_stuck = await read_stuck_runs(counts, by_id, look, most=0)
+    stuck, has_more_stuck = await read_stuck_runs(counts, by_id, account.reads.look, most=0)
     unusable = _fails_without(broken, counts.failures, workflows)
     pending = waiting.total if problem_rows(account.reads, "customers") else None
     team, expiring = account.reads.rows("users"), unique((*account.reads.rows("connections"), *connections.rows))
@@ -271,10 +270,10 @@ def _fails_without(
 
 
 async def _records(
-    failing: Sequence[str], account: AccountRows, asked: GetOverview, look: AnswerReads, *, counts_rates: bool
+    failing: Sequence[str], account: AccountRows, asked: GetOverview, *, counts_rates: bool
 ) -> dict[str, RunRecord]:
     """Return how workflows ran, by id: the first of the failing ones, and those of the others that take no request."""
-    period, failures = account.counts.period, account.counts.failures
+    period, failures, look = account.counts.period, account.counts.failures, account.reads.look
 
     def completed(key: str) -> ListExecutions:
         return ListExecutions(workflow_id=key or None, status="completed", since=period.since, limit=1)
@@ -286,11 +285,11 @@ async def _records(
         first = [key for key in failing if key not in left_out]
         others = [*failing, *map(key_of, account.chosen("workflows").rows)]
     wanted = {RunFilter(key): [run for run in failures if run.workflow == key] for key in first if key}
-    read = await read_records(account.reads, account.counts, wanted, look)
+    read = await read_records(account.reads, account.counts, wanted)
     records = {which.workflow or "": record for which, record in read.items()}
     for key in dict.fromkeys(others):
         if key and key not in records and look.snapshot.holds(completed(key)):
-            page = cast("Listed[FastnObject]", await look(completed(key)))
+            page = await read_page(completed(key), look)
             last = next(iter(newest_first(page.rows)), None)
             records[key] = RunRecord(RunFilter(key), completed=page.total, last_success=last)
     unread = sum(key not in records or records[key].completed is None for key in failing) if others else 0
@@ -339,11 +338,11 @@ def _runs(account: AccountRows) -> dict[str, JsonValue]:
     return {"top_errors": top, **({"runs": totals} if totals else {})}
 
 
-def _identity(account: AccountRows, look: AnswerReads) -> dict[str, JsonValue]:
+def _identity(account: AccountRows) -> dict[str, JsonValue]:
     """Return the account and the key of this server, with its permissions if the listed keys that it may be agree."""
-    own = [row for row in account.reads.rows("API keys") if is_own_key(look.settings.api_key, row)]
+    own = [row for row in account.reads.rows("API keys") if is_own_key(account.reads.look.settings.api_key, row)]
     presets = {text(row, "permissions.preset", "permissions", "preset") for row in own} - {""}
-    return {**look.settings.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
+    return {**account.reads.look.settings.identity, **({"permissions": presets.pop()} if len(presets) == 1 else {})}
 
 
 def _not_checked(account: AccountRows, asked: GetOverview) -> dict[str, JsonValue]:
