@@ -20,7 +20,7 @@ from fastn_mcp.cli.call import make_call
 from fastn_mcp.cli.call_output import CallOutcome
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.serve import Reporting
+from fastn_mcp.cli.serve import begin_report
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
@@ -178,7 +178,7 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
     named = "the input" if str(script) == "-" else str(script)
     if path is not None and script.resolve() in (path.resolve(), readable(path).resolve()):
         raise SettingsError("The report would be written over the script.", "Name another file with --report.")
-    reporting = None if path is None else Reporting(parts, tally, path, named)
+    write_report = None if path is None else begin_report(parts, tally, path, named)
     calls, errors = read(_lines(script), {tool.tool_name(): tool for tool in parts.tools})
     if errors:
         for error in errors[:_LISTED_ERRORS]:
@@ -197,9 +197,9 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
         groups = [attempt.group for attempt in tally.attempts]
         counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
         say(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)
-        if reporting is not None:
+        if write_report is not None:
             try:
-                reporting.write()
+                write_report()
             except click.ClickException as error:
                 say(f"fastn-mcp: {error.format_message()}", err=True)
                 code = code if code is Exit.UNKNOWN else Exit.FAILED

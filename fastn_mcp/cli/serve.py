@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -118,35 +117,28 @@ def served_hosts(host: str, port: int) -> set[str]:
     return {f"{name}:{port}" for name in (url_host(host), "localhost", "127.0.0.1")}
 
 
-class Reporting:
-    """Report of this process from now on, written to `path`. Raises `SettingsError` if it could not be written."""
+def begin_report(parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> Callable[[], None]:
+    """Return a function that writes the report of this process from now on, or raises `ClickException`.
 
-    def __init__(self, parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> None:
-        from fastn_mcp.report.writer import check  # only where there is a report
+    Raises `SettingsError` if it could not be written.
+    """
+    from fastn_mcp.report.writer import check, document, write  # only where there is a report
 
-        check(path)
-        self._parts = parts
-        self._tally = tally
-        self._path = path.absolute()
-        self._about = replace(parts.about, script=script)
-        self._began: datetime = parts.stores.system.now()
+    check(path)
+    file, began, about = path.absolute(), parts.stores.system.now(), replace(parts.about, script=script)
 
-    def write(self) -> None:
-        """Write the report. Raises `ClickException` if that fails."""
-        from fastn_mcp.report.writer import document, write
-
-        tally = self._tally
-        ended = self._parts.stores.system.now()
-        requests = self._parts.client.requests_sent
-        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended, requests)
+    def end() -> None:
+        ended, requests = parts.stores.system.now(), parts.client.requests_sent
+        report = document(about, tally.attempts, tally.reads, tally.head, began, ended, requests)
         try:
-            write(self._path, report)
+            write(file, report)
         except OSError as error:
-            reason = os_reason(error)
-            message = f"The report could not be written to {self._path}: {reason}."
+            message = f"The report could not be written to {file}: {os_reason(error)}."
             raise click.ClickException(
-                f"{message} The audit log has it all: {self._parts.process.program.to('audit', 'report')}"
+                f"{message} The audit log has it all: {parts.process.program.to('audit', 'report')}"
             ) from error
+
+    return end
 
 
 @contextmanager
@@ -155,11 +147,11 @@ def report_at_end(parts: "AccountParts") -> Generator[None]:
     if parts.settings.report is None or parts.process.tally is None:
         yield
         return
-    reporting = Reporting(parts, parts.process.tally, parts.settings.report)
+    end = begin_report(parts, parts.process.tally, parts.settings.report)
     try:
         yield
     finally:
-        reporting.write()
+        end()
 
 
 @click.command(name="http-token")
