@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import SharedReads
@@ -69,12 +70,14 @@ class AccountParts:
     """The process that opened it."""
 
     async def aclose(self) -> None:
-        for channel in self.channel.opened:
-            await channel.aclose()
-        await self.dispatch.aclose()
-        await self.stores.audit.settle()
-        await self.stores.ledger.aclose()
-        self.stores.audit.close()
+        """Close everything, also while the task is cancelled."""
+        with anyio.CancelScope(shield=True):
+            for channel in self.channel.opened:
+                await channel.aclose()
+            await self.dispatch.aclose()
+            await self.stores.audit.settle()
+            await self.stores.ledger.aclose()
+            self.stores.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -130,11 +133,6 @@ def account_of(settings: Settings) -> str:
     """Return the readable name of the account, which a plan names."""
     parts = [f"{what} {value}" for what, value in account_parts(settings).items()]
     return ", ".join([f"{settings.profile} at {settings.host}", *parts])
-
-
-def bound_account_of(settings: Settings) -> str:
-    """Return the account name that binds ledger entries. It includes a digest of the key."""
-    return bound_account(account_of(settings), _account_digest(settings))
 
 
 def plan_account_of(settings: Settings) -> PlanAccount:
@@ -205,7 +203,8 @@ def _stores(settings: Settings, state: Path, process: Process, system: System) -
     audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None, outbox)
     recorder = Recorder(audit, account_of(settings), system, tally)
     typed = TypedSecrets(ledger, partial(typed_seal, settings.state_secrets, state, system), system)
-    return AccountStores(bound_account_of(settings), state, ledger, audit, recorder, typed, system)
+    account = bound_account(account_of(settings), _account_digest(settings))
+    return AccountStores(account, state, ledger, audit, recorder, typed, system)
 
 
 def _about(settings: Settings, policy: Policy, state: Path) -> About:

@@ -111,14 +111,14 @@ class _History:
             by_arguments(call, _surroundings(entry), target, trusts_ids=True),
             effect,
             now,
-            spent={each: self._spent_on(each, now) for each in (effect, *effects_below(call, effect))},
+            spent={
+                each: {period: self._spent[period, each] for period in self.policy.rules.budgets(each, now)}
+                for each in (effect, *effects_below(call, effect))
+            },
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
             asker=_asker(entry),
         )
-
-    def _spent_on(self, effect: Effect, now: datetime) -> dict[str, int]:
-        return {period: self._spent[period, effect] for period in self.policy.rules.budgets(effect, now)}
 
 
 def _surroundings(entry: Mapping[str, Any]) -> Surroundings:

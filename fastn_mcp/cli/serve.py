@@ -37,7 +37,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 from fastn_mcp.server.handlers import build
 
                 account = parts()
-                parting.push_async_callback(_closed, account)
+                parting.push_async_callback(account.aclose)
                 account.guard.decisions.is_leaving = is_leaving
                 checks.start_soon(account.guard.evaluator.check_customers)
                 closing.enter_context(report_at_end(account))
@@ -60,11 +60,6 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
             while isinstance(error, ExceptionGroup):
                 error = cast("ExceptionGroup[Exception]", error).exceptions[0]
             raise error from None
-
-
-async def _closed(parts: "AccountParts") -> None:
-    with anyio.CancelScope(shield=True):
-        await parts.aclose()
 
 
 def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
