@@ -117,9 +117,11 @@ def load(
     With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
     """
     account = choose(flags, environment, _read(file), sandbox=sandbox)
-    source = "the sandbox" if sandbox else "given"
-    key = _given(flags, environment, account, source) or key_of(account, environment, keyring or SystemKeyring())
-    return account.with_key(key)
+    if flags.get("api_key") is not None:
+        return account.with_key(Key(flags["api_key"], "the sandbox" if sandbox else "given"))
+    if account.profile is None and environment.get(VARIABLE, "") != "":
+        return account.with_key(Key(environment[VARIABLE], f"environment {VARIABLE}"))
+    return account.with_key(key_of(account, environment, keyring or SystemKeyring()))
 
 
 def ledger_settings(
@@ -237,15 +239,6 @@ def _one_account(
             f"{other[0]} is set, and the profile {profile!r} is another account: it is unclear which one you mean.",
             f"Unset {other[0]}, or {hint}.",
         )
-
-
-def _given(flags: Mapping[str, object], environment: Mapping[str, str], account: Chosen, place: str) -> Key | None:
-    """Return the key of the flags, whose place is named, or of the environment."""
-    if flags.get("api_key") is not None:
-        return Key(flags["api_key"], place)
-    if account.profile is None and environment.get(VARIABLE, "") != "":
-        return Key(environment[VARIABLE], f"environment {VARIABLE}")
-    return None
 
 
 def _kept(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:

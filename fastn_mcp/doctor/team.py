@@ -277,7 +277,7 @@ async def check_token(builder: TenantBuilder, keys: IssuerKeys, token: str | Non
         yield group.ok("token", f"Its signature is right, and it is for this server, for {valid} more.")
     else:
         yield group.failed("token", f"Refused: {reason}", "The rows below say what it holds; none of it is trusted.")
-        for check in filter(None, (_issuer(team, claims), _audience(team, claims), _times(builder, claims))):
+        for check in _wrong_claims(builder, claims):
             yield check
     is_machine = claims.get("iss") in team.workloads or is_machines(claims)
     claims = claims if is_machine else claims | {"sub": claims.get(team.subject_claim)}
@@ -306,40 +306,27 @@ def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> C
     return machine and group.ok(name, "A [[machine]] of the team file matches it.", here=machine.name)
 
 
-def _issuer(team: Team, claims: Mapping[str, Any]) -> Check | None:
-    held, here = claims.get("iss"), f"It has {quote(claims.get('iss'))}; needed is {quote(team.issuer)}."
-    if held == team.issuer or held in team.workloads:
-        return None
-    finding = "Its iss is not `issuer` of the team file, to the letter."
-    return CheckGroup.CALLER.failed(
-        "token issuer", finding, "Copy iss into the team file, if that provider is meant.", here
-    )
-
-
-def _audience(team: Team, claims: Mapping[str, Any]) -> Check | None:
-    wanted, held = team.trust.audience, claims.get("aud")
-    if wanted in claim_values(held):
-        return None
-    finding = "It has no aud." if held is None else "Its aud is not this server's."
-    hint = "Let the provider put it there (`resource`, or an audience of the API), or set `audience` in the team file."
-    return CheckGroup.CALLER.failed(
-        "token audience", finding, hint, f"It has {quote(held)}; needed is {quote(wanted)}."
-    )
-
-
-def _times(builder: TenantBuilder, claims: Mapping[str, Any]) -> Check | None:
-    group, name, leeway = CheckGroup.CALLER, "token expiry", builder.team.leeway_seconds
-    expires, now = claims.get("exp"), builder.system.timestamp()
+def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator[Check]:
+    """Yield what is wrong with the issuer, the audience and the times of a token."""
+    team, group, name, now = builder.team, CheckGroup.CALLER, "token expiry", builder.system.timestamp()
+    issuer, audience, wanted = claims.get("iss"), claims.get("aud"), team.trust.audience
+    if issuer != team.issuer and issuer not in team.workloads:
+        finding = "Its iss is not `issuer` of the team file, to the letter."
+        hint = "Copy iss into the team file, if that provider is meant."
+        yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; needed is {quote(team.issuer)}.")
+    if wanted not in claim_values(audience):
+        finding = "It has no aud." if audience is None else "Its aud is not this server's."
+        hint = "Let the provider add it (`resource`, or an audience of the API), or set `audience` in the team file."
+        yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; needed is {quote(wanted)}.")
+    expires, since = claims.get("exp"), claims.get("nbf", claims.get("iat"))
     if not isinstance(expires, (int, float)):
-        return group.failed(name, "It has no exp.", "Let the provider issue tokens that expire.")
-    at = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if 0 <= expires < 1e11 else "never"
-    if now >= expires + leeway:
+        yield group.failed(name, "It has no exp.", "Let the provider issue tokens that expire.")
+    elif now >= expires + team.leeway_seconds:
+        at = f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M:%S} UTC" if expires >= 0 else quote(expires)
         hint = "Give a new token, and compare the issuer's clock above."
-        return group.failed(name, f"It expired {ago(now - expires)}.", hint, f"exp is {at}.")
-    since = claims.get("nbf", claims.get("iat"))
-    if isinstance(since, (int, float)) and since > now + leeway:
-        return group.failed(name, f"It is valid in {left(since - now)}, not yet.", "Synchronize both clocks (NTP).")
-    return None
+        yield group.failed(name, f"It expired {ago(now - expires)}.", hint, f"exp is {at}.")
+    elif isinstance(since, (int, float)) and since > now + team.leeway_seconds:
+        yield group.failed(name, f"It is valid in {left(since - now)}, not yet.", "Synchronize both clocks (NTP).")
 
 
 def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
