@@ -24,7 +24,6 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
-from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
@@ -156,7 +155,7 @@ def assemble(
         system = with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
     stores = _stores(settings, state, process, system)
     ledger, recorder = stores.ledger, stores.recorder
-    exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(settings))
+    exchange = exchange_of(settings, process.sandbox, system)(headers(settings))
     client = FastnClient(settings, exchange, system, ledger if settings.shares else None, no_key)
     journal = ChangeJournal(ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
     keys = state / "keys" if settings.reveal == "file" else None
@@ -235,14 +234,12 @@ def _account_digest(settings: Settings) -> str:
 
 
 def exchange_of(
-    settings: Settings, sandbox: Sandboxed | None, system: System, environment: Mapping[str, str]
+    settings: Settings, sandbox: Sandboxed | None, system: System
 ) -> Callable[[Mapping[str, str]], Exchange]:
     """Return a factory of HTTP exchanges for given headers, with Fastn or with the in-process sandbox."""
     if sandbox is None:
-        source = source_of(settings.proxy, environment, settings.base_url)
-        return lambda sent: HttpExchange(
-            settings.base_url, sent, TransportOptions(settings.ca_file, settings.proxy, source)
-        )
+        options = TransportOptions(settings.ca_file, settings.proxy, settings.proxy_from)
+        return lambda sent: HttpExchange(settings.base_url, sent, options)
     # Deferred import: a real account does not need the sandbox.
     from fastn_mcp.sandbox.server import InProcess, Sandbox
 

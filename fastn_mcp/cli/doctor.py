@@ -105,8 +105,8 @@ def _examine(start: StartOptions) -> DoctorReport:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
     sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     config = ConfigFile() if file is None else read(file)
-    origins, tools = machine.origins(settings, start.flags, os.environ, config), enabled_tools(settings)
-    exchange = None if sandbox is None else exchange_of(settings, sandbox, system, os.environ)
+    tools = enabled_tools(settings)
+    exchange = None if sandbox is None else exchange_of(settings, sandbox, system)
     profile = settings.profile if settings.profile in config.profiles and sandbox is None else None
 
     async def examine_all() -> DoctorReport:
@@ -117,7 +117,7 @@ def _examine(start: StartOptions) -> DoctorReport:
 
             listener.set(show_wait)
             status.update("Checking the ledger ...")
-            first = [machine.check_settings(settings, origins, file), machine.check_folder(folder)]
+            first = [machine.check_settings(settings, file), machine.check_folder(folder)]
             first.append(await machine.check_ledger(settings.ledger, folder, system))
             first += machine.check_export(settings, audit_logs(folder), system.now())
             first += await _check_slack(settings, None)
@@ -125,7 +125,7 @@ def _examine(start: StartOptions) -> DoctorReport:
             def show(subject: str) -> None:
                 status.update(f"Looking at {subject} ...")
 
-            account = Examination(settings, origins, os.environ, tools, exchange, system, show, profile)
+            account = Examination(settings, os.environ, tools, exchange, system, show, profile)
             return await account.run(first)
 
     return anyio.run(examine_all)

@@ -15,8 +15,8 @@ from fastn_mcp.build.ledger import file_of, ledger_at
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
-from fastn_mcp.config.addresses import address_of, is_shared, named_by
-from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
+from fastn_mcp.config.addresses import address_of, is_shared
+from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
@@ -26,8 +26,6 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 
-THE_FILE, THE_PROFILE = "the file", "its profile"
-
 _DISPLAYED_SETTINGS = ("base_url", "auth", "test_mode", "mode", "env", "profile", "update")
 """Settings whose values are shown at the terminal."""
 
@@ -35,27 +33,10 @@ _MIN_FREE_BYTES = 16 * 1024**2
 """Minimum free space on the disk of the state folder, in bytes."""
 
 
-def origins(
-    settings: Settings, flags: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile
-) -> dict[str, str]:
-    """Return the settings that are set, each with the flag, variable or file that it comes from."""
-    origin = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
-    origin |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
-    for source in SOURCES:
-        if environment.get(source.variable) and source.field != "api_key":
-            origin[source.field] = source.variable
-        if flags.get(source.field) is not None:
-            origin[source.field] = str(source.flag)
-    named = named_by(environment, settings.base_url)
-    if "proxy" not in origin and named is not None:
-        origin["proxy"] = named[0]
+def check_settings(settings: Settings, file: Path | None) -> Check:
     # The place of a key may be a path.
-    origin["api_key"] = settings.key_place if not {"/", "\\"} & set(settings.key_place) else "a file"
-    return origin
-
-
-def check_settings(settings: Settings, variables: Mapping[str, str], file: Path | None) -> Check:
-    listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(variables.items()))
+    origins = {**settings.origins} | ({"api_key": "a file"} if {"/", "\\"} & set(settings.key_place) else {})
+    listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(origins.items()))
     values = ", ".join(
         f"{name} {getattr(settings, name)}" for name in _DISPLAYED_SETTINGS if getattr(settings, name) is not None
     )

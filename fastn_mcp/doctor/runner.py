@@ -9,11 +9,10 @@ from fastn_mcp import __version__
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
-from fastn_mcp.config.addresses import source_of
+from fastn_mcp.config.load import THE_FILE, THE_PROFILE
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, CheckResult, DoctorExit, Proposal, check_clock
-from fastn_mcp.doctor.machine import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.probe import MAX_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
 from fastn_mcp.doctor.writes import WRITES, Writes
@@ -54,7 +53,6 @@ class Examination:
     """Checks of one account. `sandbox` makes its exchange, or None to use the network; `progress` gets each subject."""
 
     settings: Settings
-    origins: Mapping[str, str]
     environment: Mapping[str, str]
     tools: Collection[AnyTool]
     sandbox: ExchangeFactory | None
@@ -68,8 +66,7 @@ class Examination:
         """Run all checks after the `first`, those of the settings."""
         settings = self.settings
         self.report = report = DoctorReport(settings.host, first, Proposal(profile=self.profile))
-        proxy_from = source_of(settings.proxy, self.environment, settings.base_url)
-        options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
+        options = TransportOptions(settings.ca_file, settings.proxy, settings.proxy_from)
         if self.sandbox is None:
             self.progress("the network")
             network, may_have_arrived = await machine.check_network(settings.base_url, options, self.environment)
@@ -86,7 +83,7 @@ class Examination:
             report.sent += probe.sent
             await probe.aclose()
         for name in report.proposal.settings:
-            if (origin := self.origins.get(name, THE_FILE)) not in (THE_FILE, THE_PROFILE):
+            if (origin := settings.origins.get(name, THE_FILE)) not in (THE_FILE, THE_PROFILE):
                 report.proposal.notes[name] = f"{origin} overrides this: remove it"
         return report
 

@@ -172,5 +172,5 @@ async def test_lost_request_is_counted(is_answering: bool, expected: str) -> Non
     async with serving(b"no HTTP\r\n\r\n") as wire:
         url = wire.url if is_answering else f"http://127.0.0.1:{free_port()}"
         settings = load({"api_key": "fsk_test_sandbox", "base_url": url}, {}, None)
-        report = await Examination(settings, {}, {}, (), None, Clock().system(), lambda _: None).run([])
+        report = await Examination(settings, {}, (), None, Clock().system(), lambda _: None).run([])
     assert f"; {expected}." in summary(report)

@@ -58,7 +58,10 @@ async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path:
 
 
 async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "ledger_at", lambda *_: SqliteLedger(str(tmp_path / "ledger.sqlite")))
+    def reachable(*_: object) -> SqliteLedger:
+        return SqliteLedger(str(tmp_path / "ledger.sqlite"))
+
+    monkeypatch.setattr(machine, "ledger_at", reachable)
     found = await check_ledger("valkey://:secret@ledger.example:6379", tmp_path, System())
     assert (found.verdict, found.finding) == (CheckResult.DIFFERS, "It is used without TLS.")
     assert found.next.startswith("Anybody who reaches")

@@ -88,10 +88,8 @@ async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -
     """Run doctor on a sandbox in this process, with these settings."""
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
     tools = enabled_tools(settings)
-    account = Examination(
-        settings, {}, {}, tools, lambda sent: InProcess(sandbox, sent), clock.system(), lambda _: None
-    )
-    return await account.run([check_settings(settings, {}, None)])
+    account = Examination(settings, {}, tools, lambda sent: InProcess(sandbox, sent), clock.system(), lambda _: None)
+    return await account.run([check_settings(settings, None)])
 
 
 def check_of(found: DoctorReport, name: str) -> Check:
