@@ -26,6 +26,7 @@ from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import columns_of, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 
@@ -188,10 +189,8 @@ def report_(options: AuditOptions, since: str | None, as_json: bool, output: Pat
     report = writer.document(about, newer, None, tally.head, began, now)
     if output is not None:
         writer.check(output)
-        try:
+        with file_errors(output, "written"):
             writer.write(output, report)
-        except OSError as error:
-            raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
     elif as_json:
         click.echo(json.dumps(report, indent=2))
     elif columns_of() is None:

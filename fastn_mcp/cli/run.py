@@ -203,8 +203,8 @@ def run(
         if write_report is not None:
             try:
                 write_report()
-            except click.ClickException as error:
-                say(f"fastn-mcp: {error.format_message()}", err=True)
+            except SettingsError as error:
+                say(f"fastn-mcp: {error}", err=True)
                 code = code if code is Exit.UNKNOWN else Exit.FAILED
     if running.signal is not None and code is not Exit.UNKNOWN:
         return 128 + running.signal

@@ -12,7 +12,8 @@ import anyio
 import click
 
 from fastn_mcp.config.addresses import is_loopback, url_host
-from fastn_mcp.errors import SettingsError, os_reason
+from fastn_mcp.config.paths import file_errors
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.server import stdio
 from fastn_mcp.server.handshake import Introduction
 
@@ -113,10 +114,7 @@ def served_hosts(host: str, port: int) -> set[str]:
 
 
 def begin_report(parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> Callable[[], None]:
-    """Return a function that writes the report of this process from now on, or raises `ClickException`.
-
-    Raises `SettingsError` if it could not be written.
-    """
+    """Return a function that writes the report of this process from now on. Both raise `SettingsError`."""
     from fastn_mcp.report.writer import check, document, write  # only where there is a report
 
     check(path)
@@ -125,13 +123,8 @@ def begin_report(parts: "AccountParts", tally: "Tally", path: Path, script: str 
     def end() -> None:
         ended, requests = parts.stores.system.now(), parts.client.requests_sent
         report = document(about, tally.attempts, tally.reads, tally.head, began, ended, requests)
-        try:
+        with file_errors(file, "written", f"The audit log has it all: {parts.process.program.to('audit', 'report')}"):
             write(file, report)
-        except OSError as error:
-            message = f"The report could not be written to {file}: {os_reason(error)}."
-            raise click.ClickException(
-                f"{message} The audit log has it all: {parts.process.program.to('audit', 'report')}"
-            ) from error
 
     return end
 
