@@ -81,8 +81,7 @@ class AccountParts:
     @property
     def label(self) -> dict[str, JsonValue]:
         """Profile, host and environment of the account, for results."""
-        label: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
-        return label | ({"environment": self.settings.env} if self.settings.env else {})
+        return {name: each for name, each in self.settings.identity.items() if name != "key_ends"}
 
 
 def policy_of(

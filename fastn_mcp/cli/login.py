@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -236,10 +236,8 @@ class KeyCheck:
 async def check_key(parts: AccountParts) -> KeyCheck:
     """Check the key by listing API keys, and describe it if it is among them."""
     try:
-        try:
+        async with aclosing(parts):
             answer = await parts.dispatch(ListApiKeys(limit=100, detail=FULL), Caller(Asker(), None))
-        finally:
-            await parts.aclose()
     except Unauthorized as error:
         return KeyCheck(
             False, f"The key does not work. {error.what} Copy it again: Fastn dashboard, Settings, API keys."

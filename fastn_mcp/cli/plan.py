@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -236,13 +236,11 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
     except SettingsError as error:
         return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
     lines = [heading]
-    try:
+    async with aclosing(parts):
         for permit, words in zip(plan.permits, entries, strict=True):
             for call in _calls(permit):
                 lines += await _consequences(call, parts, records)
             lines.append(f"  {words}")
-    finally:
-        await parts.aclose()
     return list(map(sanitize, lines))
 
 

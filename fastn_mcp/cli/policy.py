@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -110,17 +111,15 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
         parts = start.parts()
     except SettingsError:
         return []
+    read = partial(parts.guard.read, caller=Caller(Asker(), None))
     try:
-        customers = await read_pages(
-            ListCustomers(limit=100), partial(parts.guard.read, caller=Caller(Asker(), None)), MAX_PAGES
-        )
+        async with aclosing(parts):
+            customers = await read_pages(ListCustomers(limit=100), read, MAX_PAGES)
         return [*unknown_customers(rules, customers.rows)] if customers.is_complete else []
     except Forbidden:
         return [CUSTOMERS_UNREADABLE]
     except FastnError as error:
         return [f"The names of customers were not checked. {error.what}"]
-    finally:
-        await parts.aclose()
 
 
 # --- explain -----------------------------------------------------------------------------------------------------
