@@ -458,9 +458,8 @@ class Settings(BaseModel):
         """Values that must never be logged."""
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
-        urls_and_secrets = (self.webhook_secret, self.webhook_url, self.notify_secret, self.notify_url)
-        known = (self.api_key, *urls_and_secrets, self.proxy, self.http_token, *self.slack_tokens)
-        return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
+        whole = [getattr(self, name) for name in SECRETS if name != "ledger"]  # an address, but for its password
+        return [secret for secret in (*whole, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property
     def host(self) -> str:
