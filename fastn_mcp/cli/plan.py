@@ -1,6 +1,5 @@
 """`fastn-mcp plan`: write, review and sign a plan for unattended runs."""
 
-import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -12,6 +11,7 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.audit.files import parsed
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
@@ -100,8 +100,8 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
 
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
     """Yield the calls that were sent and whose arguments are in the audit log. Report the others on stderr."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        entry: dict[str, Any] = json.loads(line)
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        entry = parsed(line) or {}  # a line that its process could not finish holds no call
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         try:

@@ -1,6 +1,5 @@
 """Decisions of a policy on the calls of an audit log, for `fastn-mcp policy simulate`."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.audit.files import parsed
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.policy.decision import PolicyDecision, Situation, effects_below
@@ -52,15 +52,10 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
     problems: list[tuple[int, str]] = []
     rows: list[Replayed] = []
     for number, line in enumerate(lines, 1):
-        try:
-            entry: object = json.loads(line)
-        except (ValueError, RecursionError):
-            problems.append((number, "it is not JSON"))
-            continue
-        if isinstance(entry, dict) and "event" in entry:
-            entries.append((number, cast("Mapping[str, Any]", entry)))
-        else:
+        if (entry := parsed(line)) is None:
             problems.append((number, "it is not an audit entry"))
+        else:
+            entries.append((number, entry))
     sent = {entry["grant"] for _, entry in entries if entry["event"] == AuditEvent.INTENT.value and "grant" in entry}
     history = _History(policy)
     for number, entry in entries:
