@@ -28,6 +28,7 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError
+from fastn_mcp.records.rows import parse_timestamp
 from fastn_mcp.runtime import System
 
 _POLL_SECONDS = 0.5
@@ -204,10 +205,8 @@ _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 
 def parse_since(when: str, now: datetime) -> datetime:
     """Parse a timestamp, or an age such as 24h before `now`. Raises `BadParameter`."""
-    try:
-        if ago := re.fullmatch(r"(\d{1,6})([mhd])", when):
-            return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
-        time = datetime.fromisoformat(when)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
+    if ago := re.fullmatch(r"(\d{1,5})([mhd])", when):
+        return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
+    if (time := parse_timestamp(when)) is None:
+        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since")
+    return time

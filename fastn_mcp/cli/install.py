@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -300,9 +301,4 @@ def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> s
 
 
 def this_machine() -> Machine:
-    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, _matching, shutil.which)
-
-
-def _matching(pattern: str) -> list[str]:
-    path = Path(pattern)
-    return [str(match) for match in Path(path.anchor).glob(str(path.relative_to(path.anchor)))]
+    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, glob, shutil.which)

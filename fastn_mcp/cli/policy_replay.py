@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.policy.decision import PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, parse_timestamp
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
@@ -161,11 +161,9 @@ def _asker(entry: Mapping[str, Any]) -> Asker:
 
 
 def _time(entry: Mapping[str, Any]) -> datetime:
-    try:
-        time = datetime.fromisoformat(str(entry.get("time")))
-    except ValueError:
-        raise UnreadableEntry("it has no time") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    if (time := parse_timestamp(entry.get("time"))) is None:
+        raise UnreadableEntry("it has no time")
+    return time
 
 
 def _effect(entry: Mapping[str, Any]) -> Effect:
