@@ -102,8 +102,7 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
     if as_json:
         _print_entries([selected, *others], as_json=True)
         return
-    for line in audit_layout.show_lines(selected, columns_of()):
-        click.echo(line)
+    click.echo("\n".join(audit_layout.show_lines(selected, columns_of())))
     if others:
         click.echo("\nOf the same call:")
         _print_entries(others, [selected])
@@ -149,13 +148,13 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
     if marks[0] is None:
         log.files()
     report = log.verify(head, *marks)
-    say("\n".join(audit_layout.finding_lines(report, head, marks[0], options.program)))
+    say(*audit_layout.finding_lines(report, head, marks[0], options.program))
     if ledger_error is not None:
         say(f"Whether entries were cut off at the end is not known. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
     if remote:
         comparison = compare(log.lines(log.files()), there, exported)
-        say("\n".join(audit_layout.comparison_lines(comparison)))
+        say(*audit_layout.comparison_lines(comparison))
         intact = intact and comparison.is_proven
     sys.exit(0 if intact and ledger_error is None else 1)
 
@@ -197,7 +196,7 @@ def report_(options: AuditOptions, since: str | None, as_json: bool, output: Pat
     elif columns_of() is None:
         click.echo(writer.markdown(report), nl=False)
     else:
-        say("\n".join(audit_layout.report_lines(cast("dict[str, Any]", report), writer.HEADINGS)))
+        say(*audit_layout.report_lines(cast("dict[str, Any]", report), writer.HEADINGS))
 
 
 _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}

@@ -196,7 +196,8 @@ def _show(result: DoctorReport) -> None:
         finding = (check.finding, check.here, check.next and f"Next: {check.next}")
         rows.append((check.name, check.verdict.value, " ".join(filter(None, finding))))
     print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
-    say(f"\n{summary(result)}")
+    say("", summary(result))
     if result.proposal:
-        say("\nProposed for your file of settings. Add the lines to its tables; keys without a table go to the top:\n")
+        lead = "Proposed for your file of settings. Add the lines to its tables; keys without a table go to the top:"
+        say("", lead, "")
         click.echo(result.proposal.toml())

@@ -266,7 +266,7 @@ def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
 def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
     """Show the change, and ask whether to make it. Raises `NotInstalled` if there is no terminal to ask on."""
     if change.target.file != change.target.path:
-        say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
+        say(f"{change.target.path} leads to {change.target.file}.", "")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
     if wanted.dry_run:
         say("Nothing was changed: this was a dry run.")

@@ -122,10 +122,8 @@ def show_(start: StartOptions, file: Path) -> None:
         try:
             plan = _signed(start, file)
         except SettingsError as error:
-            say(f"{error}\n", err=True)
-    for line in anyio.run(_describe, start, plan, dict[str, str]()):
-        say(line)
-    say(plan.summary())
+            say(str(error), "", err=True)
+    say(*anyio.run(_describe, start, plan, dict[str, str]()), plan.summary())
 
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
@@ -158,9 +156,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     with _refused(file):
         plan_file.raise_unless_for(plan, file, account.name)
     records: dict[str, str] = {}
-    for line in anyio.run(_describe, start, plan, records):
-        say(line)
-    say(plan.summary())
+    say(*anyio.run(_describe, start, plan, records), plan.summary())
     say(f"It is signed for {account}, and no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
@@ -234,14 +230,14 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
     try:
         parts = start.parts()
     except SettingsError as error:
-        return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
+        return [heading, *entries, f"The names of the targets were not read: {error}"]
     lines = [heading]
     async with aclosing(parts):
         for permit, words in zip(plan.permits, entries, strict=True):
             for call in _calls(permit):
                 lines += await _consequences(call, parts, records)
             lines.append(f"  {words}")
-    return list(map(sanitize, lines))
+    return lines
 
 
 def _calls(permit: PlannedCalls) -> Iterator[Call]:

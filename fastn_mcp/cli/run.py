@@ -19,12 +19,12 @@ from fastn_mcp.build.composition import AccountParts
 from fastn_mcp.cli.call import make_call
 from fastn_mcp.cli.call_output import CallOutcome
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.serve import begin_report
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse
-from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.redaction import quote
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import readable
 from fastn_mcp.server.rendering import render_error, with_dashboard
@@ -117,7 +117,7 @@ class ScriptRun:
         target, name = (attempts[-1].target, attempts[-1].name) if attempts else (call.wanted.call.target, None)
         named = " ".join(quote(part) for part in (name, target) if part is not None)
         line = "  ".join(part for part in (f"{call.number:>3}", tool, named, outcome.outcome) if part)
-        say(sanitize(f"{line}: {outcome.message}" if outcome.message else line), err=True)
+        say(f"{line}: {outcome.message}" if outcome.message else line, err=True)
         if self.as_json:
             body = outcome.body if outcome.body is not None else {"message": outcome.message}
             row = {"number": call.number, "line": call.line, "id": call.id, "tool": tool, "outcome": outcome.outcome}
@@ -184,10 +184,9 @@ def run(
         raise SettingsError(f"{named} is larger than {_MAX_SCRIPT // 1024 // 1024} MiB.", "Split it.")
     calls, errors = read(data.split(b"\n"), {tool.tool_name(): tool for tool in parts.tools})
     if errors:
-        for error in errors[:_LISTED_ERRORS]:
-            say(sanitize(f"fastn-mcp: {named}, {error}"), err=True)
+        warn(*(f"{named}, {error}" for error in errors[:_LISTED_ERRORS]))
         more = f" There are {len(errors) - _LISTED_ERRORS} more." if len(errors) > _LISTED_ERRORS else ""
-        say(f"fastn-mcp: The script has errors.{more} Nothing was sent.", err=True)
+        warn(f"The script has errors.{more} Nothing was sent.")
         return Exit.WRONG
     running = ScriptRun(parts, tally, as_json)
     code = Exit.FAILED
@@ -204,7 +203,7 @@ def run(
             try:
                 write_report()
             except SettingsError as error:
-                say(f"fastn-mcp: {error}", err=True)
+                warn(str(error))
                 code = code if code is Exit.UNKNOWN else Exit.FAILED
     if running.signal is not None and code is not Exit.UNKNOWN:
         return 128 + running.signal
