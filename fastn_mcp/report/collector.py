@@ -87,8 +87,6 @@ class Attempt:
     requests: int | None = None
     """Requests sent to Fastn for it."""
     change: str | None = None
-    digest: str | None = None
-    """Digest of the arguments."""
     grant: str | None = None
     """Approval request or temporary approval; for a call of a batch, with a point and the call's number."""
     audit: tuple[Link, ...] = ()
@@ -104,7 +102,7 @@ _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ende
 _APPROVED = "It was approved, and not called again."
 _AUDIT_FIELDS = (
     "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
-    "digest", "grant",
+    "grant",
 )  # fmt: skip
 """Fields of an attempt that have the names of those of an audit entry."""
 

@@ -83,7 +83,7 @@ def document(
     }
 
 
-_NOT_REPORTED = ("digest", "grant", "is_split", "name", "change")
+_NOT_REPORTED = ("grant", "is_split", "name", "change")
 """Fields of an attempt that no call of a report has, or only under another name."""
 
 
