@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.account.answer_reads import SharedReads
@@ -23,7 +24,6 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
-from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
@@ -69,18 +69,19 @@ class AccountParts:
     """The process that opened it."""
 
     async def aclose(self) -> None:
-        for channel in self.channel.opened:
-            await channel.aclose()
-        await self.dispatch.aclose()
-        await self.stores.audit.settle()
-        await self.stores.ledger.aclose()
-        self.stores.audit.close()
+        """Close everything, also while the task is cancelled."""
+        with anyio.CancelScope(shield=True):
+            for channel in self.channel.opened:
+                await channel.aclose()
+            await self.dispatch.aclose()
+            await self.stores.audit.settle()
+            await self.stores.ledger.aclose()
+            self.stores.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
         """Profile, host and environment of the account, for results."""
-        label: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
-        return label | ({"environment": self.settings.env} if self.settings.env else {})
+        return {name: each for name, each in self.settings.identity.items() if name != "key_ends"}
 
 
 def policy_of(
@@ -132,11 +133,6 @@ def account_of(settings: Settings) -> str:
     return ", ".join([f"{settings.profile} at {settings.host}", *parts])
 
 
-def bound_account_of(settings: Settings) -> str:
-    """Return the account name that binds ledger entries. It includes a digest of the key."""
-    return bound_account(account_of(settings), _account_digest(settings))
-
-
 def plan_account_of(settings: Settings) -> PlanAccount:
     return PlanAccount(account_of(settings), _account_digest(settings))
 
@@ -158,7 +154,7 @@ def assemble(
         system = with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
     stores = _stores(settings, state, process, system)
     ledger, recorder = stores.ledger, stores.recorder
-    exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(settings))
+    exchange = exchange_of(settings, process.sandbox, system)(headers(settings))
     client = FastnClient(settings, exchange, system, ledger if settings.shares else None, no_key)
     journal = ChangeJournal(ledger, stores.account, system, system.timestamp() if process.begins_anew else 0.0)
     keys = state / "keys" if settings.reveal == "file" else None
@@ -205,7 +201,8 @@ def _stores(settings: Settings, state: Path, process: Process, system: System) -
     audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None, outbox)
     recorder = Recorder(audit, account_of(settings), system, tally)
     typed = TypedSecrets(ledger, partial(typed_seal, settings.state_secrets, state, system), system)
-    return AccountStores(bound_account_of(settings), state, ledger, audit, recorder, typed, system)
+    account = bound_account(account_of(settings), _account_digest(settings))
+    return AccountStores(account, state, ledger, audit, recorder, typed, system)
 
 
 def _about(settings: Settings, policy: Policy, state: Path) -> About:
@@ -236,14 +233,12 @@ def _account_digest(settings: Settings) -> str:
 
 
 def exchange_of(
-    settings: Settings, sandbox: Sandboxed | None, system: System, environment: Mapping[str, str]
+    settings: Settings, sandbox: Sandboxed | None, system: System
 ) -> Callable[[Mapping[str, str]], Exchange]:
     """Return a factory of HTTP exchanges for given headers, with Fastn or with the in-process sandbox."""
     if sandbox is None:
-        source = source_of(settings.proxy, environment, settings.base_url)
-        return lambda sent: HttpExchange(
-            settings.base_url, sent, TransportOptions(settings.ca_file, settings.proxy, source)
-        )
+        options = TransportOptions(settings.ca_file, settings.proxy, settings.proxy_from)
+        return lambda sent: HttpExchange(settings.base_url, sent, options)
     # Deferred import: a real account does not need the sandbox.
     from fastn_mcp.sandbox.server import InProcess, Sandbox
 

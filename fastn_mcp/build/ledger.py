@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,10 +85,8 @@ async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[E
     if log.name != AUDIT or not (is_shared(setting) or file_of(setting, state).exists()):
         return None, None
     ledger, name = ledger_at(setting, state, system), audit_name(setting, state)
-    try:
+    async with aclosing(ledger):
         marks = [await ledger.audit_mark(each) for each in (name, deleted_name(name))]
-    finally:
-        await ledger.aclose()
     newest, deleted = (None if mark is None else End(*mark) for mark in marks)
     if newest is None and has_entries(log):
         raise SettingsError(NEVER_SEEN, "Verify it where both were, and compare the head hash there with this one.")

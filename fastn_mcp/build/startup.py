@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from click.core import ParameterSource
 
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
-from fastn_mcp.config.load import load
+from fastn_mcp.config.keys import Key
+from fastn_mcp.config.load import choose, load, read_file
 from fastn_mcp.config.model import Settings, Trait, is_named, settings_with
 from fastn_mcp.config.paths import config_dir, create_secret, read_private, state_dir
 from fastn_mcp.errors import SettingsError, nearest
@@ -64,8 +66,10 @@ def settings_of(
         # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
         own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
         remaining = {name: value for name, value in environment.items() if name not in own}
-        sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-        settings = load({**flags, **sandbox_settings}, remaining, file, sandbox=True)
+        of_sandbox = {"base_url": "http://localhost", "profile": "sandbox"}
+        account = choose({**flags, **of_sandbox}, remaining, read_file(file), sandbox=True)
+        origins = {name: origin for name, origin in account.origins.items() if name not in of_sandbox}
+        settings = replace(account, origins=origins).with_key(Key(SANDBOX_KEY, "the sandbox"))
     else:
         settings = load(flags, environment, file)
     require_known_tools(settings)

@@ -31,15 +31,8 @@ _PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 _SIGNALS = ("traces", "metrics", "logs")
 
 
-def exported_signals(environment: Mapping[str, str]) -> list[str]:
-    """Return the signals that have an OTLP collector. An unsupported exporter or protocol is logged and skipped."""
-    otel = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
-    if otel.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return []
-    return [signal for signal in _SIGNALS if _has_collector(signal, otel)]
-
-
 def _has_collector(signal: str, otel: Mapping[str, str]) -> bool:
+    """Whether there is an OTLP collector for a signal. An unsupported exporter or protocol is logged."""
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}"
     if _ENDPOINT not in otel and f"{own}_ENDPOINT" not in otel:
         return False
@@ -69,22 +62,23 @@ def instruments_of(
 
     Returns None if there is no collector or the exporter cannot be set up.
     """
-    if not (signals := exported_signals(environment)):
+    otel = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
+    is_disabled = otel.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    signals = [] if is_disabled else [signal for signal in _SIGNALS if _has_collector(signal, otel)]
+    if not signals:
         return None
     try:
-        from fastn_mcp.telemetry.exporter import Export  # deferred: the slowest import
+        from fastn_mcp.telemetry.exporter import export  # deferred: the slowest import
     except ImportError:
         log.warning("a collector is set, but the exporter is not installed: %s", install_extra("otel"))
         return None
     try:
-        export = Export(signals, environment, lines)
+        instruments, end = export(signals, environment, lines)
     except Exception as error:  # the SDK raises various errors for invalid variables
         log.warning("no telemetry is sent: invalid OpenTelemetry variable (%s)", type(error).__name__)
         return None
-    if export.records is not None:
-        logging.getLogger().addHandler(export.records)
-    at_the_end(export.end)
-    return export.signals
+    at_the_end(end)
+    return instruments
 
 
 def with_spans(system: System, instruments: "Instruments", profile: str) -> System:

@@ -60,8 +60,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     else:
         _list(store, waiting)
     if not as_json:
-        for line in _expired(store):
-            say(line)
+        say(*_expired(store))
         for line in _other_stores(store, start):
             click.echo(line)  # not wrapped: it ends with a command to paste
 
@@ -69,7 +68,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
 def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
     """List what waits, and where it is decided. Nothing is decided through a pipe."""
     for request in waiting:
-        say("\n".join(sanitize(line) for line in (*request.text, _headline(request), "")))
+        say(*request.text, _headline(request), "")
     say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
     if (opened := _page(store.folder / PAGE_FILE)) is not None:
         say(f"Or on the approval page at {opened[0]}, which this opens: {store.program.to('approvals', '--open')}")
@@ -124,7 +123,7 @@ def temporary_(store: ApprovalStore, as_json: bool) -> None:
     for each in temporary_approvals:
         line = f"{each.id}  {each.tool} on {quote(each.target)}, {account_name(each.account)}"
         line += f", for {who(each.principal, each.person)}, by {each.by}"
-        say(sanitize(f"{line}, until {clock(each.temporary_until)}: {each.extent}"))
+        say(f"{line}, until {clock(each.temporary_until)}: {each.extent}")
     if not temporary_approvals:
         say("There are no temporary approvals.")
 
@@ -138,7 +137,7 @@ def revoke_(store: ApprovalStore, temporary_approval: str) -> None:
     if revoked is None:
         listed = store.program.to("approvals", "temporary")
         raise WrongArgument(f"No temporary approval has this id. List them: {listed}")
-    say(sanitize(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again."))
+    say(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again.")
 
 
 @approvals_group.command(name="withdraw")
@@ -151,8 +150,8 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     The beginning of its id is enough.
     """
     if request is None:
-        for each in (unused := store.use(TerminalApprovals.unused) or []):
-            say(sanitize(f"{each.id}  {each.text[0]} {_headline(each)}"))
+        unused = store.use(TerminalApprovals.unused) or []
+        say(*(f"{each.id}  {each.text[0]} {_headline(each)}" for each in unused))
         if not unused:
             say("No approval can be withdrawn.")
         return
@@ -162,7 +161,7 @@ def withdraw_(store: ApprovalStore, request: str | None, note: str) -> None:
     if message is None:
         listed = store.program.to("approvals", "withdraw")
         raise WrongArgument(f"No decided request has this id. List what can be withdrawn: {listed}")
-    say(sanitize(message))
+    say(message)
 
 
 @approvals_group.command(name="keygen", short_help="Make the key pair of an approver, for the webhook.")
@@ -270,7 +269,7 @@ def _expired(store: ApprovalStore) -> list[str]:
     past = store.use(lambda approvals: approvals.ledger.decided(_MAX_CLOSED)) or []
     day_ago = System().timestamp() - 86_400
     return [
-        sanitize(f"Expired unanswered at {clock(request.expires)}: {request.text[0] if request.text else request.tool}")
+        f"Expired unanswered at {clock(request.expires)}: {request.text[0] if request.text else request.tool}"
         for request in past
         if request.state is RequestState.UNANSWERED and request.by is None and request.expires > day_ago
     ]

@@ -26,7 +26,9 @@ from fastn_mcp.cli.exit import WrongArgument
 from fastn_mcp.cli.layout import columns_of, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError
+from fastn_mcp.records.rows import parse_timestamp
 from fastn_mcp.runtime import System
 
 _POLL_SECONDS = 0.5
@@ -100,8 +102,7 @@ def show_(options: AuditOptions, entry: str, as_json: bool) -> None:
     if as_json:
         _print_entries([selected, *others], as_json=True)
         return
-    for line in audit_layout.show_lines(selected, columns_of()):
-        click.echo(line)
+    click.echo("\n".join(audit_layout.show_lines(selected, columns_of())))
     if others:
         click.echo("\nOf the same call:")
         _print_entries(others, [selected])
@@ -147,13 +148,13 @@ def verify_(options: AuditOptions, head: str | None, remote: tuple[Path, ...]) -
     if marks[0] is None:
         log.files()
     report = log.verify(head, *marks)
-    say("\n".join(audit_layout.finding_lines(report, head, marks[0], options.program)))
+    say(*audit_layout.finding_lines(report, head, marks[0], options.program))
     if ledger_error is not None:
         say(f"Whether entries were cut off at the end is not known. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
     if remote:
         comparison = compare(log.lines(log.files()), there, exported)
-        say("\n".join(audit_layout.comparison_lines(comparison)))
+        say(*audit_layout.comparison_lines(comparison))
         intact = intact and comparison.is_proven
     sys.exit(0 if intact and ledger_error is None else 1)
 
@@ -188,16 +189,14 @@ def report_(options: AuditOptions, since: str | None, as_json: bool, output: Pat
     report = writer.document(about, newer, None, tally.head, began, now)
     if output is not None:
         writer.check(output)
-        try:
+        with file_errors(output, "written"):
             writer.write(output, report)
-        except OSError as error:
-            raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
     elif as_json:
         click.echo(json.dumps(report, indent=2))
     elif columns_of() is None:
         click.echo(writer.markdown(report), nl=False)
     else:
-        say("\n".join(audit_layout.report_lines(cast("dict[str, Any]", report), writer.HEADINGS)))
+        say(*audit_layout.report_lines(cast("dict[str, Any]", report), writer.HEADINGS))
 
 
 _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
@@ -205,10 +204,8 @@ _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 
 def parse_since(when: str, now: datetime) -> datetime:
     """Parse a timestamp, or an age such as 24h before `now`. Raises `BadParameter`."""
-    try:
-        if ago := re.fullmatch(r"(\d{1,6})([mhd])", when):
-            return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
-        time = datetime.fromisoformat(when)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
+    if ago := re.fullmatch(r"(\d{1,5})([mhd])", when):
+        return now - timedelta(seconds=int(ago[1]) * _UNIT_SECONDS[ago[2]])
+    if (time := parse_timestamp(when)) is None:
+        raise click.BadParameter("not a time such as 24h, 7d or 2026-11-25T09:00", param_hint="--since")
+    return time

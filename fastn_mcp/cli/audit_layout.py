@@ -205,20 +205,16 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 def report_lines(report: dict[str, Any], headings: Mapping[OutcomeGroup, str]) -> Iterator[str]:
     """Render a report for a terminal: a few lines per call, in place of Markdown tables."""
-    yield f"{sanitize(str(report['account']))}, {report['began']} to {report['ended']}"
+    yield f"{report['account']}, {report['began']} to {report['ended']}"
     yield ", ".join(f"{count} {group.value}" for group in headings if (count := report["counts"][group.value]))
     for group, heading in headings.items():
         if calls := report["calls"][group.value]:
-            yield f"\n{heading} ({len(calls)})"
+            yield from ("", f"{heading} ({len(calls)})")
         for call in calls:
             about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
             newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
             requests = "" if call["requests"] is None else f"requests {call['requests']}"
             facts = (caller(call), call["approved_by"], call["rule"], call["change_id"], requests, newest)
-            yield f"  {call['number']}. {sanitize(about)}, {_seconds(call['time'])}"
-            yield f"     {sanitize(': '.join(filter(None, (call['outcome'], call['message']))))}"
-            yield f"     {sanitize('; '.join(filter(None, facts)))}"
-
-
-def _seconds(time: object) -> str:
-    return f"{str(time).replace('T', ' ')[:19]}Z"
+            yield f"  {call['number']}. {about}, {str(call['time']).replace('T', ' ')[:19]}Z"
+            yield f"     {': '.join(filter(None, (call['outcome'], call['message'])))}"
+            yield f"     {'; '.join(filter(None, facts))}"

@@ -18,7 +18,7 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.call_output import CallOutcome, Output, is_list, output_options, say_where
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.help import OptionGroups, completing, format_examples
-from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_table, say
+from fastn_mcp.cli.layout import CYAN, MAGENTA, ORANGE, RED, columns_of, print_table, say, warn
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.cost import counted_requests
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, InvalidArgument
@@ -235,17 +235,16 @@ async def _call(parts: AccountParts, tool: AnyTool, arguments: dict[str, Any], o
         if data:
             body = with_dashboard(data, wanted and wanted.call, parts.dispatch.dashboard_url)
             output.show(tool, body, parts.stores.system.now())
-        say(f"fastn-mcp: {message}", err=True)
+        warn(message)
         return Exit.WRONG if isinstance(error, InvalidArgument) else exit_of(error.outcome)
     if outcome.message is not None and not output.is_waiting:
-        say(f"fastn-mcp: {outcome.message}", err=True)
+        warn(outcome.message)
     body = dict(outcome.body or {})
     wrong = cast("list[str]", body.get("unknown", []) if is_list(tool) else [])
     if wrong and sys.stdout.isatty():
         del body["unknown"]
     output.show(tool, body, parts.stores.system.now())
-    for each in wrong:
-        say(f"fastn-mcp: {each}", err=True)
+    warn(*wrong)
     return Exit.WRONG if wrong else exit_of(outcome.outcome)
 
 
@@ -284,7 +283,7 @@ def tools(start: StartOptions, as_json: bool) -> None:
     rows = [_row(operation)[:count] for operation in enabled]
     print_table([_COLUMNS[:count], *rows], [_COLORS.get(operation.effect) for operation in enabled])
     if columns is not None:
-        say(f"\n{len(enabled)} tools. Arguments: fastn-mcp call TOOL --help")
+        say("", f"{len(enabled)} tools. Arguments: fastn-mcp call TOOL --help")
 
 
 def _row(tool: AnyTool) -> tuple[str, str, str, str]:

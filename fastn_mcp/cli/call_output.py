@@ -12,7 +12,7 @@ import click
 from pydantic import JsonValue
 
 from fastn_mcp.cli.help import COLOR, GroupedOption
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import warn
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.guard import WAITING_FOR_PERSON
 from fastn_mcp.procedures.wait_for_execution import MAX_WAIT, WaitForExecution
@@ -63,7 +63,7 @@ def is_list(tool: AnyTool) -> bool:
 async def say_where(message: str, done: float, total: float | None) -> None:  # noqa: ARG001 - a `Report`
     """Say on stderr, at once, where a person decides about a call that waits for them."""
     if message.startswith(WAITING_FOR_PERSON):
-        say(f"fastn-mcp: {message}", err=True)
+        warn(message)
 
 
 @dataclass
@@ -143,9 +143,7 @@ class Output:
             whole["next_cursor"] = cursor
             words = ("call", tool.tool_name().replace("_", "-"), "--all", "--cursor", cursor)
             command = self.context.obj.command_line().to(*words)
-            say(
-                f"fastn-mcp: {why}Stopped after {len(rows):,} rows. Go on, with your other options: {command}", err=True
-            )
+            warn(f"{why}Stopped after {len(rows):,} rows. Go on, with your other options: {command}")
         return replace(outcome, body=whole)
 
     def show(self, tool: AnyTool, body: Mapping[str, JsonValue], now: datetime) -> None:
@@ -189,7 +187,7 @@ class Output:
         one: dict[str, JsonValue] = {**body, **data} if isinstance(data, dict) else dict(body)
         sources = [one] if rows is None else rows
         if sources and (absent := [name for name in self.fields if all(name not in source for source in sources)]):
-            say(f"fastn-mcp: Not in the answer, so null: {', '.join(absent)}.", err=True)
+            warn(f"Not in the answer, so null: {', '.join(absent)}.")
         picked: list[JsonValue] = [{name: source.get(name) for name in self.fields} for source in sources]
         return picked[0] if rows is None else picked
 

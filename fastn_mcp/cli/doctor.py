@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from fastn_mcp.build.composition import enabled_tools, exchange_of
-from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
+from fastn_mcp.build.ledger import audit_logs
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
 from fastn_mcp.cli.layout import GREY, ORANGE, RED, print_table, say
@@ -26,9 +26,8 @@ from fastn_mcp.config.model import ConfigFile, Settings
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
-from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, examine, markdown, summary
+from fastn_mcp.doctor.runner import DoctorReport, Examination, document, markdown, summary
 from fastn_mcp.errors import SettingsError, extra
-from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
 _EXIT_CODES = """\b
@@ -106,16 +105,9 @@ def _examine(start: StartOptions) -> DoctorReport:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
     sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     config = ConfigFile() if file is None else read(file)
-    origins = machine.origins(settings, start.flags, os.environ, config)
-    target = DoctorTarget(
-        settings,
-        origins,
-        os.environ,
-        enabled_tools(settings),
-        None if sandbox is None else exchange_of(settings, sandbox, system, os.environ),
-        system,
-        settings.profile if settings.profile in config.profiles and sandbox is None else None,
-    )
+    tools = enabled_tools(settings)
+    exchange = None if sandbox is None else exchange_of(settings, sandbox, system)
+    profile = settings.profile if settings.profile in config.profiles and sandbox is None else None
 
     async def examine_all() -> DoctorReport:
         with Console(stderr=True).status("Looking ...") as status:
@@ -125,11 +117,16 @@ def _examine(start: StartOptions) -> DoctorReport:
 
             listener.set(show_wait)
             status.update("Checking the ledger ...")
-            first = [machine.check_settings(settings, origins, file), machine.check_folder(folder)]
-            first.append(await _check_ledger(settings.ledger, folder, system))
+            first = [machine.check_settings(settings, file), machine.check_folder(folder)]
+            first.append(await machine.check_ledger(settings.ledger, folder, system))
             first += machine.check_export(settings, audit_logs(folder), system.now())
             first += await _check_slack(settings, None)
-            return await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
+
+            def show(subject: str) -> None:
+                status.update(f"Looking at {subject} ...")
+
+            account = Examination(settings, os.environ, tools, exchange, system, show, profile)
+            return await account.run(first)
 
     return anyio.run(examine_all)
 
@@ -140,7 +137,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
     # Deferred imports: what serves a team.
     from fastn_mcp.build.team import TenantBuilder, process_settings
     from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
-    from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
+    from fastn_mcp.doctor.team import check_durability, check_provider, check_settings, check_token
     from fastn_mcp.hosted.oidc import IssuerKeys
     from fastn_mcp.hosted.team_config import load_team
     from fastn_mcp.server.log import JsonLines
@@ -155,11 +152,10 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
     report = DoctorReport(urlsplit(url or team.url).netloc)
     keys = IssuerKeys(team.issuer, system)
-    target = TeamTarget(team, builder, keys, system, token)
     with Console(stderr=True).status("Looking ...") as status:
-        report.checks += [*check_settings(target), machine.check_folder(state)]
+        report.checks += [*check_settings(builder), machine.check_folder(state)]
         status.update("Checking the ledger ...")
-        report.checks.append(await _check_ledger(process.ledger, state, system))
+        report.checks.append(await machine.check_ledger(process.ledger, state, system))
         report.checks += machine.check_export(process, audit_logs(state), system.now())
         for tenant, settings in builder.checks():
             if isinstance(settings, Settings):
@@ -168,13 +164,13 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
             from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
             assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
-            report.checks += await check_durability(builder.ledger, target.system.timestamp())
+            report.checks += await check_durability(builder.ledger, system.timestamp())
         await builder.ledger.aclose()
         status.update("Asking the identity provider ...")
-        report.checks += [check async for check in check_provider(target)]
-        report.checks += [check async for check in check_token(target)]
+        report.checks += [check async for check in check_provider(builder, keys)]
+        report.checks += [check async for check in check_token(builder, keys, token)]
         status.update("Calling the public address ...")
-        address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
+        address = PublicAddress(team, url or team.url, system, token, process.state_secrets)
         address.is_provider_down = any(check.finding == PROVIDER_DOWN for check in report.checks)
         report.checks += [check async for check in check_public(address)]
         report.sent = address.sent
@@ -194,32 +190,14 @@ async def _check_slack(settings: Settings, issuer: str | None, of: str = "") -> 
         return [CheckGroup.SETTINGS.failed(f"{of}Slack", error.what, error.next_step)]
 
 
-async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:
-    try:
-        ledger = ledger_at(setting, folder, system)
-    except SettingsError as error:
-        return CheckGroup.SETTINGS.failed("ledger", error.what, error.next_step)
-    try:
-        if isinstance(ledger, SqliteLedger):
-            file = file_of(setting, folder)
-            checks = (ledger.check, ledger.holding) if file.exists() else None
-            return await machine.check_ledger(checks, None, str(file), system.now())
-        from fastn_mcp.ledger.valkey.server import parse  # only for a ledger server: an optional extra
-
-        address = parse(str(setting))
-        checks = (ledger.revision, ledger.holding)
-        return await machine.check_ledger(checks, address.weakness, address.shown, system.now())
-    finally:
-        await ledger.aclose()
-
-
 def _show(result: DoctorReport) -> None:
     rows = [("check", "verdict", "finding")]
     for check in result.checks:
         finding = (check.finding, check.here, check.next and f"Next: {check.next}")
         rows.append((check.name, check.verdict.value, " ".join(filter(None, finding))))
     print_table(rows, [_COLORS.get(check.verdict) for check in result.checks])
-    say(f"\n{summary(result)}")
+    say("", summary(result))
     if result.proposal:
-        say("\nProposed for your file of settings. Add the lines to its tables; keys without a table go to the top:\n")
+        lead = "Proposed for your file of settings. Add the lines to its tables; keys without a table go to the top:"
+        say("", lead, "")
         click.echo(result.proposal.toml())

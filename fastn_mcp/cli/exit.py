@@ -47,9 +47,9 @@ def run(command: click.Group) -> NoReturn:
 
 
 def _end(status: int, message: str) -> NoReturn:
-    from fastn_mcp.cli.layout import say  # only after an error: each import slows the start
+    from fastn_mcp.cli.layout import warn  # only after an error: each import slows the start
 
-    say(f"fastn-mcp: {message}", err=True)
+    warn(message)
     raise SystemExit(status) from None
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
 def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
     """Show the change, and ask whether to make it. Raises `NotInstalled` if there is no terminal to ask on."""
     if change.target.file != change.target.path:
-        say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
+        say(f"{change.target.path} leads to {change.target.file}.", "")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
     if wanted.dry_run:
         say("Nothing was changed: this was a dry run.")
@@ -300,9 +301,4 @@ def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> s
 
 
 def this_machine() -> Machine:
-    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, _matching, shutil.which)
-
-
-def _matching(pattern: str) -> list[str]:
-    path = Path(pattern)
-    return [str(match) for match in Path(path.anchor).glob(str(path.relative_to(path.anchor)))]
+    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, glob, shutil.which)

@@ -71,7 +71,13 @@ def print_table(rows: Sequence[Sequence[str]], colors: Iterable[int | None] = ()
     Console(color_system=system, highlight=False, markup=False, emoji=False).print(table)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print text for people, wrapped on a terminal."""
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines for people, wrapped on a terminal. A line break in one of them is escaped."""
     columns = columns_of(sys.stderr if err else None)
-    click.echo(wrapped(text, columns, whole_words=True) if columns else text, err=err)
+    for line in map(sanitize, lines):
+        click.echo(wrapped(line, columns, whole_words=True) if columns else line, err=err)
+
+
+def warn(*lines: str) -> None:
+    """Print what this program has to tell beside its output, to stderr."""
+    say(*(f"fastn-mcp: {line}" for line in lines), err=True)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from fastn_mcp.build.composition import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import StartOptions, complete_profile
 from fastn_mcp.config.edit import put, read_or_none, unset
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
@@ -70,7 +70,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
         if not result.works:
             words = ("login", *filter(None, (account.profile,)), *["--file"] * in_file, "--no-check")
             command = start.command_line().to(*words)
-            say(f"fastn-mcp: {result.message} Nothing was stored. To store it without a check: {command}", err=True)
+            warn(f"{result.message} Nothing was stored. To store it without a check: {command}")
             return 1
         say(result.message)
     if in_file:
@@ -84,7 +84,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
         where = f"--base-url {settings.base_url}, or base_url in {stored.config}"
         say(f"Later starts need the address, too: {where}.")
     if os.environ.get(VARIABLE):
-        say(f"fastn-mcp: {VARIABLE} is set: unset it, or the stored key is not used.", err=True)
+        warn(f"{VARIABLE} is set: unset it, or the stored key is not used.")
     return 0
 
 
@@ -97,23 +97,21 @@ def logout(start: StartOptions, profile: str | None) -> int:
     account, settings = stored.account, stored.account.keyless()
     whose = f"{settings.profile} at {settings.host}"
     done = stored.forget()
-    for place in done:
-        say(f"The key of {whose} was removed from {place}.")
     if done:
+        say(*(f"The key of {whose} was removed from {place}." for place in done))
         say("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
         return 0
     if stored.is_in_file and account.key_host != settings.host.lower():
-        say(
-            f"fastn-mcp: The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}. Nothing"
-            f" was changed. To forget it, set --base-url or FASTN_BASE_URL to the address of {account.key_host}.",
-            err=True,
+        warn(
+            f"The stored key is of {settings.profile} at {account.key_host}, not at {settings.host}. Nothing was"
+            f" changed. To forget it, set --base-url or FASTN_BASE_URL to the address of {account.key_host}."
         )
         return 1
     source = next((f"{name} in {stored.config}" for name in KEY_SETTINGS if name in account.table), None)
     if source is None and account.profile is None and os.environ.get(VARIABLE):
         source = f"the environment: {VARIABLE}"
     hint = f" Its key comes from {source}." if source else " Which account has one: fastn-mcp profiles"
-    say(f"fastn-mcp: login has stored no key of {whose}.{hint}", err=True)
+    warn(f"login has stored no key of {whose}.{hint}")
     return 1
 
 
@@ -236,10 +234,8 @@ class KeyCheck:
 async def check_key(parts: AccountParts) -> KeyCheck:
     """Check the key by listing API keys, and describe it if it is among them."""
     try:
-        try:
+        async with aclosing(parts):
             answer = await parts.dispatch(ListApiKeys(limit=100, detail=FULL), Caller(Asker(), None))
-        finally:
-            await parts.aclose()
     except Unauthorized as error:
         return KeyCheck(
             False, f"The key does not work. {error.what} Copy it again: Fastn dashboard, Settings, API keys."

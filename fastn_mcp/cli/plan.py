@@ -1,9 +1,8 @@
 """`fastn-mcp plan`: write, review and sign a plan for unattended runs."""
 
-import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.audit.files import parsed
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
@@ -100,8 +100,8 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
 
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
     """Yield the calls that were sent and whose arguments are in the audit log. Report the others on stderr."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        entry: dict[str, Any] = json.loads(line)
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        entry = parsed(line) or {}  # a line that its process could not finish holds no call
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         try:
@@ -122,10 +122,8 @@ def show_(start: StartOptions, file: Path) -> None:
         try:
             plan = _signed(start, file)
         except SettingsError as error:
-            say(f"{error}\n", err=True)
-    for line in anyio.run(_describe, start, plan, dict[str, str]()):
-        say(line)
-    say(plan.summary())
+            say(str(error), "", err=True)
+    say(*anyio.run(_describe, start, plan, dict[str, str]()), plan.summary())
 
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
@@ -158,9 +156,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     with _refused(file):
         plan_file.raise_unless_for(plan, file, account.name)
     records: dict[str, str] = {}
-    for line in anyio.run(_describe, start, plan, records):
-        say(line)
-    say(plan.summary())
+    say(*anyio.run(_describe, start, plan, records), plan.summary())
     say(f"It is signed for {account}, and no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
@@ -234,16 +230,14 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
     try:
         parts = start.parts()
     except SettingsError as error:
-        return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
+        return [heading, *entries, f"The names of the targets were not read: {error}"]
     lines = [heading]
-    try:
+    async with aclosing(parts):
         for permit, words in zip(plan.permits, entries, strict=True):
             for call in _calls(permit):
                 lines += await _consequences(call, parts, records)
             lines.append(f"  {words}")
-    finally:
-        await parts.aclose()
-    return list(map(sanitize, lines))
+    return lines
 
 
 def _calls(permit: PlannedCalls) -> Iterator[Call]:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -21,7 +22,7 @@ from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice, completing
-from fastn_mcp.cli.layout import print_table, say
+from fastn_mcp.cli.layout import print_table, say, warn
 from fastn_mcp.cli.policy_cases import load_cases, record_case, written_case
 from fastn_mcp.cli.policy_replay import replay
 from fastn_mcp.cli.start_options import StartOptions
@@ -37,7 +38,7 @@ from fastn_mcp.policy.policy_file import four_eyes, load_rules, unknown_customer
 from fastn_mcp.policy.rules import CUSTOMERS_UNREADABLE, FileRules
 from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import counted, sentence
-from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Call, Operation
@@ -75,12 +76,10 @@ def check_(start: StartOptions, file: Path, team: Path | None) -> None:
     With an account, the names of customers are read.
     """
     rules = load_rules(file, start.command_line())
-    for line in rules.words():
-        say(sanitize(line))
+    say(*rules.words())
     warnings = [*four_eyes(rules, *_approvers(start, team)), *anyio.run(_customer_warnings, start, rules)]
-    for warning in [*warnings, *(without_sign_in(rules) if team is None else ())]:
-        say(f"Warning: {sanitize(warning)}")
-    say(f"{file} is valid.")
+    warnings += () if team is not None else without_sign_in(rules)
+    say(*(f"Warning: {warning}" for warning in warnings), f"{file} is valid.")
 
 
 def _approvers(start: StartOptions, team: Path | None) -> tuple[int, Collection[str]]:
@@ -110,17 +109,15 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
         parts = start.parts()
     except SettingsError:
         return []
+    read = partial(parts.guard.read, caller=Caller(Asker(), None))
     try:
-        customers = await read_pages(
-            ListCustomers(limit=100), partial(parts.guard.read, caller=Caller(Asker(), None)), MAX_PAGES
-        )
+        async with aclosing(parts):
+            customers = await read_pages(ListCustomers(limit=100), read, MAX_PAGES)
         return [*unknown_customers(rules, customers.rows)] if customers.is_complete else []
     except Forbidden:
         return [CUSTOMERS_UNREADABLE]
     except FastnError as error:
         return [f"The names of customers were not checked. {error.what}"]
-    finally:
-        await parts.aclose()
 
 
 # --- explain -----------------------------------------------------------------------------------------------------
@@ -156,8 +153,7 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], **optio
 
         step_up = load_team(options["team"]).step_up
     lines, situation, policy, verdict = anyio.run(_explain, start, call, asker_of(who), at, step_up)
-    for line in lines:
-        say(line)
+    say(*lines)
     if (file := options["record"]) is not None:
         difference = record_case(file, written_case(situation, policy, who, verdict), policy)
         if difference is not None:
@@ -235,9 +231,9 @@ def _decision_lines(call: Call, verdict: PolicyDecision) -> Iterator[str]:
     arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
     yield f"{call.tool_name()} {arguments}".rstrip()
     yield f"Decision: {verdict.label}. {_CHANNELS[verdict.decision]}"
-    yield f"Rule: {sanitize(verdict.rule)}."
+    yield f"Rule: {verdict.rule}."
     if verdict.why:
-        yield f"Why: {sanitize(verdict.why)}"
+        yield f"Why: {verdict.why}"
 
 
 def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
@@ -247,7 +243,7 @@ def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
     yield "Every rule that matches:"
     for each in matches:
         matched = f". {sentence(each.matched)}" if each.matched else ""
-        yield f"  {sanitize(each.rule)}: {sanitize(each.label + matched)}"
+        yield f"  {each.rule}: {each.label}{matched}"
 
 
 def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
@@ -289,7 +285,7 @@ def _assumed_facts(call: Call, why: str) -> Iterator[str]:
         yield f"  the target {quote(call.target)}: its name, its state, its owner"
     yield "  dependents"
     yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
-    yield sanitize(why)
+    yield why
 
 
 def _asked_lines(situation: Situation) -> Iterator[str]:
@@ -326,10 +322,9 @@ def test_(start: StartOptions, cases: Path, file: Path | None, mode: str | None)
     policy = policy_of(settings, os.environ, start.command_line())
     expected = load_cases(cases)
     if policy_file(settings, os.environ) is None:
-        say("fastn-mcp: There is no policy file, so the mode alone decides. To test a file: --file FILE", err=True)
+        warn("There is no policy file, so the mode alone decides. To test a file: --file FILE")
     different = list(filter(None, (case.difference(policy) for case in expected)))
-    for line in different:
-        say(line)
+    say(*different)
     say(f"{counted(len(expected), 'case')}, {len(different)} with another decision. {_policy_line(settings, policy)}")
     sys.exit(1 if different else 0)
 
@@ -379,6 +374,5 @@ def simulate_(
         click.echo()
     beside = "" if against is None else f" Candidate: {against}."
     say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}{beside}")
-    for line, problem in sorted(problems):
-        click.echo(f"Line {line} was not evaluated: {sanitize(problem)}.", err=True)
+    say(*(f"Line {line} was not evaluated: {problem}." for line, problem in sorted(problems)), err=True)
     sys.exit(1 if problems else 0)

@@ -22,7 +22,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.schema import Count, Decided, Effects, PolicyTable, check_facts
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.records.rows import FastnObject, row_of
-from fastn_mcp.redaction import sanitize
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, plain
 
@@ -82,7 +81,7 @@ class PolicyCase:
         also = f" Every rule that matches: {'; '.join(matches)}." if len(matches) > 1 else ""
         expected, got = f"{form.expect.value} by {form.rule or 'any rule'}", f"{verdict.label} by {verdict.rule}"
         where = f"{self.place}, {call.tool_name()} {call.target or ''}".rstrip()
-        return sanitize(f"{where}: expected {expected}, got {got}.{also}")
+        return f"{where}: expected {expected}, got {got}.{also}"
 
 
 def without_place(rule: str) -> str:

@@ -1,22 +1,22 @@
 """Decisions of a policy on the calls of an audit log, for `fastn-mcp policy simulate`."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.audit.files import parsed
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.policy.asker import LOCAL, Asker
 from fastn_mcp.policy.decision import PolicyDecision, Situation, effects_below
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.records.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject, parse_timestamp
 from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect
@@ -52,15 +52,10 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
     problems: list[tuple[int, str]] = []
     rows: list[Replayed] = []
     for number, line in enumerate(lines, 1):
-        try:
-            entry: object = json.loads(line)
-        except (ValueError, RecursionError):
-            problems.append((number, "it is not JSON"))
-            continue
-        if isinstance(entry, dict) and "event" in entry:
-            entries.append((number, cast("Mapping[str, Any]", entry)))
-        else:
+        if (entry := parsed(line)) is None:
             problems.append((number, "it is not an audit entry"))
+        else:
+            entries.append((number, entry))
     sent = {entry["grant"] for _, entry in entries if entry["event"] == AuditEvent.INTENT.value and "grant" in entry}
     history = _History(policy)
     for number, entry in entries:
@@ -111,14 +106,14 @@ class _History:
             by_arguments(call, _surroundings(entry), target, trusts_ids=True),
             effect,
             now,
-            spent={each: self._spent_on(each, now) for each in (effect, *effects_below(call, effect))},
+            spent={
+                each: {period: self._spent[period, each] for period in self.policy.rules.budgets(each, now)}
+                for each in (effect, *effects_below(call, effect))
+            },
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
             asker=_asker(entry),
         )
-
-    def _spent_on(self, effect: Effect, now: datetime) -> dict[str, int]:
-        return {period: self._spent[period, effect] for period in self.policy.rules.budgets(effect, now)}
 
 
 def _surroundings(entry: Mapping[str, Any]) -> Surroundings:
@@ -166,11 +161,9 @@ def _asker(entry: Mapping[str, Any]) -> Asker:
 
 
 def _time(entry: Mapping[str, Any]) -> datetime:
-    try:
-        time = datetime.fromisoformat(str(entry.get("time")))
-    except ValueError:
-        raise UnreadableEntry("it has no time") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    if (time := parse_timestamp(entry.get("time"))) is None:
+        raise UnreadableEntry("it has no time")
+    return time
 
 
 def _effect(entry: Mapping[str, Any]) -> Effect:

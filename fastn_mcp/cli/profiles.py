@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fastn_mcp.cli.help import OptionGroups
-from fastn_mcp.cli.layout import print_table, say
+from fastn_mcp.cli.layout import print_table, say, warn
 from fastn_mcp.cli.login import StoredKey
 from fastn_mcp.cli.start_options import StartOptions, complete_profile, with_settings
 from fastn_mcp.config import edit
@@ -35,9 +35,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
             ["default" if name == "default" and row[name] else str(row[name] or "") for name in names] for row in rows
         ]
         print_table([names, *cells])
-        for row in rows:
-            if row["problem"]:
-                say(f"fastn-mcp: {row['problem']}", err=True)
+        warn(*(str(row["problem"]) for row in rows if row["problem"]))
     else:
         say(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
 

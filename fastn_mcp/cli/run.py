@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import anyio
 import click
@@ -19,13 +19,12 @@ from fastn_mcp.build.composition import AccountParts
 from fastn_mcp.cli.call import make_call
 from fastn_mcp.cli.call_output import CallOutcome
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
-from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.serve import Reporting
+from fastn_mcp.cli.layout import say, warn
+from fastn_mcp.cli.serve import begin_report
 from fastn_mcp.cli.start_options import StartOptions
-from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse
-from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.redaction import quote
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import readable
 from fastn_mcp.server.rendering import render_error, with_dashboard
@@ -78,8 +77,7 @@ class ScriptRun:
                     self.end(call, outcome)
                     stopped = stopped or not (outcome.outcome in (DONE, PREVIEWED) or keep_going or dry_run)
             finally:
-                with anyio.CancelScope(shield=True):
-                    await self.parts.aclose()
+                await self.parts.aclose()
             tasks.cancel_scope.cancel()
 
     async def _stop_on_signal(self, scope: anyio.CancelScope) -> None:
@@ -90,7 +88,7 @@ class ScriptRun:
                 return
 
     async def _make(self, call: ScriptCall, *, dry_run: bool) -> CallOutcome:
-        self.tally.begin_step(call.number)
+        self.tally.step = call.number
         wanted = call.wanted
         try:
             outcome = await make_call(self.parts, wanted, dry_run=dry_run and wanted.call.previews())
@@ -119,7 +117,7 @@ class ScriptRun:
         target, name = (attempts[-1].target, attempts[-1].name) if attempts else (call.wanted.call.target, None)
         named = " ".join(quote(part) for part in (name, target) if part is not None)
         line = "  ".join(part for part in (f"{call.number:>3}", tool, named, outcome.outcome) if part)
-        say(sanitize(f"{line}: {outcome.message}" if outcome.message else line), err=True)
+        say(f"{line}: {outcome.message}" if outcome.message else line, err=True)
         if self.as_json:
             body = outcome.body if outcome.body is not None else {"message": outcome.message}
             row = {"number": call.number, "line": call.line, "id": call.id, "tool": tool, "outcome": outcome.outcome}
@@ -159,13 +157,15 @@ def _previewed(body: Mapping[str, Any] | None) -> str:
 
 
 @click.command(name="run", epilog=EXIT_CODES)
-@click.argument("script", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("script", type=click.File("rb"))
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was done: FILE as JSON, FILE.md to read.")
 @click.option("--keep-going", is_flag=True, help="Continue after a call that was not done.")
 @click.option("--dry-run", is_flag=True, help="Preview each change. Nothing is changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
 @click.pass_obj
-def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool) -> int:
+def run(
+    start: StartOptions, script: BinaryIO, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool
+) -> int:
     """Make the calls of SCRIPT in order, guarded like an agent's; - is standard input.
 
     A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}}. An optional "id" names the call;
@@ -175,16 +175,18 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
     tally = Tally()
     parts = start.parts(tally=tally)
     path = report or parts.settings.report
-    named = "the input" if str(script) == "-" else str(script)
-    if path is not None and script.resolve() in (path.resolve(), readable(path).resolve()):
+    named = "the input" if script.name == "<stdin>" else script.name
+    if path is not None and Path(script.name).resolve() in (path.resolve(), readable(path).resolve()):
         raise SettingsError("The report would be written over the script.", "Name another file with --report.")
-    reporting = None if path is None else Reporting(parts, tally, path, named)
-    calls, errors = read(_lines(script), {tool.tool_name(): tool for tool in parts.tools})
+    write_report = None if path is None else begin_report(parts, tally, path, named)
+    data = script.read(_MAX_SCRIPT + 1)
+    if len(data) > _MAX_SCRIPT:
+        raise SettingsError(f"{named} is larger than {_MAX_SCRIPT // 1024 // 1024} MiB.", "Split it.")
+    calls, errors = read(data.split(b"\n"), {tool.tool_name(): tool for tool in parts.tools})
     if errors:
-        for error in errors[:_LISTED_ERRORS]:
-            say(sanitize(f"fastn-mcp: {named}, {error}"), err=True)
+        warn(*(f"{named}, {error}" for error in errors[:_LISTED_ERRORS]))
         more = f" There are {len(errors) - _LISTED_ERRORS} more." if len(errors) > _LISTED_ERRORS else ""
-        say(f"fastn-mcp: The script has errors.{more} Nothing was sent.", err=True)
+        warn(f"The script has errors.{more} Nothing was sent.")
         return Exit.WRONG
     running = ScriptRun(parts, tally, as_json)
     code = Exit.FAILED
@@ -197,27 +199,15 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
         groups = [attempt.group for attempt in tally.attempts]
         counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
         say(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)
-        if reporting is not None:
+        if write_report is not None:
             try:
-                reporting.write()
-            except click.ClickException as error:
-                say(f"fastn-mcp: {error.format_message()}", err=True)
+                write_report()
+            except SettingsError as error:
+                warn(str(error))
                 code = code if code is Exit.UNKNOWN else Exit.FAILED
     if running.signal is not None and code is not Exit.UNKNOWN:
         return 128 + running.signal
     return code
-
-
-def _lines(script: Path) -> Iterable[bytes]:
-    with file_errors(script, "read"):
-        if str(script) == "-":
-            data = sys.stdin.buffer.read(_MAX_SCRIPT + 1)
-        else:
-            with script.open("rb") as file:
-                data = file.read(_MAX_SCRIPT + 1)
-    if len(data) > _MAX_SCRIPT:
-        raise SettingsError(f"{script} is larger than {_MAX_SCRIPT // 1024 // 1024} MiB.", "Split it.")
-    return data.split(b"\n")
 
 
 class ScriptError(Exception):

@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +12,8 @@ import anyio
 import click
 
 from fastn_mcp.config.addresses import is_loopback, url_host
-from fastn_mcp.errors import SettingsError, os_reason
+from fastn_mcp.config.paths import file_errors
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.server import stdio
 from fastn_mcp.server.handshake import Introduction
 
@@ -38,7 +38,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 from fastn_mcp.server.handlers import build
 
                 account = parts()
-                parting.push_async_callback(_closed, account)
+                parting.push_async_callback(account.aclose)
                 account.guard.decisions.is_leaving = is_leaving
                 checks.start_soon(account.guard.evaluator.check_customers)
                 closing.enter_context(report_at_end(account))
@@ -61,11 +61,6 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
             while isinstance(error, ExceptionGroup):
                 error = cast("ExceptionGroup[Exception]", error).exceptions[0]
             raise error from None
-
-
-async def _closed(parts: "AccountParts") -> None:
-    with anyio.CancelScope(shield=True):
-        await parts.aclose()
 
 
 def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
@@ -118,35 +113,20 @@ def served_hosts(host: str, port: int) -> set[str]:
     return {f"{name}:{port}" for name in (url_host(host), "localhost", "127.0.0.1")}
 
 
-class Reporting:
-    """Report of this process from now on, written to `path`. Raises `SettingsError` if it could not be written."""
+def begin_report(parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> Callable[[], None]:
+    """Return a function that writes the report of this process from now on. Both raise `SettingsError`."""
+    from fastn_mcp.report.writer import check, document, write  # only where there is a report
 
-    def __init__(self, parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> None:
-        from fastn_mcp.report.writer import check  # only where there is a report
+    check(path)
+    file, began, about = path.absolute(), parts.stores.system.now(), replace(parts.about, script=script)
 
-        check(path)
-        self._parts = parts
-        self._tally = tally
-        self._path = path.absolute()
-        self._about = replace(parts.about, script=script)
-        self._began: datetime = parts.stores.system.now()
+    def end() -> None:
+        ended, requests = parts.stores.system.now(), parts.client.requests_sent
+        report = document(about, tally.attempts, tally.reads, tally.head, began, ended, requests)
+        with file_errors(file, "written", f"The audit log has it all: {parts.process.program.to('audit', 'report')}"):
+            write(file, report)
 
-    def write(self) -> None:
-        """Write the report. Raises `ClickException` if that fails."""
-        from fastn_mcp.report.writer import document, write
-
-        tally = self._tally
-        ended = self._parts.stores.system.now()
-        requests = self._parts.client.requests_sent
-        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended, requests)
-        try:
-            write(self._path, report)
-        except OSError as error:
-            reason = os_reason(error)
-            message = f"The report could not be written to {self._path}: {reason}."
-            raise click.ClickException(
-                f"{message} The audit log has it all: {self._parts.process.program.to('audit', 'report')}"
-            ) from error
+    return end
 
 
 @contextmanager
@@ -155,11 +135,11 @@ def report_at_end(parts: "AccountParts") -> Generator[None]:
     if parts.settings.report is None or parts.process.tally is None:
         yield
         return
-    reporting = Reporting(parts, parts.process.tally, parts.settings.report)
+    end = begin_report(parts, parts.process.tally, parts.settings.report)
     try:
         yield
     finally:
-        reporting.write()
+        end()
 
 
 @click.command(name="http-token")

@@ -9,7 +9,7 @@ from fastn_mcp.build.startup import options_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.install import InstallOptions, install_stdio, this_machine
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.login import login
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import path_hint
@@ -54,18 +54,18 @@ def setup(ctx: click.Context, sandbox: bool | None, names: tuple[str, ...], yes:
     options = partial(InstallOptions, name="fastn", project=False, file=None, dry_run=False)
     connected, failed = list[McpClient](), 0
     for client in clients:
-        say(f"\n{client.title}")
+        say("", client.title)
         try:
             if install_stdio(options(client.name, yes=yes, replace=replace or not yes), arguments):
                 connected.append(client)
         except NotInstalled as error:
             failed = 1
-            say(f"fastn-mcp: {error}", err=True)
+            warn(str(error))
     if hint := path_hint(os.environ):
         click.echo(f"\n{hint}")
     if connected:
         click.echo(f"\nThis proves that it works:\n  {start.command_line().to(*proof)}")
-        say("\n".join(f"  {client.after}" for client in connected))
+        say(*(f"  {client.after}" for client in connected))
     return failed
 
 

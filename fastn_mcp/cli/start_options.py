@@ -127,11 +127,10 @@ class StartOptions:
     def keyless(self) -> "Settings":
         """Return the settings without a key, for commands that need none. Raises `SettingsError`."""
         from fastn_mcp.build.startup import require_known_tools
-        from fastn_mcp.config.edit import read_or_none
         from fastn_mcp.config.keys import without_key
-        from fastn_mcp.config.load import choose
+        from fastn_mcp.config.load import choose, read_file
 
-        file = read_or_none(self.config_file())
+        file = read_file(self.existing_config())
         settings = choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
         require_known_tools(settings)
         return settings

@@ -11,7 +11,7 @@ import click
 from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.approvals import other_stores, own_store
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import say, warn
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
@@ -21,7 +21,7 @@ from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.stop import Stop
 from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import counted
-from fastn_mcp.redaction import quote, redact_text, sanitize
+from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 
 _STOPPED_BY = "a person at the terminal"
@@ -59,8 +59,7 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
         raise SettingsError("This is not a team server: it has no tenants.", f"Stop all: {own.program.to('stop')}")
     wanted = Stop(system.token(), system.timestamp(), _STOPPED_BY, redact_text(reason), tenant, person, client)
     problems, earlier = _ordered(stores, wanted)
-    for store, problem in problems.items():
-        click.echo(f"fastn-mcp: Not stopped in {store.folder}: {sanitize(problem)}", err=True)
+    warn(*(f"Not stopped in {store.folder}: {problem}" for store, problem in problems.items()))
     if len(problems) == len(stores):
         sys.exit(1)
     in_force, note = (wanted, "") if earlier is None else (earlier, "No new stop was needed. ")
@@ -70,13 +69,13 @@ def stop(start: StartOptions, tenant: str, person: str, client: str, reason: str
         say(f"No server has used {own.folder} yet. One with another FASTN_STATE_DIR or FASTN_LEDGER is not stopped.")
     reached = [store for store in stores if store not in problems]
     if earlier is None and not any(store.use(partial(_is_known, stop=wanted)) for store in reached):
-        say(f"Nobody of this name has asked for an approval yet: {sanitize(wanted.whom)}. Is it spelt this way?")
+        say(f"Nobody of this name has asked for an approval yet: {wanted.whom}. Is it spelt this way?")
     ended = (
         store.use(lambda approvals: void_approvals(approvals.ledger, wanted, system.timestamp())) for store in reached
     )
     say(_ended(sum((counts or Counter[str]() for counts in ended), Counter[str]())))
     for change in (change for store in reached for change in store.use(_left) or ()):
-        say(sanitize(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}."))
+        say(f"Already being sent, cannot be recalled: {change.tool} {quote(change.name or change.target)}.")
     if sys.stdout.isatty():  # not for an agent's shell
         click.echo(f"To allow changes again: {own.program.to('allow')}")
     sys.exit(1 if problems else 0)
@@ -107,12 +106,11 @@ def allow(start: StartOptions) -> None:
             stops |= {stop.id: stop for stop in store.use(lambda approvals: approvals.ledger.holding()) or ()}
             stores.append(store)
         except FastnError as error:
-            _warn(f"Not read, and so not allowed: {store.folder}. {error}")
+            warn(f"Not read, and so not allowed: {store.folder}. {error}")
     if not stops:
         say("Nothing is stopped.")
         return
-    for each in stops.values():
-        say(in_words(each, now))
+    say(*(in_words(each, now) for each in stops.values()))
     if (terminal := Terminal.here()) is None:
         raise click.ClickException("Nothing was allowed: that needs a person at a terminal.")
     answer = anyio.run(partial(terminal.line, "Allow changes again? Type allow: "))
@@ -144,7 +142,7 @@ def _record(approvals: TerminalApprovals, stop: Stop) -> None:
     try:
         approvals.audit.record(stop_entry(stop, "all accounts"))
     except FastnError as error:
-        _warn(f"It holds, and is not in the audit log. {error.what}")
+        warn(f"It holds, and is not in the audit log. {error.what}")
 
 
 async def _is_known(approvals: TerminalApprovals, stop: Stop) -> bool:
@@ -178,7 +176,3 @@ async def _lift(approvals: TerminalApprovals, listed: Collection[str]) -> None:
 def _ended(counts: "Counter[str]") -> str:
     ended = [counted(count, what) for what, count in counts.items() if count]
     return f"Ended: {', '.join(ended)}." if ended else "Nothing was waiting or approved."
-
-
-def _warn(text: str) -> None:
-    click.echo(f"fastn-mcp: {sanitize(text)}", err=True)

@@ -6,13 +6,13 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-VARIABLES = ("https_proxy", "HTTPS_PROXY")
+PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")
 """Proxy variables, in the usual order. HTTP_PROXY is for plain http, which never leaves this machine."""
 
 
 def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None:
     """Return the proxy variable and its proxy for a URL; None if the URL is reached directly."""
-    variable = next((name for name in VARIABLES if environment.get(name)), None)
+    variable = next((name for name in PROXY_VARIABLES if environment.get(name)), None)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
@@ -42,14 +42,6 @@ def _is_exempt(host: str, port: int, exempt: str) -> bool:
     return request.proxy_bypass_environment(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
         f"{url_host(host)}:{port}", {"no": exempt}
     )
-
-
-def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> str:
-    """Return the variable that set the proxy. FASTN_PROXY stands for the setting, wherever it was set."""
-    named = None if proxy is None or environment.get("FASTN_PROXY") else named_by(environment, url)
-    if proxy is None or named is None or urlsplit(proxy).netloc != named[1].rpartition("://")[2].strip("/"):
-        return "FASTN_PROXY"
-    return named[0]
 
 
 def address_of(proxy: str) -> str:

@@ -34,7 +34,10 @@ from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
 DEFAULT = "default"
 """Name of the account if none is chosen."""
 
+THE_FILE, THE_PROFILE = "the file", "its profile"
+
 _VARIABLES = {source.field: source.variable for source in SOURCES}
+_FLAGS = {source.field: source.flag for source in SOURCES if source.flag is not None}
 _NO_KEY = "-"
 _VERB = re.compile(r"^(?=(?:begins|cannot|has|holds|is|must|names) )")
 
@@ -47,8 +50,8 @@ class Chosen:
     file: ConfigFile
     profile: str | None
     """Profile in the file; None for the top level."""
-    proxy: str | None = None
-    """Variable that sets the proxy, if it is the machine's rather than ours."""
+    origins: Mapping[str, str]
+    """Flag or variable of each setting that has one, or `THE_FILE` or `THE_PROFILE`."""
 
     @property
     def table(self) -> Mapping[str, object]:
@@ -78,10 +81,11 @@ class Chosen:
     def with_key(self, key: Key) -> Settings:
         """Return the settings with this key. Raises `SettingsError`."""
         try:
-            return Settings.model_validate({**self.values, "api_key": key.value}).with_places(self._place, key.place)
+            settings = Settings.model_validate({**self.values, "api_key": key.value})
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise self._wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, key) from None
+        return settings.with_origins({**self.origins, "api_key": key.place}, self._place)
 
     def _wrong(self, name: str, problem: Any, key: Key) -> SettingsError:
         if problem["type"] == "extra_forbidden":
@@ -93,15 +97,11 @@ class Chosen:
 
     def _place(self, name: str) -> str:
         """Say where the value of a setting comes from, as the subject of a sentence."""
-        for table, line in ((self.table, self.line), (self.file.top, self.file.line)):
-            if name in table and self.values.get(name) is table[name]:
-                return f"{line(name)}: the setting {name}"
-        source = next((source for source in SOURCES if source.field == name), None)
-        if source is None:
-            return f"The setting {name}"
-        flag = f"flag {source.flag}, " if source.flag else ""
-        variable = self.proxy if name == "proxy" and self.proxy else source.variable
-        return f"The setting {name} ({flag}environment {variable})"
+        origin = self.origins.get(name, "")
+        if origin in (THE_FILE, THE_PROFILE):
+            return f"{self.file.line_of(name, self.profile if origin == THE_PROFILE else None)}: the setting {name}"
+        kind = "flag" if origin.startswith("--") else "environment"
+        return f"The setting {name} ({kind} {origin})" if origin else f"The setting {name}"
 
 
 def load(
@@ -109,28 +109,26 @@ def load(
     environment: Mapping[str, str],
     file: Path | None,
     *,
-    sandbox: bool = False,
     keyring: SystemKeyring | None = None,
 ) -> Settings:
-    """Load the settings. Raises `SettingsError`.
-
-    With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
-    """
-    account = choose(flags, environment, _read(file), sandbox=sandbox)
-    source = "the sandbox" if sandbox else "given"
-    key = _given(flags, environment, account, source) or key_of(account, environment, keyring or SystemKeyring())
-    return account.with_key(key)
+    """Load the settings. Raises `SettingsError`."""
+    account = choose(flags, environment, read_file(file))
+    if flags.get("api_key") is not None:
+        return account.with_key(Key(flags["api_key"], "given"))
+    if account.profile is None and environment.get(VARIABLE, "") != "":
+        return account.with_key(Key(environment[VARIABLE], f"environment {VARIABLE}"))
+    return account.with_key(key_of(account, environment, keyring or SystemKeyring()))
 
 
 def ledger_settings(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
 ) -> Settings:
     """Load only the settings of the ledger: approvers need no key. Raises `SettingsError`."""
-    account = choose(flags, environment, _read(file), sandbox=sandbox)
+    account = choose(flags, environment, read_file(file), sandbox=sandbox)
     return replace(account, values={name: account.values.get(name) for name in ("ledger", "state_secret")}).keyless()
 
 
-def _read(file: Path | None) -> ConfigFile:
+def read_file(file: Path | None) -> ConfigFile:
     if file is None:
         return ConfigFile()
     from fastn_mcp.config.file import read  # imported only if there is a file: other starts need no TOML parser
@@ -159,7 +157,10 @@ def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyri
 def choose(
     flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False
 ) -> Chosen:
-    """Choose the account, before its key is known. Raises `SettingsError`."""
+    """Choose the account, before its key is known. Raises `SettingsError`.
+
+    With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
+    """
     _no_other_was_meant(environment, config)
     set_flags = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
@@ -169,10 +170,14 @@ def choose(
     if profile is not None:
         _one_account(variables, values, set_flags, profile, config)
     values |= {name: value for name, value in (variables | set_flags).items() if name != "api_key"}
+    origins = dict.fromkeys(config.top, THE_FILE)
+    origins |= dict.fromkeys({} if profile is None else config.profiles[profile], THE_PROFILE)
+    origins |= {name: _VARIABLES[name] for name in variables}
+    origins |= {name: _FLAGS[name] for name in set_flags if name in _FLAGS}
     named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
-    if named is None:
-        return Chosen(values, config, profile)
-    return Chosen({**values, "proxy": named[1]}, config, profile, named[0])
+    if named is not None:
+        origins["proxy"], values["proxy"] = named
+    return Chosen(values, config, profile, {name: origin for name, origin in origins.items() if name in values})
 
 
 def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
@@ -237,15 +242,6 @@ def _one_account(
             f"{other[0]} is set, and the profile {profile!r} is another account: it is unclear which one you mean.",
             f"Unset {other[0]}, or {hint}.",
         )
-
-
-def _given(flags: Mapping[str, object], environment: Mapping[str, str], account: Chosen, place: str) -> Key | None:
-    """Return the key of the flags, whose place is named, or of the environment."""
-    if flags.get("api_key") is not None:
-        return Key(flags["api_key"], place)
-    if account.profile is None and environment.get(VARIABLE, "") != "":
-        return Key(environment[VARIABLE], f"environment {VARIABLE}")
-    return None
 
 
 def _kept(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:

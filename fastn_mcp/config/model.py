@@ -12,7 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
-from fastn_mcp.config.addresses import callable_address, host_and_port, is_shared, plain_address, split_address
+from fastn_mcp.config.addresses import (
+    PROXY_VARIABLES,
+    callable_address,
+    host_and_port,
+    is_shared,
+    plain_address,
+    split_address,
+)
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.tools.operation import Route
 
@@ -389,17 +396,28 @@ class Settings(BaseModel):
     )
 
     _place: Callable[[str], str] = PrivateAttr(default_factory=lambda: "The setting {}".format)
-    _key_place: str = PrivateAttr("")
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
 
-    def with_places(self, place: Callable[[str], str], key_place: str) -> "Settings":
-        """Set what `error` calls a setting, such as its line in the file, and the place of the key."""
-        self._place, self._key_place = place, key_place
+    def with_origins(self, origins: Mapping[str, str], place: Callable[[str], str]) -> "Settings":
+        """Set where settings come from, and what `error` calls them, such as a line in the file."""
+        self._origins, self._place = origins, place
         return self
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Flag or variable of each setting that has one, or the file; of the key, its place for people."""
+        return self._origins
 
     @property
     def key_place(self) -> str:
         """Place of the key, for people."""
-        return self._key_place
+        return self._origins.get("api_key", "")
+
+    @property
+    def proxy_from(self) -> str:
+        """Variable that sets the proxy. FASTN_PROXY stands for the setting, wherever it was set."""
+        origin = self._origins.get("proxy")
+        return origin if origin in PROXY_VARIABLES else "FASTN_PROXY"
 
     def error(self, name: str, why: str) -> SettingsError:
         """Return the error for the value of a setting, with the place it comes from."""
@@ -440,9 +458,8 @@ class Settings(BaseModel):
         """Values that must never be logged."""
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
-        urls_and_secrets = (self.webhook_secret, self.webhook_url, self.notify_secret, self.notify_url)
-        known = (self.api_key, *urls_and_secrets, self.proxy, self.http_token, *self.slack_tokens)
-        return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
+        whole = [getattr(self, name) for name in SECRETS if name != "ledger"]  # an address, but for its password
+        return [secret for secret in (*whole, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property
     def host(self) -> str:

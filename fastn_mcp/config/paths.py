@@ -23,31 +23,26 @@ CONFIG = "config.toml"
 
 def config_dir(environment: Mapping[str, str]) -> Path:
     """Return the folder of settings, policies and stored keys."""
-    if named := environment.get("FASTN_CONFIG_DIR"):
-        return Path(named)
-    _require_home(environment, "XDG_CONFIG_HOME", "settings")
-    from platformdirs import user_config_path  # imported only for the default
-
-    return user_config_path("fastn-mcp")
+    return _folder("config", environment, "settings")
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
     """Return the folder of grants and the audit log."""
-    if named := environment.get("FASTN_STATE_DIR"):
+    return _folder("state", environment, "approvals and the audit log")
+
+
+def _folder(kind: Literal["config", "state"], environment: Mapping[str, str], what: str) -> Path:
+    """Raises `SettingsError` without HOME: the user database names a home too, which nobody chose here."""
+    if named := environment.get(f"FASTN_{kind.upper()}_DIR"):
         return Path(named)
-    _require_home(environment, "XDG_STATE_HOME", "approvals and the audit log")
-    from platformdirs import user_state_path  # imported only for the default
-
-    return user_state_path("fastn-mcp")
-
-
-def _require_home(environment: Mapping[str, str], other: str, what: str) -> None:
-    """Raise `SettingsError` without HOME: the user database names a home too, which nobody chose here."""
-    if os.name == "posix" and not (environment.get("HOME") or environment.get(other)):
+    if os.name == "posix" and not (environment.get("HOME") or environment.get(f"XDG_{kind.upper()}_HOME")):
         raise SettingsError(
             f"HOME is not set, so it is not known which folder has your {what}.",
             "Set HOME; or FASTN_CONFIG_DIR (settings) and FASTN_STATE_DIR (approvals and the audit log).",
         )
+    import platformdirs  # only for the default
+
+    return platformdirs.user_config_path("fastn-mcp") if kind == "config" else platformdirs.user_state_path("fastn-mcp")
 
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH

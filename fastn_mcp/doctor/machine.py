@@ -4,27 +4,27 @@ import os
 import shutil
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 import anyio
 
 from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.build.ledger import file_of, ledger_at
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.error_mapping import NOT_VALID_NOW, OTHER_HOST, cause_of
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost
-from fastn_mcp.config.addresses import address_of, named_by
-from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
+from fastn_mcp.config.addresses import address_of, is_shared
+from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
 from fastn_mcp.guard.stops import in_words
-from fastn_mcp.ledger.stop import Stop
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.records.formats import counted
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
-
-THE_FILE, THE_PROFILE = "the file", "its profile"
 
 _DISPLAYED_SETTINGS = ("base_url", "auth", "test_mode", "mode", "env", "profile", "update")
 """Settings whose values are shown at the terminal."""
@@ -33,27 +33,10 @@ _MIN_FREE_BYTES = 16 * 1024**2
 """Minimum free space on the disk of the state folder, in bytes."""
 
 
-def origins(
-    settings: Settings, flags: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile
-) -> dict[str, str]:
-    """Return the settings that are set, each with the flag, variable or file that it comes from."""
-    origin = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
-    origin |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
-    for source in SOURCES:
-        if environment.get(source.variable) and source.field != "api_key":
-            origin[source.field] = source.variable
-        if flags.get(source.field) is not None:
-            origin[source.field] = str(source.flag)
-    named = named_by(environment, settings.base_url)
-    if "proxy" not in origin and named is not None:
-        origin["proxy"] = named[0]
+def check_settings(settings: Settings, file: Path | None) -> Check:
     # The place of a key may be a path.
-    origin["api_key"] = settings.key_place if not {"/", "\\"} & set(settings.key_place) else "a file"
-    return origin
-
-
-def check_settings(settings: Settings, variables: Mapping[str, str], file: Path | None) -> Check:
-    listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(variables.items()))
+    origins = {**settings.origins} | ({"api_key": "a file"} if {"/", "\\"} & set(settings.key_place) else {})
+    listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(origins.items()))
     values = ", ".join(
         f"{name} {getattr(settings, name)}" for name in _DISPLAYED_SETTINGS if getattr(settings, name) is not None
     )
@@ -91,26 +74,32 @@ def check_folder(state: Path) -> Check:
     return group.ok(name, "It can be written." if there == state else "It is created with the first change.", here=here)
 
 
-async def check_ledger(
-    checks: tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[list[Stop]]]] | None,
-    weakness: str | None,
-    where: str,
-    now: datetime,
-) -> Check:
-    """Check that the ledger can be read, and that changes are not stopped.
-
-    `checks` read it, and its stops; None if it does not exist yet. `weakness` is what is wrong with the connection.
-    """
-    group, here = CheckGroup.SETTINGS, f"It is {where}."
-    if checks is None:
-        return group.ok("ledger", "It is created with the first change.", here=here)
+async def check_ledger(setting: str | None, folder: Path, system: System) -> Check:
+    """Check that the ledger can be read, and that changes are not stopped."""
+    group = CheckGroup.SETTINGS
     try:
-        await checks[0]()
-        stops = await checks[1]()
+        ledger = ledger_at(setting, folder, system)
+    except SettingsError as error:
+        return group.failed("ledger", error.what, error.next_step)
+    file, weakness = file_of(setting, folder), None
+    where = str(file)
+    if is_shared(setting):
+        from fastn_mcp.ledger.valkey.server import parse  # an optional extra
+
+        address = parse(str(setting))
+        where, weakness = address.shown, address.weakness
+    elif not file.exists():
+        return group.ok("ledger", "It is created with the first change.", here=f"It is {where}.")
+    here = f"It is {where}."
+    try:
+        await (ledger.check() if isinstance(ledger, SqliteLedger) else ledger.revision())
+        stops = await ledger.holding()
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)
+    finally:
+        await ledger.aclose()
     if stops:
-        sentences = " ".join(in_words(stop, now) for stop in stops)
+        sentences = " ".join(in_words(stop, system.now()) for stop in stops)
         return group.differs(
             "ledger", sentences, "A person allows them again, at a terminal or on the approval page.", here
         )

@@ -252,7 +252,10 @@ class Reads:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
         is_moved = tool in self.moved
         place = f" It is at {route.path}." if is_moved else ""
-        finding = f"{answer.status} {_envelope_text(observed.envelope)}.{place}"
+        envelope = observed.envelope if observed.envelope == "bare" else f"in {{{observed.envelope}}}"
+        if observed.envelope != DECLARED_ENVELOPE:
+            envelope += f" instead of {{{DECLARED_ENVELOPE}}}; that is supported"
+        finding = f"{answer.status} {envelope}.{place}"
         if not rows:
             return _check_of(tool, f"{finding} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})
@@ -300,13 +303,6 @@ def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]
     if issubclass(operation, List):
         return rows_of(body)[0]
     return [body] if isinstance(body, dict) and body else []
-
-
-def _envelope_text(envelope: str) -> str:
-    if envelope == DECLARED_ENVELOPE:
-        return f"in {{{DECLARED_ENVELOPE}}}"
-    where = "bare" if envelope == "bare" else f"in {{{envelope}}}"
-    return f"{where} instead of {{{DECLARED_ENVELOPE}}}; that is supported"
 
 
 def _check_of(tool: str, finding: str, comparison: Comparison, *, is_moved: bool) -> Check:

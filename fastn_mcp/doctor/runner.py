@@ -9,11 +9,10 @@ from fastn_mcp import __version__
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import TransportOptions, headers
 from fastn_mcp.client.exchange import Exchange, HttpExchange
-from fastn_mcp.config.addresses import source_of
+from fastn_mcp.config.load import THE_FILE, THE_PROFILE
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CLOSE, Check, CheckGroup, CheckResult, DoctorExit, Proposal, check_clock
-from fastn_mcp.doctor.machine import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.probe import MAX_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
 from fastn_mcp.doctor.writes import WRITES, Writes
@@ -25,20 +24,6 @@ from fastn_mcp.tools.tool import AnyTool
 
 ExchangeFactory = Callable[[Mapping[str, str]], Exchange]
 """Creates an exchange that sends requests with these headers."""
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorTarget:
-    """What to examine. `exchange` is that of the sandbox, or None to use the network."""
-
-    settings: Settings
-    origins: Mapping[str, str]
-    environment: Mapping[str, str]
-    tools: Collection[AnyTool]
-    exchange: ExchangeFactory | None
-    system: System
-    profile: str | None = None
-    """Profile in the file for which settings are proposed."""
 
 
 @dataclass(slots=True)
@@ -63,113 +48,105 @@ class DoctorReport:
         return DoctorExit.DIFFERENCES if failed or differs else DoctorExit.FINE
 
 
-async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[str], object]) -> DoctorReport:
-    """Run all checks after the `first`, those of the settings. `progress` receives the name of each."""
-    settings, report = target.settings, DoctorReport(target.settings.host, first, Proposal(profile=target.profile))
-    proxy_from = source_of(settings.proxy, target.environment, settings.base_url)
-    options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
-    if target.exchange is None:
-        progress("the network")
-        network, may_have_arrived = await machine.check_network(settings.base_url, options, target.environment)
-        report.checks.append(network)
-        report.sent = int(may_have_arrived)
-        if network.verdict is CheckResult.FAILED:
-            return _with_notes(report, target.origins)
-    report.checks.append(check_form(target.settings.api_key))
+@dataclass(slots=True)
+class Examination:
+    """Checks of one account. `sandbox` makes its exchange, or None to use the network; `progress` gets each subject."""
 
-    exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.settings.base_url, sent, options))
-    probe = Probe(exchange(headers(target.settings)), target.system)
-    try:
-        await _check_account(target, report, exchange, probe, progress)
-    finally:
-        report.sent += probe.sent
-        await probe.aclose()
-    return _with_notes(report, target.origins)
+    settings: Settings
+    environment: Mapping[str, str]
+    tools: Collection[AnyTool]
+    sandbox: ExchangeFactory | None
+    system: System
+    progress: Callable[[str], object]
+    profile: str | None = None
+    """Profile in the file for which settings are proposed."""
+    report: DoctorReport = field(default_factory=DoctorReport, init=False)
 
+    async def run(self, first: list[Check]) -> DoctorReport:
+        """Run all checks after the `first`, those of the settings."""
+        settings = self.settings
+        self.report = report = DoctorReport(settings.host, first, Proposal(profile=self.profile))
+        options = TransportOptions(settings.ca_file, settings.proxy, settings.proxy_from)
+        if self.sandbox is None:
+            self.progress("the network")
+            network, may_have_arrived = await machine.check_network(settings.base_url, options, self.environment)
+            report.checks.append(network)
+            report.sent = int(may_have_arrived)
+            if network.verdict is CheckResult.FAILED:
+                return report
+        report.checks.append(check_form(settings.api_key))
+        exchange: ExchangeFactory = self.sandbox or (lambda sent: HttpExchange(settings.base_url, sent, options))
+        probe = Probe(exchange(headers(settings)), self.system)
+        try:
+            await self._check_account(exchange, probe)
+        finally:
+            report.sent += probe.sent
+            await probe.aclose()
+        for name in report.proposal.settings:
+            if (origin := settings.origins.get(name, THE_FILE)) not in (THE_FILE, THE_PROFILE):
+                report.proposal.notes[name] = f"{origin} overrides this: remove it"
+        return report
 
-async def _check_account(
-    target: DoctorTarget,
-    report: DoctorReport,
-    exchange: ExchangeFactory,
-    probe: Probe,
-    progress: Callable[[str], object],
-) -> None:
-    progress("how the key is accepted")
-    try:
-        check, account = await KeyProbe(target.settings, exchange, probe).check(report.proposal)
-    except FastnError as error:
-        check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
-    report.checks.append(check)
-    if probe.ahead is not None:
-        why = "Approvals, plans, budgets and hours of the policy go by this machine's."
-        report.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, CLOSE, why))
-    if account is None:
-        return
-    routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
-    # A wait for the rate limit may be longer than the deadline of a call.
-    update = {"routes": routes, "fields": fields, "deadline": account.deadline + MAX_PAUSES}
-    account = account.model_copy(update=update)
-    await probe.switch(exchange(headers(account)))
-    client = FastnClient(account, probe, target.system)
-    reads = Reads(client, probe, routes, fields, target.settings.fields, report.proposal, report.names)
-    await _check_each(READS, reads.check, CheckGroup.READS, target, report, progress)
-    report.observed = reads.observed
-    _propose_toolsets(target, reads)
-    await _check_each(WRITES, Writes(reads).check, CheckGroup.WRITES, target, report, progress)
-    _inherit(target, report.proposal)
+    async def _check_account(self, exchange: ExchangeFactory, probe: Probe) -> None:
+        report = self.report
+        self.progress("how the key is accepted")
+        try:
+            check, account = await KeyProbe(self.settings, exchange, probe).check(report.proposal)
+        except FastnError as error:
+            check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
+        report.checks.append(check)
+        if probe.ahead is not None:
+            why = "Approvals, plans, budgets and hours of the policy go by this machine's."
+            report.checks.append(check_clock(CheckGroup.KEY, "Fastn's clock", probe.ahead, CLOSE, why))
+        if account is None:
+            return
+        routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
+        # A wait for the rate limit may be longer than the deadline of a call.
+        update = {"routes": routes, "fields": fields, "deadline": account.deadline + MAX_PAUSES}
+        account = account.model_copy(update=update)
+        await probe.switch(exchange(headers(account)))
+        client = FastnClient(account, probe, self.system)
+        reads = Reads(client, probe, routes, fields, self.settings.fields, report.proposal, report.names)
+        await self._check_each(READS, reads.check, CheckGroup.READS)
+        report.observed = reads.observed
+        self._propose_toolsets()
+        await self._check_each(WRITES, Writes(reads).check, CheckGroup.WRITES)
+        self._inherit()
 
+    async def _check_each(
+        self, operations: tuple[AnyOperation, ...], check: Callable[[AnyOperation], Awaitable[Check]], group: CheckGroup
+    ) -> None:
+        for operation in operations:
+            tool = operation.tool_name()
+            self.progress(tool)
+            if operation in self.tools:
+                self.report.checks.append(await check(operation))
+            else:
+                finding = "Not offered: toolsets or the mode leave it out."
+                self.report.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
 
-async def _check_each(
-    operations: tuple[AnyOperation, ...],
-    check: Callable[[AnyOperation], Awaitable[Check]],
-    group: CheckGroup,
-    target: DoctorTarget,
-    report: DoctorReport,
-    progress: Callable[[str], object],
-) -> None:
-    for operation in operations:
-        tool = operation.tool_name()
-        progress(tool)
-        if operation in target.tools:
-            report.checks.append(await check(operation))
-        else:
-            finding = "Not offered: toolsets or the mode leave it out."
-            report.checks.append(group.skipped(tool, finding, "Nothing, if that is what you want."))
+    def _propose_toolsets(self) -> None:
+        """Propose toolsets without the resources that the key may not read at all."""
+        statuses: dict[str, set[int]] = {}
+        for operation in READS:
+            if (observed := self.report.observed.get(operation.tool_name())) is not None:
+                statuses.setdefault(operation.toolset(), set()).add(observed.status)
+        if {403} in statuses.values():
+            proposal, toolsets = self.report.proposal, self.settings.toolsets or TOOLSETS
+            proposal.settings["toolsets"] = [name for name in toolsets if statuses.get(name) != {403}]
+            proposal.notes["toolsets"] = "without what the key may not read"
 
-
-def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
-    """Propose toolsets without the resources that the key may not read at all."""
-    proposal = reads.proposal
-    answered = [
-        (o.toolset(), observed.status) for o in READS if (observed := reads.observed.get(o.tool_name())) is not None
-    ]
-    closed = {resource for resource, status in answered if status == 403}
-    closed -= {resource for resource, status in answered if status != 403}
-    if closed:
-        left = [name for name in target.settings.toolsets or TOOLSETS if name not in closed]
-        proposal.settings["toolsets"] = left
-        proposal.notes["toolsets"] = "without what the key may not read"
-
-
-def _inherit(target: DoctorTarget, proposal: Proposal) -> None:
-    """Add the current routes and fields to those of a profile, whose tables replace the file's own."""
-    if proposal.profile is None:
-        return
-    if proposal.routes:
-        proposal.routes = {tool: str(route) for tool, route in target.settings.routes.items()} | proposal.routes
-    if proposal.fields:
-        proposal.fields = {name: dict(names) for name, names in target.settings.fields.items()} | {
-            name: {**target.settings.fields.get(name, {}), **names} for name, names in proposal.fields.items()
-        }
-
-
-def _with_notes(report: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
-    """Add a note to each proposed setting that a variable or a flag overrides."""
-    for name in report.proposal.settings:
-        origin = origins.get(name, THE_FILE)
-        if origin not in (THE_FILE, THE_PROFILE):
-            report.proposal.notes[name] = f"{origin} overrides this: remove it"
-    return report
+    def _inherit(self) -> None:
+        """Add the current routes and fields to those of a profile, whose tables replace the file's own."""
+        proposal, settings = self.report.proposal, self.settings
+        if proposal.profile is None:
+            return
+        if proposal.routes:
+            proposal.routes = {tool: str(route) for tool, route in settings.routes.items()} | proposal.routes
+        if proposal.fields:
+            proposal.fields = {name: dict(names) for name, names in settings.fields.items()} | {
+                name: {**settings.fields.get(name, {}), **names} for name, names in proposal.fields.items()
+            }
 
 
 # --- the report, which holds no value of the account: names of fields that could be one are counted, not named --------

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,36 +29,24 @@ from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.decision import StepUp
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.redaction import quote
-from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
     from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
 
-@dataclass(frozen=True, slots=True)
-class TeamTarget:
-    """What to check, built as the server builds it."""
-
-    team: Team
-    builder: TenantBuilder
-    keys: IssuerKeys
-    system: System
-    token: str | None = None
-
-
 # --- settings: the team file, tenants, the state secret -----------------------------------------------------------
 
 
-def check_settings(target: TeamTarget) -> Iterator[Check]:
+def check_settings(builder: TenantBuilder) -> Iterator[Check]:
     """Check what the team file says, and the secrets of the process."""
-    team, group = target.team, CheckGroup.SETTINGS
+    team, group = builder.team, CheckGroup.SETTINGS
     listed = f"{len(team.tenant)} of tenants, {len(team.approver_rules)} of approvers"
     yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
-    for tenant, result in target.builder.checks():
+    for tenant, result in builder.checks():
         yield _tenant(tenant, result)
-    for machine, policy in target.builder.machine_checks():
-        yield _machine(target, machine, policy)
-    yield _state_secret(target)
+    for machine, policy in builder.machine_checks():
+        yield _machine(builder, machine, policy)
+    yield _state_secret(builder)
 
 
 def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
@@ -77,7 +64,7 @@ def _tenant(tenant: Tenant, loaded: Settings | SettingsError) -> Check:
     return group.ok(name, f"Mode {loaded.mode}; key: {key}.")
 
 
-def _machine(target: TeamTarget, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
+def _machine(builder: TenantBuilder, machine: MachineIdentity, loaded: Policy | SettingsError) -> Check:
     group, name = CheckGroup.SETTINGS, f"machine {machine.name}"
     if isinstance(loaded, SettingsError):
         finding = "It is refused: its plan or its tenant cannot be used. See beside it."
@@ -86,8 +73,8 @@ def _machine(target: TeamTarget, machine: MachineIdentity, loaded: Policy | Sett
         return group.ok(name, "It has no plan: it only reads.")
     if loaded.mode == "read-only":
         return group.differs(name, "Its tenant is read-only, so its plan allows nothing.", "Set its mode, or no plan.")
-    valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - target.system.timestamp())} more."
-    return group.ok(name, plan.out_of_time(target.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")
+    valid = f"Its plan is signed, and valid for {left(plan.until.timestamp() - builder.system.timestamp())} more."
+    return group.ok(name, plan.out_of_time(builder.system.now()) or valid, here=f"By {', '.join(plan.signers)}.")
 
 
 def _others_can_read(file: Path) -> bool:
@@ -104,11 +91,11 @@ def _others_can_read(file: Path) -> bool:
     return False
 
 
-def _state_secret(target: TeamTarget) -> Check:
+def _state_secret(builder: TenantBuilder) -> Check:
     group, name = CheckGroup.SETTINGS, "state secret"
-    secrets = target.builder.state_secrets
+    secrets = builder.state_secrets
     if not secrets:
-        if target.team.approvals is not None:
+        if builder.team.approvals is not None:
             finding = "FASTN_STATE_SECRET is not set, and [approvals] needs it."
             return group.failed(name, finding, "Set it to the same 32 characters or more on each replica.")
         return group.ok(name, "Not set. One process alone needs none.")
@@ -163,13 +150,13 @@ async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
 # --- the identity provider -------------------------------------------------------------------------------------------
 
 
-async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
+async def check_provider(builder: TenantBuilder, keys: IssuerKeys) -> AsyncIterator[Check]:
     """Check the issuer's discovery document, keys, clock and registration, and the client of the approval page."""
-    group, team, provider = CheckGroup.PROVIDER, target.team, target.keys.provider
-    for issuer, keys in target.builder.workload_keys.items():
-        await keys.refresh()
-        yield _signing_keys(keys, team, f"keys of {urlsplit(issuer).netloc}")
-    sent = target.system.timestamp()
+    group, team, provider = CheckGroup.PROVIDER, builder.team, keys.provider
+    for issuer, of_workload in builder.workload_keys.items():
+        await of_workload.refresh()
+        yield _signing_keys(of_workload, team, f"keys of {urlsplit(issuer).netloc}")
+    sent = builder.system.timestamp()
     try:
         metadata = await provider.metadata()
     except (OSError, httpx2.TransportError) as error:
@@ -183,9 +170,9 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
         return
     yield group.ok("issuer", "It names this issuer.", here=team.issuer)
     if provider.date is not None:
-        yield _issuer_clock(target, provider.date, sent)
-    await target.keys.refresh()
-    yield _signing_keys(target.keys, team)
+        yield _issuer_clock(builder, provider.date, sent)
+    await keys.refresh()
+    yield _signing_keys(keys, team)
     yield _registration(metadata)
     methods = metadata.get("code_challenge_methods_supported")
     if not isinstance(methods, list) or "S256" not in methods:
@@ -194,16 +181,16 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
     else:
         yield group.ok("PKCE", "S256.")
     if team.approvals is not None:
-        yield await _page_client(target)
+        yield await _page_client(builder, keys)
     if team.step_up is not None:
         yield _step_up(team.step_up, metadata)
 
 
-def _issuer_clock(target: TeamTarget, date: str, sent: float) -> Check:
-    group, ahead = CheckGroup.PROVIDER, seconds_ahead(date, sent, target.system.timestamp())
+def _issuer_clock(builder: TenantBuilder, date: str, sent: float) -> Check:
+    group, ahead = CheckGroup.PROVIDER, seconds_ahead(date, sent, builder.system.timestamp())
     if ahead is None:
         return group.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
-    most = max(CLOSE, target.team.leeway_seconds / 2)
+    most = max(CLOSE, builder.team.leeway_seconds / 2)
     return check_clock(group, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
 
 
@@ -233,20 +220,15 @@ def _registration(metadata: Mapping[str, Any]) -> Check:
     return CheckGroup.PROVIDER.differs("client registration", finding, hint)
 
 
-async def _page_client(target: TeamTarget) -> Check:
+async def _page_client(builder: TenantBuilder, keys: IssuerKeys) -> Check:
     group, name = CheckGroup.PROVIDER, "approval client"
-    here = f"Its redirect address is {target.team.page_url}/callback."
+    here = f"Its redirect address is {builder.team.page_url}/callback."
     try:
-        sign_in = target.builder.sign_in(target.keys)
-        if sign_in is None:
-            return group.skipped(name, "There is none.", "Nothing to do.")
-        wrong = await sign_in.rejection()
+        sign_in = builder.sign_in(keys)
+        wrong = await sign_in.rejection() if sign_in else None
     except SettingsError as error:
-        finding, next_step = (
-            "The secret of its client cannot be read.",
-            error.next_step or "Correct client_secret_file.",
-        )
-        return group.failed(name, finding, next_step, error.what)
+        finding = "The secret of its client cannot be read."
+        return group.failed(name, finding, error.next_step or "Correct client_secret_file.", error.what)
     except NotSignedIn as error:
         return group.failed(name, str(error), "Correct [approvals] in the team file; see docs/team-page.md.", here)
     if wrong is not None:
@@ -270,33 +252,32 @@ def _step_up(step_up: StepUp, metadata: Mapping[str, Any]) -> Check:
 # --- a token ---------------------------------------------------------------------------------------------------------
 
 
-async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
+async def check_token(builder: TenantBuilder, keys: IssuerKeys, token: str | None) -> AsyncIterator[Check]:
     """Verify the token as the server does, and compare what it holds with what is needed."""
-    group, team = CheckGroup.CALLER, target.team
-    if target.token is None:
+    group, team = CheckGroup.CALLER, builder.team
+    if token is None:
         hint = "Pass a token of one of your clients: --token-file FILE, or - for stdin."
         yield group.skipped("token", "No token was passed.", hint)
         return
-    tokens = target.builder.tokens(target.keys)
     reason = None
     try:
-        await tokens.verify(target.token)
+        await builder.tokens(keys).verify(token)
     except TokenRefused as refused:
         reason = str(refused)
     except NoKeys:
         yield group.failed("token", "It cannot be verified without the issuer's keys.", "See the checks above.")
         return
-    claims = _claims(target.token)
+    claims = _claims(token)
     if claims is None:
         hint = "The provider issues opaque tokens: register url as a resource (an API) there, and request it."
         yield group.failed("token", f"Refused: {reason}", hint)
         return
     if reason is None:
-        valid = left(claims["exp"] - target.system.timestamp())
+        valid = left(claims["exp"] - builder.system.timestamp())
         yield group.ok("token", f"Its signature is right, and it is for this server, for {valid} more.")
     else:
         yield group.failed("token", f"Refused: {reason}", "The rows below say what it holds; none of it is trusted.")
-        for check in filter(None, (_issuer(team, claims), _audience(team, claims), _times(target, claims))):
+        for check in _wrong_claims(builder, claims):
             yield check
     is_machine = claims.get("iss") in team.workloads or is_machines(claims)
     claims = claims if is_machine else claims | {"sub": claims.get(team.subject_claim)}
@@ -325,42 +306,27 @@ def _machine_of(team: Team, claims: Mapping[str, Any], *, is_machine: bool) -> C
     return machine and group.ok(name, "A [[machine]] of the team file matches it.", here=machine.name)
 
 
-def _issuer(team: Team, claims: Mapping[str, Any]) -> Check | None:
-    held, here = claims.get("iss"), f"It has {quote(claims.get('iss'))}; needed is {quote(team.issuer)}."
-    if held == team.issuer or held in team.workloads:
-        return None
-    finding = "Its iss is not `issuer` of the team file, to the letter."
-    return CheckGroup.CALLER.failed(
-        "token issuer", finding, "Copy iss into the team file, if that provider is meant.", here
-    )
-
-
-def _audience(team: Team, claims: Mapping[str, Any]) -> Check | None:
-    wanted, held = team.trust.audience, claims.get("aud")
-    if wanted in claim_values(held):
-        return None
-    finding = "It has no aud." if held is None else "Its aud is not this server's."
-    hint = "Let the provider put it there (`resource`, or an audience of the API), or set `audience` in the team file."
-    return CheckGroup.CALLER.failed(
-        "token audience", finding, hint, f"It has {quote(held)}; needed is {quote(wanted)}."
-    )
-
-
-def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check | None:
-    group, expires, now = CheckGroup.CALLER, claims.get("exp"), target.system.timestamp()
+def _wrong_claims(builder: TenantBuilder, claims: Mapping[str, Any]) -> Iterator[Check]:
+    """Yield what is wrong with the issuer, the audience and the times of a token."""
+    team, group, name, now = builder.team, CheckGroup.CALLER, "token expiry", builder.system.timestamp()
+    issuer, audience, wanted = claims.get("iss"), claims.get("aud"), team.trust.audience
+    if issuer != team.issuer and issuer not in team.workloads:
+        finding = "Its iss is not `issuer` of the team file, to the letter."
+        hint = "Copy iss into the team file, if that provider is meant."
+        yield group.failed("token issuer", finding, hint, f"It has {quote(issuer)}; needed is {quote(team.issuer)}.")
+    if wanted not in claim_values(audience):
+        finding = "It has no aud." if audience is None else "Its aud is not this server's."
+        hint = "Let the provider add it (`resource`, or an audience of the API), or set `audience` in the team file."
+        yield group.failed("token audience", finding, hint, f"It has {quote(audience)}; needed is {quote(wanted)}.")
+    expires, since = claims.get("exp"), claims.get("nbf", claims.get("iat"))
     if not isinstance(expires, (int, float)):
-        return group.failed("token expiry", "It has no exp.", "Let the provider issue tokens that expire.")
-    at = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if 0 <= expires < 1e11 else "never"
-    if now >= expires + target.team.leeway_seconds:
-        finding = f"It expired {ago(now - expires)}."
-        return group.failed(
-            "token expiry", finding, "Give a new token, and compare the issuer's clock above.", f"exp is {at}."
-        )
-    since = claims.get("nbf", claims.get("iat"))
-    if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
-        hint = "Synchronize both clocks (NTP)."
-        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", hint)
-    return None
+        yield group.failed(name, "It has no exp.", "Let the provider issue tokens that expire.")
+    elif now >= expires + team.leeway_seconds:
+        at = f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M:%S} UTC" if expires >= 0 else quote(expires)
+        hint = "Give a new token, and compare the issuer's clock above."
+        yield group.failed(name, f"It expired {ago(now - expires)}.", hint, f"exp is {at}.")
+    elif isinstance(since, (int, float)) and since > now + team.leeway_seconds:
+        yield group.failed(name, f"It is valid in {left(since - now)}, not yet.", "Synchronize both clocks (NTP).")
 
 
 def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:

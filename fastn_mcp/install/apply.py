@@ -49,10 +49,6 @@ class Target:
             )
         return cls(client, path, name, project is None, file, Backup.of(state, path, name))
 
-    def dangling(self) -> Path | None:
-        """Return a link in the path that leads to nothing, or None."""
-        return next((each for each in (self.path, *self.path.parents) if each.is_symlink() and not each.exists()), None)
-
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
@@ -97,7 +93,7 @@ class FileChange:
 
 def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bool = False) -> FileChange | None:
     """Return the change that installs an entry; None if the file has it already. Raises `NotInstalled`."""
-    if (link := target.dangling()) is not None:
+    for link in (each for each in (target.path, *target.path.parents) if each.is_symlink() and not each.exists()):
         raise NotInstalled(
             f"{link} is a link to {link.resolve()}, which does not exist.",
             "Create what it leads to, or remove the link.",

@@ -1,9 +1,9 @@
 """MCP clients: where each keeps its configuration on each platform, and in what format.
 
-A place is a path in which `{NAME}` is one of `_FOLDERS`. A place with a `*` counts only if such a folder exists.
+A place is a path in which `{NAME}` is HOME or one of `_FOLDERS`. A place with a `*` counts only if such a folder
+exists.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,19 +17,6 @@ class Format(Enum):
     JSON = "JSON"
     JSONC = "JSON with comments"
     TOML = "TOML"
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Possible places of a file, by default those on Linux. The first that exists is used, or else the first."""
-
-    linux: tuple[str, ...]
-    darwin: tuple[str, ...] = ()
-    win32: tuple[str, ...] = ()
-
-    def on(self, platform: str) -> tuple[str, ...]:
-        """Return the places on a platform, named as in `sys.platform`."""
-        return {"darwin": self.darwin, "win32": self.win32}.get(platform) or self.linux
 
 
 class TokenSource(Enum):
@@ -62,7 +49,9 @@ class McpClient:
 
     name: str
     title: str
-    places: Places
+    places: Mapping[str, Sequence[str]]
+    """Possible places of its file by `sys.platform`, by default those on Linux. The first that exists is used, or else
+    the first."""
     after: str
     """What the person does next, so that it reads the file."""
     http: Http | str
@@ -90,7 +79,7 @@ CLIENTS = (
         name="claude-code",
         title="Claude Code",
         format=Format.JSON,
-        places=Places(("{CLAUDE_CONFIG_DIR}/.claude.json",)),
+        places={"linux": ["{CLAUDE_CONFIG_DIR}/.claude.json"]},
         project=".mcp.json",
         fixed={"type": "stdio"},
         # Without the default, a variable that is not set would arrive as its own name.
@@ -103,16 +92,16 @@ CLIENTS = (
         name="claude-desktop",
         title="Claude Desktop",
         format=Format.JSON,
-        places=Places(
-            linux=(f"{{XDG_CONFIG_HOME}}/Claude/{_DESKTOP}",),
-            darwin=(f"{{HOME}}/Library/Application Support/Claude/{_DESKTOP}",),
+        places={
+            "linux": [f"{{XDG_CONFIG_HOME}}/Claude/{_DESKTOP}"],
+            "darwin": [f"{{HOME}}/Library/Application Support/Claude/{_DESKTOP}"],
             # The packaged application reads a folder of its own, never the documented one.
-            win32=(
+            "win32": [
                 f"{{LOCALAPPDATA}}/Claude-Data/claude*/{_DESKTOP}",
                 f"{{LOCALAPPDATA}}/Packages/Claude_*/LocalCache/Roaming/Claude/{_DESKTOP}",
                 f"{{APPDATA}}/Claude/{_DESKTOP}",
-            ),
-        ),
+            ],
+        },
         http="Its file lists only servers that it starts, not servers over HTTP.",
         after="Quit Claude Desktop and start it again",
     ),
@@ -120,11 +109,11 @@ CLIENTS = (
         name="vscode",
         title="VS Code",
         servers="servers",
-        places=Places(
-            linux=("{XDG_CONFIG_HOME}/Code/User/mcp.json",),
-            darwin=("{HOME}/Library/Application Support/Code/User/mcp.json",),
-            win32=("{APPDATA}/Code/User/mcp.json",),
-        ),
+        places={
+            "linux": ["{XDG_CONFIG_HOME}/Code/User/mcp.json"],
+            "darwin": ["{HOME}/Library/Application Support/Code/User/mcp.json"],
+            "win32": ["{APPDATA}/Code/User/mcp.json"],
+        },
         project=".vscode/mcp.json",
         fixed={"type": "stdio"},
         reference=f"${{env:{KEY_VARIABLE}}}",
@@ -136,7 +125,7 @@ CLIENTS = (
     McpClient(
         name="cursor",
         title="Cursor",
-        places=Places(("{HOME}/.cursor/mcp.json",)),
+        places={"linux": ["{HOME}/.cursor/mcp.json"]},
         project=".cursor/mcp.json",
         fixed={"type": "stdio"},
         reference=f"${{env:{KEY_VARIABLE}}}",
@@ -147,7 +136,7 @@ CLIENTS = (
     McpClient(
         name="windsurf",
         title="Windsurf",
-        places=Places(("{HOME}/.codeium/windsurf/mcp_config.json",)),
+        places={"linux": ["{HOME}/.codeium/windsurf/mcp_config.json"]},
         reference=f"${{env:{KEY_VARIABLE}}}",
         programs=("windsurf",),
         http=Http(TokenSource.REFERENCE, "serverUrl", reference=f"${{env:{BEARER_VARIABLE}}}"),
@@ -158,7 +147,7 @@ CLIENTS = (
         title="Codex",
         format=Format.TOML,
         servers="mcp_servers",
-        places=Places(("{CODEX_HOME}/config.toml",)),
+        places={"linux": ["{CODEX_HOME}/config.toml"]},
         project=".codex/config.toml",
         forwards=True,
         programs=("codex",),
@@ -168,7 +157,7 @@ CLIENTS = (
     McpClient(
         name="gemini",
         title="Gemini CLI",
-        places=Places(("{GEMINI_CLI_HOME}/.gemini/settings.json",)),
+        places={"linux": ["{GEMINI_CLI_HOME}/.gemini/settings.json"]},
         project=".gemini/settings.json",
         reference=f"${KEY_VARIABLE}",
         programs=("gemini",),
@@ -179,11 +168,11 @@ CLIENTS = (
         name="zed",
         title="Zed",
         servers="context_servers",
-        places=Places(
-            linux=("{XDG_CONFIG_HOME}/zed/settings.json",),
-            darwin=("{HOME}/.config/zed/settings.json",),
-            win32=("{APPDATA}/Zed/settings.json",),
-        ),
+        places={
+            "linux": ["{XDG_CONFIG_HOME}/zed/settings.json"],
+            "darwin": ["{HOME}/.config/zed/settings.json"],
+            "win32": ["{APPDATA}/Zed/settings.json"],
+        },
         programs=("zed", "zeditor"),
         http="Its settings take the token only as plain text, and settings are shared and committed.",
         after="Zed starts it by itself: its dot in the settings of the agent panel turns green",
@@ -194,7 +183,6 @@ BY_NAME: Mapping[str, McpClient] = {client.name: client for client in CLIENTS}
 
 
 _FOLDERS = {
-    "HOME": "{HOME}",
     "XDG_CONFIG_HOME": "{HOME}/.config",
     "APPDATA": "{HOME}/AppData/Roaming",
     "LOCALAPPDATA": "{HOME}/AppData/Local",
@@ -227,7 +215,7 @@ class Machine:
 def place(client: McpClient, machine: Machine) -> PurePath:
     """Return the client's file: the one that exists, or the one that it would create."""
     candidates: list[PurePath] = []
-    for template in client.places.on(machine.platform):
+    for template in client.places.get(machine.platform, client.places["linux"]):
         path = machine.path(_filled(template, machine))
         if "*" not in template:
             candidates.append(path)
@@ -249,10 +237,5 @@ def sign(client: McpClient, machine: Machine) -> str:
 
 
 def _filled(template: str, machine: Machine) -> str:
-    def folder(found: re.Match[str]) -> str:
-        name = found[1]
-        if name == "HOME":
-            return machine.home
-        return machine.environment.get(name) or _filled(_FOLDERS[name], machine)
-
-    return re.sub(r"\{([A-Z_]+)\}", folder, template)
+    folders = {name: machine.environment.get(name) or path.format(HOME=machine.home) for name, path in _FOLDERS.items()}
+    return template.format(HOME=machine.home, **folders)

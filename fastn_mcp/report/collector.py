@@ -87,8 +87,6 @@ class Attempt:
     requests: int | None = None
     """Requests sent to Fastn for it."""
     change: str | None = None
-    digest: str | None = None
-    """Digest of the arguments."""
     grant: str | None = None
     """Approval request or temporary approval; for a call of a batch, with a point and the call's number."""
     audit: tuple[Link, ...] = ()
@@ -104,7 +102,7 @@ _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ende
 _APPROVED = "It was approved, and not called again."
 _AUDIT_FIELDS = (
     "principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "approved_by", "change",
-    "digest", "grant",
+    "grant",
 )  # fmt: skip
 """Fields of an attempt that have the names of those of an audit entry."""
 
@@ -117,7 +115,8 @@ class Tally:
         self.reads = 0
         self.head: Link | None = None
         """Newest audit entry."""
-        self._step: int | None = None
+        self.step: int | None = None
+        """Number of the call in the script to which the following entries belong."""
         self._of_grant: dict[str, Attempt] = {}
         self._of_intent: dict[str, Attempt] = {}
         self._of_call: dict[tuple[object, ...], Attempt] = {}
@@ -149,10 +148,6 @@ class Tally:
             case _:
                 pass  # not about a call
 
-    def begin_step(self, number: int) -> None:
-        """Attribute the following entries to call `number` of the script."""
-        self._step = number
-
     def of_step(self, number: int) -> list[Attempt]:
         """Return the attempts of a call of the script."""
         return [attempt for attempt in self.attempts if attempt.step == number]
@@ -172,7 +167,7 @@ class Tally:
     def _intent(self, line: Mapping[str, JsonValue]) -> None:
         grant = _text(line, "grant") or ""
         attempt = self._of_grant.get(grant)
-        if attempt is not None and attempt.step != self._step:
+        if attempt is not None and attempt.step != self.step:
             attempt = None  # the same answer approved another call of the script
         if attempt is None:
             attempt = self._latest(line, OutcomeGroup.WAITING) or self._begin(line)
@@ -206,10 +201,10 @@ class Tally:
         return None if attempt is None or attempt.is_split or attempt.group not in groups else attempt
 
     def _key(self, line: Mapping[str, JsonValue]) -> tuple[object, ...]:
-        return (self._step, *(str(line.get(name)) for name in ("principal", "account", "tool", "digest")))
+        return (self.step, *(str(line.get(name)) for name in ("principal", "account", "tool", "digest")))
 
     def _begin(self, line: Mapping[str, JsonValue]) -> Attempt:
-        attempt = Attempt(_text(line, "time") or "", _text(line, "tool") or "", UNKNOWN, step=self._step)
+        attempt = Attempt(_text(line, "time") or "", _text(line, "tool") or "", UNKNOWN, step=self.step)
         self._heard.append(attempt)
         self._of_call[self._key(line)] = attempt
         return attempt

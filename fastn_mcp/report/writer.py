@@ -68,53 +68,30 @@ def document(
     for number, attempt in enumerate(attempts, 1):
         calls[attempt.group.value].append(_call(number, attempt))
     counts: dict[str, JsonValue] = {name: len(group) for name, group in calls.items()}
+    facts = asdict(about)
+    file = facts.pop("audit")
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "program": f"fastn-mcp {__version__}",
-        "account": about.account,
-        "mode": about.mode,
-        "policy": about.policy,
-        "plan": about.plan,
-        "script": about.script,
-        "began": None if began is None else recorded_time(began),
+        **facts,
+        "began": began and recorded_time(began),
         "ended": recorded_time(ended),
-        "audit": {
-            "file": about.audit,
-            "n": None if head is None else head.n,
-            "hash": None if head is None else head.hash,
-        },
+        "audit": {"file": file, "n": head and head.n, "hash": head and head.hash},
         "counts": counts | {"reads": reads, "requests": requests},
         "calls": cast(JsonValue, calls),
     }
 
 
+_NOT_REPORTED = ("grant", "is_split", "name", "change")
+"""Fields of an attempt that no call of a report has, or only under another name."""
+
+
 def _call(number: int, attempt: Attempt) -> JsonValue:
-    return {
-        "number": number,
-        "step": attempt.step,
-        "time": attempt.time,
-        "settled": attempt.settled,
-        "tool": attempt.tool,
-        "target": {"id": _seen(attempt.target), "name": _seen(attempt.name)},
-        "effect": attempt.effect,
-        "rule": _seen(attempt.rule),
-        "decision": attempt.decision,
-        "approved_by": attempt.approved_by,
-        "principal": _seen(attempt.principal),
-        "principal_name": _seen(attempt.principal_name),
-        "account": _seen(attempt.account),
-        "outcome": attempt.outcome,
-        "message": _seen(attempt.message),
-        "duration_ms": attempt.duration_ms,
-        "requests": attempt.requests,
-        "change_id": attempt.change,
-        "audit": [asdict(link) for link in attempt.audit],
-    }
-
-
-def _seen(text: str | None) -> str | None:
-    return None if text is None else safe_text(text)
+    facts = {name: safe_text(each) if isinstance(each, str) else each for name, each in asdict(attempt).items()}
+    reported = {name: each for name, each in facts.items() if name not in _NOT_REPORTED}
+    target = {"id": facts["target"], "name": facts["name"]}
+    return {"number": number, **reported, "target": target, "change_id": attempt.change}
 
 
 _MAX_TEXT = 300

@@ -71,38 +71,40 @@ def session(adapter: type[BoundedAdapter] = BoundedAdapter) -> requests.Session:
     return http
 
 
-class Export:
-    """Export of the signals in `of`: `traces`, `metrics` and `logs`."""
+def export(
+    of: Collection[str], environment: Mapping[str, str], lines: JsonLines
+) -> tuple[Instruments, Callable[[], None]]:
+    """Begin to export the signals in `of`: `traces`, `metrics` and `logs`. Return the instruments, and the end of it.
 
-    def __init__(self, of: Collection[str], environment: Mapping[str, str], lines: JsonLines) -> None:
-        resource = Resource.create(resource_attributes(environment))
-        self._shutdowns: list[Callable[[], object]] = []
-        tracers, meters = NoOpTracerProvider(), NoOpMeterProvider()
-        # Not registered globally: spans of libraries would hold more than we export.
-        if "traces" in of:
-            tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=session())))
-            self._shutdowns.append(tracers.shutdown)
-        if "metrics" in of:
-            reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=session()))
-            meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-            self._shutdowns.append(meters.shutdown)
-        self.signals = Instruments(tracers, meters)
-        self.records: LogRecordHandler | None = None
-        if "logs" in of:
-            loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
-            loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=session())))
-            self._shutdowns.append(loggers.shutdown)
-            self.records = LogRecordHandler(loggers, lines)
+    The end sends the remaining data, for at most `SHUTDOWN_SECONDS`.
+    """
+    resource = Resource.create(resource_attributes(environment))
+    shutdowns: list[Callable[[], object]] = []
+    tracers, meters = NoOpTracerProvider(), NoOpMeterProvider()
+    # Not registered globally: spans of libraries would hold more than we export.
+    if "traces" in of:
+        tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=session())))
+        shutdowns.append(tracers.shutdown)
+    if "metrics" in of:
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=session()))
+        meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+        shutdowns.append(meters.shutdown)
+    if "logs" in of:
+        loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=session())))
+        shutdowns.append(loggers.shutdown)
+        logging.getLogger().addHandler(LogRecordHandler(loggers, lines))
 
-    def end(self) -> None:
-        """Send the remaining data, for at most `SHUTDOWN_SECONDS`."""
+    def end() -> None:
         until = time.monotonic() + SHUTDOWN_SECONDS
-        threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in self._shutdowns]
+        threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in shutdowns]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+    return Instruments(tracers, meters), end
 
 
 def resource_attributes(environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from fastn_mcp.server.log import JsonLines
-from fastn_mcp.telemetry.exporter import Export
+from fastn_mcp.telemetry.exporter import export
 from fastn_mcp.telemetry.instruments import incoming
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -69,11 +69,11 @@ def endless(head: bytes) -> Generator[Endless]:
 def test_endless_response_of_a_collector_is_not_read(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     with endless(head) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        export = Export(["traces"], {}, JsonLines(()))
-        with export.signals.span("one", {}):
+        instruments, end = export(["traces"], {}, JsonLines(()))
+        with instruments.span("one", {}):
             pass
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        export.end()
+        end()
         collector.thread.join(20)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     # The socket buffers of both sides are filled and never read.

@@ -6,7 +6,7 @@ import click
 import pytest
 from rich.cells import cell_len
 
-from fastn_mcp.cli.layout import print_table
+from fastn_mcp.cli.layout import print_table, say, warn
 
 SETTINGS = "Set: api_key (the keyring). base_url https://live.fastn.ai, auth header, mode auto; no file"
 ROWS = [
@@ -56,3 +56,9 @@ def test_text_between_colons_is_no_emoji(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("fastn_mcp.cli.layout.columns_of", lambda: 80)
     printed([("profile", "env"), ("live", "prod:key:eu")])
     assert "prod:key:eu" in capsys.readouterr().out
+
+
+def test_line_break_in_a_line_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a name\nof two lines", "")
+    warn("another\x1b[2J")
+    assert capsys.readouterr() == ("a name\\u{a}of two lines\n\n", "fastn-mcp: another\\u{1b}[2J\n")

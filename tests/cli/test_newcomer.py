@@ -35,7 +35,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no page": (("approvals", "--open"), {}, "No approval page is open", "fastn-mcp approvals"),
     "no plan": (("plan", "show", "x.toml"), {}, "no plan x.toml", "fastn-mcp plan new"),
     "no policy": (("policy", "check", "x.toml"), {}, "no policy file x.toml", "Correct the path"),
-    "no script": (("--sandbox", "run", "x.jsonl"), {}, "x.jsonl cannot be read", "No such file"),
+    "no script": (("--sandbox", "run", "x.jsonl"), {}, "'x.jsonl'", "No such file"),
     "no audit yet": (("audit", "tail"), {}, "There is no audit", "It begins with the first call"),
     "no audit to simulate": (("policy", "simulate", "--audit", "x"), {}, "There is no audit log", "It begins with"),
     "no profile": (("profiles", "use", "acme"), {}, "There is no profile 'acme'", "fastn-mcp profiles add NAME"),

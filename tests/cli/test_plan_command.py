@@ -82,6 +82,8 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
     for name in ("Initech", "Hooli"):
         assert fastn("--sandbox", "call", "create-customer", "--name", name).returncode == 0
     audit = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl"
+    with audit.open("a") as unfinished:
+        unfinished.write('{"event": "intent", "to')
     done = fastn("--sandbox", "plan", "new", "--from-audit", str(audit))
     assert done.returncode == 0
     assert '"name" = "Initech"' in done.stdout

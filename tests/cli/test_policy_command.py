@@ -211,9 +211,9 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{broken", "it is not JSON"),
+        ("{broken", "it is not an audit entry"),
         ("[1]", "it is not an audit entry"),
-        ("", "it is not JSON"),
+        ("", "it is not an audit entry"),
         (entry("intent", "remove_all", {}, "destroy"), "there is no tool 'remove_all'"),
         (entry("intent", "delete_trigger", None, "destroy"), "its arguments were not recorded"),
         (entry("intent", "delete_trigger", {"[left out]": "9 characters"}, "destroy"), "arguments were not recorded"),

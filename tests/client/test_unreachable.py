@@ -16,7 +16,7 @@ from support.raw_server import answer, serving
 
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory, library_transport
-from fastn_mcp.config.addresses import source_of
+from fastn_mcp.config.load import load
 from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
@@ -172,15 +172,18 @@ async def test_unreachable_proxy_is_named_instead_of_fastn(failure: Failure) -> 
 
 
 @pytest.mark.parametrize(
-    ("used", "environment", "source"),
+    ("file", "environment", "source"),
     [
-        ("http://a:1", {"https_proxy": "http://a:1"}, "https_proxy"),
-        ("http://a:1", {"HTTPS_PROXY": "a:1/"}, "HTTPS_PROXY"),
-        ("http://a:1", {"HTTPS_PROXY": "http://b:1"}, "FASTN_PROXY"),
-        ("http://a:1", {"HTTPS_PROXY": "http://a:1", "FASTN_PROXY": "http://a:1"}, "FASTN_PROXY"),
-        ("http://a:1", {}, "FASTN_PROXY"),
+        ("", {"https_proxy": "http://a:1"}, "https_proxy"),
+        ("", {"HTTPS_PROXY": "a:1/"}, "HTTPS_PROXY"),
+        ("proxy = 'http://a:1'", {"HTTPS_PROXY": "http://b:1"}, "FASTN_PROXY"),
+        ("", {"HTTPS_PROXY": "http://a:1", "FASTN_PROXY": "http://a:1"}, "FASTN_PROXY"),
+        ("", {}, "FASTN_PROXY"),
     ],
 )
-def test_proxy_is_named_by_its_variable(used: str, environment: dict[str, str], source: str) -> None:
+def test_proxy_is_named_by_its_variable(file: str, environment: dict[str, str], source: str, tmp_path: Path) -> None:
     """A variable shared with other programs is corrected elsewhere than our own setting."""
-    assert source_of(used, environment, "https://live.fastn.ai") == source
+    config = tmp_path / "config.toml"
+    config.touch(mode=0o600)
+    config.write_text(file)
+    assert load({"api_key": "k"}, environment, config).proxy_from == source

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastn_mcp.build.startup import SANDBOX_KEY, settings_of
 from fastn_mcp.config.keys import NoKeyring, SystemKeyring
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
@@ -140,9 +141,9 @@ def test_name_is_a_label_if_there_are_no_profiles(file: Write) -> None:
 
 def test_sandbox_uses_no_profile_and_no_key_of_the_file(file: Write) -> None:
     path = file('profile = "acme"\n' + BOTH)
-    flags = {"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}
-    settings = load(flags, ACME, path, sandbox=True)
-    assert (settings.profile, settings.api_key, settings.env, settings.host) == ("sandbox", "s", None, "localhost")
+    settings = settings_of({}, ACME, path, sandboxed=True)
+    assert (settings.profile, settings.env, settings.host) == ("sandbox", None, "localhost")
+    assert (settings.api_key, settings.key_place) == (SANDBOX_KEY, "the sandbox")
 
 
 # --- which key ---------------------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from support.faulty_sandbox import FaultySandbox, Status
 from support.world import Clock
 
 from fastn_mcp.config.load import load
-from fastn_mcp.config.model import ConfigFile
 from fastn_mcp.doctor.check import Proposal
-from fastn_mcp.doctor.machine import check_settings, origins
+from fastn_mcp.doctor.machine import check_settings
 from fastn_mcp.doctor.reads import DECLARED_NAMES, FieldNames, envelope_of, fields_of
 from fastn_mcp.doctor.runner import document, markdown
 from fastn_mcp.tools.access import ListRoles, ListUsers
@@ -130,26 +129,22 @@ def test_proposal_is_valid_settings(tmp_path: Path) -> None:
     assert not Proposal()
 
 
-def test_origins_name_each_source_and_no_value() -> None:
+def test_settings_are_named_with_their_sources_and_without_values(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('auth = "header"\nroutes = {}\napi_key_env = "C4N4RY"\n')
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
-    settings = load({"mode": "manual"}, environment, None)
-    file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
-    variables = origins(settings, {"mode": "manual", "env": None}, environment, file)
-    assert variables == {
-        "api_key": "environment FASTN_API_KEY",
-        "auth": "FASTN_AUTH",
-        "mode": "--mode",
-        "proxy": "HTTPS_PROXY",
-        "routes": "the file",
-    }
-    check = check_settings(settings, variables, Path("config.toml"))
+    settings = load({"mode": "manual", "env": None}, environment, file)
+    check = check_settings(settings, file)
     assert "C4N4RY" not in repr(check)
-    assert "mode (--mode)" in check.finding
+    sources = "auth (FASTN_AUTH), mode (--mode), proxy (HTTPS_PROXY), routes (the file)"
+    assert check.finding == f"Set: api_key (environment FASTN_API_KEY), {sources}."
     assert "base_url https://live.fastn.ai" in check.here
-    profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
-    settings = load({"api_key": "k", "profile": "canary"}, {}, None).with_places(str, "/canary/key")
-    sources = origins(settings, {}, {}, profiles)
-    assert sources == {"auth": "its profile", "api_key": "a file"}
+    key = tmp_path / "key"
+    key.write_text("k")
+    key.chmod(0o600)
+    file.write_text(f"[profiles.canary]\nauth = 'bearer'\napi_key_file = '{key}'\n")
+    check = check_settings(load({"profile": "canary"}, {}, file), file)
+    assert check.finding == "Set: api_key (a file), auth (its profile), profile (--profile)."
 
 
 def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Run) -> None:

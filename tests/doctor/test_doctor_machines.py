@@ -11,7 +11,7 @@ from support.team_world import TENANTS
 from support.world import Clock
 
 from fastn_mcp.doctor.check import Check, CheckResult
-from fastn_mcp.doctor.team import TeamTarget, check_provider, check_settings, check_token
+from fastn_mcp.doctor.team import check_provider, check_settings, check_token
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -19,13 +19,8 @@ pytestmark = pytest.mark.anyio
 KEYS = "keys of token.actions.githubusercontent.com"
 
 
-def target_of(world: MachineWorld, token: str | None = None) -> TeamTarget:
-    team = world.world
-    return TeamTarget(team.team, team.opening, team.keys, world.system, token)
-
-
 def _machine(world: MachineWorld) -> Check:
-    return {check.name: check for check in check_settings(target_of(world))}["machine nightly-report"]
+    return {check.name: check for check in check_settings(world.world.opening)}["machine nightly-report"]
 
 
 def test_machine_with_a_signed_plan_is_fine(tmp_path: Path) -> None:
@@ -64,14 +59,14 @@ def test_machine_without_a_plan_is_said_to_read(tmp_path: Path) -> None:
 
 async def test_keys_of_each_other_issuer_are_read(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path)
-    checks = await by_name(check_provider(target_of(world)))
+    checks = await by_name(check_provider(world.world.opening, world.world.keys))
     assert checks[KEYS].verdict is CheckResult.OK
 
 
 async def test_issuer_without_keys_fails(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path)
     world.github.down = True
-    check = (await by_name(check_provider(target_of(world))))[KEYS]
+    check = (await by_name(check_provider(world.world.opening, world.world.keys)))[KEYS]
     assert (check.verdict, check.finding) == (CheckResult.FAILED, "Its keys cannot be read: no token can be verified.")
 
 
@@ -87,7 +82,7 @@ TOKENS: dict[str, tuple[Callable[[MachineWorld], str], CheckResult, str]] = {
 async def test_token_is_said_to_be_of_a_machine_or_why_not(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path)
     for what, (make, verdict, words) in TOKENS.items():
-        checks = await by_name(check_token(target_of(world, make(world))))
+        checks = await by_name(check_token(world.world.opening, world.world.keys, make(world)))
         assert (checks["token machine"].verdict, words in checks["token machine"].here) == (verdict, True), what
         assert "token issuer" not in checks
         assert "token tenant" not in checks
@@ -95,6 +90,6 @@ async def test_token_is_said_to_be_of_a_machine_or_why_not(tmp_path: Path) -> No
 
 async def test_token_of_a_person_has_a_tenant_and_no_machine(tmp_path: Path) -> None:
     world = MachineWorld(tmp_path)
-    checks = await by_name(check_token(target_of(world, world.person())))
+    checks = await by_name(check_token(world.world.opening, world.world.keys, world.person()))
     assert "token machine" not in checks
     assert checks["token tenant"].verdict is CheckResult.OK

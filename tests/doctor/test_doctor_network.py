@@ -20,7 +20,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_network
-from fastn_mcp.doctor.runner import DoctorTarget, examine, summary
+from fastn_mcp.doctor.runner import Examination, summary
 
 pytestmark = pytest.mark.anyio
 
@@ -172,6 +172,5 @@ async def test_lost_request_is_counted(is_answering: bool, expected: str) -> Non
     async with serving(b"no HTTP\r\n\r\n") as wire:
         url = wire.url if is_answering else f"http://127.0.0.1:{free_port()}"
         settings = load({"api_key": "fsk_test_sandbox", "base_url": url}, {}, None)
-        target = DoctorTarget(settings, {}, {}, (), None, Clock().system())
-        report = await examine(target, [], lambda _: None)
+        report = await Examination(settings, {}, (), None, Clock().system(), lambda _: None).run([])
     assert f"; {expected}." in summary(report)

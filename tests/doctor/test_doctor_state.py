@@ -3,7 +3,6 @@
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.audit_entries import INTENT, NOW
@@ -12,6 +11,7 @@ from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.ledger import audit_logs
 from fastn_mcp.config.load import load
+from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
 from fastn_mcp.ledger.ledger import BudgetLimit
@@ -47,34 +47,35 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
-def checks(ledger: SqliteLedger) -> Any:
-    return ledger.check, ledger.holding
-
-
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
-    found = await check_ledger(checks(SqliteLedger(str(path))), None, str(path), NOW)
+    found = await check_ledger(None, tmp_path, System())
     assert (found.verdict, "is damaged" in found.finding) == (CheckResult.FAILED, True)
     assert "move the file away" in found.next
     assert str(path) in found.here
     assert str(path) not in found.finding + found.next
 
 
-async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
-    ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
-    weakness = "it is used without TLS. Whoever reads that network can approve calls. Use valkeys://"
-    found = await check_ledger(checks(ledger), weakness, "ledger.example:6379", NOW)
-    ledger.close()
+async def test_ledger_without_tls_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reachable(*_: object) -> SqliteLedger:
+        return SqliteLedger(str(tmp_path / "ledger.sqlite"))
+
+    monkeypatch.setattr(machine, "ledger_at", reachable)
+    found = await check_ledger("valkey://:secret@ledger.example:6379", tmp_path, System())
     assert (found.verdict, found.finding) == (CheckResult.DIFFERS, "It is used without TLS.")
-    assert found.next.startswith("Whoever reads")
+    assert found.next.startswith("Anybody who reaches")
+    assert found.here == "It is ledger.example:6379."
 
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
+    missing = await check_ledger(None, tmp_path, System())
+    assert (missing.verdict, missing.finding) == (CheckResult.OK, "It is created with the first change.")
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
-    assert (await check_ledger(checks(ledger), None, "the file", NOW)).verdict is CheckResult.OK
+    assert await ledger.spend_all([BudgetLimit("calls", "2026-11-26", 1)])
     ledger.close()
-    assert (await check_ledger(None, None, "the file", NOW)).verdict is CheckResult.OK
+    found = await check_ledger(None, tmp_path, System())
+    assert (found.verdict, found.finding) == (CheckResult.OK, "It can be read.")
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from fastn_mcp.build.team import application
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.public import PROVIDER_DOWN, PublicAddress, check_public
 from fastn_mcp.doctor.runner import DoctorReport
-from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
+from fastn_mcp.doctor.team import check_durability, check_provider, check_settings, check_token
 from fastn_mcp.hosted import mcp_endpoint
+from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.runtime import System
 
@@ -51,16 +51,16 @@ def world_in(folder: Path, text: str = WITH_PAGE + TENANTS, secret: str = SECRET
     return TeamWorld(folder, text, provider, ENVIRONMENT | {"FASTN_STATE_SECRET": secret})
 
 
-def target_of(world: TeamWorld, token: str | None = None, system: System | None = None) -> TeamTarget:
-    return TeamTarget(world.team, world.opening, world.keys, system or world.system, token)
-
-
 def checked_settings(world: TeamWorld) -> Mapping[str, Check]:
-    return {check.name: check for check in check_settings(target_of(world))}
+    return {check.name: check for check in check_settings(world.opening)}
+
+
+async def checked_provider(world: TeamWorld, keys: IssuerKeys | None = None) -> Mapping[str, Check]:
+    return await by_name(check_provider(world.opening, keys or world.keys))
 
 
 async def checked_token(world: TeamWorld, token: str) -> Mapping[str, Check]:
-    return await by_name(check_token(target_of(world, token)))
+    return await by_name(check_token(world.opening, world.keys, token))
 
 
 def wrong(checks: Mapping[str, Check]) -> set[str]:
@@ -108,17 +108,17 @@ def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pyte
 )
 def test_state_secret_is_checked_and_not_shown(secret: str, verdict: CheckResult, tmp_path: Path) -> None:
     world = world_in(tmp_path, secret=secret) if secret else world_in(tmp_path, HEAD + TENANTS)
-    world.team = replace_approvals(world) if not secret else world.team
+    if not secret:
+        add_page(world)
     check = checked_settings(world)["state secret"]
     assert check.verdict is verdict
     assert not secret or secret not in check.finding + check.here + check.next
 
 
-def replace_approvals(world: TeamWorld) -> Any:
-    """Return the team with a page, for which the process has no state secret."""
-    other = world_in(world.folder / "other")
+def add_page(world: TeamWorld) -> None:
+    """Give the team a page, for which the process has no state secret."""
+    world.opening.team = world_in(world.folder / "other").team
     world.opening.state_secrets = []
-    return other.team
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ async def test_durability_settings_of_the_ledger_are_checked(
 
 
 async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
-    answer = await by_name(check_provider(target_of(world_in(tmp_path))))
+    answer = await checked_provider(world_in(tmp_path))
     assert wrong(answer) == set()
     assert list(answer) == ["issuer", "signing keys", "client registration", "PKCE", "approval client"]
 
@@ -175,7 +175,7 @@ async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
 )
 async def test_registration_says_which_clients_work(metadata: dict[str, Any], words: str, tmp_path: Path) -> None:
     """MCP, authorization: client ID metadata documents, pre-registration, dynamic registration."""
-    answer = await by_name(check_provider(target_of(world_in(tmp_path, **metadata))))
+    answer = await checked_provider(world_in(tmp_path, **metadata))
     assert words in answer["client registration"].finding
     assert (answer["client registration"].verdict is OK) is ("Neither" not in words)
 
@@ -192,7 +192,7 @@ async def test_provider_that_does_not_fit_is_named(
     text: str, metadata: dict[str, Any], name: str, here: str, tmp_path: Path
 ) -> None:
     """MCP, authorization: clients refuse a provider without S256. RFC 8414: the issuer is compared to the letter."""
-    checks = await by_name(check_provider(target_of(world_in(tmp_path, text, **metadata))))
+    checks = await checked_provider(world_in(tmp_path, text, **metadata))
     assert wrong(checks) == {name}
     assert here in checks[name].here
     assert name != "issuer" or checks.keys() == {"issuer"}
@@ -211,7 +211,7 @@ async def test_step_up_is_compared_with_what_the_provider_publishes(
     metadata: dict[str, Any], lacks: str, tmp_path: Path
 ) -> None:
     step_up = '[approvals.step_up]\neffects = "DESTROY"\nacr_values = ["phr", "mfa"]\n'
-    answer = await by_name(check_provider(target_of(world_in(tmp_path, WITH_PAGE + step_up + TENANTS, **metadata))))
+    answer = await checked_provider(world_in(tmp_path, WITH_PAGE + step_up + TENANTS, **metadata))
     assert (answer["step-up"].verdict is OK) is not bool(lacks)
     assert lacks in answer["step-up"].finding
 
@@ -226,7 +226,7 @@ async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path:
         await app(scope, receive, send)
 
     keys = type(world.keys)(world.team.issuer, world.system, httpx2.ASGITransport(app=rejects))
-    answer = await by_name(check_provider(replace(target_of(world), keys=keys)))
+    answer = await checked_provider(world, keys)
     assert wrong(answer) == {"approval client"}
     assert "400" in answer["approval client"].here
 
@@ -240,7 +240,8 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
         keys = type(world.keys)(at, world.system)
         clock = Clock()
         clock.at = world.system.now() - timedelta(seconds=late)
-        answer = await by_name(check_provider(replace(target_of(world, system=clock.system()), keys=keys)))
+        world.opening.system = clock.system()
+        answer = await checked_provider(world, keys)
         await keys.aclose()
     assert answer["issuer clock"].verdict is verdict
 
@@ -406,7 +407,7 @@ async def test_provider_that_is_down_is_named_and_not_the_proxy(tmp_path: Path) 
     for app, words in ((refused, "ConnectError"), (PlainTextResponse("", 503), "answered 503")):
         world = world_in(tmp_path)
         world.keys = type(world.keys)(world.team.issuer, world.system, httpx2.ASGITransport(app=app))
-        (check,) = (await by_name(check_provider(target_of(world)))).values()
+        (check,) = (await checked_provider(world)).values()
         assert (check.name, check.verdict, check.finding) == ("issuer", FAILED, PROVIDER_DOWN)
         assert words in check.here
         for proxy, name in (

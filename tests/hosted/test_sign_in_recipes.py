@@ -35,7 +35,7 @@ from support.policy_files import policy_file
 from support.team_world import Caller, TeamWorld, challenge
 
 from fastn_mcp.doctor.check import CheckResult
-from fastn_mcp.doctor.team import TeamTarget, check_provider, check_token
+from fastn_mcp.doctor.team import check_provider, check_token
 from fastn_mcp.hosted.oidc import IssuerKeys
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("provider_elsewhere")]
@@ -314,10 +314,6 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def doctor_target(team: Team, token: str | None = None) -> TeamTarget:
-    return TeamTarget(team.world.team, team.world.opening, team.world.keys, team.world.system, token)
-
-
 @pytest.mark.parametrize("mistake", MISTAKES)
 async def test_provider_set_up_wrongly_is_refused_with_the_reason(mistake: str, recipe: Recipes) -> None:
     """docs/sign-in.md: what each mistake looks like. The challenge says why, and no tenant serves the caller.
@@ -329,7 +325,8 @@ async def test_provider_set_up_wrongly_is_refused_with_the_reason(mistake: str, 
     async with recipe(product, shape) as team, refused(team, Browser("anna"), storage) as answer:
         assert reason(answer) == why
         assert storage.tokens is not None
-        checks = [check async for check in check_token(doctor_target(team, storage.tokens.access_token))]
+        world, token = team.world, storage.tokens.access_token
+        checks = [check async for check in check_token(world.opening, world.keys, token)]
     failed = [check for check in checks if check.verdict is CheckResult.FAILED]
     assert failed
     assert all(check.next for check in failed)
@@ -352,7 +349,7 @@ async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, rec
     """docs/doctor.md: the page's client is accepted, and registration is as the product offers it."""
     shape = RECIPES[product]
     async with recipe(product, shape) as team:
-        checks = {check.name: check async for check in check_provider(doctor_target(team))}
+        checks = {check.name: check async for check in check_provider(team.world.opening, team.world.keys)}
     registration = checks["client registration"]
     assert ("(DCR)" in registration.finding) is shape.has_registration
     assert ("(CIMD)" in registration.finding) is shape.has_metadata_documents
@@ -373,7 +370,7 @@ async def test_doctor_finds_a_wrong_client_of_the_page(recipe: Recipes) -> None:
     async with recipe("Keycloak", KEYCLOAK) as team:
         for change in changes:
             recipe.providers.serve(replace(KEYCLOAK, clients=(page | change, client)))
-            checks = {check.name: check async for check in check_provider(doctor_target(team))}
+            checks = {check.name: check async for check in check_provider(team.world.opening, team.world.keys)}
             check = checks["approval client"]
             assert check.verdict is CheckResult.FAILED, change
             assert "/approvals/callback" in check.here

@@ -166,9 +166,9 @@ def test_decline_on_the_page_and_its_repeat_are_one_call() -> None:
 
 def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
     tally = Tally()
-    tally.begin_step(1)
+    tally.step = 1
     tally.entry(line("asked", 1, grant="g"))
-    tally.begin_step(2)
+    tally.step = 2
     tally.entry(line("intent", 2, grant="g"))
     assert [attempt.group for attempt in tally.attempts] == [OutcomeGroup.WAITING, OutcomeGroup.UNKNOWN]
 

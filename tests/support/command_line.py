@@ -29,7 +29,9 @@ def run_command(
     """Run `fastn-mcp` to its end, without a terminal, with `given` as its standard input."""
     written, encoding = (io.BytesIO(), io.BytesIO()), env.get("PYTHONIOENCODING", "utf-8")
     stdout, stderr = (io.TextIOWrapper(output, encoding=encoding) for output in written)
-    stdin = io.TextIOWrapper(io.BytesIO(given.encode()), encoding=encoding)
+    read = io.BytesIO(given.encode())
+    read.name = "<stdin>"
+    stdin = io.TextIOWrapper(read, encoding=encoding)
     with _as_process(arguments, dict(env), cwd, (stdin, stdout, stderr)), pytest.raises(SystemExit) as ended:
         run_to_end(cli)
     code = ended.value.code

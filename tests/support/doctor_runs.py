@@ -16,7 +16,7 @@ from fastn_mcp.build.composition import enabled_tools
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings
-from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
+from fastn_mcp.doctor.runner import DoctorReport, Examination
 from fastn_mcp.sandbox.auth import KEY, VIEWER_KEY
 from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.tools.catalog import CATALOG
@@ -87,15 +87,9 @@ def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
 async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -> DoctorReport:
     """Run doctor on a sandbox in this process, with these settings."""
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
-    target = DoctorTarget(
-        settings,
-        {},
-        {},
-        enabled_tools(settings),
-        lambda sent: InProcess(sandbox, sent),
-        clock.system(),
-    )
-    return await examine(target, [check_settings(settings, {}, None)], lambda _: None)
+    tools = enabled_tools(settings)
+    account = Examination(settings, {}, tools, lambda sent: InProcess(sandbox, sent), clock.system(), lambda _: None)
+    return await account.run([check_settings(settings, None)])
 
 
 def check_of(found: DoctorReport, name: str) -> Check:
