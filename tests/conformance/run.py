@@ -68,7 +68,7 @@ COLOUR = re.compile(r"\x1b\[\d*m")
 
 
 def passes(folder: Path, address: str, scenario: str) -> bool:
-    """Runs one scenario, and says what it counted; all that it said, if it failed."""
+    """Runs one scenario, and says what it counted; its whole output, if it failed."""
     ended = subprocess.run(
         [
             *(node(), str(folder / "node_modules/@modelcontextprotocol/conformance/dist/index.js")),
@@ -79,12 +79,12 @@ def passes(folder: Path, address: str, scenario: str) -> bool:
         text=True,
         check=False,
     )
-    said = COLOUR.sub("", ended.stdout + ended.stderr)
-    counted = re.search(r"Passed: .*", said)
+    output = COLOUR.sub("", ended.stdout + ended.stderr)
+    counted = re.search(r"Passed: .*", output)
     passed = ended.returncode == 0 and counted is not None
     print(f"{'ok    ' if passed else 'FAILED'} {scenario}: {counted[0] if counted else 'no result'}", flush=True)
     if not passed:
-        print(said)
+        print(output)
     return passed
 
 
