@@ -61,12 +61,15 @@ def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> by
     mark, text = _decoded(content)
     document = _parsed(format_, text)
     for addition in additions:
-        wanted = with_(document, addition)
+        if not isinstance(document, dict):
+            raise NoPlace("the document")
+        before = cast(dict[str, Any], document)
+        if not isinstance(before.get(addition.section, addition.contents), type(addition.contents)):
+            raise NoPlace(addition.section)
         text = _removed(format_, text, addition)  # an entry that it replaces
         text = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
         document = _parsed(format_, text)
-        if not same(document, wanted):
-            raise NoPlace(addition.section)
+        _verify(before, document, addition, addition.value)
     return mark + text.encode("utf-8")
 
 
@@ -76,9 +79,7 @@ def remove(format_: Format, content: bytes, additions: Sequence[Addition]) -> by
     for addition in reversed(additions):
         document = _parsed(format_, text)
         text = _removed(format_, text, addition)
-        left = _parsed(format_, text)
-        if not any(same(left, without(document, addition, prune=prune)) for prune in (False, True)):
-            raise NoPlace(addition.section)
+        _verify(document, _parsed(format_, text), addition, None)
     return mark + text.encode("utf-8")
 
 
@@ -86,6 +87,12 @@ def _removed(format_: Format, text: str, addition: Addition) -> str:
     if format_ is Format.TOML:
         return without_tables(text, (addition.section, str(addition.key)))
     return _remove_json(text, addition)
+
+
+def _verify(before: Any, after: Any, addition: Addition, value: Any) -> None:
+    """Raise `NoPlace` unless the addition's place has this value now, and all else is as it was."""
+    if not same([find(after, addition), _rest(after, addition)], [value, _rest(before, addition)]):
+        raise NoPlace(addition.section)
 
 
 def same(document: Any, other: Any) -> bool:
@@ -135,20 +142,8 @@ def find(document: Any, addition: Addition) -> Any:
     return next((item for item in items if _id(item) == _id(addition.value)), None)
 
 
-def with_(document: Any, addition: Addition) -> Any:
-    """Return the document with the addition. Raises `NoPlace`."""
-    if not isinstance(document, dict):
-        raise NoPlace("the document")
-    members, contents = cast(dict[str, Any], document), addition.contents
-    section: Any = members.get(addition.section, type(contents)())
-    if not isinstance(section, type(contents)):
-        raise NoPlace(addition.section)
-    whole = [*contents, *section] if addition.key is None else {**section, **contents}
-    return {**members, addition.section: whole}
-
-
-def without(document: Any, addition: Addition, *, prune: bool = False) -> Any:
-    """Return the document without the addition and, with `prune`, without its section if that is empty then."""
+def _rest(document: Any, addition: Addition) -> Any:
+    """Return the document without the addition, and without its section if that is empty then."""
     members = cast(dict[str, Any], document) if isinstance(document, dict) else {}
     section: Any = members.get(addition.section)
     if not isinstance(section, type(addition.contents)):
@@ -159,7 +154,7 @@ def without(document: Any, addition: Addition, *, prune: bool = False) -> Any:
     else:
         left = {name: value for name, value in section.items() if name != addition.key}
     others = {name: value for name, value in members.items() if name != addition.section}
-    return others if prune and not left else {**others, addition.section: left}
+    return {**others, addition.section: left} if left else others
 
 
 def _id(item: Any) -> Any:
