@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import tomlkit
 
@@ -218,7 +218,7 @@ def _insert_json(text: str, addition: Addition) -> str:
     box, has_section = boxes[-1], len(boxes) > 1
     key, value = (addition.key, addition.value) if has_section else (addition.section, addition.contents)
     name = "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
-    lead = text[box.start : box.members[0].start] if box.members else "\n"
+    lead = text[box.start : min(each.start for each in box.members.values())] if box.members else "\n"
     if "\n" not in lead:
         added = f"{name}{json.dumps(value, ensure_ascii=False)}, "
     else:
@@ -236,9 +236,9 @@ def _remove_json(text: str, addition: Addition) -> str:
         return text
     box = boxes[1]
     if addition.key is not None:
-        ours = box.member(addition.key)
+        ours = box.members.get(addition.key)
     else:
-        ours = next((each for each in box.members if each.decoded == addition.value), None)
+        ours = next((each for each in box.members.values() if each.decoded == addition.value), None)
     if ours is None:
         return text
     bare = _without_comments(text)
@@ -253,27 +253,24 @@ def _remove_json(text: str, addition: Addition) -> str:
     return kept + (rest.lstrip(_BLANK) if kept[-1] in "{[" else rest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    key: str | None
+class _Member(NamedTuple):
+    """Where a member begins, where its value begins and ends, and that value."""
+
     start: int
     value: int
-    """Position of its value."""
     end: int
     decoded: Any
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """An object or a list: where its inside begins and ends, and its members. Another value has no members."""
+class _Box(NamedTuple):
+    """An object or a list: where its inside begins and ends, and its members by key or place; none of another value.
+
+    Of a repeated key it has the last one.
+    """
 
     start: int
     end: int
-    members: Sequence[_Member] = ()
-
-    def member(self, key: str) -> _Member | None:
-        """Return the member of a key; the last one if the key is repeated."""
-        return next((member for member in reversed(self.members) if member.key == key), None)
+    members: dict[str | int, _Member]
 
 
 def _boxes(text: str, section: str) -> list[_Box]:
@@ -282,22 +279,22 @@ def _boxes(text: str, section: str) -> list[_Box]:
     if not plain.strip(_BLANK):
         return []
     document = _box(plain, _skip(plain, 0))
-    member = document.member(section)
+    member = document.members.get(section)
     return [document] if member is None else [document, _box(plain, member.value)]
 
 
 def _box(plain: str, start: int) -> _Box:
     if (opening := plain[start]) not in "{[":
-        return _Box(start, start)
-    members: list[_Member] = []
+        return _Box(start, start, {})
+    members: dict[str | int, _Member] = {}
     at = _skip(plain, start + 1)
     while plain[at] not in "}]":
-        begin, key = at, None
+        begin, key = at, len(members)
         if opening == "{":
             key, at = _DECODER.raw_decode(plain, at)
             at = _skip(plain, _skip(plain, at) + 1)
         decoded, end = _DECODER.raw_decode(plain, at)
-        members.append(_Member(key, begin, at, end, decoded))
+        members[key] = _Member(begin, at, end, decoded)
         at = _skip(plain, end)
         if plain[at] == ",":
             at = _skip(plain, at + 1)
