@@ -30,7 +30,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.records.formats import dated
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word
-from fastn_mcp.redaction import is_own_key, sanitize
+from fastn_mcp.redaction import is_own_key
 from fastn_mcp.tools.access import EXPIRY_FIELDS, ListApiKeys
 from fastn_mcp.tools.paging import FULL
 
@@ -255,7 +255,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         expires, now = timestamp(mine, *EXPIRY_FIELDS), parts.stores.system.now()
         ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, now)}"
     known = ", ".join(filter(None, (mode and f"{mode} mode", permissions, ends)))
-    return KeyCheck(True, sanitize(f"The key works. Key {name_of(mine)!r}: {known}."))
+    return KeyCheck(True, f"The key works. Key {name_of(mine)!r}: {known}.")
 
 
 KINDS = {
@@ -299,12 +299,10 @@ def whoami(start: StartOptions, as_json: bool) -> int:
             "key_from": None,
             "policy": facts["policy"] or "no file",
         }
-        for name, value in lines.items():
-            if value is not None:
-                click.echo(sanitize(f"{name:{_WIDTH}}{value}"))
+        say(*(f"{name:{_WIDTH}}{value}" for name, value in lines.items() if value is not None))
     result = anyio.run(check_key, parts)
     if as_json:
         click.echo(json.dumps(facts | {"works": result.works, "said": result.message}, ensure_ascii=False))
     else:
-        click.echo(result.message, err=not result.works)
+        say(result.message, err=not result.works)
     return 0 if result.works else 1

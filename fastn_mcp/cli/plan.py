@@ -1,6 +1,7 @@
 """`fastn-mcp plan`: write, review and sign a plan for unattended runs."""
 
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from fastn_mcp.policy.asker import Asker
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.policy.plan_file import KEYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Operation
@@ -67,15 +69,11 @@ def new_(
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
     settings = start.settings()
     planned = _from_audit(audit, since) if audit is not None else _from_script(calls)
-    counted: dict[str, int] = {}
-    for call in planned:
-        entry = would_allow(call).removesuffix("count = 1")
-        counted[entry] = counted.get(entry, 0) + 1
+    counted = Counter(would_allow(call).removesuffix("count = 1") for call in planned)
     if not counted:
         raise WrongArgument("No call in it changes anything.")
-    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
-    ends = until.isoformat().replace("+00:00", "Z")
-    head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {ends}\n"
+    until = stamp(datetime.now(UTC) + timedelta(hours=hours))
+    head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {until}\n"
     text = head + "".join(f"\n{entry}count = {count}\n" for entry, count in counted.items())
     if output is None:
         click.echo(text, nl=False)

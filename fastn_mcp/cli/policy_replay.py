@@ -48,20 +48,16 @@ def replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list
     The log holds ids, the effect, environment and customer, and not the state of a target. So names are not compared,
     and dependents count as unknown. The budget and the circuit breaker follow the log.
     """
-    entries: list[tuple[int, Mapping[str, Any]]] = []
-    problems: list[tuple[int, str]] = []
+    numbered = [(number, parsed(line)) for number, line in enumerate(lines, 1)]
+    problems = [(number, "it is not an audit entry") for number, entry in numbered if entry is None]
+    entries = [(number, entry) for number, entry in numbered if entry is not None]
     rows: list[Replayed] = []
-    for number, line in enumerate(lines, 1):
-        if (entry := parsed(line)) is None:
-            problems.append((number, "it is not an audit entry"))
-        else:
-            entries.append((number, entry))
-    sent = {entry["grant"] for _, entry in entries if entry["event"] == AuditEvent.INTENT.value and "grant" in entry}
+    sent = {str(entry.get("grant", "")) for _, entry in entries if entry["event"] == AuditEvent.INTENT.value}
     history = _History(policy)
     for number, entry in entries:
         try:
             call = None
-            was_sent = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
+            was_sent = entry["event"] == AuditEvent.ASKED.value and str(entry.get("grant")) in sent
             is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
             if entry["event"] in _REPLAYED_EVENTS and not was_sent and not is_batch:
                 call = recorded_call(entry)

@@ -173,11 +173,12 @@ def choose(
     origins = dict.fromkeys(config.top, THE_FILE)
     origins |= dict.fromkeys({} if profile is None else config.profiles[profile], THE_PROFILE)
     origins |= {name: _VARIABLES[name] for name in variables}
-    origins |= {name: _FLAGS[name] for name in set_flags if name in _FLAGS}
+    origins |= {name: _FLAGS.get(name, "") for name in set_flags}  # a team file sets settings that have no flag
     named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
     if named is not None:
         origins["proxy"], values["proxy"] = named
-    return Chosen(values, config, profile, {name: origin for name, origin in origins.items() if name in values})
+    origins = {name: origin for name, origin in origins.items() if origin and name in values}
+    return Chosen(values, config, profile, origins)
 
 
 def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:

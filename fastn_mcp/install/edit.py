@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import tomlkit
 
@@ -61,12 +61,15 @@ def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> by
     mark, text = _decoded(content)
     document = _parsed(format_, text)
     for addition in additions:
-        wanted = with_(document, addition)
+        if not isinstance(document, dict):
+            raise NoPlace("the document")
+        before = cast(dict[str, Any], document)
+        if not isinstance(before.get(addition.section, addition.contents), type(addition.contents)):
+            raise NoPlace(addition.section)
         text = _removed(format_, text, addition)  # an entry that it replaces
         text = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
         document = _parsed(format_, text)
-        if not same(document, wanted):
-            raise NoPlace(addition.section)
+        _verify(before, document, addition, addition.value)
     return mark + text.encode("utf-8")
 
 
@@ -76,9 +79,7 @@ def remove(format_: Format, content: bytes, additions: Sequence[Addition]) -> by
     for addition in reversed(additions):
         document = _parsed(format_, text)
         text = _removed(format_, text, addition)
-        left = _parsed(format_, text)
-        if not any(same(left, without(document, addition, prune=prune)) for prune in (False, True)):
-            raise NoPlace(addition.section)
+        _verify(document, _parsed(format_, text), addition, None)
     return mark + text.encode("utf-8")
 
 
@@ -86,6 +87,12 @@ def _removed(format_: Format, text: str, addition: Addition) -> str:
     if format_ is Format.TOML:
         return without_tables(text, (addition.section, str(addition.key)))
     return _remove_json(text, addition)
+
+
+def _verify(before: Any, after: Any, addition: Addition, value: Any) -> None:
+    """Raise `NoPlace` unless the addition's place has this value now, and all else is as it was."""
+    if not same([find(after, addition), _rest(after, addition)], [value, _rest(before, addition)]):
+        raise NoPlace(addition.section)
 
 
 def same(document: Any, other: Any) -> bool:
@@ -135,20 +142,8 @@ def find(document: Any, addition: Addition) -> Any:
     return next((item for item in items if _id(item) == _id(addition.value)), None)
 
 
-def with_(document: Any, addition: Addition) -> Any:
-    """Return the document with the addition. Raises `NoPlace`."""
-    if not isinstance(document, dict):
-        raise NoPlace("the document")
-    members, contents = cast(dict[str, Any], document), addition.contents
-    section: Any = members.get(addition.section, type(contents)())
-    if not isinstance(section, type(contents)):
-        raise NoPlace(addition.section)
-    whole = [*contents, *section] if addition.key is None else {**section, **contents}
-    return {**members, addition.section: whole}
-
-
-def without(document: Any, addition: Addition, *, prune: bool = False) -> Any:
-    """Return the document without the addition and, with `prune`, without its section if that is empty then."""
+def _rest(document: Any, addition: Addition) -> Any:
+    """Return the document without the addition, and without its section if that is empty then."""
     members = cast(dict[str, Any], document) if isinstance(document, dict) else {}
     section: Any = members.get(addition.section)
     if not isinstance(section, type(addition.contents)):
@@ -159,7 +154,7 @@ def without(document: Any, addition: Addition, *, prune: bool = False) -> Any:
     else:
         left = {name: value for name, value in section.items() if name != addition.key}
     others = {name: value for name, value in members.items() if name != addition.section}
-    return others if prune and not left else {**others, addition.section: left}
+    return {**others, addition.section: left} if left else others
 
 
 def _id(item: Any) -> Any:
@@ -223,7 +218,7 @@ def _insert_json(text: str, addition: Addition) -> str:
     box, has_section = boxes[-1], len(boxes) > 1
     key, value = (addition.key, addition.value) if has_section else (addition.section, addition.contents)
     name = "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
-    lead = text[box.start : box.members[0].start] if box.members else "\n"
+    lead = text[box.start : min(each.start for each in box.members.values())] if box.members else "\n"
     if "\n" not in lead:
         added = f"{name}{json.dumps(value, ensure_ascii=False)}, "
     else:
@@ -241,9 +236,9 @@ def _remove_json(text: str, addition: Addition) -> str:
         return text
     box = boxes[1]
     if addition.key is not None:
-        ours = box.member(addition.key)
+        ours = box.members.get(addition.key)
     else:
-        ours = next((each for each in box.members if each.decoded == addition.value), None)
+        ours = next((each for each in box.members.values() if each.decoded == addition.value), None)
     if ours is None:
         return text
     bare = _without_comments(text)
@@ -258,27 +253,24 @@ def _remove_json(text: str, addition: Addition) -> str:
     return kept + (rest.lstrip(_BLANK) if kept[-1] in "{[" else rest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    key: str | None
+class _Member(NamedTuple):
+    """Where a member begins, where its value begins and ends, and that value."""
+
     start: int
     value: int
-    """Position of its value."""
     end: int
     decoded: Any
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """An object or a list: where its inside begins and ends, and its members. Another value has no members."""
+class _Box(NamedTuple):
+    """An object or a list: where its inside begins and ends, and its members by key or place; none of another value.
+
+    Of a repeated key it has the last one.
+    """
 
     start: int
     end: int
-    members: Sequence[_Member] = ()
-
-    def member(self, key: str) -> _Member | None:
-        """Return the member of a key; the last one if the key is repeated."""
-        return next((member for member in reversed(self.members) if member.key == key), None)
+    members: dict[str | int, _Member]
 
 
 def _boxes(text: str, section: str) -> list[_Box]:
@@ -287,22 +279,22 @@ def _boxes(text: str, section: str) -> list[_Box]:
     if not plain.strip(_BLANK):
         return []
     document = _box(plain, _skip(plain, 0))
-    member = document.member(section)
+    member = document.members.get(section)
     return [document] if member is None else [document, _box(plain, member.value)]
 
 
 def _box(plain: str, start: int) -> _Box:
     if (opening := plain[start]) not in "{[":
-        return _Box(start, start)
-    members: list[_Member] = []
+        return _Box(start, start, {})
+    members: dict[str | int, _Member] = {}
     at = _skip(plain, start + 1)
     while plain[at] not in "}]":
-        begin, key = at, None
+        begin, key = at, len(members)
         if opening == "{":
             key, at = _DECODER.raw_decode(plain, at)
             at = _skip(plain, _skip(plain, at) + 1)
         decoded, end = _DECODER.raw_decode(plain, at)
-        members.append(_Member(key, begin, at, end, decoded))
+        members[key] = _Member(begin, at, end, decoded)
         at = _skip(plain, end)
         if plain[at] == ",":
             at = _skip(plain, at + 1)
