@@ -14,7 +14,7 @@ from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, 
 from fastn_mcp.client.reads import Pages, read_each, read_names, read_page
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.formats import aged
-from fastn_mcp.records.labels import NO_NAMES, Names, label_of
+from fastn_mcp.records.labels import Names, label_of
 from fastn_mcp.records.rows import (
     FastnObject,
     Row,
@@ -78,7 +78,7 @@ class Uses:
 async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
     """Find the certain dependents of the target of `call`, from lists alone."""
     rules = _rules(call, target)
-    dependents, unchecked = await _apply(rules.certain, send, own=_own(call, target))
+    dependents, unchecked = await _apply(rules.certain, send, _own(call, target))
     return Dependence(dependents, (*rules.unchecked, *unchecked))
 
 
@@ -86,12 +86,9 @@ async def describe_dependents(
     call: Call, target: FastnObject | None, send: Send, now: datetime, report: Report = no_progress
 ) -> Dependence:
     """Find the certain and the possible dependents of the target of `call`, with the triggers and runs of workflows."""
-    rules, apply = (
-        _rules(call, target),
-        partial(_apply, send=send, own=_own(call, target), details=MAX_DETAILS, now=now),
-    )
-    dependents, unchecked = await apply(rules.certain, report=report)
-    possible, more_unchecked = await apply(rules.possible, report=report)
+    rules, own = _rules(call, target), _own(call, target)
+    dependents, unchecked = await _apply(rules.certain, send, own, now, report)
+    possible, more_unchecked = await _apply(rules.possible, send, own, now, report)
     customer = owner_of(row_of(target)) if kind_of(call) == "connection" else None
     dependents, possible = [
         tuple([await _with_facts(each, send, now, customer) if each.kind == "workflows" else each for each in group])
@@ -172,18 +169,17 @@ def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
 async def _apply(
     rules: Iterable[DependencyRule],
     send: Send,
-    own: Names = NO_NAMES,
-    details: int = 0,
+    own: Names,
     now: datetime | None = None,
     report: Report = no_progress,
 ) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
-    """Return the dependents that the rules find, and what they could not check."""
+    """Return the dependents that the rules find, and what they could not check: without `now`, from lists alone."""
     dependents: list[Dependents] = []
     unchecked: list[Unchecked] = []
     for number, rule in enumerate(rules):
         await report(f"Looking through {rule.kind}", number, None)
         try:
-            uses = await uses_of(rule, send, details)
+            uses = await _uses_of(rule, send, 0 if now is None else MAX_DETAILS)
         except FastnError as error:
             unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
             continue
@@ -257,12 +253,10 @@ def run_in_words(run: Row, now: datetime | None) -> str:
     return " ".join(filter(None, (run_state(run).value, aged(at, now) if at and now else "")))
 
 
-async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
+async def _uses_of(rule: DependencyRule, send: Send, details: int) -> Uses:
     """Read the rows that match a rule, and up to `details` undecided rows one by one. Raises a `FastnError`."""
     rows: list[Row] = []
     silent: list[Row] = []
-    total, more = 0, False
-    filtered = rule.depends is None  # presumably by Fastn; its total then counts matching rows
     pages = Pages(rule.reading, send, MAX_PAGES)
     async for page in pages:
         if page.not_checked:
@@ -273,11 +267,10 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
                 silent.append(row)
             elif answer:
                 rows.append(row)
-        filtered = filtered and len(page.rows) == 100
-        if pages.is_complete:
-            total, more = 0, False
-        else:
-            total, more = (page.total or 0, page.total is None) if filtered else (0, True)
+    # Where Fastn has filtered, its total counts matching rows.
+    is_filtered = rule.depends is None and all(len(page.rows) == 100 for page in pages.pages)
+    total = pages.pages[-1].total if is_filtered and not pages.is_complete else None
+    more = total is None and not pages.is_complete
     if (detail := rule.detail) is not None and (matches := rule.depends) is not None and details:
 
         async def depends(number: int) -> bool | None:
@@ -286,4 +279,4 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
         answers = await read_each(range(min(details, len(silent))), depends)
         rows += [row for number, row in enumerate(silent) if answers.get(number)]
         silent = [row for number, row in enumerate(silent) if answers.get(number) is None]
-    return Uses(rows, max(len(rows), total), more, len(silent))
+    return Uses(rows, max(len(rows), total or 0), more, len(silent))

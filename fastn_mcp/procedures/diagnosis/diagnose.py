@@ -41,7 +41,10 @@ _REDUCTIONS = (
 """Cuts in order: a list, its minimum number of entries, and the size in characters above which it is shortened."""
 
 
-_FIELDS = {"workflow": ("connectors", "executionTier", "timeoutMs"), "trigger": ("routes",)}
+_FIELDS = {
+    "workflow": ("connectors", "executionTier", "timeoutMs", "status", "updatedAt", "updatedBy"),
+    "trigger": ("routes", "status", "endOrgId"),
+}
 """Fields by kind that a diagnosis needs, and that the row of a list may lack."""
 
 
