@@ -48,7 +48,6 @@ _MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
 _COLUMNS = {
     "trigger": ("type", "schedule", "consecutiveFailures", "routes"),
     "api_key": ("mode", "permissions", "expiresAt", "lastUsed"),
-    "user": ("email",),
 }
 """Fields shown of a kind besides its names and status."""
 
@@ -141,12 +140,14 @@ class _Rows:
         slug = text(item.row, "slug")
         if slug and item.kind != "connection" and words_of(slug) != words_of(item.name):
             row["slug"] = short(slug, _MAX_NAME)
+        if item.kind == "user" and item.emails and item.emails[0] != item.name:
+            row["email"] = short(item.emails[0], _MAX_NAME)
         row |= _state(item)
         if item.customer and item.kind != "connection":  # a connection's name contains the customer's
             row["customer"] = self._named("customer", item.customer)
         if item.kind == EXECUTION and (workflow := text(item.row, "workflowId")):
             row["workflow_id"] = workflow
-        columns = [name for name in _COLUMNS.get(item.kind, ()) if item.row.get(name) not in (0, item.name)]
+        columns = [name for name in _COLUMNS.get(item.kind, ()) if item.row.get(name, 0) != 0]
         row |= ConciseRows(columns, names=self._rows.names, now=self._now)(item.row)
         if item.kind == "workflow":
             row |= self._workflow(item.id)

@@ -191,7 +191,7 @@ class SearchData:
         A word that neither Fastn finds nor any name has may be misspelt.
         """
         ranking, emails = self.rows.ranking(query), _EMAIL.findall(query.casefold())
-        large = {kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields}
+        large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         readable = {kind for kind in large if is_affordable(kind, self._context.look, MAX_PAGES - 1)}
         misspelt, cut = set[str](), {*large}
 
@@ -199,15 +199,16 @@ class SearchData:
             return any(hit.is_whole and (hit.score == EXACT_MATCH or not emails) for hit in self._hits(query)[:1])
 
         for word in [*emails, *ranking.words][:_MAX_SEARCHES]:
-            kinds = large - (misspelt & readable)  # where a word may be misspelt, no search does instead of all rows
+            # Where a word may be misspelt, no further search does instead of reading the kind whole.
+            kinds = [kind for kind in large if kind not in misspelt & readable]
             await self._add(kinds, "search", [word])
             cut -= {kind for kind in kinds if not self._reads.has_more(f"{kind} of {word}")}
             if is_named():
                 break
             if word not in ranking.known:
                 misspelt |= {kind for kind in kinds if not self._reads.rows(f"{kind} of {word}")}
-        self._searched |= large if is_named() else large - misspelt - cut
-        await self._read(large - self._searched, whole=True)
+        self._searched.update(large if is_named() else {*large} - misspelt - cut)
+        await self._read([kind for kind in large if kind not in self._searched], whole=True)
 
     async def _read_belongings(self, query: str) -> None:
         """Read the runs and connections of the customers, or the connections of the connectors, that a query names."""
