@@ -280,9 +280,8 @@ class SearchData:
 
     def gaps(self, *, is_answered: bool) -> list[str]:
         """Return what was not searched, or not whole, and why."""
-        needed = LISTS.keys() - {*self._wanted}
-        failed = {name: error for name, error in self._reads.failed.items() if name not in needed}
-        reasons = by_reason(Unchecked(name, failure(error, error.outcome)) for name, error in failed.items())
+        failed = self._reads.failed.items()
+        reasons = by_reason(Unchecked(name, failure(error, error.outcome)) for name, error in failed)
         read = {name: len(self._reads.rows(name)) for name in self._runs if self._reads.has_more(name)}
         read |= {kind: len(self.rows.contents[kind].entries) for kind in self._incomplete()}
         gaps = [f"{it.what}: {it.why}" for it in reasons]
