@@ -178,7 +178,7 @@ class SearchData:
         asked = self._asked(query)
         if asked and "connection" not in asked:  # a connection is named by what it belongs to
             yield asked | ({"trigger"} if "workflow" in asked else set())  # the answer says what starts it
-            if any(hit.entry.kind in asked and hit.is_whole for hit in self._hits(query)[:1]):
+            if self._is_named(query, asked):
                 return
         needed = (need for kind in self._wanted for need in (kind, *_NAMED_BY.get(kind, ())))
         yield [kind for kind in needed if kind != "connection"]
@@ -190,32 +190,28 @@ class SearchData:
 
         A word that neither Fastn finds nor any name has may be misspelt.
         """
-        ranking, emails = self.rows.ranking(query), _EMAIL.findall(query.casefold())
+        ranking = self.rows.ranking(query)
         large = [kind for kind in self._incomplete() if "search" in LISTS[kind].model_fields]
         readable = {kind for kind in large if is_affordable(kind, self._context.look, MAX_PAGES - 1)}
         misspelt, cut = set[str](), {*large}
 
-        def is_named() -> bool:
-            return any(hit.is_whole and (hit.score == EXACT_MATCH or not emails) for hit in self._hits(query)[:1])
-
-        for word in [*emails, *ranking.words][:_MAX_SEARCHES]:
+        for word in [*_EMAIL.findall(query.casefold()), *ranking.words][:_MAX_SEARCHES]:
             # Where a word may be misspelt, no further search does instead of reading the kind whole.
             kinds = [kind for kind in large if kind not in misspelt & readable]
             await self._add(kinds, "search", [word])
             cut -= {kind for kind in kinds if not self._reads.has_more(f"{kind} of {word}")}
-            if is_named():
+            if self._is_named(query, self._wanted):
                 break
             if word not in ranking.known:
                 misspelt |= {kind for kind in kinds if not self._reads.rows(f"{kind} of {word}")}
-        self._searched.update(large if is_named() else {*large} - misspelt - cut)
+        self._searched.update(large if self._is_named(query, self._wanted) else {*large} - misspelt - cut)
         await self._read([kind for kind in large if kind not in self._searched], whole=True)
 
     async def _read_belongings(self, query: str) -> None:
         """Read the runs and connections of the customers, or the connections of the connectors, that a query names."""
         ranking, asked = self.rows.ranking(query), self._asked(query)
         customers, connectors = (leaders(ranking.of([kind], least=0)) for kind in ("customer", "connector"))
-        is_clear = any(hit.is_whole and hit.entry.kind != "customer" for hit in self._hits(query)[:1])
-        if "workflow" in self._wanted and not is_clear:
+        if "workflow" in self._wanted and not self._is_named(query, LISTS.keys() - {"customer"}):
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
             await self._read_runs([it.entry for it in customers if (it.is_verbatim if it.lacking else are_asked)])
         are_both = not asked and customers and connectors and connectors[0].is_verbatim
@@ -322,6 +318,11 @@ class SearchData:
 
     def _hits(self, query: str) -> list[Hit]:
         return self.rows.ranking(query).of(self._wanted)
+
+    def _is_named(self, query: str, kinds: Collection[str]) -> bool:
+        """Whether a query is the name of a resource of these kinds. An email address is that of one, not its name."""
+        best, least = self._hits(query)[:1], EXACT_MATCH if "@" in query else 0
+        return any(hit.entry.kind in kinds and hit.is_whole and hit.score >= least for hit in best)
 
 
 def _last_runs(rows: Sequence[Row]) -> dict[str, Row | None]:
