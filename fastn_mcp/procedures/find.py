@@ -17,7 +17,7 @@ from fastn_mcp.procedures.search_data import Matches, SearchData
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.records.formats import age
 from fastn_mcp.records.platform import facts_about
-from fastn_mcp.records.rows import FastnObject, Row, as_word, key_of, short, text, timestamp
+from fastn_mcp.records.rows import FastnObject, as_word, key_of, short, text, timestamp
 from fastn_mcp.records.states import STATES, State, failure_reason, is_unfinished, workflow_state
 from fastn_mcp.tools.tool import Effect
 
@@ -93,7 +93,7 @@ class Find(Procedure[SearchResult]):
             if resource is not None and key_of(resource.row).casefold() == key[0].casefold():
                 data = SearchData(context, ())
                 await data.name_related([item := entry(kind, resource.row)])
-                return await self._answer(Matches([Hit(data.rows.titled(item), EXACT_MATCH)]), data, context)
+                return await self._answer(Matches([Hit(data.rows.titled(item), EXACT_MATCH)], 1, 1), data, context)
         if key.lastgroup != EXECUTION:
             return None
         answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
@@ -103,17 +103,14 @@ class Find(Procedure[SearchResult]):
         return answer
 
     async def _answer(self, matches: Matches, data: SearchData, context: ProcedureContext) -> dict[str, JsonValue]:
-        meant, named = matches.meant, [*matches.meant, *matches.besides]
-        hits = {hit.key: hit for hit in named}
-        hits |= {hit.key: hit for hit in matches.others if hit.key not in hits}
-        displayed = [*hits.values()][: self.limit]
-        if len(meant) == 1 and meant[0].entry.kind == "workflow" and not is_unfinished("workflow", meant[0].entry.row):
-            await data.read_last_run(meant[0].entry)
+        meant, displayed = [hit.entry for hit in matches.hits[: matches.meant]], matches.hits[: self.limit]
+        if len(meant) == 1 and meant[0].kind == "workflow" and not is_unfinished("workflow", meant[0].row):
+            await data.read_last_run(meant[0])
         await data.name_related([hit.entry for hit in displayed])
-        rows = _Rows(data, context, {hit.entry.id for hit in meant}, {hit.entry.id for hit in displayed})
+        rows = _Rows(data, context, {item.id for item in meant}, {hit.entry.id for hit in displayed})
         answer: dict[str, JsonValue] = {"found": [rows.row(hit) for hit in displayed]}
-        if len(hits) > len(displayed):
-            answer["more"] = len(hits) - len(displayed)
+        if len(matches.hits) > len(displayed):
+            answer["more"] = len(matches.hits) - len(displayed)
         if len(meant) > 1:
             answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
         if matches.lacking:
@@ -124,18 +121,18 @@ class Find(Procedure[SearchResult]):
             answer["not_searched"] = [*gaps]
         kinds = {self.kind} if self.kind else kinds_in(self.query)
         lists = [f"{LISTS[kind].tool_name()}()" for kind in sorted(kinds)]
-        if following := _next(hit.entry for hit in displayed if hit in named) if displayed else lists:
+        if following := _next(hit.entry for hit in displayed[: matches.named]) if displayed else lists:
             answer["next"] = [*following]
         return answer
 
 
 class _Rows:
-    """Rows of the answer. `detailed` ones are shown with what starts them or runs for them, except what is `shown`."""
+    """Rows of the answer. Those `meant` are shown with what starts them or runs for them, unless it is displayed."""
 
-    def __init__(self, data: SearchData, context: ProcedureContext, detailed: set[str], shown: set[str]) -> None:
-        self._data = data
+    def __init__(self, data: SearchData, context: ProcedureContext, meant: set[str], displayed: set[str]) -> None:
+        self._rows = data.rows
         self._now = context.system.now()
-        self._detailed, self._shown = detailed, shown
+        self._meant, self._displayed = meant, displayed
 
     def row(self, hit: Hit) -> dict[str, JsonValue]:
         item = hit.entry
@@ -151,31 +148,32 @@ class _Rows:
         if item.kind == EXECUTION and (workflow := text(item.row, "workflowId")):
             row["workflow_id"] = workflow
         columns = [name for name in _COLUMNS.get(item.kind, ()) if item.row.get(name, 0) != 0]
-        row |= ConciseRows(columns, names=self._data.rows.names, now=self._now)(item.row)
+        row |= ConciseRows(columns, names=self._rows.names, now=self._now)(item.row)
         if item.kind == "workflow":
             row |= self._workflow(item.id)
-        if item.kind == "customer" and item.id in self._detailed:
-            runs_for = self._data.rows.runs_for.items()
-            runs = {key: runs[item.id] for key, runs in runs_for if item.id in runs and key not in self._shown}
-            row |= _first("runs", [self._named("workflow", key) | self._last(run) for key, run in runs.items()])
+        if item.kind == "customer" and item.id in self._meant:
+            uses = self._rows.uses.items()
+            workflows = [key for key, seen in uses if seen.get(item.id) and key not in self._displayed]
+            row |= _first("runs", [self._named("workflow", key) | self._last_run(key, item.id) for key in workflows])
         return row | {"score": hit.score}
 
     def _workflow(self, id_: str) -> dict[str, JsonValue]:
         """Return for whom a workflow runs, how it last ended and what starts it."""
         row: dict[str, JsonValue] = {}
-        for name, uses in (("runs_for", self._data.rows.runs_for), ("may_run_for", self._data.rows.may_run_for)):
-            if customers := uses.get(id_):
-                row[name] = [self._named("customer", key) | self._last(run) for key, run in customers.items()]
-        row |= self._last(self._data.last_runs.get(id_))
-        if id_ in self._detailed:
-            triggers = [trigger for trigger in self._data.rows.triggers_of(id_) if trigger.id not in self._shown]
-            row |= _first(
-                "started_by", [{"id": it.id, "name": short(it.name, _MAX_NAME)} | _state(it) for it in triggers]
-            )
+        for name, wanted in (("runs_for", True), ("may_run_for", False)):
+            customers = [key for key, is_seen in self._rows.uses.get(id_, {}).items() if is_seen is wanted]
+            uses: list[JsonValue] = [self._named("customer", key) | self._last_run(id_, key) for key in customers]
+            row |= {name: uses} if uses else {}
+        row |= self._last_run(id_)
+        if id_ in self._meant:
+            triggers = [it for it in self._rows.of("trigger") if ("workflow", id_) in it.related]
+            started_by = [self._named("trigger", it.id) | _state(it) for it in triggers if it.id not in self._displayed]
+            row |= _first("started_by", started_by)
         return row
 
-    def _last(self, run: Row | None) -> dict[str, JsonValue]:
-        """Return how a run ended, when and why it failed."""
+    def _last_run(self, workflow: str, customer: str | None = None) -> dict[str, JsonValue]:
+        """Return how the last run ended, when and why it failed."""
+        run = self._rows.last_runs.get((workflow, customer))
         if run is None:
             return {}
         at = timestamp(run, "startedAt", "createdAt")
@@ -184,7 +182,7 @@ class _Rows:
         return {"last_run": f"{ended}: {short(error)}" if error else ended}
 
     def _named(self, kind: str, key: str) -> dict[str, JsonValue]:
-        name = self._data.rows.names[kind].get(key)
+        name = self._rows.names[kind].get(key)
         return {"id": key, "name": short(name, _MAX_NAME)} if name else {"id": key}
 
 

@@ -31,10 +31,11 @@ TIE_MARGIN = 3  # below the best: equally good
 CUTOFF_MARGIN = 20  # below the best: dropped
 BREVITY_PENALTY = 0.16  # share of the points
 
-# Confidence that a word of the query means a word of the name.
+# Confidence that a word of the query means a resource.
 PLURAL = 0.97
+KIND = 0.85  # a word for its kind
 SIMILAR = 0.7  # the lowest of a misspelt word, or of a part of one
-OWNED, POSSIBLE = 0.7, 0.5  # a word of the kind, or of what the resource belongs to; or may belong to
+OWNED, POSSIBLE = 0.7, 0.5  # a word of what it belongs to, or may belong to
 
 # Weight of a word. It is 1 if a single name has it.
 KIND_WEIGHT = 0.4  # at most, of a word for a kind
@@ -43,7 +44,8 @@ UNKNOWN_WEIGHT = 0.5  # no name has it
 _MAX_WORDS = 12  # of a query
 _MAX_JOINED = 3  # words that match as one, without the spaces
 _MAX_LETTERS = 200  # of a name that is indexed
-_MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id; 2 of a word where a letter is a syllable
+_MAX_NEAR = 3  # names that are suggested
+_MIN_PART, _MIN_BEGINNING = 4, 3  # letters of a part of a word or id, and of its beginning
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -88,6 +90,10 @@ _KIND_WORDS = {
 }
 """Words that mean a kind, or are done with it only. Of equal scores, those of the first kinds come first."""
 
+Words = tuple[str, ...]
+Match = tuple[float, Words]
+"""The confidence that a word means a name, and the words of the name that it is; none of what it belongs to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -95,7 +101,7 @@ class Hit:
 
     entry: Entry
     score: int
-    lacking: tuple[str, ...] = ()
+    lacking: Words = ()
     """The words searched for that it lacks, without those that mean a kind or what happened."""
     is_verbatim: bool = True
     """Whether the query contains its name as it is."""
@@ -125,6 +131,11 @@ class Ranking(NamedTuple):
         hits = [hit for hit in hits if hit.is_verbatim or hit.score >= least]
         return [hit for hit in hits if hit.score >= hits[0].score - CUTOFF_MARGIN]
 
+    def near(self, kinds: Collection[str]) -> list[str]:
+        """Return names of these kinds to suggest if none matches."""
+        hits = [hit for hit in self.candidates if hit.entry.kind in kinds and hit.score >= MIN_SUGGESTION]
+        return [*dict.fromkeys(hit.entry.name for hit in hits)][:_MAX_NEAR]
+
 
 def _order(hit: Hit) -> tuple[int, bool, int, str, str]:
     item = hit.entry
@@ -148,7 +159,7 @@ def kinds_in(query: str) -> set[str]:
 
 
 @lru_cache(maxsize=32_768)
-def words_of(text: str) -> tuple[str, ...]:
+def words_of(text: str) -> Words:
     """Return the words of a name or a query, without case and accents: `HubSpot of Müller` is (hub spot of muller)."""
     decomposed = unicodedata.normalize("NFKD", text[:_MAX_LETTERS])
     plain = _POSSESSIVE.sub("", "".join(letter for letter in decomposed if not unicodedata.combining(letter)))
@@ -156,7 +167,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32_768)
-def units(words: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+def units(words: Words) -> Mapping[str, Words]:
     """Return the words, and neighbours joined to one, each with the words that it is made of."""
     joins = (words[first : first + size] for first in range(len(words)) for size in range(1, _MAX_JOINED + 1))
     return {"".join(joined): joined for joined in joins}
@@ -166,21 +177,19 @@ class Index:
     """Index of all names by their words."""
 
     def __init__(
-        self,
-        entries: Sequence[Entry],
-        owners: Callable[[Entry], Mapping[str, float]] = lambda _: {},
-        unread: int = 0,
+        self, entries: Sequence[Entry], owners: Callable[[Entry], Mapping[str, bool]] = lambda _: {}, unread: int = 0
     ) -> None:
-        """`owners` gives the names of what an entry belongs to, each with the confidence in its words.
+        """`owners` gives the names of what an entry belongs to, or may belong to, each with whether that is certain.
 
         `unread` is how many more entries there are in the account.
         """
-        self._names: list[tuple[Entry, tuple[str, ...]]] = []
-        self._holding: defaultdict[str, dict[int, tuple[float, tuple[str, ...]]]] = defaultdict(dict)
-        """By word: numbers of the names that have it, or belong to what has it; the confidence, and its words there."""
+        self._names: list[tuple[Entry, Words]] = []
+        self._holding: defaultdict[str, dict[int, Match]] = defaultdict(dict)
+        """By word: numbers of the names that have it, or belong to what has it."""
         self._keys = [(key.casefold(), entry) for entry in entries for key in (entry.id, *entry.emails) if key]
         for entry in entries:
-            owned = {unit: (sure, ()) for name, sure in owners(entry).items() for unit in units(words_of(name))}
+            of = {name: OWNED if is_certain else POSSIBLE for name, is_certain in owners(entry).items()}
+            owned = {unit: (sure, ()) for name, sure in of.items() for unit in units(words_of(name))}
             for words in dict.fromkeys(words for name in (entry.name, *entry.also) if (words := words_of(name))):
                 for unit, match in (owned | {unit: (1.0, parts) for unit, parts in units(words).items()}).items():
                     self._holding[unit][len(self._names)] = match
@@ -193,26 +202,26 @@ class Index:
         """Rank the resources that `query` may mean."""
         words = self._searched(words_of(_IGNORED.sub(" ", query)) or words_of(query))
         weights: dict[str, float] = {}
-        matches: defaultdict[int, dict[str, tuple[float, tuple[str, ...]]]] = defaultdict(dict)
+        matches: defaultdict[int, dict[str, Match]] = defaultdict(dict)
         for unit, parts in units(words).items():
-            meanings = _similar(unit, self._vocabulary, is_joined=len(parts) > 1)
+            meanings = _meanings(unit, self._vocabulary, is_joined=len(parts) > 1)
             if len(parts) == 1:
                 weights[unit] = self._weight(unit, meanings)
             elif unit in self._holding:  # the words of one name share its weight
                 weights |= dict.fromkeys(parts, self._rarity([unit]) / len(parts))
             for meaning, likeness in meanings.items():
                 for number, (sure, covered) in self._holding[meaning].items():
+                    match = likeness * sure, covered
                     for part in parts:
-                        match = likeness * sure, covered
                         matches[number][part] = max(matches[number].get(part, match), match, key=lambda it: it[0])
-        by_name = (self._hit(query, words, weights, self._names[number], match) for number, match in matches.items())
+        by_name = (self._hit(query, weights, *self._names[number], match) for number, match in matches.items())
         hits: dict[tuple[str, str], Hit] = {}
         for hit in sorted((*self._by_id(query), *by_name), key=_order):
             hits.setdefault(hit.key, hit)
         known, searched = self._holding.keys() & weights, [word for word in weights if not kinds_of(word)]
         return Ranking([*hits.values()], sorted(searched, key=lambda it: (it in known, -weights[it])), known)
 
-    def _searched(self, words: tuple[str, ...]) -> tuple[str, ...]:
+    def _searched(self, words: Words) -> Words:
         """Return the words of a query that may say what is meant; all of them if none does."""
         meaningful = tuple(word for word in words if word not in _EMPTY)
         subject = tuple(word for word in meaningful if word not in _CIRCUMSTANCES or word in self._holding)
@@ -230,20 +239,15 @@ class Index:
         return math.log(1 + self._size / count) / math.log(1 + self._size)
 
     def _hit(
-        self,
-        query: str,
-        words: Sequence[str],
-        weights: Mapping[str, float],
-        named: tuple[Entry, tuple[str, ...]],
-        matches: Mapping[str, tuple[float, tuple[str, ...]]],
+        self, query: str, weights: Mapping[str, float], entry: Entry, name: Words, matches: Mapping[str, Match]
     ) -> Hit:
-        (entry, name), asked = named, words_of(query)
-        sure = {word: sure for word, (sure, _) in matches.items()}
-        sure |= {word: max(sure.get(word, 0.0), OWNED) for word in weights if entry.kind in kinds_of(word)}
-        coverage = sum(weights[word] * sure.get(word, 0.0) for word in words) / sum(weights[word] for word in words)
+        asked = words_of(query)
+        sure = {word: KIND for word in weights if entry.kind in kinds_of(word)}
+        sure |= {word: max(sure.get(word, 0.0), confidence) for word, (confidence, _) in matches.items()}
+        coverage = sum(weights[word] * confidence for word, confidence in sure.items()) / sum(weights.values())
         is_verbatim = f" {' '.join(name)} " in f" {' '.join(asked)} "
-        rarities = {word: self._rarity([word]) for word in name}
         covered = {*name} if is_verbatim else {word for _, parts in matches.values() for word in parts}
+        rarities = {word: self._rarity([word]) for word in name}
         unasked = sum(rarity for word, rarity in rarities.items() if word not in covered) / sum(rarities.values())
         score = round(EXACT_MATCH * coverage * (1 - BREVITY_PENALTY * unasked)) - REWORDING_PENALTY * (not is_verbatim)
         most = EXACT_MATCH if name == asked else EXACT_MATCH - 1
@@ -262,22 +266,21 @@ class Index:
                 yield Hit(entry, ID_PART)
 
 
-def _similar(word: str, vocabulary: Sequence[str], *, is_joined: bool) -> dict[str, float]:
+def _meanings(word: str, vocabulary: Collection[str], *, is_joined: bool) -> dict[str, float]:
     """Return the words of `vocabulary` that a word may mean, with the confidence from 0 to 1."""
     from rapidfuzz.distance import OSA  # imported late: only searches need it
     from rapidfuzz.process import extract
 
-    size = len(word)
-    shortest, shortest_beginning = (_MIN_PART, _MIN_BEGINNING) if word.isascii() else (2, 2)
-    parts = (other for other in vocabulary if word in other and (size >= shortest or other.startswith(word)))
-    meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= shortest_beginning}
+    size, digits = len(word), _digits(word)
+    parts = (other for other in vocabulary if word in other and (size >= _MIN_PART or other.startswith(word)))
+    meant = {other: SIMILAR + (1 - SIMILAR) * size / len(other) for other in parts if size >= _MIN_BEGINNING}
     # Letters that may be wrong, missing, added or swapped with the next; one of joined words.
     least = max(SIMILAR, 1 - 1 / size) if is_joined else SIMILAR
-    typos = extract(word, vocabulary, scorer=OSA.normalized_similarity, score_cutoff=least, limit=None)
-    for other, likeness, _ in typos:
+    for other, likeness, _ in extract(
+        word, vocabulary, scorer=OSA.normalized_similarity, score_cutoff=least, limit=None
+    ):
         is_plural = word != other and word.rstrip("s") == other.rstrip("s")
         meant[other] = PLURAL if is_plural else max(meant.get(other, 0.0), likeness)
-    digits = _digits(word)
     return {other: sure for other, sure in meant.items() if digits in ("", _digits(other))}
 
 

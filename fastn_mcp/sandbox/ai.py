@@ -12,7 +12,7 @@ from typing import Any
 
 from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.connectors import CONNECTORS, new_connector
-from fastn_mcp.sandbox.replies import SandboxRefusal, invalid, not_found
+from fastn_mcp.sandbox.replies import SandboxRefusal, choice, invalid, not_found
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint
 from fastn_mcp.sandbox.state import Row, parse_stamp, slug_of
 from fastn_mcp.sandbox.workflows import WORKFLOWS, new_workflow, trash
@@ -21,6 +21,7 @@ from fastn_mcp.tools.workflows import ListExecutions
 
 PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
 _STATES = ("PLANNING", "PLANNED", "GENERATING", "GENERATED", "DEPLOYED")
+_MODES = ("auto", "manual")
 _PLANNED = _STATES.index("PLANNED")
 _SECONDS_A_PHASE = 15
 _WAITING_STATE = "waiting_for_user"
@@ -31,7 +32,7 @@ _DELETES = re.compile(r"\b(delete|remove|trash)\b")
 
 @endpoint(AiChat, OWNERS_ONLY)
 def chat(context: RouteContext, call: AiChat) -> One:
-    mode = _mode(call.approval_mode)
+    mode = choice("approvalMode", call.approval_mode, _MODES)
     session = _session(context, call.session_id, call.message)
     _charge(context, "Orchestrator")
     context.audit("ai.chat", "session", session["id"])
@@ -63,10 +64,8 @@ def chat(context: RouteContext, call: AiChat) -> One:
 
 @endpoint(AiBuild, OWNERS_ONLY)
 def build(context: RouteContext, call: AiBuild) -> One:
-    mode = _mode(call.approval_mode)
-    kind = call.type.casefold()
-    if kind not in ("connector", "workflow"):
-        raise invalid("type", "connector or workflow")
+    mode = choice("approvalMode", call.approval_mode, _MODES)
+    kind = choice("type", call.type, ("connector", "workflow"))
     for slug in call.connectors or []:
         if context.state.first("connectors", "slug", slug) is None:
             raise invalid("connectors", f"there is no connector {slug}")
@@ -183,12 +182,6 @@ def _charge(context: RouteContext, agent: str) -> None:
         raise SandboxRefusal(429, "QUOTA_EXCEEDED", "The AI credits of this month are used up")
     spent = {**by_agent, agent: by_agent.get(agent, 0) + 1}
     context.state.put("billing", {**account, "credits": {**credits_, "used": used + 1}, "byAgent": spent})
-
-
-def _mode(text: str) -> str:
-    if text.casefold() not in ("auto", "manual"):
-        raise invalid("approvalMode", "auto or manual")
-    return text.casefold()
 
 
 def _change(context: RouteContext, message: str) -> Row | None:

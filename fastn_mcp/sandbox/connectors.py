@@ -267,7 +267,6 @@ def delete_connector(context: RouteContext, call: connectors.DeleteConnector) ->
         apps = [app.get("slug") for app in objects(workflow, "connectors")]
         if row["slug"] in apps and workflow["status"] == "active":
             deactivate(context, workflow)
-    context.state.put("_trash", {**row, "id": f"connector {row['id']}"})
     return CONNECTORS.remove(context, row)
 
 

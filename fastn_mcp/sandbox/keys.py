@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from fastn_mcp.sandbox.auth import ALL, KEY, LIVE_KEY, PRESETS, VIEWER_KEY, store_key
 from fastn_mcp.sandbox.paging import instant
-from fastn_mcp.sandbox.replies import invalid
+from fastn_mcp.sandbox.replies import choice, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, ListApiKeys, ListSecrets, RevokeApiKey
@@ -66,9 +66,7 @@ endpoint(ListApiKeys, "settings:manage")(API_KEYS.list)
 @endpoint(CreateApiKey, "settings:manage")
 def create_api_key(context: RouteContext, call: CreateApiKey) -> One:
     API_KEYS.check(context.body)
-    mode = (call.mode or "Test").capitalize()
-    if mode not in ("Test", "Live"):
-        raise invalid("mode", "Test or Live")
+    mode = choice("mode", call.mode or "Test", ("Test", "Live"))
     preset, matrix = _permissions(call.permissions or "Viewer", context.body.get("matrix"))
     for customer in call.customers or []:
         context.existing("customers", customer, "customers", "customer")
@@ -97,14 +95,12 @@ def revoke(context: RouteContext, call: RevokeApiKey) -> One:
 
 
 def _permissions(preset: str, matrix: list[str] | None) -> tuple[str, list[str] | None]:
-    if preset.casefold() == "custom":
-        if matrix is None or not set(matrix) <= ALL:
-            raise invalid("matrix", "a list of permissions, needed for Custom")
-        return "Custom", matrix
-    names = {name.casefold(): name for name in PRESETS}
-    if preset.casefold() not in names:
-        raise invalid("permissions", f"one of {', '.join(PRESETS)}, Custom")
-    return names[preset.casefold()], None
+    name = choice("permissions", preset, (*PRESETS, "Custom"))
+    if name != "Custom":
+        return name, None
+    if matrix is None or not set(matrix) <= ALL:
+        raise invalid("matrix", "a list of permissions, needed for Custom")
+    return name, matrix
 
 
 def _expiry(text: str, now: datetime) -> str | None:
@@ -160,9 +156,7 @@ def create_secret(context: RouteContext, call: CreateSecret) -> One:
     SECRETS.check(context.body)
     if _NAME.fullmatch(call.name) is None:
         raise invalid("name", "UPPER_SNAKE_CASE")
-    kind = next((k for k in ("Text", "JSON") if k.casefold() == (call.type or "Text").casefold()), None)
-    if kind is None:
-        raise invalid("type", "Text or JSON")
+    kind = choice("type", call.type or "Text", ("Text", "JSON"))
     if call.value is None:
         raise invalid("value", "is required")
     if kind == "JSON" and not _is_json(call.value):

@@ -57,6 +57,13 @@ def check_choice(field: str, value: object, choices: Collection[str]) -> None:
         raise invalid(field, f"one of {', '.join(choices)}")
 
 
+def choice(field: str, text: str, choices: Collection[str]) -> str:
+    """Return the choice that a text names in any case. Raises the refusal of another text."""
+    chosen = next((each for each in choices if each.casefold() == text.casefold()), text)
+    check_choice(field, chosen, choices)
+    return chosen
+
+
 def conflict(message: str, details: JsonValue = None) -> SandboxRefusal:
     return SandboxRefusal(409, "CONFLICT", message, details)
 

@@ -34,9 +34,6 @@ from fastn_mcp.tools.workflows import ListWorkflows
 _BUILT: dict[AnyOperation, str] = {ListWorkflows: "workflow", ListConnectors: "connector"}
 """Lists of what Fastn's AI builds."""
 
-HANDLERS = (account, ai, connectors, customers, keys, runs, triggers, workflows)
-"""Modules imported to register their handlers in `ENDPOINTS`."""
-
 Dataset = Callable[[datetime, random.Random], SandboxState]
 """Creates an account as of a time. The same randomness gives the same account."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from fastn_mcp.records.rows import objects
-from fastn_mcp.sandbox.replies import SandboxRefusal, check_choice, invalid
+from fastn_mcp.sandbox.replies import SandboxRefusal, choice, invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, slug_for, stop_triggers_of
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import workflows as tools
@@ -134,7 +134,7 @@ def create(context: RouteContext, call: tools.CreateWorkflow) -> One:
     WORKFLOWS.check(context.body)
     _check_connectors(context, context.body)
     slug = slug_for(call.slug, call.name)
-    tier = _tier(call.execution_tier or "INSTANT")
+    tier = choice("executionTier", call.execution_tier or "INSTANT", TIMEOUTS)
     if context.body.get("status") not in (None, "draft"):
         raise invalid("status", "a new workflow is a draft until it is published")
     row = new_workflow(context.state, call.name, slug, call.description)
@@ -148,11 +148,11 @@ def update(context: RouteContext, call: tools.UpdateWorkflow) -> One:
     row = WORKFLOWS.target(context, call)
     changed = WORKFLOWS.replaced(context, row, row)
     _check_connectors(context, changed)
-    changed["executionTier"] = tier = _tier(changed["executionTier"] or row["executionTier"])
+    changed["executionTier"] = tier = choice(
+        "executionTier", changed["executionTier"] or row["executionTier"], TIMEOUTS
+    )
     changed["timeoutMs"] = changed["timeoutMs"] or TIMEOUTS[tier]
-    status = None if call.status is None else call.status.casefold()
-    if status not in (None, "active", "inactive", "draft"):
-        raise invalid("status", "active or inactive")
+    status = call.status and choice("status", call.status, ("active", "inactive", "draft"))
     if status == "active" and row["publishedVersion"] is None:
         raise not_published()
     return One(WORKFLOWS.update(context, changed))
@@ -164,8 +164,7 @@ def delete(context: RouteContext, call: tools.DeleteWorkflow) -> One:
 
 
 def trash(context: RouteContext, row: Row, actor: str | None = None) -> One:
-    """Delete a workflow. Only the dashboard can restore it."""
-    context.state.put("_trash", {**row, "id": f"workflow {row['id']}"})
+    """Delete a workflow, and disable its triggers."""
     deleted = WORKFLOWS.remove(context, row, "trash", actor)
     stop_triggers_of(context, row)
     return deleted
@@ -202,8 +201,3 @@ def _check_connectors(context: RouteContext, row: Row) -> None:
     for app in objects(row, "connectors"):
         if context.state.first("connectors", "slug", app.get("slug")) is None:
             raise invalid("connectors", f"there is no connector {app.get('slug')}")
-
-
-def _tier(tier: str) -> str:
-    check_choice("executionTier", tier.upper(), TIMEOUTS)
-    return tier.upper()

@@ -315,7 +315,7 @@ OTHER_LANGUAGES = (
     Search(
         "la sincronización de HubSpot de Acme Corp",
         small=hits("customer Acme Corp", "connector HubSpot", comes_first=False),
-        large=hits("customer Acme Corp", "connector HubSpot"),
+        large=hits("workflow Acme HubSpot sync", "connection HubSpot of Acme Corp"),
     ),
     same("le webhook de suivi tracking"),
     same("Katana の TikTok sync", "trigger Daily TikTok sync", "workflow Sync TikTok Orders to Cin7 Core"),

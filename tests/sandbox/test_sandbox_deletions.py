@@ -52,12 +52,11 @@ def test_connection_deletion_fails_subscriptions(fastn: Fastn) -> None:
     assert (contacts["status"], contacts["subscriptionStatus"]) == ("Active", "FAILED")
 
 
-def test_deleted_workflow_is_in_the_trash_and_keeps_its_runs(fastn: Fastn) -> None:
-    """Fastn's documentation: deletion moves to Trash, where nothing expires."""
+def test_deleted_workflow_is_gone_and_keeps_its_runs(fastn: Fastn) -> None:
+    """Fastn's documentation: deletion moves to Trash, from which only the dashboard restores it."""
     fastn(DeleteWorkflow(workflow_id=TRACKING))
 
     assert fastn(GetWorkflow(workflow_id=TRACKING)).status == 404
-    assert fastn.sandbox.state.get("_trash", f"workflow {TRACKING}") is not None
     assert fastn(DeleteWorkflow(workflow_id=ORDERS)).status == 200
     assert fastn(ListExecutions(workflow_id=ORDERS)).data
 
