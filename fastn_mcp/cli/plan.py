@@ -152,7 +152,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     data, plan = _read(start, file)
     account = plan_account_of(start.settings())
     with _refused(file):
-        plan_file.raise_unless_for(plan, file, account.name)
+        plan_file.raise_unless_for(plan, file, account.name, datetime.now(UTC))
     records: dict[str, str] = {}
     say(*anyio.run(_describe, start, plan, records), plan.summary())
     say(f"It is signed for {account}, and no other key of the same host can use it.")

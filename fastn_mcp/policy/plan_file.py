@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
 _MAX_DAYS = 90
-"""Maximum validity of a plan, in days."""
+"""Maximum validity of a plan from now on, in days. Nobody remembers longer what they signed."""
 
 
 class _PlanTable(BaseModel):
@@ -269,21 +269,24 @@ def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program:
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     content, _ = read(signatures_of(path), "file of signatures", to_sign)
     loaded = _loaded(data, path, program)
-    raise_unless_for(loaded, path, account.name)
+    raise_unless_for(loaded, path, account.name, now)
     try:
         signatures = parsed(content)
         names = signers(data, signatures, trusted(keys, program), account)
     except BadSignature as error:
         raise SettingsError(f"{path}: {error}.", to_sign) from None
-    if now >= loaded.until:
-        raise SettingsError(f"{path} has expired: it was valid until {loaded.until.isoformat()}.", "Make a new plan.")
     permits = tuple(replace(each, signers=len(names)) for each in loaded.permits)
     return replace(loaded, signers=names, permits=permits, records=tuple(each.records for each in signatures))
 
 
-def raise_unless_for(plan: Plan, path: Path, account: str) -> None:
+def raise_unless_for(plan: Plan, path: Path, account: str, now: datetime) -> None:
+    """Raise `SettingsError` unless a plan is for this account, and can be used or signed now."""
     if plan.account != account:
         raise SettingsError(f"{path} is for {plan.account}, and this is {account}.", "Make a plan for this account.")
+    if now >= plan.until:
+        raise SettingsError(f"{path} has expired: it was valid until {plan.until.isoformat()}.", "Make a new plan.")
+    if plan.until - now > timedelta(days=_MAX_DAYS):
+        raise SettingsError(f"{path} is valid for more than {_MAX_DAYS} days.", "Set an earlier `until`, and sign it.")
 
 
 def _content(path: Path, program: CommandLine) -> bytes:

@@ -253,6 +253,8 @@ def test_plan_for_another_account_or_expired_is_refused(desk: Desk) -> None:
     assert desk.read(now=end - timedelta(seconds=1))
     for late in (end, end + timedelta(days=1)):
         desk.refused("has expired", now=late)
+    assert desk.read(now=end - timedelta(days=90))
+    desk.refused("is valid for more than 90 days", now=end - timedelta(days=90, seconds=1))
 
 
 def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk: Desk) -> None:
@@ -275,7 +277,8 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
     variables = {"FASTN_PLAN": str(desk.file), "FASTN_PLAN_KEYS": str(desk.keys), "FASTN_MODE": "unattended"}
     one, other = (load({}, {**variables, "FASTN_API_KEY": f"fsk_live_{letter * 40}"}, None) for letter in "ab")
     desk.account = plan_account_of(one)
-    head = 'name = "n"\naccount = "default at live.fastn.ai"\nuntil = 2099-01-01T00:00:00Z\n'
+    until = datetime.now(UTC) + timedelta(days=1)
+    head = f'name = "n"\naccount = "default at live.fastn.ai"\nuntil = {until.isoformat()}\n'
     desk.write(allow("delete_customer", "a"), head)
     assert policy_of(one, {"FASTN_CONFIG_DIR": str(desk.file.parent)}).plan is not None
     with pytest.raises(SettingsError) as caught:

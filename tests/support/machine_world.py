@@ -1,7 +1,7 @@
 """A team whose server machines call: a workload of an issuer like GitHub's, and a client of the team's own provider."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fastn_mcp.runtime import System
 from support.audit_entries import entries
 from support.identity_provider import AUDIENCE, Provider
 from support.policy_files import policy_file
-from support.signed_plans import FAR, plan_text, sign_plan
+from support.signed_plans import plan_text, sign_plan
 from support.team_world import ALL, HEAD, TENANTS, TeamWorld
 from support.values import not_none
 
@@ -72,8 +72,9 @@ class MachineWorld:
         self.world.opening.workload_keys[GITHUB] = IssuerKeys(GITHUB, self.system, transport)
         self.sign()
 
-    def sign(self, allow: str = CREATE, until: datetime = FAR, begins: datetime | None = None) -> None:
+    def sign(self, allow: str = CREATE, until: datetime | None = None, begins: datetime | None = None) -> None:
         settings = self.world.opening.settings(not_none(self.world.team.named("acme")))
+        until = until or self.system.now() + timedelta(days=30)
         text = plan_text(account_of(settings), allow, until, begins)
         sign_plan(self.folder / "nightly.toml", text, plan_account_of(settings))
 

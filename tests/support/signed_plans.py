@@ -1,21 +1,21 @@
 """Signed plans for the tenants of a team."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.plan_file import new_key, public, sign, signatures_of, with_key, written
 
 _DANA = new_key()
-FAR = datetime(2099, 1, 1, tzinfo=UTC)
-"""An end that no test reaches."""
+_MONTH = timedelta(days=30)
 
 
 def plan_text(
-    account: str, allow: str, until: datetime = FAR, begins: datetime | None = None, name: str = "night"
+    account: str, allow: str, until: datetime | None = None, begins: datetime | None = None, name: str = "night"
 ) -> str:
-    ends = until.isoformat().replace("+00:00", "Z")
+    """Return a plan. By default it is valid for a month."""
+    ends = (until or datetime.now(UTC) + _MONTH).isoformat().replace("+00:00", "Z")
     starts = f"begins = {begins.isoformat().replace('+00:00', 'Z')}\n" if begins else ""
     return f'name = "{name}"\naccount = "{account}"\n{starts}until = {ends}\n{allow}'
 
