@@ -616,3 +616,24 @@ async def test_field_under_the_accounts_own_name_is_refused_in_extra(tmp_path: P
         refused = await world.expect(InvalidArgument, each)
         assert refused.what == "extra: installOrg is this account's name for endOrgId, by its setting fields."
     assert world.sandbox.requests == []
+
+
+@pytest.mark.parametrize("protected", ["Globex Exports", "ID"])
+async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, protected: str) -> None:
+    probe = World(tmp_path)
+    globex, acme = (probe.id_of("customers", name) for name in ("Globex Exports", "Acme Corp"))
+    world = under(tmp_path, f'[[protect]]\ncustomer = "{protected.replace("ID", globex)}"\n', "auto")
+    connections = {str(row["endOrgId"]): row["id"] for row in world.sandbox.state.all("connections")}
+
+    async def decision(arguments: dict[str, Any], **more: str) -> Decision:
+        heard = {"sessionId": "s1", "pendingApprovals": [{"tool": "x", "arguments": arguments}]}
+        world.evaluator.ai_sessions.note(AiChat(message="m"), FastnObject.model_validate(heard))
+        return await world.decision(AiChat.model_validate({"message": "approve", "session_id": "s1"} | more))
+
+    for arguments in ({"customerId": globex}, {"connectionId": connections[globex]}, {"org": [globex]}):
+        assert await decision(arguments) is Decision.DENY, arguments
+    for arguments in ({"customerId": acme}, {"connectionId": connections[acme]}):
+        assert await decision(arguments) is Decision.CONFIRM, arguments
+    assert await decision({}, session_id="unheard") is Decision.DENY
+    assert await decision({}, approval_mode="auto") is Decision.DENY
+    assert await world.decision(AiChat(message="Hello.")) is Decision.ALLOW
