@@ -390,6 +390,20 @@ async def test_rule_on_customers_applies_to_a_key_for_all(tmp_path: Path, custom
     assert await world.decision(CreateApiKey(name="k", customers=[acme])) is Decision.CONFIRM
 
 
+async def test_rule_applies_to_its_value_in_an_undocumented_field(tmp_path: Path) -> None:
+    """Nobody knows which other fields Fastn takes for the argument."""
+    rule = '[[rule]]\ntool = "create_api_key"\nwhen = { permissions = "Full access" }\nthen = "deny"\n'
+    world = under(tmp_path, rule)
+    cases: list[tuple[Any, Decision]] = [
+        ({"preset": "Full access"}, Decision.DENY),
+        ({"access": {"levels": ["FULL_ACCESS"]}}, Decision.DENY),
+        ({"preset": "Viewer", "x": ""}, Decision.CONFIRM),
+        ({"note": "Full access"}, Decision.CONFIRM),
+    ]
+    for extra, decision in cases:
+        assert await world.decision(CreateApiKey(name="k", extra=extra)) is decision, extra
+
+
 async def test_empty_list_counts_as_an_argument_that_is_missing(tmp_path: Path) -> None:
     """An API key for no customers in particular is one for all."""
     world = under(tmp_path, '[[rule]]\ntool = "create_api_key"\nwhen = { customers = "" }\nthen = "deny"\n')
