@@ -12,8 +12,10 @@ from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
 from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +137,14 @@ async def test_workflow_of_unknown_status_counts_as_live(tmp_path: Path) -> None
             world.sandbox.state.put("workflows", {**row, "status": status})
             await call("update_workflow", **ids, description="evil")
             assert (len(call.messages), world.changes) == (number, []), status
+
+
+@pytest.mark.parametrize("status", ["Pending Payment", "pending", "Suspended", None])
+async def test_customer_of_unknown_status_counts_as_active(tmp_path: Path, status: str | None) -> None:
+    world = World(tmp_path)
+    row = world.sandbox.state.all("customers")[0]
+    world.sandbox.state.put("customers", {**row, "status": status})
+    assert await world.decision(UpdateCustomer(customer_id=str(row["id"]), name="Acme")) is Decision.CONFIRM
 
 
 UNDOCUMENTED = (
