@@ -168,7 +168,7 @@ class Evaluator:
         digest, repeats = self.digest(call, asker), self._repeats(call, asker)
         reads = reads or remembered(self._read)
         resolved = await self._resolve(call, reads, {digest, request})
-        verdict, is_unsettled = await self._decide(resolved, repeats, asker, earlier_uses, at)
+        verdict, is_unsettled = await self._decide(resolved, repeats, asker, earlier_uses, at, request)
         binding, similar = _bind(
             resolved, digest, self._parties(asker), self.policy.digest, verdict, is_unsettled=is_unsettled
         )
@@ -273,13 +273,14 @@ class Evaluator:
         return any((kind_of(call), call.target) in request.records for request in others)
 
     async def _decide(
-        self, resolved: ResolvedCall, repeats: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None
-    ) -> tuple[PolicyDecision, bool]:
+        self, resolved: ResolvedCall, repeats: str, asker: Asker, earlier_uses: EarlierUses, at: datetime | None,
+        request: str,
+    ) -> tuple[PolicyDecision, bool]:  # fmt: skip
         """Return the decision on a call, and whether it may have been made already."""
         verdict = self.policy.decide(await self._situation(resolved, resolved.effect, asker, earlier_uses, at))
         if verdict.decision is Decision.DENY:
             return verdict, False
-        earlier = await self._journalling.unsettled(resolved.call, repeats)
+        earlier = await self._journalling.unsettled(resolved.call, repeats, request.partition(" ")[0])
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
             verdict = PolicyDecision(decision, "outcome unknown", earlier, step_up=verdict.step_up)
