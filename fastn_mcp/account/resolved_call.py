@@ -20,7 +20,7 @@ from fastn_mcp.errors import FastnError, Forbidden, NotFound
 from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.records.labels import Label, Names, label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.redaction import quote, texts_in
+from fastn_mcp.redaction import REDACTED, quote, redact, texts_in
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN, Call, Create, RefusedValue, plain
 from fastn_mcp.tools.related_reads import kind_of, own_label
@@ -345,7 +345,7 @@ class ResolvedCall:
         wanted = resource.fields | resource.arguments | resource.texts
         for fields, content in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
             mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(content, fields)]
-        texts = [*undocumented_texts(call), *texts_in(pending_in(call, row_of(self.target)))]
+        texts = [*undocumented_texts(call), *_shown_texts(pending_in(call, row_of(self.target)))]
         mentions += [Mention(value, "id", _called(kind, value)) for value in texts]
         records = [each for each in self.records if each.kind == kind]
         for each in records:
@@ -430,13 +430,20 @@ _OF_ROUTES = (*_DATA, "routeId", "routeType", "environment")
 
 
 def undocumented_texts(call: Call) -> Iterator[str]:
-    """Yield the texts in fields of which it is not known what they mean: each may be the id or a name of anything."""
+    """Yield the texts in fields of which it is not known what they mean: each may be the id or a name of anything.
+
+    Secrets are left out, since what matches is shown.
+    """
     arguments = call.arguments()
     routes = arguments.get("routes")
     for name, known in (("extra", HARMLESS_EXTRA), ("context", ())):
-        yield from texts_in(_without(arguments.get(name), known))
+        yield from _shown_texts(_without(arguments.get(name), known))
     for route in routes if isinstance(routes, list) else ():
-        yield from texts_in(_without(route, _OF_ROUTES))
+        yield from _shown_texts(_without(route, _OF_ROUTES))
+
+
+def _shown_texts(value: JsonValue) -> list[str]:
+    return [each for each in texts_in(redact(value)) if REDACTED not in each]
 
 
 def _without(fields: JsonValue, names: Collection[str]) -> JsonValue:
@@ -453,7 +460,7 @@ def customers_mentioned(call: Call, target: Row) -> list[str]:
     in what is pending in a session of Fastn's AI."""
     wanted = KINDS["customer"].fields | KINDS["customer"].arguments
     texts = [*map(str, _mentioned(call.arguments(), wanted)), *undocumented_texts(call)]
-    texts += texts_in(pending_in(call, target))
+    texts += _shown_texts(pending_in(call, target))
     return list(dict.fromkeys(texts))
 
 

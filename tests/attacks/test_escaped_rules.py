@@ -588,6 +588,15 @@ async def test_protection_holds_for_a_customer_in_any_undocumented_field(
         assert await world.decision(CreateConnection(connector_id=connector, extra=harmless)) is Decision.ALLOW
 
 
+async def test_secret_in_an_undocumented_field_is_in_no_reason(tmp_path: Path) -> None:
+    rules = '[[protect]]\nsecret = "*"\n[[rule]]\ntool = "*"\nwhen = { connector_id = "hunter*" }\nthen = "deny"\n'
+    world = under(tmp_path, rules)
+    connector = str(world.sandbox.state.all("connectors")[0]["id"])
+    extra: dict[str, Any] = {"password": "hunter2", "auth": {"clientSecret": "hunter2"}}
+    verdict, _ = await world.judged(CreateConnection(connector_id=connector, credentials={"x": "y"}, extra=extra))
+    assert "hunter2" not in verdict.why
+
+
 async def test_undocumented_fields_are_compared_with_more_customers_than_are_listed(tmp_path: Path) -> None:
     world = under(tmp_path, '[[protect]]\ncustomer = "Globex Exports"\n', "auto")
     customers, connector = world.sandbox.state.rows["customers"], str(world.sandbox.state.all("connectors")[0]["id"])
