@@ -12,6 +12,8 @@ from fastn_mcp.account.resolved_call import (
     REFERENCE_NAMES,
     Effective,
     Mention,
+    Record,
+    Relation,
     ResolvedCall,
     ValueSource,
     undocumented_texts,
@@ -23,6 +25,7 @@ from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Create, plain
+from fastn_mcp.tools.related_reads import kind_of
 from fastn_mcp.tools.tool import Effect
 
 
@@ -202,7 +205,11 @@ def _has_name(choice: Choice, resolved: ResolvedCall, *, is_new: bool) -> str | 
 def _named(choice: Choice, value: object, resolved: ResolvedCall) -> str | None:
     """Match a record that an argument names by its other names: a role is given by its name or by its id."""
     keys = set(map(str, cast("list[object]", value) if isinstance(value, list) else [value]))
-    for record in resolved.named:
+    named = resolved.named
+    if (target := resolved.call.target) is not None:
+        row = None if resolved.is_missing else row_of(resolved.target)
+        named = [Record(kind_of(resolved.call), target, Relation.NAMED, row), *named]
+    for record in named:
         if record.id in keys:
             if record.row is None and not record.is_forbidden:
                 return f"{record.kind} {quote(record.id)} could not be read"

@@ -30,7 +30,7 @@ from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, Update
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -660,3 +660,13 @@ async def test_protection_holds_for_what_fastns_ai_asks_to_do(tmp_path: Path, pr
     assert await decision({}, session_id="unheard") is Decision.DENY
     assert await decision({}, approval_mode="auto") is Decision.DENY
     assert await world.decision(AiChat(message="Hello.")) is Decision.ALLOW
+
+
+@pytest.mark.parametrize("name", ["process-new-orders", "PROCESS-New*"])
+async def test_rule_applies_to_another_name_of_the_target(tmp_path: Path, name: str) -> None:
+    """As to another name of any other record that an argument names."""
+    rule = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ workflow_id = "{name}" }}\nthen = "deny"\n'
+    world = under(tmp_path, rule, "auto")
+    assert await world.decision(world.run()) is Decision.DENY
+    other = next(row for row in world.sandbox.state.all("workflows") if row["slug"] == "update-inventory")
+    assert await world.decision(RunWorkflow(workflow_id=other["id"])) is Decision.ALLOW
