@@ -80,7 +80,7 @@ IDENTITY = ("id", "slug", "name")
 _FIRES_BY = ("type", "routes", "schedule", "timezone", "events", "authentication", "connectorId", "connectionId")
 """Fields of a trigger that decide what it starts, and when."""
 
-_ADDRESS = ("domain", "protocol", "visibility")
+_ADDRESS = ("domain", "protocol", "visibility", "authMethods")
 """Fields of a connector that say where credentials go."""
 
 
@@ -364,7 +364,7 @@ class ResolvedCall:
             return f"{_called(kind, unread[0].id)} could not be read"
         is_pending_known = isinstance(pending_in(self.call, row_of(self.target)), list)
         if self.call.needs_person and not (is_pending_known and getattr(self.call, "approval_mode", "") == "manual"):
-            return "it is not known what Fastn's AI would act on"
+            return "it is not known what Fastn's AI would act on: begin a session in manual mode"
         if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
             return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         return self._customer_gap() if kind == "customer" else ""

@@ -250,6 +250,7 @@ RECENT = {
     "name": ("Renamed", "it was called"),
     "slug": ("Slug changed", "it was"),
     "domain": ("Address changed", "it was"),
+    "authMethods": ("Sign-in changed", "it was"),
     "routes": ("Routes changed", "they were"),
     "adminEmail": ("Administrator changed", "it was"),
 }
